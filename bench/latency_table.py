@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tavt_kit.bench.parts import Graphs, LayerParts, calibration_of, whole_graph
+from tavt_kit.bench.parts import Graphs, LayerParts, WholeGraphs, calibration_of, whole_graph
 from tavt_kit.bench.protocol import BRIEF as BRIEF
 from tavt_kit.bench.protocol import Protocol, bench, random_images
 from tavt_kit.bench.table_plan import OnnxClocks, OpenvinoClocks, PartClocks, TablePlan, TorchClocks
@@ -178,9 +178,20 @@ def measure_schedules(
 
 
 def open_schedule(
-    model: AdaptiveViT, target: TargetDevice, image_size: tuple[int, int], schedule: TokenSchedule
+    model: AdaptiveViT,
+    target: TargetDevice,
+    image_size: tuple[int, int],
+    schedule: TokenSchedule,
+    known: WholeGraphs | None = None,
 ) -> Session:
     """The model under one schedule by the lean path, on the target; int8 is calibrated for times, not for answers.
+
+    Args:
+        model: Wrapped.
+        target: Where.
+        image_size: (H, W) that the model was wrapped for.
+        schedule: Of the pass.
+        known: As of ``whole_graph``.
 
     Raises:
         TargetError: The target is not on this machine.
@@ -191,7 +202,7 @@ def open_schedule(
         return open_module(LeanViT(model, schedule), target, (target.batch, 3, *image_size))
     check_available(target)
     begin = time.perf_counter()
-    return open_graph(whole_graph(model, schedule, target), target, begin)
+    return open_graph(whole_graph(model, schedule, target, known), target, begin)
 
 
 def random_schedules(layout: TokenLayout, count: int, rng: np.random.Generator) -> list[TokenSchedule]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -319,30 +319,52 @@ class Graphs:
         return self._made[name]
 
 
-def whole_graph(model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice) -> Any:
-    """The model under one schedule by the lean path, as ``openvino.Model`` or ``.onnx`` bytes with an open batch."""
-    selection: Any = "topk" if target.runtime == "onnxruntime" else "argsort"
-    lean = LeanViT(model, schedule, selection=selection).eval()
-    return module_graph(lean, model.backbone.image_size, target)
+WholeGraphs: TypeAlias = dict[tuple[int, TokenSchedule], Any]
+"""Graphs of whole passes in f32, by the model's ``id`` and the schedule: other precisions are made of them."""
+
+
+def whole_graph(
+    model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice, known: WholeGraphs | None = None
+) -> Any:
+    """The model under one schedule by the lean path, as ``openvino.Model`` or ``.onnx`` bytes with an open batch.
+
+    Args:
+        model: Wrapped.
+        schedule: Of the pass.
+        target: Its runtime and precision.
+        known: What was converted for another precision of the same runtime, and where this is added.
+    """
+    key, images = (id(model), schedule), _random_image(model.backbone.image_size)
+    graph = None if known is None else known.get(key)
+    if graph is None:
+        selection: Any = "topk" if target.runtime == "onnxruntime" else "argsort"
+        graph = _converted(LeanViT(model, schedule, selection=selection).eval(), [images], None, target)
+        if known is not None:
+            known[key] = graph
+    return _quantized(graph, [images]) if target.precision == "int8" else graph
 
 
 def module_graph(module: torch.nn.Module, image_size: tuple[int, int], target: TargetDevice) -> Any:
     """Any model of images (B, 3, H, W), as ``whole_graph``."""
-    images = np.random.default_rng(0).standard_normal((1, 3, *image_size), dtype=np.float32)
-    return _graph(module, [images], None, target)
+    return _graph(module, [_random_image(image_size)], None, target)
+
+
+def _random_image(image_size: tuple[int, int]) -> Array:
+    return np.random.default_rng(0).standard_normal((1, 3, *image_size), dtype=np.float32)
 
 
 def _graph(module: torch.nn.Module, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:
-    tensors = [torch.from_numpy(np.repeat(array[:1], 2, axis=0)) for array in arrays]  # one sample would be baked in
-    counts = [] if kept is None else [kept]
-    if target.runtime == "openvino":
-        graph: Any = _to_openvino(module, tensors, counts)
-    else:
-        graph = _to_onnx(module, tensors, counts)
+    graph = _converted(module, arrays, kept, target)
     if target.precision != "int8":
         return graph
-    feeds = [*(np.array(count, dtype=np.int64) for count in counts), *(array[:1] for array in arrays)]
-    return _quantized(graph, feeds)
+    counts = [] if kept is None else [np.array(kept, dtype=np.int64)]
+    return _quantized(graph, [*counts, *(array[:1] for array in arrays)])
+
+
+def _converted(module: torch.nn.Module, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:
+    tensors = [torch.from_numpy(np.repeat(array[:1], 2, axis=0)) for array in arrays]  # one sample would be baked in
+    counts = [] if kept is None else [kept]
+    return (_to_openvino if target.runtime == "openvino" else _to_onnx)(module, tensors, counts)
 
 
 def _quantized(graph: Any, feeds: Sequence[Array]) -> Any:

@@ -20,11 +20,11 @@ from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search.objectives import leading
 from tavt_kit.search.result import SearchResult, by_preference, shortfall
 
-Measure = Callable[[Sequence[Choice]], Sequence[Measurement]]
-"""Whole passes under the schedules, interleaved, on the target."""
+Measure = Callable[[Sequence[Choice]], Sequence[Measurement | None]]
+"""Whole passes under the schedules, interleaved, on the target; ``None`` for those for which no time is left."""
 
-Peaks = Callable[[Sequence[Choice]], Sequence[tuple[int, ...]]]
-"""Peak memory under each schedule in bytes, of a few fresh processes each, on the target."""
+Peaks = Callable[[Sequence[Choice]], Sequence[tuple[int, ...] | None]]
+"""Peak memory under each schedule in bytes, of a few fresh processes each, on the target; ``None`` as above."""
 
 Evaluate = Callable[[Any], EvaluationResult]
 """An answer in the precision of the target."""
@@ -60,6 +60,7 @@ class FinalistPool:
         self.raw: dict[Choice, tuple[Candidate, Measurement, int]] = {}
         self.failed: dict[Choice, str] = {}
         self.again: set[Choice] = set()
+        self.waiting: dict[Choice, Candidate] = {}
 
     @property
     def decides(self) -> bool:
@@ -67,27 +68,35 @@ class FinalistPool:
         return self.kind not in ("macs", "predicted") or bool(self.budget.of("latency", "throughput", "memory"))
 
     def take(self, candidates: Iterable[Candidate]) -> None:
-        """Measure and judge what is not known or to be measured again, and the dense model, which shows the pace."""
+        """Measure and judge what is not known or to be measured again, and the dense model, which shows the pace.
+
+        The dense model is first, then the best that is predicted to fit: time may run out.
+        """
         dense = self.result.dense.schedule
         group = list({one.schedule: one for one in candidates}.values())
+        group.sort(key=lambda one: (one.schedule == dense, self.keeps_ceilings(one), self._value(one)), reverse=True)
         again = {one.schedule for one in self.undecided()}
         group = [one for one in group if one.schedule not in self.known or one.schedule in (dense, *again)]
         if all(one.schedule in self.known and one.schedule not in again for one in group):
             return
-        self.again |= again & {one.schedule for one in group}
         group = self._sized(group)
         if self.measure is None:
             self.known |= {one.schedule: self.judged(one) for one in group}
-        else:
-            self.note(list(zip(group, self.measure([one.schedule for one in group]), strict=True)))
+            return
+        times = list(zip(group, self.measure([one.schedule for one in group]), strict=True))
+        self.again |= again & {one.schedule for one, time in times if time is not None}
+        self.waiting |= {one.schedule: one for one, time in times if time is None and one.schedule not in self.known}
+        self.note([(one, time) for one, time in times if time is not None])
 
     def _sized(self, group: list[Candidate]) -> list[Candidate]:
         """With their peak memory, of each measured once."""
         if self.peaks is None:
             return group
-        new = [one.schedule for one in group if one.schedule not in self.known]
-        found = dict(zip(new, self.peaks(new), strict=True))
-        return [replace(one, memory=found[one.schedule]) if one.schedule in found else one for one in group]
+        new = [one for one in group if one.schedule not in self.known]
+        found = dict(zip((one.schedule for one in new), self.peaks([one.schedule for one in new]), strict=True))
+        self.waiting |= {one.schedule: one for one in new if found[one.schedule] is None}
+        sized = [replace(one, memory=found.get(one.schedule) or one.memory) for one in group]
+        return [one for one in sized if one.schedule not in self.waiting]
 
     def note(self, group: Sequence[tuple[Candidate, Measurement]]) -> None:
         """Judge a group, its first the dense model, and all before it, at the slowest pace of any group.
@@ -193,7 +202,7 @@ class FinalistPool:
         pool = [
             one
             for one in self.result.whole
-            if one.schedule not in self.known and likely(one)
+            if one.schedule not in self.known and one.schedule not in self.waiting and likely(one)
             if pick is None or self._value(one) > self._value(pick)
         ]
         return by_preference(ParetoFront(self.guessed, pool), self.budget, self.result.dense)[:number]
@@ -268,6 +277,7 @@ class Final:
         cost: What the candidates are sorted by.
         over: Schedules that were predicted within the ceilings, but measured above them.
         measured: All that were measured, the dense model first.
+        not_measured: Those that were to be measured, but no time was left.
     """
 
     candidates: tuple[Candidate, ...]
@@ -276,6 +286,7 @@ class Final:
     cost: CostKind
     over: int
     measured: tuple[Candidate, ...]
+    not_measured: tuple[Candidate, ...] = ()
 
     @property
     def tails(self) -> dict[str, float]:
@@ -291,8 +302,10 @@ class Final:
 
     @property
     def verdict(self) -> Verdict:
-        """Of the chosen one; FAIL where there is none."""
+        """Of the chosen one; FAIL where there is none, INCONCLUSIVE where one that was not measured might have been."""
         pick = self.pick
+        if pick is None and any(one.verdict in _ORDER for one in self.not_measured):
+            return Verdict.INCONCLUSIVE
         return Verdict.FAIL if pick is None or pick.verdict is None else pick.verdict
 
 
@@ -307,6 +320,7 @@ def confirm(
     number: int = 6,
     rounds: int = 8,
     before: Final | None = None,
+    also: Iterable[Candidate] = (),
     tails: Mapping[str, float] | None = None,
 ) -> Final:
     """Measure the best of the front with the dense model and its baselines, then choose the best of all of them.
@@ -328,13 +342,14 @@ def confirm(
         number: Candidates measured in the first round.
         rounds: Bound on the measurements.
         before: An earlier confirmation of the same search, whose measurements stand.
+        also: To be measured in the first round, too.
         tails: Of predicted costs, as ``Costs`` has them: what is judged where nothing is measured.
     """
     pool = FinalistPool(result, budget, measure, peaks, compare, tails or {})
     if before is not None and before.measured:
         pool.note([(one, one.latency) for one in before.measured if one.latency is not None])
     baselines = [result.dense, *_baselines(result, budget, pool.keeps_ceilings)]
-    pool.take([*baselines, *_shortlist(result.ranked(budget), number)])
+    pool.take([*baselines, *_shortlist(result.ranked(budget), number), *also])
     taken = 1
     while taken < rounds or (rounds > 1 and pool.seeks_memory):
         taken += 1
@@ -352,6 +367,7 @@ def confirm(
         pool.kind,
         sum(not pool.keeps_ceilings(one) for one in pool.within()),
         tuple(pool.known.values()) if measure is not None else (),
+        tuple(pool.judged(one) for one in pool.waiting.values() if one.schedule not in pool.known),
     )
 
 

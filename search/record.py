@@ -104,7 +104,11 @@ def settled_body(
         host: That machine.
     """
     return {
-        **{key: value for key, value in body.items() if key not in ("schema", "version", "layers", "measured")},
+        **{
+            key: value
+            for key, value in body.items()
+            if key not in ("schema", "version", "layers", "measured", "not_measured")
+        },
         "target": target.as_record(),
         "verdict": str(final.verdict),
         "objectives": [_AXES[final.cost], *body["objectives"][1:]],
@@ -119,9 +123,12 @@ def settled_body(
 
 
 def _measured(final: Final) -> dict[str, Any]:
-    """Every finalist that was measured, on the front or not; nothing where none was."""
-    found = [one.as_record() for one in final.measured if one.latency is not None]
-    return {"measured": found} if found else {}
+    """Every finalist that was measured, on the front or not, and those for which no time was left."""
+    found = {
+        "measured": [one.as_record() for one in final.measured if one.latency is not None],
+        "not_measured": [one.as_record() for one in final.not_measured],
+    }
+    return {name: records for name, records in found.items() if records}
 
 
 def write_front(folder: Path, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -148,6 +148,7 @@ class Run:
     front: ParetoFront
     limit: int | None
     max_seconds: float | None
+    time_left: Callable[[], float]
     on_progress: Callable[[Progress], None] | None
     learn: Learn | None
     candidates: list[Candidate] = field(default_factory=list)
@@ -156,15 +157,17 @@ class Run:
     estimates: dict[Choice, float] = field(default_factory=dict)
     clock: list[float] = field(default_factory=list)
     seconds: float = 0.0
-    fresh: list[float] = field(default_factory=list)
+    pace: float | None = None
+    """Seconds of one evaluation, by the last that were asked for together."""
+    together: int = 2
+    """Schedules asked for at once at most where the clock is bounded."""
 
     def why_stop(self) -> str:
         """Why the search ends here, or nothing."""
         if self.limit is not None and len(self.candidates) >= self.limit:
             return f"{self.limit} evaluations are done"
-        if self.max_seconds is not None and self.seconds >= self.max_seconds:
-            return f"the time is used up ({self.max_seconds:g} s of evaluations)"
-        return ""
+        spent = self.max_seconds is not None and self.seconds >= self.max_seconds
+        return "the time is used up" if spent or (self.candidates and self.time_left() <= 0) else ""
 
     def take_over(self, after: SearchResult) -> None:
         """Begin with the answers of an earlier result, on a front within the ceilings of now."""
@@ -201,19 +204,27 @@ class Run:
         Evaluators answer many together, in one pass: what is asked too much of them is time spent on nothing.
         """
         while new:
-            number = len(new)
-            if self.max_seconds is not None and self.fresh:
-                left = max(0.0, self.max_seconds - self.seconds)
-                number = max(1, int(left / max(self._each, 1e-9)))
-            with closing(in_order(new[:number], self.evaluate, self.store)) as some:
-                yield from some
+            number, begin, fresh = len(new), time.monotonic(), list[float]()
+            if self.pace is not None and (left := self._time_left) < math.inf:
+                number = max(1, int(left / max(self.pace, 1e-9)))
+            if self.time_left() < math.inf:  # the first of a kind may take far longer than those before it
+                number, self.together = min(number, self.together), 2 * self.together
+            try:
+                with closing(in_order(new[:number], self.evaluate, self.store)) as some:
+                    for answered in some:
+                        if not answered.replayed:
+                            fresh.append(answered.answer.seconds)
+                        yield answered
+            finally:
+                if fresh:  # what is made for an evaluation takes time too, and is no part of its own
+                    self.pace = max(sum(fresh), time.monotonic() - begin) / len(fresh)
             new = new[number:]
 
     @property
-    def _each(self) -> float:
-        """Seconds of an evaluation, by the last ones."""
-        recent = self.fresh[-20:]
-        return sum(recent) / len(recent) if recent else self.seconds / len(self.candidates)
+    def _time_left(self) -> float:
+        """Seconds for evaluations, by either bound."""
+        own = math.inf if self.max_seconds is None else max(0.0, self.max_seconds - self.seconds)
+        return min(own, self.time_left())
 
     def _take(self, answered: Answered, origin: str) -> None:
         schedule, answer, replayed = answered
@@ -231,8 +242,6 @@ class Run:
             others=others,
         )
         self.seconds += answer.seconds
-        if not replayed:
-            self.fresh.append(answer.seconds)
         self.candidates.append(candidate)
         self.known[schedule] = candidate
         if ESTIMATE in answer.values:
@@ -260,12 +269,11 @@ class Run:
         )  # fmt: skip
 
     def _seconds_left(self) -> float | None:
-        left = []
+        left = self._time_left
         if self.limit is not None:
-            left.append(max(0, self.limit - len(self.candidates)) * self._each)
-        if self.max_seconds is not None:
-            left.append(max(0.0, self.max_seconds - self.seconds))
-        return min(left, default=None)
+            each = self.seconds / len(self.candidates) if self.pace is None else self.pace
+            left = min(left, max(0, self.limit - len(self.candidates)) * each)
+        return None if left == math.inf else left
 
 
 def search(
@@ -278,6 +286,7 @@ def search(
     objectives: Objectives | None = None,
     evaluations: int | None = 400,
     max_seconds: float | None = None,
+    time_left: Callable[[], float] = lambda: math.inf,
     population: int | None = None,
     seed: int = 0,
     seeds: Sequence[Choice] = (),
@@ -308,11 +317,12 @@ def search(
         objectives: What is weighed; ``None`` for the evaluator's own metric against latency or multiply-adds.
         evaluations: How many schedules, the dense one included; ``None`` for no bound.
         max_seconds: Of evaluation, summed over all runs on the same store; ``None`` for no bound.
+        time_left: Seconds by the clock in which to evaluate, asked again and again; where it is 0 the search ends.
         population: Schedules of a generation; ``None`` for the algorithm's own.
         seed: Of the proposals.
         seeds: Schedules of the user's to begin with.
-        baselines: Configurations that are evaluated whatever they cost, after the dense one, with the origin of each;
-            ``evaluations`` is at least enough for them.
+        baselines: Configurations that are evaluated whatever they cost, after the dense one and within
+            ``evaluations``, with the origin of each.
         slack: By which a predicted latency may exceed its ceiling, because predictions err.
         store: Where answers are kept; ``None`` keeps them in memory.
         after: An earlier result of the same search to go on from, where the costs turned out otherwise; its
@@ -363,8 +373,9 @@ def search(
     sized = budget.of("memory") and algorithm != "tavt-official"
     own = [one for one in once(space) if one not in seeds] if sized else []
     plain, seeds = not seeds, [*seeds, *own]
-    limit = None if evaluations is None else max(evaluations, 1 + len(baselines))
-    run = Run(evaluate, costs, budget, objectives, store, fits, front, limit, max_seconds, on_progress, learn)
+    run = Run(
+        evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, time_left, on_progress, learn
+    )
     if space.extras:  # else they are no schedules of the space
         seeds = [*seeds, *filter(fits, baselines)]
     if after is not None:

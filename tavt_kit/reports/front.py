@@ -429,6 +429,8 @@ def _told(front: Mapping[str, Any], view: FrontView) -> str:
         )
     if over := whole(front, "measured_over_budget"):
         sentences.append(f"{words.plural(over, 'schedule')} predicted within the budget measured above it")
+    if late := len(sequence(front, "not_measured")):
+        sentences.append(f"no time was left to measure {words.plural(late, 'finalist')}")
     if (error := _prediction_error(view)) is not None:
         sentences.append(f"the layer table predicted {error} than was measured (median)")
     if volume is not None:

@@ -43,6 +43,9 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     console.print(table)
     for one in body.get("baselines_left_out", ()):
         console.print(escape(f"Left out: {one['name']}, because {one['reason']}."), highlight=False)
+    if late := body.get("not_measured"):
+        names = ", ".join(str(Configuration.from_record(record)) for record in late)
+        console.print(escape(f"No time was left to measure {len(late)} of the finalists: {names}."), highlight=False)
     if body.get("stopped_because"):
         console.print(escape(f"Stopped because {body['stopped_because']}."), highlight=False)
     console.print(escape(sentence(body)), highlight=False)

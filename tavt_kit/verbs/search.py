@@ -84,10 +84,11 @@ def search_verb(
     and the best of the front are measured end to end there. Every evaluation is stored the moment it is done: the
     same command goes on where it was stopped, with more or fewer --workers if you like. A candidate that is clearly
     behind a cheaper one on the first images is looked at no further (--screen); what the front shows was evaluated
-    on all of val. --max-time bounds the time spent on evaluations. Models of yours (--baseline) are evaluated and
-    measured among the finalists; where one of them does better, it is what is recommended. With --profile the target is
-    another machine: the verdict is PREDICTED, until what bench --pack measures there is carried back. Exits 1 where
-    the chosen schedule is not proven to keep to the budget, 2 where no schedule can.
+    on all of val. --max-time bounds the whole of it, and finalists for which no time was left are named. Models of
+    yours (--baseline) are evaluated and measured among the finalists; where one of them does better, it is what is
+    recommended. With --profile the target is another machine: the verdict is PREDICTED, until what bench --pack
+    measures there is carried back. Exits 1 where the chosen schedule is not proven to keep to the budget, 2 where no
+    schedule can.
     """
     from tavt_kit.verbs.front_view import print_front
     from tavt_kit.verbs.search_live import SearchProgress

@@ -178,7 +178,11 @@ def counting(context: SearchContext) -> Callable[[Choice], int]:
     return cache(macs)
 
 
-def predicting(context: SearchContext, tables: Mapping[str | None, LatencyTable]) -> Callable[[Choice], float]:
+def predicting(
+    context: SearchContext,
+    tables: Mapping[str | None, LatencyTable],
+    lines: Mapping[str, Sequence[float]],
+) -> Callable[[Choice], float]:
     """Predicted milliseconds; of another image size by the same layers, the stem by its share of the patches.
 
     Another score is predicted as the model's own, another reduction by its multiply-adds beside those of the model's
@@ -187,6 +191,7 @@ def predicting(context: SearchContext, tables: Mapping[str | None, LatencyTable]
     Args:
         context: The model.
         tables: By precision; ``None`` for the target's own.
+        lines: Of a precision without a table: milliseconds at 0 ms of the target's own, and for each of them.
     """
 
     macs = counting(context)
@@ -204,7 +209,9 @@ def predicting(context: SearchContext, tables: Mapping[str | None, LatencyTable]
     def milliseconds(choice: Choice) -> float:
         wanted = Configuration.of(choice)
         more = 1.0 if wanted.reduction is None else macs(choice) / macs(replace(wanted, reduction=None).choice)
-        return more * at(variant_of(context, choice).tokens, wanted.precision).predict(wanted.schedule)
+        start, slope = lines.get(wanted.precision or "", (0.0, 1.0))
+        precision = wanted.precision if wanted.precision in tables else None
+        return more * (start + slope * at(variant_of(context, choice).tokens, precision).predict(wanted.schedule))
 
     return cache(milliseconds)
 

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.configuration import Choice
 from tavt_kit.evaluation.result import EvaluationResult, paired
 from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
-from tavt_kit.search.finalists import Final, Measure, confirm
+from tavt_kit.search.finalists import Final, confirm
 from tavt_kit.search.joint_space import GENES
 from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.search_config import SearchConfig
 from tavt_kit.workflows.search_context import SearchContext
 from tavt_kit.workflows.search_evaluation import Evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
-from tavt_kit.workflows.search_target import SLACK, measured_on
+from tavt_kit.workflows.search_target import REPORT, SLACK, MeasureWithin, measured_on
 
 _OFF = 0.1
 """Relative error of the predictions, as measured in the end, above which the search goes on by corrected ones."""
 
 _SAME = 0.01
 """The same where nothing measured keeps to the budget: smaller errors are the measurement's own."""
+
+_FIRST = 3
+"""Quarters of the evaluations before finalists are measured for the first time."""
+
+_MEASURING, _LAST = 0.4, 0.2
+"""Shares of the allowed time that the search keeps for measuring finalists, and their first measuring for the last."""
+
+_ABLATION = 0.2
+"""Share of the allowed time that must be left to ask what each gene is worth."""
 
 _CORRECTIONS = 3
 """How often at most: a machine whose speed changes all the time is never predicted right."""
@@ -53,23 +63,35 @@ class LatencyRefinement:
     memory: SearchMemory
 
     def run(self) -> tuple[SearchResult, Final]:
-        """The result, and what was measured and chosen; then the baselines are measured too."""
-        costs, final = self.costs, None
-        result = self._search(costs, None)
+        """The result, and what was measured and chosen; then the baselines are measured too.
+
+        Where times are predicted and measured here, a part of the evaluations and of the time is kept for what the
+        measurement corrects; where it corrects nothing, the search goes on as if it had never stopped.
+        """
+        costs, final, wanted = self.costs, None, self.config.evaluations
+        corrects = self._measure is not None and self.config.is_timed
+        asked = -(-wanted * _FIRST // 4) if corrects else wanted
+        result = self._search(costs, None, 0, asked)
         self.baselines.prepare()
-        for done in range(_CORRECTIONS):
+        done = 0
+        while corrects and done < _CORRECTIONS:
             tails = self.store.get_attr(f"corrected tails {done}")
             if tails is None:
+                if result.evaluations >= wanted or not self.context.deadline.left(_LAST):
+                    break
                 final = self._confirm(result, final, rounds=1, last=False)
                 tails = self._correction(costs, final)
+                self.store.set_attr("measured", [str(one.schedule) for one in final.measured])
                 self.store.set_attr(f"corrected tails {done}", tails)
             if not tails:
                 break
+            done += 1
+            asked = wanted if done == _CORRECTIONS else wanted - (wanted - asked) // 2
             self._say("The target takes more or less than was predicted; searching on by what was measured.")
             costs = replace(costs, tails=tails)
-            result = self._search(costs, result)
-        else:
-            done = _CORRECTIONS
+            result = self._search(costs, result, done, asked)
+        if result.evaluations < wanted and self.context.deadline.left(_LAST):
+            result = self._search(costs, result if done else None, done + 1, wanted)
         final = self._confirm(result, final)
         if self._measure is not None and self.baselines.waiting:  # all finalists were measured by an earlier round
             self._measure([result.dense.schedule])
@@ -84,6 +106,8 @@ class LatencyRefinement:
         pick, space = final.pick, self.context.joint
         if pick is None or space is None:
             return []
+        if self.context.deadline.left() < _ABLATION * (self.config.max_seconds or 0.0):
+            return []
         dense = self.context.space.dense
         without = {gene: space.given(pick.schedule, **{gene: 0}) for gene in GENES}
         without["tokens"] = space.undropped(pick.schedule)
@@ -95,7 +119,8 @@ class LatencyRefinement:
         times: dict[Choice, float] = {}
         if self._measure is not None and without:
             shown = list(dict.fromkeys([dense, pick.schedule, *without.values()]))
-            times = {one: run.median for one, run in zip(shown, self._measure(shown), strict=True)}
+            runs = zip(shown, self._measure(shown), strict=True)
+            times = {one: run.median for one, run in runs if run is not None}
         return [
             {
                 "gene": gene,
@@ -105,21 +130,27 @@ class LatencyRefinement:
                 },
                 "difference": self._exactly_against(schedule, pick.schedule).as_record(),
                 "macs_ratio": pick.macs / self.costs.macs(schedule),
-                "time_ratio": times[pick.schedule] / times[schedule] if times else None,
+                "time_ratio": times[pick.schedule] / times[schedule] if schedule in times else None,
             }
             for gene, schedule in without.items()
         ]
 
-    def _search(self, costs: Costs, after: SearchResult | None) -> SearchResult:
-        config, wanted = self.config, self.config.evaluations
-        return search(
-            self.context.space, self.evaluators.evaluate, costs=costs, budget=config.budget,
-            evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
-            max_seconds=config.max_seconds, population=config.population, seed=config.seed,
-            algorithm=config.algorithm, objectives=self._objectives,
+    def _search(self, costs: Costs, after: SearchResult | None, number: int, evaluations: int) -> SearchResult:
+        """One search; where the clock ends it, that moment is kept, so that a continued search takes the same way."""
+        config, deadline = self.config, self.context.deadline
+        keep = REPORT if not config.is_here else _LAST if number else _MEASURING
+        key = f"seconds of evaluations within {config.max_seconds} s, {number}"
+        known = self.store.get_attr(key)
+        found = search(
+            self.context.space, self.evaluators.evaluate, costs=costs, budget=config.budget, evaluations=evaluations,
+            max_seconds=known, time_left=lambda: deadline.left(keep) if known is None else math.inf,
+            population=config.population, seed=config.seed, algorithm=config.algorithm, objectives=self._objectives,
             seeds=self.context.seeds(config), baselines=self._baselines, slack=SLACK if config.is_here else 0.0,
             store=self.store, after=after, on_progress=self.context.progress.show, learn=self.evaluators.learn,
         )  # fmt: skip
+        if known is None and not deadline.left(keep):
+            self.store.set_attr(key, found.seconds)
+        return found
 
     @property
     def _baselines(self) -> Mapping[Choice, str]:
@@ -129,18 +160,19 @@ class LatencyRefinement:
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 8, last: bool = True) -> Final:
         if self.config.is_here:
             self._say(f"Measuring the best of {result.evaluations} schedules end to end on {self.config.target}.")
-        dense = result.dense.schedule
+        dense, known = result.dense.schedule, self.store.get_attr("measured") or ()
         settled = last and self.evaluators.exact is not self.evaluators.fast
         return confirm(
             result,
             self.config.budget,
-            measure=self._measure,
+            measure=self._measure if last or self._measure is None else partial(self._measure, keep=_LAST),
             peaks=self.memory.peaks,
             compare=lambda schedule: self._against(dense, schedule),
             exact=(self._exact, lambda schedule: self._exactly_against(dense, schedule)) if settled else None,
             number=self.config.final,
             rounds=rounds,
             before=before,
+            also=[one for one in result.whole if str(one.schedule) in known] if last else (),
             tails=self.costs.tails,
         )
 
@@ -171,7 +203,7 @@ class LatencyRefinement:
         return _paired(answers) or self.evaluators.fast.against(dense, schedule)
 
     @cached_property
-    def _measure(self) -> Measure | None:
+    def _measure(self) -> MeasureWithin | None:
         """One for all confirmations, so that the dense model is converted once."""
         dense_ms = self.costs.predicted(self.context.space.dense)
         return measured_on(self.context, self.config, dense_ms, self.baselines)

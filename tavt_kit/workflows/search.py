@@ -13,6 +13,7 @@ from tavt_kit.bench.schedule_memory import refuse_untold
 from tavt_kit.core.budget import Budget, Limit, Verdict
 from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.configuration import Configuration
+from tavt_kit.core.deadline import Deadline
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable
@@ -42,7 +43,7 @@ from tavt_kit.workflows.search_config import SearchConfig, listed, read_genes, r
 from tavt_kit.workflows.search_context import RECIPE_FILE, SearchContext, check_place, clear, open_context, settle
 from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, looking, make_evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
-from tavt_kit.workflows.search_target import check_profile, measured_feasibility, timed
+from tavt_kit.workflows.search_target import FirstLook, check_profile, measured_feasibility, table_seconds, timed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -191,7 +192,9 @@ def search(
         image_size: Pixels a side, for a model given by name.
         evaluations: Configurations to evaluate, the dense model and its baselines included.
         population: Schedules of a generation; ``None`` for the algorithm's own.
-        max_time: Bound on the time spent on evaluations: seconds, or a text such as ``15m``.
+        max_time: Bound on the time of the whole call: seconds, or a text such as ``15m``. Timing the layers gets at
+            most a fifth of it, measuring the finalists two fifths are kept for, the search gets what is left; finalists
+            for which no time was left are recorded as such. Below 15 minutes all layers run.
         final: Candidates of the front to measure end to end.
         screen: Images that a candidate is judged on first, against cheaper ones; 0 to look at all of them.
         evaluate_on: Runtime and precision of the evaluations, such as ``openvino:bf16``; ``None`` for torch.
@@ -227,6 +230,8 @@ def search(
         >>> found = search("runs/birds", target="openvino:cpu", budget="latency=8ms", out="fast")  # doctest: +SKIP
         >>> found.best, found.verdict, found.report  # doctest: +SKIP
     """
+    seconds = parse_duration(max_time) if isinstance(max_time, str) else max_time
+    deadline = Deadline(seconds)
     device, table = read_target(target, precision, profile)
     config = SearchConfig(
         model=os.fspath(model) if isinstance(model, str | os.PathLike) else model,
@@ -235,7 +240,7 @@ def search(
         schedules=listed(schedule), front=None if front is None else Path(front), algorithm=algorithm,
         objectives=listed(objective), score=score, pool=pool, reduction=reduction, image_size=image_size,
         evaluations=evaluations, population=population,
-        max_seconds=parse_duration(max_time) if isinstance(max_time, str) else max_time, final=final, screen=screen,
+        max_seconds=seconds, final=final, screen=screen,
         evaluate_on=evaluate_on, fix=read_genes([*listed(fix), *(["precision"] if precision else [])]),
         baselines=baselines, user_baselines=listed(baseline),
         seed=seed, limit=limit, allow_unreadable=allow_unreadable, engine=engine, workers=workers,
@@ -243,19 +248,19 @@ def search(
         table_points=table_points, measure_seconds=measure_seconds,
     )  # fmt: skip
     if dry_run:
-        plan = _planned(config, progress or Silent())
+        plan = _planned(config, progress or Silent(), deadline)
         return SearchRun(None, (), (), Verdict.INCONCLUSIVE, config.out, plan)
-    return _searched(config, progress or Silent())
+    return _searched(config, progress or Silent(), deadline)
 
 
-def _planned(config: SearchConfig, progress: Progress) -> dict[str, Any]:
+def _planned(config: SearchConfig, progress: Progress, deadline: Deadline) -> dict[str, Any]:
     """Names and sizes of the model and the search, and ``budgets`` with what each needs and can have."""
-    context = _opened(config, progress)
+    context = _opened(config, progress, deadline)
     rows = _counted_feasibility(context, config)
     with closing(SearchMemory(context, config, Store(None))) as memory:
         rows += memory.feasibility()
     if config.is_timed:
-        rows += measured_feasibility(context, config)[0]
+        rows += measured_feasibility(context, config).rows
     _show_feasibility(context, config, rows)
     require_feasible(rows)
     return {
@@ -280,9 +285,9 @@ def _minimised(config: SearchConfig) -> str:
     return "latency" if config.is_timed else "macs"
 
 
-def _searched(config: SearchConfig, progress: Progress) -> SearchRun:
+def _searched(config: SearchConfig, progress: Progress, deadline: Deadline) -> SearchRun:
     refuse_unsearchable(config.budget)
-    context = _opened(config, progress)
+    context = _opened(config, progress, deadline)
     path = config.out / "search.db"
     if not path.exists():  # of a folder that holds a search, the store names what differs
         check_place(context, config)
@@ -316,7 +321,7 @@ def _searched(config: SearchConfig, progress: Progress) -> SearchRun:
     return _written(context, config, result, final, beside, baselines.left_out, ablation, memory.record)
 
 
-def _opened(config: SearchConfig, progress: Progress) -> SearchContext:
+def _opened(config: SearchConfig, progress: Progress, deadline: Deadline) -> SearchContext:
     """The context, after what needs no model was checked."""
     refuse_unsearchable(config.budget)
     if config.target is not None and config.is_here:
@@ -324,7 +329,7 @@ def _opened(config: SearchConfig, progress: Progress) -> SearchContext:
     if config.target is not None and config.asks_memory:
         refuse_untold(config.target)
     check_engine(config)
-    context = open_context(config, progress)
+    context = open_context(config, progress, deadline)
     context.model.check_droppable()
     if config.profile is not None:
         check_profile(context, config.profile)
@@ -355,22 +360,27 @@ def _costs(context: SearchContext, config: SearchConfig, store: Store, memory: S
         require_feasible(rows)
         return Costs(counting(context), target=config.target)
 
-    def tails() -> dict[str, float]:
-        timed_rows, found = measured_feasibility(context, config)
-        _show_feasibility(context, config, rows + timed_rows)
-        require_feasible(timed_rows)
+    def look() -> FirstLook:
+        found = measured_feasibility(context, config)
+        _show_feasibility(context, config, rows + found.rows)
+        require_feasible(found.rows)
         if config.is_here:
             precisions = () if context.joint is None else context.joint.precisions
             if "int8" in precisions:
                 _require_int8(context, config)
-            each = "a minute" if config.table_seconds == 60 else f"{config.table_seconds:g} s"
-            spent = each if len(precisions) < 2 else f"{len(precisions)} times {each}, once for each precision"
+            seconds = table_seconds(context, config)
+            each = "a minute" if seconds == 60 else f"{seconds:.3g} s"
+            spent = (
+                each
+                if config.is_short or len(precisions) < 2
+                else f"{len(precisions)} times {each}, once for each precision"
+            )
             context.progress.say(f"Timing the layers on {config.target}, about {spent}.")
         else:
             context.progress.say(f"Predicting by the profile of {config.target}; nothing is measured on this machine.")
         return found
 
-    return timed(context, config, store, tails)
+    return timed(context, config, store, look)
 
 
 def _searched_genes(space: JointSpace, config: SearchConfig) -> str:

@@ -24,6 +24,10 @@ PROFILE_FILE = "profile.json"
 GENES = ("image-size", "layers", "reduction", "precision")
 """What is searched beside token counts, unless it is fixed; and the score, where any is asked for."""
 
+SHORT = 15 * 60.0
+"""Seconds below which all layers run, as each number of layers has a quantized graph of its own, 15 s and more of work;
+and one precision alone has a table of layer times, from which the others follow by two whole passes each."""
+
 _LEAST = {"evaluations": 1, "population": 1, "final": 1, "seed": 0, "screen": 0, "table_points": 2, "min_patches": 1}
 
 
@@ -133,17 +137,24 @@ class SearchConfig:
 
         Precision is a gene where time counts on a target of this machine that begins with f32 and may know int8.
         Agreement with the dense model means nothing where there are several, and a carried profile is of one model.
+        In a short time all layers run.
         """
         if "all" in self.fix or "agreement" in self.metrics or self.profile is not None:
             return ()
         target = self.target
         quantizes = target is not None and target.runtime in ("openvino", "onnxruntime") and target.is_cpu
         free = {
+            "layers": not self.is_short,
             "reduction": self.reduction is None,
             "score": self.score == "any",
             "precision": quantizes and self.is_timed and target is not None and target.precision == "f32",
         }
         return tuple(gene for gene in (*GENES, "score") if gene not in self.fix and free.get(gene, True))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the time does for one table and all layers alone."""
+        return self.max_seconds is not None and self.max_seconds < SHORT
 
     @property
     def alone(self) -> str:

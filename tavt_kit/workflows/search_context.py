@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.checkpoints import is_run, save_model
 from tavt_kit.checkpoints.folder import read_run, sha256_tensors
+from tavt_kit.core.configuration import Choice
+from tavt_kit.core.deadline import Deadline
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import read_record
@@ -50,23 +52,27 @@ class SearchContext:
         weights: SHA-256 of all tensors, names and shapes.
         plain: Schedules of the model as it is.
         opened: Sessions that stay open on the target.
+        opening: Seconds that opening a session took at most, by precision; ``None`` for the target's own.
         joint: What further genes may be; ``None`` for a search of token counts alone.
         alone: Whether schedules alone are proposed, so that ``joint`` makes baselines only.
         variants: The model as these genes want it, as far as it was made.
         quantized: Int8 sessions of these by the layers that run, whose counts are an input.
         progress: Watcher of the search.
+        deadline: When the search has to have ended.
     """
 
     model: AdaptiveViT
     images: ImageSet
     weights: str
     plain: Space
-    opened: dict[TokenSchedule, Session] = field(default_factory=dict, compare=False)
+    opened: dict[Choice, Session] = field(default_factory=dict, compare=False)
+    opening: dict[str | None, float] = field(default_factory=dict, compare=False)
     joint: JointSpace | None = None
     alone: bool = False
     variants: dict[object, AdaptiveViT] = field(default_factory=dict, compare=False)
     quantized: dict[tuple[int, tuple[int, ...] | None], FileSession] = field(default_factory=dict, compare=False)
     progress: Progress = field(default_factory=Silent, compare=False)
+    deadline: Deadline = field(default_factory=Deadline, compare=False)
 
     @property
     def card(self) -> ModelCard:
@@ -127,7 +133,7 @@ class SearchContext:
         }
 
 
-def open_context(config: SearchConfig, progress: Progress) -> SearchContext:
+def open_context(config: SearchConfig, progress: Progress, deadline: Deadline) -> SearchContext:
     """Open the model and the images it was trained on.
 
     Raises:
@@ -158,7 +164,7 @@ def open_context(config: SearchConfig, progress: Progress) -> SearchContext:
         )
     least = None if config.min_patches is None else model.prefix + config.min_patches
     plain = Space(model.layout, least).holding(_seeds(model, config))
-    return SearchContext(model, images, sha256_tensors(model.state_dict()), plain, progress=progress)
+    return SearchContext(model, images, sha256_tensors(model.state_dict()), plain, progress=progress, deadline=deadline)
 
 
 def _seeds(model: AdaptiveViT, config: SearchConfig) -> list[TokenSchedule]:

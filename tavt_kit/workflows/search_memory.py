@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -73,9 +74,13 @@ class SearchMemory:
         """Remove temporary files."""
         self._held.close()
 
-    def _peaks(self, schedules: Sequence[Choice]) -> list[tuple[int, ...]]:
-        found = []
+    def _peaks(self, schedules: Sequence[Choice]) -> list[tuple[int, ...] | None]:
+        """Of as many as half of the time that is left does for, of two at least."""
+        found, least = list[tuple[int, ...] | None](), self.context.deadline.left() / 2
         for done, schedule in enumerate(schedules):
+            if done > 1 and self.context.deadline.left() <= least < math.inf:
+                found.append(None)
+                continue
             doing = f"memory of {done + 1} of {len(schedules)} finalists"
             self.context.progress.update(doing, done / len(schedules))
             found.append(self._peak(schedule))

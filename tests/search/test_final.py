@@ -228,3 +228,28 @@ def test_number_bounds_the_first_round(number: int) -> None:
     confirm(result, BUDGET, measure=machine, number=number, rounds=1)
     assert len(machine.asked) <= min(number, len(result.front)) + 3
     assert len(machine.asked) == len(set(machine.asked))
+
+
+def test_what_no_time_was_left_for_is_told_and_not_chosen() -> None:
+    """The best that is predicted to fit comes first; what was not measured stands in the record, never on the front."""
+    result = found()
+    honest = Machine(lambda schedule: 1.0)
+
+    def hurried(schedules: Sequence[TokenSchedule]) -> list[Measurement | None]:
+        return [*honest(schedules[:2]), *[None for _ in schedules[2:]]]
+
+    final = confirm(result, BUDGET, measure=hurried, number=6)
+    best = max((one for one in result.front if one.cost("predicted") <= 8), key=lambda one: one.metric)
+    assert honest.asked == [SPACE.dense, best.schedule] and honest.calls == 1
+    assert final.pick is not None and final.pick.schedule == best.schedule and final.verdict is Verdict.PASS
+    left = {one.schedule for one in final.not_measured}
+    assert len(left) >= 5 and not left & {one.schedule for one in (*final.measured, *final.candidates)}
+    body = front_body(result, final, model={}, budget=BUDGET, target=COSTS.target, seed=0)
+    assert {tuple(one["schedule"]) for one in body["not_measured"]} == {one.counts for one in left}
+    assert all(one["latency_ms"]["predicted"] for one in body["not_measured"])
+
+    slow = Machine(lambda schedule: 3.0)
+    undecided = confirm(
+        result, BUDGET, measure=lambda asked: [*slow(asked[:2]), *[None for _ in asked[2:]]], number=6, rounds=1
+    )
+    assert undecided.pick is None and undecided.verdict is Verdict.INCONCLUSIVE

@@ -250,3 +250,22 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
     with Store(path) as store:
         again = search(SPACE, answers, costs=COSTS, evaluations=80, population=12, seed=3, store=store)
     assert summary(again) == summary(search(SPACE, answers, costs=COSTS, evaluations=80, population=12, seed=3))
+
+
+def test_it_ends_by_the_clock_and_goes_on_to_the_same_front() -> None:
+    """What an evaluator does beside evaluating counts, too, and the dense model is evaluated whatever the time."""
+    left, store, asked = [10.0], Store(None), list[int]()
+
+    def slow(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
+        asked.append(len(schedules))
+        for schedule in schedules:
+            left[0] -= 1.0
+            yield schedule, EvaluationResult(evaluate(schedule), 0.001)
+
+    result = search(SPACE, slow, costs=COSTS, evaluations=100, time_left=lambda: left[0], store=store)
+    assert result.evaluations == 10 and result.stopped_because == "the time is used up" and max(asked) <= 8
+    again = search(SPACE, slow, costs=COSTS, evaluations=100, max_seconds=result.seconds, store=store)
+    assert again.candidates == result.candidates and [*again.front] == [*result.front] and left == [0.0]
+    left[0] = -5.0
+    only_dense = search(SPACE, slow, costs=COSTS, evaluations=100, time_left=lambda: left[0])
+    assert only_dense.evaluations == 1
