@@ -56,8 +56,8 @@ class Batch:
         images: (b, 3, H, W) float32, normalised.
         labels: (b,) int64.
         soft: (b, C) shares of the classes where images were mixed, else ``None``; labels are not smoothed.
-        places: (b,) of the images in their split, for messages.
-        number: Of the update, counted from 1; what changes in the course of a run goes by it.
+        places: (b,) indices of the images in their split, for messages.
+        number: Number of the update, from 1; what changes in the course of a run goes by it.
     """
 
     images: Tensor
@@ -80,7 +80,7 @@ def stream(
     Args:
         split: With the ``reading`` that says what is done to them.
         settings: The batch.
-        seed: Of every draw.
+        seed: Seed of every draw.
         first: The first update, counted from 1.
         last: The last update.
         rank: Which of the training processes this is; it gets the rank-th part of each batch.
@@ -292,10 +292,10 @@ class ImageSplit:
     Args:
         pixels: As evaluation sees them: slices are (n, 3, H, W) bytes.
         labels: (n,) int64.
-        names: Of the files, for messages.
+        names: Paths of the files, for messages.
         preprocessing: Evaluation's, whose second half ``inputs`` applies.
         skipped: Files that could not be read.
-        classes: Of the split's labels.
+        classes: Number of classes.
         reading: How training reads them.
         prepared: What training crops and changes, (3, h, w) bytes at each place; ``None`` is ``pixels``.
     """
@@ -477,7 +477,7 @@ def open_cache(
     whole: a killed process leaves a part that the next one replaces, and of two processes the second waits.
 
     Args:
-        folder: Of the cache; made if it is not there; entries of other data lie side by side in it.
+        folder: Folder of the cache; made if it is not there; entries of other data lie side by side in it.
         samples: In their order.
         prepare: What is done to each.
         allow_unreadable: How many may be left out.

@@ -22,6 +22,8 @@ from tavt_kit.distill.common import (
     asked_of,
     card_of,
     check_batch,
+    evaluate_sweep,
+    features,
     judge_of,
     loop_record,
     open_split,
@@ -29,12 +31,11 @@ from tavt_kit.distill.common import (
     settle,
 )
 from tavt_kit.distill.datasets import ImageSplit
-from tavt_kit.distill.objectives import balanced_weights, make_step
+from tavt_kit.distill.losses import balanced_weights, make_step
 from tavt_kit.distill.optimizer import attached, check_scales, freeze
 from tavt_kit.distill.processes import Processes, evaluation_precision
 from tavt_kit.distill.recipes import FAMILIES, TrainRecipe, recipe_names
 from tavt_kit.distill.run_folder import RunFolder, begun_with, has_state, remove_state
-from tavt_kit.distill.sweep import evaluate_sweep, features
 from tavt_kit.distill.trainer import SAVE_SECONDS, run_loop
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.backbones.ffvt import Ffvt

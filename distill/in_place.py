@@ -19,32 +19,31 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.common import (
+    SweepPoint,
+    after_record,
     asked_of,
     card_of,
     check_batch,
+    evaluate_sweep,
+    forget_before,
     judge_of,
+    keep_before,
+    ladder_record,
     loop_record,
     open_split,
     save_trained,
+    schedule_sweep,
     settle,
 )
 from tavt_kit.distill.datasets import Batch, ImageSplit
+from tavt_kit.distill.losses import Backward, Step
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.processes import Processes, evaluation_precision
 from tavt_kit.distill.recipes import DistillRecipe, distill_recipe
 from tavt_kit.distill.run_folder import RunFolder, begun_with, remove_state
 from tavt_kit.distill.sampling import Bound, Draws, Sampler
 from tavt_kit.distill.sandwich import SandwichRule, Teacher, sandwich_step
-from tavt_kit.distill.sweep import (
-    SweepPoint,
-    after_record,
-    evaluate_sweep,
-    forget_before,
-    keep_before,
-    ladder_record,
-    schedule_sweep,
-)
-from tavt_kit.distill.trainer import SAVE_SECONDS, Backward, Step, run_loop
+from tavt_kit.distill.trainer import SAVE_SECONDS, run_loop
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.timm_import import timm

@@ -39,7 +39,7 @@ class TrainRecipe:
 
     Args:
         name: Where the values come from.
-        family: Of models the recipe is meant for, one of ``FAMILIES``; ``None`` is any.
+        family: Family of models the recipe is meant for, one of ``FAMILIES``; ``None`` is any.
         image_size: Pixels a side that the recipe was made for, for a model given by name; ``None`` is the model's own.
         evaluation: Entries of the model's preprocessing that the recipe replaces, for evaluation and for what
             ``reading`` leaves open.
@@ -47,12 +47,12 @@ class TrainRecipe:
         blocks: Last blocks that train with the head; ``"all"`` trains everything, 0 nothing but the probe.
         drop_path: Probability that training leaves out the last block's branches, rising from 0 at the first.
         dropout: Dropout of position embeddings and feed-forward halves.
-        objective: What is minimised.
-        optimisation: How.
-        reading: Of training images.
-        running: Machinery.
-        seed: Of everything random.
-        limit: At most so many images of each split.
+        objective: Loss that is minimised.
+        optimisation: Optimiser, steps and learning rates.
+        reading: Training images: how they are read.
+        running: Machinery: precision, averaging, selection.
+        seed: Seed of everything random.
+        limit: Most images of each split that are read.
 
     Raises:
         UnknownName: No such family.
@@ -131,11 +131,11 @@ class DistillRecipe:
         attention_layers: Layers, from 0, whose maps that compares; the last layer but one by default.
         teacher_weight: Share of the full network's term that is learnt from an external teacher, where there is one.
         chunk: Images that go through the networks at a time; ``None`` decides by the device.
-        optimisation: How weights are moved.
-        reading: Of training images.
-        running: Machinery.
-        seed: Of everything random.
-        limit: At most so many images of each split.
+        optimisation: Optimiser, steps and learning rates.
+        reading: Training images: how they are read.
+        running: Machinery: precision, averaging, selection.
+        seed: Seed of everything random.
+        limit: Most images of each split that are read.
 
     Raises:
         TrainingError: A bound that cannot be.
@@ -264,7 +264,7 @@ class _Presets(Generic[_Recipe]):
 
     Args:
         what: For people.
-        folder: Of its files.
+        folder: Folder of its files.
         start: What a file without ``base`` starts from.
     """
 

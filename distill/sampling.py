@@ -293,7 +293,7 @@ class Sampler:
 
         Args:
             draws: Where the randomness comes from.
-            progress: Of the training run, in [0, 1]: what the bound depends on.
+            progress: Progress of the training run, in [0, 1]: what the bound depends on.
         """
         full = TokenSchedule((self.layout.tokens,) * self.layout.layers, self._survivors(draws))
         if self.schedules:

@@ -32,16 +32,16 @@ class SandwichRule:
 
     Args:
         kl: Direction of the divergence of each sub-network from the full one.
-        temperature: Of that divergence, and of that from an external teacher.
+        temperature: Temperature of that divergence, and of that from an external teacher.
         accumulation: Micro-batches per update; every term is divided by it.
         divide_full: False repeats the official code, which does not divide the full network's term.
         lean: Do no work for rows that do not go on (the same to the last bits, and 9 % faster).
         chunk: Images that go through the networks at a time, for less memory; ``None`` decides by the device. A model
             whose loss or norms mix the images of a batch takes the batch whole whatever is asked.
         features: Layers whose tokens a sub-network is drawn to, by ``feature_loss``; their mean counts.
-        feature_weight: Of that beside the divergence.
+        feature_weight: Weight of that beside the divergence.
         maps: Layers whose attention maps a sub-network is drawn to, by ``attention_loss``; their mean counts.
-        attention_weight: Of that beside the divergence.
+        attention_weight: Weight of that beside the divergence.
         teacher_weight: Share of the full network's term that is the divergence from an external teacher.
 
     Raises:
@@ -83,7 +83,7 @@ class SandwichStep:
     Args:
         logits: (B, C) of the full network, then of each sub-network.
         full: The terms of the full network's loss by name, ``cross_entropy`` among them for most families.
-        divergences: Of each sub-network from the full one.
+        divergences: Divergence of each sub-network from the full one.
         inside: Means over the sub-networks of what else they learn from: ``features``, ``attention``.
         loss: The sum that was differentiated.
     """

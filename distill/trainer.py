@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.core.progress import Progress
 from tavt_kit.distill.datasets import Batch, ImageSplit, stream
+from tavt_kit.distill.losses import Step
 from tavt_kit.distill.optimizer import make_optimiser, set_rate
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
 from tavt_kit.distill.processes import Processes, autocast, dtype_of, loss_scaler
@@ -147,13 +148,6 @@ class Selection:
         """From ``as_state``."""
         self.value, self.step, self.waited = state["value"], int(state["step"]), int(state["waited"])
 
-
-Backward = Callable[[Tensor], None]
-"""Differentiates a 0-d term of the loss."""
-
-Step = Callable[[Batch, np.random.Generator, Backward], Mapping[str, Tensor]]
-"""Calls ``Backward`` with every term of the loss, each as soon as it is known, and gives named 0-d values to be logged,
-``loss`` among them. The draws are the same for all micro-batches and processes of an update."""
 
 SAVE_SECONDS = 60.0
 _SHOWN = ("loss", "images_per_second")

@@ -111,7 +111,7 @@ def create(
     Args:
         name: timm's, with or without a tag.
         arguments: For ``timm.create_model``.
-        seed: Of whatever is not loaded; torch's own random state is left as it was.
+        seed: Seed of whatever is not loaded; torch's own random state is left as it was.
         pretrained: Whether timm is to load its own weights.
         pretrained_file: Where these lie on this machine already; ``None`` lets timm fetch them.
 

@@ -26,9 +26,9 @@ class WeightSource:
     """Tensors with what is to be written on the card about them.
 
     Args:
-        tensors: By name.
+        tensors: Tensors by name.
         provenance: One sentence.
-        licences: Of the weights.
+        licences: Licences of the weights.
         card: Where they are those of a run.
     """
 
@@ -156,8 +156,8 @@ def build(
             or a run folder. Of a PIM the hub's weights, and those of a file in timm's names, are its backbone's; what
             it plugs in starts at random, and the card says so.
         classes: Names for the head, in order; ``None`` keeps the head that the weights have.
-        image_size: Of the input; ``None`` is the model's own. Position tables are resized.
-        seed: Of everything random: a new head, or all weights.
+        image_size: Size of the input; ``None`` is the model's own. Position tables are resized.
+        seed: Seed of everything random: a new head, or all weights.
         new_head: Whether a head of other classes may be replaced by a new one. Weights from the hub, and
             those without a head, always get one that fits.
 

@@ -41,7 +41,7 @@ def create_from_hub(
     Args:
         name: timm's, with or without a tag.
         arguments: For ``timm.create_model``; with another number of classes the head is new.
-        seed: Of a new head.
+        seed: Seed of a new head.
         make: Creates it; takes what ``create`` takes.
 
     Returns:
@@ -113,8 +113,8 @@ class Fetched:
     """A file that is on this machine.
 
     Args:
-        file: Where.
-        sha256: Of it.
+        file: Path of it.
+        sha256: SHA-256 of the file.
         is_new: Whether this call fetched it.
         is_first: Whether nobody had published or noted a SHA-256 for it before.
     """
@@ -135,7 +135,7 @@ def fetch(
     """Fetch ``url`` as ``file``, unless it is there already; either way it is checked.
 
     Args:
-        url: Of one of ``schemes``; so must be whatever it is redirected to.
+        url: Address with one of ``schemes``; so must be whatever it is redirected to.
         file: Its folder is made once the server has answered.
         sha256: As published, or its first digits; empty where nobody has.
         schemes: For tests with a server of their own.

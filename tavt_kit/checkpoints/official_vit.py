@@ -57,7 +57,7 @@ class Official:
         name: The architecture, as timm's registry knows it.
         arguments: For creating it.
         tensors: In the model's own names.
-        origin: Of what system, for people.
+        origin: System it is of, for people.
         preprocessing: The recipe's evaluation; ``None`` takes the model's own configuration.
         untrained: Beginnings of names of tensors that the file does not have and that start at random.
         left_out: Names in the file that only training uses.
@@ -313,8 +313,8 @@ def vit_model(
     """The model for tensors in timm's names.
 
     Args:
-        tensors: Of a whole plain ViT.
-        family: Of ``FAMILIES``.
+        tensors: Tensors of a whole plain ViT.
+        family: One of ``FAMILIES``.
         origin: For people.
         asked: By the user.
         recipe: Whether the file is a fine-tuned one of the family: then its table is that of its own split, and

@@ -44,9 +44,9 @@ class Public:
     Args:
         name: As ``models get`` takes it.
         about: What it is.
-        licence: Of the weights, ``"unknown"`` where nobody says.
+        licence: Licence of the weights, ``"unknown"`` where nobody says.
         source: Whose they are and where the licence was read.
-        url: Of the file.
+        url: Address of the file.
         file: Its name here; of a page, what to look for.
         sha256: As published, or its first digits.
         page: Where a browser finds it.

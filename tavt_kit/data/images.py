@@ -43,10 +43,10 @@ class ImageSet:
         root: What paths in records are relative to.
         splits: ``"train"``, ``"val"`` and, where there is one, ``"test"``.
         made: How the splits came about, one phrase for people.
-        seed: Of the split, where we made it.
+        seed: Seed of the split, where we made it.
         licence: Where it is known.
         note: A sentence that must be said of it, or nothing.
-        hierarchy: Of a class, the names of its ancestors, the nearest first; where the data set has one.
+        hierarchy: Names of the ancestors of a class, the nearest first; where the data set has some.
         fraction: Share of each class's training images that was kept; 1 is all.
 
     Raises:

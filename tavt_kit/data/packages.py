@@ -26,12 +26,12 @@ class Package:
     """A pinned wheel on PyPI.
 
     Args:
-        name: On PyPI.
+        name: Project on PyPI.
         version: The one version we know.
         file: The wheel's file name.
-        sha256: Of the wheel.
-        megabytes: To download.
-        licence: Of what we read from it, as its own metadata says.
+        sha256: SHA-256 of the wheel.
+        megabytes: Size of the download.
+        licence: Licence of what we read from it, as its own metadata says.
     """
 
     name: str

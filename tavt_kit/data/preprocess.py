@@ -79,8 +79,8 @@ class Preprocessing(Record):
         crop_mode: ``"center"`` (shortest edge, then crop), ``"border"`` (longest edge, then pad with the
             mean colour) or ``"squash"`` (both edges, the aspect ratio is lost).
         interpolation: Name of a Pillow filter: bicubic, bilinear, nearest, box, hamming, lanczos.
-        mean: Of each channel, in 0..1.
-        std: Of each channel, above 0.
+        mean: Mean of each channel, in 0..1.
+        std: Standard deviation of each channel, above 0.
 
     Raises:
         DataError: A value is out of its range.

@@ -20,12 +20,13 @@ from tavt_kit.core.progress import Silent
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.datasets import Batch, ImageSplit
 from tavt_kit.distill.in_place import _prepare
+from tavt_kit.distill.losses import Backward, Step
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.options import DataOptions, OptimizerOptions, TrainingOptions
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.recipes import DistillRecipe
 from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
-from tavt_kit.distill.trainer import Backward, Judge, SelectionMetric, Step, run_loop
+from tavt_kit.distill.trainer import Judge, SelectionMetric, run_loop
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT

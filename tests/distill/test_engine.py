@@ -16,10 +16,11 @@ from torch import Tensor
 from tavt_kit.core.progress import Silent
 from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.in_place import _prepare
+from tavt_kit.distill.losses import Backward, Step
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
 from tavt_kit.distill.recipes import DistillRecipe
 from tavt_kit.distill.run_folder import EVENTS_FOLDER, read_metrics
-from tavt_kit.distill.trainer import Backward, Judge, Loop, SelectionMetric, Step, run_loop
+from tavt_kit.distill.trainer import Judge, Loop, SelectionMetric, run_loop
 from tavt_kit.errors import CheckpointError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 from tests.distill.children import CLASSES, Job, Memory, some_images, some_model

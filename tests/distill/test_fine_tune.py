@@ -15,11 +15,10 @@ from tavt_kit.core.progress import Silent
 from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import train, train_recipe
-from tavt_kit.distill.common import judge_of
+from tavt_kit.distill.common import evaluate_sweep, judge_of
 from tavt_kit.distill.datasets import read_images
 from tavt_kit.distill.options import TrainingOptions
 from tavt_kit.distill.run_folder import read_metrics
-from tavt_kit.distill.sweep import evaluate_sweep
 from tavt_kit.errors import RecordError, TrainingError, UnknownName
 from tavt_kit.models.wrap import AdaptiveViT
 

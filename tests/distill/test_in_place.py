@@ -12,10 +12,10 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, read_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import DistillRecipe, distill, distill_recipe, train
+from tavt_kit.distill.common import evaluate_sweep, schedule_sweep
 from tavt_kit.distill.datasets import read_images
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
 from tavt_kit.distill.run_folder import read_metrics, read_run_record
-from tavt_kit.distill.sweep import evaluate_sweep, schedule_sweep
 from tavt_kit.errors import DataError, TrainingError, UnknownName
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT

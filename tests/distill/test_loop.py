@@ -19,10 +19,11 @@ from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.datasets import Batch, ImageSplit, read_images
 from tavt_kit.distill.in_place import _prepare
+from tavt_kit.distill.losses import Backward, Step
 from tavt_kit.distill.options import DataOptions, OptimizerOptions, TrainingOptions
 from tavt_kit.distill.recipes import DistillRecipe
 from tavt_kit.distill.run_folder import has_state, load_state, read_metrics
-from tavt_kit.distill.trainer import Backward, Judge, Loop, Step, run_loop
+from tavt_kit.distill.trainer import Judge, Loop, run_loop
 from tavt_kit.errors import CheckpointError, OutputError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.distill.datasets import Batch
-from tavt_kit.distill.objectives import (
+from tavt_kit.distill.losses import (
     AttentionCall,
     balanced_weights,
     class_rollouts,

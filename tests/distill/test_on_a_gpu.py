@@ -14,10 +14,11 @@ from torch import Tensor
 from tavt_kit.core.progress import Silent
 from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.in_place import _prepare
+from tavt_kit.distill.losses import Backward
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
 from tavt_kit.distill.recipes import DistillRecipe
 from tavt_kit.distill.run_folder import read_metrics
-from tavt_kit.distill.trainer import Backward, run_loop
+from tavt_kit.distill.trainer import run_loop
 from tests.distill.children import Job, some_images, some_model
 
 pytestmark = pytest.mark.gpu

@@ -9,9 +9,9 @@ import pytest
 from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing, apply, open_image, resize_crop
 from tavt_kit.distill import datasets as module
+from tavt_kit.distill.common import evaluate_sweep, features
 from tavt_kit.distill.datasets import Order, Undecoded, read_images
 from tavt_kit.distill.options import DataOptions
-from tavt_kit.distill.sweep import evaluate_sweep, features
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 

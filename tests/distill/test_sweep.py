@@ -4,7 +4,7 @@ import pytest
 
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.sweep import LADDER, schedule_sweep
+from tavt_kit.distill.common import LADDER, schedule_sweep
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap

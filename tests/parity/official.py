@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official_vit import as_vit, official_names
 from tavt_kit.distill.datasets import Batch
-from tavt_kit.distill.objectives import make_step
+from tavt_kit.distill.losses import make_step
 from tavt_kit.distill.options import Objective
 from tavt_kit.models.wrap import AdaptiveViT
 

@@ -17,7 +17,7 @@ from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official_vit import google_to_timm, hybrid_names, official_names
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.datasets import Batch
-from tavt_kit.distill.objectives import (
+from tavt_kit.distill.losses import (
     AttentionCalls,
     MixBranch,
     class_rollouts,

@@ -19,11 +19,11 @@ from tavt_kit.data.sources import inherited_images
 from tavt_kit.distill import TrainRecipe, train, train_recipe
 from tavt_kit.distill.common import asked_of, card_of, loop_record, open_split, save_trained, settle
 from tavt_kit.distill.datasets import Batch
-from tavt_kit.distill.losses import at_least_f32
+from tavt_kit.distill.losses import Backward, Step, at_least_f32
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.run_folder import RunFolder, remove_state
-from tavt_kit.distill.trainer import Backward, Step, run_loop
+from tavt_kit.distill.trainer import run_loop
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.verbs.console_progress import ConsoleProgress
