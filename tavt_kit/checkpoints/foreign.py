@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tavt_kit.checkpoints.architecture import check_name, head_names, sketch, timm_names
 from tavt_kit.checkpoints.folder import read_tensors
 from tavt_kit.checkpoints.official_vit import (
-    Asked,
+    ConvertOptions,
     Official,
     count_layers,
     fit_positions,
@@ -60,7 +60,7 @@ _EVALUATION = {
 most weights (256 px, then 224): L/16's, and the three of SWAG at the size they were fine-tuned at."""
 
 
-def read_torchvision(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
+def read_torchvision(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
     """A file of the family, or ``None`` if it is of another.
 
     Raises:
@@ -75,9 +75,9 @@ def read_torchvision(tensors: Mapping[str, Tensor], asked: Asked) -> Official | 
         if ours is None:
             raise CheckpointError(f"the file is of torchvision's ViT, but adds {name}; nothing was loaded")
         found[ours] = tensor
-    shape = vit_arguments(found, asked.heads)
+    shape = vit_arguments(found, options.heads)
     width, patch, side = shape["embed_dim"], shape["patch_size"], grid_side(found)
-    size, found["pos_embed"] = fit_positions(found, asked, patch)
+    size, found["pos_embed"] = fit_positions(found, options, patch)
     arguments = {"num_classes": shape_of(found, "head.bias", 1)[0], "img_size": [size, size], **shape}
     crop, interpolation = _EVALUATION.get((width, patch, side), (224 / 256, "bilinear"))
     preprocessing = Preprocessing((size, size), crop, "center", interpolation)
@@ -114,7 +114,7 @@ def is_folder(path: Path) -> bool:
     return path.is_dir() and (path / "config.json").is_file()
 
 
-def read_folder(path: Path, asked: Asked) -> tuple[Official, tuple[str, ...] | None]:
+def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[str, ...] | None]:
     """The model of a folder, and the names of its classes where the config has them.
 
     Raises:
@@ -126,9 +126,9 @@ def read_folder(path: Path, asked: Asked) -> tuple[Official, tuple[str, ...] | N
         raise CheckpointError(f"{path} is a {kind or 'nameless'} model, but vit, deit and dinov2 folders can be read")
     if config.get("use_swiglu_ffn") or config.get("hidden_act", "gelu") != "gelu":
         raise CheckpointError(f"{path} has a gated or {config.get('hidden_act')} feed-forward half, which is not read")
-    if asked.image_size not in (None, config["image_size"]):
+    if options.image_size not in (None, config["image_size"]):
         raise CheckpointError(
-            f"{path} is converted at its own {config['image_size']} px, got {asked.image_size}; the verbs that take "
+            f"{path} is converted at its own {config['image_size']} px, got {options.image_size}; the verbs that take "
             "the run resize it by `image_size`"
         )
     file = next((path / name for name in _FILES if (path / name).is_file()), None)
@@ -144,10 +144,10 @@ def read_folder(path: Path, asked: Asked) -> tuple[Official, tuple[str, ...] | N
     if "head.weight" in found:
         (count,) = shape_of(found, "head.bias", 1)
         labels = _class_names(config, count)
-    elif asked.classes is None:
+    elif options.classes is None:
         raise CheckpointError(f"{path} has no classifier for a token; give `data`, for whose classes a new one is made")
     else:
-        labels, count, untrained = None, len(asked.classes), ("head.",)
+        labels, count, untrained = None, len(options.classes), ("head.",)
     arguments = _folder_arguments(kind, config, count, "head_dist.weight" in found)
     size = int(config["image_size"])
     preprocessing = _preprocessing(path / "preprocessor_config.json", size)
@@ -253,13 +253,13 @@ _SHOWN = 6
 
 
 def read_timm(
-    tensors: Mapping[str, Tensor], asked: Asked, folder: Path, architecture: str | None = None
+    tensors: Mapping[str, Tensor], options: ConvertOptions, folder: Path, architecture: str | None = None
 ) -> Official | None:
     """A file in timm's names, or ``None`` if its names are others.
 
     Args:
         tensors: By name.
-        asked: ``name`` is taken as it is; ``heads`` only where the width is not that of the named model.
+        options: ``name`` is taken as it is; ``heads`` only where the width is not that of the named model.
         folder: Where the file lies; a ``config.json`` of timm's hub in it may tell the architecture.
         architecture: What the file itself says that it is of.
 
@@ -271,21 +271,21 @@ def read_timm(
     """
     if not any(stem in tensors for stem in _STEM) or "blocks.0.norm1.weight" not in tensors:
         return None
-    given = asked.name or _told(architecture, folder)
-    name, shape = _told_by_keys(tensors, asked) if given is None else (given, {})
+    given = options.name or _told(architecture, folder)
+    name, shape = _told_by_keys(tensors, options) if given is None else (given, {})
     check_name(name)
-    if "head.weight" not in tensors and asked.classes is None:
+    if "head.weight" not in tensors and options.classes is None:
         raise CheckpointError(
             "the file has no classifier; give the classes (`classes` or `data`), for which a new one is made"
         )
-    rows = shape_of(tensors, "head.weight", 2)[0] if "head.weight" in tensors else len(asked.classes or ())
+    rows = shape_of(tensors, "head.weight", 2)[0] if "head.weight" in tensors else len(options.classes or ())
     arguments: dict[str, Any] = {"num_classes": rows, **shape}
-    if asked.heads is not None:
-        arguments["num_heads"] = asked.heads
+    if options.heads is not None:
+        arguments["num_heads"] = options.heads
     laid_out = sketch(name, arguments)
     if not is_timm_vit(laid_out):
         raise UnsupportedBackbone(f"`name` is that of one of timm's Vision Transformers, but {name} is none")
-    size = asked.image_size or _trained_size(tensors, laid_out)
+    size = options.image_size or _trained_size(tensors, laid_out)
     if size is not None:
         arguments["img_size"] = [size, size]
     absent = () if "head.weight" in tensors else head_names(laid_out)
@@ -306,7 +306,7 @@ def _told(architecture: str | None, folder: Path) -> str | None:
     return name if isinstance(name, str) and timm.is_model(name) else None
 
 
-def _told_by_keys(tensors: Mapping[str, Tensor], asked: Asked) -> tuple[str, dict[str, Any]]:
+def _told_by_keys(tensors: Mapping[str, Tensor], options: ConvertOptions) -> tuple[str, dict[str, Any]]:
     """The one model that has these keys and shapes; else a plain ViT of that size, if they are a plain ViT's."""
     found = _candidates(tensors)
     groups: dict[Any, list[str]] = {}
@@ -316,7 +316,7 @@ def _told_by_keys(tensors: Mapping[str, Tensor], asked: Asked) -> tuple[str, dic
         return min(found, key=_by_length), {}
     if not groups:
         if _is_plain(tensors):
-            return _PLAIN, vit_arguments(tensors, asked.heads)  # of a size that timm has no name for
+            return _PLAIN, vit_arguments(tensors, options.heads)  # of a size that timm has no name for
         raise CheckpointError(
             "the file is in timm's names, but none of its Vision Transformers has these shapes; give `name`, the model "
             "that it was made with"

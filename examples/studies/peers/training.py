@@ -17,7 +17,7 @@ from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.sources import inherited_images
 from tavt_kit.distill import TrainRecipe, train, train_recipe
-from tavt_kit.distill.common import asked_of, card_of, loop_record, open_split, save_trained, settle
+from tavt_kit.distill.common import card_of, describe_run, loop_record, open_split, save_trained, settle
 from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.losses import Backward, Step, at_least_f32
 from tavt_kit.distill.optimizer import freeze
@@ -92,7 +92,7 @@ class Workshop:
         model.to(processes.device)
         recipe = settle(self.recipe(model, refit=False), card, images, processes, freeze=model.layers // 4, begun={})
         module = make(model.bare).to(processes.device)
-        asked = asked_of(model, card, images, {**recipe.as_record(), "peer": name})
+        asked = describe_run(model, card, images, {**recipe.as_record(), "peer": name})
         run = RunFolder(self.out / name, "train", asked, processes=processes)
         inherit_split(run.folder, images)
         if run.done:
