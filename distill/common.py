@@ -24,7 +24,7 @@ from tavt_kit.distill.datasets import ImageSplit, Order, check_shares, read_imag
 from tavt_kit.distill.options import DataOptions, TrainingOptions
 from tavt_kit.distill.processes import Processes, autocast, choose_precision, evaluation_precision
 from tavt_kit.distill.recipes import DistillRecipe, TrainRecipe
-from tavt_kit.distill.run_folder import STATE_FOLDER
+from tavt_kit.distill.run_folder import LADDER_FILE, STATE_FOLDER
 from tavt_kit.distill.trainer import Judge, Loop, SelectionMetric
 from tavt_kit.distill.transforms import photometric
 from tavt_kit.evaluation.evaluator import Evaluator
@@ -242,7 +242,6 @@ def features(
     return np.concatenate(parts)
 
 
-_LADDER_FILE = "ladder_before.npy"
 _FEWER = (3, 5, 10)
 """Times fewer multiply-adds than dense."""
 _GRID = 1000
@@ -270,13 +269,8 @@ def schedule_sweep(model: AdaptiveViT) -> dict[str, TokenSchedule]:
 
 def keep_before(folder: Path, points: Sequence[SweepPoint]) -> None:
     """Remember which images were right (points, n), so that a resumed run can pair them."""
-    with atomic_path(make_folder(Path(folder) / STATE_FOLDER) / _LADDER_FILE) as temporary:
+    with atomic_path(make_folder(Path(folder) / STATE_FOLDER) / LADDER_FILE) as temporary:
         np.save(temporary, np.stack([point.correct for point in points]), allow_pickle=False)
-
-
-def forget_before(folder: Path) -> None:
-    """The run is done."""
-    (Path(folder) / STATE_FOLDER / _LADDER_FILE).unlink(missing_ok=True)
 
 
 def sweep_record(points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
@@ -294,7 +288,7 @@ def sweep_record(points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
 
 def after_record(folder: Path, points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
     """As ``sweep_record``, each with the paired ``difference`` (after minus before)."""
-    known: NDArray[np.bool_] = np.load(Path(folder) / STATE_FOLDER / _LADDER_FILE, allow_pickle=False)
+    known: NDArray[np.bool_] = np.load(Path(folder) / STATE_FOLDER / LADDER_FILE, allow_pickle=False)
     entries = []
     for entry, old, point in zip(sweep_record(points), known, points, strict=True):
         entries.append({**entry, "difference": paired(old, point.correct).as_record()})

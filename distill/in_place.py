@@ -25,7 +25,6 @@ from tavt_kit.distill.common import (
     check_batch,
     describe_run,
     evaluate_sweep,
-    forget_before,
     judge_of,
     keep_before,
     loop_record,
@@ -164,7 +163,6 @@ def distill(
         loop=loop_record(loop, settings.batch),
     )
     if processes.first:
-        forget_before(run.folder)
         remove_state(run.folder)
     return run.body
 

@@ -34,6 +34,8 @@ from tavt_kit.distill.processes import Processes
 from tavt_kit.errors import CheckpointError, OutputError, RecordError, TrainingError
 
 STATE_FOLDER = "state"
+LADDER_FILE = "ladder_before.npy"
+"""Which images were right before a distillation, beside its states."""
 _VERSION = 2
 _FRAGMENTS = (".*step-*.pt", ".*best-*.pt")
 """What a process that was killed while writing leaves behind."""
@@ -140,7 +142,7 @@ def has_state(folder: Path) -> bool:
 def remove_state(folder: Path) -> None:
     """A finished run has no use for it, and it is larger than the model."""
     place = Path(folder) / STATE_FOLDER
-    for pattern in ("step-*.pt", "best-*.pt", *_FRAGMENTS):
+    for pattern in ("step-*.pt", "best-*.pt", LADDER_FILE, *_FRAGMENTS):
         for file in place.glob(pattern):
             file.unlink(missing_ok=True)
     if place.is_dir() and not any(place.iterdir()):

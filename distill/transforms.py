@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from tavt_kit.data.preprocess import Preprocessing, resize_crop
+from tavt_kit.data.preprocess import Preprocessing, resize_crop, resized_to
 from tavt_kit.distill.options import DataOptions
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm  # before torchvision, which imports only so beside a CPU-only torch
@@ -129,9 +129,7 @@ class Preparation:
             return height, width
         if isinstance(self.resize, tuple):
             return self.resize
-        # int(), not round(): torchvision's shorter-edge rule.
-        longer = int(self.resize * max(height, width) / min(height, width))
-        return (self.resize, longer) if height <= width else (longer, self.resize)
+        return resized_to((height, width), (self.resize, self.resize), "center")
 
     def as_record(self) -> dict[str, Any]:
         """JSON-ready: what the bytes depend on."""

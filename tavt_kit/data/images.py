@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -130,8 +130,8 @@ class ImageSet:
         """
         if known != self.classes:
             raise DataError(
-                f"the model knows {_some(known)}, but {self.name} has {_some(self.classes)}; give the data it was "
-                "trained on, or train a new head"
+                f"the model knows {list_classes(known)}, but {self.name} has {list_classes(self.classes)}; give the data "
+                "it was trained on, or train a new head"
             )
 
     @property
@@ -164,5 +164,6 @@ def split_name(text: str) -> str | None:
     return text if text in SPLITS else None
 
 
-def _some(classes: tuple[str, ...]) -> str:
-    return f"{len(classes)} classes ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})"
+def list_classes(names: Sequence[str]) -> str:
+    """How many classes there are, and the first of them, for people."""
+    return f"{len(names)} classes ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"

@@ -243,7 +243,7 @@ def resize_crop(image: Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
     # timm floors here; a crop_pct of 0.9 makes 224 -> 248.
     scaled = (math.floor(height / p.crop_pct), math.floor(width / p.crop_pct))
     image = image if image.mode == "RGB" else image.convert("RGB")
-    size = _resized((image.height, image.width), scaled, p.crop_mode)
+    size = resized_to((image.height, image.width), scaled, p.crop_mode)
     if size[0] * size[1] > _MOST_PIXELS:
         raise DataError(
             f"an image must not grow beyond {_MOST_PIXELS} pixels when it is resized, but "
@@ -264,7 +264,7 @@ def normalise(pixels: NDArray[np.uint8], p: Preprocessing) -> NDArray[np.float32
     return values
 
 
-def _resized(size: tuple[int, int], target: tuple[int, int], mode: str) -> tuple[int, int]:
+def resized_to(size: tuple[int, int], target: tuple[int, int], mode: str) -> tuple[int, int]:
     """(height, width) after resizing an image of ``size`` towards ``target``, with timm's own roundings."""
     if mode == "squash":
         return target

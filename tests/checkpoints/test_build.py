@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tavt_kit.checkpoints import build, hub, is_run, load_model, open_model, save_model
 from tavt_kit.checkpoints.architecture import create, preprocessing_of, sketch, supported_names
-from tavt_kit.checkpoints.folder import read_tensors
+from tavt_kit.checkpoints.folder import read_weight_file
 from tavt_kit.core.records import sha256_file
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, RecordError, UnknownName, UnsupportedBackbone
@@ -373,4 +373,4 @@ def test_arguments_that_build_nothing_are_one_sentence(arguments: dict[str, Any]
 def test_what_is_no_weight_is_refused(weight: torch.Tensor, tmp_path: Path) -> None:
     torch.save({"head.weight": weight, "head.bias": torch.zeros(2)}, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match="head.weight"):
-        read_tensors(tmp_path / "weights.pth")
+        read_weight_file(tmp_path / "weights.pth")

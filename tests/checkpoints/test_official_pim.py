@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official_pim import read_pim
-from tavt_kit.checkpoints.official_vit import Asked
+from tavt_kit.checkpoints.official_vit import ConvertOptions
 from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.models.backbones import pim, pim_vit
 from tavt_kit.models.backbones.pim import CUB_SELECTS, Pim
@@ -150,7 +150,7 @@ def test_the_verb_takes_the_selection(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_selections_of_the_official_configurations_are_known(selects: tuple[int, ...]) -> None:
     state = official_names(small("vit_tiny_patch16_224"), cnn=False)
     state["combiner.param_pool0.weight"] = torch.zeros(sum(selects) // 32, sum(selects))
-    found = read_pim(state, Asked(heads=3))
+    found = read_pim(state, ConvertOptions(heads=3))
     assert found is not None and found.arguments["num_selects"] == list(selects)
 
 

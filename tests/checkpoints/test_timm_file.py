@@ -16,7 +16,7 @@ from torch import Tensor
 from tavt_kit import cli
 from tavt_kit.checkpoints import convert, foreign, load_model, save_model
 from tavt_kit.checkpoints.architecture import timm_names
-from tavt_kit.checkpoints.folder import read_tensors
+from tavt_kit.checkpoints.folder import read_weight_file
 from tavt_kit.errors import CheckpointError, RecordError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.timm_import import timm
 
@@ -52,7 +52,7 @@ def test_the_keys_tell_the_model(name: str, size: int, tmp_path: Path) -> None:
 def test_a_table_of_relative_positions_tells_the_size(tmp_path: Path) -> None:
     options = {"img_size": 64, "depth": 1, "embed_dim": 24, "num_heads": 3, "patch_size": 16}
     file = saved(tmp_path, "beit_base_patch16_224", **options)
-    tensors = read_tensors(file)
+    tensors = read_weight_file(file).tensors
     laid_out = timm.create_model("beit_base_patch16_224", **{**options, "img_size": 224})
     assert foreign._trained_size(tensors, laid_out) == 64
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official_pim import read_pim
-from tavt_kit.checkpoints.official_vit import Asked
+from tavt_kit.checkpoints.official_vit import ConvertOptions
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.distill.losses import pim_kind, pim_loss, pim_terms
 from tavt_kit.distill.options import Objective
@@ -164,7 +164,7 @@ def our_names(arrays: Any, meta: Any) -> dict[str, str]:
     state = state_of(arrays)
     numbered = {name: torch.full_like(t, i, dtype=torch.float64) for i, (name, t) in enumerate(state.items())}
     heads = meta["config"]["backbone_kwargs"]["num_heads"]
-    asked = Asked(
+    asked = ConvertOptions(
         heads=None if isinstance(heads, list) else heads, num_selects=tuple(meta["config"]["num_selects"].values())
     )
     found = read_pim(numbered, asked)
