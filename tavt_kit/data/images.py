@@ -130,8 +130,8 @@ class ImageSet:
         """
         if known != self.classes:
             raise DataError(
-                f"the model knows {list_classes(known)}, but {self.name} has {list_classes(self.classes)}; give the data "
-                "it was trained on, or train a new head"
+                f"the model knows {list_classes(known)}, but {self.name} has {list_classes(self.classes)}; give the "
+                "data it was trained on, or train a new head"
             )
 
     @property
