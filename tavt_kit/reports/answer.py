@@ -10,7 +10,7 @@ from typing import Any
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Answer, KeyFigure, Text
 from tavt_kit.reports.candidates import CandidateView, Estimate, FrontView, points_of, ratio_of, recorded_budget
-from tavt_kit.reports.exported import failed_checks
+from tavt_kit.reports.correctness import failed_checks
 from tavt_kit.reports.final import better_in_front, better_rows, closing_table, final_rows
 from tavt_kit.reports.front import cost_words, export_command
 from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
@@ -81,7 +81,7 @@ def _of_search(records: Records) -> Answer:
         if best.kind == "int8":  # the others have no command: they are other weights
             command = ("Export it, and check the file", export_command(view, best, folder))
         why, said = said[0], [f"What the search chose: {why}", *said[1:]]
-        figures = _figures_of_better(view, best, pick)
+        figures = tuple(_figures(view, best, None))
     elif view.verdict == "FAIL":
         command = ("Look at what was found", shlex.join(["fgvc-kit", "show", str(folder)]))
     more = (
@@ -90,20 +90,6 @@ def _of_search(records: Records) -> Answer:
         *(Text.of(sentence, kind="warning") for sentence in _doubts(front, pick, records)),
     )
     return Answer(view.verdict, lead, Text.of(why), more, figures, command, beaten=bool(better))
-
-
-def _figures_of_better(view: FrontView, best: CandidateView, pick: CandidateView) -> tuple[KeyFigure, ...]:
-    """The numbers of a baseline that does better than the choice, beside those of the choice."""
-    limit = next(iter(view.budget.of("latency")), None)
-    budget = f", budget {words.limit_words(limit)}" if limit else ""
-    cost = words.ms_text if view.is_timed else words.macs_text
-    figures = (
-        _figure(cost(view.cost(best)), view.cost_name, f"the choice {cost(view.cost(pick))}{budget}"),
-        _accuracy(best.accuracy, f"{words.metric_words(view.metric)} on {view.split}", f"the choice {pick.accuracy}"),
-        _loss(best.difference, f"points vs dense, {view.split}"),
-        _figure(ratio_of(best.ratio), "speed vs dense"),
-    )
-    return _known(figures)
 
 
 def _lead(view: FrontView, pick: CandidateView) -> str:

@@ -35,9 +35,8 @@ from tavt_kit.reports.blocks import (
 )
 from tavt_kit.reports.candidates import CandidateView, FrontView, asked
 from tavt_kit.reports.compared import RunRecords, compared_report, runs_of
-from tavt_kit.reports.evaluated import evaluated_section
-from tavt_kit.reports.exported import checks_section, classes_section
-from tavt_kit.reports.final import final_rows, final_section
+from tavt_kit.reports.correctness import checks_section, classes_section, evaluated_section
+from tavt_kit.reports.final import closing_table, final_rows, final_section
 from tavt_kit.reports.front import (
     budgets_section,
     buys_of,
@@ -142,7 +141,8 @@ def write_report(
 
 def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
     """The object of one run, with the answer as the page says it."""
-    rows, front = rows_of(records, run), records.first("front")
+    rows, front = rows_of(records, run), records.first("fit") or records.first("front")
+    chosen = (row for row in rows if row["chosen"] and row["table"] == ("final" if records.all("fit") else "front"))
     return {
         "run": run,
         "verdict": said.verdict or None,
@@ -153,9 +153,9 @@ def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
         "budgets": list(front.get("budgets") or ()),
         "target": dict(mapping(front, "target")) or None,
         "host": dict(mapping(front, "host")) or None,
-        "metric": text(front, "metric"),
-        "split": text(front, "split"),
-        "chosen": next((row for row in rows if row["table"] == "front" and row["chosen"]), None),
+        "metric": text(front, "metric") or ("top1" if records.all("fit") else None),
+        "split": text(front, "split") or ("val" if records.all("fit") else None),
+        "chosen": next(chosen, None),
         "buys": _buys(records),
         "rows": rows,
         "records": _records(records),
@@ -196,10 +196,10 @@ accuracies are fractions, what is not known empty."""
 
 def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
     """Everything with figures: the front, its baselines, the closing table, the parts of the dense and chosen model."""
-    view, final = FrontView.of(records.first("front")), records.first("final")
+    view, final = FrontView.of(records.first("front")), closing_table(records)
     rows = []
-    for one in (*view.candidates, *view.baselines):
-        row = _row(run, "front" if one.key.startswith("c") else "baseline", one.origin, view.metric, one)
+    for one in (*view.candidates, *view.baselines, *view.models):
+        row = _row(run, "front" if one.key.startswith("c") else "baseline", one.name or one.origin, view.metric, one)
         difference = one.difference.value if one.difference else None
         row |= {"schedule": one.schedule, "chosen": one is view.pick, "split": view.split}
         row |= {"points_against_dense": None if difference is None else round(100 * difference, 6)}

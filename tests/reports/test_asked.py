@@ -14,7 +14,7 @@ from tavt_kit.reports.candidates import FrontView, asked
 from tavt_kit.reports.final import final_rows
 from tavt_kit.reports.front import buys_of, export_command, steps_of
 from tavt_kit.reports.records import Records, gather
-from tests.reports.records import EMPTY_FRONT, write_run
+from tests.reports.records import EMPTY_FRONT, write_fit, write_run
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,16 @@ def test_csv_and_json_say_what_the_page_says(folder: Path, tmp_path: Path) -> No
     assert all(len(one["sha256"]) == 64 for one in body["records"])
     notes = " ".join(body["notes"])
     assert "the search was for latency=11ms" in notes and "cannot be held against this choice" in notes
+
+
+def test_a_fit_has_its_files_as_rows_and_its_choice(tmp_path: Path) -> None:
+    written = write_report([write_fit(tmp_path)], tmp_path / "out")
+    body, fit = (json.loads(path.read_text(encoding="utf-8")) for path in (written.json, tmp_path / "fit.json"))
+    assert [row["value"] for row in body["rows"]] == [row["val"]["top1"] for row in fit["rows"]]
+    best = fit["rows"][fit["recommended"]]
+    assert body["chosen"]["name"] == best["name"] and body["chosen"]["verdict"] == best["verdict"] == body["verdict"]
+    assert (body["budgets"], body["split"], body["metric"]) == (fit["budgets"], "val", "top1")
+    assert body["lead"].startswith(f"Ship {best['name']}") and "recommended/model.xml" in body["command"]
 
 
 def test_a_name_cannot_be_a_formula(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The exported files: each beside its source on the same images, and what each class lost against dense."""
+"""What is right: exported files beside their source, what each class lost against dense, what ``eval`` counted."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import TargetError
 from tavt_kit.reports import words
-from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
+from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
 from tavt_kit.reports.candidates import Estimate, FrontView, difference_cell, recorded_accuracy, verdict_cell
 from tavt_kit.reports.charts import change_bar
-from tavt_kit.reports.images import data_uri
+from tavt_kit.reports.images import data_uri, recorded_image
 from tavt_kit.reports.markup import el
-from tavt_kit.reports.records import Records, integers, mapping, number, objects, sequence, text
+from tavt_kit.reports.records import Found, Records, integers, mapping, number, objects, sequence, text
 
 _Check = tuple[str, Mapping[str, Any]]
 """Name and entry of one checked file."""
@@ -27,8 +27,6 @@ def checks_section(records: Records) -> Section | Missing:
     if not checks:
         return Missing("Exported files, checked against their source", "fgvc-kit export RUN")
     blocks: list[Block] = [_table(checks)]
-    if counted := [(name, check) for name, check in checks if mapping(check, "macro_f1")]:
-        blocks.append(_more(counted))
     blocks += [
         Text.of(f"{name}: {reason}.", kind="note")
         for name, check in checks
@@ -99,30 +97,6 @@ def _share(check: Mapping[str, Any]) -> str:
         return words.DASH
     share = largest / scale
     return f"{words.significant(100 * share, 2)}\u00a0%" if share >= 1e-4 else f"{share:.0e}"
-
-
-def _more(checks: Sequence[_Check]) -> Table:
-    """What was counted beside top-1."""
-
-    def pair(check: _Check, first: str, *rest: str) -> str:
-        before, after = (number(check[1], first, side, *rest) for side in ("source", "artifact"))
-        if before is None or after is None:
-            return words.DASH
-        return f"{words.percent_text(before)} → {words.percent_text(after)}"
-
-    def chance(check: _Check) -> str:
-        p = number(check[1], "mcnemar_p")
-        return words.DASH if p is None else words.significant(p, 2)
-
-    return Table.of(
-        checks,
-        "The same answers counted in other ways: source → file.",
-        ("File", lambda check: Cell(check[0], code=True)),
-        (Column("Top-5"), lambda check: pair(check, "top5", "value")),
-        (Column("Macro F1"), lambda check: pair(check, "macro_f1")),
-        (Column("Calibration error", hint="15 bins"), lambda check: pair(check, "calibration_error")),
-        (Column("McNemar", hint="p"), chance),
-    )
 
 
 _WORST, _SHOWN = 10, 12
@@ -224,3 +198,107 @@ def _wrong(examples: Sequence[Mapping[str, Any]], folder: Path) -> list[Figure]:
     caption = f"{count} that the dense model has right and the file wrong, as the model sees them."
     figure = Figure("images that became wrong", el("ul", *items, class_="wrong"), caption)
     return [figure] if items else []
+
+
+_Entry = Mapping[str, Any]
+_LISTED, _DRAWING_BYTES = 10, 250_000
+
+
+def evaluated_section(records: Records) -> Section | None:
+    """Every ``eval.json``, and of the first the classes and images; None where there is none."""
+    found = records.all("eval")
+    if not found:
+        return None
+    first = found[0].body
+    tables = (_accuracies([one.body for one in found]), _recalls(first), _confusions(first))
+    blocks: list[Block] = [table for table in tables if table.rows]
+    top1 = words.percent_text(number(first, "top1", "value"))
+    gist = f"{top1} top-1 on {text(first, 'top1', 'split') or '?'}"
+    return Section("evaluated", "What it has right", (*blocks[:1], *_drawings(found[0]), *blocks[1:]), gist)
+
+
+def _accuracy(title: str, *path: str) -> Rule[_Entry]:
+    """The column of the accuracy at this path of each entry."""
+    return Column(title, hint="95 %"), lambda one: recorded_accuracy(one, *path)
+
+
+def _percent(record: _Entry, *path: str) -> str:
+    return words.percent_text(number(record, *path))
+
+
+def _accuracies(bodies: list[_Entry]) -> Table:
+    def images(one: _Entry) -> Cell:
+        n = number(one, "top1", "n")
+        return Cell(words.DASH if n is None else f"{n:.0f}", text(one, "top1", "split") or "")
+
+    return Table.of(
+        bodies,
+        "Accuracies with their 95 % intervals.",
+        ("Evaluated", lambda one: Cell(text(one, "thing") or "?", text(one, "schedule") or "", code=True)),
+        (Column("Images", hint="split"), images),
+        _accuracy("Top-1", "top1"),
+        _accuracy("Top-5", "top5"),
+        _accuracy("Macro F1", "macro_f1"),
+        (Column("Calibration error", hint="15 bins"), lambda one: _percent(one, "calibration", "error")),
+        (Column("Accepted", hint="of a wished precision"), lambda one: _accepted(mapping(one, "reject"))),
+    )
+
+
+def _accepted(reject: _Entry) -> Cell:
+    if None in (number(reject, "wanted"), number(reject, "threshold"), number(reject, "coverage", "value")):
+        return Cell(words.DASH)
+    wished, reached = words.percent_text(number(reject, "wanted"), 0), _percent(reject, "precision", "value")
+    small = f"{wished} wished, {reached} reached from {_percent(reject, 'threshold')} on"
+    return Cell(_percent(reject, "coverage", "value"), small)
+
+
+def _recalls(record: _Entry) -> Table:
+    """The classes with the least recall."""
+    recall, precision = mapping(record, "recall"), mapping(record, "precision")
+    known = {str(name): value for name in recall if (value := number(recall, name, "value")) is not None}
+    names = sorted(known, key=lambda name: known[name])[:_LISTED]
+    few = f"The {len(names)} classes of {len(known)} that are found least."
+
+    def name_cell(name: str) -> Cell:
+        n = number(recall, name, "n")
+        return Cell(name, "" if n is None else words.n_text(n))
+
+    return Table.of(
+        names,
+        few if len(known) > len(names) else "Every class.",
+        ("Class", name_cell),
+        (Column("Recall", hint="95 %"), lambda name: recorded_accuracy(recall, name)),
+        (Column("Precision", hint="95 %"), lambda name: recorded_accuracy(precision, name)),
+        (Column("F1"), lambda name: _percent(record, "f1", name)),
+    )
+
+
+def _confusions(record: _Entry) -> Table:
+    def files(one: _Entry) -> Cell:
+        return Cell(", ".join(file for each in sequence(one, "examples") if (file := text(each, "file"))), code=True)
+
+    return Table.of(
+        objects(record, "confusions"),
+        "The pairs that are taken for one another most often.",
+        ("Class", lambda one: text(one, "truth") or "?"),
+        ("Taken for", lambda one: text(one, "said") or "?"),
+        (Column("Images"), lambda one: f"{number(one, 'count') or 0:.0f} of {number(one, 'n') or 0:.0f}"),
+        ("Such as", files),
+    )
+
+
+def _drawings(found: Found) -> list[Block]:
+    entries = [one for one in sequence(found.body, "files") if (text(one, "file") or "").endswith(".png")]
+    drawn = {
+        str(one["file"]): recorded_image(found.path.parent, one, text(one, "shows") or "", _DRAWING_BYTES)
+        for one in entries
+    }
+    shown = [el("li", image) for image in drawn.values() if image is not None]
+    blocks: list[Block] = []
+    if shown:
+        blocks.append(Figure("confusions and calibration", el("ul", *shown, class_="drawings")))
+    if hidden := [name for name, image in drawn.items() if image is None]:
+        blocks.append(
+            Text.of(f"Not shown, as it is too large or not the one recorded: {', '.join(hidden)}.", kind="note")
+        )
+    return blocks
