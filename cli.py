@@ -47,7 +47,6 @@ VERBS = {
     "datasets": "tavt_kit.verbs.datasets:datasets_verb",
     "doctor": "tavt_kit.verbs.doctor:doctor_verb",
     "convert": "tavt_kit.verbs.convert:convert_verb",
-    "demo": "tavt_kit.verbs.demo:demo_verb",
 }
 
 GONE = {
@@ -60,6 +59,7 @@ GONE = {
     ("datasets", "check"): "data sets are not counted any more; NAME:FOLDER shows the classes and images of one",
 }
 """Options and words of earlier versions: the verb, the option, and what to do instead."""
+GONE_VERBS = {"demo": "`fgvc-kit fit elpv --budget latency=50%` does all that it did, on any images"}
 
 OK, BAD_INPUT, BUG, INTERRUPTED, UNREAD = 0, 2, 70, 130, 141
 MACHINE = (
@@ -88,6 +88,8 @@ class Verbs(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
+            if cmd_name in GONE_VERBS:
+                raise typer.BadParameter(f"the verb {cmd_name!r} is gone: {GONE_VERBS[cmd_name]}")
             if near := difflib.get_close_matches(cmd_name, VERBS, n=1):
                 raise typer.BadParameter(f"there is no verb {cmd_name!r}; did you mean {near[0]}?")
             return None

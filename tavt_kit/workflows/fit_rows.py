@@ -76,6 +76,11 @@ class FitRow:
         bits = self.val if split == "val" else self.test
         return None if bits is None else Accuracy.of_counts(int(bits.sum()), len(bits), split=split)
 
+    @property
+    def times(self) -> dict[str, float]:
+        """``p50``, ``p90`` and ``p99`` in ms."""
+        return {"p50": self.latency.median, "p90": self.latency.p90, "p99": self.latency.p99}
+
     def is_faster(self, other: FitRow) -> bool:
         """Whether nine of ten inferences are no slower."""
         return self.latency.p90 <= other.latency.p90
@@ -99,10 +104,8 @@ class FitTable:
 
     def keeps(self, row: FitRow) -> bool:
         """Whether every limit holds for what was measured; ``verdict`` says whether that is proven."""
-        latency = row.latency
-        times = {"p50": latency.median, "p90": latency.p90, "p99": latency.p99}
         loss, top1 = (int(self.rows[0].val.sum()) - int(row.val.sum())) / len(row.val), float(row.val.mean())
-        facts = time_facts({name: (value, value) for name, value in times.items()}, self.batch) | {
+        facts = time_facts({name: (value, value) for name, value in row.times.items()}, self.batch) | {
             "flops": Fact(row.macs, row.macs), "drop": Fact(loss, loss), "top1": Fact(top1, top1),
         }  # fmt: skip
         return all(judge(limit, facts) is Verdict.PASS for limit in self.budget)
@@ -140,9 +143,18 @@ class FitTable:
 
     @property
     def recommended(self) -> int | None:
-        """The row that keeps to the budget and answers best on val, of equals the fastest; None where none keeps."""
+        """Of the rows that keep to the budget the best on val, of equals the fastest; None where none keeps.
+
+        Where the budget limits no time and no multiply-adds it is the fastest of them, of equals the best.
+        """
         fitting = [index for index, row in enumerate(self.rows) if self.keeps(row)]
-        return min(fitting, key=lambda i: (-self.rows[i].val.sum(), self.rows[i].latency.p90), default=None)
+
+        def rank(index: int) -> tuple[float, float]:
+            row = self.rows[index]
+            most, least = -float(row.val.sum()), row.latency.p90
+            return (most, least) if self.budget.ceilings else (least, most)
+
+        return min(fitting, key=rank, default=None)
 
     @property
     def shown(self) -> dict[str, int]:
@@ -156,7 +168,7 @@ class FitTable:
             "dense": 0,
             "dense INT8": self._best([i for i in full if self.rows[i].precision == "int8"]),
             "best smaller image": self._best([i for i in dense if i not in full]),
-            "fastest within the tolerated loss": min(
+            "fastest tolerated": min(
                 (i for i in indices if self.rows[i].val.mean() >= least), key=lambda i: self.rows[i].latency.p90
             ),
         }

