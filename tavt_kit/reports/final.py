@@ -8,10 +8,8 @@ Each model of ``final.json`` saw the same held-out images and was measured in on
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from tavt_kit.core.records import write_record
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Block, Cell, Column, Section, Table, Text
 from tavt_kit.reports.candidates import (
@@ -28,47 +26,9 @@ from tavt_kit.reports.candidates import (
     ratio_of,
     recorded_budget,
 )
-from tavt_kit.reports.charts import Kind
 from tavt_kit.reports.records import Records, mapping, number, objects, sequence, text, whole
 
 FINAL_FILE = "final.json"
-
-
-def final_row(
-    name: str,
-    kind: Kind,
-    accuracy: Mapping[str, Any],
-    macs: int | None = None,
-    latency: Mapping[str, Any] | None = None,
-    **more: Any,
-) -> dict[str, Any]:
-    """One model as ``final.json`` has it.
-
-    Args:
-        name: For people: ``"dense, INT8"``.
-        kind: Which baseline it is.
-        accuracy: Record of an ``Accuracy``.
-        macs: Multiply-adds of one image, rule ``executed``.
-        latency: Record of a ``Measurement``; its raw samples stay in ``bench.json``.
-        more: Its ``ratio``, ``verdict`` and ``note``.
-    """
-    times = None
-    if latency is not None:
-        times = {key: value for key, value in latency.items() if key != "rounds"}
-        times["samples"] = len(latency["samples"])
-    return {
-        **{"name": name, "kind": kind, "split": accuracy["split"]},
-        **{accuracy["metric"]: accuracy["value"], "n": accuracy["n"], "ci95": accuracy["ci95"]},
-        **{"macs": macs, "latency_ms": times, "ratio": None, "verdict": None, "note": "", **more},
-    }
-
-
-def write_final(
-    folder: Path, rows: Sequence[Mapping[str, Any]], *, target: Any, budgets: Sequence[str], host: Any
-) -> None:
-    """Write ``final.json`` from rows in the order to be shown, dense first, and the records of target and host."""
-    body = {"metric": "top1", "target": target, "budgets": list(budgets), "host": host, "rows": list(rows)}
-    write_record(folder / FINAL_FILE, "final", body)
 
 
 def final_rows(final: Mapping[str, Any]) -> tuple[CandidateView, ...]:
