@@ -7,41 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, fields, replace
-from functools import cache
-from typing import Any, Self, get_type_hints
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tavt_kit.core.budget import Budget, Fact, Verdict, judge, time_facts, worst
-from tavt_kit.core.codec import decode
 from tavt_kit.core.configuration import genes_text
 from tavt_kit.core.schedule import counts_text
-from tavt_kit.errors import BudgetError, RecordError
+from tavt_kit.errors import BudgetError
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Cell, Column, Rule
 from tavt_kit.reports.records import Found, Records, integers, mapping, number, objects, sequence, text, whole
 
 Ends = tuple[float | None, float | None]
-
-
-_hints = cache(get_type_hints)
-
-
-class _Lenient:
-    """A dataclass read from a record, in which every field may be missing."""
-
-    __slots__ = ()
-
-    @classmethod
-    def of(cls, record: Any) -> Self:
-        """From a record that has its fields; what is of another type counts as missing."""
-        kind: Any = cls
-        given: dict[str, Any] = {}
-        for field in fields(kind):
-            if isinstance(record, Mapping) and field.name in record:
-                with suppress(RecordError):
-                    given[field.name] = decode(_hints(kind)[field.name], record[field.name])
-        return cls(**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +75,33 @@ def ratio_of(one: Estimate | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class TimeView(_Lenient):
+class TimeView:
     """Latency in ms: predicted, measured, and how sure."""
 
-    predicted: float | None = None
-    median: float | None = None
-    p10: float | None = None
-    p90: float | None = None
-    p99: float | None = None
-    interval95: Ends = (None, None)
-    p50_bounds: Ends = (None, None)
-    p90_bounds: Ends = (None, None)
-    p99_bounds: Ends = (None, None)
-    steady: bool | None = None
+    predicted: float | None
+    median: float | None
+    p10: float | None
+    p90: float | None
+    p99: float | None
+    interval95: Ends
+    p50_bounds: Ends
+    p90_bounds: Ends
+    p99_bounds: Ends
+    steady: bool | None
 
     @classmethod
     def known(cls, record: Any) -> TimeView | None:
         """From the ``latency_ms`` of a candidate, or a measurement's own record; None where nothing is known."""
-        view = cls.of(record)
-        return None if view.predicted is None and view.median is None else view
+        names = ("interval95", "p50_bounds", "p90_bounds", "p99_bounds")
+        plain = (number(record, name) for name in ("predicted", "median", "p10", "p90", "p99"))
+        predicted, median, low, high, highest = plain
+        bounds = ((number(record, name, 0), number(record, name, 1)) for name in names)
+        steady = mapping([record], 0).get("steady")
+        steady = steady if isinstance(steady, bool) else None
+        own, p50, p90, p99 = bounds
+        if predicted is None and median is None:
+            return None
+        return cls(predicted, median, low, high, highest, own, p50, p90, p99, steady)
 
     def of_statistic(self, statistic: str) -> float | None:
         """The quantile named ``p50``, ``p90`` or ``p99``."""
@@ -160,13 +145,19 @@ class TimeView(_Lenient):
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryView(_Lenient):
+class MemoryView:
     """Peak memory in bytes, measured in fresh processes; a record of an earlier search may have a prediction alone."""
 
-    predicted: float | None = None
-    median: float | None = None
-    least: float | None = None
-    most: float | None = None
+    predicted: float | None
+    median: float | None
+    least: float | None
+    most: float | None
+
+    @classmethod
+    def known(cls, record: Any) -> MemoryView | None:
+        """From the ``memory_bytes`` of a candidate; None where nothing is known."""
+        values = [number(record, name) for name in ("predicted", "median", "least", "most")]
+        return None if values[:2] == [None, None] else cls(*values)
 
     def __str__(self) -> str:
         return f"predicted {words.peak_text(self.predicted)}" if self.median is None else words.peak_text(self.median)
@@ -204,7 +195,6 @@ class CandidateView:
     @classmethod
     def of(cls, record: Any, metric: str, key: str = "") -> CandidateView:
         """From an entry of ``front.json`` or a row of ``final.json``."""
-        memory = MemoryView.of(mapping(record, "memory_bytes"))
         texts = {name: text(record, name) or "" for name in ("verdict", "origin", "name", "kind", "split", "note")}
         return cls(
             record=mapping([record], 0),
@@ -219,7 +209,7 @@ class CandidateView:
             macs=number(record, "macs"),
             accuracy=Estimate.of(record, metric),
             time=TimeView.known(mapping(record, "latency_ms")),
-            memory=None if memory.predicted is None and memory.median is None else memory,
+            memory=MemoryView.known(mapping(record, "memory_bytes")),
             difference=Estimate.of(mapping(record, "against_dense"), "difference"),
             ratio=Estimate.of(mapping([record], 0).get("ratio")),
             others=mapping(record, "others"),

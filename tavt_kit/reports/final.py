@@ -23,7 +23,6 @@ from tavt_kit.reports.candidates import (
     accuracy_column,
     points_of,
     ratio_cell,
-    ratio_of,
     recorded_budget,
 )
 from tavt_kit.reports.records import Records, mapping, number, objects, sequence, text, whole
@@ -160,12 +159,18 @@ def _table(rows: Sequence[CandidateView], metric: str, splits: Sequence[str], wh
     on = f"on the {split} split" if split else "on the splits named"
     counts = {row.accuracy.n for row in rows if row.accuracy is not None}
     n = f" ({words.n_text(counts.pop() or 0)})" if len(counts) == 1 and None not in counts else ""
-    measured = f", measured on {where}" if where else ""
+    caption = f"Accuracy {on}{n}{f', measured on {where}' if where else ''}."
+    return _models_table(rows, caption, metric, split)
+
+
+def _models_table(rows: Sequence[CandidateView], caption: str, metric: str, split: str) -> Table:
+    """Models that are not all schedules of one network; their splits are named where there are several."""
     return Table.of(
         rows,
-        f"Accuracy {on}{n}{measured}.",
+        caption,
         ("Model", lambda row: Cell(row.name or "?", ", ".join(filter(None, (row.note, "" if split else row.split))))),
-        accuracy_column(metric),
+        accuracy_column(metric, split),
+        (AGAINST_DENSE, lambda row: points_of(row.difference)),
         MACS,
         MEDIAN,
         P90,
@@ -180,19 +185,7 @@ def baseline_blocks(view: FrontView) -> list[Block]:
     blocks: list[Block] = []
     if view.models:
         caption = "Other ways to the same budget, measured among the finalists of the search."
-        table = Table.of(
-            view.models,
-            caption,
-            ("Baseline", lambda row: Cell(row.name, row.note)),
-            MACS,
-            accuracy_column(view.metric, view.split),
-            (AGAINST_DENSE, lambda row: points_of(row.difference)),
-            MEDIAN,
-            P90,
-            (Column("Speed", hint="dense = 1, paired"), lambda row: ratio_of(row.ratio)),
-            VERDICT,
-        )
-        blocks.append(table)
+        blocks.append(_models_table(view.models, caption, view.metric, view.split))
     for one in sequence(view.record, "baselines_left_out"):
         blocks.append(Text.of(f"Left out: {text(one, 'name')}, because {text(one, 'reason')}.", kind="note"))
     return blocks
