@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
@@ -95,7 +94,9 @@ def stream(
     reader = _Reader(split, Order(len(split), settings.batch, seed), seed, rank, world)
     numbers = range(first, last + 1)
     workers = workers_of(split, world)
-    with closing(_by_workers(reader, numbers, workers) if workers else _alone(reader, numbers)) as batches:
+    with closing(
+        _by_workers(reader, numbers, workers) if workers else (reader[number] for number in numbers)
+    ) as batches:
         for found in batches:
             if isinstance(found, DataError):
                 raise DataError(f"{found}; repair or remove it: training needs every image of its split")
@@ -191,11 +192,6 @@ class _Reader(Dataset[Any]):
         return mixed
 
 
-def _alone(reader: _Reader, numbers: range) -> Generator[Batch | DataError]:
-    for number in numbers:
-        yield reader[number]
-
-
 def _by_workers(reader: _Reader, numbers: range, workers: int) -> Generator[Batch | DataError]:
     batches = _started(reader, numbers, workers)
     try:
@@ -230,24 +226,14 @@ def _started(reader: _Reader, numbers: range, workers: int) -> Iterator[Any]:
             sampler=numbers,
             num_workers=workers,
             prefetch_factor=_PREFETCH,
-            collate_fn=_as_it_is,
             worker_init_fn=_leave_the_group,
-            multiprocessing_context=_start_method(),
+            multiprocessing_context="fork" if sys.platform.startswith("linux") else None,  # safe: see ``stream``
             generator=torch.Generator(),  # else it draws from torch's own stream
         )
         batches = iter(loader)
     if watched:
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
     return batches
-
-
-def _start_method() -> str | None:
-    """Fork where that is safe, else the platform's own way."""
-    return "fork" if sys.platform.startswith("linux") and "fork" in multiprocessing.get_all_start_methods() else None
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 def _leave_the_group(worker: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,17 @@ def train(
     card = _evaluated_by(recipe, model, card_of(model, images))
     model.to(processes.device)
     begun = {} if fresh else processes.once(lambda: begun_with(Path(out)))
-    recipe = _settled(recipe, model, card, images, processes, begun)
+    blocks = model.layers if recipe.blocks == "all" else int(recipe.blocks)
     if not recipe.probe_only:
-        _regularise(model, recipe)
+        if blocks > model.layers:
+            raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {blocks}")
+        check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
+    recipe = settle(recipe, card, images, processes, freeze=max(model.layers - blocks, 0), begun=begun)
+    if not recipe.probe_only:
+        if recipe.drop_path:  # 0 leaves what the model has of its own
+            set_drop_path(model, recipe.drop_path)
+        if recipe.dropout:
+            set_dropout(model, recipe.dropout)
         # What does not fit the model is refused before anything is written.
         check_scales(model, recipe.optimisation)
         make_step(model, recipe.objective)
@@ -100,40 +108,41 @@ def train(
     if run.done:
         return run.body
     preprocessing = Preprocessing.from_record(card.preprocessing)
-    splits = (
-        open_split(images, "train", preprocessing, recipe, plain=recipe.probe_only, progress=progress),
-        open_split(images, "val", preprocessing, recipe, allow_unreadable=allow_unreadable, progress=progress),
-    )
+    train = open_split(images, "train", preprocessing, recipe, plain=recipe.probe_only, progress=progress)
+    val = open_split(images, "val", preprocessing, recipe, allow_unreadable=allow_unreadable, progress=progress)
     precision = evaluation_precision(str(recipe.running.precision))
+    run.note(pictures={"train": len(train), "val": len(val), "skipped": val.skipped})
     # With a saved state that holds the head, and more, there is no need for it.
     if recipe.probe and not ("probe" in run.results and has_state(run.folder)):
-        run.note(**processes.once(lambda: _probe(model, splits, len(images.classes), precision, progress)))
-    if not recipe.probe_only:
-        if not recipe.probe:
-            run.note(pictures=_counts(splits))
-        loop = _finetune(run, model, splits, recipe, images.classes, processes, progress, save_seconds)
+        run.note(probe=processes.once(lambda: _probe(model, train, val, len(images.classes), precision, progress)))
+    if recipe.probe_only:
+        results, how = {"val": run.results["probe"]["accuracy"]}, "head fitted"
+    else:
+        settings, objective = recipe.optimisation, recipe.objective
+        freeze(model, settings.freeze or 0)
+        balanced = objective.class_weights == "balanced"
+        weights = balanced_weights(train.labels, len(images.classes)) if balanced else None
+        step, branch = make_step(model, objective, frozen=settings.freeze or 0, class_weights=weights, seed=recipe.seed)
+        with attached(model, branch):
+            loop = run_loop(
+                model, train, step, settings, recipe.running, run.folder,
+                seed=recipe.seed, progress=progress, what="finetune", processes=processes, save_seconds=save_seconds,
+                judge=judge_of(recipe.running, val, images.classes, (model.dense_schedule,)),
+            )  # fmt: skip
         dense = processes.once(
             lambda: evaluate_sweep(
-                model, splits[1], "val", ("dense",), precision=precision, progress=progress, what="evaluate"
+                model, val, "val", ("dense",), precision=precision, progress=progress, what="evaluate"
             )
         )
-        results = {"loop": loop, "val": dense[0].accuracy.as_record()}
-    else:
-        results = {"val": run.results["probe"]["accuracy"]}
+        results = {"loop": loop_record(loop, settings.batch), "val": dense[0].accuracy.as_record()}
+        trained = "everything" if recipe.blocks == "all" else f"head and last {recipe.blocks} blocks"
+        how = f"{trained} fine-tuned by the recipe {recipe.name}"
     if processes.first:
-        save_trained(run.folder, model, replace(card, image_sizes=()), images, _what_was_done(recipe))
+        save_trained(run.folder, model, replace(card, image_sizes=()), images, how)
     run.finish(**results, precision=str(recipe.running.precision))
     if processes.first:
         remove_state(run.folder)
     return run.body
-
-
-def _what_was_done(recipe: TrainRecipe) -> str:
-    """For the card."""
-    if recipe.probe_only:
-        return "head fitted"
-    blocks = "everything" if recipe.blocks == "all" else f"head and last {recipe.blocks} blocks"
-    return f"{blocks} fine-tuned by the recipe {recipe.name}"
 
 
 def _evaluated_by(recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard) -> ModelCard:
@@ -147,80 +156,17 @@ def _evaluated_by(recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard) -> M
     return card
 
 
-def _settled(
-    recipe: TrainRecipe,
-    model: AdaptiveViT,
-    card: ModelCard,
-    images: ImageSet,
-    processes: Processes,
-    begun: Mapping[str, Any],
-) -> TrainRecipe:
-    blocks = model.layers if recipe.blocks == "all" else int(recipe.blocks)
-    if not recipe.probe_only:
-        if blocks > model.layers:
-            raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {blocks}")
-        check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
-    return settle(recipe, card, images, processes, freeze=max(model.layers - blocks, 0), begun=begun)
-
-
-def _regularise(model: AdaptiveViT, recipe: TrainRecipe) -> None:
-    """0 leaves what the model has of its own."""
-    if recipe.drop_path:
-        set_drop_path(model, recipe.drop_path)
-    if recipe.dropout:
-        set_dropout(model, recipe.dropout)
-
-
-def _counts(splits: tuple[ImageSplit, ImageSplit]) -> dict[str, int]:
-    train, val = splits
-    return {"train": len(train), "val": len(val), "skipped": val.skipped}
-
-
 def _probe(
-    model: AdaptiveViT, splits: tuple[ImageSplit, ImageSplit], classes: int, precision: str, progress: Progress
+    model: AdaptiveViT, train: ImageSplit, val: ImageSplit, classes: int, precision: str, progress: Progress
 ) -> dict[str, Any]:
     """Fit the head and put it into the model; what is to be noted of it."""
-    train, val = splits
     progress.stage("features", len(train) + len(val))
-    seen = [features(model, split, precision=precision, progress=progress) for split in splits]
+    seen = [features(model, split, precision=precision, progress=progress) for split in (train, val)]
     fitted = fit_probe(seen[0], train.labels, seen[1], val.labels, classes)
     set_head(model, fitted.weight, fitted.bias)
-    return {"pictures": _counts(splits), "probe": _probe_record(fitted, val.labels)}
-
-
-def _probe_record(probe: Probe, labels: NDArray[np.int64]) -> dict[str, Any]:
-    accuracy = Accuracy.of_counts(probe.val_correct, len(labels), split="val")
-    tried = [{"penalty": penalty, "val": share} for penalty, share in probe.tried]
-    return {"penalty": probe.penalty, "accuracy": accuracy.as_record(), "tried": tried}
-
-
-def _finetune(
-    run: RunFolder,
-    model: AdaptiveViT,
-    splits: tuple[ImageSplit, ImageSplit],
-    recipe: TrainRecipe,
-    classes: tuple[str, ...],
-    processes: Processes,
-    progress: Progress,
-    save_seconds: float,
-) -> dict[str, Any]:
-    settings = recipe.optimisation
-    freeze(model, settings.freeze or 0)
-    balanced = recipe.objective.class_weights == "balanced"
-    step, branch = make_step(
-        model,
-        recipe.objective,
-        frozen=settings.freeze or 0,
-        class_weights=balanced_weights(splits[0].labels, len(classes)) if balanced else None,
-        seed=recipe.seed,
-    )
-    with attached(model, branch):
-        loop = run_loop(
-            model, splits[0], step, settings, recipe.running, run.folder,
-            seed=recipe.seed, progress=progress, what="finetune", processes=processes, save_seconds=save_seconds,
-            judge=judge_of(recipe.running, splits[1], classes, (model.dense_schedule,)),
-        )  # fmt: skip
-    return loop_record(loop, settings.batch)
+    accuracy = Accuracy.of_counts(fitted.val_correct, len(val), split="val")
+    tried = [{"penalty": penalty, "val": share} for penalty, share in fitted.tried]
+    return {"penalty": fitted.penalty, "accuracy": accuracy.as_record(), "tried": tried}
 
 
 _CLASSES = {Ffvt: "ffvt", TransFg: "transfg", MixVitHybrid: "mixvit_hybrid", Pim: "pim"}
@@ -306,7 +252,7 @@ class Probe:
     Args:
         weight: (C, D), for features as they are (the standardisation is folded in).
         bias: (C,)
-        penalty: That was chosen.
+        penalty: L2 penalty that was chosen.
         val_correct: Images of ``val`` it has right.
         tried: Penalty and ``val`` accuracy of every candidate.
     """

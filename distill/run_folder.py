@@ -53,16 +53,20 @@ def save_state(folder: Path, content: Mapping[str, Any], *, keep: int = 1) -> No
     Raises:
         OutputError: The folder cannot be written.
     """
-    make_folder(Path(folder) / STATE_FOLDER)
-    with atomic_path(state_file(folder, content["step"])) as temporary:
-        torch.save({"version": _VERSION, **content}, temporary)
+    _write_state(state_file(folder, content["step"]), {"version": _VERSION, **content})
     for old in _states(folder)[:-keep]:
         old.unlink(missing_ok=True)
 
 
-def state_file(folder: Path, step: int) -> Path:
-    """Where the state after update ``step`` lies."""
-    return Path(folder) / STATE_FOLDER / f"step-{step:08}.pt"
+def state_file(folder: Path, step: int, kind: str = "step") -> Path:
+    """Where the state after update ``step`` lies, or the ``"best"`` weights that were reached there."""
+    return Path(folder) / STATE_FOLDER / f"{kind}-{step:08}.pt"
+
+
+def _write_state(file: Path, content: Mapping[str, Any]) -> None:
+    make_folder(file.parent)
+    with atomic_path(file) as temporary:
+        torch.save(content, temporary)
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
@@ -101,8 +105,7 @@ def readable(file: Path, *older: Path) -> Iterator[None]:
 
 def save_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
     """Keep the best weights so far, before the state that names them by their ``step`` is written."""
-    with atomic_path(_best(make_folder(Path(folder) / STATE_FOLDER), step)) as temporary:
-        torch.save(dict(weights), temporary)
+    _write_state(state_file(folder, step, "best"), dict(weights))
 
 
 def load_best(folder: Path, step: int) -> dict[str, Tensor]:
@@ -111,7 +114,7 @@ def load_best(folder: Path, step: int) -> dict[str, Tensor]:
     Raises:
         CheckpointError: They are missing or damaged.
     """
-    file = _best(Path(folder) / STATE_FOLDER, step)
+    file = state_file(folder, step, "best")
     with readable(file):
         found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return found
@@ -119,14 +122,10 @@ def load_best(folder: Path, step: int) -> dict[str, Tensor]:
 
 def drop_other_best(folder: Path, step: int) -> None:
     """Remove what was best before; called once the state that names ``step`` is on the disk."""
-    place = Path(folder) / STATE_FOLDER
-    for file in place.glob("best-*.pt"):
-        if file != _best(place, step):
+    kept = state_file(folder, step, "best")
+    for file in kept.parent.glob("best-*.pt"):
+        if file != kept:
             file.unlink(missing_ok=True)
-
-
-def _best(place: Path, step: int) -> Path:
-    return place / f"best-{step:08}.pt"
 
 
 def _states(folder: Path) -> list[Path]:
@@ -141,12 +140,12 @@ def has_state(folder: Path) -> bool:
 
 def remove_state(folder: Path) -> None:
     """A finished run has no use for it, and it is larger than the model."""
-    place = Path(folder) / STATE_FOLDER
+    states = Path(folder) / STATE_FOLDER
     for pattern in ("step-*.pt", "best-*.pt", LADDER_FILE, *_FRAGMENTS):
-        for file in place.glob(pattern):
+        for file in states.glob(pattern):
             file.unlink(missing_ok=True)
-    if place.is_dir() and not any(place.iterdir()):
-        place.rmdir()
+    if states.is_dir() and not any(states.iterdir()):
+        states.rmdir()
 
 
 METRICS_FILE = "metrics.jsonl"
@@ -236,7 +235,7 @@ class RunFolder:
         verb: ``"train"`` or ``"distill"``.
         asked: Everything that decides the result, flat and JSON-ready: recipe, model and data.
         fresh: Remove an earlier run first.
-        processes: That share the work; the first one reads and writes for all.
+        processes: Processes that share the work; the first one reads and writes for all.
 
     Raises:
         OutputError: The folder cannot be written, or holds a model or a state that no known run made.
@@ -255,12 +254,10 @@ class RunFolder:
     ) -> None:
         self.folder = Path(folder)
         self.verb = verb
-        self._writes = processes is None or processes.first
         self.body: dict[str, Any] = {"verb": verb, "status": "running", "asked": dict(asked), "results": {}}
-        if processes is None:
-            self._open(fresh)
-        else:
-            self.body = processes.once(lambda: self._open(fresh))
+        processes = processes or Processes(0, 1, torch.device("cpu"))
+        self._writes = processes.first
+        self.body = processes.once(lambda: self._open(fresh))
 
     def _open(self, fresh: bool) -> dict[str, Any]:
         make_folder(self.folder)

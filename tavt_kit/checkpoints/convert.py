@@ -27,9 +27,10 @@ from tavt_kit.checkpoints.official_vitae import read_vitae
 from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.errors import CheckpointError, TavtError
 
-Reader = Callable[[Mapping[str, Tensor], ConvertOptions], Official | None]
-_READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_pim, read_vitae, read_torchvision)
-"""Of torch files: each gives ``None`` for a file of another family."""
+_Reader = Callable[[Mapping[str, Tensor], ConvertOptions], Official | None]
+_READERS: tuple[_Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_pim, read_vitae, read_torchvision)
+"""Readers of torch files: each gives ``None`` for a file of another family, and raises CheckpointError where tensors
+are missing, have no place or need an option to explain them, DataError for an image size the patches do not allow."""
 
 
 def convert(
@@ -123,7 +124,7 @@ def _read(path: Path, options: ConvertOptions) -> Official:
     else:
         file = read_weight_file(path)
         timms = partial(read_timm, folder=path.parent, architecture=file.architecture)
-        readers: tuple[Reader, ...] = (*_READERS, timms)
+        readers: tuple[_Reader, ...] = (*_READERS, timms)
         found = next((each for reader in readers if (each := reader(file.tensors, options))), None)
         names, averaged = sorted(file.tensors), file.averaged
     if found is None:

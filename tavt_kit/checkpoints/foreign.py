@@ -61,12 +61,7 @@ most weights (256 px, then 224): L/16's, and the three of SWAG at the size they 
 
 
 def read_torchvision(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
-    """A file of the family, or ``None`` if it is of another.
-
-    Raises:
-        CheckpointError: A tensor has no place, is absent or mis-shaped, or the heads must be given.
-        DataError: An image size that the patches do not allow.
-    """
+    """A file of the family, or ``None`` if it is of another."""
     if "class_token" not in tensors or "encoder.pos_embedding" not in tensors:
         return None
     found: dict[str, Tensor] = {}

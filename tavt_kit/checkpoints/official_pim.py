@@ -64,13 +64,7 @@ _RESIZED = 510
 
 
 def read_pim(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
-    """A file of the family, or ``None`` if it is of another.
-
-    Raises:
-        CheckpointError: It is of a model without pyramid or combiner, its backbone is unknown, or what no key tells
-            must be given.
-        DataError: An image size that the file's pyramid or the patches do not allow.
-    """
+    """A file of the family, or ``None`` if it is of another."""
     if not {"combiner.param_pool0.weight", "gcn.pool1.weight"} & set(tensors):
         return None
     named = {_renamed(name, _V0): tensor for name, tensor in tensors.items()}

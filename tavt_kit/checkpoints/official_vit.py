@@ -285,12 +285,7 @@ def as_vit(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
 
 
 def read_vit_family(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
-    """A file of the family, or ``None`` if it is of another.
-
-    Raises:
-        CheckpointError: Tensors are missing or have no place, or what no key tells must be given.
-        DataError: An image size or step that the split does not allow.
-    """
+    """A file of the family, or ``None`` if it is of another."""
     family = family_of(tensors)
     if family is None:
         return None
@@ -322,8 +317,8 @@ def vit_model(
         left_out: See ``Official``.
 
     Raises:
-        CheckpointError: As ``read_vit_family``.
-        DataError: As ``read_vit_family``.
+        CheckpointError: A tensor is mis-shaped, or what no key tells must be given.
+        DataError: An image size or step that the split does not allow.
     """
     arguments = _arguments(tensors, options, own_split=recipe)
     name = _NAMES.get((arguments["embed_dim"], arguments["depth"], arguments["patch_size"]), "vit_base_patch16_224")
@@ -415,11 +410,7 @@ _HYBRID_TRAINING_ONLY = ("vit.transformer.encoder.mask_transformer.", "vit.mask_
 
 
 def read_mixvit_hybrid(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
-    """A file of the family, or ``None`` if it is of another.
-
-    Raises:
-        CheckpointError: Tensors are missing or have no place, or the heads must be given.
-    """
+    """A file of the family, or ``None`` if it is of another."""
     if f"{_HYBRID_RESNET}root.conv.weight" not in tensors:
         return None
     left_out = tuple(name for name in tensors if name.startswith(_HYBRID_TRAINING_ONLY))
@@ -521,12 +512,7 @@ def read_npz(file: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_google(arrays: Mapping[str, NDArray[Any]], options: ConvertOptions) -> Official | None:
-    """A file of Google's, or ``None`` if its names are others.
-
-    Raises:
-        CheckpointError: An array is missing or has no place, or a hybrid is asked for as another family.
-        DataError: An image size that the patches do not allow.
-    """
+    """A file of Google's, or ``None`` if its names are others."""
     if "Transformer/posembed_input/pos_embedding" not in arrays:
         return None
     if options.heads is None:

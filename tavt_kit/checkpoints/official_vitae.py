@@ -30,10 +30,6 @@ def read_vitae(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Offici
 
     Variants are told by their widths and depths; of others no key tells the attention heads, nor how large an image
     they were trained on (224 px unless asked for).
-
-    Raises:
-        CheckpointError: Tensors are missing, or the heads must be given.
-        DataError: An image size that does not fit the patches.
     """
     if not any(name.startswith("layers.0.RC.") for name in tensors):
         return None

@@ -89,7 +89,7 @@ def load_arrays(
         preprocessing: The model's.
         allow_unreadable: How many images may be skipped; beyond, all is refused. Training leaves it at 0.
         limit: At most so many, spread evenly over ``samples`` (see ``thin_out``).
-        threads: That decode; the machine's processors by default, at most 8.
+        threads: Threads that decode; the machine's processors by default, at most 8.
 
     Returns:
         Images, labels and what was skipped; the rest is in the order of ``samples``.

