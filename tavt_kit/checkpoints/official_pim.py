@@ -16,6 +16,7 @@ from torch import Tensor
 from tavt_kit.checkpoints.official_vit import (
     ConvertOptions,
     Official,
+    count_layers,
     fit_positions,
     shape_of,
     vit_arguments,
@@ -151,7 +152,7 @@ def _swin(
     size = 2 * patch * math.isqrt(shape_of(found, "pyramid.up.0.weight", 3)[0])
     if options.image_size not in (None, size):
         raise DataError(f"the pyramid of this PIM is made for images of {size} px, got {options.image_size}")
-    stages = range(1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("layers.")))
+    stages = range(count_layers(tensors, "layers."))
     tables = [shape_of(tensors, f"layers.{stage}.blocks.0.attn.relative_position_bias_table", 2) for stage in stages]
     blocks = {tuple(name.split(".")[1:4:2]) for name in tensors if re.match(r"layers\.\d+\.blocks\.", name)}
     arguments = {

@@ -16,6 +16,7 @@ from torch import Tensor
 from tavt_kit.checkpoints.official_vit import (
     ConvertOptions,
     Official,
+    count_layers,
     fit_positions,
     shape_of,
 )
@@ -56,7 +57,7 @@ class _Reading:
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
-        self.stages = 1 + max(int(name.split(".")[1]) for name in tensors if _is_stage(name))
+        self.stages = count_layers(tensors, "layers.")
         # The first version has a norm after the second convolution of a reduction cell, the other one after the first.
         self.version = 2 if self._has("layers.0.RC.PCM.1.weight") else 1
 
@@ -133,11 +134,6 @@ class _Reading:
         if any(name.endswith("relative_position_bias_table") for name in self.tensors):
             found["relative_pos"] = True
         return found
-
-
-def _is_stage(name: str) -> bool:
-    parts = name.split(".")
-    return len(parts) > 2 and parts[0] == "layers" and parts[1].isdecimal()
 
 
 def _variant(found: Mapping[str, Any]) -> str | None:
