@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -143,13 +143,18 @@ def feasibility_table(space: Space, costs: Costs, budget: Budget, *, slack: floa
     return rows
 
 
-def require_feasible(rows: list[Feasibility]) -> None:
-    """Raise BudgetTooTight for the first row out of reach, naming the nearest feasible value."""
+def require_feasible(rows: Sequence[Feasibility], ways_out: Callable[[], str] = str) -> None:
+    """Raise BudgetTooTight for the first row out of reach, naming the nearest feasible value.
+
+    Args:
+        rows: Of the feasibility table.
+        ways_out: Asked in that case what else would meet it, for the end of the sentence.
+    """
     for row in rows:
         if not row.reachable:
             show = row.limit.show
             raise BudgetTooTight(
                 f"the budget {row.limit} cannot be met by any schedule: the least schedule of this search costs "
                 f"{show(row.least)} and dense {show(row.dense)}, and fewer patches are tried where `min_patches` says "
-                f"so; the nearest feasible budget is {row.nearest}"
+                f"so; the nearest feasible budget is {row.nearest}{ways_out()}"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from types import TracebackType
 
 from rich.markup import escape
@@ -13,11 +12,8 @@ from rich.table import Table
 
 from tavt_kit.core.candidate import Candidate
 from tavt_kit.search import Progress as SearchState
-from tavt_kit.verbs.console_progress import ConsoleProgress
+from tavt_kit.verbs.console_progress import ConsoleProgress, clock_text
 from tavt_kit.workflows.search import FeasibilityTable
-
-_EVERY = 10.0
-"""Seconds between two lines where nobody watches a terminal."""
 
 
 class SearchProgress(ConsoleProgress):
@@ -27,8 +23,8 @@ class SearchProgress(ConsoleProgress):
         super().__init__()
         self._search: Display | None = None
         self._task: TaskID | None = None
-        self._said = -_EVERY
         self._untold: SearchState | None = None
+        self._is_first = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -59,7 +55,8 @@ class SearchProgress(ConsoleProgress):
     def _show_state(self, now: SearchState) -> None:
         if not self._console.is_terminal:
             self._untold = now
-            if time.monotonic() - self._said >= _EVERY and not now.replayed:
+            self._now(_line(now))
+            if self._is_first and not now.replayed:
                 self._say_state()
             return
         self._end_updates()
@@ -75,8 +72,8 @@ class SearchProgress(ConsoleProgress):
         """The newest, unless it was said."""
         now, self._untold = self._untold, None
         if now is not None:
-            self._said = time.monotonic()
-            print(f"{now.evaluations}/{now.limit or '?'} evaluations, {_words(now)}", file=sys.stderr, flush=True)
+            self._is_first = False
+            print(_line(now), file=sys.stderr, flush=True)
 
     def _end_search(self, interrupted: bool = False) -> None:
         """The search has ended where anything else is told."""
@@ -85,7 +82,7 @@ class SearchProgress(ConsoleProgress):
         self._search = self._task = None
         if not interrupted:
             self._say_state()
-        self._said = -_EVERY
+        self._is_first = True
 
 
 def _table(feasibility: FeasibilityTable) -> Table:
@@ -98,10 +95,14 @@ def _table(feasibility: FeasibilityTable) -> Table:
     return table
 
 
+def _line(now: SearchState) -> str:
+    return f"{now.evaluations}/{now.limit or '?'} evaluations, {_words(now)}"
+
+
 def _words(now: SearchState) -> str:
     """What a line says besides the count."""
     best = "none within the budget yet" if now.best is None else f"best {_best(now.best)}"
-    left = "" if now.seconds_left is None else f", {_clock(now.seconds_left)} left"
+    left = "" if now.seconds_left is None else f", {clock_text(now.seconds_left)} left"
     return f"front {now.front}, hypervolume {now.hypervolume:.4f}, {best}{left}"
 
 
@@ -109,8 +110,3 @@ def _best(candidate: Candidate) -> str:
     predicted = candidate.latency_predicted_ms
     cost = f"{candidate.macs / 1e9:.3g} GMACs" if predicted is None else f"{predicted:.3g} ms"
     return f"{100 * candidate.metric:.1f} % at {cost}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

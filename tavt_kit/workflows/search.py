@@ -43,7 +43,14 @@ from tavt_kit.workflows.search_config import SearchConfig, listed, read_genes, r
 from tavt_kit.workflows.search_context import RECIPE_FILE, SearchContext, check_place, clear, open_context, settle
 from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, looking, make_evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
-from tavt_kit.workflows.search_target import FirstLook, check_profile, measured_feasibility, table_seconds, timed
+from tavt_kit.workflows.search_target import (
+    FirstLook,
+    check_profile,
+    measured_feasibility,
+    table_seconds,
+    timed,
+    ways_out,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -262,7 +269,7 @@ def _planned(config: SearchConfig, progress: Progress, deadline: Deadline) -> di
     if config.is_timed:
         rows += measured_feasibility(context, config).rows
     _show_feasibility(context, config, rows)
-    require_feasible(rows)
+    require_feasible(rows, lambda: ways_out(context, config, rows))
     return {
         "model": context.card.name,
         "tokens": context.model.tokens,
@@ -363,7 +370,7 @@ def _costs(context: SearchContext, config: SearchConfig, store: Store, memory: S
     def look() -> FirstLook:
         found = measured_feasibility(context, config)
         _show_feasibility(context, config, rows + found.rows)
-        require_feasible(found.rows)
+        require_feasible(found.rows, lambda: ways_out(context, config, found.rows))
         if config.is_here:
             precisions = () if context.joint is None else context.joint.precisions
             if "int8" in precisions:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from tavt_kit.bench import Protocol as BenchProtocol
 from tavt_kit.bench import measure_schedules, measure_table, random_images
 from tavt_kit.bench.latency_table import BRIEF, open_schedule
+from tavt_kit.bench.noise import Watch
 from tavt_kit.bench.parts import WholeGraphs, timed_model
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.configuration import Choice, Configuration
@@ -23,7 +24,7 @@ from tavt_kit.runtimes import Images, Session
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Feasibility, feasibility_table
 from tavt_kit.workflows.baselines import Baselines
-from tavt_kit.workflows.joint import counting, predicting, target_of, variant_of
+from tavt_kit.workflows.joint import counting, joint_space, predicting, target_of, variant_of
 from tavt_kit.workflows.search_config import PROFILE_FILE, SearchConfig
 from tavt_kit.workflows.search_context import SearchContext
 
@@ -78,7 +79,12 @@ def measured_feasibility(context: SearchContext, config: SearchConfig) -> FirstL
         ends = list(dict.fromkeys([*dense.values(), *space.ends]))
         graphs: WholeGraphs = {}
         opened = {one: _opened(context, config.target, one, config.seed, graphs) for one in ends}
-        runs = _passes(context, config.target, ends, _brief_protocol(config.measure_seconds), config.seed, opened)
+        with Watch() as watch:
+            runs = _passes(context, config.target, ends, _brief_protocol(config.measure_seconds), config.seed, opened)
+        if reasons := watch.verdict().reasons:
+            context.progress.say(
+                f"The machine is not quiet, so everything is measured slower than it could be: {'; '.join(reasons)}."
+            )
         medians, tails, slack = {end: run.median for end, run in zip(ends, runs, strict=True)}, tails_of(runs), SLACK
         least = {Configuration.of(end).precision: end for end in space.ends}
         for precision in dense.keys() - {None}:
@@ -87,6 +93,41 @@ def measured_feasibility(context: SearchContext, config: SearchConfig) -> FirstL
     costs = Costs(counting(context), medians.__getitem__, config.target, tails)
     limits = Budget(config.budget.of("latency", "throughput"))
     return FirstLook(feasibility_table(space, costs, limits, slack=slack), dict(tails), lines)
+
+
+def ways_out(context: SearchContext, config: SearchConfig, rows: Sequence[Feasibility]) -> str:
+    """What would meet a latency budget that nothing of this search does, measured: INT8, a smaller image, or both.
+
+    Args:
+        context: The model.
+        config: Fixes the image size or the precision, or neither.
+        rows: The feasibility of the latency budgets.
+    """
+    target, limit = config.target, next((row.limit for row in rows if not row.reachable), None)
+    if target is None or limit is None or not config.is_here:
+        return ""
+    free = joint_space(context, replace(config, fix=("layers", "reduction"), max_seconds=None))
+    if free is None:
+        return ""
+    sizes, _, _, precisions, _ = (number - 1 for number in free.choices)
+    own = context.joint
+    if own is not None and not context.alone:  # what is searched anyway is no way out
+        sizes, precisions = sizes * (len(own.sizes) == 1), precisions * (len(own.precisions) == 1)
+    least = free.plain.least
+    ways = dict.fromkeys([(0, precisions), (sizes, 0), (sizes, precisions)])
+    found = [
+        least,
+        *(free.given(least, image_size=size, precision=precision) for size, precision in ways if size or precision),
+    ]
+    if len(found) == 1:
+        return ""
+    runs = _passes(context, target, found, _brief_protocol(config.measure_seconds), config.seed)
+    costs = Costs(counting(context), dict(zip(found, (run.median for run in runs), strict=True)).__getitem__, target)
+    told = [f"{one} {limit.show(costs.of(limit, one))}" for one in found]
+    meets = [one for one in found if limit.admits(costs.of(limit, one))]
+    return f"; measured with what `fix` and `precision` leave out: {', '.join(told)}" + (
+        f", so {meets[0]} would meet it" if meets else ", so a smaller model is needed"
+    )
 
 
 def _dense_ones(context: SearchContext, config: SearchConfig) -> dict[str | None, Choice]:

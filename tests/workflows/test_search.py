@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tavt_kit.bench.noise import Noise
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.budget import Verdict
@@ -133,3 +134,21 @@ def test_measured_on_openvino_from_the_model_to_the_verdict(
     (file,) = export(found, out=tmp_path / "files", accept_inconclusive=True)
     card = read_metadata(file.path)
     assert card.image_size == chosen.image_size and card.schedule == chosen.schedule
+
+
+def test_a_budget_out_of_reach_says_what_would_meet_it_and_that_the_machine_is_busy(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
+) -> None:
+    """Everything is measured: INT8, the smallest image and both, which this search was told to leave out."""
+    busy = Noise("unsteady", ("other processes used 60 % of the time of the CPUs allowed",))
+    monkeypatch.setattr("tavt_kit.bench.noise.Watch.verdict", lambda watch: busy)
+    asked = {"data": data, "target": "openvino:cpu:threads=1", "budget": "latency=0.001ms", "measure_seconds": 0.05}
+    with pytest.raises(BudgetTooTight) as refused:
+        search(model, out=tmp_path / "out", fix="all", progress=heard, **asked)
+    said = str(refused.value)
+    assert "nearest feasible budget" in said and "so a smaller model is needed" in said
+    assert all(way in said for way in (" at 16 px ", " in int8 ", " at 16 px in int8 "))
+    assert said.count("ms,") >= 3 and any("not quiet" in sentence and "60 %" in sentence for sentence in heard.said)
+    with pytest.raises(BudgetTooTight) as searched:  # all of it is searched anyway
+        search(model, out=tmp_path / "out", fix="layers", **asked)
+    assert "measured with what" not in str(searched.value)
