@@ -302,9 +302,9 @@ class Final:
 
     @property
     def verdict(self) -> Verdict:
-        """Of the chosen one; FAIL where there is none, INCONCLUSIVE where one that was not measured might have been."""
+        """Of the chosen one; FAIL where there is none, INCONCLUSIVE where what was not measured might have been one."""
         pick = self.pick
-        if pick is None and any(one.verdict in _ORDER for one in self.not_measured):
+        if pick is None and (len(self.measured) == 1 or any(one.verdict in _ORDER for one in self.not_measured)):
             return Verdict.INCONCLUSIVE
         return Verdict.FAIL if pick is None or pick.verdict is None else pick.verdict
 

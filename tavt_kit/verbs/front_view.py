@@ -65,6 +65,8 @@ def sentence(body: Mapping[str, Any]) -> str:
     if (better := body.get("recommended")) is not None:
         text = f"{verdict} ({budgets}): take {better}, a model of yours that does better than all that was found. "
         verdict = "FAIL" if chosen is None else body["candidates"][chosen]["verdict"]
+    if chosen is None and verdict == "INCONCLUSIVE":
+        return f"{text}{verdict}: nothing measured keeps to {budgets}, but not all was measured; give it more time."
     if chosen is None:
         return f"{text}{verdict}: no measured candidate keeps to {budgets}; raise the budget, or distill further."
     record = body["candidates"][chosen]

@@ -46,6 +46,9 @@ _TABLES = 0.2
 REPORT = 0.05
 """Share of the allowed time that stays for the report."""
 
+_BRIEFEST = 0.4
+"""Seconds of the first look at the ends, in a short time."""
+
 _MEMORY = 3e9
 """Bytes of weights open at once in the final measurement; what exceeds them is measured in several groups."""
 
@@ -80,7 +83,7 @@ def measured_feasibility(context: SearchContext, config: SearchConfig) -> FirstL
         graphs: WholeGraphs = {}
         opened = {one: _opened(context, config.target, one, config.seed, graphs) for one in ends}
         with Watch() as watch:
-            runs = _passes(context, config.target, ends, _brief_protocol(config.measure_seconds), config.seed, opened)
+            runs = _passes(context, config.target, ends, _brief_protocol(config), config.seed, opened)
         if reasons := watch.verdict().reasons:
             context.progress.say(
                 f"The machine is not quiet, so everything is measured slower than it could be: {'; '.join(reasons)}."
@@ -121,7 +124,7 @@ def ways_out(context: SearchContext, config: SearchConfig, rows: Sequence[Feasib
     ]
     if len(found) == 1:
         return ""
-    runs = _passes(context, target, found, _brief_protocol(config.measure_seconds), config.seed)
+    runs = _passes(context, target, found, _brief_protocol(config), config.seed)
     costs = Costs(counting(context), dict(zip(found, (run.median for run in runs), strict=True)).__getitem__, target)
     told = [f"{one} {limit.show(costs.of(limit, one))}" for one in found]
     meets = [one for one in found if limit.admits(costs.of(limit, one))]
@@ -245,8 +248,9 @@ def _group_size(context: SearchContext) -> int:
     return max(2, int(_MEMORY // weights) - 1)
 
 
-def _brief_protocol(seconds: float) -> BenchProtocol:
+def _brief_protocol(config: SearchConfig) -> BenchProtocol:
     """For what only tells whether a budget can be met; never longer than for a finalist."""
+    seconds = min(config.measure_seconds, _BRIEFEST) if config.is_short else config.measure_seconds
     return replace(
         BRIEF,
         min_seconds=min(BRIEF.min_seconds, seconds),

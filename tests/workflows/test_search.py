@@ -147,7 +147,7 @@ def test_a_budget_out_of_reach_says_what_would_meet_it_and_that_the_machine_is_b
         search(model, out=tmp_path / "out", fix="all", progress=heard, **asked)
     said = str(refused.value)
     assert "nearest feasible budget" in said and "so a smaller model is needed" in said
-    assert all(way in said for way in (" at 16 px ", " in int8 ", " at 16 px in int8 "))
+    assert all(way in said for way in (" at 16 px ", " in int8 ", " at 16 px, in int8 "))
     assert said.count("ms,") >= 3 and any("not quiet" in sentence and "60 %" in sentence for sentence in heard.said)
     with pytest.raises(BudgetTooTight) as searched:  # all of it is searched anyway
         search(model, out=tmp_path / "out", fix="layers", **asked)
