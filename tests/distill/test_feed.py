@@ -253,7 +253,7 @@ def test_a_worker_that_dies_is_a_sentence(images: ImageSet) -> None:
     batches = stream(split, SETTINGS, seed=0, first=1, last=10**6)
     next(batches)
     os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
-    with pytest.raises(TrainingError, match="fewer --workers"):
+    with pytest.raises(TrainingError, match="fewer `workers`"):
         for _ in range(100):
             next(batches)
 
