@@ -10,7 +10,6 @@ from tavt_kit.search.algorithms.nsga2 import Evolution
 from tavt_kit.search.feasibility import Costs
 from tavt_kit.search.frame import front_frame
 from tavt_kit.search.objectives import Objectives
-from tavt_kit.search.of_model import search_model
 from tavt_kit.search.result import Progress, SearchResult
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
@@ -32,7 +31,6 @@ __all__ = [
     "front_frame",
     "one_by_one",
     "search",
-    "search_model",
 ]
 
 make_callable(__name__)

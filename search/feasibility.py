@@ -66,9 +66,9 @@ class Costs:
             return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
         return self.latency_ms(schedule) * self.tails.get(limit.statistic or "", 1.0)
 
-    def fits(self, budget: Budget, slack: float = 0.0) -> Callable[[Any], bool]:
-        """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``slack``."""
-        ceilings = [(one, _loosened(one, 0.0 if one.quantity == "flops" else slack)) for one in _counted(budget)]
+    def fits(self, budget: Budget, tolerance: float = 0.0) -> Callable[[Any], bool]:
+        """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``tolerance``."""
+        ceilings = [(one, _loosened(one, 0.0 if one.quantity == "flops" else tolerance)) for one in _counted(budget)]
         return lambda schedule: all(loose.admits(self.of(limit, schedule)) for limit, loose in ceilings)
 
 
@@ -77,9 +77,9 @@ def _counted(budget: Budget) -> list[Limit]:
     return [limit for limit in budget.ceilings if limit.quantity != "memory"]
 
 
-def _loosened(limit: Limit, slack: float) -> Limit:
+def _loosened(limit: Limit, tolerance: float) -> Limit:
     """The limit, missed by a share."""
-    return replace(limit, value=limit.value * (1 + slack) if limit.sense == "<=" else limit.value / (1 + slack))
+    return replace(limit, value=limit.value * (1 + tolerance) if limit.sense == "<=" else limit.value / (1 + tolerance))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +125,16 @@ def refuse_unsearchable(budget: Budget) -> None:
             raise BudgetError(f"{limit} is no limit for a search, because {why}")
 
 
-def feasibility_table(space: Space, costs: Costs, budget: Budget, *, slack: float = 0.0) -> list[Feasibility]:
+def feasibility_table(space: Space, costs: Costs, budget: Budget, *, tolerance: float = 0.0) -> list[Feasibility]:
     """The feasibility table of the ceilings; no image is looked at.
 
     Args:
         space: What may be proposed.
         costs: See ``Costs``.
         budget: What is asked.
-        slack: As in ``Costs.fits``.
+        tolerance: As in ``Costs.fits``.
     """
-    fits = {limit: costs.fits(Budget((limit,)), slack) for limit in _counted(budget)}
+    fits = {limit: costs.fits(Budget((limit,)), tolerance) for limit in _counted(budget)}
     rows = []
     for limit in fits:
         known = [costs.of(limit, end) for end in space.ends]

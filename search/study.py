@@ -291,7 +291,7 @@ def search(
     seed: int = 0,
     seeds: Sequence[Choice] = (),
     baselines: Mapping[Choice, str] = MappingProxyType({}),
-    slack: float = 0.03,
+    tolerance: float = 0.03,
     store: Store | None = None,
     after: SearchResult | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -323,7 +323,7 @@ def search(
         seeds: Schedules of the user's to begin with.
         baselines: Configurations that are evaluated whatever they cost, after the dense one and within
             ``evaluations``, with the origin of each.
-        slack: By which a predicted latency may exceed its ceiling, because predictions err.
+        tolerance: By which a predicted latency may exceed its ceiling, because predictions err.
         store: Where answers are kept; ``None`` keeps them in memory.
         after: An earlier result of the same search to go on from, where the costs turned out otherwise; its
             candidates count, and the best of them that fit now are where the proposals begin.
@@ -364,10 +364,10 @@ def search(
             f"a search evaluates at least the dense model, but its bound is {evaluations} evaluations, {max_seconds} s"
         )
     objectives = (objectives or Objectives()).settled(budget, costs)
-    require_feasible(feasibility_table(space, costs, budget, slack=slack))
+    require_feasible(feasibility_table(space, costs, budget, tolerance=tolerance))
     store = Store(None) if store is None else store
-    store.bind(_recipe(space, budget, algorithm, objectives, population, seed, seeds, slack))
-    fits = costs.fits(budget, slack)
+    store.bind(_recipe(space, budget, algorithm, objectives, population, seed, seeds, tolerance))
+    fits = costs.fits(budget, tolerance)
     assert objectives.cost is not None  # settled
     front = ParetoFront(objectives.cost, more=objectives.more)
     sized = budget.of("memory") and algorithm != "tavt-official"
@@ -441,7 +441,7 @@ def _recipe(
     population: int | None,
     seed: int,
     seeds: Sequence[Choice],
-    slack: float,
+    tolerance: float,
 ) -> dict[str, object]:
     """What the proposals depend on, besides the answers and the costs."""
     low = None if space.low == space.layout.least else space.low
@@ -453,5 +453,5 @@ def _recipe(
         "population": population,
         "seed": seed,
         "seeds": [str(schedule) for schedule in seeds],
-        "slack": slack,
+        "slack": tolerance,
     }

@@ -168,15 +168,15 @@ class Baselines:
 
     def _prepared(self, model: BaselineModel) -> NDArray[np.uint8]:
         """The images of the search in its order, as this one wants them."""
-        how = model.preprocessing
-        if how == self.context.preprocessing:
+        preprocessing = model.preprocessing
+        if preprocessing == self.context.preprocessing:
             found: NDArray[np.uint8] = self.exact.pixels[:]
             return found
-        if how not in self._pixels:
-            read = load_bytes(val_samples(self.context, self.config), how,
+        if preprocessing not in self._pixels:
+            read = load_bytes(val_samples(self.context, self.config), preprocessing,
                               allow_unreadable=self.config.allow_unreadable)  # fmt: skip
-            self._pixels[how] = read.pixels
-        return self._pixels[how]
+            self._pixels[preprocessing] = read.pixels
+        return self._pixels[preprocessing]
 
 
 def check_user_baselines(context: SearchContext, config: SearchConfig) -> None:
@@ -216,17 +216,17 @@ def _of_file(path: Path, context: SearchContext, config: SearchConfig) -> Baseli
     card = _card_of(path)
     session = _opened(path, config, card)
     if card is not None:
-        how = Preprocessing.from_record(card.model.preprocessing)
+        preprocessing = Preprocessing.from_record(card.model.preprocessing)
         order = [card.classes.index(name) for name in context.images.classes]
         note = "" if card.is_dense else f"at {card.schedule}"
-        logits = session_logits(session, how, order)
-        return BaselineModel(path.name, "other", how, logits, lambda: session, macs_of(card), note)
+        logits = session_logits(session, preprocessing, order)
+        return BaselineModel(path.name, "other", preprocessing, logits, lambda: session, macs_of(card), note)
     height, width = session.input_shape[2:]
     own = context.preprocessing.image_size
-    how = context.preprocessing.at((height or own[0], width or own[1]))
+    preprocessing = context.preprocessing.at((height or own[0], width or own[1]))
     note = "says nothing of itself: classes taken in the order of the data, images prepared as for the model"
-    logits = _of_as_many(session_logits(session, how), len(context.images.classes), path)
-    return BaselineModel(path.name, "other", how, logits, lambda: session, None, note)
+    logits = _of_as_many(session_logits(session, preprocessing), len(context.images.classes), path)
+    return BaselineModel(path.name, "other", preprocessing, logits, lambda: session, None, note)
 
 
 def _opened(path: Path, config: SearchConfig, card: ArtifactCard | None) -> FileSession:
@@ -260,20 +260,20 @@ def _of_run(text: str, config: SearchConfig) -> BaselineModel:
     """A run at the schedule of its card."""
     model = load_model(text).eval()
     schedule, path = model.schedule, Path(text)
-    how = Preprocessing.from_record(model.require_card().preprocessing)
+    preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
 
     def logits(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        evaluator = Evaluator(model, pixels, labels, how, precision=config.precision)
+        evaluator = Evaluator(model, pixels, labels, preprocessing, precision=config.precision)
         found: NDArray[np.float32] = evaluator.logits(schedule).numpy()
         return found
 
     def session() -> Session:
         assert config.target is not None  # opened only to be measured
-        return open_schedule(model, config.target, how.image_size, schedule)
+        return open_schedule(model, config.target, preprocessing.image_size, schedule)
 
     name = (path if path.is_dir() else path.parent).name
     note = "" if schedule.is_dense(model.tokens) else f"at {schedule}"
-    return BaselineModel(name, "other", how, logits, session, MacsFormula.of(model).macs(schedule), note)
+    return BaselineModel(name, "other", preprocessing, logits, session, MacsFormula.of(model).macs(schedule), note)
 
 
 def _of_name(name: str, context: SearchContext, config: SearchConfig) -> BaselineModel:
@@ -291,9 +291,9 @@ def _of_name(name: str, context: SearchContext, config: SearchConfig) -> Baselin
         begin = time.perf_counter()
         return open_graph(module_graph(module, size, target), target, begin)
 
-    how = context.preprocessing.at(size)
+    preprocessing = context.preprocessing.at(size)
     note = f"random weights at {size[1]} px: its time counts, its accuracy is not known"
-    return BaselineModel(name, "other", how, None, session, _count(module, size), note)
+    return BaselineModel(name, "other", preprocessing, None, session, _count(module, size), note)
 
 
 def _create(name: str, classes: int, size: tuple[int, int], seed: int) -> tuple[nn.Module, tuple[int, int]]:
@@ -357,12 +357,12 @@ def _check_name(name: str) -> None:
         )
 
 
-def session_logits(session: Session, how: Preprocessing, order: list[int] | None = None) -> Logits:
+def session_logits(session: Session, preprocessing: Preprocessing, order: list[int] | None = None) -> Logits:
     """The answers of an open session, in batches that it takes.
 
     Args:
         session: Of any model.
-        how: Its preprocessing.
+        preprocessing: Its own.
         order: Which of its columns holds each class; ``None`` where they are in order.
     """
 
@@ -372,7 +372,7 @@ def session_logits(session: Session, how: Preprocessing, order: list[int] | None
         size = session.input_shape[0] or _AT_ONCE
         parts = []
         for start in range(0, len(pixels), size):
-            images = normalise(pixels[start : start + size], how)
+            images = normalise(pixels[start : start + size], preprocessing)
             count = len(images)
             if session.input_shape[0] is not None and count < size:  # the batch is frozen into it
                 images = np.concatenate([images, np.repeat(images[-1:], size - count, axis=0)])

@@ -155,9 +155,9 @@ def variant_of(context: SearchContext, choice: Choice) -> AdaptiveViT:
     if key not in context.variants:
         card, bare = context.card, context.model.bare
         if size is not None:
-            how = Preprocessing.from_record(card.preprocessing).at(size)
+            preprocessing = Preprocessing.from_record(card.preprocessing).at(size)
             arguments = {"num_classes": len(card.classes), **card.arguments, "img_size": list(size)}
-            card = replace(card, arguments=arguments, preprocessing=how.as_record())
+            card = replace(card, arguments=arguments, preprocessing=preprocessing.as_record())
             weights = bare.state_dict()
             bare = create(card.name, arguments)
             fit(bare, weights, card.name)
@@ -280,28 +280,30 @@ class ConfigurationEvaluator:
         if model is self.own.model and precision == self.own.precision:
             return self.own
         if key not in self._of:
-            how = Preprocessing.from_record(model.require_card().preprocessing)
+            preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
             strategy = None
             if precision == "int8":
                 strategy = SwitchableLogits(int8_session(self.context, self.config, model, executed), executed)
             self._of[key] = replace(
                 self.own,
                 model=model,
-                pixels=self._images(how),
-                preprocessing=how,
+                pixels=self._images(preprocessing),
+                preprocessing=preprocessing,
                 precision=precision,
                 strategy=strategy,
             )
         return self._of[key]
 
-    def _images(self, how: Preprocessing) -> NDArray[np.uint8]:
-        if how == self.own.preprocessing:
+    def _images(self, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        if preprocessing == self.own.preprocessing:
             own: NDArray[np.uint8] = self.own.pixels[:]
             return own
-        if how not in self._read:
+        if preprocessing not in self._read:
             allowed = self.config.allow_unreadable
-            self._read[how] = load_bytes(val_samples(self.context, self.config), how, allow_unreadable=allowed).pixels
-        return self._read[how]
+            self._read[preprocessing] = load_bytes(
+                val_samples(self.context, self.config), preprocessing, allow_unreadable=allowed
+            ).pixels
+        return self._read[preprocessing]
 
 
 _CALIBRATE = 100

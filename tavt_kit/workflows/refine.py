@@ -19,7 +19,7 @@ from tavt_kit.workflows.search_config import SearchConfig
 from tavt_kit.workflows.search_context import SearchContext
 from tavt_kit.workflows.search_evaluation import Evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
-from tavt_kit.workflows.search_target import REPORT, SLACK, MeasureWithin, measured_on
+from tavt_kit.workflows.search_target import REPORT, TOLERANCE, MeasureWithin, measured_on
 
 _OFF = 0.1
 """Relative error of the predictions, as measured in the end, above which the search goes on by corrected ones."""
@@ -145,7 +145,7 @@ class LatencyRefinement:
             self.context.space, self.evaluators.evaluate, costs=costs, budget=config.budget, evaluations=evaluations,
             max_seconds=known, time_left=lambda: deadline.left(keep) if known is None else math.inf,
             population=config.population, seed=config.seed, algorithm=config.algorithm, objectives=self._objectives,
-            seeds=self.context.seeds(config), baselines=self._baselines, slack=SLACK if config.is_here else 0.0,
+            seeds=self.context.seeds(config), baselines=self._baselines, tolerance=TOLERANCE if config.is_here else 0.0,
             store=self.store, after=after, on_progress=self.context.progress.show, learn=self.evaluators.learn,
         )  # fmt: skip
         if known is None and not deadline.left(keep):
@@ -226,7 +226,7 @@ class LatencyRefinement:
         if not any(abs(tail / costs.tails.get(name, 1.0) - 1) > allowed for name, tail in found.items()):
             return {}
         corrected = replace(costs, tails={**costs.tails, **found})
-        fits = corrected.fits(self.config.budget, SLACK)
+        fits = corrected.fits(self.config.budget, TOLERANCE)
         return dict(corrected.tails) if any(map(fits, self.context.space.ends)) else {}
 
 

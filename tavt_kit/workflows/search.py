@@ -41,7 +41,13 @@ from tavt_kit.workflows.refine import LatencyRefinement
 from tavt_kit.workflows.run_model import Given
 from tavt_kit.workflows.search_config import SearchConfig, listed, read_genes, read_target
 from tavt_kit.workflows.search_context import RECIPE_FILE, SearchContext, check_place, clear, open_context, settle
-from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, looking, make_evaluators
+from tavt_kit.workflows.search_evaluation import (
+    check_engine,
+    evaluator_maker,
+    evaluator_on_val,
+    looking,
+    make_evaluators,
+)
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_target import (
     FirstLook,
@@ -315,7 +321,7 @@ def _searched(config: SearchConfig, progress: Progress, deadline: Deadline) -> S
         write_record(config.out / RECIPE_FILE, "recipe", body)
         official = MacsFormula.of(context.model, rule="tavt").macs
         costs = replace(_costs(context, config, store, memory), official_macs=official)
-        make = how_to_look(context, config)
+        make = evaluator_maker(context, config)
         evaluator = evaluator_on_val(context, config, store, make)
         with looking(context, config, evaluator, make) as look:
             evaluators = make_evaluators(config, costs, evaluator, look)
@@ -468,8 +474,8 @@ def _written(
         model.schedule = Configuration.of(final.pick.schedule).schedule
         split = context.images.held_out
         examples = pick_examples(context.images.split(split))
-        how = Preprocessing.from_record(model.require_card().preprocessing)
-        write_kept(model, examples, context.images, how, config.out, split=split)
+        preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
+        write_kept(model, examples, context.images, preprocessing, config.out, split=split)
     write_report([config.out], config.out)
     baselines: tuple[Candidate | Baseline, ...] = (*final.baselines, *beside)
     best = final.pick if better is None else better

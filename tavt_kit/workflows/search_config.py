@@ -91,7 +91,7 @@ class SearchConfig:
         self._check_target()
         self._check_memory()
         if self.evaluate_on is not None:
-            _ = self.looks  # refuses what cannot be
+            _ = self.evaluation_device  # refuses what cannot be
 
     def _check_algorithm(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -163,7 +163,7 @@ class SearchConfig:
             return f"The algorithm {self.algorithm} proposes schedules alone"
         if self.engine != "local" or (self.workers or 1) > 1:
             return "Workers evaluate schedules alone"
-        if self.looks.runtime != "torch":
+        if self.evaluation_device.runtime != "torch":
             return f"{self.evaluate_on} evaluates schedules alone"
         return ""
 
@@ -208,7 +208,7 @@ class SearchConfig:
         return "bf16" if self.target is not None and self.target.precision == "bf16" else "f32"
 
     @property
-    def looks(self) -> TargetDevice:
+    def evaluation_device(self) -> TargetDevice:
         """By which runtime, and in which precision, the search itself evaluates.
 
         Where ``evaluate_on`` does not say: torch, in bf16 where that is faster and finalists are evaluated once more.
@@ -249,7 +249,11 @@ class SearchConfig:
     @property
     def precisions(self) -> dict[str, str]:
         """How images were evaluated, as ``front.json`` says it."""
-        found = {"search": self.looks.precision, "final": self.precision, "runtime": self.looks.runtime}
+        found = {
+            "search": self.evaluation_device.precision,
+            "final": self.precision,
+            "runtime": self.evaluation_device.runtime,
+        }
         return found | ({"screen": str(self.screen)} if self.races else {})
 
     def as_record(self) -> dict[str, Any]:
@@ -271,7 +275,7 @@ class SearchConfig:
             "seed": self.seed,
             "limit": self.limit,
             "screen": self.screen,
-            "evaluate_on": f"{self.looks.runtime}:{self.looks.precision}",
+            "evaluate_on": f"{self.evaluation_device.runtime}:{self.evaluation_device.precision}",
             "genes": list(self.genes),
             "engine": self.engine,
             "workers": self.workers,

@@ -126,8 +126,8 @@ class SearchContext:
             "limit": config.limit,
             "allow_unreadable": config.allow_unreadable,
             "target": None if config.target is None else str(config.target),
-            "precision": config.looks.precision,
-            "evaluate_on": config.looks.runtime,
+            "precision": config.evaluation_device.precision,
+            "evaluate_on": config.evaluation_device.runtime,
             "screen": config.screen if config.races else 0,
             "metrics": list(config.metrics),
         }

@@ -55,11 +55,15 @@ class Evaluators:
     exact: ConfigurationEvaluator
 
 
-def how_to_look(context: SearchContext, config: SearchConfig) -> MakeEvaluator:
+def evaluator_maker(context: SearchContext, config: SearchConfig) -> MakeEvaluator:
     """Makes evaluators in the runtime and precision of the config; can be pickled."""
-    looks, classes = config.looks, tuple(context.card.classes)
-    return partial(_evaluator_of, looks=looks, preprocessing=context.preprocessing, metrics=config.metrics,
-                   classes=classes)  # fmt: skip
+    return partial(
+        _evaluator_of,
+        device=config.evaluation_device,
+        preprocessing=context.preprocessing,
+        metrics=config.metrics,
+        classes=tuple(context.card.classes),
+    )
 
 
 def _evaluator_of(
@@ -67,16 +71,16 @@ def _evaluator_of(
     pixels: NDArray[np.uint8],
     labels: NDArray[np.int64],
     *,
-    looks: TargetDevice,
+    device: TargetDevice,
     preprocessing: Preprocessing,
     metrics: tuple[str, ...],
     classes: tuple[str, ...],
 ) -> Evaluator:
     """Here or in a worker; bound to the last four it is a ``MakeEvaluator``."""
-    by_openvino = looks.runtime == "openvino"
+    by_openvino = device.runtime == "openvino"
     return Evaluator(
-        model, pixels, labels, preprocessing, precision=looks.precision, scoring=Scoring(metrics, labels, classes),
-        strategy=openvino_logits(model, looks.precision, looks.threads) if by_openvino else None,
+        model, pixels, labels, preprocessing, precision=device.precision, scoring=Scoring(metrics, labels, classes),
+        strategy=openvino_logits(model, device.precision, device.threads) if by_openvino else None,
     )  # fmt: skip
 
 
@@ -98,8 +102,8 @@ def evaluator_on_val(
     store.set_attr("pictures", [inside(path, context.images.root) for path in read])
     screened = f", the first {config.screen} of them first" if _screens(config, len(labels)) else ""
     context.progress.say(
-        f"Evaluating on {len(labels)} val images{screened}, by {config.looks.runtime} in "
-        f"{config.looks.precision}; stored in {config.out / 'search.db'}."
+        f"Evaluating on {len(labels)} val images{screened}, by {config.evaluation_device.runtime} in "
+        f"{config.evaluation_device.precision}; stored in {config.out / 'search.db'}."
     )
     target = config.target
     if target is not None and config.is_here and target.processor == "cuda":
@@ -109,8 +113,8 @@ def evaluator_on_val(
 
 def make_evaluators(config: SearchConfig, costs: Costs, fast: ConfigurationEvaluator, look: Look) -> Evaluators:
     """Who answers the search, by ``look``: ``fast`` itself, or several of its kind."""
-    shown, looks = len(fast.own.labels), config.looks
-    as_exact = looks.runtime == "torch" and looks.precision == config.precision
+    shown, device = len(fast.own.labels), config.evaluation_device
+    as_exact = device.runtime == "torch" and device.precision == config.precision
     exact = fast if as_exact else fast.at(config.precision)
     if _screens(config, shown):
         kind = config.weighed.settled(config.budget, costs).cost

@@ -28,7 +28,7 @@ from tavt_kit.workflows.joint import counting, joint_space, predicting, target_o
 from tavt_kit.workflows.search_config import PROFILE_FILE, SearchConfig
 from tavt_kit.workflows.search_context import SearchContext
 
-SLACK = 0.03
+TOLERANCE = 0.03
 """How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
 
 _RESTLESS = 2.0
@@ -71,7 +71,7 @@ class FirstLook:
 def measured_feasibility(context: SearchContext, config: SearchConfig) -> FirstLook:
     """The feasibility of the latency budgets, by measuring the ends briefly, or by a profile."""
     assert config.target is not None  # asked for timed searches only
-    space, tails, slack = context.space, dict[str, float](), 0.0
+    space, tails, tolerance = context.space, dict[str, float](), 0.0
     lines = dict[str, tuple[float, float]]()
     if config.profile is not None:
         medians = {end: config.profile.predict(Configuration.of(end).schedule) for end in (space.dense, *space.ends)}
@@ -88,14 +88,18 @@ def measured_feasibility(context: SearchContext, config: SearchConfig) -> FirstL
             context.progress.say(
                 f"The machine is not quiet, so everything is measured slower than it could be: {'; '.join(reasons)}."
             )
-        medians, tails, slack = {end: run.median for end, run in zip(ends, runs, strict=True)}, tails_of(runs), SLACK
+        medians, tails, tolerance = (
+            {end: run.median for end, run in zip(ends, runs, strict=True)},
+            tails_of(runs),
+            TOLERANCE,
+        )
         least = {Configuration.of(end).precision: end for end in space.ends}
         for precision in dense.keys() - {None}:
             low, high = ((medians[of[None]], medians[of[precision]]) for of in (least, dense))
             lines[str(precision)] = _line(low, high)
     costs = Costs(counting(context), medians.__getitem__, config.target, tails)
     limits = Budget(config.budget.of("latency", "throughput"))
-    return FirstLook(feasibility_table(space, costs, limits, slack=slack), dict(tails), lines)
+    return FirstLook(feasibility_table(space, costs, limits, tolerance=tolerance), dict(tails), lines)
 
 
 def ways_out(context: SearchContext, config: SearchConfig, rows: Sequence[Feasibility]) -> str:

@@ -21,7 +21,7 @@ COSTS = Costs(
 
 def test_table() -> None:
     budget = Budget.parse(["latency=3ms", "latency[p50]=1.02ms", "flops=500M", "top1=50%"])
-    rows = feasibility_table(SPACE, COSTS, budget, slack=0.03)
+    rows = feasibility_table(SPACE, COSTS, budget, tolerance=0.03)
     assert [str(row.limit) for row in rows] == ["latency=3ms", "latency[p50]=1.02ms", "flops=500M"]
     assert rows[0].least == pytest.approx(1.08 * 1.1) and rows[0].dense == pytest.approx(5.04 * 1.1)
     assert [row.reachable for row in rows] == [True, False, True]
@@ -50,9 +50,9 @@ def test_infeasible_names_the_nearest_which_is_feasible(text: str, nearest: str)
 
 
 def test_slack_is_for_predictions_only() -> None:
-    fits = COSTS.fits(Budget.parse(["latency[p50]=1.06ms"]), slack=0.03)
+    fits = COSTS.fits(Budget.parse(["latency[p50]=1.06ms"]), tolerance=0.03)
     assert fits(SPACE.least)
-    assert not COSTS.fits(Budget.parse(["flops=7.9M"]), slack=0.03)(SPACE.least)
+    assert not COSTS.fits(Budget.parse(["flops=7.9M"]), tolerance=0.03)(SPACE.least)
 
 
 def test_nearest_is_rounded_finely() -> None:
@@ -68,7 +68,7 @@ def test_throughput_is_of_a_batch_and_a_floor_on_cost() -> None:
     assert row.reachable and row.least == pytest.approx(8000 / 1.08) and row.dense == pytest.approx(8000 / 5.04)
     fits = costs.fits(Budget.parse(["throughput=3000/s"]))
     assert fits(SPACE.least) and not fits(SPACE.dense)
-    assert costs.fits(Budget.parse([f"throughput={8000 / 5.04 * 1.02}/s"]), slack=0.03)(SPACE.dense)
+    assert costs.fits(Budget.parse([f"throughput={8000 / 5.04 * 1.02}/s"]), tolerance=0.03)(SPACE.dense)
 
 
 @pytest.mark.parametrize(("text", "says"), [("size=3MB", "int8"), ("latency[e2e]=5ms", "limit latency")])
