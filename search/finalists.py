@@ -278,6 +278,7 @@ class Final:
         over: Schedules that were predicted within the ceilings, but measured above them.
         measured: All that were measured, the dense model first.
         not_measured: Those that were to be measured, but no time was left.
+        searched: Whether anything but the dense model was evaluated.
     """
 
     candidates: tuple[Candidate, ...]
@@ -287,6 +288,7 @@ class Final:
     over: int
     measured: tuple[Candidate, ...]
     not_measured: tuple[Candidate, ...] = ()
+    searched: bool = True
 
     @property
     def tails(self) -> dict[str, float]:
@@ -304,7 +306,7 @@ class Final:
     def verdict(self) -> Verdict:
         """Of the chosen one; FAIL where there is none, INCONCLUSIVE where what was not measured might have been one."""
         pick = self.pick
-        if pick is None and (len(self.measured) == 1 or any(one.verdict in _ORDER for one in self.not_measured)):
+        if pick is None and (not self.searched or any(one.verdict in _ORDER for one in self.not_measured)):
             return Verdict.INCONCLUSIVE
         return Verdict.FAIL if pick is None or pick.verdict is None else pick.verdict
 
@@ -368,6 +370,7 @@ def confirm(
         sum(not pool.keeps_ceilings(one) for one in pool.within()),
         tuple(pool.known.values()) if measure is not None else (),
         tuple(pool.judged(one) for one in pool.waiting.values() if one.schedule not in pool.known),
+        result.evaluations > 1,
     )
 
 

@@ -253,3 +253,7 @@ def test_what_no_time_was_left_for_is_told_and_not_chosen() -> None:
         result, BUDGET, measure=lambda asked: [*slow(asked[:2]), *[None for _ in asked[2:]]], number=6, rounds=1
     )
     assert undecided.pick is None and undecided.verdict is Verdict.INCONCLUSIVE
+
+
+def test_where_the_dense_model_alone_was_evaluated_nothing_is_decided() -> None:
+    assert confirm(found(evaluations=1), BUDGET, measure=Machine(lambda schedule: 1.0)).verdict is Verdict.INCONCLUSIVE
