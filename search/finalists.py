@@ -57,6 +57,7 @@ class FinalistPool:
         self.guessed: CostKind = "predicted" if result.dense.latency_predicted_ms is not None else result.front.cost
         self.known: dict[Choice, Candidate] = {}
         self.paces: list[float] = []
+        self.held_out: set[Choice] = set()
         self.raw: dict[Choice, tuple[Candidate, Measurement, int]] = {}
         self.failed: dict[Choice, str] = {}
         self.again: set[Choice] = set()
@@ -115,12 +116,27 @@ class FinalistPool:
         """With its verdict and, where asked for, its difference to the dense model."""
         if self.compare is not None and candidate.accuracy is not None:
             candidate = replace(candidate, difference=self.compare(candidate.schedule))
-        return candidate.judged(self.budget, self.tails)
+        return self._judged(candidate)
 
-    def settle(self, always: Sequence[Choice], evaluate: Evaluate, compare: Compare) -> None:
+    def _judged(self, candidate: Candidate) -> Candidate:
+        return replace(candidate, seen=False).judged(self.budget, self.tails)
+
+    def mark_seen(self) -> None:
+        """Judge what the search chose by the images that its accuracy is of as such; nothing chose the dense model."""
+        for schedule, one in self.known.items():
+            if schedule not in self.held_out and one.origin != "dense":
+                self.known[schedule] = replace(one, seen=True).judged(self.budget, self.tails)
+
+    def settle(self, always: Sequence[Choice], evaluate: Evaluate, compare: Compare, *, held_out: bool = False) -> None:
         """Evaluate anew what the result will show; what that moves onto the front is evaluated too.
 
         What fails then, as it did not in the precision of the search, is shown no more.
+
+        Args:
+            always: Evaluated, on the front or not.
+            evaluate: In the target's precision.
+            compare: Likewise.
+            held_out: Whether it is on images that had no say in the search.
 
         Raises:
             MeasurementError: The dense model failed.
@@ -136,7 +152,8 @@ class FinalistPool:
                         continue
                     one = _renewed(one, answer)
                     one = replace(one, difference=None if self.compare is None else compare(schedule))
-                self.known[schedule] = one.judged(self.budget, self.tails)
+                    self.held_out |= {schedule} if held_out else set()
+                self.known[schedule] = self._judged(one)
             settled |= waiting
 
     def _fail(self, schedule: Choice, failure: str) -> None:
@@ -168,12 +185,15 @@ class FinalistPool:
             return list(ParetoFront(self.kind, self.within(), self.more))
         return list(ParetoFront("p50", ParetoFront(self.kind, self.within(), self.more), self.more))
 
-    def pick(self) -> Candidate | None:
-        """The best verdict, then the search's own preference; never one that fails."""
+    def ranked(self) -> list[Candidate]:
+        """The best verdict first, then the search's own preference; none that fails."""
         held = ParetoFront(self.kind, self.front(), self.more)
-        ranked = by_preference(held, self.budget, self.result.dense)
-        willing = [(_ORDER.index(one.verdict), one) for one in ranked if one.verdict in _ORDER]
-        return min(willing, key=lambda pair: pair[0], default=(0, None))[1]
+        preferred = by_preference(held, self.budget, self.result.dense)
+        return [one for verdict in _ORDER for one in preferred if one.verdict is verdict]
+
+    def pick(self) -> Candidate | None:
+        """The first of those ranked."""
+        return next(iter(self.ranked()), None)
 
     @property
     def seeks_memory(self) -> bool:
@@ -279,6 +299,8 @@ class Final:
         measured: All that were measured, the dense model first.
         not_measured: Those that were to be measured, but no time was left.
         searched: Whether anything but the dense model was evaluated.
+        among: Models that were evaluated to choose by.
+        held_out: Images that had no say in the search and judge its floors; 0 where all had.
     """
 
     candidates: tuple[Candidate, ...]
@@ -289,6 +311,8 @@ class Final:
     measured: tuple[Candidate, ...]
     not_measured: tuple[Candidate, ...] = ()
     searched: bool = True
+    among: int = 1
+    held_out: int = 0
 
     @property
     def tails(self) -> dict[str, float]:
@@ -319,6 +343,7 @@ def confirm(
     peaks: Peaks | None = None,
     compare: Compare | None = None,
     exact: tuple[Evaluate, Compare] | None = None,
+    held_out: bool = False,
     number: int = 6,
     rounds: int = 8,
     before: Final | None = None,
@@ -339,8 +364,10 @@ def confirm(
         measure: ``None`` where there is no target: a search on multiply-adds.
         peaks: ``None`` where memory is not limited; goes with ``measure``.
         compare: Needed for a verdict on ``drop``.
-        exact: Where the search evaluated in a quicker precision than the target's: both in the target's, for what
-            the result shows.
+        exact: Both as they count for what the result shows: in the target's precision, where the search evaluated in
+            a quicker one, or on images that it did not see.
+        held_out: Whether ``exact`` is on images that had no say in the search. The choice is then made before they are
+            looked at, and they can only refute it.
         number: Candidates measured in the first round.
         rounds: Bound on the measurements.
         before: An earlier confirmation of the same search, whose measurements stand.
@@ -359,9 +386,16 @@ def confirm(
         if not following:
             break
         pool.take([result.dense, *following])
+    shown, preferred = [one.schedule for one in baselines], pool.ranked()
     if exact is not None:
-        pool.settle([one.schedule for one in baselines], *exact)
-    front, pick = pool.front(), pool.pick()
+        pool.settle([*shown, *(one.schedule for one in preferred if held_out)], *exact, held_out=held_out)
+        preferred = preferred if held_out else pool.ranked()
+    pool.mark_seen()
+    judged = (pool.known[one.schedule] for one in preferred if one.schedule in pool.known)
+    pick = next((one for one in judged if one.verdict is not Verdict.FAIL), None)
+    front = pool.front()
+    if pick is not None and pick not in front:  # by the other images alone it would not have been chosen
+        front = sorted([*front, pick], key=lambda one: one.cost(pool.kind))
     return Final(
         tuple(front),
         None if pick is None else front.index(pick),
@@ -371,6 +405,10 @@ def confirm(
         tuple(pool.known.values()) if measure is not None else (),
         tuple(pool.judged(one) for one in pool.waiting.values() if one.schedule not in pool.known),
         result.evaluations > 1,
+        result.evaluations,
+        max(
+            (one.accuracy.n for one in pool.known.values() if one.schedule in pool.held_out and one.accuracy), default=0
+        ),
     )
 
 

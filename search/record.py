@@ -80,6 +80,7 @@ def front_body(
         "baselines_left_out": [dict(one) for one in left_out],
         "gene_ablation": [dict(one) for one in gene_ablation],
         "measured_over_budget": final.over,
+        "selection": _selection(final),
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
         "stopped_because": result.stopped_because,
         "seconds": round(result.seconds, 3),
@@ -120,6 +121,11 @@ def settled_body(
         "host": host.as_record(),
         **_measured(final),
     }
+
+
+def _selection(final: Final) -> dict[str, int]:
+    """Models that were evaluated and measured to choose by, and images that judge the floors and had no say."""
+    return {"evaluated": final.among, "measured": len(final.measured), "held_out": final.held_out}
 
 
 def _measured(final: Final) -> dict[str, Any]:

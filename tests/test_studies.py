@@ -311,3 +311,16 @@ def test_the_proof_chooses_on_val_and_weighs_sets_equally(tmp_path: Path, monkey
     times = {"ms": {each.architecture: {"p90": 1.0 if each.network == "large" else 10.0} for each in folds[0]}}
     timed, *_ = goals.judged({"budgets": [1.0], "fewer": 3.0}, folds[:1], dense, times)
     assert timed["chosen"] == ["x-0: ours 8 s int8 against small 8 s int8"]  # of equals on val the cheaper
+
+
+def test_the_study_of_verdicts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = study("verdicts")
+    monkeypatch.setattr(module, "LENGTHS", (60,))
+    monkeypatch.setattr(sys, "argv", ["verdicts.py", "--draws", "3", "--out", str(tmp_path / "verdicts.json")])
+    module.main()
+    found = json.loads((tmp_path / "verdicts.json").read_text(encoding="utf-8"))
+    assert {one["statistic"] for one in found["latency"]} == {"p50", "p90", "p99"} and len(found["choices"]) == 12
+    kept = json.loads((STUDIES / "results" / "verdicts.json").read_text(encoding="utf-8"))
+    assert kept["stored"] == found["stored"]  # no draw is in it
+    false = [one["false_pass"] for one in kept["latency"]] + [one["after"] / one["thirds"] for one in kept["stored"]]
+    assert max(false) <= 0.05

@@ -260,6 +260,61 @@ def points(row: Mapping[str, Any]) -> str:
     return f"{row['points']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
+def verdicts_latency(record: Mapping[str, Any]) -> str:
+    """PASS of what is exactly at its latency limit, before and now, and of what is 5 % inside."""
+    rows = []
+    for one in record["latency"]:
+        if not one["false_pass_before"] and not one["power"]["8"]:
+            continue  # too few runs for any verdict, before and now
+        rows.append([f"{one['memory']:g}", f"{one['runs']:,}", one["statistic"], percent(one["false_pass_before"]),
+                     percent(one["false_pass"]), *(percent(one["power"][gap]) for gap in ("2", "5", "8"))])  # fmt: skip
+    header = ["AR(1)", "runs", "limit on", "false PASS before", "now", "PASS of 2 % inside", "5 %", "8 %"]
+    asked, most = record["asked"], max(one["false_pass"] for one in record["latency"])
+    return (
+        f"{asked['draws']:,} series a row, {asked['ms']:g} ms with a spread of {100 * asked['spread']:g} %; "
+        f"3,000 runs are a minute. The most false PASS now: {percent(most)}.\n\n{table(header, rows)}"
+    )
+
+
+def verdicts_stored(record: Mapping[str, Any]) -> str:
+    """The same of stored series."""
+    rows = [
+        [one["statistic"], f"{one['thirds']}, {one['steady']}", f"{one['before']}, {one['before_steady']}",
+         f"{one['after']}, {one['after_steady']}", f"{one['inside']} of {one['steady']}"]
+        for one in record["stored"]
+    ]  # fmt: skip
+    header = ["limit on", "thirds, of them steady", "false PASS before", "now", "PASS of 5 % inside, steady"]
+    return table(header, rows)
+
+
+def verdicts_choices(record: Mapping[str, Any]) -> str:
+    """PASS of a choice among candidates that are all exactly at a floor."""
+    rows = [
+        [f"`{one['floor']}`", str(one["candidates"]), "learns" if one["evolves"] else "independent",
+         percent(one["before"]), percent(one["bonferroni"]), percent(one["held_out"])]
+        for one in record["choices"]
+    ]  # fmt: skip
+    header = ["floor", "candidates", "proposals", "false PASS before", "Bonferroni, refused", "now: half judges"]
+    one = record["choices"][0]
+    return (
+        f"1,000 images (200 of the class), {one['draws']:,} searches a row, {one['judged']:,} judgements of the other "
+        f"half.\n\n{table(header, rows)}"
+    )
+
+
+def verdicts_power(record: Mapping[str, Any]) -> str:
+    """PASS of one candidate that is truly inside a floor."""
+    rows = [
+        [one["floor"], f"{one['images']:,}", *(percent(one["power"][inside]) for inside in ("1", "2", "3", "5"))]
+        for one in record["accuracy"]
+    ]
+    return table(["floor", "images that judge", "1 point inside", "2", "3", "5"], rows)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
+
+
 def interval(found: Mapping[str, Any], form: str = "+.4f") -> str:
     low, high = found["ci95"]
     return f"{found['mean']:{form}} [{low:{form}}, {high:{form}}]"

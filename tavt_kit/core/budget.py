@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tavt_kit.core.latency_bounds import latency_bounds
+from tavt_kit.core.latency_bounds import DOUBT, latency_bounds
 from tavt_kit.errors import BudgetError
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ _KINDS = {
     "recall": _Kind(">=", _SHARES, "recall[crack]=98%"),
     "drop": _Kind("<=", _POINTS, "drop=0.5"),
 }
+
+LEAST_HELD_OUT = 50
+"""Images that a search keeps at least, to judge a floor: fewer prove no loss below 6 points, and it misses them."""
+
 _LATENCIES = ("p50", "p90", "p99", "e2e")
 _QUALITIES = ("top1", "macro_f1", "recall", "drop")
 
@@ -223,11 +227,11 @@ def _check_value(quantity: str, value: float, kind: _Kind) -> None:
 
 
 class Verdict(StrEnum):
-    """Does a candidate keep to a limit? The interval of the measurement decides, not its middle."""
+    """Does a candidate keep to a limit? The bounds of the measurement decide, not its middle."""
 
     PASS = "PASS"
     PREDICTED = "PREDICTED"  # met by a prediction only; a measurement turns it into PASS or FAIL
-    INCONCLUSIVE = "INCONCLUSIVE"  # the interval crosses the line, or nothing is known
+    INCONCLUSIVE = "INCONCLUSIVE"  # the line lies between the bounds, or nothing is known
     FAIL = "FAIL"
 
 
@@ -249,8 +253,8 @@ class Fact:
     """What is known of one quantity, in the unit of its limit.
 
     Args:
-        low: Lower end of its 95 % interval, or the value itself where it is counted.
-        high: Upper end; infinity where nothing says how much it may be.
+        low: Lower bound, wrong once in twenty times at most, or the value itself where it is counted.
+        high: Upper bound, likewise; infinity where nothing says how much it may be.
         predicted: Whether it is a prediction, which can miss a limit but never pass it.
     """
 
@@ -288,6 +292,7 @@ def facts_of(
     memory: Sequence[float] = (),
     accuracies: Iterable[Accuracy | None] = (),
     difference: PairedDifference | None = None,
+    seen: bool = False,
 ) -> dict[str, Fact]:
     """The facts of what was counted and measured.
 
@@ -298,8 +303,11 @@ def facts_of(
         memory: Peaks in bytes; every process must keep to a limit, because one file takes more in one than in another.
         accuracies: Metrics, each by its own interval.
         difference: Paired difference to the dense model; a limit on ``drop`` is on its loss.
+        seen: Whether a search chose it by these very images. The best of many looks better than it is, and of a search
+            that learns from its answers nothing says by how much; such images can refute a floor, not prove it.
     """
-    found = {one.metric: Fact(one.low, one.high) for one in accuracies if one is not None}
+    known = [(one.metric, one.bounds(DOUBT)) for one in accuracies if one is not None]
+    found = {metric: Fact(0.0 if seen else low, high) for metric, (low, high) in known}
     if macs is not None:
         found["flops"] = Fact(macs, macs)
     if latency is not None:
@@ -307,7 +315,8 @@ def facts_of(
     if memory:
         found["memory"] = Fact(min(memory), max(memory))
     if difference is not None:
-        found["drop"] = Fact(-difference.high, -difference.low)
+        low, high = difference.bounds(DOUBT)
+        found["drop"] = Fact(-high, 1.0 if seen else -low)
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
-from tavt_kit.core.budget import Budget, Fact, Limit, Verdict, facts_of, judge, time_facts, worst
+from tavt_kit.core.budget import LEAST_HELD_OUT, Budget, Fact, Limit, Verdict, facts_of, judge, time_facts, worst
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.latency_bounds import LEAST_RUNS, latency_bounds
 
@@ -37,6 +37,7 @@ class Candidate:
         verdict: The worst verdict over the budget; ``None`` before it is judged.
         others: Further metrics of the same images.
         memory: Peak memory in bytes, measured on ``target`` in fresh processes, one number each; empty until then.
+        seen: Whether a search chose it by the images that its accuracy is of, so that they prove no floor.
     """
 
     schedule: Choice
@@ -50,6 +51,7 @@ class Candidate:
     verdict: Verdict | None = None
     others: tuple[Accuracy, ...] = ()
     memory: tuple[int, ...] = ()
+    seen: bool = False
 
     def cost(self, kind: CostKind) -> float:
         """The cost of this kind: multiply-adds, or ms; NaN where it is not known."""
@@ -97,7 +99,7 @@ class Candidate:
             found |= time_facts({name: (ms, ms) for name, ms in times.items()}, batch, predicted=True)
         return found | facts_of(
             macs=self.macs, latency=self.latency, batch=batch, memory=self.memory,
-            accuracies=(self.accuracy, *self.others), difference=self.difference,
+            accuracies=(self.accuracy, *self.others), difference=self.difference, seen=self.seen,
         )  # fmt: skip
 
     def judged(self, budget: Budget, tails: Mapping[str, float] | None = None) -> Candidate:
@@ -129,8 +131,11 @@ class Candidate:
             gap = math.nan if accuracy is None else accuracy.value - limit.value
         if known is None:
             return "evaluate it"
+        if self.seen:
+            return f"val chose it, so val cannot prove it; of {2 * LEAST_HELD_OUT} val images or more half would judge"
         # An interval narrows with the square root of the images.
-        share = (known.high - known.low) / 2 / max(abs(gap), 1e-12)
+        fact = self.facts()[limit.name]
+        share = (fact.high - fact.low) / 2 / max(abs(gap), 1e-12)
         images = known.n * share**2
         return f"about {images:,.0f} images would decide" if images < 1e6 else "it lies on the line"
 
@@ -153,7 +158,8 @@ class Candidate:
     def _latency_record(self) -> dict[str, Any] | None:
         if self.latency is None and self.latency_predicted_ms is None:
             return None
-        return {"predicted": self.latency_predicted_ms} | ({} if self.latency is None else latency_record(self.latency))
+        measured = {} if self.latency is None else latency_record(self.latency)
+        return {"predicted": self.latency_predicted_ms} | measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +224,11 @@ def _metrics_record(one: Candidate | Baseline) -> dict[str, Any]:
         record["others"] = {other.metric: other.as_record() for other in one.others}
     if one.difference is not None:
         record["against_dense"] = one.difference.as_record()
+    facts = facts_of(
+        accuracies=(accuracy, *one.others), difference=one.difference, seen=isinstance(one, Candidate) and one.seen
+    )
+    if facts:
+        record["verdict_bounds"] = {name: [fact.low, fact.high] for name, fact in facts.items()}
     return record
 
 

@@ -16,27 +16,33 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from statistics import NormalDist
 
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.errors import BudgetError
 
 DOUBT = 0.05
-"""How often a bound may be wrong, of one that nobody chose among others."""
+"""How often a bound may be wrong."""
 
 LEAST_RUNS = 40
 """Of fewer runs that differ nothing tells how long one is remembered: they count as one."""
 
 _BATCHES = 9
+_FEW_BATCHES = (1.859548 / 1.644854) ** 2
+"""How much wider Student's t with 8 degrees of freedom is than the normal distribution at one in twenty."""
+
+_FEW_RUNS = 20
+"""Memory hides in few runs: of twice as many it is taken half as long again, of ten times as many a tenth."""
+
+_FEW_ABOVE = 3
+"""The same of runs above the quantile: of thirty, as a minute has above its p99, a tenth more."""
+
 _SUMMED = 0.25
 """The part of the runs over which autocorrelations are summed at most: what lies beyond is noise."""
 
 
 @lru_cache(maxsize=256)
-def latency_bounds(
-    measurement: Measurement, statistic: str | None = "p90", doubt: float = DOUBT
-) -> tuple[float, float]:
-    """Lower and upper bound of a quantile (ms), each wrong with a probability of at most ``doubt``.
+def latency_bounds(measurement: Measurement, statistic: str | None = "p90") -> tuple[float, float]:
+    """Lower and upper bound of a quantile (ms), each wrong at most once in twenty times.
 
     An unsteady measurement is of a machine that changed on the way, and what it would have been on a quiet one no
     statistic tells: its bounds are at least its fastest and its slowest run, so that it decides nothing near the line.
@@ -44,19 +50,18 @@ def latency_bounds(
     Args:
         measurement: Runs in the order taken.
         statistic: ``p50``, ``p90`` or ``p99``.
-        doubt: Of each bound by itself.
 
     Raises:
         BudgetError: Another statistic.
     """
-    low, high = quantile_bounds(measurement.samples, _quantile(statistic), doubt)
+    low, high = quantile_bounds(measurement.samples, _quantile(statistic))
     if not measurement.steady:
         low, high = min(low, *measurement.samples), max(high, *measurement.samples)
     return low, high
 
 
-def quantile_bounds(samples: Sequence[float], quantile: float, doubt: float = DOUBT) -> tuple[float, float]:
-    """Bounds of the true quantile, each wrong with a probability of at most ``doubt``.
+def quantile_bounds(samples: Sequence[float], quantile: float) -> tuple[float, float]:
+    """Bounds of the true quantile, each wrong at most once in twenty times.
 
     Ties are harmless (the bounds only get safer). Too few runs for an upper bound give infinity: for the 0.9 quantile
     29 are needed, for the 0.99 quantile 299. Enough runs that say as little as fewer independent ones, as on a busy
@@ -66,35 +71,33 @@ def quantile_bounds(samples: Sequence[float], quantile: float, doubt: float = DO
     Args:
         samples: In the order taken.
         quantile: Between 0 and 1.
-        doubt: Of each bound by itself.
 
     Example:
         >>> quantile_bounds([float(37 * i % 101) for i in range(1, 101)], 0.9)
         (85.0, 96.0)
     """
     ordered, n = sorted(samples), len(samples)
-    count = int(effective_runs(samples, quantile, doubt))
+    count = int(effective_runs(samples, quantile))
     below, low, high = 0.0, ordered[0], math.inf
     # below = P(Bin(count, quantile) < rank) = P(the sample of this rank lies above the quantile)
     for rank in range(1, count + 1):
         below += _binomial(count, rank - 1, quantile)
-        if below <= doubt:
+        if below <= DOUBT:
             low = ordered[(rank - 1) * n // count]
-        if below >= 1 - doubt:
+        if below >= 1 - DOUBT:
             high = ordered[n - 1 - (count - rank) * n // count]
             break
-    if high == math.inf and quantile**n <= doubt:
+    if high == math.inf and quantile**n <= DOUBT:
         high = 2 * ordered[-1] - ordered[0]
     return low, high
 
 
-def effective_runs(samples: Sequence[float], quantile: float, doubt: float = DOUBT) -> float:
+def effective_runs(samples: Sequence[float], quantile: float) -> float:
     """How many independent runs would say as much about a quantile.
 
     Args:
         samples: In the order taken.
         quantile: Between 0 and 1.
-        doubt: Of the bound that it is for: the smaller, the more the small number of batches weighs.
 
     Returns:
         Between 1 and the number of samples.
@@ -112,7 +115,9 @@ def effective_runs(samples: Sequence[float], quantile: float, doubt: float = DOU
         return 1.0
     line = sorted(samples)[math.ceil(quantile * n) - 1]
     above = [sample > line or sample == slowest for sample in samples]
-    return max(1.0, n / max(1.0, _memory_by_lags(above), _memory_by_batches(above, doubt)))
+    memory = max(1.0, _memory_by_lags(above), _memory_by_batches(above))
+    hidden = max(_FEW_RUNS / n, _FEW_ABOVE / sum(above)) if memory > 1 else 0.0
+    return max(1.0, n / memory / (1 + hidden))
 
 
 def _memory_by_lags(above: Sequence[bool]) -> float:
@@ -136,30 +141,14 @@ def _memory_by_lags(above: Sequence[bool]) -> float:
     return found / (1 - lag / n)
 
 
-def _memory_by_batches(above: Sequence[bool], doubt: float) -> float:
+def _memory_by_batches(above: Sequence[bool]) -> float:
     """The same by the spread of the means of batches, larger by what their small number leaves open."""
     n, mean = len(above), sum(above) / len(above)
     ends = [n * batch // _BATCHES for batch in range(_BATCHES + 1)]
     means = [sum(above[start:end]) / (end - start) for start, end in zip(ends, ends[1:], strict=False)]
     middle = sum(means) / _BATCHES
     spread = sum((one - middle) ** 2 for one in means) / (_BATCHES - 1)
-    return n / _BATCHES * spread / (mean * (1 - mean)) * (_student(doubt) / NormalDist().inv_cdf(1 - doubt)) ** 2
-
-
-@lru_cache(maxsize=256)
-def _student(doubt: float) -> float:
-    """The 1 - ``doubt`` quantile of Student's t with 8 degrees of freedom, that of nine batches, by bisection.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.4.
-    """
-    low, high = 0.0, 1e3
-    for _ in range(80):
-        middle = (low + high) / 2
-        angle = math.atan(middle / math.sqrt(8))
-        square = math.cos(angle) ** 2
-        inside = math.sin(angle) * (1 + square / 2 + 3 * square**2 / 8 + 5 * square**3 / 16)
-        low, high = (middle, high) if (1 - inside) / 2 > doubt else (low, middle)
-    return high
+    return n / _BATCHES * spread / (mean * (1 - mean)) * _FEW_BATCHES
 
 
 def _binomial(n: int, k: int, p: float) -> float:

@@ -456,6 +456,8 @@ def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
     for name in view.others:
         found[name] = known(number(view.others, name, "ci95", 0), number(view.others, name, "ci95", 1))
     found[metric] = known(view.accuracy.low, view.accuracy.high) if view.accuracy else known(None, None)
+    for name in mapping(view.record, "verdict_bounds"):  # what the search judged by; older records lack it
+        found[name] = known(*(number(view.record, "verdict_bounds", name, end) for end in (0, 1)))
     return found
 
 

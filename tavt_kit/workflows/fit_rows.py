@@ -111,10 +111,14 @@ class FitTable:
         return all(judge(limit, facts) is Verdict.PASS for limit in self.budget)
 
     def verdict(self, row: FitRow) -> Verdict:
-        """The worst verdict over the budget by the 95 % intervals."""
+        """The worst verdict over the budget; floors by test where there is one, for val had its say in the choice."""
+        bits, split, seen = (self.rows[0].val, row.val), "val", row is not self.rows[0]
+        if row.test is not None and self.rows[0].test is not None:
+            bits, split, seen = (self.rows[0].test, row.test), "test", False
+        accuracy = Accuracy.of_counts(int(bits[1].sum()), len(bits[1]), split=split)
         facts = facts_of(
-            macs=row.macs, latency=row.latency, batch=self.batch, accuracies=[row.accuracy("val")],
-            difference=paired(self.rows[0].val, row.val),
+            macs=row.macs, latency=row.latency, batch=self.batch, accuracies=[accuracy], difference=paired(*bits),
+            seen=seen,
         )  # fmt: skip
         return worst(judge(limit, facts) for limit in self.budget)
 

@@ -169,6 +169,7 @@ class LatencyRefinement:
             peaks=self.memory.peaks,
             compare=lambda schedule: self._against(dense, schedule),
             exact=(self._exact, lambda schedule: self._exactly_against(dense, schedule)) if settled else None,
+            held_out=self.evaluators.held_out,
             number=self.config.final,
             rounds=rounds,
             before=before,

@@ -45,6 +45,7 @@ from tavt_kit.workflows.search_evaluation import (
     check_engine,
     evaluator_maker,
     evaluator_on_val,
+    evaluator_that_judges,
     looking,
     make_evaluators,
 )
@@ -324,8 +325,9 @@ def _searched(config: SearchConfig, progress: Progress, deadline: Deadline) -> S
         make = evaluator_maker(context, config)
         evaluator = evaluator_on_val(context, config, store, make)
         with looking(context, config, evaluator, make) as look:
-            evaluators = make_evaluators(config, costs, evaluator, look)
-            with closing(Baselines(context, config, evaluators.exact.own)) as baselines:
+            judge = evaluator_that_judges(context, config, store, make)
+            evaluators = make_evaluators(config, costs, evaluator, look, judge)
+            with closing(Baselines(evaluators.exact.context, config, evaluators.exact.own)) as baselines:
                 refinement = LatencyRefinement(context, config, store, evaluators, costs, baselines, memory)
                 result, final = refinement.run()
                 ablation = refinement.gene_ablation(final)

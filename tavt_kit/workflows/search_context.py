@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.checkpoints import is_run, save_model
 from tavt_kit.checkpoints.folder import read_run, sha256_tensors
+from tavt_kit.core.budget import LEAST_HELD_OUT
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.deadline import Deadline
 from tavt_kit.core.model_card import ModelCard
@@ -59,6 +61,7 @@ class SearchContext:
         quantized: Int8 sessions of these by the layers that run, whose counts are an input.
         progress: Watcher of the search.
         deadline: When the search has to have ended.
+        judges: Whether it is of the part of val that judges what the other part chose.
     """
 
     model: AdaptiveViT
@@ -73,6 +76,7 @@ class SearchContext:
     quantized: dict[tuple[int, tuple[int, ...] | None], FileSession] = field(default_factory=dict, compare=False)
     progress: Progress = field(default_factory=Silent, compare=False)
     deadline: Deadline = field(default_factory=Deadline, compare=False)
+    judges: bool = False
 
     @property
     def card(self) -> ModelCard:
@@ -103,8 +107,18 @@ class SearchContext:
         """Raise DataError for a metric that the images of val cannot give."""
         import numpy as np
 
-        shown = thin_out(self.images.split("val"), config.limit)
-        Scoring(config.metrics, np.array([sample.label for sample in shown]), self.card.classes)
+        for context in (self, self.judge(config)):
+            if context is not None:
+                labels = np.array([sample.label for sample in val_samples(context, config)])
+                Scoring(config.metrics, labels, self.card.classes)
+
+    def judge(self, config: SearchConfig) -> SearchContext | None:
+        """The same with the other half of val, which judges the floors; ``None`` where nothing or too little is judged.
+
+        A model that was chosen by its answers looks better on these images than it is, so they cannot prove a floor.
+        """
+        images = min(len(self.images.split("val")), config.limit or 10**9)
+        return replace(self, judges=True) if config.budget.floors and images >= 2 * LEAST_HELD_OUT else None
 
     def ties(self, config: SearchConfig) -> dict[str, Any]:
         """What the answers of a search depend on, besides the schedule."""
@@ -199,9 +213,20 @@ def _run_of(model: str | AdaptiveViT) -> Path | None:
 
 
 def val_samples(context: SearchContext, config: SearchConfig) -> list[Sample]:
-    """Those of val that a search looks at, in an order in which the first of them, however many, are like all."""
+    """Those of val that a search looks at, in an order in which the first of them, however many, are like all.
+
+    Where floors are judged, every other image of each class is kept for that: ``SearchContext.judge``.
+    """
     samples = thin_out(context.images.split("val"), config.limit)
-    return [samples[place] for place in stratified([sample.label for sample in samples])]
+    ordered = [samples[place] for place in stratified([sample.label for sample in samples])]
+    if context.judge(config) is None:
+        return ordered
+    seen, found = Counter[int](), list[Sample]()
+    for sample in ordered:
+        if (seen[sample.label] + sample.label) % 2 == context.judges:
+            found.append(sample)
+        seen[sample.label] += 1
+    return found
 
 
 def check_place(context: SearchContext, config: SearchConfig) -> None:

@@ -47,12 +47,14 @@ class Evaluators:
         learn: Wants to be told what was answered, or ``None``.
         fast: The evaluator behind ``evaluate``, or one of its kind.
         exact: Evaluates what the result shows; ``fast`` itself where that is as exact.
+        held_out: Whether ``exact`` is on the images that the search does not see.
     """
 
     evaluate: Evaluate
     learn: Learn | None
     fast: ConfigurationEvaluator
     exact: ConfigurationEvaluator
+    held_out: bool = False
 
 
 def evaluator_maker(context: SearchContext, config: SearchConfig) -> MakeEvaluator:
@@ -111,21 +113,47 @@ def evaluator_on_val(
     return ConfigurationEvaluator(make(context.model, pixels, labels), context, config)
 
 
-def make_evaluators(config: SearchConfig, costs: Costs, fast: ConfigurationEvaluator, look: Look) -> Evaluators:
-    """Who answers the search, by ``look``: ``fast`` itself, or several of its kind."""
+def evaluator_that_judges(
+    context: SearchContext, config: SearchConfig, store: Store, make: MakeEvaluator
+) -> ConfigurationEvaluator | None:
+    """One on the images of val that the search does not see; ``None`` where all of them are searched on.
+
+    Raises:
+        TavtError: An image cannot be read.
+    """
+    judge = context.judge(config)
+    if judge is None:
+        return None
+    samples = val_samples(judge, config)
+    pixels, labels, _ = load_bytes(samples, context.preprocessing, allow_unreadable=config.allow_unreadable)
+    store.bind({"pictures that judge": sha256_images(pixels, labels)})
+    floors = " and ".join(str(limit) for limit in config.budget.floors)
+    context.progress.say(f"{len(labels)} more val images, which the search does not see, judge {floors} in the end.")
+    return ConfigurationEvaluator(make(context.model, pixels, labels), judge, config)
+
+
+def make_evaluators(
+    config: SearchConfig,
+    costs: Costs,
+    fast: ConfigurationEvaluator,
+    look: Look,
+    judge: ConfigurationEvaluator | None = None,
+) -> Evaluators:
+    """Who answers the search, by ``look``: ``fast`` itself, or several of its kind; ``judge`` what the result shows."""
     shown, device = len(fast.own.labels), config.evaluation_device
     as_exact = device.runtime == "torch" and device.precision == config.precision
-    exact = fast if as_exact else fast.at(config.precision)
+    last = judge or fast
+    exact = last if as_exact else last.at(config.precision)
     if _screens(config, shown):
         kind = config.weighed.settled(config.budget, costs).cost
         assert kind is not None  # settled
         race = Race(look, costs.by(kind), shown, config.screen)
-        return Evaluators(race, race.update, fast, exact)
+        return Evaluators(race, race.update, fast, exact, judge is not None)
 
     def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, EvaluationResult]]:
         return look(schedules, 0, shown)
 
-    return Evaluators(whole, None, fast, exact)
+    return Evaluators(whole, None, fast, exact, judge is not None)
 
 
 def _screens(config: SearchConfig, images: int) -> bool:

@@ -91,11 +91,11 @@ def test_the_number_of_images_decides_and_half_of_it_does_not(gained: int, lost:
     assert at(max(n, int(0.45 * needed))) is Verdict.INCONCLUSIVE
 
 
-def test_no_flips_need_765_images_for_half_a_point() -> None:
-    """z² / (n + z²) <= 0.005, z = 1.96."""
+def test_no_flips_need_640_images_for_half_a_point() -> None:
+    """(x - 1/2)² = z² x (1 - x / n), z = 1.645, x = 0.005 n; exactly 598 would do, ln 0.05 / ln 0.995."""
     needed = images_to_decide(PairedDifference.of_counts(0, 0, 100), Gate().limit)
     assert needed is not None
-    assert 765 <= needed <= 770
+    assert 638 <= needed <= 642
 
 
 def test_a_loss_on_the_line_is_never_decided() -> None:

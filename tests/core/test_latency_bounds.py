@@ -88,9 +88,3 @@ def test_enough_samples_for_an_upper_bound() -> None:
     few = [1.0 + 7 * i % 39 / 39 for i in range(LEAST_RUNS - 1)]
     assert quantile_bounds(few, 0.5) == (1.0, 2 * max(few) - 1.0)  # memory cannot be told of so few
     assert quantile_bounds(few, 0.99) == (1.0, math.inf)
-
-
-def test_a_smaller_doubt_widens_both_bounds() -> None:
-    samples = series(random.Random(0), 600, 0.3)
-    (low, high), (lower, higher) = (quantile_bounds(samples, 0.9, doubt) for doubt in (0.05, 0.005))
-    assert lower < low < high < higher

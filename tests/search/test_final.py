@@ -151,10 +151,12 @@ def test_floor_takes_the_cheapest_and_prefers_the_proven() -> None:
     worth = {one.schedule: one.metric for one in result.candidates}
 
     def compare(schedule: TokenSchedule) -> PairedDifference:
-        lost = round(200 * (result.dense.metric - worth[schedule]))
-        return PairedDifference.of_counts(max(0, -lost), max(0, lost), 200)
+        lost = round(2000 * (result.dense.metric - worth[schedule]))
+        return PairedDifference.of_counts(max(0, -lost), max(0, lost), 2000)
 
-    final = confirm(result, budget, measure=Machine(lambda schedule: 1.0), compare=compare, number=12)
+    known = {one.schedule: EvaluationResult(one.accuracy, 0.0) for one in result.candidates}
+    final = confirm(result, budget, measure=Machine(lambda schedule: 1.0), compare=compare, number=12, held_out=True,
+                    exact=(known.__getitem__, compare))  # fmt: skip
     assert final.pick is not None and final.pick.difference is not None
     passing = [one for one in final.candidates if one.verdict is Verdict.PASS]
     assert final.verdict is Verdict.PASS and final.pick == passing[0]

@@ -20,10 +20,11 @@ from tavt_kit.data import inherit_split, load_images
 from tavt_kit.errors import BudgetTooTight, DataError, ParameterError
 from tavt_kit.models.wrap import wrap
 from tavt_kit.search import Progress as SearchState
+from tavt_kit.workflows import search_context
 from tavt_kit.workflows.export import export
 from tavt_kit.workflows.search import FeasibilityTable, SearchRun, search
 from tests.verbs.command import run
-from tests.verbs.tiny import write_run
+from tests.verbs.tiny import write_images, write_run
 from tests.workflows.conftest import Heard
 
 BUDGET = "flops=400K"
@@ -116,7 +117,7 @@ def test_measured_on_openvino_from_the_model_to_the_verdict(
     """
     target = "openvino:cpu:threads=1"
     found = search(
-        model, data=data, out=tmp_path / "out", target=target, budget=["latency=500ms", "top1=1%"], evaluations=5,
+        model, data=data, out=tmp_path / "out", target=target, budget=["latency=500ms", "top1=0.01%"], evaluations=5,
         population=2, schedule="taper:0.3", final=1, fix=["layers", "precision"], table_seconds=0.5, table_points=2,
         measure_seconds=0.1, progress=heard,
     )  # fmt: skip
@@ -152,3 +153,25 @@ def test_a_budget_out_of_reach_says_what_would_meet_it_and_that_the_machine_is_b
     with pytest.raises(BudgetTooTight) as searched:  # all of it is searched anyway
         search(model, out=tmp_path / "out", fix="layers", **asked)
     assert "measured with what" not in str(searched.value)
+
+
+def test_half_of_val_judges_a_floor_and_the_search_does_not_see_it(
+    model: Path, tmp_path: Path, heard: Heard, quiet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_context, "LEAST_HELD_OUT", 5)
+    data, evaluated = write_images(tmp_path / "data", each=20), list[int]()
+    asked = {"data": data, "evaluations": 6, "population": 3, "baselines": False, "baseline": str(model)}
+    found = search(model, out=tmp_path / "out", budget=["flops=400K", "drop=90"], progress=heard, **asked)
+    evaluated += {one.candidate.accuracy.n for one in heard.shown if isinstance(one, SearchState)}
+    (searched,) = evaluated
+    held_out = found.record["selection"]["held_out"]
+    samples = load_images(str(data)).split("val")
+    assert searched + held_out == len(samples) and abs(searched - held_out) <= 3
+    assert any(f"{held_out} more val images" in sentence for sentence in heard.said)
+    shown = (*found.front, *found.baselines)
+    assert {one.accuracy.n for one in shown if one.accuracy} == {held_out}
+    assert found.verdict is Verdict.PASS and found.record["selection"]["evaluated"] == 6
+    again = search(model, out=tmp_path / "out", budget=["flops=400K", "drop=90"], **asked)
+    assert again.front == found.front
+    plain = search(model, out=tmp_path / "plain", budget="flops=400K", **asked)
+    assert plain.record["selection"]["held_out"] == 0 and plain.record["candidates"][0]["n"] == len(samples)
