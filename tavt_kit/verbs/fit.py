@@ -68,5 +68,5 @@ def fit_verb(
     if as_json:
         print(json.dumps(done.record))
     else:
-        print_fit(done)
+        print_fit(done.record, done.folder)
     return 0 if done.recommended is not None else 1

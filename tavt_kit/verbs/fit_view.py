@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -48,23 +49,28 @@ _SENTENCES: Mapping[type, Callable[[Any], tuple[str, ...]]] = {
 }
 
 
-def print_fit(done: FitResult) -> None:
-    """Five rows, one sentence of advice, and where things lie."""
-    record = done.record
+def print_fit(record: Mapping[str, Any], folder: Path) -> None:
+    """Five rows, one sentence of advice, and where things lie.
+
+    Args:
+        record: Body of ``fit.json``.
+        folder: Where it lies.
+    """
     table = Table(box=None, pad_edge=False)
-    for name in ("", "model", "val %", "test %", "GMACs", "p90 ms", "budget"):
+    for name in ("", "model", "val %", "test %", "p90 ms", "budget"):
         table.add_column(name, justify="left" if name in ("", "model", "budget") else "right")
     for role, index in record["shown"].items():
         row = record["rows"][index]
         val, test = (None if row[split] is None else f"{100 * row[split]['top1']:.1f}" for split in ("val", "test"))
         table.add_row(
-            role, row["name"].partition(" (")[0], val, test, f"{row['macs'] / 1e9:.2f}",
+            role, row["name"], val, test,
             f"{row['latency_ms']['p90']:.2f}", row["verdict"] if row["fits"] else "missed",
         )  # fmt: skip
     Console().print(table)
     print(record["advice"])
     if "check" in record:
         print("check on {split}: {verdict}, {reason}".format(**record["check"]))
-    if done.recommended is not None:
-        print(f"ship:   {done.recommended.parent}   (python predict.py {done.recommended.name} photo.jpg)")
-    print(f"record: {done.folder / 'fit.json'}")
+    if record["recommended"] is not None:
+        name = f"model{Path(record['rows'][record['recommended']]['file']).suffix}"
+        print(f"ship:   {folder / 'recommended'}   (python predict.py {name} photo.jpg)")
+    print(f"report: {folder / 'report.html'}")

@@ -1,4 +1,4 @@
-"""``fgvc-kit show``: the front of a search in the terminal, and a candidate picked from it."""
+"""``fgvc-kit show``: the front of a search or the rows of a fit, and a candidate picked from a front."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from tavt_kit.verbs import options
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of search, or its front.json.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of search or fit, or its front.json.")]
 Pick = Annotated[
     list[str] | None,
     typer.Option(help="The best within these limits, such as latency=8ms, flops=3G, top1=80%; repeat for several."),
@@ -34,6 +34,12 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
 
     if pick and knee:
         raise BudgetError("--pick and --knee each choose a candidate; give one of them")
+    if (run / "fit.json").is_file():
+        from tavt_kit.verbs.fit_view import print_fit
+
+        fit = read_record(run / "fit.json", "fit")
+        print(json.dumps(fit)) if as_json else print_fit(fit, run)
+        return 0
     file = run / "front.json" if run.is_dir() else run
     body = read_record(file, "front")
     marked = knee_of(body) if knee else best_within(body, pick) if pick else body.get("chosen")

@@ -17,7 +17,7 @@ from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.bench_images import Inputs
 from tavt_kit.workflows.bench_things import Opener, Sweep, default_folder
-from tavt_kit.workflows.run_model import Given
+from tavt_kit.workflows.run_model import Given, recommended_of
 
 if TYPE_CHECKING:
     import pandas
@@ -155,9 +155,10 @@ def bench(
     from tavt_kit.workflows.bench_measure import Plan, measure
 
     progress = Silent() if progress is None else progress
-    named: tuple[Given, ...] = _several(things)
-    if not named:
+    given: tuple[Given, ...] = _several(things)
+    if not given:
         raise MeasurementError("nothing to measure: give run folders, models' names, wrapped models or exported files")
+    named = tuple(_file_of(thing, bool(_several(schedule)), progress) for thing in given)
     limits = budget if isinstance(budget, Budget) else Budget.parse(_several(budget))
     refuse_qualities(limits)
     protocol = _protocol(min_time, max_time)
@@ -176,7 +177,7 @@ def bench(
     memory = memory or bool(limits.of("memory"))
     plan = Plan(protocol, limits, seed, whole, memory, meters, mixed, executed)
     with (
-        held_folder(default_folder(named[0]) if out is None else out) as folder,
+        held_folder(default_folder(given[0]) if out is None else out) as folder,
         Opener(sweep, inputs, weights or "hub", score, pool, memory, seed) as opener,
     ):
         placed = [(thing, opener.targets_of(thing)) for thing in named]
@@ -188,6 +189,12 @@ def bench(
         body["command"] = command_line()
         record = write_record(folder / BENCH_FILE, "bench", body)
         return BenchResult(tuple(taken.rows), taken.noise, folder / BENCH_FILE, record)
+
+
+def _file_of(thing: Given, scheduled: bool, progress: Progress) -> Given:
+    """What is measured: of a fit's folder the recommended file, or its run where schedules are given."""
+    fitted = recommended_of(thing, progress)
+    return thing if fitted is None else fitted.run if scheduled else fitted.file
 
 
 def _several(given: Any) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line
 from tavt_kit.errors import DataError, RecordError, ScheduleError
 from tavt_kit.evaluation.frames import frame
-from tavt_kit.workflows.run_model import Given, images_of, load_given
+from tavt_kit.workflows.run_model import Given, images_of, load_given, recommended_of
 from tavt_kit.workflows.schedules import schedule_for
 
 if TYPE_CHECKING:
@@ -182,6 +182,8 @@ def check(
 
     progress = progress or Silent()
     thing, predictions = (None if path is None else Path(path) for path in (thing, predictions))
+    if (fitted := recommended_of(thing, progress)) is not None:
+        thing = fitted.file
     _refuse_contradictions(thing, predictions, preset)
     subject = thing or predictions
     assert subject is not None  # refused above
@@ -222,6 +224,9 @@ def _recorded_source(subject: Path) -> str:
     """The run that a file was exported from, as the record beside it says."""
     from tavt_kit.exporters.exported import read_exported
 
+    fitted = recommended_of(subject.parent.parent)
+    if fitted is not None and fitted.file == subject:
+        return str(fitted.run)
     found = None
     with suppress(RecordError):  # there is none, or it is damaged
         found = read_exported(subject.parent).get("source")

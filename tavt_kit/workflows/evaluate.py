@@ -16,7 +16,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, label_record
 from tavt_kit.errors import DataError, ParameterError, ScheduleError
 from tavt_kit.evaluation.frames import frame
-from tavt_kit.workflows.run_model import Given, images_of, model_at, name_of
+from tavt_kit.workflows.run_model import Given, images_of, model_at, name_of, recommended_of
 
 if TYPE_CHECKING:
     import pandas
@@ -243,6 +243,8 @@ def open_context(
     from tavt_kit.core.device import TargetDevice
 
     device = TargetDevice.parse(target) if isinstance(target, str) else target
+    if schedule is None and preset is None and (fitted := recommended_of(thing, progress)) is not None:
+        thing = fitted.file
     if isinstance(thing, str | PathLike) and Path(thing).suffix in (".onnx", ".xml"):
         from tavt_kit.core.artifact_card import read_metadata
         from tavt_kit.core.integrity import require_unchanged

@@ -15,7 +15,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import ExportError, OutputError, ParameterError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.check import FileCheck
-from tavt_kit.workflows.run_model import Given, images_of, load_given
+from tavt_kit.workflows.run_model import Given, images_of, load_given, recommended_of
 from tavt_kit.workflows.schedules import model_for, precision_for, presets_for, schedules_for
 
 if TYPE_CHECKING:
@@ -229,6 +229,10 @@ def export(
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     if device is not None:
         check_available(device)
+    if (fitted := recommended_of(run, progress)) is not None:
+        out = Path(run) / "export" if out is None and isinstance(run, str | PathLike) else out
+        schedule = fitted.configuration.choice if not _listed(schedule) and not _listed(pick) else schedule
+        run = fitted.run
     model = load_given(run)
     folder = model.folder
     if out is None and folder is None:

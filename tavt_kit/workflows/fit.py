@@ -20,7 +20,7 @@ from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder, read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.data import KNOWN, ImageSet, load_images
+from tavt_kit.data import KNOWN, ImageSet, inherit_split, load_images
 from tavt_kit.data.look import DataFacts, look_at
 from tavt_kit.data.packages import PACKAGES
 from tavt_kit.data.preprocess import Preprocessing
@@ -47,6 +47,7 @@ from tavt_kit.workflows.fit_plan import (
 )
 from tavt_kit.workflows.fit_rows import FitRow, FitTable
 from tavt_kit.workflows.recommended import write_recommended
+from tavt_kit.workflows.run_model import FIT_FILE
 from tavt_kit.workflows.search import search
 from tavt_kit.workflows.train import train
 
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-FIT_FILE = "fit.json"
 PLAN_FILE = "plan.json"
 
 _FIRST_IMAGES = 4_000
@@ -253,6 +253,7 @@ class _Stages:
 
     def run(self, asked: Mapping[str, Any], plan: FitPlan) -> FitResult:
         """First without training, then as far as the time allows."""
+        inherit_split(self.out, self.images)  # for whoever asks the recommended file about val or test
         facts = look_at(self.images)
         self.progress.show(facts)
         self._busy()
@@ -315,7 +316,7 @@ class _Stages:
         dense = next(row for row in reversed(rows) if row.is_dense)
         budget = in_ms(self.texts, dense.times)
         plan = replace(self.plan, budgets=tuple(budget.texts()))
-        if plan.budgets != tuple(self.texts):
+        if any("%" in text for text in self.texts):
             reason = f"The budget is {' and '.join(plan.budgets)}: {dense.name} takes {dense.latency.p90:.2f} ms (p90)."
             plan = replace(plan, reasons=(*plan.reasons, reason))
         plan = replace(plan, sizes=image_sizes(plan, load_model(head).grid[0], rows, budget, self.target.batch))

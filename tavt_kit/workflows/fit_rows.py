@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget, Fact, Verdict, facts_of, judge, time_facts, worst
+from tavt_kit.core.candidate import latency_record
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.evaluation.result import paired
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from tavt_kit.core.measurement import Measurement
 
+_IN_BENCH = ("raw_ms", "rounds", "pace")
+"""What ``bench.json`` has of every file, and ``fit.json`` leaves there."""
 KNOWN_LIMITS = ("latency", "throughput", "flops", "top1", "drop")
 """Quantities of a budget that every row knows."""
 
@@ -63,10 +66,10 @@ class FitRow:
 
     @property
     def name(self) -> str:
-        """A few words: what becomes of tokens, the image size, the precision, the run."""
+        """A few words: whether tokens merge (a fit drops none), the image size, the precision, the run."""
         size = self.configuration.image_size
         pixels = "" if size is None else f" {size[1]} px"
-        what = "dense" if self.is_dense else "fewer tokens"
+        what = "dense" if self.is_dense else "merged"
         return (
             f"{what}{pixels} {self.precision.upper() if self.precision == 'int8' else self.precision} ({self.run.name})"
         )
@@ -233,10 +236,7 @@ class FitTable:
             "run": row.run.name,
             "macs": row.macs,
             **{split: None if one is None else _short(one) for split, one in accuracies.items()},
-            "latency_ms": {
-                "median": row.latency.median, "p90": row.latency.p90, "samples": row.latency.n,
-                "steady": row.latency.steady,
-            },
+            "latency_ms": {name: value for name, value in latency_record(row.latency).items() if name not in _IN_BENCH},
             "fits": self.keeps(row),
             "verdict": str(self.verdict(row)),
             "file": row.file.relative_to(folder).as_posix(),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tavt_kit.core.configuration import Choice, Configuration
-from tavt_kit.errors import DataError, ParameterError
+from tavt_kit.core.records import read_record
+from tavt_kit.errors import DataError, ParameterError, RecordError
 from tavt_kit.workflows.schedules import model_for, read_front, schedule_for
 
 if TYPE_CHECKING:
@@ -24,6 +25,47 @@ Given: TypeAlias = "str | os.PathLike[str] | AdaptiveViT"
 workflow says so, also a timm model's name."""
 
 
+FIT_FILE = "fit.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """What stands for a fit's folder wherever a run or a file can be given.
+
+    Args:
+        file: The exported file.
+        run: Run folder that it was made of.
+        configuration: Its schedule, image size and precision.
+    """
+
+    file: Path
+    run: Path
+    configuration: Configuration
+
+
+def recommended_of(given: object, progress: Progress | None = None) -> Recommended | None:
+    """What the fit in a folder recommends; None of anything else.
+
+    Args:
+        given: Whatever a workflow is given.
+        progress: Told what the folder stands for.
+
+    Raises:
+        RecordError: Its record cannot be read, or nothing keeps to the budget.
+    """
+    if not isinstance(given, str | os.PathLike) or not (Path(given) / FIT_FILE).is_file():
+        return None
+    folder = Path(given)
+    record = read_record(folder / FIT_FILE, "fit")
+    if record["recommended"] is None:
+        raise RecordError(f"the fit in {folder} recommends nothing, so give one of its runs: {record['advice']}")
+    row = record["rows"][record["recommended"]]
+    if progress is not None:
+        progress.say(f"{folder} stands for what its fit recommends: {row['name']}")
+    file = folder / "recommended" / f"model{Path(row['file']).suffix}"
+    return Recommended(file, folder / row["run"], Configuration.from_record(row["configuration"]))
+
+
 def name_of(given: Given) -> str:
     """As the user named it; a wrapped model by its card."""
     return os.fspath(given) if isinstance(given, str | os.PathLike) else given.require_card().name
@@ -33,7 +75,7 @@ def load_given(given: Given, *, copied: bool = False) -> AdaptiveViT:
     """The model of a run folder; of a wrapped model another wrap with its options, card and schedule, in eval mode.
 
     Args:
-        given: What the workflow is given; no name.
+        given: What the workflow is given; no name. A fit's folder stands for the run that it recommends.
         copied: Whether a wrapped model is copied, because its weights are going to change; else they are shared.
 
     Raises:
@@ -44,7 +86,8 @@ def load_given(given: Given, *, copied: bool = False) -> AdaptiveViT:
     if isinstance(given, str | os.PathLike):
         from tavt_kit.checkpoints import load_model
 
-        return load_model(given)
+        fitted = recommended_of(given)
+        return load_model(given if fitted is None else fitted.run)
     given.require_card()
     if copied:
         return copy.deepcopy(given).cpu().eval()
@@ -87,9 +130,10 @@ def open_given(
     if isinstance(given, str | os.PathLike):
         from tavt_kit.checkpoints import open_model
 
+        fitted = recommended_of(given)
         return open_model(
-            os.fspath(given), weights=weights or "hub", classes=classes, image_size=image_size, seed=seed,
-            new_head=new_head, score=score, pool=pool, reduction=reduction,
+            os.fspath(given if fitted is None else fitted.run), weights=weights or "hub", classes=classes,
+            image_size=image_size, seed=seed, new_head=new_head, score=score, pool=pool, reduction=reduction,
         ).eval()  # fmt: skip
     for name, value in (("weights", weights), ("image_size", image_size)):
         if value is not None:
@@ -141,6 +185,8 @@ def model_at(run: Given, schedule: str | Choice | None, progress: Progress) -> t
         RecordError: There is no model, or the search's record cannot be read.
         CheckpointError: The weights are damaged, or do not fit the chosen image size.
     """
+    if schedule is None and (fitted := recommended_of(run, progress)) is not None:
+        run, schedule = fitted.run, fitted.configuration.choice
     model = load_given(run)
     folder = model.folder if isinstance(run, str | os.PathLike) else None  # the caller's own keeps its schedule
     if schedule is None:

@@ -10,17 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tavt_kit.core.budget import Budget
+from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_images
 from tavt_kit.data.look import look_at
-from tavt_kit.errors import BudgetError, OutputError, TargetError
+from tavt_kit.errors import BudgetError, OutputError, RecordError, TargetError
+from tavt_kit.workflows.check import check
+from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.fit import fit
 from tavt_kit.workflows.fit_plan import FitPlan, first_plan, in_ms, with_stages
 from tavt_kit.workflows.fit_rows import FitRow, FitTable
+from tavt_kit.workflows.predict import predict
+from tavt_kit.workflows.run_model import model_at, recommended_of
 from tests.verbs.tiny import write_images
 from tests.workflows.conftest import Heard
 
@@ -135,6 +139,14 @@ def test_another_fits_folder_is_refused(data: Path, tmp_path: Path) -> None:
         fit(data, tmp_path, budget="latency=8ms")
 
 
+def test_a_fit_that_recommends_nothing_stands_for_nothing(tmp_path: Path) -> None:
+    assert recommended_of(tmp_path) is None
+    body = {**table(row(90, 20.0)).as_record(RUN), "data": {}, "target": {}, "host": {}, "command": ""}
+    write_record(tmp_path / "fit.json", "fit", body)
+    with pytest.raises(RecordError, match="Nothing keeps to latency=8ms"):
+        predict(tmp_path, tmp_path / "a.png")
+
+
 def test_copies_and_leaks_are_seen(tmp_path: Path) -> None:
     for split, each in (("train", 4), ("val", 2), ("test", 2)):
         write_images(tmp_path / split, each=each)
@@ -177,6 +189,14 @@ def test_the_whole_way(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyP
         capture_output=True, text=True,
     )  # fmt: skip
     assert said.stdout.startswith(f"{image}  ") and " %" in said.stdout
+    assert record["check"]["split"] == "test" and record["check"]["verdict"] in ("PASS", "INCONCLUSIVE", "FAIL")
+    # The folder stands for what is in it: evaluated, asked, drawn, exported and checked as it was measured.
+    assert evaluate(done, split="val").top1.value == best["val"]["top1"]
+    assert predict(done, image)[0].label == said.stdout.split("  ")[1].split()[0]
+    assert str(model_at(done, None, heard)[1].schedule) == str(
+        Configuration.from_record(best["configuration"]).schedule
+    )
+    assert check(done).verdict is Verdict.PASS and check(done.recommended).verdict is Verdict.PASS
     heard.shown.clear()
     again = go()
     assert again.record["rows"] == done.record["rows"]
