@@ -7,6 +7,7 @@ whether its accuracy fell by more than was allowed, and the paired interval deci
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,6 +108,9 @@ def _allowed(answers: Answers, gate: Gate) -> Judgement:
     )
     if verdict is not Verdict.INCONCLUSIVE:
         return Judgement(verdict, reason)
+    # What a user can act on: what these images do show.
+    most = math.ceil(1000 * facts_of(difference=difference)["drop"].high) / 10
+    reason += f"; {100 * answers.agreement:.1f} % of its answers are its source's, and a limit of {most:g} would pass"
     needed = images_to_decide(difference, gate.limit)
     if needed is None:
         return Judgement(verdict, f"{reason}; the loss lies on the line, so no number of images would decide")

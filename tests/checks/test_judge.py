@@ -74,6 +74,15 @@ def test_a_narrower_artifact_is_judged_by_its_interval(n: int, wrong: int, verdi
     assert (judgement.images_to_decide is not None) == (verdict is Verdict.INCONCLUSIVE)
 
 
+@pytest.mark.parametrize(("n", "wrong"), [(200, 0), (525, 4), (60, 1)])
+def test_an_inconclusive_check_says_which_limit_would_pass(n: int, wrong: int) -> None:
+    answers = _answers(n, wrong=wrong, noise=0.01)
+    reason = judge(answers, Gate(), FINE, exact=False, tied=()).reason
+    most = float(reason.partition("a limit of ")[2].split()[0])
+    assert judge(answers, Gate(drop=most / 100), FINE, exact=False, tied=()).verdict is Verdict.PASS
+    assert judge(answers, Gate(drop=(most - 0.2) / 100), FINE, exact=False, tied=()).verdict is Verdict.INCONCLUSIVE
+
+
 @pytest.mark.parametrize(("gained", "lost", "n"), [(0, 0, 200), (3, 5, 600), (10, 10, 525), (0, 6, 525)])
 def test_the_number_of_images_decides_and_half_of_it_does_not(gained: int, lost: int, n: int) -> None:
     limit = Gate().limit
