@@ -98,7 +98,7 @@ def _graph(graphs: Path, file: str) -> Any:
     if file.endswith(".onnx"):
         return graphs / file
     from tavt_kit.bench.shared_weights import WEIGHTS_FILE
-    from tavt_kit.runtimes.openvino_core import openvino_core
+    from tavt_kit.runtimes.available import openvino_core
 
     return openvino_core().read_model(graphs / file, graphs / WEIGHTS_FILE)
 

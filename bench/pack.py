@@ -29,9 +29,7 @@ CARRIED = (
     "core.codec", "core.control_group", "core.curves", "core.device", "core.host", "core.latency_table",
     "core.layer_cells", "core.layout", "core.measurement",
     "core.parsing", "core.records", "core.schedule", "core.shapes", "errors",
-    "runtimes", "runtimes.available",
-    "runtimes.on_onnxruntime", "runtimes.on_openvino", "runtimes.openvino_core", "runtimes.openvino_queue",
-    "runtimes.session",
+    "runtimes", "runtimes.available", "runtimes.on_onnxruntime", "runtimes.on_openvino", "runtimes.session",
 )  # fmt: skip
 """The modules that measure: what the runner imports, and no more."""
 

@@ -236,9 +236,8 @@ def _bound(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
 
 
 def _by_openvino(target: TargetDevice, left: Array, right: Array) -> Iterator[Product]:
-    from tavt_kit.runtimes.available import device_of
+    from tavt_kit.runtimes.available import device_of, openvino_core
     from tavt_kit.runtimes.on_openvino import compile_for, executed_precision, request_clock
-    from tavt_kit.runtimes.openvino_core import openvino_core
 
     if target.processor not in ("cpu", "gpu", "npu"):
         return

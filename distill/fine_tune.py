@@ -38,10 +38,9 @@ from tavt_kit.distill.recipes import FAMILIES, TrainRecipe, recipe_names
 from tavt_kit.distill.run_folder import RunFolder, begun_with, has_state, remove_state
 from tavt_kit.distill.trainer import SAVE_SECONDS, run_loop
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
-from tavt_kit.models.backbones.ffvt import Ffvt
+from tavt_kit.models.backbones.fusion import Ffvt, TransFg
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
 from tavt_kit.models.backbones.pim import Pim
-from tavt_kit.models.backbones.transfg import TransFg
 from tavt_kit.models.backbones.vitae import Vitae
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT

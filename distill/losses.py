@@ -22,11 +22,9 @@ from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.options import LOSSES, Objective
 from tavt_kit.errors import TrainingError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones.base import Outputs, Watch, inside_attention
-from tavt_kit.models.backbones.fusion import FusionViT
+from tavt_kit.models.backbones.fusion import FusionViT, TransFgBackbone
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
-from tavt_kit.models.backbones.pim import Pim
-from tavt_kit.models.backbones.pim_vit import PimVitBackbone
-from tavt_kit.models.backbones.transfg import TransFgBackbone
+from tavt_kit.models.backbones.pim import Pim, PimVitBackbone
 from tavt_kit.models.prefix_sharing import Placed
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import TokenState, cls_score, gather_rows

@@ -18,7 +18,6 @@ LAYERS = (
     (
         "models/backbones",
         "models/costs",
-        "models/part_scope",
         "models/timm_import",
         "models/token_reduction",
         "models/vision_ops",
@@ -41,12 +40,9 @@ TORCH = {"torch", "torchvision", "timm"}
 WITHOUT_TORCH = (
     "data",
     "evaluation/answers",
-    "evaluation/calibration",
     "evaluation/drawing",
-    "evaluation/figures",
-    "evaluation/files",
-    "evaluation/predictions",
-    "evaluation/reject",
+    "evaluation/metrics",
+    "evaluation/record",
     "reports",
     "runtimes/on_onnxruntime",
     "runtimes/on_openvino",

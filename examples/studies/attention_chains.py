@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tavt_kit.models.backbones.transfg import rollout_row
+from tavt_kit.models.backbones.fusion import rollout_row
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 

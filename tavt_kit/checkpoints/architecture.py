@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, TavtError, UnknownName
 from tavt_kit.models.backbones import adapter_of
-from tavt_kit.models.backbones.overlap import OverlappingPatchEmbed, overlapping
 from tavt_kit.models.backbones.pruned import reshape
+from tavt_kit.models.backbones.registry import OverlappingPatchEmbed, overlapping
 from tavt_kit.models.timm_import import timm
 
 _TIMM = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")

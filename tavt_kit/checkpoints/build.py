@@ -17,8 +17,7 @@ from tavt_kit.checkpoints.public import LICENCES, MODEL, PROVENANCE, convert_img
 from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.data.images import list_classes
 from tavt_kit.errors import CheckpointError
-from tavt_kit.models.backbones.pim import Pim
-from tavt_kit.models.backbones.pim_levels import whole_backbone
+from tavt_kit.models.backbones.pim import Pim, whole_backbone
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 

@@ -21,7 +21,7 @@ from tavt_kit.checkpoints.official_vit import (
     shape_of,
 )
 from tavt_kit.errors import CheckpointError
-from tavt_kit.models.backbones.vitae_variants import VARIANTS
+from tavt_kit.models.backbones.vitae import VARIANTS
 
 _HEADS = ("nc_heads", "rc_heads")
 

@@ -11,9 +11,8 @@ import numpy as np
 from tavt_kit.checks.compare import Answers, classes
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.codec import Record
-from tavt_kit.evaluation.calibration import CALIBRATION_BINS, calibration_error
-from tavt_kit.evaluation.figures import confusion_matrix
-from tavt_kit.evaluation.metrics import METRICS, Predictions
+from tavt_kit.evaluation.metrics import CALIBRATION_BINS, METRICS, Predictions, calibration_error
+from tavt_kit.evaluation.record import confusion_matrix
 
 _LISTED = 10  # classes and confusions that are named
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.backbones.base import Watch
-from tavt_kit.models.backbones.pim_vit import PimVitBackbone, PimWhole
+from tavt_kit.models.backbones.pim import PimVitBackbone, PimWhole
 from tavt_kit.models.token_reduction import Pick, TokenState, choose, gather_rows, merge_cost, similarity
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 

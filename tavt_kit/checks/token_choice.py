@@ -81,7 +81,7 @@ def _in_onnx(path: Path) -> tuple[int, ...] | None:
 
 def _in_openvino(path: Path) -> tuple[int, ...] | None:
     """The sizes at a batch of 1 of what picks along (B, n) scores."""
-    from tavt_kit.runtimes.openvino_core import openvino_core
+    from tavt_kit.runtimes.available import openvino_core
 
     model = openvino_core().read_model(path)
     shape = [

@@ -1,4 +1,4 @@
-"""One image through a model, and everything that can be shown of it.
+"""One image through a model, and everything that can be shown of it; its drawings; ``kept.json`` of a few images.
 
 Of every family the attention rollout and the patches that each layer keeps. Of FFVT the tokens that are fused (by
 mutual attention weights), of TransFG the patch of each head, of Mix-ViT's hybrid the parts, of PIM how probable one
@@ -7,23 +7,29 @@ class is at every place: the one that is asked for, where the official code show
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from tavt_kit.errors import MeasurementError
-from tavt_kit.models.backbones.ffvt import FfvtBackbone
-from tavt_kit.models.backbones.fusion import FusionBackbone
-from tavt_kit.models.backbones.map_watch import MapWatch
+from tavt_kit.core.records import make_folder, write_record
+from tavt_kit.data import ImageSet, Sample
+from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop, save_thumbnail
+from tavt_kit.errors import DataError, MeasurementError
+from tavt_kit.evaluation.drawing import font_of, shortened
+from tavt_kit.models.backbones.base import MapWatch
+from tavt_kit.models.backbones.fusion import FfvtBackbone, FusionBackbone
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
-from tavt_kit.models.backbones.pim import Pim
-from tavt_kit.models.backbones.pim_vit import PimVitBackbone
+from tavt_kit.models.backbones.pim import Pim, PimVitBackbone
 from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -222,3 +228,228 @@ def _parts(adaptive: AdaptiveViT, images: Tensor) -> list[Heat]:
         return []
     _, assign = model.grouping(model.resnet(images))
     return [Heat(f"part-{i}", f"part {i + 1}", part.cpu().numpy()) for i, part in enumerate(assign[0])]
+
+
+SIDE = 224
+"""Longest side of a panel in pixels."""
+
+_CAPTION, _GAP, _COLUMNS = 20, 6, 6
+_BACK, _INK = (255, 255, 255), (20, 20, 20)
+_SCALE = ((0.0, (24, 24, 80)), (0.35, (122, 32, 122)), (0.7, (230, 90, 60)), (1.0, (255, 240, 120)))
+"""Colours of a map from nothing to its largest value; their lightness rises all the way, so grey prints serve too."""
+
+Panel = tuple[str, Image.Image]
+
+
+def draw_explained(image: Image.Image, explained: Explained, caption: str) -> Image.Image:
+    """The image, its maps, what each layer kept and what was fused, as one sheet of panels.
+
+    Args:
+        image: As the model saw it: resized and cropped.
+        explained: Of that image.
+        caption: Under the image.
+    """
+    return _sheet(_panels(image, explained, caption, (*explained.heats, *explained.kept, *explained.taken)))
+
+
+def contact_sheet(rows: Sequence[tuple[Image.Image, Explained, str]]) -> Image.Image:
+    """Of each image the image, its first maps, and what the last layer kept or took."""
+    shown = [
+        _panels(image, one, caption, (*one.heats[:2], *one.kept[-1:], *one.taken[-1:])) for image, one, caption in rows
+    ]
+    each = max(map(len, shown), default=1)
+    blank = [("", Image.new("RGB", (1, 1), _BACK))]
+    panels = [panel for row in shown for panel in (*row, *blank * (each - len(row)))]
+    return _sheet(panels, columns=each * max(1, _COLUMNS // each))
+
+
+def _panels(image: Image.Image, explained: Explained, caption: str, marks: Sequence[Heat | Marked]) -> list[Panel]:
+    """The image in the size of a panel, and a panel for each map and each choice of patches."""
+    scale = SIDE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    small = image.resize(size, Image.Resampling.BICUBIC)
+    panels = [(caption, small)]
+    for mark in marks:
+        if isinstance(mark, Heat):
+            panels.append((mark.title, heat_panel(small, mark)))
+        else:
+            draw = kept_panel if mark in explained.kept else taken_panel
+            panels.append((mark.title, draw(small, mark, explained.grid)))
+    return panels
+
+
+def heat_panel(image: Image.Image, heat: Heat) -> Image.Image:
+    """The image in grey under the colours of the map; the largest value has the last colour."""
+    peak = float(heat.values.max())
+    values = heat.values / peak if peak > 0 else heat.values
+    smooth = Image.fromarray(values.astype(np.float32), mode="F").resize(image.size, Image.Resampling.BICUBIC)
+    shares, stops = np.clip(np.asarray(smooth), 0.0, 1.0), [stop for stop, _ in _SCALE]
+    channels = [np.interp(shares, stops, [colour[i] for _, colour in _SCALE]) for i in range(3)]
+    coloured = Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))
+    return Image.blend(image.convert("L").convert("RGB"), coloured, 0.55)
+
+
+def kept_panel(image: Image.Image, kept: Marked, grid: tuple[int, int]) -> Image.Image:
+    """The image with everything but the kept patches dark."""
+    mask = np.zeros(grid[0] * grid[1], dtype=np.uint8)
+    mask[list(kept.patches)] = 255
+    shape = Image.fromarray(mask.reshape(grid)).resize(image.size, Image.Resampling.NEAREST)
+    return Image.composite(image, Image.blend(image, Image.new("RGB", image.size), 0.82), shape)
+
+
+def taken_panel(image: Image.Image, taken: Marked, grid: tuple[int, int]) -> Image.Image:
+    """The image with a frame around each patch that was taken, thicker where it was taken more than once."""
+    panel = image.copy()
+    draw = ImageDraw.Draw(panel)
+    high, wide = image.height / grid[0], image.width / grid[1]
+    for patch in sorted(set(taken.patches)):
+        row, column = divmod(patch, grid[1])
+        box = (round(column * wide), round(row * high), round((column + 1) * wide) - 1, round((row + 1) * high) - 1)
+        draw.rectangle(box, outline=_SCALE[-1][1], width=1 + min(taken.patches.count(patch), 3))
+    return panel
+
+
+def _sheet(panels: Sequence[Panel], columns: int = _COLUMNS) -> Image.Image:
+    columns = min(columns, len(panels))
+    high = max(panel.height for _, panel in panels) + _CAPTION + _GAP
+    wide = max(panel.width for _, panel in panels) + _GAP
+    sheet = Image.new("RGB", (columns * wide + _GAP, math.ceil(len(panels) / columns) * high + _GAP), _BACK)
+    draw, font = ImageDraw.Draw(sheet), font_of(13)
+    for number, (title, panel) in enumerate(panels):
+        row, column = divmod(number, columns)
+        left, top = _GAP + column * wide, _GAP + row * high
+        sheet.paste(panel, (left, top))
+        draw.text((left, top + panel.height + 3), shortened(title, font, wide - _GAP), fill=_INK, font=font)
+    return sheet
+
+
+KEPT_FILE = "kept.json"
+
+_log = logging.getLogger(__name__)
+
+
+def pick_examples(samples: Sequence[Sample], count: int = 6) -> tuple[Sample, ...]:
+    """A few samples that show as many classes as can be: one of each in turn, from the middle of each.
+
+    Args:
+        samples: Of one split, in any order.
+        count: How many; all, if there are fewer.
+
+    Example:
+        >>> [s.label for s in pick_examples([Sample(Path(f"{i}.png"), i // 3) for i in range(9)], 4)]
+        [0, 0, 1, 2]
+    """
+    classes: dict[int, list[Sample]] = {}
+    for sample in sorted(samples, key=lambda sample: (sample.label, sample.path.as_posix())):
+        classes.setdefault(sample.label, []).append(sample)
+    # With more classes than images, spread over the classes rather than taking the first few.
+    labels = sorted(classes)
+    if len(labels) > count:
+        labels = [labels[(2 * i + 1) * len(labels) // (2 * count)] for i in range(count)]
+    picked: list[Sample] = []
+    while len(picked) < count and any(classes[label] for label in labels):
+        for label in labels:
+            if classes[label] and len(picked) < count:
+                picked.append(classes[label].pop(len(classes[label]) // 2))
+    return tuple(sorted(picked, key=lambda sample: (sample.label, sample.path.as_posix())))
+
+
+def write_kept(
+    adaptive: AdaptiveViT,
+    samples: Sequence[Sample],
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    folder: Path,
+    *,
+    split: str,
+) -> Path:
+    """Run a few images and write what each executed layer keeps of them.
+
+    Args:
+        adaptive: The model under the schedule to be shown, on its device.
+        samples: The images, about six; one that cannot be read is left out with a warning.
+        images: The set they belong to: names of classes, the root of paths, the licence.
+        preprocessing: The model's; thumbnails show what it leaves of an image, so that patches lie right.
+        folder: The run's; gets ``kept.json`` and ``thumbnails/``.
+        split: Which split the images are from.
+
+    Returns:
+        The path of ``kept.json``. Positions in it count patches row by row from 0; prefix tokens are left out. Where
+        tokens merge, ``owners`` has for each layer and each patch the one whose token it is in.
+
+    Raises:
+        OutputError: The folder cannot be written.
+        DataError: Not one of the images can be read.
+    """
+    thumbnails = make_folder(Path(folder) / "thumbnails")
+    readable = list(_read(samples, preprocessing))
+    if not readable:
+        raise DataError(f"none of the {len(samples)} images chosen for kept.json can be read; choose others")
+    entries = []
+    for index, (sample, pixels) in enumerate(readable):
+        name = f"{index:02d}.jpg"
+        save_thumbnail(pixels, thumbnails / name)
+        prediction, probability, patches = _run(adaptive, normalise(pixels, preprocessing))
+        entries.append(
+            {
+                "file": images.relative(sample),
+                "thumbnail": f"thumbnails/{name}",
+                "label": images.classes[sample.label],
+                "prediction": images.classes[prediction],
+                "probability": round(probability, 6),
+                **patches,
+            }
+        )
+    path = Path(folder) / KEPT_FILE
+    write_record(path, "kept", {**_heading(adaptive, images, preprocessing, split), "images": entries})
+    return path
+
+
+def _heading(adaptive: AdaptiveViT, images: ImageSet, preprocessing: Preprocessing, split: str) -> dict[str, Any]:
+    executed = adaptive.schedule.executed
+    return {
+        "data": images.name,
+        "split": split,
+        "licence": None if images.licence is None else images.licence.as_record(),
+        "schedule": list(adaptive.schedule.counts),
+        "layers": list(range(adaptive.layers) if executed is None else executed),
+        "tokens": adaptive.tokens,
+        "prefix": adaptive.prefix,
+        "grid": list(adaptive.grid),
+        "score": adaptive.score,
+        **({} if adaptive.reduction == "drop" else {"reduction": adaptive.reduction}),
+        "image_size": list(preprocessing.image_size),
+    }
+
+
+def _read(samples: Sequence[Sample], preprocessing: Preprocessing) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
+    for sample in samples:
+        try:
+            yield sample, resize_crop(open_image(sample.path), preprocessing)
+        except DataError as error:
+            _log.warning("left out of kept.json: %s", error)
+
+
+def _run(adaptive: AdaptiveViT, image: NDArray[np.float32]) -> tuple[int, float, dict[str, list[list[int]]]]:
+    """Prediction, its probability, and for each executed layer the patches kept and their owners; one image at a time.
+
+    One at a time, because a few images cost nothing and a batch at 448 px costs memory.
+    """
+    weight = next(adaptive.parameters())
+    was_training = adaptive.training
+    adaptive.eval()
+    try:
+        with torch.inference_mode():
+            batch = torch.from_numpy(image)[None].to(device=weight.device, dtype=weight.dtype)
+            merging = adaptive.reduction == "merge"
+            logits, rows = adaptive.forward_owned(batch) if merging else adaptive.forward_kept(batch)
+    finally:
+        adaptive.train(was_training)
+    shares = logits[0].float().softmax(0)
+    prediction = int(shares.argmax())
+    first = adaptive.prefix
+    # What owns a patch stays, and what stays owns itself.
+    patches = {"kept": [[place - first for place in sorted(set(row[0].tolist())) if place >= first] for row in rows]}
+    if merging:
+        patches["owners"] = [[int(place) - first for place in row[0, first:]] for row in rows]
+    return prediction, float(shares[prediction]), patches

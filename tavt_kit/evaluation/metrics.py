@@ -1,7 +1,10 @@
-"""The catalogue of metrics: what each one is of a model's logits, which way is better, what it needs.
+"""The catalogue of metrics: what each one is of a model's logits, which way is better, what it needs. numpy only.
 
 As an ``Accuracy`` each is a share in [0, 1] with its split, its number of images and a 95 % interval. The loss is then
 told as the ``likelihood``, exp(-mean cross-entropy): the geometric mean of the probabilities of the right classes.
+
+Below the catalogue: calibration, which asks whether a model means its probabilities, and the threshold on them from
+which answers have a wished precision.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.errors import DataError, UnknownName
+from tavt_kit.errors import DataError, MeasurementError, UnknownName
 
 Labels: TypeAlias = NDArray[np.int64]
 
@@ -97,6 +100,12 @@ class Metric:
     def better(self, one: float, other: float) -> bool:
         """Whether ``one`` is better; of equals neither is."""
         return one > other if self.higher_is_better else one < other
+
+
+def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """(n, classes) logits -> their softmax, in double precision."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def first_classes(logits: NDArray[Any], count: int) -> Labels:
@@ -280,3 +289,161 @@ class Scoring:
 
 def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
+
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Images whose confidence lies in (low, high].
+
+    Args:
+        low: Lower end.
+        high: Upper end.
+        n: Images.
+        right: How many of them are right.
+        confidence: Their mean confidence; 0 where there are none.
+    """
+
+    low: float
+    high: float
+    n: int
+    right: int
+    confidence: float
+
+    @property
+    def apart(self) -> float:
+        """How far confidence is from accuracy, in images."""
+        return abs(self.n * self.confidence - self.right)
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready; the accuracy and confidence of an empty bin are null."""
+        accuracy, confidence = (self.right / self.n, self.confidence) if self.n else (None, None)
+        return {"low": self.low, "high": self.high, "n": self.n, "accuracy": accuracy, "confidence": confidence}
+
+
+def reliability(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> tuple[Bin, ...]:
+    """The bins of equal width over (0, 1].
+
+    Args:
+        confidence: (n,) the probability of the likeliest class.
+        right: (n,) whether that was the label.
+        bins: How many.
+
+    Example:
+        >>> [(one.n, one.right) for one in reliability(np.array([0.4, 0.5, 0.9]), np.array([True, False, True]), 2)]
+        [(2, 1), (1, 1)]
+    """
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    hits = np.bincount(place, right, minlength=bins)
+    sums = np.bincount(place, confidence, minlength=bins)
+    return tuple(
+        Bin(i / bins, (i + 1) / bins, int(n), int(hits[i]), float(sums[i] / n) if n else 0.0)
+        for i, n in enumerate(counts)
+    )
+
+
+def calibration_error(logits: NDArray[Any], labels: NDArray[np.int64], bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: how far confidence (the largest softmax) is from accuracy, weighted by bin.
+
+    Bins of equal width over (0, 1]. NaN where a logit is no number. Source: Guo, Pleiss, Sun and Weinberger, On
+    Calibration of Modern Neural Networks, ICML 2017.
+    """
+    if not np.isfinite(logits).all():
+        return float("nan")
+    confidence = probabilities(logits).max(axis=1)
+    return sum(one.apart for one in reliability(confidence, logits.argmax(axis=1) == labels, bins)) / len(labels)
+
+
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The least probability of the likeliest class at which an answer is accepted.
+
+    Args:
+        wanted: The precision that was wished for, in (0, 1].
+        value: The probability, in [0, 1].
+        split: It was chosen on.
+        accepted: Images of that split at or above it.
+        right: How many of these are right.
+        n: Images of that split.
+    """
+
+    wanted: float
+    value: float
+    split: str
+    accepted: int
+    right: int
+    n: int
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "wanted": self.wanted,
+            "threshold": self.value,
+            "chosen_on": {"split": self.split, "n": self.n, "accepted": self.accepted, "right": self.right},
+        }
+
+
+def choose_threshold(confidence: NDArray[np.float64], right: NDArray[np.bool_], wanted: float, split: str) -> Threshold:
+    """The threshold that accepts most images and keeps the precision.
+
+    One mistake is counted more than was made, so that a handful of images proves nothing: a precision of 95 % needs at
+    least 19 accepted images without a mistake.
+
+    Args:
+        confidence: (n,) the probability of the likeliest class.
+        right: (n,) whether that is the label.
+        wanted: The precision, in (0, 1].
+        split: Of the images; what is reported must be another.
+
+    Raises:
+        MeasurementError: No threshold reaches it.
+
+    Example:
+        >>> sure = np.linspace(0.5, 1.0, 40)
+        >>> choose_threshold(sure, sure > 0.6, 0.9, "val").accepted
+        34
+    """
+    order = np.argsort(-confidence, kind="stable")
+    sorted_confidence, hits = confidence[order], np.cumsum(right[order])
+    accepted = np.arange(1, len(order) + 1)
+    # Images of the same confidence are accepted together.
+    ends = np.append(sorted_confidence[1:] != sorted_confidence[:-1], True)
+    precision = np.where(ends, hits / (accepted + 1), -1.0)
+    good = np.flatnonzero(precision >= wanted - _ROUNDING)
+    if not len(good):
+        best = int(precision.argmax())
+        raise MeasurementError(
+            f"no threshold on {split} reaches a precision of {100 * wanted:g} %: the most is "
+            f"{100 * precision[best]:.1f} %, by accepting {accepted[best]} of {len(order)} images (one mistake more is "
+            "counted than was made); wish for less, or give more images"
+        )
+    last = int(good[-1])
+    return Threshold(wanted, float(sorted_confidence[last]), split, int(accepted[last]), int(hits[last]), len(order))
+
+
+def reached(
+    threshold: Threshold, confidence: NDArray[np.float64], right: NDArray[np.bool_], split: str
+) -> dict[str, Any]:
+    """What the threshold does on other images, JSON-ready: ``coverage``, and ``precision`` (null if none is accepted).
+
+    Args:
+        threshold: Chosen on another split.
+        confidence: (n,) as in ``choose_threshold``.
+        right: (n,) likewise.
+        split: Of these images.
+    """
+    accepted = confidence >= threshold.value
+    count = int(accepted.sum())
+    coverage = Accuracy.of_counts(count, len(confidence), split=split, metric="coverage").as_record()
+    precision = None
+    if count:
+        precision = Accuracy.of_counts(int(right[accepted].sum()), count, split=split, metric="precision").as_record()
+    return {"coverage": coverage, "precision": precision}

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.evaluation.metrics import is_among_first
-from tavt_kit.models.backbones.pim import Pim
-from tavt_kit.models.backbones.pim_heads import COMPATS, fuse_heads, head_scores
+from tavt_kit.models.backbones.pim import COMPATS, Pim, fuse_heads, head_scores
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import Images, Session
 

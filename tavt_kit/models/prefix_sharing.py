@@ -22,8 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.backbones.base import Watch
-from tavt_kit.models.backbones.map_watch import MapWatch
+from tavt_kit.models.backbones.base import MapWatch, Watch
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, restore
 from tavt_kit.models.wrap import AdaptiveViT
 

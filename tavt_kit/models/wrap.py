@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +18,38 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, ScheduleError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones import Backbone, Outputs, adapter_of
 from tavt_kit.models.backbones.base import Watch
-from tavt_kit.models.part_scope import part_scope
 from tavt_kit.models.token_reduction import REDUCTIONS, SCORES, Pick, TokenState, drop, gather_rows, merge, restore
+
+
+def part_scope(name: str, module: nn.Module | None = None) -> AbstractContextManager[None]:
+    """While torch traces a graph: the nodes made here are named after this part. Nothing at other times.
+
+    Half-blocks are made of a layer's own children, so that the layer itself, as a module, is never called, and what
+    bare functions do in it would be named after nothing.
+
+    Args:
+        name: For torch's tracing ONNX exporter, which names a node by the modules that are called, each by the end of
+            its path (``norm1``) and not by all of it.
+        module: That holds the part's weights; for other tracers, which know modules alone.
+    """
+    if not torch._C._get_tracing_state():
+        return nullcontext()
+    if torch.onnx.is_in_onnx_export():
+        return _pushed(f"tavt_kit::{name}")  # it wants a class before the name
+    known: Any = torch.jit._trace._trace_module_map  # none where a tracer (fvcore's) has a way of its own
+    path = None if known is None else known.get(module)
+    return nullcontext() if path is None else _pushed(path)
+
+
+@contextmanager
+def _pushed(scope: str) -> Iterator[None]:
+    tracing = torch._C._get_tracing_state()
+    tracing.push_scope(scope)
+    try:
+        yield
+    finally:
+        tracing.pop_scope()
+
 
 Pool = Literal["kept", "restored"]
 Selection = Literal["argsort", "topk"]

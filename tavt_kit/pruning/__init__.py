@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tavt_kit.pruning.importance import IMPORTANCES
-from tavt_kit.pruning.prune import LabelledImages, Pruned, prune
-from tavt_kit.pruning.targets import Targets
+from tavt_kit.pruning.prune import IMPORTANCES, LabelledImages, Pruned, Targets, prune
 
 __all__ = ["IMPORTANCES", "LabelledImages", "Pruned", "Targets", "prune"]

@@ -1,24 +1,288 @@
-"""Pruning a model in place: layers first, then heads and channels, the least important units of each group."""
+"""Pruning a model in place: layers first, then heads and channels, the least important units of each group.
+
+How much a unit matters is one of torch-pruning's measures over the tensors that are cut with it:
+
+    magnitude   the mean of the squared weights (Li et al., 2017; over a group as in DepGraph, CVPR 2023)
+    taylor      |weight x gradient|: what leaving it out would change of the loss (Molchanov et al., 2019)
+    random      none at all; what the others must beat
+
+Gradients are of the cross-entropy on training images. The layers that leave are those whose absence costs least on
+training images, one after another.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tavt_kit.checkpoints.architecture import sketch
 from tavt_kit.core.model_card import ModelCard
-from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, UnsupportedBackbone
+from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, UnknownName, UnsupportedBackbone
+from tavt_kit.models.backbones.pim import PimVitBackbone
 from tavt_kit.models.backbones.pruned import blocks_of, cut, keep_blocks, set_heads, set_width, structure_of
-from tavt_kit.pruning.coupled import Coupled, coupled
-from tavt_kit.pruning.depth import strongest_layers
-from tavt_kit.pruning.importance import check_importance, needs_images, scores_of
-from tavt_kit.pruning.targets import SHARES, Targets, left_of
+from tavt_kit.models.prefix_sharing import shared_logits
+from tavt_kit.models.wrap import AdaptiveViT, wrap
+from tavt_kit.pruning.coupled import Coupled, Cut, coupled
+
+SHARES = ("mlp", "heads", "width")
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What is left of a model.
+
+    Args:
+        mlp: Share of the hidden channels of each feed-forward network; ``None`` leaves them all.
+        heads: Share of the heads of each attention.
+        width: Share of the embedding channels.
+        depth: How many layers.
+        round_to: Channels are left in multiples of this (a head counts with all of its channels).
+
+    Raises:
+        BudgetError: A share that is not above 0 and at most 1, fewer than one layer, or a multiple below 1.
+
+    Example:
+        >>> Targets(mlp=0.5, depth=10).round_to
+        8
+    """
+
+    mlp: float | None = None
+    heads: float | None = None
+    width: float | None = None
+    depth: int | None = None
+    round_to: int = 8
+
+    def __post_init__(self) -> None:
+        for name in SHARES:
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise BudgetError(
+                    f"`{name}` is the share that is left, above 0 and at most 1, got {share:g}; 0.5 keeps a half"
+                )
+        if self.depth is not None and self.depth < 1:
+            raise BudgetError(f"`depth` is the number of layers that are left, at least 1, got {self.depth}")
+        if self.round_to < 1:
+            raise BudgetError(f"`round_to` is a whole number of channels above 0, got {self.round_to}")
+
+    def share(self, kind: str) -> float | None:
+        """The share of ``mlp``, ``heads`` or ``width``."""
+        return getattr(self, kind)  # type: ignore[no-any-return]
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is to be pruned at all."""
+        return any(x is not None for x in (self.mlp, self.heads, self.width, self.depth))
+
+
+def left_of(group: Coupled, share: float, round_to: int) -> int:
+    """Units that are left of a group: the nearest number whose channels are a multiple, at least one such step.
+
+    Example:
+        >>> left_of(Coupled("mlp", "", 1536, 1, ()), 0.7, 8), left_of(Coupled("heads", "", 6, 64, ()), 0.4, 8)
+        (1072, 2)
+    """
+    step = round_to // math.gcd(round_to, group.size)
+    if group.units <= step:
+        return group.units
+    return min(group.units, max(step, math.floor(group.units * share / step + 0.5) * step))
+
+
+IMPORTANCES = ("magnitude", "taylor", "random")
+_GRADIENT_BATCH = 16
+"""Images in one backward pass."""
+
+
+def check_importance(name: str) -> None:
+    """Refuse a measure that nobody knows."""
+    if name not in IMPORTANCES:
+        raise UnknownName(f"importance is one of {', '.join(IMPORTANCES)}, got {name!r}")
+
+
+def needs_images(name: str) -> bool:
+    """Whether the measure rests on gradients."""
+    return name == "taylor"
+
+
+def scores_of(
+    model: nn.Module, groups: Sequence[Coupled], name: str, images: tuple[Tensor, Tensor] | None, seed: int
+) -> list[Tensor]:
+    """The importance (units,) of every unit of each group; means of a group are 1.
+
+    Args:
+        model: Bare, in eval mode; its gradients are gone afterwards.
+        groups: What is to be judged.
+        name: One of ``IMPORTANCES``.
+        images: Images (n, 3, H, W) and labels (n,), where the measure needs them.
+        seed: Of ``random``.
+    """
+    check_importance(name)
+    if needs_images(name):
+        assert images is not None  # the caller has read them
+        _differentiate(model, *images)
+    measure = _measure(name)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return [_scores(model, group, measure) for group in groups]
+    finally:
+        model.zero_grad(set_to_none=True)
+
+
+def _measure(name: str) -> Any:
+    from torch_pruning.pruner import importance
+
+    if name == "random":
+        return importance.RandomImportance()
+    kinds = {"magnitude": importance.GroupMagnitudeImportance, "taylor": importance.GroupTaylorImportance}
+    return kinds[name](normalizer=None)
+
+
+def _scores(model: nn.Module, group: Coupled, measure: Any) -> Tensor:
+    found: Tensor = measure(_as_group(model, group))[: group.units].float().cpu()  # the first entries are the units'
+    mean = found.mean()
+    return found / mean if mean > 0 else found
+
+
+def _as_group(model: nn.Module, group: Coupled) -> Any:
+    """The cuts as torch-pruning's group, which its measures read."""
+    from torch_pruning.dependency.dependency import Dependency
+    from torch_pruning.dependency.group import Group
+    from torch_pruning.dependency.node import Node
+
+    made = Group()
+    for item in group.cuts:
+        path, _, leaf = item.tensor.rpartition(".")
+        module = model.get_submodule(path)
+        handler = _handler(module, item) if leaf == "weight" else None
+        if handler is None:
+            continue
+        node = Node(module, None, path)
+        made.add_dep(Dependency(handler, handler, node, node), list(range(len(item.owner))))
+        made[len(made) - 1].root_idxs = list(item.owner)
+    return made
+
+
+def _handler(module: nn.Module, item: Cut) -> Any:
+    """torch-pruning's function for this side of a layer, by which its measures tell the sides apart."""
+    import torch_pruning as tp
+
+    if isinstance(module, nn.Linear):
+        return tp.prune_linear_in_channels if item.axis else tp.prune_linear_out_channels
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return tp.prune_conv_in_channels if item.axis else tp.prune_conv_out_channels
+    return tp.prune_layernorm_out_channels if isinstance(module, nn.LayerNorm) else None
+
+
+def _differentiate(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Leave the gradient of the mean loss in every parameter."""
+    parameters = list(model.parameters())
+    wanted = [parameter.requires_grad for parameter in parameters]
+    model.requires_grad_(True)
+    totals = [torch.zeros_like(parameter) for parameter in parameters]
+    for start in range(0, len(images), _GRADIENT_BATCH):
+        with torch.enable_grad():
+            logits = model(images[start : start + _GRADIENT_BATCH])
+            loss = F.cross_entropy(logits, labels[start : start + _GRADIENT_BATCH], reduction="sum")
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for total, gradient in zip(totals, found, strict=True):
+            if gradient is not None:
+                total += gradient
+    for parameter, total, learns in zip(parameters, totals, wanted, strict=True):
+        parameter.requires_grad_(learns)
+        parameter.grad = total / len(images)
+
+
+_ANSWER_BATCH = 32
+
+
+def strongest_layers(model: nn.Module, depth: int, images: Tensor, labels: Tensor) -> list[int]:
+    """The ``depth`` layers to keep, ascending: again and again the one whose absence costs least loss goes.
+
+    A layer is left out as in TAVT's layer dropout, so nothing is built for the trial. A layer that others rest on
+    stays: the fusion of FFVT and TransFG, and the last four of PIM, which are its levels.
+
+    Args:
+        model: Bare, in eval mode; not changed.
+        depth: How many layers are left.
+        images: Training images (n, 3, H, W).
+        labels: (n,)
+
+    Raises:
+        BudgetError: More layers than there are, or fewer than have to stay.
+        UnsupportedBackbone: No layer of this model can be left out.
+    """
+    adaptive = wrap(model)
+    needed = _needed(adaptive)
+    layers = adaptive.layers
+    if not max(1, len(needed)) <= depth <= layers:
+        raise BudgetError(
+            f"`depth` is the number of layers that are left, here {max(1, len(needed))} to {layers}, got {depth}"
+        )
+    gone = spared_layers(adaptive, layers - depth, images, labels)
+    return [layer for layer in range(layers) if layer not in gone]
+
+
+def spared_layers(adaptive: AdaptiveViT, number: int, images: Tensor, labels: Tensor) -> list[int]:
+    """The layers that go, the weakest first; as many as asked for, or as can go.
+
+    Args:
+        adaptive: Wrapped and in eval mode; not changed.
+        number: How many.
+        images: Training images (n, 3, H, W), where the model is.
+        labels: (n,)
+
+    Raises:
+        UnsupportedBackbone: No layer of this model can be left out.
+    """
+    needed = _needed(adaptive)
+    kept, gone = list(range(adaptive.layers)), list[int]()
+    while len(gone) < min(number, adaptive.layers - max(1, len(needed))):
+        losses = _losses(adaptive, kept, [layer for layer in kept if layer not in needed], images, labels)
+        weakest = min(losses, key=lambda layer: (losses[layer], layer))
+        _log.info("without layer %d the loss is %.4f", weakest, losses[weakest])
+        kept.remove(weakest)
+        gone.append(weakest)
+    return gone
+
+
+def _needed(adaptive: AdaptiveViT) -> set[int]:
+    backbone = adaptive.backbone
+    if backbone.static_reason is not None or getattr(adaptive.bare, "rope_mixed", False):
+        reason = (
+            "its rotary positions are learned for all layers together"
+            if backbone.static_reason is None
+            else backbone.static_reason
+        )
+        raise UnsupportedBackbone(
+            f"no layers can be taken from {type(adaptive.bare).__name__}: {reason}; prune with `mlp`"
+        )
+    if isinstance(backbone, PimVitBackbone):
+        return set(range(backbone.first, adaptive.layers))
+    return {layer for layer, drops in enumerate(backbone.droppable) if not drops}
+
+
+@torch.no_grad()
+def _losses(
+    adaptive: AdaptiveViT, kept: Sequence[int], leaving: Sequence[int], images: Tensor, labels: Tensor
+) -> dict[int, float]:
+    """The mean cross-entropy without each of the ``leaving`` layers; what lies before it is computed once for all."""
+    dense = adaptive.dense_schedule
+    without = {replace(dense, executed=tuple(one for one in kept if one != layer)): layer for layer in leaving}
+    totals = dict.fromkeys(leaving, 0.0)
+    for start in range(0, len(images), _ANSWER_BATCH):
+        part = slice(start, start + _ANSWER_BATCH)
+        for schedule, logits in shared_logits(adaptive, images[part], list(without)):
+            totals[without[schedule]] += float(F.cross_entropy(logits, labels[part], reduction="sum"))
+    return {layer: total / len(images) for layer, total in totals.items()}
+
 
 _log = logging.getLogger(__name__)
 

@@ -1,12 +1,27 @@
-"""Whether a target is on this machine; each absence is one sentence."""
+"""Whether a target is on this machine, and what each runtime calls it; each absence is one sentence."""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 from tavt_kit.core.device import TargetDevice, available_threads
 from tavt_kit.errors import MissingDependency, TargetError
-from tavt_kit.runtimes.openvino_core import openvino_core
+
+
+@cache
+def openvino_core() -> Any:
+    """The ``openvino.Core`` that everything here reads and compiles by: one for the process, for as long as it lives.
+
+    Each core's CPU plugin gives the thread that makes it a signal stack, and puts the one before it back when it goes.
+    Of several cores that do not go in the opposite order, one puts back a stack that is no longer there, and the next
+    signal (Ctrl-C) ends the process by a segmentation fault. Seen with OpenVINO 2026.4.1 on Linux, by gdb's trace of
+    sigaltstack.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def check_available(target: TargetDevice) -> None:
@@ -86,7 +101,6 @@ def provider_of(target: TargetDevice) -> str:
 
 
 def _openvino(target: TargetDevice) -> None:
-
     core = openvino_core()
     device = device_of(target)
     found = core.available_devices

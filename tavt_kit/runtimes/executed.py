@@ -82,8 +82,8 @@ def _in_onnxruntime(path: Path, target: TargetDevice) -> ExecutedGraph:
 
 
 def _in_openvino(path: Path, target: TargetDevice, images: Images, lengths: Lengths | None) -> ExecutedGraph:
+    from tavt_kit.runtimes.available import openvino_core
     from tavt_kit.runtimes.on_openvino import compile_for
-    from tavt_kit.runtimes.openvino_core import openvino_core
 
     request = compile_for(openvino_core().read_model(path), target, PERF_COUNT="YES").create_infer_request()
     inputs: dict[int, Any] = {0: images}

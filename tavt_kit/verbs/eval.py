@@ -88,7 +88,7 @@ def eval_verb(
 
 
 def _show(found: EvalResult, as_json: bool) -> None:
-    from tavt_kit.evaluation.files import EVAL_FILE
+    from tavt_kit.evaluation.record import EVAL_FILE
 
     if as_json:
         print(json.dumps(found.record))

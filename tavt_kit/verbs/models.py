@@ -67,7 +67,7 @@ def models_verb(
 
 def _row(name: str, measured: bool) -> dict[str, Any]:
     from tavt_kit.checkpoints.architecture import sketch
-    from tavt_kit.models.backbones.published import published
+    from tavt_kit.models.backbones.registry import published
     from tavt_kit.models.flops import count_macs
     from tavt_kit.models.timm_import import timm
     from tavt_kit.models.wrap import wrap

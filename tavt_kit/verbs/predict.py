@@ -35,7 +35,7 @@ def predict_verb(
     cannot be read are named on stderr and counted; a licence that forbids commercial use is named there too. Exits 2
     if no image could be read.
     """
-    from tavt_kit.evaluation.predictions import Prediction
+    from tavt_kit.evaluation.answers import Prediction
     from tavt_kit.verbs.console_progress import ConsoleProgress
     from tavt_kit.workflows.predict import predict
 

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.comparison.comparable import Readable, files_of_run, read_readable
-from tavt_kit.comparison.comparison import Comparison, compare_records, compare_within
+from tavt_kit.comparison.comparison import (
+    Comparison,
+    Readable,
+    compare_records,
+    compare_within,
+    files_of_run,
+    read_readable,
+)
 from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.codec import encode
 from tavt_kit.core.records import label_record

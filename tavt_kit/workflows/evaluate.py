@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tavt_kit.core.model_card import ModelCard
     from tavt_kit.data import ImageSet, Sample
     from tavt_kit.evaluation.answers import Answered
+    from tavt_kit.evaluation.metrics import Threshold
     from tavt_kit.evaluation.pim_evaluation import HeadCounts
-    from tavt_kit.evaluation.reject import Threshold
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -120,9 +120,8 @@ def evaluate(
         >>> evaluate("runs/birds", "birds/", split="test").top1.value  # doctest: +SKIP
         0.893
     """
-    from tavt_kit.evaluation.figures import figures_of
-    from tavt_kit.evaluation.files import write_evaluation
-    from tavt_kit.evaluation.reject import reached
+    from tavt_kit.evaluation.metrics import reached
+    from tavt_kit.evaluation.record import figures_of, write_evaluation
 
     wanted = parse_share(precision_wanted)
     progress = progress or Silent()
@@ -212,7 +211,7 @@ class Job:
 
     def threshold(self, wanted: float) -> Threshold:
         """The least probability of an accepted answer, chosen on val."""
-        from tavt_kit.evaluation.reject import choose_threshold
+        from tavt_kit.evaluation.metrics import choose_threshold
 
         found = self.answer(self.samples("val"))
         return choose_threshold(found.confidence, found.right, wanted, "val")

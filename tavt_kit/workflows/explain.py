@@ -122,7 +122,7 @@ def explain(
     """
     import numpy as np
 
-    from tavt_kit.evaluation.map_drawing import contact_sheet, draw_explained
+    from tavt_kit.evaluation.looking import contact_sheet, draw_explained
 
     progress, folder = progress or Silent(), Path(out)
     files = _files([images] if isinstance(images, Path | str) else images)

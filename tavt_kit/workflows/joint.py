@@ -25,7 +25,7 @@ from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.models.token_reduction import REDUCTIONS, SCORES
 from tavt_kit.models.wrap import wrap
-from tavt_kit.pruning.depth import spared_layers
+from tavt_kit.pruning.prune import spared_layers
 from tavt_kit.runtimes import FileSession, check_available
 from tavt_kit.search.joint_space import JointSpace
 from tavt_kit.workflows.search_config import SearchConfig

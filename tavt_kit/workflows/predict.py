@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.evaluation.predictions import Prediction
-    from tavt_kit.evaluation.reject import Threshold
+    from tavt_kit.evaluation.answers import Prediction
+    from tavt_kit.evaluation.metrics import Threshold
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -57,7 +57,7 @@ class Predictions(Sequence["Prediction"]):
     @property
     def csv(self) -> str:
         """A line for each image: its labels and their probabilities."""
-        from tavt_kit.evaluation.files import predictions_csv
+        from tavt_kit.evaluation.record import predictions_csv
 
         return predictions_csv(self.predictions, None if self.threshold is None else self.threshold.value)
 
@@ -169,7 +169,7 @@ def label_images(
         ScheduleError: The schedule does not fit, or a preset is given for what has none.
     """
     from tavt_kit.data.folders import images_below
-    from tavt_kit.evaluation.files import FIRST
+    from tavt_kit.evaluation.record import FIRST
 
     wanted, progress = parse_share(precision_wanted), progress or Silent()
     files = images_below(Path(folder))[:limit]
@@ -190,7 +190,7 @@ def _ask(
     subject: Subject, thing: Given, paths: Sequence[Path], top: int, progress: Progress | None, batch: int = 1
 ) -> Predictions:
     """What the model says of these images; a progress is shown each prediction, and told what its licence forbids."""
-    from tavt_kit.evaluation.predictions import Predictor
+    from tavt_kit.evaluation.answers import Predictor
 
     licence = licence_sentence(subject.card.licences)
     if licence is not None and progress is not None:

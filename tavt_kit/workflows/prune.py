@@ -150,8 +150,7 @@ def prune(
     from tavt_kit.pruning import Targets
     from tavt_kit.pruning import prune as cut
     from tavt_kit.pruning.baselines import dense_baselines
-    from tavt_kit.pruning.importance import check_importance
-    from tavt_kit.pruning.prune import pruned_card
+    from tavt_kit.pruning.prune import check_importance, pruned_card
 
     progress, out = progress or Silent(), Path(out)
     targets = Targets(mlp, heads, width, depth, round_to)

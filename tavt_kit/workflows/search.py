@@ -23,7 +23,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
-from tavt_kit.evaluation.kept import pick_examples, write_kept
+from tavt_kit.evaluation.looking import pick_examples, write_kept
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.reports import write_report
 from tavt_kit.runtimes import check_available

@@ -30,7 +30,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
-from tavt_kit.runtimes.openvino_core import openvino_core
+from tavt_kit.runtimes.available import openvino_core
 from tests.contracts import zoo
 from tests.runtimes.models import SIZE, images, tiny_vit
 

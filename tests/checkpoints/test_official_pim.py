@@ -14,7 +14,7 @@ from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.checkpoints.official_vit import ConvertOptions
 from tavt_kit.errors import CheckpointError, DataError
-from tavt_kit.models.backbones import pim, pim_vit
+from tavt_kit.models.backbones import pim
 from tavt_kit.models.backbones.pim import CUB_SELECTS, Pim
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
@@ -142,7 +142,7 @@ def test_the_verb_takes_the_selection(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run("--num-selects", "12,10,6,4", "--json") == 0
     assert json.loads(capsys.readouterr().out)["arguments"]["num_selects"] == [12, 10, 6, 4]
     loaded = load_model(tmp_path / "out")
-    assert isinstance(loaded.bare, pim.Pim) and isinstance(loaded.backbone, pim_vit.PimVitBackbone)
+    assert isinstance(loaded.bare, pim.Pim) and isinstance(loaded.backbone, pim.PimVitBackbone)
     assert load_model(tmp_path / "out", image_size=96).tokens == 37
 
 

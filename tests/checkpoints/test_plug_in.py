@@ -13,8 +13,7 @@ from torch import Tensor
 from tavt_kit.checkpoints import hub, open_model, save_model
 from tavt_kit.checkpoints.build import fill_backbone
 from tavt_kit.errors import CheckpointError
-from tavt_kit.models.backbones.pim import Pim
-from tavt_kit.models.backbones.pim_levels import whole_backbone
+from tavt_kit.models.backbones.pim import Pim, whole_backbone
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register
 from tavt_kit.models.timm_import import timm
 from tests.contracts.pim_models import SWIN, small

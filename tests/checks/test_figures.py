@@ -9,8 +9,7 @@ import pytest
 
 from tavt_kit.checks import Answers
 from tavt_kit.checks.figures import figures_of
-from tavt_kit.evaluation.calibration import calibration_error
-from tavt_kit.evaluation.metrics import macro_f1
+from tavt_kit.evaluation.metrics import calibration_error, macro_f1
 
 NAMES = ("a", "b", "c")
 

@@ -22,13 +22,13 @@ from tavt_kit.errors import DataError, ExportError
 from tavt_kit.exporters.onnx_options import EXPORTERS
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
-from tavt_kit.models.backbones import adapter_of, vitae_attention
-from tavt_kit.models.backbones.vitae_attention import Grid
+from tavt_kit.models.backbones import adapter_of, vitae
+from tavt_kit.models.backbones.vitae import Grid
 from tavt_kit.models.token_reduction import keep_best
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import open_file
+from tavt_kit.runtimes.available import openvino_core
 from tavt_kit.runtimes.on_openvino import convert_module
-from tavt_kit.runtimes.openvino_core import openvino_core
 from tests.contracts import zoo
 
 SLOW = (
@@ -166,7 +166,7 @@ def test_windows_that_are_put_together_by_a_batch_number_are_caught(
     images = zoo.images(right)
     with torch.inference_mode():
         expected = right(images)
-        monkeypatch.setattr(vitae_attention, "merge_windows", baked)
+        monkeypatch.setattr(vitae, "merge_windows", baked)
         assert torch.equal(right(images), expected)  # nothing is wrong with it in torch
     monkeypatch.delitem(EXPORTERS, "dynamo")  # which follows the number back to the shape, and would mend it
     with pytest.raises(ExportError if suffix == ".onnx" else AssertionError):

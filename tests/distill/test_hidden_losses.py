@@ -75,7 +75,7 @@ def test_the_terms_reach_the_gradients_as_the_whole_expression(make_model: Make,
 
 
 def _inside_gradients(model: AdaptiveViT, images: Tensor, sub: TokenSchedule, what: str) -> dict[str, Tensor]:
-    from tavt_kit.models.backbones.map_watch import MapWatch
+    from tavt_kit.models.backbones.base import MapWatch
 
     def look(schedule: TokenSchedule) -> dict[int, Placed]:
         state, found = model.start(images, track=model.reduction == "merge"), {}

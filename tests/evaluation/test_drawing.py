@@ -11,7 +11,7 @@ from PIL import Image
 from tavt_kit.data.images import Sample
 from tavt_kit.evaluation.answers import Answered
 from tavt_kit.evaluation.drawing import draw_confusion, draw_reliability
-from tavt_kit.evaluation.figures import figures_of
+from tavt_kit.evaluation.record import figures_of
 
 
 def record(size: int, *, wrong: bool = False) -> dict:  # type: ignore[type-arg]

@@ -9,8 +9,18 @@ from PIL import Image
 
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
-from tavt_kit.evaluation.looking import Explained, Heat, Marked, attention_rollout, explain
-from tavt_kit.evaluation.map_drawing import contact_sheet, draw_explained, heat_panel, kept_panel, taken_panel
+from tavt_kit.evaluation.looking import (
+    Explained,
+    Heat,
+    Marked,
+    attention_rollout,
+    contact_sheet,
+    draw_explained,
+    explain,
+    heat_panel,
+    kept_panel,
+    taken_panel,
+)
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 from tests.contracts.zoo import ZOO, build, images

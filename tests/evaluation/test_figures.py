@@ -14,13 +14,9 @@ from tavt_kit.core.accuracy import wilson
 from tavt_kit.data.images import Sample
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import MeasurementError
-from tavt_kit.evaluation.answers import Answered, answer
-from tavt_kit.evaluation.calibration import calibration_error, reliability
-from tavt_kit.evaluation.figures import figures_of
-from tavt_kit.evaluation.files import answers_csv, classes_csv, confusion_csv, predictions_csv
-from tavt_kit.evaluation.metrics import is_among_first
-from tavt_kit.evaluation.predictions import Prediction
-from tavt_kit.evaluation.reject import choose_threshold, reached
+from tavt_kit.evaluation.answers import Answered, Prediction, answer
+from tavt_kit.evaluation.metrics import calibration_error, choose_threshold, is_among_first, reached, reliability
+from tavt_kit.evaluation.record import answers_csv, classes_csv, confusion_csv, figures_of, predictions_csv
 from tests.verbs.tiny import write_images
 
 NAMES = ("a", "b, c", "d", "e", "f", "g")

@@ -13,7 +13,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError
-from tavt_kit.evaluation.kept import pick_examples, write_kept
+from tavt_kit.evaluation.looking import pick_examples, write_kept
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 

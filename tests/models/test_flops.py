@@ -13,7 +13,7 @@ import torch
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError, UnknownName
-from tavt_kit.models.backbones.overlap import overlapping
+from tavt_kit.models.backbones.registry import overlapping
 from tavt_kit.models.flops import MacsFormula, count_by_tracing, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap

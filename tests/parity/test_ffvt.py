@@ -14,7 +14,7 @@ from torch import Tensor
 from tavt_kit.checkpoints.official_vit import as_vit
 from tavt_kit.distill.options import Objective
 from tavt_kit.models.backbones.base import inside_attention
-from tavt_kit.models.backbones.ffvt import FfvtBackbone
+from tavt_kit.models.backbones.fusion import FfvtBackbone
 from tavt_kit.models.token_reduction import attention_map, maws_score
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.parity.official import aliased, assert_gradients, load, state_of, take_step, timm_from_official

@@ -17,8 +17,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.distill.losses import pim_kind, pim_loss, pim_terms
 from tavt_kit.distill.options import Objective
 from tavt_kit.evaluation.pim_evaluation import HeadCounts, PimHeads
-from tavt_kit.models.backbones.pim_heads import fuse_heads, head_order, head_scores
-from tavt_kit.models.backbones.pim_parts import by_confidence
+from tavt_kit.models.backbones.pim import by_confidence, fuse_heads, head_order, head_scores
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 from tavt_kit.runtimes import open_module

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tavt_kit.checkpoints.official_vit import resize_positions
 from tavt_kit.distill.options import Objective
-from tavt_kit.models.backbones.transfg import TransFgBackbone, rollout_row
+from tavt_kit.models.backbones.fusion import TransFgBackbone, rollout_row
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.parity.official import aliased, assert_gradients, load, state_of, take_step, timm_from_official
 

@@ -13,9 +13,8 @@ from PIL import Image
 from tavt_kit.core.records import sha256_file, write_record
 from tavt_kit.data.images import Sample
 from tavt_kit.evaluation.answers import Answered
-from tavt_kit.evaluation.figures import figures_of
-from tavt_kit.evaluation.files import write_evaluation
-from tavt_kit.evaluation.reject import choose_threshold, reached
+from tavt_kit.evaluation.metrics import choose_threshold, reached
+from tavt_kit.evaluation.record import figures_of, write_evaluation
 from tavt_kit.reports import write_report
 from tavt_kit.reports.page import build_report
 from tavt_kit.reports.records import Found, Records

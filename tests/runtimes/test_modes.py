@@ -13,7 +13,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
 from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import open_file, open_module
-from tavt_kit.runtimes.openvino_queue import Burst
+from tavt_kit.runtimes.on_openvino import Burst
 from tests.runtimes.models import SHAPE, images, tiny_vit, write_linear
 
 

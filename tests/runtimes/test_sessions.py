@@ -18,9 +18,8 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, ExportError, MissingDependency, TargetError
 from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import available, check_available, open_file, open_module
-from tavt_kit.runtimes.available import accelerator_name
+from tavt_kit.runtimes.available import accelerator_name, openvino_core
 from tavt_kit.runtimes.on_openvino import convert_module, executed_precision
-from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.runtimes.session import Session
 from tests.runtimes.models import SHAPE, SIZE, images, tiny_vit, write_linear
 

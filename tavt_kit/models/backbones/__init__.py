@@ -5,16 +5,15 @@ from __future__ import annotations
 from torch import nn
 
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.backbones import ffvt as ffvt  # in timm's registry from here on
+from tavt_kit.models.backbones import fusion as fusion  # in timm's registry from here on
 from tavt_kit.models.backbones import mixvit as mixvit
 from tavt_kit.models.backbones import pim as pim
-from tavt_kit.models.backbones import transfg as transfg
 from tavt_kit.models.backbones import vitae as vitae
 from tavt_kit.models.backbones.base import Backbone, Outputs
 from tavt_kit.models.backbones.fusion import FusionViT
+from tavt_kit.models.backbones.static import StaticModel, is_whole
 from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
 from tavt_kit.models.backbones.vitae_adapter import VitaeBackbone
-from tavt_kit.models.backbones.whole import StaticModel, is_whole
 
 __all__ = ["Backbone", "Outputs", "adapter_of"]
 

@@ -1,30 +1,451 @@
 """FGVC-PIM, the plug-in module (Chou et al., arXiv 2202.03822), over any timm model with four feature levels.
 
-On a ViT tokens can be dropped inside the blocks: before the pyramid every level has all of its tokens again, the
-dropped ones at the last value they had, because the combiner reads the selection by rank and the official pyramid
-freezes the number of tokens. Swin and convolutional backbones have nothing to drop.
+The levels are read as the builders of chou141253/FGVC-PIM read them; the last line is our own generality:
 
-Mended against the official code: ``use_combiner`` is heeded, and a model without pyramid, selector or combiner runs.
+    ViT            the outputs of the last four blocks, prefix tokens included, without the final norm
+    Swin           the output of each stage after its patch merging (the last stage has none)
+    EfficientNet   the last four stages of blocks (on B7: grids of 28, 28, 14 and 14 at 448 px)
+    any other      the last four of the levels that timm's ``forward_intermediates`` gives
+
+Feature pyramid, classifiers of every token, weakly supervised selector and graph combiner have no loop over images, so
+an exported graph takes any batch. Mended against the official code: ``use_combiner`` is heeded, and a model without
+pyramid, selector or combiner runs.
+
+On a ViT tokens can be dropped inside the blocks, of which each of the last four hands a level to the pyramid. A level
+has all N tokens: the state keeps the latest value of every token (``last``), and what enters the next block is what the
+level holds. So a dropped token is in each level with its last value, and a block that is left out hands on what it
+received. The combiner reads the selection by rank and the official pyramid freezes the number of tokens, hence all of
+them. Swin and convolutional backbones have nothing to drop.
+
+The evaluation of the five heads (four levels and the combiner) also reports "highest-k", the sum of the probabilities
+of k of them. The official code sorts them by confidence ascending, so that it adds the k least confident ones; only the
+sum of all five does not depend on that.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.backbones.base import Backbone, Outputs
-from tavt_kit.models.backbones.pim_heads import mean_of_heads
-from tavt_kit.models.backbones.pim_levels import LEVELS, levels_of, make_backbone, plan_levels
-from tavt_kit.models.backbones.pim_parts import Combiner, Pyramid, by_confidence, classifier, closest_ranks, linear_macs
-from tavt_kit.models.backbones.pim_vit import PimVitBackbone, PimWhole
+from tavt_kit.errors import DataError, UnknownName, UnsupportedBackbone
+from tavt_kit.models.backbones.base import Backbone, Outputs, Watch
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register
-from tavt_kit.models.backbones.timm_vit import is_timm_vit
+from tavt_kit.models.backbones.static import StaticModel
+from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
+from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs, stem_macs
 from tavt_kit.models.timm_import import timm
-from tavt_kit.models.token_reduction import gather_rows
+from tavt_kit.models.token_reduction import Pick, TokenState, gather_rows, restore
+
+LEVELS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The shape of a level.
+
+    Args:
+        places: Tokens or grid places, S.
+        width: Channels, C.
+        grid: (rows, columns) of a convolutional map; ``None`` of tokens, whose count is frozen.
+    """
+
+    places: int
+    width: int
+    grid: tuple[int, int] | None
+
+
+def make_backbone(name: str, size: tuple[int, int], in_chans: int, options: Mapping[str, Any]) -> nn.Module:
+    """A timm model without what comes after its last level, so that every weight is one that is used.
+
+    Args:
+        name: timm's.
+        size: (H, W) of the images; models of a fixed size are created for it.
+        in_chans: Channels of the images.
+        options: More arguments for creating it.
+
+    Raises:
+        UnsupportedBackbone: The model has fewer than four levels, or does not give them.
+        DataError: An image size that is no multiple of a ViT's patches.
+    """
+    model: Any = whole_backbone(name, size, in_chans, {"num_classes": 0, **options})
+    if is_timm_vit(model):
+        _trim_vit(name, model, size)
+    elif _is_swin(model):
+        model.norm = model.head = nn.Identity()
+    else:
+        _refuse_levels(name, model)
+        model.prune_intermediate_layers(LEVELS, prune_norm=True, prune_head=True, **_indexing(model))
+    return model  # type: ignore[no-any-return]
+
+
+def whole_backbone(name: str, size: tuple[int, int], in_chans: int, options: Mapping[str, Any]) -> nn.Module:
+    """The timm model with all of its parts, created for the size if it has a fixed one."""
+    given: dict[str, Any] = {"in_chans": in_chans, **options}
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        given["img_size"] = size
+    return timm.create_model(name, **given)  # type: ignore[no-any-return]
+
+
+def plan_levels(name: str, size: tuple[int, int], in_chans: int, options: Mapping[str, Any]) -> tuple[Level, ...]:
+    """The shapes of the levels at an image size, by a pass that needs no memory and computes nothing."""
+    with torch.device("meta"), torch.no_grad():
+        model = make_backbone(name, size, in_chans, options).eval()
+        maps = _maps(model, torch.zeros(1, in_chans, *size))
+    return tuple(
+        Level(m.shape[2] * m.shape[3], m.shape[1], (m.shape[2], m.shape[3]))
+        if m.dim() == 4
+        else Level(m.shape[1], m.shape[2], None)
+        for m in maps
+    )
+
+
+def levels_of(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """(B, 3, H, W) -> four levels (B, S, C), from shallow to deep."""
+    return [m.flatten(2).transpose(1, 2) if m.dim() == 4 else m for m in _maps(model, images)]
+
+
+def _maps(model: Any, images: Tensor) -> list[Tensor]:
+    """Tokens (B, S, C), or convolutional maps (B, C, h, w)."""
+    if is_timm_vit(model):
+        return _vit_levels(TimmVit(model), images)
+    if _is_swin(model):
+        return _swin_levels(model, images)
+    maps: list[Tensor] = model.forward_intermediates(images, LEVELS, intermediates_only=True, **_indexing(model))
+    return maps
+
+
+def _vit_levels(backbone: TimmVit, images: Tensor) -> list[Tensor]:
+    state, levels = backbone.embed(images), []
+    for layer in range(backbone.layers):
+        state = backbone.feed(layer, backbone.attend(layer, state, None))
+        levels.append(state.tokens)
+    return levels[-LEVELS:]
+
+
+def _swin_levels(model: Any, images: Tensor) -> list[Tensor]:
+    """timm merges patches at the start of a stage; here a level is what the next stage has merged already."""
+    x, levels = model.patch_embed(images), []
+    stages = list(model.layers)
+    for stage, following in zip(stages, [*stages[1:], None], strict=True):
+        x = stage.blocks(x)
+        x = x if following is None else following.downsample(x)
+        levels.append(x.flatten(1, 2))
+    return levels[-LEVELS:]
+
+
+def _is_swin(model: nn.Module) -> bool:
+    return type(model) is timm.models.swin_transformer.SwinTransformer
+
+
+def _indexing(model: nn.Module) -> dict[str, Any]:
+    return {"extra_blocks": True} if type(model) is timm.models.efficientnet.EfficientNet else {}
+
+
+def _trim_vit(name: str, model: Any, size: tuple[int, int]) -> None:
+    if len(model.blocks) < LEVELS:
+        raise UnsupportedBackbone(f"PIM reads the last {LEVELS} blocks of a ViT, but {name} has {len(model.blocks)}")
+    patch = model.patch_embed.patch_size
+    if any(edge % step for edge, step in zip(size, patch, strict=True)):
+        raise DataError(
+            f"{name} cuts images into patches of {patch[0]}x{patch[1]}, so its image size must be a multiple of "
+            f"that, got {size[0]}x{size[1]}"
+        )
+    for part in ("norm", "fc_norm", "head"):
+        setattr(model, part, nn.Identity())
+    if getattr(model, "attn_pool", None) is not None:
+        model.attn_pool = None
+
+
+def _refuse_levels(name: str, model: Any) -> None:
+    if not hasattr(model, "forward_intermediates") or not hasattr(model, "prune_intermediate_layers"):
+        raise UnsupportedBackbone(f"PIM needs a timm model with forward_intermediates, which {name} has not")
+    found = len(model.blocks) if _indexing(model) else len(model.feature_info)
+    if found < LEVELS:
+        raise UnsupportedBackbone(f"PIM reads {LEVELS} levels, but {name} has {found}; choose a deeper model")
+
+
+_JOINED = 32
+"""Selected tokens for each node of the combiner's graph."""
+
+
+class Pyramid(nn.Module):
+    """Every level to one width, then from deep to shallow each level adds what the one below it holds (section 3.2).
+
+    P_l = W2 ReLU(W1 f_l); h_4 = P_4; h_(l-1) = P_(l-1) + up(h_l). Tokens are moved between levels by a learned
+    matrix over places, which freezes their numbers; convolutional maps are resized, bilinear.
+
+    Args:
+        levels: The shapes, from shallow to deep.
+        width: F, of what comes out.
+    """
+
+    def __init__(self, levels: Sequence[Level], width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.grids = tuple(level.grid for level in levels)
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.Linear(level.width, level.width), nn.ReLU(), nn.Linear(level.width, width))
+            for level in levels
+        )
+        self.up = nn.ModuleList(_up(deep, shallow) for shallow, deep in pairwise(levels))
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Four of (B, S, C) -> four of (B, S, F)."""
+        found = [project(level) for project, level in zip(self.project, levels, strict=True)]
+        for deep in range(len(found) - 1, 0, -1):
+            found[deep - 1] = found[deep - 1] + self._raised(found[deep], deep)
+        return found
+
+    def macs(self, levels: Sequence[Level]) -> int:
+        """Multiply-adds of one image."""
+        moved = sum(linear_macs(each) for each in self.up) * self.width
+        return moved + sum(x.places * linear_macs(each) for x, each in zip(levels, self.project, strict=True))
+
+    def _raised(self, x: Tensor, level: int) -> Tensor:
+        """A level at the places of the one above."""
+        grid, target = self.grids[level], self.grids[level - 1]
+        if grid is None or target is None or grid == target:
+            return self.up[level - 1](x)  # type: ignore[no-any-return]
+        maps = x.transpose(1, 2).reshape(-1, x.shape[2], *grid)
+        return F.interpolate(maps, size=target, mode="bilinear").flatten(2).transpose(1, 2)
+
+
+def _up(deep: Level, shallow: Level) -> nn.Module:
+    if deep.grid is not None or deep.places == shallow.places:
+        return nn.Identity()
+    return nn.Conv1d(deep.places, shallow.places, 1)
+
+
+def classifier(width: int, classes: int) -> nn.Sequential:
+    """(B, C, S) -> logits (B, K, S) of every place."""
+    return nn.Sequential(nn.Conv1d(width, width, 1), nn.BatchNorm1d(width), nn.ReLU(), nn.Conv1d(width, classes, 1))
+
+
+def linear_macs(module: nn.Module) -> int:
+    """Multiply-adds at one place, of all linear layers and convolutions of size 1 below ``module``."""
+    return sum(int(m.weight.numel()) for m in module.modules() if isinstance(m, nn.Linear | nn.Conv1d))
+
+
+def by_confidence(logits: Tensor, count: int) -> Tensor:
+    """The ``count`` most confident places, the surest first; a place's confidence is its largest probability.
+
+    The order is an input of the combiner. Of equal confidences (of 1 where a softmax saturates) the lowest place comes
+    first, on every route: ONNX defines its TopK so and has no stable sort, elsewhere a stable sort does it.
+
+    Args:
+        logits: (B, S, K).
+        count: At most S.
+
+    Returns:
+        (B, count) int64.
+    """
+    confidence = logits.softmax(dim=2).amax(dim=2)
+    if torch.onnx.is_in_onnx_export():
+        return confidence.topk(count, dim=1).indices
+    return confidence.argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
+def closest_ranks(logits: Tensor, count: int) -> Tensor:
+    """(B, S, K) -> (B,): the smallest gap between two neighbours of the order that ``by_confidence`` goes by, relative.
+
+    Of those that are taken, and the surest that is not.
+    """
+    confidence = logits.double().softmax(dim=2).amax(dim=2)
+    ordered = confidence.sort(dim=1, descending=True).values[:, : count + 1]
+    return ((ordered[:, :-1] - ordered[:, 1:]) / ordered[:, :-1]).amin(dim=1)
+
+
+class Combiner(nn.Module):
+    """A graph convolution over what was selected, in its order (section 3.4).
+
+    The tokens X (F x S) become J = S // 32 nodes by a linear layer over places; adjacency
+    A = A0 + alpha * tanh(q_i - k_j), with q and k channel means of two convolutions; X = BN(conv(X) A); a linear
+    layer joins the nodes, another gives the logits.
+
+    Args:
+        selected: S, of all levels together.
+        width: F.
+        classes: K.
+        drop: Dropout before the last layer, while training.
+        widths: Of the levels, where no pyramid has made them one; each then gets a projection.
+
+    Raises:
+        UnsupportedBackbone: Too few selected tokens for one node.
+    """
+
+    def __init__(self, selected: int, width: int, classes: int, drop: float, widths: Sequence[int] = ()) -> None:
+        super().__init__()
+        nodes = selected // _JOINED
+        if nodes < 1:
+            raise UnsupportedBackbone(
+                f"PIM's combiner makes one node of every {_JOINED} selected tokens, so select at least so many, "
+                f"got {selected}"
+            )
+        self.inward = nn.ModuleList(nn.Linear(own, width) for own in widths)
+        self.gather = nn.Linear(selected, nodes)
+        self.adjacency = nn.Parameter(torch.eye(nodes) / 100 + 1 / 100)
+        self.strength = nn.Parameter(torch.zeros(1))
+        self.mix = nn.Conv1d(width, width, 1)
+        self.query = nn.Conv1d(width, width // 4, 1)
+        self.key = nn.Conv1d(width, width // 4, 1)
+        self.norm = nn.BatchNorm1d(width)
+        self.join = nn.Linear(nodes, 1)
+        self.drop = nn.Dropout(drop)
+        self.head = nn.Linear(width, classes)
+
+    def pooled(self, selected: Sequence[Tensor]) -> Tensor:
+        """Of each level (B, n, C), the surest token first -> (B, F)."""
+        if len(self.inward):
+            selected = [project(x) for project, x in zip(self.inward, selected, strict=True)]
+        x = self.gather(torch.cat(list(selected), dim=1).transpose(1, 2))  # (B, F, J)
+        q, k = self.query(x).mean(1), self.key(x).mean(1)
+        adjacency = self.adjacency + self.strength * (q.unsqueeze(2) - k.unsqueeze(1)).tanh()
+        return self.join(self.norm(self.mix(x) @ adjacency)).flatten(1)  # type: ignore[no-any-return]
+
+    def forward(self, selected: Sequence[Tensor]) -> Tensor:
+        """Of each level (B, n, C) -> logits (B, K)."""
+        return self.head(self.drop(self.pooled(selected)))  # type: ignore[no-any-return]
+
+    def macs(self, counts: Sequence[int]) -> int:
+        """Multiply-adds of one image with ``counts`` selected tokens of each level."""
+        width, nodes = self.head.in_features, self.join.in_features
+        brought = sum(count * linear_macs(each) for count, each in zip(counts, self.inward, strict=False))
+        convolved = sum(nodes * linear_macs(each) for each in (self.mix, self.query, self.key))
+        joined = width * (linear_macs(self.gather) + nodes * nodes + linear_macs(self.join))
+        return brought + convolved + joined + linear_macs(self.head)
+
+
+Compat = Literal["fixed", "official"]
+COMPATS: tuple[Compat, ...] = ("fixed", "official")
+
+
+def head_scores(outputs: Mapping[str, Tensor]) -> Tensor:
+    """The output dictionary of ``Pim.forward_outputs`` -> probabilities (B, heads, K): levels first, then combiner."""
+    levels = [value.mean(1) for name, value in outputs.items() if name.startswith("layer")]
+    return torch.stack([*levels, *(outputs[name] for name in ("comb_outs",) if name in outputs)], dim=1).softmax(2)
+
+
+def head_order(scores: Tensor, compat: Compat = "fixed") -> Tensor:
+    """Heads (B, heads) by their largest probability: the surest first, or last as in the official code.
+
+    Args:
+        scores: (B, heads, K) probabilities.
+        compat: ``"fixed"`` or ``"official"``.
+
+    Raises:
+        UnknownName: Another ``compat``.
+    """
+    if compat not in COMPATS:
+        raise UnknownName(f"compat must be one of {', '.join(COMPATS)}, got {compat!r}")
+    return scores.amax(dim=2).argsort(dim=1, descending=compat == "fixed", stable=True)
+
+
+def fuse_heads(scores: Tensor, count: int, compat: Compat = "fixed") -> Tensor:
+    """ "highest-k": (B, heads, K) probabilities -> (B, K), the sum of ``count`` of them in ``head_order``.
+
+    Raises:
+        UnknownName: Another ``compat``.
+    """
+    return gather_rows(scores, head_order(scores, compat)[:, :count]).sum(1)
+
+
+def mean_of_heads(logits: Sequence[Tensor]) -> Tensor:
+    """Logits (B, K) of each head -> the logarithm (B, K) of their mean probability."""
+    return torch.stack([each.log_softmax(1) for each in logits]).logsumexp(0) - math.log(len(logits))
+
+
+class PimVitBackbone(TimmVit):
+    """See the module; attributes as in ``Backbone``."""
+
+    def __init__(self, pim: Pim) -> None:
+        super().__init__(pim.backbone)
+        self.pim = pim
+        self.head_rows = None
+        self.unmergeable = "its pyramid reads every token's latest value in four layers"
+        self.first = self.layers - LEVELS
+
+    def embed(self, images: Tensor) -> TokenState:
+        """(B, 3, H, W) -> (B, N, D), every token of it kept for the levels."""
+        state = super().embed(images)
+        return replace(state, last=state.tokens)
+
+    def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
+        return super().attend(layer, self._noted(layer, state), watch)
+
+    def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
+        return super().attend_rows(layer, self._noted(layer, state), pick)
+
+    def _noted(self, layer: int, state: TokenState) -> TokenState:
+        """Note the levels before ``layer`` that are not noted yet; a layer that is timed alone has none."""
+        noted: tuple[Tensor, ...] = state.notes.get("levels", ())
+        missing = layer - self.first - len(noted)
+        if state.last is None or missing <= 0:
+            return state
+        levels = (*noted, *[state.last] * missing)
+        return replace(state, notes=MappingProxyType({**state.notes, "levels": levels}))
+
+    def levels(self, state: TokenState) -> tuple[Tensor, ...]:
+        """The four levels (B, N, D) of a state that passed every layer."""
+        if state.last is None:  # mere tokens, to time the head: as many rows to restore, at whatever places
+            places = torch.arange(state.count, device=state.tokens.device).expand(state.tokens.shape[0], -1)
+            blank = state.tokens.new_zeros(state.tokens.shape[0], self.tokens, state.tokens.shape[2])
+            state = replace(state, last=restore(blank, state.tokens, places))
+        return self._noted(self.layers, state).notes["levels"]  # type: ignore[no-any-return]
+
+    def outputs(self, state: TokenState) -> Outputs:
+        return self.pim.result_of(self.levels(state))
+
+    def pooled(self, state: TokenState) -> Tensor:
+        return self.pim.pooled_of(self.levels(state))
+
+    def closest(self, state: TokenState) -> Tensor:
+        """See ``Pim.closest``."""
+        return self.pim.closest(self.levels(state))
+
+    def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
+        layers = tuple(layer_costs(block, joint) for block, joint in zip(self.blocks, self.joint, strict=True))
+        return stem_macs(self.model), layers, HeadCosts(self.pim.head_macs())
+
+
+class PimWhole(StaticModel):
+    """Of backbones with nothing to drop; the state carries their levels to the head."""
+
+    def embed(self, images: Tensor) -> TokenState:
+        """(B, 3, H, W) -> the deepest level (B, S, C), the four of them noted."""
+        levels = tuple(self.model.levels(images))
+        return TokenState(levels[-1], 0, notes=MappingProxyType({"levels": levels}))
+
+    def levels(self, state: TokenState) -> tuple[Tensor, ...]:
+        """The four levels (B, S, C)."""
+        return state.notes["levels"]  # type: ignore[no-any-return]
+
+    def outputs(self, state: TokenState) -> Outputs:
+        return self.model.result_of(self.levels(state))  # type: ignore[no-any-return]
+
+    def pooled(self, state: TokenState) -> Tensor:
+        return self.model.pooled_of(self.levels(state))  # type: ignore[no-any-return]
+
+    def closest(self, state: TokenState) -> Tensor:
+        """See ``Pim.closest``."""
+        return self.model.closest(self.levels(state))  # type: ignore[no-any-return]
+
+    def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
+        training = self.model.training
+        self.model.eval()  # a counting pass must not reach the statistics of the norms
+        try:
+            return super().costs()
+        finally:
+            self.model.train(training)
+
 
 CUB_SELECTS = (2048, 512, 128, 32)
 """Selected tokens of each level, shallow to deep, in the official configuration for CUB."""

@@ -3,25 +3,550 @@
 Stages of a reduction cell and normal cells; the head reads the mean of the patches. Modules bear the official key
 names, so that official weights fit as they are. What the official code does against its own intent is kept where
 trained weights depend on it; see ``compat``.
+
+    attentions      beside the ordinary one: random features (Performer, Choromanski et al., ICLR 2021, as used by
+                    T2T-ViT), windows, and values passed on
+    normal cell     ``x + attention(norm(x)) + convolutions(x)``, then ``x + mlp(norm(x))``: the convolutions see the
+                    tokens on their grid, not normed
+    reduction cell  ``y = attention(norm(pyramid(x))) + convolutions(x)``, then ``y + mlp(norm(y))``: the pyramid (PRM)
+                    looks at each place at several dilations, the convolutions (PCM) keep detail
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tavt_kit.errors import DataError, UnsupportedBackbone
 from tavt_kit.models.backbones.registry import register
-from tavt_kit.models.backbones.vitae_attention import Grid
-from tavt_kit.models.backbones.vitae_cells import NormalCell
-from tavt_kit.models.backbones.vitae_reduction import DILATIONS, ReductionCell
-from tavt_kit.models.backbones.vitae_variants import VARIANTS
 from tavt_kit.models.timm_import import timm
+
+Grid = tuple[int, int]
+"""Rows and columns."""
+
+
+class KernelAttention(nn.Module):
+    """Attention by positive random features, linear in the tokens; one head.
+
+    The projection ``w`` (features, out) is drawn once and never trained. It is a buffer here and a frozen parameter in
+    the official code: under the same key, but not to be thawed by mistake.
+
+    Args:
+        dim: Width that comes in.
+        out: Width of queries, keys, values and the result; half as many features.
+        passing: Whether the values are added to the result, as in reduction cells, which have no other residual.
+    """
+
+    w: Tensor
+
+    def __init__(self, dim: int, out: int, *, passing: bool) -> None:
+        super().__init__()
+        self.passing = passing
+        self.kqv = nn.Linear(dim, 3 * out)
+        self.proj = nn.Linear(out, out)
+        features = out // 2
+        self.register_buffer("w", nn.init.orthogonal_(torch.empty(features, out)) * features**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, dim), normed -> (B, N, out)."""
+        k, q, v = self.kqv(x).chunk(3, dim=-1)
+        k, q = self._features(k), self._features(q)  # (B, N, m)
+        total = q @ k.sum(dim=1).unsqueeze(2)  # (B, N, 1)
+        mixed = q @ (k.transpose(1, 2) @ v) / (total + 1e-8)
+        mixed = self.proj(mixed)
+        return v + mixed if self.passing else mixed  # type: ignore[no-any-return]
+
+    def _features(self, x: Tensor) -> Tensor:
+        """exp(w x - |x|^2 / 2) / sqrt(m): (B, N, out) -> (B, N, m)."""
+        exponent = x @ self.w.t() - x.square().sum(dim=-1, keepdim=True) / 2
+        return exponent.exp() / math.sqrt(len(self.w))
+
+
+class PassingAttention(nn.Module):
+    """Full attention of a reduction cell: other widths in and out, no query/key/value bias, the values passed on."""
+
+    def __init__(self, dim: int, out: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * out, bias=False)
+        self.proj = nn.Linear(out, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, dim), normed -> (B, N, out)."""
+        q, k, v = split_heads(self.qkv(x), self.heads)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return join_heads(v) + self.proj(join_heads(mixed))  # type: ignore[no-any-return]
+
+
+class WindowAttention(nn.Module):
+    """Attention inside windows that do not overlap or shift.
+
+    A grid that windows do not fill is padded all round with zeros. In the official code these are attended like
+    tokens, which ``masked`` mends (and so changes what every trained model computes). A window is at most as large as
+    the shorter side of the grid.
+
+    Args:
+        dim: Width that comes in.
+        out: Width of the result.
+        heads: Attention heads.
+        window: Side of a window in tokens.
+        grid: Rows and columns of tokens.
+        relative_pos: Whether a learned bias by relative position is added.
+        masked: Whether padding is hidden.
+        own_table: Whether the bias table follows a window that the grid makes smaller; a reduction cell's does not.
+
+    Raises:
+        UnsupportedBackbone: A bias table for other windows than the grid allows.
+    """
+
+    relative_position_index: Tensor
+    hidden: Tensor | None
+
+    def __init__(
+        self,
+        dim: int,
+        out: int,
+        heads: int,
+        window: int,
+        grid: Grid,
+        *,
+        relative_pos: bool = False,
+        masked: bool = False,
+        own_table: bool = True,
+    ) -> None:
+        super().__init__()
+        self.heads, self.grid, self.side = heads, grid, min(window, *grid)
+        table = self.side if own_table else window
+        if relative_pos and table != self.side:
+            raise UnsupportedBackbone(
+                f"relative positions of {table}x{table} windows need a grid of at least {table}x{table} tokens in "
+                f"every reduction cell with windows, but one has {grid[0]}x{grid[1]}; take a larger image"
+            )
+        if relative_pos:
+            places = (2 * table - 1) ** 2
+            self.relative_position_bias_table = nn.Parameter(torch.zeros(places, heads))
+            timm.layers.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.relative_pos = relative_pos
+        self.register_buffer("relative_position_index", _relative_places(table))
+        self.register_buffer("hidden", _hidden(grid, self.side) if masked else None, persistent=False)
+        self.qkv = nn.Linear(dim, 3 * out)
+        self.proj = nn.Linear(out, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, dim), normed -> (B, N, out)."""
+        windows = cut_windows(x, self.grid, self.side)  # (B, W, P, dim)
+        count, places, width = windows.shape[1], self.side**2, self.proj.in_features
+        parts = self.qkv(windows).reshape(-1, count, places, 3, self.heads, width // self.heads)
+        # Windows and heads side by side: a bias for each window needs no repeating over the batch.
+        q, k, v = parts.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)  # (B, W * H, P, d)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias(count))
+        mixed = mixed.reshape(-1, count, self.heads, places, width // self.heads).transpose(2, 3)
+        return merge_windows(self.proj(mixed.flatten(3)), self.grid, self.side)
+
+    def _bias(self, windows: int) -> Tensor | None:
+        """(1, W * H, P, P), or None where nothing is added."""
+        bias = None
+        if self.relative_pos:
+            index = self.relative_position_index
+            rows = self.relative_position_bias_table[index.flatten()].reshape(*index.shape, -1)  # (P, P, H)
+            bias = rows.permute(2, 0, 1).unsqueeze(0).expand(windows, -1, -1, -1)
+        if self.hidden is not None:
+            bias = self.hidden.expand(-1, self.heads, self.side**2, -1) + (0.0 if bias is None else bias)
+        return None if bias is None else bias.flatten(0, 1).unsqueeze(0)
+
+
+def split_heads(packed: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """(B, N, 3 * D) -> queries, keys and values, each (B, H, N, D / H)."""
+    parts = packed.reshape(*packed.shape[:2], 3, heads, packed.shape[2] // (3 * heads))
+    return tuple(parts.permute(2, 0, 3, 1, 4).unbind(0))
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(B, H, N, d) -> (B, N, H * d)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def _padding(grid: Grid, side: int) -> tuple[int, int, int, int]:
+    """Before and after the columns, then the rows, as ``F.pad`` counts; the odd one comes after."""
+    rows, columns = (-edge % side for edge in grid)
+    return columns // 2, columns - columns // 2, rows // 2, rows - rows // 2
+
+
+def cut_windows(x: Tensor, grid: Grid, side: int) -> Tensor:
+    """(B, N, C) on a grid -> (B, windows, side * side, C), padded with zeros."""
+    left, right, top, bottom = _padding(grid, side)
+    rows, columns = (grid[0] + top + bottom) // side, (grid[1] + left + right) // side
+    x = x.reshape(-1, *grid, x.shape[2])
+    if any((left, right, top, bottom)):
+        x = F.pad(x, (0, 0, left, right, top, bottom))
+    x = x.reshape(-1, rows, side, columns, side, x.shape[3]).transpose(2, 3)
+    return x.reshape(-1, rows * columns, side * side, x.shape[5])
+
+
+def merge_windows(windows: Tensor, grid: Grid, side: int) -> Tensor:
+    """The way back, without the padding: (B, windows, side * side, C) -> (B, N, C).
+
+    The batch is left to ``reshape``: read as a number it would be baked into an exported graph, whose logits at
+    another batch would be wrong without a word.
+    """
+    left, right, top, bottom = _padding(grid, side)
+    rows, columns = (grid[0] + top + bottom) // side, (grid[1] + left + right) // side
+    x = windows.reshape(-1, rows, columns, side, side, windows.shape[3]).transpose(2, 3)
+    x = x.reshape(-1, rows * side, columns * side, x.shape[5])
+    return x[:, top : top + grid[0], left : left + grid[1]].flatten(1, 2)
+
+
+def _relative_places(side: int) -> Tensor:
+    """(P, P): the row of a bias table for each query and key of a window, as in Swin (Liu et al., ICCV 2021)."""
+    steps: Any = torch.arange(side)
+    places = torch.stack(torch.meshgrid(steps, steps, indexing="ij")).flatten(1)  # (2, P)
+    apart = places[:, :, None] - places[:, None, :] + side - 1
+    return apart[0] * (2 * side - 1) + apart[1]
+
+
+def _hidden(grid: Grid, side: int) -> Tensor | None:
+    """(W, 1, 1, P): minus infinity at padding, or None where there is none."""
+    if not any(edge % side for edge in grid):
+        return None
+    seen = cut_windows(torch.ones(1, grid[0] * grid[1], 1), grid, side)[0, :, :, 0]  # (W, P)
+    return torch.zeros_like(seen).masked_fill(seen == 0, float("-inf"))[:, None, None]
+
+
+FULL = ("transformer", "transformer_shallow")
+"""Kinds of cells with full attention."""
+
+_NORMAL_KINDS = {1: ("transformer", "transformer_shallow", "performer"), 2: ("transformer", "window")}
+
+
+class NormalPerformer(KernelAttention):
+    """Random features in a normal cell; its own norm is in every official file and is never used."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, passing=False)
+        self.norm1 = nn.LayerNorm(dim)
+
+
+class NormalCell(nn.Module):
+    """See the module.
+
+    Args:
+        dim: Width, D.
+        kind: ``transformer`` (full attention), ``transformer_shallow`` (the same with two convolutions instead of
+            three), ``performer`` (first version) or ``window`` (second).
+        heads: Attention heads.
+        group: Groups of the convolutions.
+        hidden: Width of the feed-forward half and of the first convolution.
+        grid: Rows and columns of patches.
+        prefix: Tokens before the patches (a class token), which the convolutions leave out.
+        version: 1 or 2; the first ends its three convolutions with SiLU.
+        drop_path: Probability that training leaves a branch out.
+        windows: Options of ``WindowAttention``: ``window``, ``relative_pos``, ``masked``.
+
+    Raises:
+        UnsupportedBackbone: No such kind in this version, or widths that heads or groups do not divide.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kind: str,
+        heads: int,
+        group: int,
+        hidden: int,
+        grid: Grid,
+        *,
+        prefix: int = 0,
+        version: int = 1,
+        drop_path: float = 0.0,
+        windows: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_settings("normal", version, kind, _NORMAL_KINDS[version], dim, heads, group)
+        self.kind, self.grid, self.prefix = kind, grid, prefix
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        self.norm1 = norm(dim)
+        self.attn = self._attention(dim, heads, windows or {"window": 7})
+        self.norm2 = norm(dim)
+        self.mlp = timm.layers.Mlp(dim, hidden)
+        self.PCM = _normal_convolutions(dim, hidden, group, short=kind == "transformer_shallow", last_silu=version == 1)
+        self.drop_path = timm.layers.DropPath(drop_path) if drop_path else nn.Identity()
+
+    def _attention(self, dim: int, heads: int, windows: dict[str, Any]) -> nn.Module:
+        if self.kind == "performer":
+            return NormalPerformer(dim)
+        if self.kind == "window":
+            return WindowAttention(dim, dim, heads, grid=self.grid, **windows)
+        return timm.layers.Attention(dim, heads, qkv_bias=True)  # type: ignore[no-any-return]
+
+    def local(self, x: Tensor) -> Tensor:
+        """The convolutions: all tokens (B, N, D) -> (B, patches, D)."""
+        places = x[:, self.prefix :].transpose(1, 2).reshape(-1, x.shape[2], *self.grid)
+        return self.PCM(places).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+    def add(self, x: Tensor, mixed: Tensor, local: Tensor) -> Tensor:
+        """Tokens (B, n, D), what attention gave each of them, and what the convolutions gave the patches among them."""
+        x = x + self.drop_path(mixed)
+        local = self.drop_path(local)
+        if not self.prefix:
+            return x + local
+        return torch.cat([x[:, : self.prefix], x[:, self.prefix :] + local], dim=1)
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward half: (B, n, D) -> (B, n, D)."""
+        return x + self.drop_path(self.mlp(self.norm2(x)))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        local = self.local(x)
+        return self.feed(self.add(x, self.attn(self.norm1(x)), local))
+
+
+def _normal_convolutions(dim: int, hidden: int, group: int, *, short: bool, last_silu: bool) -> nn.Sequential:
+    conv: Callable[..., nn.Module] = partial(conv3x3, group=group)
+    steps = [conv(dim, hidden), nn.BatchNorm2d(hidden), nn.SiLU(), conv(hidden, dim)]
+    if not short:
+        steps += [nn.BatchNorm2d(dim), nn.SiLU(), conv(dim, dim), *([nn.SiLU()] if last_silu else [])]
+    return nn.Sequential(*steps)
+
+
+def conv3x3(width: int, out: int, stride: int = 1, group: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the grid, or thins it by ``stride``."""
+    return nn.Conv2d(width, out, 3, stride, 1, groups=group)
+
+
+def check_settings(
+    cell: str, version: int, kind: str, kinds: tuple[str, ...], dim: int, heads: int, group: int
+) -> None:
+    """Check what both kinds of cells ask of their settings.
+
+    Raises:
+        UnsupportedBackbone: No such kind in this version, or a width that heads or groups do not divide.
+    """
+    if kind not in kinds:
+        raise UnsupportedBackbone(
+            f"{cell} cells of ViTAE{'v2' if version == 2 else ''} are {', '.join(kinds)}, got {kind!r}"
+        )
+    if min(heads, group) < 1 or dim % heads or dim % group:
+        raise UnsupportedBackbone(
+            f"attention heads and groups of convolutions divide the width of a cell, but {heads} heads and {group} "
+            f"groups were asked for at a width of {dim}; give others"
+        )
+
+
+DILATIONS = ((1, 2, 3, 4), (1, 2, 3), (1, 2), (1, 2))
+"""Of the pyramid, by stage."""
+_KERNELS = (7, 3, 3, 3)
+_STRIDES = {4: (2, 2, 1), 2: (2, 1, 1), 1: (1, 1, 1)}
+"""Of the three convolutions, by how much a stage thins its grid."""
+
+_REDUCTION_KINDS = {
+    1: ("performer", "performer_less", "transformer", "embedding", "none"),
+    2: ("window", "transformer"),
+}
+_WINDOW = 7
+"""Windows of official reduction cells, whatever size those of the normal cells have."""
+
+
+class _Pyramid(nn.Module):
+    """One convolution for each dilation, side by side: (B, C, H, W) -> (B, H * W / ratio ** 2, dilations * width)."""
+
+    def __init__(self, width_in: int, width: int, kernel: int, ratio: int, dilations: Sequence[int]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList()
+        for dilation in dilations:
+            padding = math.ceil(((kernel - 1) * dilation + 1 - ratio) / 2)
+            conv = nn.Conv2d(width_in, width, kernel, ratio, padding, dilation)
+            self.convs.append(nn.Sequential(conv, nn.GELU()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([conv(x) for conv in self.convs], dim=1).flatten(2).transpose(1, 2)
+
+
+class _Patches(nn.Module):
+    """Plain patches: (B, C, H, W) -> (B, N, D)."""
+
+    def __init__(self, width_in: int, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(width_in, width, patch, patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+class _ReducingPerformer(KernelAttention):
+    """Random features, with the norms and the feed-forward half of the cell."""
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__(dim, out, passing=True)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(out)
+        self.mlp = nn.Sequential(nn.Linear(out, out), nn.GELU(), nn.Linear(out, out))
+
+
+class _ReducingBlock(nn.Module):
+    """Full or window attention, with the norms and the feed-forward half of the cell."""
+
+    def __init__(self, dim: int, out: int, attention: nn.Module) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(out)
+        self.attn = attention
+        self.mlp = timm.layers.Mlp(out, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attn(x)  # type: ignore[no-any-return]
+
+
+class ReductionCell(nn.Module):
+    """See the module.
+
+    Args:
+        stage: Index, which fixes kernel and dilations.
+        kind: ``performer`` (random features), ``window``, ``transformer`` (full attention), ``performer_less`` (the
+            pyramid alone), ``embedding`` (patches, positions and a class token) or ``none`` (nothing).
+        width_in: Channels that come in.
+        embed: Channels of each of the pyramid's convolutions, and inside the others.
+        out: Width of the tokens that leave.
+        ratio: How much each side of the grid shrinks.
+        heads: Attention heads of ``window`` and ``transformer``.
+        group: Groups of the convolutions.
+        entering: Rows and columns that come in; a multiple of ``ratio``.
+        version: 1 or 2.
+        official: Do as the official code does: in the first version a ``transformer`` is the pyramid alone, and in the
+            second windows are of 7x7 and see their padding.
+        window: Side of a window, where not official.
+        relative_pos: For windows.
+
+    Raises:
+        UnsupportedBackbone: A kind, ratio or width that the cell cannot have.
+    """
+
+    def __init__(
+        self,
+        stage: int,
+        kind: str,
+        width_in: int,
+        embed: int,
+        out: int,
+        ratio: int,
+        heads: int,
+        group: int,
+        entering: Grid,
+        *,
+        version: int = 1,
+        official: bool = True,
+        window: int = _WINDOW,
+        relative_pos: bool = False,
+    ) -> None:
+        super().__init__()
+        check_settings("reduction", version, kind, _REDUCTION_KINDS[version], out, heads, group)
+        self.kind, self.entering = kind, entering
+        self.grid = (entering[0] // ratio, entering[1] // ratio)
+        self.attn: Any = None
+        self.PCM: nn.Module | None = None
+        self.PRM: nn.Module = nn.Identity()
+        if kind == "none":
+            _require(
+                width_in == out and ratio == 1, kind, "the width and the grid that come in", f"{out}, ratio {ratio}"
+            )
+            return
+        if kind == "embedding":
+            self.PRM = _Patches(width_in, out, ratio)
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, out))
+            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], out))
+            timm.layers.trunc_normal_(self.cls_token, std=0.02)
+            timm.layers.trunc_normal_(self.pos_embed, std=0.02)
+            return
+        _require(ratio in _STRIDES, kind, "a ratio of 1, 2 or 4", str(ratio))
+        self.PRM = _Pyramid(width_in, embed, _KERNELS[stage], ratio, DILATIONS[stage])
+        dim = embed * len(DILATIONS[stage])
+        if kind == "performer_less" or (kind == "transformer" and version == 1 and official):
+            _require(dim == out, kind, f"a token width of {dim} (all it does is the pyramid)", str(out))
+            return
+        widths = (width_in, embed, embed, out)
+        _require(all(width % group == 0 for width in widths), kind, f"widths that {group} groups divide", str(widths))
+        self.PCM = _reduction_convolutions(widths, _STRIDES[ratio], group, version)
+        if kind == "performer":
+            self.attn = _ReducingPerformer(dim, out)
+        elif kind == "transformer":
+            self.attn = _ReducingBlock(dim, out, PassingAttention(dim, out, heads))
+        else:
+            options = {"relative_pos": relative_pos, "masked": not official, "own_table": not official}
+            side = _WINDOW if official else window
+            self.attn = _ReducingBlock(dim, out, WindowAttention(dim, out, heads, side, self.grid, **options))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """An image (B, C, H, W), or the tokens (B, N, C) of the stage before -> tokens (B, N', out)."""
+        if self.kind == "none":
+            return x
+        if x.dim() == 3:
+            x = x.transpose(1, 2).reshape(-1, x.shape[2], *self.entering)
+        tokens: Tensor = self.PRM(x)
+        if self.kind == "embedding":
+            tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
+            return tokens + self.pos_embed
+        if self.attn is None or self.PCM is None:
+            return tokens
+        tokens = self.attn(self.attn.norm1(tokens)) + self.PCM(x).flatten(2).transpose(1, 2)
+        return tokens + self.attn.mlp(self.attn.norm2(tokens))  # type: ignore[no-any-return]
+
+
+def _reduction_convolutions(widths: Sequence[int], strides: Sequence[int], group: int, version: int) -> nn.Sequential:
+    """Three convolutions; the order of norm and activation differs between the versions."""
+    first, second, third = (
+        conv3x3(width, out, stride, group) for (width, out), stride in zip(pairwise(widths), strides, strict=True)
+    )
+    norm = nn.BatchNorm2d(widths[2])
+    if version == 1:
+        return nn.Sequential(first, nn.SiLU(), second, norm, nn.SiLU(), third, nn.SiLU())
+    return nn.Sequential(first, nn.BatchNorm2d(widths[1]), nn.SiLU(), second, norm, nn.SiLU(), third)
+
+
+def _require(holds: bool, kind: str, wanted: str, got: str) -> None:
+    if not holds:
+        raise UnsupportedBackbone(f"a reduction cell of kind {kind!r} has {wanted}, got {got}")
+
+
+def _second(
+    embed: Sequence[int], tokens: Sequence[int], depth: Sequence[int], nc: Sequence[int], rc: Sequence[int]
+) -> Mapping[str, Any]:
+    return {
+        "version": 2, "embed_dims": embed, "token_dims": tokens, "nc_depth": depth, "nc_heads": nc, "rc_heads": rc,
+        "downsample_ratios": (4, 2, 2, 2), "rc_tokens": ("window", "window", "transformer", "transformer"),
+        "nc_tokens": ("window", "window", "transformer", "transformer"), "rc_group": (1, 16, 32, 64),
+        "nc_group": (1, 32, 64, 128), "mlp_ratio": 4.0,
+    }  # fmt: skip
+
+
+def _plain(width: int, depth: int, heads: int) -> Mapping[str, Any]:
+    return {
+        "embed_dims": (width,) * 3, "token_dims": (width,) * 3, "downsample_ratios": (16, 1, 1), "class_token": True,
+        "rc_tokens": ("embedding", "none", "none"), "nc_tokens": ("transformer_shallow",) * 3, "mlp_ratio": 4.0,
+        "nc_depth": (0, 0, depth), "nc_heads": (1, 1, heads), "nc_group": (1, 1, width // 4),
+    }  # fmt: skip
+
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "vitae_tiny": {},
+    "vitae_6m": {"nc_depth": (0, 0, 10)},
+    "vitae_13m": {"embed_dims": (64, 64, 160), "token_dims": (64, 64, 320), "nc_depth": (0, 0, 11),
+                  "nc_heads": (1, 1, 5)},
+    "vitae_small": {"embed_dims": (64, 64, 192), "token_dims": (96, 192, 384), "nc_depth": (0, 0, 14),
+                    "nc_heads": (1, 1, 6), "nc_group": (1, 1, 96), "mlp_ratio": 3.0},
+    "vitae_base": _plain(768, 12, 12),
+    "vitae_large": _plain(1024, 24, 16),
+    "vitae_huge": _plain(1280, 32, 16),
+    "vitaev2_s": _second((64, 64, 128, 256), (64, 128, 256, 512), (2, 2, 8, 2), (1, 2, 4, 8), (1, 1, 2, 4)),
+    "vitaev2_48m": _second((64, 64, 192, 384), (96, 192, 384, 768), (2, 2, 11, 2), (1, 2, 4, 8), (1, 1, 2, 4)),
+    "vitaev2_b": _second((96, 96, 256, 512), (128, 256, 512, 1024), (2, 2, 12, 2), (1, 4, 8, 16), (1, 1, 4, 8)),
+}  # fmt: skip
+"""The official sizes, as arguments that differ from the smallest one's."""
+
 
 _PER_STAGE = ("embed_dims", "token_dims", "downsample_ratios", "rc_tokens", "nc_tokens", "nc_depth", "rc_heads",
               "nc_heads", "rc_group", "nc_group")  # fmt: skip

@@ -30,8 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Outputs, Watch, inside_attention
 from tavt_kit.models.backbones.thin import is_thin, thin_attention
-from tavt_kit.models.backbones.vitae import Vitae
-from tavt_kit.models.backbones.vitae_cells import FULL, NormalCell
+from tavt_kit.models.backbones.vitae import FULL, NormalCell, Vitae
 from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows, gather_rows
 

@@ -11,8 +11,7 @@ from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.losses import pim_loss, pim_terms
 from tavt_kit.errors import TavtError, UnknownName, UnsupportedBackbone
-from tavt_kit.models.backbones.pim_heads import fuse_heads, head_scores
-from tavt_kit.models.backbones.pim_levels import levels_of, make_backbone
+from tavt_kit.models.backbones.pim import fuse_heads, head_scores, levels_of, make_backbone
 from tavt_kit.models.flops import count_by_tracing, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
