@@ -56,9 +56,8 @@ class Entry:
     """One candidate of a record.
 
     Args:
-        name: Unique in its record.
         traits: What must agree for two of one name to be the same thing: target, schedule.
-        time: All its samples, or a summary of them.
+        time: Samples, or a summary of them.
         notes: Sentences that make it doubtful.
     """
 
@@ -74,7 +73,6 @@ class Readable:
     """A record of one of ``KINDS``, as far as it can be compared: its candidates.
 
     Args:
-        path: The file.
         traits: What must agree between two records.
         facts: What may differ, and is told.
     """
@@ -222,9 +220,6 @@ class Estimate:
     """A change with its 95 % interval: after over before for times, after minus before for accuracies.
 
     Args:
-        value: The best guess.
-        low: Lower end.
-        high: Upper end.
         sure: Whether there was enough to make an interval of; if not, ``low`` and ``high`` are ``value``.
     """
 
@@ -310,11 +305,9 @@ class Change:
     """One figure of one candidate, before and after, with its verdict against the threshold.
 
     Args:
-        name: The candidate's in the first record.
+        name: Name of the candidate in the first record.
         other: Its name in the second one, or of the candidate it is compared with in the same one.
         figure: ``time`` (ms; the change is after / before) or the metric (a share; the change is after - before).
-        estimate: The change.
-        notes: Sentences on what makes it doubtful.
     """
 
     name: str
@@ -343,7 +336,6 @@ class Comparison:
     """All changes between two records of one kind, in the order of the first.
 
     Args:
-        method: How the intervals were made, in words.
         only_before: Candidates that the second record lacks.
         only_after: Candidates that the first record lacks.
         differing: What is not the same though it should be, for ``across``.
@@ -371,11 +363,9 @@ def compare_records(
     """The candidates that two records share: by name, else by target and schedule where only one on each side fits.
 
     Args:
-        before: The first record.
-        after: The second, of the same kind.
         threshold: Slowdown that fails, 0.05 for 5 %.
         drop: Loss of accuracy that fails, 0.005 for half a point.
-        reference: A candidate in both; times are compared as multiples of its.
+        reference: Candidate in both; times are compared as multiples of its.
         across: Whether what differs in host, target, protocol or data is compared too.
 
     Raises:

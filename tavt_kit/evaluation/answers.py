@@ -29,7 +29,6 @@ class Prediction:
     """What a model says of one image.
 
     Args:
-        path: The image.
         ranked: Class names with their probabilities (softmax of the logits), the likeliest first.
         error: Why there is no prediction; then ``ranked`` is empty.
     """
@@ -51,23 +50,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """A model that can be asked about images.
-
-    Args:
-        card: Its classes and preprocessing.
-        run: (B, 3, H, W) -> logits (B, classes).
-    """
+    """A model that can be asked about images; ``run`` gives the logits (B, classes) of images (B, 3, H, W)."""
 
     card: ModelCard
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
     def files(self, paths: Sequence[Path], top: int = 5, batch: int = 1) -> Iterator[Prediction]:
         """A prediction for each file, in order; a file that cannot be read gives its reason instead.
-
-        Args:
-            paths: Images of any kind Pillow knows.
-            top: How many classes to name; at least one.
-            batch: How many images the model is given at once.
 
         Raises:
             DataError: ``top`` or ``batch`` is below one.
@@ -117,7 +106,6 @@ class Answered:
 
     Args:
         samples: The n that were read, in the order they were given.
-        logits: (n, classes), finite.
     """
 
     samples: tuple[Sample, ...]
@@ -161,12 +149,8 @@ def answer(
     """Run a model over images.
 
     Args:
-        samples: Images with their labels.
         session: (B, 3, H, W) -> logits (B, classes). A file made for one batch size gets batches of that size.
-        preprocessing: The model's.
-        batch: Images at a time.
-        allow_unreadable: How many images may be skipped.
-        watch: Told the labels of each batch right after it was run.
+        watch: Called with the labels of each batch right after it was run.
 
     Raises:
         DataError: More images than allowed cannot be read, or none can.

@@ -40,9 +40,6 @@ def draw_confusion(record: Mapping[str, Any]) -> Image.Image:
 
     What is right is green, what is wrong orange, and the root of the share sets the strength, so that one mistake in
     thirty can still be seen. Names stand at the edges where there is room, else every tenth number of a class.
-
-    Args:
-        record: ``eval.json``: classes and confusion.
     """
     names, counts = [f"{i} {name}" for i, name in enumerate(record["classes"])], np.array(record["confusion"])
     cell = min(_LARGEST, max(_WANTED // len(names), min(_NAMED + 1, _ACROSS // len(names)), 2))
@@ -120,9 +117,6 @@ def draw_reliability(record: Mapping[str, Any]) -> Image.Image:
     """The reliability diagram of an evaluation: accuracy over confidence in bins, and how many images each bin has.
 
     A model that means its probabilities has its bars end on the diagonal. Whiskers are 95 % intervals (Wilson).
-
-    Args:
-        record: ``eval.json``: calibration.
     """
     calibration, top1 = record["calibration"], record["top1"]
     bins = [one for one in calibration["bins"] if one["n"]]

@@ -48,11 +48,7 @@ class Evaluator:
     """Counts the images that a model has right under schedules, on all images or on some.
 
     Args:
-        model: Wrapped model, on its device.
         pixels: Images; slices are (n, 3, H, W) bytes, cropped as the preprocessing says.
-        labels: (n,) class of each image.
-        preprocessing: Preprocessing of the model.
-        split: Split of the images.
         precision: ``f32``, or ``bf16`` for autocast; with a strategy, what that runs in.
         scoring: Metrics that are wanted beside top-1, of the same labels; ``None`` for none.
         strategy: Gives the logits of a batch; ``None`` takes the model itself by the lean path, what schedules have in
@@ -228,7 +224,6 @@ class SwitchableLogits:
     """The strategy of a converted model: schedules run one after the other, nothing is shared but the images.
 
     Args:
-        session: Session of a model whose token counts are an input.
         executed: The layers that its graph runs; ``None`` for all.
     """
 
@@ -252,11 +247,6 @@ class SwitchableLogits:
 
 def openvino_logits(model: AdaptiveViT, precision: str = "f32", threads: int | None = None) -> SwitchableLogits:
     """The strategy by OpenVINO on the CPU: the model is converted once, with the token counts as an input.
-
-    Args:
-        model: Wrapped model.
-        precision: Precision of OpenVINO: ``f32`` or ``bf16``.
-        threads: Threads of the processor; ``None`` for all.
 
     Raises:
         ExportError: OpenVINO cannot convert the model.

@@ -15,7 +15,6 @@ def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
     """One line for each row.
 
     Args:
-        rows: Values of each row by the names of their columns.
         columns: Names of the columns, where there may be no row to tell them.
 
     Raises:

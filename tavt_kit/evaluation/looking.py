@@ -57,8 +57,7 @@ class Explained:
     """What a model made of one image.
 
     Args:
-        probabilities: (classes,)
-        label: The class that was asked for, or the likeliest.
+        label: Class that was asked for, or the likeliest.
         heats: Maps, the rollout first.
         kept: For each layer that dropped something, what it kept.
         taken: What a fusion took from each layer, or from each head.
@@ -84,10 +83,7 @@ def explain(
     """Run one image under the model's schedule, and keep what can be shown.
 
     Args:
-        adaptive: Wrapped, in eval mode.
-        image: (3, H, W), preprocessed.
         label: The class that class-specific maps are made for; ``None`` takes the likeliest.
-        classes: Their names, for titles.
 
     Raises:
         MeasurementError: A logit is not finite.
@@ -159,7 +155,6 @@ def attention_rollout(maps: Sequence[tuple[Tensor, Tensor]], left: Tensor, weigh
         maps: For each layer its attention (n, n), rows summing to 1, and the places (n,) of the tokens that entered it.
         left: Places (k,) of the tokens that left the last layer.
         weights: (k,) what the head makes of them: 1 at the class token, or equal shares of the patches.
-        tokens: N, of the whole sequence.
 
     Returns:
         (N,), summing to what the weights sum to.
@@ -242,13 +237,7 @@ Panel = tuple[str, Image.Image]
 
 
 def draw_explained(image: Image.Image, explained: Explained, caption: str) -> Image.Image:
-    """The image, its maps, what each layer kept and what was fused, as one sheet of panels.
-
-    Args:
-        image: As the model saw it: resized and cropped.
-        explained: Of that image.
-        caption: Under the image.
-    """
+    """The image, its maps, what each layer kept and what was fused, as one sheet of panels."""
     return _sheet(_panels(image, explained, caption, (*explained.heats, *explained.kept, *explained.taken)))
 
 
@@ -331,10 +320,6 @@ _log = logging.getLogger(__name__)
 def pick_examples(samples: Sequence[Sample], count: int = 6) -> tuple[Sample, ...]:
     """A few samples that show as many classes as can be: one of each in turn, from the middle of each.
 
-    Args:
-        samples: Of one split, in any order.
-        count: How many; all, if there are fewer.
-
     Example:
         >>> [s.label for s in pick_examples([Sample(Path(f"{i}.png"), i // 3) for i in range(9)], 4)]
         [0, 0, 1, 2]
@@ -366,12 +351,7 @@ def write_kept(
     """Run a few images and write what each executed layer keeps of them.
 
     Args:
-        adaptive: The model under the schedule to be shown, on its device.
         samples: The images, about six; one that cannot be read is left out with a warning.
-        images: The set they belong to: names of classes, the root of paths, the licence.
-        preprocessing: The model's; thumbnails show what it leaves of an image, so that patches lie right.
-        folder: The run's; gets ``kept.json`` and ``thumbnails/``.
-        split: Which split the images are from.
 
     Returns:
         The path of ``kept.json``. Positions in it count patches row by row from 0; prefix tokens are left out. Where

@@ -31,10 +31,8 @@ class Predictions:
     """What metrics are computed of.
 
     Args:
-        logits: (n, classes)
-        labels: (n,)
-        wanted: Index of the class that the metric names, of one that names a class.
-        dense: (n,) predictions of the dense model, of a metric that compares with it.
+        wanted: Index of the class, for a metric that names one.
+        dense: (n,) predictions of the dense model, for a metric that compares with it.
     """
 
     logits: NDArray[Any]
@@ -56,12 +54,9 @@ class Metric:
     Args:
         name: As it is written; ``CLASS`` stands for a class.
         hits: (m,) for each image that counts, whether it is right.
-        value: The figure itself.
         bounds: 95 % interval of the share that the figure is told as.
         share: The figure as a share in [0, 1].
         recorded: Name of that share; empty for the metric's own.
-        higher_is_better: Whether a larger figure is better.
-        needs: What it needs beside logits and labels.
     """
 
     name: str
@@ -82,13 +77,7 @@ class Metric:
         return self.value(seen)
 
     def accuracy(self, seen: Predictions, split: str, name: str | None = None) -> Accuracy:
-        """The share with its interval.
-
-        Args:
-            seen: At least one image that counts.
-            split: Split of the images.
-            name: What it is recorded as, of a metric that names a class.
-        """
+        """The share with its interval."""
         name = name or self.recorded or self.name
         if self.hits is not None:
             hits = self.hits(seen)
@@ -120,13 +109,7 @@ def is_among_first(logits: NDArray[Any], labels: Labels, count: int) -> NDArray[
 
 
 def macro_f1(truth: Labels, said: Labels, count: int) -> float:
-    """Mean over classes of 2 TP / (2 TP + FP + FN); a class that neither occurs nor is said is left out.
-
-    Args:
-        truth: (n,)
-        said: (n,); -1 is no class.
-        count: Classes.
-    """
+    """Mean over classes of 2 TP / (2 TP + FP + FN); a class that neither occurs nor is said leaves; -1 is none."""
     hits = np.bincount(truth[truth == said], minlength=count)
     both = np.bincount(truth, minlength=count) + np.bincount(said[said >= 0], minlength=count)
     return float((2 * hits[both > 0] / both[both > 0]).mean())
@@ -235,9 +218,6 @@ class Scoring:
 
     Args:
         names: As ``metric_named`` gives them; top-1 among them is left out, because it is always known.
-        labels: (n,)
-        classes: Their names.
-        split: Split of the images.
 
     Raises:
         UnknownName: No such metric.
@@ -261,12 +241,7 @@ class Scoring:
             self._index(name)
 
     def of(self, logits: NDArray[np.floating], dense: Callable[[], Labels] | None = None) -> tuple[Accuracy, ...]:
-        """The wanted metrics of (n, classes) finite logits.
-
-        Args:
-            logits: Logits of the images, in the order of the labels.
-            dense: The dense model's predictions (n,), asked for where the agreement with it is wanted.
-        """
+        """The wanted metrics of (n, classes) finite logits."""
         return tuple(self._one(name, logits, dense) for name in self.names)
 
     def _one(self, name: str, logits: NDArray[np.floating], dense: Callable[[], Labels] | None) -> Accuracy:
@@ -296,15 +271,7 @@ CALIBRATION_BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Images whose confidence lies in (low, high].
-
-    Args:
-        low: Lower end.
-        high: Upper end.
-        n: Images.
-        right: How many of them are right.
-        confidence: Their mean confidence; 0 where there are none.
-    """
+    """Images whose confidence lies in (low, high]."""
 
     low: float
     high: float
@@ -327,11 +294,6 @@ def reliability(
     confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = CALIBRATION_BINS
 ) -> tuple[Bin, ...]:
     """The bins of equal width over (0, 1].
-
-    Args:
-        confidence: (n,) the probability of the likeliest class.
-        right: (n,) whether that was the label.
-        bins: How many.
 
     Example:
         >>> [(one.n, one.right) for one in reliability(np.array([0.4, 0.5, 0.9]), np.array([True, False, True]), 2)]
@@ -367,12 +329,7 @@ class Threshold:
     """The least probability of the likeliest class at which an answer is accepted.
 
     Args:
-        wanted: The precision that was wished for, in (0, 1].
-        value: The probability, in [0, 1].
-        split: It was chosen on.
-        accepted: Images of that split at or above it.
-        right: How many of these are right.
-        n: Images of that split.
+        split: Split that it was chosen on.
     """
 
     wanted: float
@@ -398,10 +355,7 @@ def choose_threshold(confidence: NDArray[np.float64], right: NDArray[np.bool_], 
     least 19 accepted images without a mistake.
 
     Args:
-        confidence: (n,) the probability of the likeliest class.
-        right: (n,) whether that is the label.
-        wanted: The precision, in (0, 1].
-        split: Of the images; what is reported must be another.
+        split: Split of the images; what is reported must be another.
 
     Raises:
         MeasurementError: No threshold reaches it.
@@ -432,14 +386,7 @@ def choose_threshold(confidence: NDArray[np.float64], right: NDArray[np.bool_], 
 def reached(
     threshold: Threshold, confidence: NDArray[np.float64], right: NDArray[np.bool_], split: str
 ) -> dict[str, Any]:
-    """What the threshold does on other images, JSON-ready: ``coverage``, and ``precision`` (null if none is accepted).
-
-    Args:
-        threshold: Chosen on another split.
-        confidence: (n,) as in ``choose_threshold``.
-        right: (n,) likewise.
-        split: Of these images.
-    """
+    """What the threshold does on the images of another split, JSON-ready; ``precision`` is null if none is accepted."""
     accepted = confidence >= threshold.value
     count = int(accepted.sum())
     coverage = Accuracy.of_counts(count, len(confidence), split=split, metric="coverage").as_record()

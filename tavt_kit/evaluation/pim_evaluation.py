@@ -28,12 +28,7 @@ _TOPS = (1, 3)
 
 
 class PimHeads(nn.Module):
-    """A PIM under a schedule that gives what its evaluation counts instead of its logits.
-
-    Args:
-        adaptive: Wraps a ``Pim``.
-        schedule: The schedule.
-    """
+    """A PIM under a schedule that gives what its evaluation counts instead of its logits."""
 
     def __init__(self, adaptive: AdaptiveViT, schedule: TokenSchedule) -> None:
         super().__init__()
@@ -75,12 +70,7 @@ def _groups(pim: Pim) -> list[str]:
 
 
 class HeadCounts:
-    """A session of the logits alone, which counts the rest once it is told the labels.
-
-    Args:
-        session: Runs a ``PimHeads``: (B, 3, H, W) -> (B, rows, K).
-        pim: The model that it runs.
-    """
+    """A session of the logits alone, which counts the rest once it is told the labels."""
 
     def __init__(self, session: Session, pim: Pim) -> None:
         self.input_shape, self.target = session.input_shape, session.target

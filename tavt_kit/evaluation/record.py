@@ -29,12 +29,6 @@ def figures_of(
 ) -> dict[str, Any]:
     """Everything that is counted of a model's answers, JSON-ready.
 
-    Args:
-        found: The answers.
-        classes: Names, in the order of the logits.
-        split: Of the images.
-        named: How an image is called in the record.
-
     Returns:
         ``top1``, ``top5`` (null of five classes or fewer, where it is 1), ``macro_f1``; ``confusion`` (rows: truth);
         ``recall``, ``precision`` and ``f1`` by class, of classes with images, or that were said; ``confusions``, the
@@ -117,12 +111,6 @@ EVAL_FILE = "eval.json"
 def write_evaluation(folder: Path, body: Mapping[str, Any], found: Answered, names: Sequence[str]) -> dict[str, Any]:
     """Write everything; the record last, so that it never names a file that is not there.
 
-    Args:
-        folder: Exists.
-        body: Of the record.
-        found: The answers.
-        names: Of the images.
-
     Returns:
         The record, with the files it names.
     """
@@ -175,14 +163,7 @@ def classes_csv(record: Mapping[str, Any]) -> str:
 
 
 def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str], threshold: float | None = None) -> str:
-    """Each image: its file, truth, label, probability, the next likeliest, and whether the label is accepted.
-
-    Args:
-        found: The answers.
-        classes: In the order of the logits.
-        names: Of the images.
-        threshold: The least probability that is accepted.
-    """
+    """Each image: its file, truth, label, probability, the next likeliest, and whether the label is accepted."""
     count = min(FIRST, len(classes))
     best = first_classes(found.logits, count)
     head = ["file", "truth", *_ranked_columns(count), *(["accepted"] if threshold is not None else [])]

@@ -20,11 +20,9 @@ class EvaluationResult:
     Args:
         accuracy: ``None`` where it failed.
         seconds: Its share of the time that passed; over all answers of a search they add up to the time spent.
-        failure: Why it failed, in one sentence.
         correct: (n,) bool, which of the accuracy's n images were right, in the evaluator's order; ``None`` where
             the evaluator does not know.
         values: Further metrics by name, for example ``loss``.
-        timings: Seconds of its parts by name, for example ``worker``.
         metrics: Further metrics of the same images that floors or objectives are about.
 
     Raises:

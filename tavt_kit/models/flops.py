@@ -46,9 +46,9 @@ def count_macs(model: AdaptiveViT, schedule: TokenSchedule | None = None, rule: 
     """Multiply-adds of one image.
 
     Args:
-        model: The wrapped model.
-        schedule: ``None`` takes the model's own.
-        rule: See the module.
+        model: Wrapped model.
+        schedule: Token counts; ``None`` takes the model's own.
+        rule: Rule of counting, see the module.
 
     Raises:
         ScheduleError: The schedule does not fit the model.
@@ -117,16 +117,11 @@ class MacsFormula:
     """The closed form of one model and rule; build it once, ask it for any schedule.
 
     Args:
-        stem: Once per image.
-        layers: One entry per layer.
-        head: After the last layer.
-        layout: Layout of the model.
-        score: ``"column"`` or ``"cls"``.
+        stem: Multiply-adds of the stem, once per image.
+        head: Multiply-adds after the last layer.
         thin: Layers whose attention does no work for rows that do not go on.
         head_rows: Leading tokens the head reads, or None where it pools over all.
         restored: Whether the head pools over all original tokens again.
-        reduction: ``"drop"`` or ``"merge"``.
-        rule: See the module.
     """
 
     stem: int

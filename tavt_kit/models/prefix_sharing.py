@@ -38,7 +38,6 @@ def shared_logits(
 
     Args:
         model: In eval mode; its own schedule is neither used nor changed.
-        images: (B, 3, H, W).
         schedules: They fit the model; of equal ones each is answered.
 
     Example:
@@ -159,9 +158,6 @@ def _fork(
     """A layer run once for all rows, and a function that gives what is left of it with so many tokens.
 
     Args:
-        model: The model.
-        state: The state before the layer.
-        layer: The layer.
         cut: Called once, with what is shared.
     """
     backbone, watch = model.backbone, Watch(model.score)
@@ -223,9 +219,6 @@ class Joint:
 
     The networks' gradients add up at the cut; ``close`` sends their sum through what lies before it, which by the
     linearity of differentiation is what all of them together would have sent, for the price of one.
-
-    Args:
-        state: What the networks share.
     """
 
     def __init__(self, state: TokenState) -> None:
@@ -296,11 +289,8 @@ class Passes:
 
     Args:
         model: Its schedule is neither used nor changed.
-        schedules: Of the full network, then of its sub-networks; they fit the model.
-        learn: See ``Learn``.
+        schedules: Schedule of the full network, then those of its sub-networks; they fit the model.
         lean: Do no work for rows that do not go on.
-        features: Layers whose tokens ``learn`` gets.
-        maps: Layers whose attention maps ``learn`` gets.
     """
 
     model: AdaptiveViT

@@ -85,8 +85,6 @@ def attention_map(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None
     """The softmaxed attention (B, H, m, n), at least in float32 so that half precision makes no false ties.
 
     Args:
-        q: (B, H, m, d).
-        k: (B, H, n, d).
         bias: Added before the softmax, or a bool mask whose False entries are not attended; ``None`` for none.
         scale: ``None`` means ``d ** -0.5``.
     """
@@ -209,8 +207,6 @@ def attend_and_score(
         q: (B, H, m, d).
         k: (B, H, n, d).
         v: (B, H, n, dv).
-        bias: See ``attention_map``.
-        scale: See ``attention_map``.
         dropout: Share of the map that the output does without.
 
     Returns:
@@ -308,9 +304,6 @@ def keep_best(scores: Tensor, count: int | Tensor, prefix: int, selection: Selec
 
     Args:
         scores: (B, n), higher is better; the prefix's own scores are ignored.
-        count: Rows to keep, prefix included.
-        prefix: Leading rows that always stay.
-        selection: See ``Pick``.
 
     Returns:
         (B, count) int64 rows, ascending.
@@ -382,8 +375,6 @@ def drop(state: TokenState, index: Tensor, *, passed: bool = False) -> TokenStat
     """Keep the rows ``index`` (B, k), ascending, of a state, with all that goes along.
 
     Args:
-        state: The tokens to choose from.
-        index: The rows that stay.
         passed: Whether the tokens have passed the whole layer (one without a joint), so that the value that they have
             now is the last one of those that leave.
     """
@@ -420,7 +411,6 @@ def merge(state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
     tokens are in: in half precision ``1 - near`` collapses to ties, and sizes above 256 are not exact.
 
     Args:
-        state: Tokens (B, n, D) after an attention half-block.
         scores: (B, n), the importance of each token; that of prefix tokens is not read.
         pick: How many tokens stay, how many of them are no patches, and how the best are selected.
 
@@ -461,12 +451,9 @@ def similarity(patches: Tensor) -> Tensor:
 
 
 def choose(alike: Tensor, importance: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
-    """Which patches stay, and into which of them each one goes.
+    """Which patches stay, and into which of them each one goes; ``pick.count`` holds the prefix, which is none of them.
 
-    Args:
-        alike: (B, n, n) similarities of the patches.
-        importance: (B, n).
-        pick: Its count holds the prefix, which is not among the patches.
+    Similarities are (B, n, n), importances (B, n).
 
     Returns:
         The rows that stay (B, m), ascending, and for each patch the index (B, n) of its owner among those.
@@ -486,9 +473,7 @@ def choose(alike: Tensor, importance: Tensor, pick: Pick) -> tuple[Tensor, Tenso
 def merge_cost(alike: Tensor, importance: Tensor) -> Tensor:
     """(B, n): what the output loses, to first order, where a patch goes into the nearest that is more important.
 
-    Args:
-        alike: (B, n, n) similarities of the patches.
-        importance: (B, n), at least 0.
+    Similarities are (B, n, n), importances (B, n) and at least 0.
     """
     rows = torch.arange(alike.shape[1], device=alike.device)
     a_i, a_j = importance.unsqueeze(2), importance.unsqueeze(1)

@@ -456,7 +456,7 @@ class LeanViT(nn.Module):
 
     Args:
         adaptive: The wrapped model; its weights are shared.
-        schedule: The schedule to freeze; ``None`` takes the one now in force.
+        schedule: Schedule to freeze; ``None`` takes the one now in force.
         selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for static ONNX.
 
     Raises:

@@ -25,10 +25,6 @@ _Trial = tuple[str, int, dict[str, Any]]
 def dense_baselines(card: ModelCard, macs: int) -> list[dict[str, Any]]:
     """Dense models of at most ``macs`` multiply-adds, of either kind the largest; no weights are made.
 
-    Args:
-        card: Of the model before it was pruned.
-        macs: Of the pruned model, dense.
-
     Returns:
         For each its ``model``, ``image_size`` (pixels a side) and ``macs``; of an image that is not square none.
     """

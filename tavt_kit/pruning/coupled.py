@@ -36,9 +36,7 @@ class Cut:
     """One axis of one tensor.
 
     Args:
-        tensor: The name of a parameter or buffer of the model.
-        axis: Which.
-        owner: For each position on it, the unit that it belongs to.
+        owner: Unit that each position on the axis belongs to.
     """
 
     tensor: str
@@ -53,10 +51,8 @@ class Coupled:
     Args:
         kind: ``mlp``, ``heads`` or ``width``.
         name: The module they are in; empty for the embedding width.
-        units: How many there are.
         size: Channels of a unit: those of a head, else 1.
-        cuts: Everything that is cut with a unit.
-        tied: Of one layer with another: the same units stay in all that bear the same word.
+        tied: Tie between layers: the same units stay in all that bear the same word.
     """
 
     kind: str
@@ -69,10 +65,6 @@ class Coupled:
 
 def coupled(model: nn.Module, kind: str) -> list[Coupled]:
     """All units of one kind in a bare model in eval mode, from the first block to the last.
-
-    Args:
-        model: Not changed.
-        kind: ``mlp``, ``heads`` or ``width``.
 
     Raises:
         UnsupportedBackbone: They cannot be pruned in this model.

@@ -43,7 +43,6 @@ class Targets:
         mlp: Share of the hidden channels of each feed-forward network; ``None`` leaves them all.
         heads: Share of the heads of each attention.
         width: Share of the embedding channels.
-        depth: How many layers.
         round_to: Channels are left in multiples of this (a head counts with all of its channels).
 
     Raises:
@@ -118,10 +117,6 @@ def scores_of(
 
     Args:
         model: Bare, in eval mode; its gradients are gone afterwards.
-        groups: What is to be judged.
-        name: One of ``IMPORTANCES``.
-        images: Images (n, 3, H, W) and labels (n,), where the measure needs them.
-        seed: Of ``random``.
     """
     check_importance(name)
     if needs_images(name):
@@ -209,12 +204,6 @@ def strongest_layers(model: nn.Module, depth: int, images: Tensor, labels: Tenso
     A layer is left out as in TAVT's layer dropout, so nothing is built for the trial. A layer that others rest on
     stays: the fusion of FFVT and TransFG, and the last four of PIM, which are its levels.
 
-    Args:
-        model: Bare, in eval mode; not changed.
-        depth: How many layers are left.
-        images: Training images (n, 3, H, W).
-        labels: (n,)
-
     Raises:
         BudgetError: More layers than there are, or fewer than have to stay.
         UnsupportedBackbone: No layer of this model can be left out.
@@ -232,12 +221,6 @@ def strongest_layers(model: nn.Module, depth: int, images: Tensor, labels: Tenso
 
 def spared_layers(adaptive: AdaptiveViT, number: int, images: Tensor, labels: Tensor) -> list[int]:
     """The layers that go, the weakest first; as many as asked for, or as can go.
-
-    Args:
-        adaptive: Wrapped and in eval mode; not changed.
-        number: How many.
-        images: Training images (n, 3, H, W), where the model is.
-        labels: (n,)
 
     Raises:
         UnsupportedBackbone: No layer of this model can be left out.
@@ -297,12 +280,7 @@ _STEPS = 1000
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """Training images, for gradients and for the choice of layers.
-
-    Args:
-        images: (n, 3, H, W), preprocessed.
-        labels: (n,)
-    """
+    """Training images, for gradients and for the choice of layers."""
 
     images: Tensor
     labels: Tensor
@@ -313,9 +291,7 @@ class Ceiling:
     """A cost that the pruned model must keep to.
 
     Args:
-        cost: Of a bare model; rising with its size.
-        most: What it may cost.
-        show: A cost in words.
+        cost: Cost of a bare model; rising with its size.
         flag: The budget as it was given, for messages.
     """
 
@@ -330,8 +306,8 @@ class Pruned:
     """What was done.
 
     Args:
-        kept: Places of the blocks that are left, in the model as it was.
-        targets: As carried out: with the share that a budget led to.
+        kept: Positions of the blocks that are left, in the model as it was.
+        targets: Targets as carried out: with the share that a budget led to.
         units: Kind -> units that are left of each group, in the order of the layers.
     """
 
@@ -353,12 +329,8 @@ def prune(
 
     Args:
         model: Bare, in eval mode; changed in place. Wrap it (again) afterwards.
-        targets: What is to be left.
-        importance: One of ``IMPORTANCES``.
-        images: For ``taylor`` and depth.
         ceiling: A budget; the one share of the hidden channels and heads that meets it is found, where ``targets`` does
             not give one.
-        seed: Of ``random``.
 
     Raises:
         BudgetError: Nothing to prune, or targets that the model does not have.
@@ -502,14 +474,7 @@ def _apply(model: nn.Module, group: Coupled, keep: Tensor) -> None:
 
 
 def pruned_card(card: ModelCard, model: nn.Module, kept: Sequence[int], provenance: str) -> ModelCard:
-    """The card of a pruned model: the structure among the arguments, so that ``load_model`` builds it again.
-
-    Args:
-        card: Of the model as it was; it may have been pruned before.
-        model: Pruned, bare.
-        kept: Places of the blocks that are left, in the model as it was.
-        provenance: Is added to the card's.
-    """
+    """The card of a pruned model: the structure among the arguments, so that ``load_model`` builds it again."""
     plain = {name: value for name, value in card.arguments.items() if name != "pruned"}
     before = card.arguments.get("pruned", {}).get("blocks")
     blocks = list(kept) if before is None else [before[place] for place in kept]

@@ -28,7 +28,6 @@ def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[in
     Args:
         module: Maps images (B, 3, H, W) to logits (B, classes); for instance a ``LeanViT``, which for onnxruntime
             selects by TopK.
-        target: Where to run.
         example_shape: (B, 3, H, W) of the images to come; the batch may differ later.
 
     Raises:
@@ -58,9 +57,7 @@ def open_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) 
     """Make an exported model ready: ``.onnx`` on onnxruntime, ``.xml`` on OpenVINO (which reads .onnx too).
 
     Args:
-        path: The file.
-        target: Where to run.
-        lengths: Of a switchable file, whose token counts are an input: the counts to run it at.
+        lengths: Token counts to run a switchable file at.
 
     Raises:
         DataError: There is no such file, or it is damaged.

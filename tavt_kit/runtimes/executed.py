@@ -52,12 +52,6 @@ class ExecutedGraph(Record):
 def executed_graph(path: Path, target: TargetDevice, images: Images, lengths: Lengths | None = None) -> ExecutedGraph:
     """Load a file once more and look at what its runtime made of it.
 
-    Args:
-        path: An ``.onnx`` or ``.xml`` file.
-        target: Where it runs: on onnxruntime or OpenVINO.
-        images: (B, 3, H, W) to run.
-        lengths: Of a switchable file: the counts to run it at.
-
     Raises:
         DataError: The file cannot be read.
         TargetError: The target is not here.
@@ -116,8 +110,6 @@ def counted_since(before: dict[str, float], request: Any, warm: int, runs: int) 
     """The mean milliseconds of every node over the last ``runs``, the ``warm`` ones before them taken out again.
 
     Args:
-        before: What ``counters`` said between the two.
-        request: The request that ran.
         warm: Runs before ``counters`` was asked.
         runs: Runs since then.
     """

@@ -27,9 +27,6 @@ class OnnxSession:
     """See ``FileSession``. The file alone decides the precision; asking for another one is refused.
 
     Args:
-        source: The file, or its bytes.
-        target: Where to run.
-        lengths: Of a switchable file: the counts to run it at.
         begin: ``time.perf_counter()`` when loading began, where that was before.
     """
 
@@ -94,9 +91,7 @@ def open_session(source: Path | bytes, target: TargetDevice, optimised: Path | N
     """An ``onnxruntime.InferenceSession`` of a file or of its bytes.
 
     Args:
-        source: The file, or its bytes.
-        target: Where to run.
-        optimised: A file for the graph that it will run.
+        optimised: File for the graph that it will run.
 
     Raises:
         DataError: onnxruntime cannot read it.

@@ -35,10 +35,6 @@ class Burst:
 
     A call runs one burst and returns its milliseconds per inference: the wall clock's, over all of them. How long each
     request took by itself, from its start to its end, is kept in ``latencies``.
-
-    Args:
-        compiled: By ``compile_for`` with the throughput hint.
-        inputs: In the graph's order; the same for every inference.
     """
 
     def __init__(self, compiled: Any, inputs: Sequence[npt.NDArray[Any]]) -> None:
@@ -69,12 +65,8 @@ class OpenvinoSession:
     """See ``FileSession``. ``target.precision`` is read back from the compiled graph, not believed.
 
     Args:
-        model: An ``openvino.Model`` that takes images, and token counts where it is switchable.
-        target: Where to run.
         begin: ``time.perf_counter()`` when loading began.
         of_file: Whether the model is a file, whose own quantisation the target need not repeat.
-        name: Of the file.
-        lengths: The token counts of a switchable file.
     """
 
     def __init__(
@@ -196,13 +188,7 @@ def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tup
 
 
 def compile_for(model: Any, target: TargetDevice, **more: str) -> Any:
-    """Compile for one inference at a time, as fast as that one can be, or with the throughput hint for many.
-
-    Args:
-        model: Read or converted.
-        target: Says the mode, the precision and the threads.
-        more: Further settings of OpenVINO.
-    """
+    """Compile for one inference at a time, as fast as that one can be, or with the throughput hint for many."""
     settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY" if target.is_usual else target.mode.upper(), **more}
     # Without this OpenVINO silently picks bf16 where the CPU has it. A quantised graph runs the rest in f32.
     settings["INFERENCE_PRECISION_HINT"] = "f32" if target.precision == "int8" else target.precision

@@ -53,10 +53,6 @@ def compiled(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
 class CudaGraph:
     """A module's kernels, recorded once for one shape and launched together.
 
-    Args:
-        module: On a CUDA device, in eval mode.
-        example: (B, 3, H, W) there; later images have its shape.
-
     Raises:
         TargetError: The module waits for the device on its way, which no graph can record.
     """

@@ -28,8 +28,6 @@ def module_to_onnx(
     Args:
         module: Selects tokens by TopK (``selection="topk"``) where it drops any.
         example: Its inputs; a batch of two or more, because one of one would be baked in.
-        names: Of the inputs.
-        axes: For each input, its axes of any size and their names.
 
     Raises:
         ExportError: The exporter cannot write the module.

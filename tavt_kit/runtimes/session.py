@@ -104,9 +104,7 @@ def lengths_for(name: str, layers: int | None, lengths: Lengths | None) -> list[
     """The second input of a file, in a list: none where the counts are frozen into it.
 
     Args:
-        name: Of the file.
         layers: How many counts its graph takes, or ``None`` where it takes none.
-        lengths: The counts to run it at.
 
     Raises:
         ScheduleError: Counts for a file that takes none, none for one that does, or such as its graph cannot run: of

@@ -11,12 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def suppress_output(*loggers: str | None, level: int = logging.ERROR) -> Iterator[None]:
-    """No warnings, nothing on stdout (which belongs to the verb), and of these loggers nothing below a level.
-
-    Args:
-        *loggers: By name; ``None`` is the root.
-        level: The least that is still logged.
-    """
+    """No warnings, nothing on stdout (which belongs to the verb), and of these loggers nothing below a level."""
     found = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in found]
     for logger in found:

@@ -196,7 +196,6 @@ def add_size_bias(bias: Tensor | None, sizes: Tensor, dtype: torch.dtype) -> Ten
     Args:
         bias: Broadcastable to (B, H, n, n), or a bool mask whose False entries are not attended; ``None`` for none.
         sizes: (B, n), above 0.
-        dtype: The queries'.
     """
     weights = sizes.log()[:, None, None, :].to(dtype)
     if bias is None:

@@ -129,7 +129,6 @@ class Ffvt(FusionViT):
 
     Args:
         num_token: Tokens taken from each layer; 12 in the paper, 24 for Stanford Dogs.
-        **options: Those of timm's VisionTransformer.
 
     Raises:
         UnsupportedBackbone: ``num_token`` is no whole number above 0, or there is no class token to fuse with.
@@ -276,7 +275,6 @@ def rollout_row(maps: tuple[tuple[Tensor, Tensor | None], ...], tokens: int) -> 
 
     Args:
         maps: For each layer its map (B, H, n, n), and the places (B, n) of the tokens that entered it (None: all).
-        tokens: N, of the whole sequence.
 
     Returns:
         (B, N, H): how much of every original token is in the class token, by head.

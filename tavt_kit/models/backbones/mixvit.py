@@ -84,12 +84,7 @@ class ResNetV2(nn.Module):
 
 
 class GroupingUnit(nn.Module):
-    """Soft assignment of places to parts, and the feature of each part.
-
-    Args:
-        width: C, channels of the feature map.
-        parts: P.
-    """
+    """Soft assignment of places to parts, and the feature of each part."""
 
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
@@ -113,16 +108,9 @@ class MixVitHybrid(nn.Module):
     """ResNet -> parts -> transformer -> class token.
 
     Args:
-        num_classes: Of the head.
         img_size: (H, W) or one edge; at least 32.
-        num_parts: Parts, P.
-        embed_dim: Width of the transformer, D.
-        depth: Its layers.
-        num_heads: Its attention heads.
-        mlp_dim: Width of its feed-forward half.
         resnet_blocks: Units of each stage.
         resnet_width: Channels of the ResNet's root.
-        in_chans: Channels of the images.
 
     Raises:
         UnsupportedBackbone: Too small an image.

@@ -65,12 +65,6 @@ class Level:
 def make_backbone(name: str, size: tuple[int, int], in_chans: int, options: Mapping[str, Any]) -> nn.Module:
     """A timm model without what comes after its last level, so that every weight is one that is used.
 
-    Args:
-        name: timm's.
-        size: (H, W) of the images; models of a fixed size are created for it.
-        in_chans: Channels of the images.
-        options: More arguments for creating it.
-
     Raises:
         UnsupportedBackbone: The model has fewer than four levels, or does not give them.
         DataError: An image size that is no multiple of a ViT's patches.
@@ -182,10 +176,6 @@ class Pyramid(nn.Module):
 
     P_l = W2 ReLU(W1 f_l); h_4 = P_4; h_(l-1) = P_(l-1) + up(h_l). Tokens are moved between levels by a learned
     matrix over places, which freezes their numbers; convolutional maps are resized, bilinear.
-
-    Args:
-        levels: The shapes, from shallow to deep.
-        width: F, of what comes out.
     """
 
     def __init__(self, levels: Sequence[Level], width: int) -> None:
@@ -241,10 +231,6 @@ def by_confidence(logits: Tensor, count: int) -> Tensor:
     The order is an input of the combiner. Of equal confidences (of 1 where a softmax saturates) the lowest place comes
     first, on every route: ONNX defines its TopK so and has no stable sort, elsewhere a stable sort does it.
 
-    Args:
-        logits: (B, S, K).
-        count: At most S.
-
     Returns:
         (B, count) int64.
     """
@@ -272,11 +258,8 @@ class Combiner(nn.Module):
     layer joins the nodes, another gives the logits.
 
     Args:
-        selected: S, of all levels together.
-        width: F.
-        classes: K.
-        drop: Dropout before the last layer, while training.
-        widths: Of the levels, where no pyramid has made them one; each then gets a projection.
+        selected: S, tokens of all levels together.
+        widths: Widths of the levels, where no pyramid has made them one; each then gets a projection.
 
     Raises:
         UnsupportedBackbone: Too few selected tokens for one node.
@@ -336,10 +319,6 @@ def head_scores(outputs: Mapping[str, Tensor]) -> Tensor:
 
 def head_order(scores: Tensor, compat: Compat = "fixed") -> Tensor:
     """Heads (B, heads) by their largest probability: the surest first, or last as in the official code.
-
-    Args:
-        scores: (B, heads, K) probabilities.
-        compat: ``"fixed"`` or ``"official"``.
 
     Raises:
         UnknownName: Another ``compat``.
@@ -468,19 +447,14 @@ class Pim(nn.Module):
 
     Args:
         backbone: timm's name of it.
-        num_classes: K.
         img_size: (H, W) or one edge; at another size the model has another shape.
-        in_chans: Channels of the images.
         fpn_size: F, width of the pyramid; 1536 in the CUB and NABirds configurations.
         num_selects: Tokens that each level hands to the combiner, shallow to deep.
         use_fpn: Whether there is a pyramid; without one the levels keep their own widths.
-        use_selection: Whether tokens are selected.
         use_combiner: Whether there is a combiner; it needs the selection.
         head: What ``forward`` gives: the logits of the ``"combiner"`` (as the official inference), or the logarithm
             of the mean probability of all heads (``"sum"``: the official highest-5). The combiner's by default, where
             there is one.
-        drop_rate: Dropout in the combiner, while training.
-        **options: More arguments for creating the backbone.
 
     Raises:
         UnsupportedBackbone: A backbone without four levels, or parts that do not fit together.

@@ -58,14 +58,7 @@ def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:
 
 
 def cut(model: nn.Module, name: str, axis: int, keep: Tensor) -> None:
-    """Leave the positions ``keep`` (k,) of one axis of a tensor; the module that owns it is told its new sizes.
-
-    Args:
-        model: Changed in place; the tensor is a new one.
-        name: Of a parameter or buffer.
-        axis: Which.
-        keep: Positions, ascending.
-    """
+    """Leave the positions ``keep`` (k,) of one axis of a tensor; the module that owns it is told its new sizes."""
     path, _, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
     tensor: Tensor = getattr(owner, leaf)
@@ -112,8 +105,7 @@ def structure_of(whole: nn.Module, model: nn.Module, blocks: Sequence[int]) -> d
 
     Args:
         whole: The architecture with all of its parts, for the same classes and image size; loses blocks here.
-        model: The pruned model.
-        blocks: Places of the model's blocks in the whole architecture.
+        blocks: Positions of the model's blocks in the whole architecture.
     """
     structure: dict[str, Any] = {}
     if list(blocks) != list(range(len(blocks_of(whole)[1]))):
@@ -137,7 +129,6 @@ def reshape(model: nn.Module, structure: Structure | None) -> nn.Module:
     """Cut a freshly created architecture to a structure; which channels stay does not matter, for weights follow.
 
     Args:
-        model: Changed in place.
         structure: See the module; ``None`` leaves the model as it is.
 
     Returns:

@@ -43,8 +43,6 @@ def register(
 
     Args:
         module: ``__name__`` of the module that defines the class; timm groups models by it.
-        kind: The class; it takes ``img_size`` and ``num_classes`` among its arguments.
-        sizes: Name -> arguments.
         evaluation: timm's configuration of all of them.
     """
     home = sys.modules[module]

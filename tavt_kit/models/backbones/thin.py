@@ -36,8 +36,6 @@ def thin_attention(attention: Any, x: Tensor, pick: Pick, bias: Tensor | None = 
     """Attend from the picked rows of ``x`` (B, n, D), already normed, to all rows.
 
     Args:
-        attention: timm's plain attention.
-        x: (B, n, D).
         pick: Which rows go on. Where it has a score, nothing was merged before.
         bias: (B, 1, 1, n) to add to the logits of each key, for a pick without a score.
 

@@ -39,7 +39,6 @@ class KernelAttention(nn.Module):
     the official code: under the same key, but not to be thawed by mistake.
 
     Args:
-        dim: Width that comes in.
         out: Width of queries, keys, values and the result; half as many features.
         passing: Whether the values are added to the result, as in reduction cells, which have no other residual.
     """
@@ -93,12 +92,6 @@ class WindowAttention(nn.Module):
     the shorter side of the grid.
 
     Args:
-        dim: Width that comes in.
-        out: Width of the result.
-        heads: Attention heads.
-        window: Side of a window in tokens.
-        grid: Rows and columns of tokens.
-        relative_pos: Whether a learned bias by relative position is added.
         masked: Whether padding is hidden.
         own_table: Whether the bias table follows a window that the grid makes smaller; a reduction cell's does not.
 
@@ -237,15 +230,10 @@ class NormalCell(nn.Module):
     """See the module.
 
     Args:
-        dim: Width, D.
         kind: ``transformer`` (full attention), ``transformer_shallow`` (the same with two convolutions instead of
             three), ``performer`` (first version) or ``window`` (second).
-        heads: Attention heads.
-        group: Groups of the convolutions.
         hidden: Width of the feed-forward half and of the first convolution.
-        grid: Rows and columns of patches.
         prefix: Tokens before the patches (a class token), which the convolutions leave out.
-        version: 1 or 2; the first ends its three convolutions with SiLU.
         drop_path: Probability that training leaves a branch out.
         windows: Options of ``WindowAttention``: ``window``, ``relative_pos``, ``masked``.
 
@@ -406,21 +394,13 @@ class ReductionCell(nn.Module):
     """See the module.
 
     Args:
-        stage: Index, which fixes kernel and dilations.
         kind: ``performer`` (random features), ``window``, ``transformer`` (full attention), ``performer_less`` (the
             pyramid alone), ``embedding`` (patches, positions and a class token) or ``none`` (nothing).
         width_in: Channels that come in.
         embed: Channels of each of the pyramid's convolutions, and inside the others.
-        out: Width of the tokens that leave.
-        ratio: How much each side of the grid shrinks.
-        heads: Attention heads of ``window`` and ``transformer``.
-        group: Groups of the convolutions.
         entering: Rows and columns that come in; a multiple of ``ratio``.
-        version: 1 or 2.
         official: Do as the official code does: in the first version a ``transformer`` is the pyramid alone, and in the
             second windows are of 7x7 and see their padding.
-        window: Side of a window, where not official.
-        relative_pos: For windows.
 
     Raises:
         UnsupportedBackbone: A kind, ratio or width that the cell cannot have.
@@ -578,30 +558,17 @@ class Vitae(nn.Module):
     """A ViTAE of either version.
 
     Args:
-        num_classes: Of the head; 0 for none.
         img_size: (H, W) or one edge; a multiple of all ratios together (16, or 32 with four stages).
         embed_dims: Channels of each of the pyramid's convolutions, by stage, as are all that follow.
-        token_dims: Width of the tokens.
         downsample_ratios: How much each side of the grid shrinks.
-        rc_tokens: Kinds of the reduction cells; see ``ReductionCell``.
-        nc_tokens: Kinds of the normal cells; see ``NormalCell``.
-        nc_depth: How many normal cells.
-        rc_heads: Attention heads of the reduction cells.
-        nc_heads: Of the normal cells.
-        rc_group: Groups of the reduction cells' convolutions.
-        nc_group: Of the normal cells'.
         mlp_ratio: Width of the feed-forward half of a normal cell, in tokens' widths.
-        version: 1 or 2.
         class_token: Whether ``embedding`` puts a class token before the patches. The head does not read it.
-        window_size: Side of the normal cells' windows.
-        relative_pos: Whether windows have a bias by relative position.
-        drop_path_rate: Of the last normal cell while training, rising from 0.
+        drop_path_rate: Rate of the last normal cell while training, rising from 0.
         compat: ``"official"`` or ``"fixed"``. Officially a reduction cell of the first version of kind
             ``transformer`` is its pyramid alone; windows of the second attend the zeros they are padded with, and
             those of reduction cells are of 7x7 whatever ``window_size``; a stage's drop-path rates begin where the
             depth of the one stage before it says, not of all. ``"fixed"`` does what was meant, and needs weights
             trained so.
-        in_chans: Channels of the images.
 
     Raises:
         UnsupportedBackbone: Settings that do not go together.
