@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -42,6 +42,7 @@ from tavt_kit.workflows.fit_plan import (
     first_plan,
     image_sizes,
     in_ms,
+    most_macs,
     training_seconds,
     with_stages,
 )
@@ -64,6 +65,9 @@ _FIRST_IMAGES = 4_000
 _FIRST_SCHEDULE = "stages:0.3"
 """Merging 30 % in three layers keeps a network's answers without any training (docs/merging.md)."""
 _EVALUATIONS, _POPULATION, _FINALISTS = 48, 12, 3
+_SHARES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+"""Of the tokens, merged in each of three layers: the gentlest first."""
+_LEAST_PATCHES = 16
 _CHECKED = 128
 """Images of val that each file is checked on: whether it is its source. What it loses is judged on all of val."""
 _FILE_SECONDS = 10.0
@@ -283,7 +287,11 @@ class _Stages:
         wanted = {} if full == head else self._dense(full, *self._precisions)
         for run in list(runs.values())[1:]:
             wanted |= self._dense(run, last)
-        wanted |= self._searched(network, len(wanted), dense=network not in runs.values())
+        for key, schedules in self._merged(runs.values(), rows).items():
+            wanted.setdefault(key, []).extend(schedules)
+        files = sum(map(len, wanted.values()))
+        for key, schedules in self._searched(network, files, dense=network not in runs.values()).items():
+            wanted.setdefault(key, []).extend(each for each in schedules if each not in wanted[key])
         if not wanted:
             return self._checked(result)
         found = self._measured("second", wanted, rows)
@@ -388,6 +396,22 @@ class _Stages:
             return done.folder
         self.progress.say(f"Distillation lost {100 * (before - after):.1f} points at {_JUDGED_AT} on val: left out.")
         return network
+
+    def _merged(self, runs: Iterable[Path], rows: Sequence[FitRow]) -> _Wanted:
+        """Of each network the gentlest merging in three layers that is foretold to keep to the budget."""
+        most, wanted = most_macs(rows, self.budget, self.target.batch), dict[_Key, list[TokenSchedule]]()
+        if most is None:
+            return wanted
+        known = {(row.run, str(row.configuration.schedule)) for row in rows}
+        for run in runs:
+            model = load_model(run)
+            least = model.layout.prefix + _LEAST_PATCHES
+            tried = (TokenSchedule.parse(f"stages:{share}", model.layout) for share in _SHARES)
+            fitting = (one for one in tried if one.counts[-1] >= least and count_macs(model, one) <= most)
+            schedule = next(fitting, model.dense_schedule)
+            if schedule != model.dense_schedule and (run, str(schedule)) not in known:
+                wanted[run, self._precisions[-1]] = [schedule]
+        return wanted
 
     def _searched(self, network: Path, files: int, *, dense: bool) -> _Wanted:
         """What a search of schedules finds within the time, less what the files take that are measured after it."""

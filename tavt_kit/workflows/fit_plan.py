@@ -26,8 +26,10 @@ _LEAST_STEPS, _MOST_STEPS, _EPOCHS = 250, 300, 5
 """Fewer steps are not worth their time; ``_EPOCHS`` epochs or ``_MOST_STEPS``, whichever is more, are the most."""
 _SEARCH = 0.3
 """Share of what is left after the first answer that the search gets."""
-LEAST_SEARCH = 45.0
+LEAST_SEARCH = 100.0
 """Seconds that a search is begun with at the least."""
+_AIM = 0.95
+"""Share of a limit that merging is aimed at, where its time is foretold."""
 _SHARE = re.compile(r"\s*latency(?P<statistic>\[p\d+\])?\s*<?=\s*(?P<share>\d+(\.\d+)?)\s*%\s*")
 
 
@@ -138,6 +140,30 @@ def image_sizes(plan: FitPlan, grid: int, rows: Sequence[FitRow], budget: Budget
     return merged, plain
 
 
+def most_macs(rows: Sequence[FitRow], budget: Budget, batch: int) -> float | None:
+    """Multiply-adds that keep to the budget, by the line through the first answer's times in the fewest bits.
+
+    Args:
+        rows: Of the first answer.
+        budget: In ms.
+        batch: Images of an inference.
+
+    Returns:
+        None where the budget limits no cost, or where merging saved no time.
+    """
+    dense = next(row for row in reversed(rows) if row.is_dense)
+    merged = next((row for row in rows if not row.is_dense), None)
+    found = [limit.value for limit in budget.of("flops")]
+    ceilings = [(limit.statistic or "p90", limit.value) for limit in budget.of("latency")]
+    ceilings += [("p50", 1e3 * batch / limit.value) for limit in budget.of("throughput")]
+    for statistic, most in ceilings:
+        if merged is None or (saved := dense.times[statistic] - merged.times[statistic]) <= 0:
+            return None
+        slope = saved / (dense.macs - merged.macs)  # ms for a multiply-add
+        found.append(dense.macs - (dense.times[statistic] - _AIM * most) / slope)
+    return min(found, default=None)
+
+
 def with_stages(plan: FitPlan, left: float, image_seconds: float, file_seconds: float, head_seconds: float,
                 finalists: int, images: int) -> FitPlan:  # fmt: skip
     """How many steps the rest of the time has room for; what is not worth its time is left out.
@@ -154,7 +180,7 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, file_seconds: 
     more = plan.further_sizes
     share = [(size / plan.image_size) ** 2 for size in more]
     merged = (plan.sizes[0] / plan.image_size) ** 2
-    files = (2 + len(share) + finalists) * file_seconds
+    files = (2 + len(share) + 1 + len(share) + finalists) * file_seconds
     search = max(LEAST_SEARCH, _SEARCH * left)
     room = left - files - search
     a_step, a_lesson = _ADAPT * BATCH * image_seconds, _DISTIL * BATCH * image_seconds * merged

@@ -21,7 +21,7 @@ from tavt_kit.errors import BudgetError, OutputError, RecordError, TargetError
 from tavt_kit.workflows.check import check
 from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.fit import fit
-from tavt_kit.workflows.fit_plan import FitPlan, first_plan, in_ms, with_stages
+from tavt_kit.workflows.fit_plan import FitPlan, first_plan, in_ms, most_macs, with_stages
 from tavt_kit.workflows.fit_rows import FitRow, FitTable
 from tavt_kit.workflows.predict import predict
 from tavt_kit.workflows.run_model import model_at, recommended_of
@@ -111,6 +111,16 @@ def test_a_share_of_the_dense_models_time_becomes_milliseconds() -> None:
         in_ms(["latency=150 px"], times)
 
 
+def test_the_line_through_two_times_says_how_many_multiply_adds_a_budget_has() -> None:
+    dense, int8 = replace(row(90, 20.0), macs=100), replace(row(89, 8.0, precision="int8"), macs=100)
+    rows = [dense, int8, replace(row(88, 5.0, counts=(17, 9), precision="int8"), macs=60)]
+    most = most_macs(rows, Budget.parse(["latency=4ms", "drop=1"]), 1)
+    assert most == pytest.approx(100 - (8 - 0.95 * 4) / (3 / 40))
+    assert most_macs(rows, Budget.parse(["flops=20"]), 1) == 20
+    assert most_macs(rows, Budget.parse(["drop=1"]), 1) is None
+    assert most_macs(rows[:2], Budget.parse(["latency=4ms"]), 1) is None
+
+
 def test_without_a_limit_on_cost_the_fastest_that_keeps_is_recommended() -> None:
     found = table(
         row(90, 20.0), row(89, 7.0, precision="int8"), row(89, 6.0, counts=(17, 9)), row(80, 2.0), budget="drop=1"
@@ -125,10 +135,10 @@ def _planned(left: float) -> FitPlan:
 
 def test_a_plan_fits_into_its_time_and_says_what_each_stage_takes() -> None:
     least = 48 * 0.01 * 250 * (1 + (98 / 112) ** 2 + (70 / 112) ** 2)  # 259 s: 250 steps at three sizes
-    short, some, long = _planned(300.0), _planned((140 + least) / 0.7 + 5), _planned(2000.0)
+    short, some, long = _planned(300.0), _planned((200 + least) / 0.7 + 5), _planned(2000.0)
     assert (short.adapt_steps, some.adapt_steps, long.adapt_steps) == (0, 253, 312)
     assert (short.distil_steps, some.distil_steps, long.distil_steps) == (0, 0, 624)
-    assert some.seconds is not None and sum(some.seconds.values()) <= (140 + least) / 0.7 + 5
+    assert some.seconds is not None and sum(some.seconds.values()) <= (200 + least) / 0.7 + 5
     assert long.seconds is not None and sum(long.seconds.values()) <= 2000
     assert "a head at 98 px" in short.reasons[-2] and "longer" in short.reasons[-1]
 
