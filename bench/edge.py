@@ -20,8 +20,7 @@ import numpy as np
 
 from tavt_kit.bench.protocol import BRIEF, Protocol, bench
 from tavt_kit.bench.record import BenchRow, bench_body
-from tavt_kit.bench.table_plan import OnnxClocks, OpenvinoClocks, PartClocks, TablePlan
-from tavt_kit.bench.timing import open_graph, time_plan
+from tavt_kit.bench.timing import OnnxClocks, OpenvinoClocks, PartClocks, TablePlan, open_graph, time_plan
 from tavt_kit.bench.validity import ValidityMonitor
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
@@ -32,7 +31,7 @@ from tavt_kit.errors import DataError, TavtError
 from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
 
-PACK_FILE, GRAPHS = "pack.json", "graphs"
+PACK_FILE, GRAPHS, WEIGHTS_FILE = "pack.json", "graphs", "weights.bin"
 
 
 def main(pack: str, arguments: Sequence[str]) -> int:
@@ -97,7 +96,6 @@ def _graph(graphs: Path, file: str) -> Any:
     """A graph as its runtime's session or compiler takes it."""
     if file.endswith(".onnx"):
         return graphs / file
-    from tavt_kit.bench.shared_weights import WEIGHTS_FILE
     from tavt_kit.runtimes.available import openvino_core
 
     return openvino_core().read_model(graphs / file, graphs / WEIGHTS_FILE)

@@ -13,8 +13,16 @@ import numpy as np
 from tavt_kit.bench.parts import Graphs, LayerParts, WholeGraphs, calibration_of, whole_graph
 from tavt_kit.bench.protocol import BRIEF as BRIEF
 from tavt_kit.bench.protocol import Protocol, bench, random_images
-from tavt_kit.bench.table_plan import OnnxClocks, OpenvinoClocks, PartClocks, TablePlan, TorchClocks
-from tavt_kit.bench.timing import OnStep, open_graph, time_plan
+from tavt_kit.bench.timing import (
+    OnnxClocks,
+    OnStep,
+    OpenvinoClocks,
+    PartClocks,
+    TablePlan,
+    TorchClocks,
+    open_graph,
+    time_plan,
+)
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import HeldOut, LatencyTable
 from tavt_kit.core.layout import TokenLayout

@@ -21,14 +21,23 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule, counts_text
+from tavt_kit.errors import MeasurementError, TargetError, TavtError
 
-_CHILD = ("-P", "-m", "tavt_kit.bench.memory_child")
+if TYPE_CHECKING:
+    from tavt_kit.models.wrap import AdaptiveViT
+    from tavt_kit.runtimes import Session
+
+
+_CHILD = ("-P", "-m", "tavt_kit.bench.memory")
 """What a fresh interpreter runs; -P, so that no file of the working folder stands in for a module."""
 
 FILE_OF = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
@@ -171,3 +180,258 @@ def _peak(answer: Mapping[str, Any]) -> MemoryPeak:
     if "error" in answer:
         return MemoryPeak(reason=str(answer["error"]))
     return MemoryPeak(answer["baseline"], answer["loaded"], answer["peak"], answer["device_peak"])
+
+
+def refuse_untold(target: TargetDevice) -> None:
+    """Raise TargetError for a target that cannot tell how much memory a schedule takes."""
+    if not target.is_cpu and target.runtime != "torch":
+        raise TargetError(
+            f"the memory of an accelerator is told by torch's own allocator alone, so {target} cannot tell it; choose "
+            "a CPU target or torch:cuda, or leave memory out"
+        )
+
+
+class ScheduleMemory:
+    """Measures schedules of a model; to be closed, because it keeps a temporary folder.
+
+    Args:
+        model: Wrapped, with its card.
+        target: Where to run.
+
+    Raises:
+        TargetError: The target cannot tell.
+    """
+
+    def __init__(self, model: AdaptiveViT, target: TargetDevice) -> None:
+        refuse_untold(target)
+        self._model, self._target = model, target
+        self._folder = tempfile.TemporaryDirectory(prefix="fgvc-kit-memory-")
+
+    def __call__(self, schedule: TokenSchedule, processes: int = 1) -> tuple[int, ...]:
+        """Bytes: the high-water mark of each process, or of torch's allocator on a CUDA device.
+
+        Args:
+            schedule: Of the model.
+            processes: How many fresh ones: memory allocators do not take the same twice.
+
+        Raises:
+            MeasurementError: A process failed or died.
+            ExportError: The schedule cannot be written as the target's file.
+        """
+        measured = self._of_run if self._target.runtime == "torch" else self._of_file
+        return tuple(self._counted(schedule, peak) for peak in measured(schedule, processes))
+
+    def _counted(self, schedule: TokenSchedule, peak: MemoryPeak) -> int:
+        if peak.counted is None:
+            raise MeasurementError(
+                f"the peak memory of {schedule} on {self._target} could not be measured: {peak.reason}; leave memory "
+                "out of the search, or choose another target"
+            )
+        return peak.counted
+
+    def _of_run(self, schedule: TokenSchedule, processes: int) -> list[MemoryPeak]:
+        job = LiveJob(str(self._run), self._target, counts_text(schedule.counts), executed=schedule.executed)
+        return [peak_memory(job) for _ in range(processes)]
+
+    def _of_file(self, schedule: TokenSchedule, processes: int) -> list[MemoryPeak]:
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+            path = Path(folder) / FILE_OF[self._target.runtime]
+            if self._target.precision == "int8":
+                write_int8(self._model, schedule, path, self._target)
+            else:
+                write_plain(self._model, schedule, path)
+            job = FileJob(path, self._target, self._model.backbone.image_size)
+            return [peak_memory(job) for _ in range(processes)]
+
+    @cached_property
+    def _run(self) -> Path:
+        """The model's own folder, written when it is first asked for."""
+        from tavt_kit.checkpoints import save_model
+
+        folder = Path(self._folder.name) / "run"
+        save_model(folder, self._model, self._model.require_card())
+        return folder
+
+    def close(self) -> None:
+        """Remove the temporary folder."""
+        self._folder.cleanup()
+
+
+def write_plain(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None:
+    """Write the file that its suffix names, ``.onnx``, else OpenVINO's, in f32.
+
+    Args:
+        model: Wrapped, with its card.
+        schedule: Whose counts the file has.
+        path: Its folder exists.
+
+    Raises:
+        ExportError: The model cannot be written so.
+    """
+    card = ArtifactCard(model.require_card(), schedule, model.tokens, model.prefix)
+    if path.suffix == ".onnx":
+        from tavt_kit.exporters.to_onnx import to_onnx
+
+        to_onnx(model, card, path)
+    else:
+        from tavt_kit.exporters.to_openvino import to_openvino
+
+        to_openvino(model, card, path)
+
+
+def write_int8(model: AdaptiveViT, schedule: TokenSchedule, path: Path, target: TargetDevice) -> None:
+    """As ``write_plain`` for a target in int8, calibrated on random data: it weighs what a shipped one weighs.
+
+    Raises:
+        ExportError: The model cannot be written or quantized so.
+    """
+    from tavt_kit.bench.parts import whole_graph
+
+    graph = whole_graph(model, schedule, target)
+    if isinstance(graph, bytes):
+        path.write_bytes(graph)
+    else:
+        import openvino
+
+        openvino.save_model(graph, path, compress_to_fp16=False)
+
+
+_RUNS = 3
+"""Inferences: some runtimes allot more in the second than in the first."""
+
+
+def main() -> None:
+    """Do a job in the process that ``peak_memory`` starts: JSON on stdin, one JSON object on stdout.
+
+    A known error is an answer too; any other goes to stderr as it is."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no answer
+    _die_first()
+    job: dict[str, Any] = json.loads(sys.stdin.read())
+    try:
+        answer = _write(job) if job["kind"] == "write" else _measure(job)
+    except TavtError as error:
+        answer = {"error": str(error)}
+    except MemoryError:
+        answer = {"error": "memory ran out"}
+    json.dump(answer, answers)
+    answers.flush()
+    os._exit(0)  # what runtimes do at their end is not measured, and may crash
+
+
+def _measure(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Load, run, and tell the marks."""
+    import numpy as np
+
+    target = TargetDevice.from_record(job["target"])
+    _load_runtime(target, torch_too=job["kind"] == "live")
+    _reset_high_water()
+    baseline = memory_mark("VmRSS")
+    session, (height, width) = _live(job, target) if job["kind"] == "live" else _of_file(job, target)
+    loaded = memory_mark("VmRSS")
+    images = np.random.default_rng(0).standard_normal((target.batch, 3, height, width), dtype=np.float32)
+    for _ in range(_RUNS):
+        session(images)
+    return {"baseline": baseline, "loaded": loaded, "peak": memory_mark("VmHWM"), "device_peak": _device_peak(target)}
+
+
+def _load_runtime(target: TargetDevice, *, torch_too: bool) -> None:
+    """Import what everybody pays who uses this runtime, whatever the model."""
+    from tavt_kit.runtimes import check_available
+
+    check_available(target)
+    if target.runtime == "openvino":
+        from tavt_kit.runtimes import on_openvino as _openvino  # noqa: F401
+    elif target.runtime == "onnxruntime":
+        from tavt_kit.runtimes import on_onnxruntime as _onnxruntime  # noqa: F401
+    if torch_too:
+        from tavt_kit import checkpoints as _checkpoints  # noqa: F401
+        from tavt_kit.runtimes import on_torch
+
+        if not target.is_cpu:
+            import torch
+
+            torch.zeros(1, device=on_torch.torch_device(target))
+            torch.cuda.reset_peak_memory_stats(target.index)
+
+
+def _of_file(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tuple[int, int]]:
+    from tavt_kit.errors import DataError
+    from tavt_kit.runtimes import open_file
+
+    session = open_file(Path(job["path"]), target, job["lengths"])
+    given = job["image_size"] or (None, None)
+    height, width = (own or other for own, other in zip(session.input_shape[2:], given, strict=True))
+    if height is None or width is None:
+        raise DataError(f"{Path(job['path']).name} takes images of any size; give one by `image_size`")
+    return session, (height, width)
+
+
+def _live(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tuple[int, int]]:
+    from tavt_kit.models.wrap import LeanViT
+    from tavt_kit.runtimes import open_module
+
+    model, schedule, size = _model(job)
+    return open_module(LeanViT(model, schedule), target, (target.batch, 3, *size)), size
+
+
+def _write(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a live model as its target's file; nothing is measured."""
+
+    model, schedule, size = _model(job)
+    write_plain(model, schedule, Path(job["path"]))
+    return {"image_size": list(size)}
+
+
+def _model(job: Mapping[str, Any]) -> tuple[AdaptiveViT, TokenSchedule, tuple[int, int]]:
+    from tavt_kit.checkpoints import open_model
+
+    flags = {name: job[name] for name in ("weights", "image_size", "seed", "score", "pool", "reduction")}
+    model = open_model(job["thing"], **flags).eval()
+    schedule = TokenSchedule.parse(job["schedule"], model.layout)
+    if job["executed"] is not None:
+        schedule = TokenSchedule(schedule.counts, tuple(job["executed"]))
+    return model, schedule, model.backbone.image_size
+
+
+def _device_peak(target: TargetDevice) -> int | None:
+    if target.runtime != "torch" or target.is_cpu:
+        return None
+    import torch
+
+    return int(torch.cuda.max_memory_allocated(target.index))
+
+
+def memory_mark(name: str) -> int:
+    """Bytes by ``name`` in /proc/self/status; the high-water mark of getrusage where there is no such file.
+
+    Where there is, it is better: on Linux getrusage begins with the peak of the process that started this one.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def _reset_high_water() -> None:
+    """Forget the peak of importing; where the kernel refuses, a model smaller than that peak shows less than it is."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def _die_first() -> None:
+    """Where memory runs out the kernel ends this process, not the one that waits for it."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    except OSError:
+        return
+
+
+if __name__ == "__main__":
+    main()

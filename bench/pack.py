@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import tempfile
@@ -9,11 +10,11 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
-from tavt_kit.bench.edge import GRAPHS, PACK_FILE
+from tavt_kit.bench.edge import GRAPHS, PACK_FILE, WEIGHTS_FILE
 from tavt_kit.bench.latency_table import plan_table
 from tavt_kit.bench.parts import Graphs, whole_graph
-from tavt_kit.bench.shared_weights import GraphFolder
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import atomic_path, label_record, sha256_file
@@ -23,8 +24,7 @@ from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 
 CARRIED = (
-    "tavt_kit", "bench", "bench.edge", "bench.protocol", "bench.record", "bench.shape_penalty",
-    "bench.shared_weights", "bench.table_plan", "bench.timing", "bench.validity",
+    "tavt_kit", "bench", "bench.edge", "bench.protocol", "bench.record", "bench.timing", "bench.validity",
     "core", "core.accuracy", "core.block_bootstrap", "core.callable_module",
     "core.codec", "core.control_group", "core.curves", "core.device", "core.host", "core.latency_table",
     "core.layer_cells", "core.layout", "core.measurement",
@@ -175,3 +175,75 @@ def _module(name: str) -> tuple[str, bytes]:
     source = Path(spec.origin)
     place = full.replace(".", "/") + ("/__init__.py" if source.name == "__init__.py" else ".py")
     return place, source.read_bytes()
+
+
+_ALIGN = 64
+"""Bytes that runtimes want a mapped tensor to begin at a multiple of."""
+
+_SMALL = 1024
+"""Bytes up to which a tensor stays in its ONNX graph."""
+
+
+class GraphFolder:
+    """Writes graphs into a folder that shares its weights.
+
+    Args:
+        folder: Empty; it exists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._places, self._end = folder, dict[str, int](), 0
+        (folder / WEIGHTS_FILE).touch()
+
+    def add(self, name: str, graph: Any) -> str:
+        """Write one graph, and the weights that are not there yet; the file's name.
+
+        Args:
+            name: Without suffix.
+            graph: An ``openvino.Model``, or the bytes of an ``.onnx`` file.
+        """
+        file = f"{name}.onnx" if isinstance(graph, bytes) else f"{name}.xml"
+        write = self._add_onnx if isinstance(graph, bytes) else self._add_openvino
+        write(self._folder / file, graph)
+        return file
+
+    def _add_onnx(self, path: Path, graph: bytes) -> None:
+        import onnx
+        from onnx.external_data_helper import set_external_data
+
+        model = onnx.load_from_string(graph)
+        for tensor in model.graph.initializer:
+            data = onnx.numpy_helper.to_array(tensor).tobytes()
+            if len(data) <= _SMALL:
+                continue
+            tensor.raw_data = data  # what set_external_data wants, however the values were held
+            set_external_data(tensor, WEIGHTS_FILE, offset=self._place(data), length=len(data))
+            for held in ("raw_data", "float_data", "int32_data", "int64_data"):
+                tensor.ClearField(held)
+        path.write_bytes(model.SerializeToString())
+
+    def _add_openvino(self, path: Path, graph: Any) -> None:
+        import openvino
+
+        openvino.save_model(graph, path, compress_to_fp16=False)
+        own = path.with_suffix(".bin")
+        weights, tree = own.read_bytes(), ElementTree.parse(path)
+        for layer in tree.iter("layer"):
+            held = layer.find("data") if layer.get("type") == "Const" else None
+            if held is not None:
+                offset, size = int(held.attrib["offset"]), int(held.attrib["size"])
+                held.set("offset", str(self._place(weights[offset : offset + size])))
+        tree.write(path)
+        own.unlink()
+
+    def _place(self, data: bytes) -> int:
+        """Where a tensor's bytes begin in the file of weights; they are appended if they are new."""
+        key = hashlib.sha256(data).hexdigest()
+        if key not in self._places:
+            self._end += -self._end % _ALIGN
+            with (self._folder / WEIGHTS_FILE).open("r+b") as file:
+                file.seek(self._end)
+                file.write(data)
+            self._places[key] = self._end
+            self._end += len(data)
+        return self._places[key]

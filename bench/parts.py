@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.bench.table_plan import Array, CellPlan, TablePlan
+from tavt_kit.bench.timing import Array, CellPlan, TablePlan
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import TimedModel
 from tavt_kit.core.schedule import TokenSchedule
@@ -375,7 +375,7 @@ def _quantized(graph: Any, feeds: Sequence[Array]) -> Any:
         return quantize_fed(graph, [dict(enumerate(feeds))], smooth=True)
     import onnx
 
-    from tavt_kit.exporters.narrow_onnx import quantize_statically_fed
+    from tavt_kit.exporters.quantize import quantize_statically_fed
 
     model = onnx.load_from_string(graph)
     names = [one.name for one in model.graph.input]

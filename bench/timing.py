@@ -1,25 +1,26 @@
-"""Timing a plan on this machine, wherever its graphs come from: the cells, the whole passes, the fit of the table.
+"""A latency table's plan, its clocks and its timing: the cells, the whole passes, single counts that take longer.
 
-Imports neither torch nor a model: the runner of a pack does the same on an edge box.
+The plan is plain data; nothing here imports torch or a model at its top, because the runner of a pack does the same on
+an edge box.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import NDArray
 
-from tavt_kit.bench.shape_penalty import find_shape_penalty
-from tavt_kit.bench.table_plan import CellPlan, PartClocks, TablePlan
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.latency_table import Curve, DropCell, LatencyTable, LayerCells, ShapePenalty
+from tavt_kit.core.latency_table import Curve, DropCell, LatencyTable, LayerCells, ShapePenalty, TimedModel
 from tavt_kit.core.layer_cells import EVEN
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.runtimes.available import accelerator_name
@@ -251,3 +252,338 @@ def _drops(times: _Times) -> tuple[DropCell, ...]:
 def _curve(times: _Times, kind: str, width: int) -> Curve:
     points = sorted((count, ms) for (name, count, _), ms in times.items() if name == kind)
     return Curve(tuple(count for count, _ in points), tuple(ms for _, ms in points), width)
+
+
+Array = npt.NDArray[Any]
+"""Tokens (B, n, D) or images (B, 3, H, W) as float32, or places (B, n) as int64."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellPlan:
+    """One time of the table.
+
+    Args:
+        kind: ``stem attend drop feed last head``, or ``empty`` for the cost of starting an inference.
+        part: Name of the part that runs; several cells share one.
+        count: Tokens that come in.
+        kept: Tokens that stay; 0 where the part does not drop.
+        layers: How many layers the part runs, at least 1.
+        inputs: What it takes, in order: ``images``, ``tokens`` or ``places``.
+    """
+
+    kind: str
+    part: str
+    count: int
+    kept: int
+    layers: int
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TablePlan(Record):
+    """All times of one table, and what the table will say of the model.
+
+    Args:
+        target: Where it is to be measured; threads may still be open.
+        model: The model to time.
+        width: Features of a token.
+        cells: The parts to time.
+        wholes: The schedules of the whole passes that the sums are to meet; the first one is dense.
+        calibration: What int8 was calibrated on, or ``None``.
+        all_rows: Of attention's products with weights the share that is of all tokens, in a layer that drops and in
+            the last one before a head that reads leading tokens only.
+    """
+
+    target: TargetDevice
+    model: TimedModel = field(metadata=recorded_as(inline=True))
+    width: int
+    cells: tuple[CellPlan, ...]
+    wholes: tuple[TokenSchedule, ...]
+    calibration: str | None = None
+    all_rows: tuple[float, float] = (0.75, 0.5)
+    pooled: bool | None = None
+    """The model's layout says it; of a record it is where the layout has it from."""
+
+    def __post_init__(self) -> None:
+        if self.pooled is None:
+            object.__setattr__(self, "pooled", not self.model.layout.token_pooled)
+        object.__setattr__(self, "model", self.model.with_pooling(not self.pooled))
+
+    def images(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """(B, 3, H, W) random images."""
+        assert self.model.image_size is not None  # only tables of older versions lack it
+        return rng.standard_normal((self.target.batch, 3, *self.model.image_size), dtype=np.float32)
+
+    def inputs(self, cell: CellPlan, images: npt.NDArray[np.float32], rng: np.random.Generator) -> list[Array]:
+        """What a cell's part is run on; equal inputs are one array."""
+        batch, count = self.target.batch, cell.count
+        made: dict[str, Array] = {"images": images}
+        if "tokens" in cell.inputs:
+            made["tokens"] = rng.standard_normal((batch, count, self.width), dtype=np.float32)
+        if "places" in cell.inputs:
+            made["places"] = np.tile(np.arange(count, dtype=np.int64), (batch, 1))
+        return [made[name] for name in cell.inputs]
+
+    def example(self, part: str) -> tuple[CellPlan, list[Array]]:
+        """The largest cell of a part, and inputs to convert or calibrate it by."""
+        cell = max((cell for cell in self.cells if cell.part == part), key=lambda cell: (cell.count, cell.kept))
+        rng = np.random.default_rng(0)
+        return cell, self.inputs(cell, self.images(rng), rng)
+
+
+class PartClocks(Protocol):
+    """Makes clocks for the parts of one model on one target."""
+
+    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
+        """A function that runs a part once and returns its milliseconds.
+
+        Args:
+            part: Its name in the plan.
+            inputs: What it takes.
+            kept: How many tokens stay, for a part that drops.
+        """
+        ...
+
+
+class TorchClocks:
+    """Parts run eagerly. All clocks share the weights of one model.
+
+    Args:
+        parts: torch modules, on the target's device and in its precision.
+        target: Where they run.
+    """
+
+    def __init__(self, parts: Mapping[str, Any], target: TargetDevice) -> None:
+        self._parts, self._target = parts, target.resolved()
+
+    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
+        from tavt_kit.runtimes.on_torch import torch_clock
+
+        module, tensors = self._parts[part], [self._tensor(part, array) for array in inputs]
+        arguments = tensors if kept is None else [kept, *tensors]
+        return torch_clock(lambda: module(*arguments), self._target)
+
+    def _tensor(self, part: str, array: Array) -> Any:
+        import torch
+
+        parameter = next(self._parts[part].parameters())
+        tensor = torch.from_numpy(array).to(parameter.device)
+        return tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor
+
+
+class OpenvinoClocks:
+    """Graphs of any length, compiled for each; the batch stays open, as in exports.
+
+    Args:
+        graph: Gives the ``openvino.Model`` of a part; the number of kept tokens is the first input of one that drops.
+        target: Where they run.
+    """
+
+    def __init__(self, graph: Callable[[str], Any], target: TargetDevice) -> None:
+        self._graph, self._target = graph, target.resolved()
+
+    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
+        import openvino
+
+        from tavt_kit.runtimes.on_openvino import compile_for, request_clock
+
+        model = self._graph(part).clone()
+        if kept is not None:
+            _fix_first_input(model, kept)
+        lengths = [openvino.PartialShape([-1, *array.shape[1:]]) for array in inputs]
+        model.reshape({place: length for place, length in enumerate(lengths)})
+        return request_clock(compile_for(model, self._target), inputs)
+
+
+class OnnxClocks:
+    """Graphs of any length in one session each: onnxruntime runs them as fast as ones of a fixed length.
+
+    Args:
+        graph: Gives the ``.onnx`` file of a part, as its path or its bytes; the number of kept tokens is the first
+            input of one that drops.
+        target: Where they run.
+    """
+
+    def __init__(self, graph: Callable[[str], Any], target: TargetDevice) -> None:
+        self._graph, self._target = graph, target.resolved()
+        self._sessions: dict[str, Any] = {}
+
+    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
+        from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
+
+        if part not in self._sessions:
+            self._sessions[part] = open_session(self._graph(part), self._target)
+        arrays = [*([] if kept is None else [np.array(kept, dtype=np.int64)]), *inputs]
+        return run_clock(self._sessions[part], arrays)
+
+
+def _fix_first_input(model: Any, value: int) -> None:
+    """Turn the first input, a whole number, into a constant: the static count of a real schedule."""
+    import openvino
+
+    constant = openvino.opset13.constant(np.int64(value))
+    parameter = model.inputs[0].get_node()
+    for reader in parameter.output(0).get_target_inputs():
+        reader.replace_source_output(constant.output(0))
+    model.remove_parameter(parameter)
+
+
+_FROM = 32
+"""Shorter sequences take the time of their weights, whatever their length."""
+
+_BEYOND = 4
+"""Counts above all tokens that are looked at too: the line below all times ends in its last point."""
+
+_OFF = 0.06
+"""The excess, relative, that is told from noise."""
+
+_SAMPLE, _LOOKS, _TWICE = 24, (1, 5), 1.5
+"""Counts of a sample, which may be all that there is to see; rounds of a look, the first untimed; and about how often
+all counts are looked at in the end, what stands out being looked at twice."""
+
+_GROWTH = 1.5
+"""All tokens take at least so many times what few do, or there is no product to look at (fused, or none at all)."""
+
+_COMPARED = 6
+"""Counts at which attention's own excess is looked at; where there is none, half: it has half of the products."""
+
+Clock = Callable[[], float]
+"""Runs a part once; milliseconds."""
+
+
+def find_shape_penalty(
+    plan: TablePlan, clock: Callable[[CellPlan], Clock], rng: np.random.Generator, end: float
+) -> ShapePenalty | None:
+    """By how much single token counts exceed the line below all, for a feed-forward and an attention half.
+
+    Each count is timed in turns with one that stays the same, so that a machine that changes its speed changes both;
+    what stands out is timed once more.
+
+    Args:
+        plan: Has the halves.
+        clock: Of a cell.
+        rng: Orders the looks.
+        end: ``time.perf_counter()`` by which every count must have been looked at: knowing half of them would make the
+            others look better than they are.
+
+    Returns:
+        ``None`` where times are even, as they are on most targets, or where there is no time to tell.
+    """
+    feed, attend = (_least_chain(plan, kind) for kind in ("feed", "attend"))
+    tokens = plan.model.layout.tokens
+    counts = np.arange(_FROM, tokens + _BEYOND + 1)
+    if len(counts) <= _SAMPLE:
+        return None
+    look = _Look(clock, replace(feed, count=tokens // 2))
+    begin = time.perf_counter()
+    ends = look.at(feed, (_FROM, tokens))
+    each = (time.perf_counter() - begin) / 2
+    if begin + each * (_SAMPLE + _TWICE * len(counts)) > end or ends[tokens] < _GROWTH * ends[_FROM]:
+        return None
+    sampled = {tokens, *rng.permutation(counts)[:_SAMPLE].tolist(), *counts[-_BEYOND:].tolist()}
+    if not _excess(look.at(feed, sorted(sampled))):
+        return None
+    first = look.at(feed, rng.permutation(counts).tolist(), end)
+    suspects = _excess(first)
+    again = look.at(feed, rng.permutation(list(suspects)).tolist(), end)
+    if len(first) < len(counts) or len(again) < len(suspects):
+        return None
+    found = _excess(first, again)
+    mine = {count: more * look.unit_ms for count, more in found.items() if count <= tokens}
+    if not mine:
+        return None
+    dropping, last = plan.all_rows
+    return ShapePenalty(tuple(mine), tuple(mine.values()), _share(look, attend, found, tokens), dropping, last)
+
+
+class _Look:
+    """Times of a layer's halves at many counts, in units of one clock that stays the same.
+
+    Args:
+        clock: Of a cell.
+        still: What that one clock runs.
+    """
+
+    def __init__(self, clock: Callable[[CellPlan], Clock], still: CellPlan) -> None:
+        self._clock, self._still = clock, clock(still)
+        self._layers, self._units = still.layers, list[float]()
+
+    def at(self, cell: CellPlan, counts: Iterable[int], end: float = math.inf) -> dict[int, float]:
+        """A layer's time by count, ascending; as many as there is time for until ``end``."""
+        found = dict[int, float]()
+        for count in counts:
+            if time.perf_counter() > end:
+                break
+            run = self._clock(replace(cell, count=count))
+            pairs = [(run(), self._still()) for _ in range(sum(_LOOKS))][_LOOKS[0] :]
+            own, still = (min(times) for times in zip(*pairs, strict=True))
+            self._units.append(still)
+            found[count] = own / cell.layers / still * self._layers
+        return dict(sorted(found.items()))
+
+    @property
+    def unit_ms(self) -> float:
+        """Milliseconds of the unit, a layer of the clock that stays the same: over all looks, the median."""
+        return median(self._units) / self._layers
+
+
+def _excess(first: Mapping[int, float], again: Mapping[int, float] | None = None) -> dict[int, float]:
+    """By count, what of the lesser of its times is clearly above the line below all.
+
+    Args:
+        first: A look at all counts, ascending.
+        again: One at those that stood out in it.
+    """
+    times = np.array(list(first.values()))
+    # A single time that is too short would pull the line down, and half of all counts with it.
+    steady = [np.partition(times[max(0, place - 2) : place + 3], 1)[1] for place in range(len(times))]
+    line = _line_below(np.array(list(first)), np.maximum(times, steady))
+    found = dict[int, float]()
+    for (count, once), below in zip(first.items(), line.tolist(), strict=True):
+        least = once if again is None else min(once, again.get(count, 0.0))
+        if least - below > _OFF * least:
+            found[count] = least - below
+    return found
+
+
+def _line_below(counts: NDArray[np.int64], times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The lower convex hull (Andrew's monotone chain) at every count."""
+    corners = list[tuple[float, float]]()
+    for x, y in zip(counts.tolist(), times.tolist(), strict=True):
+        while len(corners) > 1:
+            (x0, y0), (x1, y1) = corners[-2:]
+            if (y1 - y0) * (x - x0) < (y - y0) * (x1 - x0):
+                break
+            corners.pop()
+        corners.append((x, y))
+    line: NDArray[np.float64] = np.interp(counts, [x for x, _ in corners], [y for _, y in corners])
+    return line
+
+
+def _share(look: _Look, attend: CellPlan, found: Mapping[int, float], tokens: int) -> float:
+    """Attention's excess as a share of the feed-forward half's, at the counts where that is largest.
+
+    Attention is not asked about more tokens than there are: some families have no positions for them.
+    """
+    beside = {count: (_even(count, -1, found), _even(count, 1, found)) for count in found}
+    within = [count for count, (_, high) in beside.items() if high <= tokens]
+    shares = []
+    for count in sorted(within, key=found.__getitem__)[-_COMPARED:]:
+        low, high = beside[count]
+        times = look.at(attend, (low, count, high))
+        line = float(np.interp(count, (low, high), (times[low], times[high])))
+        shares.append((times[count] - line) / found[count])
+    return min(max(median(shares), 0.0), 1.0) if shares else 0.5
+
+
+def _even(count: int, step: int, found: Mapping[int, float]) -> int:
+    """The nearest count without an excess."""
+    count += step
+    while count in found:
+        count += step
+    return count
+
+
+def _least_chain(plan: TablePlan, kind: str) -> CellPlan:
+    """The cell of a half with the fewest tokens: after tokens were dropped, where that is a part of its own."""
+    return min((cell for cell in plan.cells if cell.kind == kind), key=lambda cell: cell.count)

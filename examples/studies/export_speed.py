@@ -44,8 +44,9 @@ from tavt_kit.core.measurement import Measurement, PairedRatio, paired_ratio
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.exporters.int8 import Examples, Int8Options, make_int8
-from tavt_kit.exporters.onnx_file import save as save_onnx
+from tavt_kit.exporters.options import Int8Options
+from tavt_kit.exporters.quantize import Examples, make_int8
+from tavt_kit.exporters.to_onnx import save as save_onnx
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert, save
 from tavt_kit.models.flops import count_macs

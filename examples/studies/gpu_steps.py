@@ -345,7 +345,7 @@ class Steps:
 
     def export(self) -> Answer:
         """An exported file by onnxruntime's GPU providers, against torch on the CPU."""
-        from tavt_kit.bench.plain_file import write_plain
+        from tavt_kit.bench.memory import write_plain
         from tavt_kit.core.device import TargetDevice
         from tavt_kit.errors import TavtError
         from tavt_kit.runtimes import check_available, open_file

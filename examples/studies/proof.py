@@ -48,8 +48,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, load_bytes, load_images, thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.evaluator import Evaluator
-from tavt_kit.exporters.forms import Form
-from tavt_kit.exporters.int8 import Int8Options
+from tavt_kit.exporters.options import Form, Int8Options
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT

@@ -31,7 +31,7 @@ from seed_models import Table, tavt_table, vitaev2_table
 from seed_pages import page
 
 from tavt_kit.bench import Protocol, bench, random_images
-from tavt_kit.bench.memory_child import memory_mark
+from tavt_kit.bench.memory import memory_mark
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import SCHEMAS, atomic_text, make_folder, read_record, write_record

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from tavt_kit.checks.compare import Answers
-from tavt_kit.checks.judge import Gate, images_to_decide, judge
-from tavt_kit.checks.predicted import Predicted
-from tavt_kit.checks.report import BatchCheck, CheckReport, read_check, write_check
+from tavt_kit.checks.report import BatchCheck, CheckReport, Gate, images_to_decide, judge, read_check, write_check
 from tavt_kit.checks.run import Artifact, check, check_predicted
-from tavt_kit.checks.source import Source
+from tavt_kit.checks.source import Predicted, Source
 from tavt_kit.core.integrity import CHECK_FILE
 
 __all__ = [

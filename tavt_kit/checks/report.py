@@ -1,18 +1,26 @@
-"""CheckReport: one artifact's comparison with its source, as ``check.json`` keeps it."""
+"""One artifact's comparison with its source: its verdict, and the report that ``check.json`` keeps.
+
+An f32 artifact must be its source: every logit, on every image, but for images on which the source itself hangs on the
+last bits (two tokens with equal scores, one of which must go). A narrower artifact may differ; there the question is
+whether its accuracy fell by more than was allowed, and the paired interval decides.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.checks.figures import Figures
-from tavt_kit.checks.losses import Losses
-from tavt_kit.checks.token_choice import TokenChoice
+import numpy as np
+
+from tavt_kit.checks.claims import TokenChoice
+from tavt_kit.checks.compare import Answers, Figures, Losses
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.budget import Verdict, worst
-from tavt_kit.core.codec import recorded_as
+from tavt_kit.core.budget import Limit, Verdict, facts_of, worst
+from tavt_kit.core.budget import judge as judge_limit
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.errors import RecordError
 
@@ -128,3 +136,124 @@ def read_check(path: Path) -> dict[str, Any]:
     if not isinstance(record.get("checks"), list):
         raise RecordError(f"{path} has no list of checks; run fgvc-kit check again")
     return record
+
+
+_MOST_IMAGES = 10_000_000
+_MOST_TIED = 0.05  # more images than this do not hang on the last bits by chance
+
+
+@dataclass(frozen=True, slots=True)
+class Gate(Record):
+    """What an artifact may lose.
+
+    Args:
+        tolerance: Of an f32 artifact: largest logit difference, as a share of the source's largest logit.
+        drop: Of any other: accuracy, as a fraction of all images (0.005 is half a point).
+    """
+
+    tolerance: float = 1e-3
+    drop: float = 0.005
+
+    @property
+    def limit(self) -> Limit:
+        """``drop`` as a limit of a budget; raises BudgetError where it is none."""
+        return Limit("drop", None, "<=", self.drop)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict and its sentence; how many images would decide, where it is INCONCLUSIVE."""
+
+    verdict: Verdict
+    reason: str
+    images_to_decide: int | None = None
+
+
+def may_be_tied(strayed: int, n: int) -> bool:
+    """Whether so few of ``n`` images strayed that near ties can explain it."""
+    return 0 < strayed <= max(2, _MOST_TIED * n)
+
+
+def judge(
+    answers: Answers, gate: Gate, batches: BatchCheck, *, exact: bool, tied: Sequence[int] = (), fault: str = ""
+) -> Judgement:
+    """The verdict.
+
+    Args:
+        answers: Of both models.
+        gate: What may be lost.
+        batches: Whether the artifact gives the same answers at other batch sizes.
+        exact: Whether it must be its source: f32 weights, run in f32.
+        tied: Images (by place) on which the source's own choice of tokens hangs on the last bits.
+        fault: What is wrong with it whatever it answers, one clause.
+    """
+    if fault:
+        return Judgement(Verdict.FAIL, fault)
+    if not batches.passed:
+        return Judgement(Verdict.FAIL, batches.reason)
+    if not answers.finite:
+        bad = int((~np.isfinite(answers.artifact)).any(axis=1).sum())
+        return Judgement(Verdict.FAIL, f"it gives NaN or infinite logits for {bad} of {answers.n} images")
+    return _exact(answers, gate, tied) if exact else _allowed(answers, gate)
+
+
+def _exact(answers: Answers, gate: Gate, tied: Sequence[int]) -> Judgement:
+    errors = answers.errors()
+    strayed = np.flatnonzero(errors > gate.tolerance)
+    unexplained = sorted(set(strayed.tolist()) - set(tied))
+    if unexplained:
+        off = float(errors[unexplained].max())
+        return Judgement(
+            Verdict.FAIL,
+            f"its logits differ from the source's by more than {gate.tolerance:g} of the largest on {len(unexplained)} "
+            f"of {answers.n} images (worst {off:.2g}), top-1 agreement {100 * answers.agreement:.1f} %",
+        )
+    steady = np.delete(errors, strayed)
+    worst = f"worst difference {steady.max(initial=0):.1e} of the largest"
+    reason = f"same logits as its source on {len(steady)} images ({worst})"
+    if len(strayed):
+        reason += f"; on {len(strayed)} more the source's own tokens tie in the last bits, and the other one stayed"
+    return Judgement(Verdict.PASS, reason)
+
+
+def _allowed(answers: Answers, gate: Gate) -> Judgement:
+    difference = answers.against(answers.source)
+    verdict = judge_limit(gate.limit, facts_of(difference=difference))
+    low, high = 100 * difference.low, 100 * difference.high
+    reason = (
+        f"top-1 changes by {100 * difference.difference:+.2f} points [{low:+.2f}, {high:+.2f}] on {difference.n} "
+        f"images ({difference.flips} flips); it may fall by {100 * gate.drop:g}"
+    )
+    if verdict is not Verdict.INCONCLUSIVE:
+        return Judgement(verdict, reason)
+    # What a user can act on: what these images do show.
+    most = math.ceil(1000 * facts_of(difference=difference)["drop"].high) / 10
+    reason += f"; {100 * answers.agreement:.1f} % of its answers are its source's, and a limit of {most:g} would pass"
+    needed = images_to_decide(difference, gate.limit)
+    if needed is None:
+        return Judgement(verdict, f"{reason}; the loss lies on the line, so no number of images would decide")
+    return Judgement(verdict, f"{reason}; about {needed:,} images would decide at this rate of flips", needed)
+
+
+def images_to_decide(difference: PairedDifference, limit: Limit) -> int | None:
+    """How many images would move the interval off the line, if flips go on at the same rate.
+
+    Returns:
+        At least the images there are; None where not even ten million would do.
+    """
+
+    def decides(n: int) -> bool:
+        times = n / difference.n
+        gained, lost = round(difference.gained * times), round(difference.lost * times)
+        scaled = PairedDifference.of_counts(gained, lost, n)
+        return judge_limit(limit, facts_of(difference=scaled)) is not Verdict.INCONCLUSIVE
+
+    low = high = difference.n
+    while not decides(high):
+        low, high = high, 2 * high
+        if high > _MOST_IMAGES:
+            return None
+    while high - low > max(1, high // 200):  # half a per cent is exact enough for an estimate
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high

@@ -11,16 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.checks.batch_sizes import Attempts, check_batches
-from tavt_kit.checks.claims import false_claim
-from tavt_kit.checks.compare import Answers, columns
-from tavt_kit.checks.figures import figures_of
-from tavt_kit.checks.judge import Gate, Judgement, judge, may_be_tied
-from tavt_kit.checks.losses import losses_of
-from tavt_kit.checks.predicted import Predicted
-from tavt_kit.checks.report import BatchCheck, CheckReport
-from tavt_kit.checks.source import Count, Source
-from tavt_kit.checks.stored import stored_precision
-from tavt_kit.checks.token_choice import choice_of
+from tavt_kit.checks.claims import choice_of, false_claim, stored_precision
+from tavt_kit.checks.compare import Answers, columns, figures_of, losses_of
+from tavt_kit.checks.report import BatchCheck, CheckReport, Gate, Judgement, judge, may_be_tied
+from tavt_kit.checks.source import Count, Predicted, Source
 from tavt_kit.core.artifact_card import ArtifactCard, files_of, read_metadata
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import sha256_file

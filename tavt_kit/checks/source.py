@@ -1,24 +1,35 @@
-"""Source: the model that artifacts are checked against, with the real images it is asked about."""
+"""The model that artifacts are checked against with its real images, and logits that were made elsewhere.
+
+Such logits are a NumPy ``.npz`` file. Keys: ``logits`` (n, classes); which images they are of, as ``names`` (n paths;
+``paths`` is read too) or ``index`` (n places in the split, from 0); and, where known, ``labels`` (n), ``classes`` (in
+the order of the logits) and ``device`` (a text).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.checks.compare import Logits, columns
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress
+from tavt_kit.core.records import sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import Batch, Sample, batches
 from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.errors import DataError
 from tavt_kit.runtimes import open_module
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
+
 
 BATCH = 8
 """Images in a batch of the main pass; the last one is mostly smaller, which is a test of its own."""
@@ -132,3 +143,170 @@ class Source:
                 count(len(part.images))
         self._readable = np.concatenate(places)
         return np.concatenate(logits), np.concatenate(labels)
+
+
+_KEYS = "logits, names or index, and optionally labels, classes and device"
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What ``.npz`` file says.
+
+    Args:
+        name: The file's.
+        sha256: Of the file, by name.
+        logits: (n, classes).
+        names: Of the images, or ``None``; then there is ``index``.
+        index: (n,) places among the samples of the split, or ``None``.
+        labels: (n,) or ``None``.
+        classes: In the order of the logits, or ``None`` for the source's order.
+        device: Where they were made, for people.
+    """
+
+    name: str
+    sha256: Mapping[str, str]
+    logits: Logits
+    names: tuple[str, ...] | None
+    index: NDArray[np.int64] | None
+    labels: NDArray[np.int64] | None
+    classes: tuple[str, ...] | None
+    device: str
+
+    @classmethod
+    def read(cls, path: Path) -> Predicted:
+        """Read a file; nothing in it is executed.
+
+        Raises:
+            DataError: It is not there, no ``.npz`` file, or lacks what is needed.
+        """
+        arrays = _arrays(path)
+        texts = arrays.get("names", arrays.get("paths"))
+        if "logits" not in arrays or (texts is None and "index" not in arrays):
+            raise DataError(f"predictions hold {_KEYS}; {path} holds {', '.join(sorted(arrays)) or 'nothing'}")
+        logits = arrays["logits"]
+        if logits.ndim != 2 or logits.dtype.kind not in "fiu" or not len(logits):
+            raise DataError(
+                f"logits are numbers of shape (images, classes), got {logits.dtype} {logits.shape} in {path}"
+            )
+        n = len(logits)
+        classes = None if "classes" not in arrays else _texts(arrays["classes"], logits.shape[1], "classes", path)
+        return cls(
+            name=path.name,
+            sha256={path.name: sha256_file(path)},
+            logits=logits.astype(np.float32),
+            names=None if texts is None else _texts(texts, n, "names", path),
+            index=None if texts is not None else _whole(arrays["index"], n, "index", path),
+            labels=_whole(arrays["labels"], n, "labels", path) if "labels" in arrays else None,
+            classes=classes,
+            device=str(arrays["device"].reshape(-1)[0]) if arrays.get("device", np.empty(0)).size else "elsewhere",
+        )
+
+    def check(self, source: Source) -> None:
+        """Refuse what is of other classes or images, before anything is run.
+
+        Raises:
+            DataError: The number or the names of the classes differ, images are missing, double or unknown, or labels
+                contradict the data.
+        """
+        theirs, ours = self.logits.shape[1], len(source.card.classes)
+        if theirs != ours:
+            raise DataError(f"{self.name} has logits of {theirs} classes, but the run it is checked against has {ours}")
+        columns(self.classes or source.card.classes, source.card.classes, self.name)
+        places = self._places(source)
+        wanted = range(len(source.samples))
+        missing = sorted(set(wanted) - set(places))
+        if len(set(places)) != len(places) or len(places) - len(wanted) > 0 or len(missing) > source.allow_unreadable:
+            example = f", such as {_relative(source.samples[missing[0]].path)}" if missing else ""
+            raise DataError(
+                f"predictions must be of each image of the {source.split} split once ({len(wanted)} images), but "
+                f"{self.name} has {len(places)} of {len(set(places))} different ones and lacks {len(missing)}{example}"
+                "; predict them all, or give the same `split`, `limit` and `data`"
+            )
+        if self.labels is not None:
+            self._check_labels(source, places)
+
+    def aligned(self, source: Source) -> Logits:
+        """(n, classes): the logits of the images that the source could read, in its order of images and classes."""
+        row_of = {place: row for row, place in enumerate(self._places(source))}
+        absent = [int(place) for place in source.readable if int(place) not in row_of]
+        if absent:
+            raise DataError(
+                f"{self.name} lacks {len(absent)} images that can be read here, such as "
+                f"{_relative(source.samples[absent[0]].path)}; predict them too"
+            )
+        rows = [row_of[int(place)] for place in source.readable]
+        order = columns(self.classes or source.card.classes, source.card.classes, self.name)
+        return self.logits[rows][:, order]
+
+    def _places(self, source: Source) -> list[int]:
+        """Which sample of the source each row is of."""
+        if self.names is not None:
+            return _matched(self.names, [sample.path for sample in source.samples], self.name)
+        assert self.index is not None  # one of the two is there
+        n = len(source.samples)
+        if self.index.min() < 0 or self.index.max() >= n:
+            raise DataError(
+                f"an index is a place in the {source.split} split, from 0 to {n - 1}, got {self.index.min()} to "
+                f"{self.index.max()} in {self.name}"
+            )
+        return [int(place) for place in self.index]
+
+    def _check_labels(self, source: Source, places: Sequence[int]) -> None:
+        assert self.labels is not None
+        order = columns(self.classes or source.card.classes, source.card.classes, self.name)
+        known = {column: label for label, column in enumerate(order)}
+        wrong = [row for row, place in enumerate(places)
+                 if known.get(int(self.labels[row])) != source.samples[place].label]  # fmt: skip
+        if wrong:
+            path = source.samples[places[wrong[0]]].path
+            raise DataError(
+                f"{len(wrong)} labels of {self.name} contradict the data, such as that of {_relative(path)}; its "
+                "images or classes are in another order than it says"
+            )
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with file:
+            return {name: file[name] for name in file.files}
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise DataError(f"predictions are a NumPy .npz file with {_KEYS}; {path} is none ({error})") from None
+
+
+def _texts(values: NDArray[Any], n: int, key: str, path: Path) -> tuple[str, ...]:
+    if values.dtype.kind not in "US" or values.shape != (n,):
+        raise DataError(f"{key} are {n} texts, one for each, got {values.dtype} {values.shape} in {path}")
+    return tuple(one.decode() if isinstance(one, bytes) else str(one) for one in values.tolist())
+
+
+def _whole(values: NDArray[Any], n: int, key: str, path: Path) -> NDArray[np.int64]:
+    if values.dtype.kind not in "iu" or values.shape != (n,):
+        raise DataError(f"{key} are {n} whole numbers, one an image, got {values.dtype} {values.shape} in {path}")
+    return values.astype(np.int64)
+
+
+def _matched(names: Sequence[str], paths: Sequence[Path], file: str) -> list[int]:
+    """The place of each name's image: the only one whose path ends as the name does."""
+    endings: dict[PurePosixPath, list[int]] = {}
+    for place, path in enumerate(paths):
+        parts = PurePosixPath(path.as_posix()).parts
+        for depth in range(1, len(parts) + 1):
+            endings.setdefault(PurePosixPath(*parts[-depth:]), []).append(place)
+    found = []
+    for name in names:
+        places = endings.get(PurePosixPath(name.replace("\\", "/")), [])
+        if len(places) != 1:
+            several = f"is the end of {len(places)} of them; give more of its path" if places else "is none of them"
+            raise DataError(f"each name of {file} must be the end of one image's path, but {name!r} {several}")
+        found.append(places[0])
+    return found
+
+
+def _relative(path: Path) -> str:
+    """The last two parts: enough to find it, whatever folder it lies in."""
+    return "/".join(path.parts[-2:])

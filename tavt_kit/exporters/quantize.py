@@ -1,16 +1,27 @@
-"""8 bits by NNCF: post-training quantization, with or without accuracy control, and of the weights alone."""
+"""Fewer bits, by NNCF and by onnxruntime's own tools: int8, weights of 8 bits, f16; training images choose the way."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import logging
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.progress import Progress
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
+from tavt_kit.exporters.options import Int8Options
 from tavt_kit.exporters.to_onnx import INPUT
 from tavt_kit.runtimes.session import LENGTHS
 from tavt_kit.runtimes.suppress_output import suppress_output
@@ -208,3 +219,272 @@ def _refusal(error: Exception) -> ExportError:
     return ExportError(
         f"NNCF cannot quantize the model ({type(error).__name__}: {error}); choose precision f32, or OpenVINO"
     )
+
+
+_HEAVY = ("Conv", "Gemm", "MatMul")
+_FLOAT = ("Softmax", "ReduceSum", "TopK")
+_BLOCK = 64  # weights that share a scale
+
+
+def quantize_statically(
+    model: onnx.ModelProto,
+    images: NDArray[np.float32],
+    schedules: Sequence[TokenSchedule] = (),
+    *,
+    symmetric: bool = False,
+) -> onnx.ModelProto:
+    """The model with QuantizeLinear and DequantizeLinear around its linear layers; a weight scale for each channel.
+
+    Products of two activations (attention), softmax, scores, top-k and norms stay in float.
+
+    Args:
+        model: In f32; it stays as it is.
+        images: (n, 3, H, W) preprocessed training images.
+        schedules: Of a switchable model: what it is calibrated at, in turns.
+        symmetric: Zero points of 0 everywhere, as TensorRT wants them.
+
+    Raises:
+        ExportError: onnxruntime cannot quantize the model.
+    """
+    return quantize_statically_fed(model, feeds(images, schedules), symmetric=symmetric)
+
+
+def quantize_statically_fed(
+    model: onnx.ModelProto, given: Sequence[Feed], *, symmetric: bool = False
+) -> onnx.ModelProto:
+    """As ``quantize_statically``, of any graph: a latency table's parts take other inputs than images.
+
+    Args:
+        model: In f32; it stays as it is.
+        given: One after another what to calibrate on, by the names of the graph's inputs.
+        symmetric: As of ``quantize_statically``.
+
+    Raises:
+        ExportError: onnxruntime cannot quantize the model.
+    """
+    with suppress_output(*CHATTY), _unwarned(), tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+        class Reader(CalibrationDataReader):  # type: ignore[misc]
+            def __init__(self) -> None:
+                self.left = iter(given)
+
+            def get_next(self) -> Feed | None:
+                return next(self.left, None)
+
+        source, path = Path(folder) / "f32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, str(source))  # from memory it would be changed in place
+        try:
+            quantize_static(
+                source,
+                path,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=list(_HEAVY),
+                # Not MatMulConstBOnly, which says the same and does nothing for QDQ (onnxruntime 1.31).
+                nodes_to_exclude=_of_activations(model),
+                extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+            )
+            return onnx.load(str(path))
+        except Exception as error:  # whatever the failing step raises
+            raise _onnx_refusal("quantize", error) from error
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """The sessions that onnxruntime calibrates with warn of their own leftovers."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)
+
+
+def _of_activations(model: onnx.ModelProto) -> list[str]:
+    """The products without a weight: attention's, whose results softmax and scores are made of."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [node.name for node in model.graph.node if node.op_type == "MatMul" and not weights & set(node.input)]
+
+
+def compress_onnx_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with 8-bit weights in blocks of 64 (``MatMulNBits``, an operator of onnxruntime's own).
+
+    Smaller, not faster: on a CPU it is slower than f32.
+
+    Raises:
+        ExportError: onnxruntime cannot compress the model.
+    """
+    with suppress_output(*CHATTY):
+        try:
+            from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+            compressor = MatMulNBitsQuantizer(copy.deepcopy(model), bits=8, block_size=_BLOCK, accuracy_level=4)
+            compressor.process()
+            compressed: onnx.ModelProto = compressor.model.model
+        except Exception as error:
+            raise _onnx_refusal("compress the weights of", error) from error
+    if all(node.op_type != "MatMulNBits" for node in compressed.graph.node):
+        raise ExportError("onnxruntime found no weights to compress in the model; export it as f32 or int8")
+    return compressed
+
+
+def halve(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in f16, images and logits too; softmax, scores and top-k stay in f32 so that no false ties arise.
+
+    Raises:
+        ExportError: onnxruntime cannot convert the model.
+    """
+    with suppress_output(*CHATTY):
+        try:
+            from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+            # keep_io_types=False: what takes f16 says so by its input's type.
+            half: onnx.ModelProto = convert_float_to_float16(
+                copy.deepcopy(model), op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_FLOAT]
+            )
+        except Exception as error:
+            raise _onnx_refusal("halve", error) from error
+    return half
+
+
+def _onnx_refusal(what: str, error: Exception) -> ExportError:
+    return ExportError(f"onnxruntime cannot {what} the model ({type(error).__name__}: {error}); choose precision f32")
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Training images: some calibrate, others (which may be none) choose.
+
+    Args:
+        calibration: (n, 3, H, W).
+        held_out: (m, 3, H, W).
+        labels: (m,) of these.
+    """
+
+    calibration: NDArray[np.float32]
+    held_out: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One way, and what the held-out training images say of it.
+
+    Args:
+        way: ``quantizer`` and ``smooth_quant``.
+        agreement: Share of images with the float model's answer; of a switchable model over all presets.
+        top1: Share of right answers.
+        difference: Mean absolute difference of the logits.
+    """
+
+    way: dict[str, Any]
+    agreement: float
+    top1: float
+    difference: float
+
+    @property
+    def worth(self) -> tuple[float, float, float]:
+        """The higher the better: agreement, then accuracy, then nearness."""
+        return self.agreement, self.top1, -self.difference
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready."""
+        numbers = {"agreement": self.agreement, "top1": self.top1, "difference": self.difference}
+        return {**self.way, **{name: round(value, 6) for name, value in numbers.items()}}
+
+
+def make_int8(
+    model: Any, card: ArtifactCard, examples: Examples, how: Int8Options, progress: Progress
+) -> tuple[Any, dict[str, Any]]:
+    """The int8 model of the way that keeps most answers, and the record of all that was tried.
+
+    Args:
+        model: An ``openvino.Model`` or ``onnx.ModelProto`` in f32; it stays as it is.
+        card: Its card; a switchable model is calibrated and tried at all of its presets.
+        examples: Training images.
+        how: What to try.
+        progress: Told what is being done.
+
+    Raises:
+        ExportError: No way works, or accuracy control is asked for without held-out images.
+    """
+    presets = tuple(card.presets.values())
+    ways = how.ways("onnx" if _is_onnx(model) else "openvino")
+    choosing = len(ways) > 1 and len(examples.held_out) > 0
+    trials: list[Trial] = []
+    best: Any = None
+    before = _answers(model, card, examples) if choosing else None
+    for way in ways if choosing else ways[:1]:
+        progress.update(f"quantizing by {way['quantizer']}, SmoothQuant {'on' if way['smooth_quant'] else 'off'}")
+        made = _quantize(model, way, examples, presets, how)
+        if before is None:
+            best = made
+            continue
+        trial = _trial(way, before, _answers(made, card, examples), examples.labels)
+        best = made if not trials or trial.worth > max(one.worth for one in trials) else best
+        trials.append(trial)
+    chosen = max(trials, key=lambda one: one.worth).way if trials else ways[0]
+    record = {**chosen, "held_out": len(examples.held_out), "tried": [trial.as_record() for trial in trials]}
+    if how.max_drop is not None:
+        progress.update("putting layers back to float until the accuracy is kept")
+        best = quantize_carefully(
+            model, examples.calibration, examples.held_out, examples.labels, presets,
+            smooth=chosen["smooth_quant"], max_drop=how.max_drop,
+        )  # fmt: skip
+        record["max_drop"] = how.max_drop
+    _log.info("int8: %s", record)
+    return best, record
+
+
+def _quantize(
+    model: Any, way: dict[str, Any], examples: Examples, presets: Sequence[TokenSchedule], how: Int8Options
+) -> Any:
+    if way["quantizer"] == "onnxruntime":
+        return quantize_statically(model, examples.calibration, presets, symmetric=how.symmetric)
+
+    return quantize(model, examples.calibration, presets, smooth=way["smooth_quant"])
+
+
+def _trial(
+    way: dict[str, Any], before: NDArray[np.float32], after: NDArray[np.float32], labels: NDArray[np.int64]
+) -> Trial:
+    """``before`` and ``after`` are (presets, m, classes)."""
+    same = after.argmax(2) == before.argmax(2)
+    right = after.argmax(2) == labels
+    return Trial(way, float(same.mean()), float(right.mean()), float(np.abs(after - before).mean()))
+
+
+def _answers(model: Any, card: ArtifactCard, examples: Examples) -> NDArray[np.float32]:
+    """(presets or 1, m, classes): the logits of the held-out images, one by one, on the model's own runtime."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(model, card, Path(folder))
+        runs = [session.at(schedule.counts) for schedule in card.presets.values()] or [session]
+        return np.stack([np.concatenate(list(_one_by_one(run, examples.held_out))) for run in runs])
+
+
+def _one_by_one(run: Any, images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    for image in images:
+        yield run(image[None])
+
+
+def _session(model: Any, card: ArtifactCard, folder: Path) -> Any:
+    if _is_onnx(model):
+        import onnx
+
+        from tavt_kit.runtimes import open_file
+
+        onnx.save(model, str(folder / "m.onnx"))
+        return open_file(folder / "m.onnx", TargetDevice("onnxruntime", "cpu"), card.lengths)
+    from tavt_kit.runtimes.on_openvino import OpenvinoSession
+
+    target = TargetDevice("openvino", "cpu")
+    return OpenvinoSession(model, target, time.perf_counter(), of_file=True, lengths=card.lengths)
+
+
+def _is_onnx(model: Any) -> bool:
+    return type(model).__module__.startswith("onnx")

@@ -9,21 +9,24 @@ it fails. All of this was measured on torch 2.13, onnxruntime 1.31 and nncf 3.4.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.artifact_card import METADATA_KEY, WEIGHTS_SUFFIX, ArtifactCard
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.culprit import refused_layer
-from tavt_kit.exporters.onnx_file import LARGEST, finish
-from tavt_kit.exporters.onnx_options import OnnxOptions
+from tavt_kit.exporters.options import OnnxOptions
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.onnx_graph import quiet_exporters
@@ -176,3 +179,188 @@ def _culprit(adaptive: AdaptiveViT, card: ArtifactCard, exporter: str, opset: in
 def _first_line(error: object) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return lines[0][:200] if lines else "no reason given"
+
+
+Convert = Callable[[nn.Module, tuple[Tensor, ...]], object]
+"""Converts a module with its example inputs, or raises."""
+
+
+def refused_layer(model: nn.Module, images: Tensor, convert: Convert) -> str | None:
+    """The smallest part of a model that cannot be converted alone, such as ``blocks.0.norm1 (RmsNorm)``.
+
+    One part of each class is tried, with what it is given in a pass over ``images``; None where each of them converts,
+    so that only their combination is at fault.
+
+    Args:
+        model: Any module.
+        images: (B, 3, H, W).
+        convert: See ``Convert``.
+    """
+    for name, part, inputs in _calls(model, images):
+        try:
+            convert(part, inputs)
+        except Exception:  # a converter raises whatever the failing operator raises
+            return f"{name} ({type(part).__name__})"
+    return None
+
+
+def _calls(model: nn.Module, images: Tensor) -> list[tuple[str, nn.Module, tuple[Tensor, ...]]]:
+    """The first part of each class that is called with tensors alone, and its inputs; small parts come first."""
+    found: dict[type[nn.Module], tuple[str, nn.Module, tuple[Tensor, ...]]] = {}
+    names = {part: name for name, part in model.named_modules() if part is not model}
+
+    def note(part: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        plain = all(isinstance(value, Tensor) for value in inputs)
+        if inputs and plain and all(value is None for value in keywords.values()):
+            found.setdefault(type(part), (names[part], part, tuple(value.detach().clone() for value in inputs)))
+
+    hooks = [part.register_forward_pre_hook(note, with_kwargs=True) for part in names]
+    try:
+        with torch.no_grad():
+            model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sorted(found.values(), key=lambda call: sum(1 for _ in call[1].modules()))
+
+
+LARGEST = 2**31 - 2**24  # bytes of a protobuf file, less what the graph itself takes
+_LEAST = 1024  # bytes of a tensor that is worth a place of its own
+_PAGE = 4096  # onnx.proto: offsets should be whole pages, so that the file can be mapped
+
+
+def attach_card(model: onnx.ModelProto, card: ArtifactCard) -> None:
+    """Put the card into the model's metadata, in place of any other."""
+    others = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
+    onnx.helper.set_model_props(model, {**others, METADATA_KEY: card.as_text()})
+
+
+def finish(path: Path, card: ArtifactCard) -> None:
+    """Put the card into a file just exported; weights that an exporter put elsewhere are gathered again."""
+    strewn = {file for file in path.parent.iterdir() if file != path}
+    model = onnx.load(str(path))
+    strewn &= {path.parent / name for name in _locations(path)}
+    save(model, card, path)
+    for file in strewn:
+        file.unlink(missing_ok=True)
+    onnx.checker.check_model(str(path))
+
+
+def save(model: onnx.ModelProto, card: ArtifactCard, path: Path, weights: WeightFile | None = None) -> None:
+    """Write a model with its card; its weights go beside it where a file is given or one would be too large.
+
+    Args:
+        model: With all of its weights in memory; they are taken out of it where they go elsewhere.
+        card: Its metadata.
+        path: The file.
+        weights: Already written into the same folder; what the model shares with it is not written again.
+    """
+    if weights is None and _bytes(model) > LARGEST:
+        weights = WeightFile.of(model, path.parent, path.stem)
+    if weights is not None and weights.lend(model):
+        card = replace(card, weights_file=weights.name)
+    attach_card(model, card)
+    onnx.save(model, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """Tensors in a file, each content once.
+
+    Args:
+        name: Of the file; every graph that borrows from it lies in the same folder.
+        places: SHA-256 of a tensor's bytes to its offset and length.
+    """
+
+    name: str
+    places: Mapping[bytes, tuple[int, int]] = field(repr=False)
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, folder: Path, stem: str) -> WeightFile:
+        """Write a model's tensors to ``folder/STEM-HASH.weights``; the model stays as it is."""
+        places: dict[bytes, tuple[int, int]] = {}
+        whole, temporary = hashlib.sha256(), folder / f".{stem}{WEIGHTS_SUFFIX}"
+        with temporary.open("wb") as file:
+            for tensor in _large(model):
+                key = hashlib.sha256(tensor.raw_data).digest()
+                if key not in places:
+                    gap = bytes(-file.tell() % _PAGE)
+                    places[key] = (file.tell() + len(gap), len(tensor.raw_data))
+                    for part in (gap, tensor.raw_data):
+                        file.write(part)
+                        whole.update(part)
+        path = folder / f"{stem}-{whole.hexdigest()[:8]}{WEIGHTS_SUFFIX}"
+        temporary.replace(path)
+        return cls(path.name, places)
+
+    def lend(self, model: onnx.ModelProto) -> int:
+        """Point the model's tensors into the file and take them out of the model; how many were found there."""
+        found = 0
+        for tensor in _large(model):
+            place = self.places.get(hashlib.sha256(tensor.raw_data).digest())
+            if place is None:
+                continue
+            found += 1
+            tensor.ClearField("raw_data")
+            tensor.ClearField("external_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in zip(("location", "offset", "length"), (self.name, *place), strict=True):
+                tensor.external_data.add(key=key, value=str(value))
+        return found
+
+
+def _large(model: onnx.ModelProto) -> list[Any]:
+    return [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= _LEAST]
+
+
+def _bytes(model: onnx.ModelProto) -> int:
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+
+def _locations(path: Path) -> set[str]:
+    """The files that a graph's tensors lie in."""
+    model = onnx.load(str(path), load_external_data=False)
+    return {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+
+
+OPERATORS = frozenset(
+    "Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv Cos "
+    "DequantizeLinear Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gemm "
+    "GlobalAveragePool Greater GreaterOrEqual HardSigmoid Identity InstanceNormalization LayerNormalization "
+    "LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Min Mul Neg Not Or Pad Pow QuantizeLinear Range "
+    "ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize ScatterElements ScatterND Shape Sigmoid "
+    "Sign Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze Where".split()
+)
+
+
+def refuse_operators(model: Any) -> None:
+    """Return if TensorRT should take the graph.
+
+    Args:
+        model: An ``onnx.ModelProto``.
+
+    Raises:
+        ExportError: It holds an operator that is not on the list, which is named with its node, or a layer norm that
+            fell apart.
+    """
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
+            name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            raise ExportError(
+                f"TensorRT is not known to take operator {name} (node {node.name or 'without a name'}); choose another "
+                "precision, `exporter` tracing and `opset` 17, or leave out `for` tensorrt"
+            )
+
+
+def trtexec_line(file: str, card: ArtifactCard) -> str:
+    """The command that builds an engine from a file for batches 1 to 16, on a machine with TensorRT.
+
+    Types are taken from the graph (``--stronglyTyped``), so that f16 and int8 are what the file says.
+    """
+    height, width = card.image_size
+    shapes = {key: f"images:{batch}x3x{height}x{width}" for key, batch in (("min", 1), ("opt", 4), ("max", 16))}
+    ranges = [f"--{key}Shapes={shape}" for key, shape in shapes.items()]
+    engine = file.removesuffix(".onnx") + ".engine"
+    return shlex.join(["trtexec", f"--onnx={file}", *ranges, "--stronglyTyped", f"--saveEngine={engine}"])

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from tavt_kit.core.artifact_card import METADATA_KEY, ArtifactCard
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.culprit import refused_layer
-from tavt_kit.exporters.to_onnx import INPUT, OUTPUT, example_images, example_lengths
+from tavt_kit.exporters.to_onnx import INPUT, OUTPUT, example_images, example_lengths, refused_layer
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.runtimes.on_openvino import convert_module
 from tavt_kit.runtimes.session import LENGTHS

@@ -14,15 +14,12 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample, load_arrays, thin_out
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.exporters.forms import Form
-from tavt_kit.exporters.int8 import Examples, Int8Options
-from tavt_kit.exporters.onnx_options import OnnxOptions
+from tavt_kit.exporters.options import DEFAULT_IMAGES, Form, Int8Options, OnnxOptions
 
 if TYPE_CHECKING:
+    from tavt_kit.exporters.quantize import Examples
     from tavt_kit.models.wrap import AdaptiveViT
 
-DEFAULT_IMAGES = 300
-"""Training images that calibrate."""
 HELD_OUT = 200
 """Other training images, at most, by which the way of quantizing is chosen."""
 
@@ -102,13 +99,12 @@ class Writer:
     def _write_onnx(self, card: ArtifactCard, path: Path) -> None:
         import onnx
 
-        from tavt_kit.exporters.onnx_file import WeightFile, save
-        from tavt_kit.exporters.to_onnx import to_onnx
+        from tavt_kit.exporters.to_onnx import WeightFile, save, to_onnx
 
         to_onnx(self.adaptive, replace(card, precision="f32", calibration=None), path, self.onnx)
         model, card = self._narrow_onnx(onnx.load(str(path)), card)
         if self.tensorrt:
-            from tavt_kit.exporters.tensorrt import refuse_operators
+            from tavt_kit.exporters.to_onnx import refuse_operators
 
             refuse_operators(model)
         weights = None
@@ -125,7 +121,7 @@ class Writer:
             return self._quantized(model, card)
         if card.precision == "f32":
             return model, card
-        from tavt_kit.exporters.narrow_onnx import compress_onnx_weights, halve
+        from tavt_kit.exporters.quantize import compress_onnx_weights, halve
 
         return (halve if card.precision == "f16" else compress_onnx_weights)(model), card
 
@@ -145,7 +141,7 @@ class Writer:
         save(model, card, path)
 
     def _quantized(self, model: Any, card: ArtifactCard) -> tuple[Any, ArtifactCard]:
-        from tavt_kit.exporters.int8 import make_int8
+        from tavt_kit.exporters.quantize import make_int8
 
         made, record = make_int8(model, card, self._examples(), self.int8, self.progress)
         return made, card.quantized({**(card.calibration or {}), **record})
@@ -171,6 +167,8 @@ class Writer:
             first, second = read
             assert first is not None  # a training split holds an image
             spare = second or first._replace(images=first.images[:0], labels=first.labels[:0])
+            from tavt_kit.exporters.quantize import Examples
+
             self._made["examples"] = Examples(first.images, spare.images, spare.labels)
         found: Examples = self._made["examples"]
         return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,11 @@ from tavt_kit.core.budget import Verdict
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
+
+if TYPE_CHECKING:
+    from tavt_kit.bench.record import BenchRow
+    from tavt_kit.workflows.bench import BenchResult
+
 
 Things = Annotated[
     list[str] | None,
@@ -86,8 +92,7 @@ def bench_verb(
     """
     if pack is not None or carried is not None:
         return _away(things or [], pack, carried, as_json)
-    from tavt_kit.verbs.bench_table import print_bench
-    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.bench import bench
 
     with ConsoleProgress() as progress:
@@ -113,9 +118,8 @@ def _precisions(text: str | None) -> list[str]:
 
 def _away(things: list[str], pack: Path | None, carried: Path | None, as_json: bool) -> int:
     """A search's front on its way to the device, or back."""
-    from tavt_kit.verbs.console_progress import ConsoleProgress
-    from tavt_kit.verbs.front_view import print_front
-    from tavt_kit.verbs.pack_view import print_pack
+    from tavt_kit.verbs.console import ConsoleProgress
+    from tavt_kit.verbs.tables import print_front, print_pack
     from tavt_kit.workflows.carried import pack_front, settle
 
     run = Path(things[0] if things else "")
@@ -136,3 +140,129 @@ def _away(things: list[str], pack: Path | None, carried: Path | None, as_json: b
     else:
         print_front(settled.record, place=run)
     return 0 if settled.verdict is Verdict.PASS else 1
+
+
+_Cell = Callable[["BenchRow", Mapping[str, Any]], str]
+
+
+def print_bench(found: BenchResult) -> None:
+    """Print the tables of a bench, and what is to be said of its candidates and of the machine."""
+    from rich.markup import escape
+
+    from tavt_kit.core.host import HostFacts
+    from tavt_kit.verbs.console import console_of
+
+    console, body, rows = console_of(140), found.record, found.record["candidates"]
+
+    def say(sentence: str) -> None:
+        console.print(escape(sentence), highlight=False)
+
+    console.print(_table(found.rows, rows, _TIMES))
+    if len(behind := _told(found.rows, rows, _BEHIND)) > 1:
+        console.print()
+        console.print(_table(found.rows, rows, behind))
+    targets = ", ".join(dict.fromkeys(str(one.target) for one in found.rows))
+    say(f"{targets}; ratio: time of {body['reference']} over this one's")
+    for one, row in zip(found.rows, rows, strict=True):
+        for sentence in _sentences(one, row):
+            say(f"{one.name}: {sentence}")
+    for reason in dict.fromkeys((row["energy"] or {}).get("reason") or "" for row in rows):
+        if reason:
+            say(f"no energy: {reason}")
+    noise = found.noise
+    say(f"the machine was {noise.word}" + (f": {'; '.join(noise.reasons)}" if noise.reasons else ""))
+    say(f"{HostFacts.from_record(body['host'])}; inputs: {body['inputs']}; {found.file}")
+
+
+def _sentences(one: BenchRow, row: Mapping[str, Any]) -> list[str]:
+    found = []
+    if row["ratio"]["says"] == "INCONCLUSIVE":
+        found.append("INCONCLUSIVE whether faster or slower: the interval of its ratio has 1 in it")
+    if not one.latency.steady:
+        found.append("unsteady: its median is not known within the protocol's 1 %; --max-time gives it longer")
+    found += [f"DOUBT: {doubt}" for doubt in one.doubts]
+    if one.requests is not None:
+        found.append(
+            f"{one.in_flight} requests in flight, on {one.streams} of OpenVINO's streams; times are of single requests"
+        )
+    if one.end_to_end is not None:
+        parts = ", ".join(f"{part} {ms:.3g} ms" for part, ms in one.end_to_end.parts.items())
+        found.append(f"end to end {one.end_to_end.measurement} of {one.end_to_end.files} images in turn: {parts}")
+    if one.executed is not None:
+        found.append(f"ran {one.executed}")
+    if row["memory"] is not None and row["memory"]["reason"]:
+        found.append(f"no memory: {row['memory']['reason']}")
+    for verdict in row["budgets"]:
+        found.append(_verdict(verdict))
+    return found
+
+
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    from tavt_kit.core.budget import Limit
+
+    limit, low, high = Limit.parse(verdict["budget"]), verdict["low"], verdict["high"]
+    if low is None:
+        why = verdict["reason"]
+    elif high is None:
+        why = f"at least {limit.show(low)}, and too few runs for more"
+    else:
+        why = limit.show(low) if low == high else f"{limit.show(low)} to {limit.show(high)}"
+    return f"{limit} {verdict['verdict']} ({why})"
+
+
+def _table(found: Sequence[BenchRow], rows: Sequence[Mapping[str, Any]], columns: Mapping[str, _Cell]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_edge=False)
+    table.add_column("candidate", overflow="fold", min_width=16)
+    for title in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    for one, row in zip(found, rows, strict=True):
+        table.add_row(escape(one.name), *(escape(cell(one, row)) for cell in columns.values()))
+    return table
+
+
+def _told(
+    found: Sequence[BenchRow], rows: Sequence[Mapping[str, Any]], columns: Mapping[str, _Cell]
+) -> dict[str, _Cell]:
+    """The columns that say something of any candidate."""
+    pairs = list(zip(found, rows, strict=True))
+    return {title: cell for title, cell in columns.items() if any(cell(one, row) for one, row in pairs)}
+
+
+def _number(value: float | None, unit: str = "", factor: float = 1.0) -> str:
+    return "" if value is None else f"{factor * value:.3g}{unit}"
+
+
+def _with_interval(ratio: Mapping[str, Any] | None, factor: float, unit: str) -> str:
+    if ratio is None:
+        return ""
+    value, low, high = (f"{factor * ratio[key]:.3g}" for key in ("value", "low", "high"))
+    return f"{value}{unit}" if low == high else f"{value}{unit} [{low}, {high}]"
+
+
+def _memory(one: BenchRow) -> str:
+    return _number(one.memory_bytes, " MB", 1e-6)
+
+
+_TIMES: dict[str, _Cell] = {
+    "median": lambda one, row: str(one.latency).split(" (n=")[0],
+    "p10": lambda one, row: _number(one.latency.p10, " ms"),
+    "p90": lambda one, row: _number(one.latency.p90, " ms"),
+    "p99": lambda one, row: _number(one.latency.p99, " ms"),
+    "images/s": lambda one, row: _number(one.throughput),
+    "ratio": lambda one, row: _with_interval(row["ratio"], 1, "x"),
+}
+_BEHIND: dict[str, _Cell] = {
+    "first": lambda one, row: _number(one.measurement.first_ms, " ms"),
+    "load": lambda one, row: _number(one.measurement.load_ms, " ms"),
+    "compile": lambda one, row: _number(one.compile_ms, " ms"),
+    "size": lambda one, row: _number(one.size_bytes, " MB", 1e-6),
+    "GMACs": lambda one, row: _number(one.macs, "", 1e-9),
+    "MAC gain": lambda one, row: _with_interval(row["gain_share"], 100, " %"),
+    "GFLOP/s": lambda one, row: _number(one.gflops),
+    "of peak": lambda one, row: _number(one.peak_share, " %", 100),
+    "memory": lambda one, row: _memory(one),
+    "J/image": lambda one, row: _number((row["energy"] or {}).get("joules")),
+}

@@ -56,8 +56,8 @@ def check_verb(
     file that passes gets its final name; no file is removed. Exits 1 unless the verdict is PASS, or INCONCLUSIVE and
     accepted.
     """
-    from tavt_kit.verbs.check_view import print_checks
-    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.verbs.console import ConsoleProgress
+    from tavt_kit.verbs.tables import print_checks
     from tavt_kit.workflows.check import check
 
     with ConsoleProgress() as progress:

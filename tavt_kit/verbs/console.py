@@ -1,11 +1,27 @@
-"""Where tables are printed."""
+"""Where tables are printed, and progress on stderr: bars on a terminal, lines that stay wherever it goes."""
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any, NoReturn, Self
 
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Display
 from rich.segment import Segment
 from rich.text import Text
 
@@ -30,3 +46,136 @@ def console_of(width: int | None = None, *, stderr: bool = False) -> Console:
     """Standard output; a pipe or a file, which has no width, gets so many columns, so that nothing is cut at 80."""
     console = _Console(stderr=stderr)
     return console if console.is_terminal or width is None else _Console(width=width, stderr=stderr)
+
+
+_STAGES: tuple[ProgressColumn, ...] = (
+    TextColumn("{task.description:<14}"),
+    BarColumn(bar_width=30),
+    MofNCompleteColumn(),
+    TextColumn("{task.fields[values]}"),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
+_UPDATES: tuple[ProgressColumn, ...] = (
+    SpinnerColumn(),
+    TextColumn("{task.description}"),
+    BarColumn(),
+    TimeElapsedColumn(),
+)
+
+
+EVERY = 10.0
+"""Seconds between two lines where nobody watches a terminal."""
+
+
+class _Heartbeat(threading.Thread):
+    """Says every ``EVERY`` seconds what is being done, however long that one step takes."""
+
+    def __init__(self) -> None:
+        super().__init__(name="progress", daemon=True)
+        self._begin, self._ended = time.monotonic(), threading.Event()
+        self.doing, self.share = "", ""
+
+    def run(self) -> None:
+        while not self._ended.wait(EVERY):
+            if self.doing:
+                since = clock_text(time.monotonic() - self._begin)
+                print(f"{since} {self.doing}{self.share}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+def clock_text(seconds: float) -> str:
+    """``1:05``, or ``2:01:05``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+class ConsoleProgress:
+    """A ``Progress`` for one verb; use it as a context manager, so that the display ends with the work."""
+
+    def __init__(self) -> None:
+        self._console = console_of(stderr=True)
+        self._stages: Display | None = None
+        self._stage: TaskID | None = None
+        self._updates: Display | None = None
+        self._update: TaskID | None = None
+        self._heartbeat = None if self._console.is_terminal else _Heartbeat()
+        self._what, self._units = "", (0, 0)
+
+    def __enter__(self) -> Self:
+        if self._heartbeat is not None:
+            self._heartbeat.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.end()
+        self._end_stages()
+        self._end_updates()
+
+    def say(self, sentence: str) -> None:
+        """One line that stays."""
+        self._end_updates()
+        self._now(sentence.partition("\n")[0].rstrip("."))
+        print(sentence, file=sys.stderr, flush=True)
+
+    def _now(self, doing: str, share: str = "") -> None:
+        """What a line says where nobody watches a terminal."""
+        if self._heartbeat is not None:
+            self._heartbeat.doing, self._heartbeat.share = doing, share
+
+    def show(self, value: object) -> None:
+        """A value, as its ``str``; a verb that has a better image of it overrides this."""
+        self.say(str(value))
+
+    def stage(self, what: str, total: int, done: int = 0) -> None:
+        """One line for each stage; they stay when the work ends."""
+        self._end_updates()
+        if self._stages is None:
+            self._stages = Display(*_STAGES, console=self._console)
+            self._stages.start()
+        self._stage = self._stages.add_task(what, total=total, completed=done, values="")
+        self._what, self._units = what, (done, total)
+        self._now(what, f", {done} of {total}")
+
+    def advance(self, units: int = 1, **values: float) -> None:
+        """Move the newest stage on."""
+        if self._stages is None or self._stage is None:
+            return
+        done, total = self._units
+        self._units = done + units, total
+        self._now(self._what, f", {done + units} of {total}")
+        shown = "  ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
+        if shown:
+            self._stages.update(self._stage, advance=units, values=shown)
+        else:
+            self._stages.update(self._stage, advance=units)
+
+    def update(self, doing: str, share: float | None = None) -> None:
+        """One line that is wiped when the next thing begins; where stderr is no terminal, one in ten seconds."""
+        self._now(doing, "" if share is None else f", {share:.0%}")
+        if self._heartbeat is not None:
+            return
+        self._end_stages()
+        if self._updates is None:
+            self._updates = Display(*_UPDATES, console=self._console, transient=True)
+            self._update = self._updates.add_task("", total=None)
+            self._updates.start()
+        assert self._update is not None  # made with the display
+        total = None if share is None else 1.0
+        self._updates.update(self._update, description=escape(doing), total=total, completed=share or 0.0)
+
+    def _end_stages(self) -> None:
+        if self._stages is not None:
+            self._stages.stop()
+        self._stages = self._stage = None
+
+    def _end_updates(self) -> None:
+        if self._updates is not None:
+            self._updates.stop()
+        self._updates = self._update = None

@@ -61,7 +61,7 @@ def distill_verb(
     --evaluate-every selects by the mean of the metric over it. The same command continues what was interrupted.
     `accelerate launch` or torchrun before it shares the work among several processes.
     """
-    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.distill import distill
 
     with ConsoleProgress() as progress:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tavt_kit.verbs import options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tavt_kit.core.host import HostFacts
+    from tavt_kit.workflows.doctor import DoctorResult
+    from tavt_kit.workflows.doctor_findings import Finding, Room
+
 
 Fast = Annotated[bool, typer.Option("--fast", help="Measure nothing: answers in seconds.")]
 
@@ -20,8 +30,7 @@ def doctor_verb(fast: Fast = False, as_json: options.Json = False) -> int:
     and for all that is missing the one command that mends it. A target that is not here is listed with the reason
     that a verb would refuse it with.
     """
-    from tavt_kit.verbs.console_progress import ConsoleProgress
-    from tavt_kit.verbs.doctor_table import print_doctor
+    from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.doctor import doctor
 
     with ConsoleProgress() as progress:
@@ -31,3 +40,175 @@ def doctor_verb(fast: Fast = False, as_json: options.Json = False) -> int:
     else:
         print_doctor(found)
     return 0
+
+
+_X86 = {
+    "AVX2": (("avx2",), "f32, 8 numbers at once"),
+    "AVX-512": (("avx512f",), "f32, 16 numbers at once"),
+    "VNNI": (("avx512_vnni", "avx_vnni"), "int8 products"),
+    "AVX-512 BF16": (("avx512_bf16",), "bf16 products"),
+    "AMX": (("amx_bf16", "amx_int8", "amx_tile"), "bf16 and int8 products in tiles"),
+}
+_ARM = {
+    "NEON": (("asimd",), "f32, 4 numbers at once"),
+    "SVE": (("sve",), "f32, wider"),
+    "dot product": (("asimddp",), "int8 products"),
+    "I8MM": (("i8mm",), "int8 products of matrices"),
+    "BF16": (("bf16",), "bf16 products"),
+}
+"""Instruction sets by the name people use: the kernel's names for them, and what they speed up."""
+
+_PRECISIONS = ("f32", "f16", "bf16", "int8")
+
+
+def print_doctor(found: DoctorResult) -> None:
+    """Print all of it on stdout."""
+    from tavt_kit.verbs.console import console_of
+
+    console = console_of(80)
+    _pairs(console, "this machine", _about(found.host, found.room))
+    _pairs(console, "instruction set", _instructions(found.host))
+    _targets(console, found.refused)
+    if found.speed is not None:
+        _peaks(console, found.speed)
+        _reference(console, found.speed)
+    _findings(console, found.findings)
+
+
+def _pairs(console: Console, title: str, rows: Iterator[tuple[str, str]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title, "", show_edge=False)
+    for name, value in rows:
+        table.add_row(name, escape(value))
+    console.print(table, "", sep="\n")
+
+
+def _about(facts: HostFacts, room: Room) -> Iterator[tuple[str, str]]:
+    allowed = f"{len(facts.affinity)} of {facts.cores} allowed"
+    quota = "no quota" if facts.quota is None else f"a quota of {facts.quota:.3g} CPUs' time"
+    governor = f", governor {facts.governor}" if facts.governor else ""
+    yield "processor", facts.cpu
+    yield "CPUs", f"{allowed}, {quota}{governor}"
+    limit = "no limit" if room.memory_limit is None else f"a limit of {_size(room.memory_limit)}"
+    yield "memory", f"{_size(room.memory)}, {_size(room.memory_free)} free, {limit}"
+    yield "cache", f"{room.cache}, {_size(room.cache_free)} free"
+    yield "open files", f"{_count(room.files)} of at most {_count(room.files_most)}"
+    yield "energy", room.energy
+    yield "load", ", ".join(f"{value:g}" for value in facts.load) + " in 1, 5 and 15 minutes" if facts.load else "-"
+    yield "system", f"{facts.os}, Python {facts.python}"
+    yield "packages", ", ".join(f"{name} {version}" for name, version in facts.packages.items())
+
+
+def _instructions(facts: HostFacts) -> Iterator[tuple[str, str]]:
+    sets = _ARM if platform.machine().lower() in ("aarch64", "arm64", "armv8l") else _X86
+    for name, (flags, use) in sets.items():
+        here = ", ".join(flag for flag in flags if flag in facts.flags)
+        yield name, f"yes ({here}): {use}" if here else f"no: {use}"
+
+
+def _targets(console: Console, refused: Mapping[str, str]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_edge=False)
+    table.add_column("target", no_wrap=True)
+    table.add_column("usable")
+    table.add_column("why not")
+    for text, reason in refused.items():
+        table.add_row(text, "no" if reason else "yes", escape(_short(reason)))
+    console.print(table, "", sep="\n")
+
+
+def _short(reason: str) -> str:
+    """A refusal without the target's name before it and the advice behind it; both are in --json."""
+    words = reason.split(maxsplit=2)
+    rest = words[2] if len(words) == 3 and words[0] == "target" else reason
+    return rest.partition("; ")[0]
+
+
+def _peaks(console: Console, speed: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = speed["peaks"]
+    shown = [name for name in _PRECISIONS if any(name in row.get("gflops", ()) for row in rows)]
+    table = Table("peak (GFLOP/s)", show_edge=False)
+    for title in (*shown, "copy GB/s", "in cache"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        place = row["processor"] if row["threads"] is None else f"cpu, threads={row['threads']}"
+        if "reason" in row:
+            table.add_row(place, escape(row["reason"]))
+            continue
+        speeds = [_three(row["gflops"][name]) if name in row["gflops"] else "-" for name in shown]
+        copies = ["-" if row[name] is None else _three(row[name]) for name in ("copy_gbs", "cached_gbs")]
+        table.add_row(place, *speeds, *copies)
+    console.print(table)
+    for sentence in _worth(speed):
+        console.print(sentence, highlight=False)
+    console.print()
+
+
+def _worth(speed: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the fast precisions are fast, on each processor with all its threads."""
+    from tavt_kit.workflows.doctor import CLEARLY
+
+    last = {row["processor"]: row for row in speed["peaks"] if "reason" not in row}
+    for processor, row in last.items():
+        for precision, gain in row["gains"].items():
+            worth = "faster" if gain > CLEARLY else "not faster here, stay with f32"
+            runtimes = f"{row['by'][precision]} over {row['by']['f32']}"
+            yield f"{processor}: {precision} is {gain:.2f}x f32 ({runtimes}): {worth}"
+    if speed["bf16_in_torch"] is not None:
+        yield f"torch:cpu trains and searches in {'bf16' if speed['bf16_in_torch'] else 'f32'} unless told"
+
+
+def _reference(console: Console, speed: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    reference, noise = speed["reference"], speed["noise"]
+    if "reason" in reference:
+        console.print(f"{reference['model']}: not measured, it {reference['reason']}\n", highlight=False)
+        return
+    table = Table(show_edge=False)
+    table.add_column(f"{reference['model']}, batch 1", overflow="fold")
+    for title in ("median ms", "p90 ms", "first ms", "load s"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in reference["rows"]:
+        if "reason" in row:
+            table.add_row(escape(f"{row['target']}: {_short(row['reason'])}"))
+            continue
+        times = [_three(row[name]) for name in ("median", "p90", "first_ms")]
+        table.add_row(row["target"].removesuffix(":batch=1"), *times, f"{row['load_ms'] / 1e3:.1f}")
+    console.print(table)
+    for reason in noise["reasons"]:
+        console.print(f"unsteady: {reason}", highlight=False)
+    console.print()
+
+
+def _findings(console: Console, found: Sequence[Finding]) -> None:
+    from rich.markup import escape
+
+    if not found:
+        console.print("nothing is missing")
+    for one in found:
+        kind = "optional" if one.optional else "to mend"
+        console.print(f"{kind}: {escape(one.what)}", highlight=False)
+        # A command is copied: it must not be broken into lines.
+        console.print(f"    {escape(one.command)}", highlight=False, soft_wrap=True)
+
+
+def _size(count: int | None) -> str:
+    return "?" if count is None else f"{count / 1e9:.1f} GB"
+
+
+def _three(value: float) -> str:
+    """Three digits, or all of a longer whole number."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _count(number: int | None) -> str:
+    return "?" if number is None else "any" if number < 0 else str(number)

@@ -62,7 +62,7 @@ def eval_verb(
     diagram as PNG, the matrix, the classes and every image as CSV. PIM's heads are counted too, of a run on torch.
     --unlabelled writes predictions.csv (to stdout without --out), and exits 2 if no image could be read.
     """
-    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.evaluate import evaluate
     from tavt_kit.workflows.predict import label_images
 

@@ -34,7 +34,7 @@ def explain_verb(
     how probable a class is at every place. One PNG an image, a contact sheet of all, and explained.json with the
     numbers, which a report shows. Images that cannot be read are named and counted; exits 2 if none could be read.
     """
-    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.explain import ExplainedImage, explain
 
     class Lines(ConsoleProgress):

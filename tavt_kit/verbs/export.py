@@ -90,7 +90,7 @@ def export_verb(
     paired 95 % interval. A file that fails is removed; one that cannot be decided is kept as *.unproven. Exits 1 unless
     every file passed.
     """
-    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.export import export
 
     if for_ not in (None, "tensorrt"):
@@ -114,7 +114,7 @@ def export_verb(
 
 def print_exported(done: ExportResult) -> None:
     """The checks and the files on stdout, and on stderr what is not for commercial use."""
-    from tavt_kit.verbs.check_view import print_checks
+    from tavt_kit.verbs.tables import print_checks
 
     _say_licence(done)
     print_checks([check.record for check in done.checks])
@@ -150,7 +150,7 @@ def _print_file(folder: Path, file: ExportedFile) -> None:
 def _say_trtexec(done: ExportResult) -> None:
     """How to build the engines; on stderr, since stdout may be a JSON object."""
     from tavt_kit.core.artifact_card import read_metadata
-    from tavt_kit.exporters.tensorrt import trtexec_line
+    from tavt_kit.exporters.to_onnx import trtexec_line
 
     for file in done:
         if file.status == "final":

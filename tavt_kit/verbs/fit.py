@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tavt_kit.verbs import options
+
+if TYPE_CHECKING:
+    pass
 
 Images = Annotated[
     str,
@@ -56,7 +60,7 @@ def fit_verb(
     script and a model card, whatever it is. Interrupted, the best so far stays, and the same command goes on. Exits 1
     where nothing keeps to the budget.
     """
-    from tavt_kit.verbs.fit_view import FitProgress, print_fit
+    from tavt_kit.verbs.live import FitProgress
     from tavt_kit.workflows.fit import fit
 
     folder = out or Path("runs") / f"fit-{Path(data.partition(':')[2] or data).name}"
@@ -70,3 +74,33 @@ def fit_verb(
     else:
         print_fit(done.record, done.folder)
     return 0 if done.recommended is not None else 1
+
+
+def print_fit(record: Mapping[str, Any], folder: Path) -> None:
+    """Five rows, one sentence of advice, and where things lie.
+
+    Args:
+        record: Body of ``fit.json``.
+        folder: Folder of that file.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "model", "val %", "test %", "p90 ms", "budget"):
+        table.add_column(name, justify="left" if name in ("", "model", "budget") else "right")
+    for role, index in record["shown"].items():
+        row = record["rows"][index]
+        val, test = (None if row[split] is None else f"{100 * row[split]['top1']:.1f}" for split in ("val", "test"))
+        table.add_row(
+            role, row["name"], val, test,
+            f"{row['latency_ms']['p90']:.2f}", row["verdict"] if row["fits"] else "missed",
+        )  # fmt: skip
+    Console().print(table)
+    print(record["advice"])
+    if "check" in record:
+        print("check on {split}: {verdict}, {reason}".format(**record["check"]))
+    if record["recommended"] is not None:
+        name = f"model{Path(record['rows'][record['recommended']]['file']).suffix}"
+        print(f"ship:   {folder / 'recommended'}   (python predict.py {name} photo.jpg)")
+    print(f"report: {folder / 'report.html'}")

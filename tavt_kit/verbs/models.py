@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,10 @@ from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from tavt_kit.checkpoints.hub import Fetched
+    from tavt_kit.checkpoints.public import Public
+
 
 _MEASURED = 40
 """Up to so many are laid out to count them; each takes about a tenth of a second."""
@@ -43,8 +49,6 @@ def models_verb(
     drive are fetched by hand: it says where, and exits with 2, as nothing was fetched.
     """
     if words and words[0] == "get":
-        from tavt_kit.verbs.models_get import get_weights
-
         return get_weights(words[1:], out, as_json)
     if out is not None or len(words or ()) > 1:
         raise ParameterError("models takes one part of a name, or `get NAME`, and -o with get alone")
@@ -149,3 +153,70 @@ def _table(rows: list[dict[str, Any]], *, sizes: bool) -> Table:
         counts, results = (_counts(row), (row["published"] or "",)) if sizes else ((), ())
         table.add_row(row["name"], size, *counts, row["licence"] or "no weights", *results)
     return table
+
+
+def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:
+    """Fetch the weights of one name, or list what there is.
+
+    Raises:
+        TavtError: As ``checkpoints.public.get``; also where a person has to fetch them.
+    """
+    from tavt_kit.checkpoints.public import find, get, known
+    from tavt_kit.core.records import label_record
+    from tavt_kit.data.packages import cache_folder
+    from tavt_kit.verbs.console import ConsoleProgress
+
+    if not names:
+        _print_public(known(), as_json)
+        return 0
+    if len(names) > 1:
+        raise ParameterError(f"one name is fetched at a time, got {' '.join(names)}")
+    entry = find(names[0])
+    if not (entry.page or entry.instead):
+        licence = entry.as_licence()
+        print(f"{licence.name}; licence: {licence.licence} ({licence.source})", file=sys.stderr if as_json else None)
+    with ConsoleProgress() as progress:
+        progress.update(f"fetching {entry.name}")
+        fetched = get(entry, cache_folder() / "weights" if out is None else out, progress=progress)
+    body = {
+        "name": entry.name,
+        "file": str(fetched.file),
+        "url": entry.url or None,
+        "sha256": fetched.sha256,
+        "published_sha256": entry.sha256 or None,
+        "fetched": fetched.is_new,
+        "licence": entry.as_licence().as_record(),
+    }
+    print(json.dumps(label_record("weights", body), indent=1)) if as_json else _print_fetched(entry, fetched)
+    return 0
+
+
+def _print_fetched(entry: Public, fetched: Fetched) -> None:
+    print(f"{fetched.file}: {'fetched' if fetched.is_new else 'there already'}, SHA-256 {fetched.sha256}")
+    if fetched.is_first:
+        print(f"no published SHA-256 of it is known; {fetched.file.name}.sha256 notes this one for the next time")
+    if entry.model:
+        print(f"use it: fgvc-kit train {entry.model} --weights {fetched.file} --data DATA -o RUN")
+    else:
+        print(f"use it: fgvc-kit convert {fetched.file} -o RUN")
+
+
+def _print_public(entries: Mapping[str, Public], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        print(json.dumps({"weights": [asdict(entry) for entry in entries.values()]}, indent=1))
+        return
+    from rich.table import Table
+
+    from tavt_kit.verbs.console import console_of
+
+    table = Table("name", "what", "licence", "how", show_edge=False)
+    for entry in entries.values():
+        how = f"by hand: {entry.page}" if entry.page else "none released" if entry.instead else "fetched"
+        table.add_row(entry.name, entry.about, entry.licence if not entry.instead else "", how)
+    console = console_of(200)
+    console.print(table)
+    console.print(
+        "and every model of timm with weights (`fgvc-kit models`), a tag after a dot if wanted", soft_wrap=True
+    )

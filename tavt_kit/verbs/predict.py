@@ -36,7 +36,7 @@ def predict_verb(
     if no image could be read.
     """
     from tavt_kit.evaluation.answers import Prediction
-    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.predict import predict
 
     class Lines(ConsoleProgress):

@@ -52,8 +52,8 @@ def profile_verb(
     measures random schedules end to end and prints prediction beside measurement. --pack is for a device that has
     numpy and the target's runtime only: the zip holds graphs and a runner, whose profile.json search --profile takes.
     """
-    from tavt_kit.verbs.console_progress import ConsoleProgress
-    from tavt_kit.verbs.pack_view import print_pack
+    from tavt_kit.verbs.console import ConsoleProgress
+    from tavt_kit.verbs.tables import print_pack
     from tavt_kit.workflows.carried import pack_profile
     from tavt_kit.workflows.profile import profile
 

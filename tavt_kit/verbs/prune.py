@@ -55,7 +55,7 @@ def prune_verb(
     models of no more multiply-adds are named, because pruning often loses to them.
     """
     from tavt_kit.core.budget import Verdict
-    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.prune import prune
 
     with ConsoleProgress() as progress:

@@ -90,8 +90,8 @@ def search_verb(
     measures there is carried back. Exits 1 where the chosen schedule is not proven to keep to the budget, 2 where no
     schedule can.
     """
-    from tavt_kit.verbs.front_view import print_front
-    from tavt_kit.verbs.search_live import SearchProgress
+    from tavt_kit.verbs.live import SearchProgress
+    from tavt_kit.verbs.tables import print_front
     from tavt_kit.workflows.search import search
 
     with SearchProgress() as progress:

@@ -29,13 +29,13 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
     from tavt_kit.core.configuration import Configuration
     from tavt_kit.core.records import read_record
     from tavt_kit.errors import BudgetError
-    from tavt_kit.verbs.front_view import print_front
+    from tavt_kit.verbs.tables import print_front
     from tavt_kit.workflows.schedules import best_within, knee_of
 
     if pick and knee:
         raise BudgetError("--pick and --knee each choose a candidate; give one of them")
     if (run / "fit.json").is_file():
-        from tavt_kit.verbs.fit_view import print_fit
+        from tavt_kit.verbs.fit import print_fit
 
         fit = read_record(run / "fit.json", "fit")
         print(json.dumps(fit)) if as_json else print_fit(fit, run)

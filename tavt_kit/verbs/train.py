@@ -50,7 +50,7 @@ def train_verb(
     metrics.jsonl, tensorboard/, model.safetensors and model.json; the same command continues what was interrupted.
     `accelerate launch` or torchrun before it shares the work among several processes.
     """
-    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.train import train
 
     with ConsoleProgress() as progress:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tavt_kit.errors import MeasurementError, RecordError
 
 if TYPE_CHECKING:
+    from tavt_kit.bench.end_to_end import Notes
     from tavt_kit.bench.noise import Noise
-    from tavt_kit.bench.notes import Notes
     from tavt_kit.bench.peaks import Peaks
     from tavt_kit.bench.protocol import Protocol
     from tavt_kit.bench.record import BenchRow, EndToEndTime
@@ -99,9 +99,9 @@ def measure(opened: Sequence[BenchCandidate], inputs: Inputs, plan: Plan, progre
     import numpy as np
 
     from tavt_kit.bench import bench
+    from tavt_kit.bench.end_to_end import Notes
     from tavt_kit.bench.energy import gpu_state
     from tavt_kit.bench.noise import Watch
-    from tavt_kit.bench.notes import Notes
     from tavt_kit.bench.validity import ValidityMonitor
     from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 

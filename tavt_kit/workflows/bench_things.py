@@ -339,7 +339,7 @@ class Opener:
 
         if target.runtime != "onnxruntime":
             return LeanViT(model, schedule)
-        from tavt_kit.bench.plain_file import write_plain
+        from tavt_kit.bench.memory import write_plain
 
         path = Path(self._folder.name) / f"{len(self.opened)}.onnx"
         write_plain(model, schedule, path)

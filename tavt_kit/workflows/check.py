@@ -174,7 +174,7 @@ def check(
         <Verdict.PASS: 'PASS'>
     """
     from tavt_kit.checks import CHECK_FILE, Gate, Source, read_check
-    from tavt_kit.checks.losses import save_examples
+    from tavt_kit.checks.compare import save_examples
     from tavt_kit.checks.source import image_counter
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.data import thin_out

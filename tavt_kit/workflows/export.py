@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.exporters.plan import Exported
+    from tavt_kit.exporters.options import Exported
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -212,10 +212,7 @@ def export(
     from tavt_kit.checks import Gate
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.exporters.export import export as write_files
-    from tavt_kit.exporters.forms import SWITCHABLE, forms_of
-    from tavt_kit.exporters.int8 import Int8Options
-    from tavt_kit.exporters.onnx_options import OnnxOptions
-    from tavt_kit.exporters.plan import Plan
+    from tavt_kit.exporters.options import SWITCHABLE, Int8Options, OnnxOptions, Plan, forms_of
     from tavt_kit.runtimes import check_available
 
     progress = progress or Silent()

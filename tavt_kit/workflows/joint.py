@@ -19,8 +19,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError, MeasurementError, TargetError, TavtError, UnsupportedBackbone
 from tavt_kit.evaluation.evaluator import Evaluator, SwitchableLogits
 from tavt_kit.evaluation.result import EvaluationResult, paired
-from tavt_kit.exporters.forms import SWITCHABLE, Form
-from tavt_kit.exporters.int8 import Int8Options
+from tavt_kit.exporters.options import SWITCHABLE, Form, Int8Options
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.models.token_reduction import REDUCTIONS, SCORES

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.bench.schedule_memory import refuse_untold
+from tavt_kit.bench.memory import refuse_untold
 from tavt_kit.core.budget import Budget, Limit, Verdict
 from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.configuration import Configuration

@@ -12,7 +12,7 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
-from tavt_kit.bench.schedule_memory import ScheduleMemory
+from tavt_kit.bench.memory import ScheduleMemory
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.records import sha256_text
 from tavt_kit.search import Store

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from tavt_kit.bench import Protocol, bench
-from tavt_kit.bench.end_to_end import EndToEnd
-from tavt_kit.bench.notes import Notes
+from tavt_kit.bench.end_to_end import EndToEnd, Notes
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.data.preprocess import Preprocessing, apply, open_image
 from tavt_kit.errors import DataError, MeasurementError

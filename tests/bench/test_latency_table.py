@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tavt_kit.bench import Protocol, check_table, latency_table, measure_schedules, measure_table, shape_penalty
+from tavt_kit.bench import Protocol, check_table, latency_table, measure_schedules, measure_table, timing
 from tavt_kit.bench.latency_table import random_schedules
 from tavt_kit.bench.parts import token_grid
 from tavt_kit.bench.timing import round_speeds
@@ -105,8 +105,8 @@ def test_uneven_counts_are_looked_for_where_positions_follow_the_tokens(
     names = {"plain": "vit_tiny_patch16_224", "rotary": "eva02_tiny_patch14_224", "relative": "beit_base_patch16_224"}
     model = shaken(names[kind], patch_size=4, embed_dim=64)
     assert model.tokens == 65
-    monkeypatch.setattr(shape_penalty, "_excess", lambda first, again=None: {61: 0.1, 65: 0.2, 67: 0.1})
-    monkeypatch.setattr(shape_penalty, "_GROWTH", 0.0)
+    monkeypatch.setattr(timing, "_excess", lambda first, again=None: {61: 0.1, 65: 0.2, 67: 0.1})
+    monkeypatch.setattr(timing, "_GROWTH", 0.0)
     table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=30.0, points=3)
     found = table.cells.uneven
     assert found is not None and found.counts == (61, 65) and 0 <= found.share <= 1

@@ -13,8 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tavt_kit.bench import memory
-from tavt_kit.bench.memory import FileJob, LiveJob, MemoryPeak, peak_memory
-from tavt_kit.bench.schedule_memory import ScheduleMemory, refuse_untold
+from tavt_kit.bench.memory import FileJob, LiveJob, MemoryPeak, ScheduleMemory, peak_memory, refuse_untold
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError

@@ -24,7 +24,7 @@ from tavt_kit.bench.parts import (
     StemPart,
     whole_graph,
 )
-from tavt_kit.bench.table_plan import OnnxClocks, OpenvinoClocks, _fix_first_input
+from tavt_kit.bench.timing import OnnxClocks, OpenvinoClocks, _fix_first_input
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError

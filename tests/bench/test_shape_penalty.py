@@ -11,10 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tavt_kit.bench import shape_penalty
-from tavt_kit.bench.shape_penalty import find_shape_penalty
-from tavt_kit.bench.table_plan import CellPlan, TablePlan
-from tavt_kit.bench.timing import Cell, collect
+from tavt_kit.bench import timing
+from tavt_kit.bench.timing import Cell, CellPlan, TablePlan, collect, find_shape_penalty
 from tavt_kit.core.codec import decode, encode
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LayerCells, ShapePenalty, TimedModel
@@ -78,7 +76,7 @@ def test_an_even_target_is_looked_at_briefly_and_left(seed: int) -> None:
 def test_without_time_for_every_count_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A part of the counts would make the others look better than they are. A run takes a second here."""
     machine = Machine(0.01, BAD)
-    monkeypatch.setattr(shape_penalty, "time", SimpleNamespace(perf_counter=lambda: float(machine.ran)))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: float(machine.ran)))
     assert find_shape_penalty(PLAN, machine, np.random.default_rng(0), 3000.0) is None and machine.ran < 500
     assert find_shape_penalty(PLAN, machine, np.random.default_rng(0), 0.0) is None and machine.ran < 1000
     assert find_shape_penalty(PLAN, machine, np.random.default_rng(0), 9000.0) is not None

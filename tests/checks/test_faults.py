@@ -25,9 +25,8 @@ from tavt_kit.core.budget import Verdict
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TavtError
-from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.exporters.quantize import quantize
-from tavt_kit.exporters.to_onnx import to_onnx
+from tavt_kit.exporters.to_onnx import attach_card, to_onnx
 from tavt_kit.exporters.to_openvino import convert, save, to_openvino
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes.available import check_available

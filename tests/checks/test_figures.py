@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tavt_kit.checks import Answers
-from tavt_kit.checks.figures import figures_of
+from tavt_kit.checks.compare import figures_of
 from tavt_kit.evaluation.metrics import calibration_error, macro_f1
 
 NAMES = ("a", "b", "c")

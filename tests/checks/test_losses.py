@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tavt_kit.checks.compare import Answers
-from tavt_kit.checks.losses import Losses, losses_of, save_examples
+from tavt_kit.checks.compare import Answers, Losses, losses_of, save_examples
 from tavt_kit.data.preprocess import Preprocessing
 
 NAMES = ("crack", "good", "spot")

@@ -17,7 +17,7 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, load_arrays, load_images
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.exporters.onnx_file import attach_card
+from tavt_kit.exporters.to_onnx import attach_card
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.runtimes.available import openvino_core

@@ -19,7 +19,7 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, ExportError
-from tavt_kit.exporters.onnx_options import EXPORTERS
+from tavt_kit.exporters.options import EXPORTERS
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
 from tavt_kit.models.backbones import adapter_of, vitae

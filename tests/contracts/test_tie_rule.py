@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tavt_kit.checks.stored import stored_precision
-from tavt_kit.checks.token_choice import _holds, choice_of
+from tavt_kit.checks.claims import _holds, choice_of, stored_precision
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import ModelCard

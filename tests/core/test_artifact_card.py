@@ -17,7 +17,7 @@ from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import RecordError, ScheduleError, UnknownName
-from tavt_kit.exporters.onnx_file import attach_card
+from tavt_kit.exporters.to_onnx import attach_card
 from tavt_kit.exporters.to_openvino import save
 
 NASTY = ("<b>bold</b> & \"quoted\" 'too'", "Grünspecht 啄木鸟 🐦", "tab\tnew\nline \\ \x01", "plain")

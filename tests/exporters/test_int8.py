@@ -17,11 +17,16 @@ from tavt_kit.core.progress import Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters import int8
-from tavt_kit.exporters.int8 import Examples, Int8Options, make_int8
-from tavt_kit.exporters.narrow_onnx import compress_onnx_weights, halve, quantize_statically
-from tavt_kit.exporters.onnx_file import save
-from tavt_kit.exporters.to_onnx import to_onnx
+from tavt_kit.exporters import quantize as quantizing
+from tavt_kit.exporters.quantize import (
+    Examples,
+    Int8Options,
+    compress_onnx_weights,
+    halve,
+    make_int8,
+    quantize_statically,
+)
+from tavt_kit.exporters.to_onnx import save, to_onnx
 from tavt_kit.exporters.to_openvino import convert
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.runtimes import open_file
@@ -90,7 +95,7 @@ def test_the_way_that_keeps_most_answers_wins(
         head.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(head) + shift, head.name))
         return worse
 
-    monkeypatch.setattr(int8, "_quantize", spoilt)
+    monkeypatch.setattr(quantizing, "_quantize", spoilt)
     made, record = make_int8(model, card, _examples(8), Int8Options(), Silent())
     assert (record["quantizer"], record["smooth_quant"], record["held_out"]) == ("nncf", False, 8)
     assert [one["quantizer"] for one in record["tried"]] == ["nncf", "nncf", "onnxruntime"]
@@ -177,14 +182,14 @@ def test_accuracy_control_puts_layers_back(tmp_path: Path) -> None:
 def _labelled(model: Any, card: ArtifactCard) -> tuple[Any, Any, Any]:
     """Held-out images whose label is what the float model says of them."""
     given = _examples(16)
-    labels = int8._answers(model, card, given)[0].argmax(1)
+    labels = quantizing._answers(model, card, given)[0].argmax(1)
     return given.calibration, given.held_out, labels
 
 
 def test_only_training_images_calibrate_and_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     from tavt_kit.data import ImageSet, Sample
     from tavt_kit.data.loading import Arrays
-    from tavt_kit.exporters.forms import Form
+    from tavt_kit.exporters.options import Form
     from tavt_kit.exporters.writer import Writer
 
     splits = {

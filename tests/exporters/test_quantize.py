@@ -15,9 +15,8 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.exporters.quantize import merging_products, quantize
-from tavt_kit.exporters.to_onnx import to_onnx
+from tavt_kit.exporters.to_onnx import attach_card, to_onnx
 from tavt_kit.exporters.to_openvino import convert, save
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.runtimes import open_file

@@ -12,9 +12,8 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.onnx_options import OnnxOptions
-from tavt_kit.exporters.tensorrt import refuse_operators, trtexec_line
-from tavt_kit.exporters.to_onnx import to_onnx
+from tavt_kit.exporters.options import OnnxOptions
+from tavt_kit.exporters.to_onnx import refuse_operators, to_onnx, trtexec_line
 from tavt_kit.models.wrap import wrap
 from tests.contracts import zoo
 

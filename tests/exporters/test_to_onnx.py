@@ -18,11 +18,9 @@ from tavt_kit.core.records import sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters import onnx_file
 from tavt_kit.exporters import to_onnx as module
-from tavt_kit.exporters.onnx_file import WeightFile, save
-from tavt_kit.exporters.onnx_options import OnnxOptions
-from tavt_kit.exporters.to_onnx import to_onnx
+from tavt_kit.exporters.options import OnnxOptions
+from tavt_kit.exporters.to_onnx import WeightFile, save, to_onnx
 from tavt_kit.exporters.to_openvino import convert
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
@@ -84,7 +82,7 @@ def test_a_model_too_large_for_one_file_has_its_weights_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adaptive, card = _model("plain")
-    monkeypatch.setattr(onnx_file, "LARGEST", 1000)
+    monkeypatch.setattr("tavt_kit.exporters.to_onnx.LARGEST", 1000)
     path = tmp_path / "m.onnx"
     to_onnx(adaptive, card, path)
     found = read_metadata(path)

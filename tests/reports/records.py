@@ -13,8 +13,7 @@ from PIL import Image
 
 from tavt_kit.bench.protocol import Protocol
 from tavt_kit.bench.record import BenchRow, bench_body
-from tavt_kit.checks.figures import ClassFigures, Confusion, Figures
-from tavt_kit.checks.losses import EXAMPLES_FOLDER, Losses, Lost
+from tavt_kit.checks.compare import EXAMPLES_FOLDER, ClassFigures, Confusion, Figures, Losses, Lost
 from tavt_kit.checks.report import BatchCheck, CheckReport, write_check
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget, Verdict

@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from tavt_kit.verbs import console_progress
-from tavt_kit.verbs.console_progress import ConsoleProgress, clock_text
+from tavt_kit.verbs import console
+from tavt_kit.verbs.console import ConsoleProgress, clock_text
 
 
 def test_a_long_step_is_told_again_and_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console_progress, "EVERY", 0.05)
+    monkeypatch.setattr(console, "EVERY", 0.05)
     with ConsoleProgress() as progress:
         time.sleep(0.12)  # nothing is done yet, and nothing said
         progress.update("timing the parts", 0.4)

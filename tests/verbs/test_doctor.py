@@ -11,7 +11,7 @@ import pytest
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import TargetError
-from tavt_kit.verbs import doctor_table
+from tavt_kit.verbs.doctor import _findings as print_findings
 from tavt_kit.workflows import doctor, doctor_findings
 from tavt_kit.workflows.doctor import TARGETS
 from tavt_kit.workflows.doctor_findings import Finding, Place, Room, findings
@@ -89,7 +89,7 @@ def test_a_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
     command = "sudo do-it " + "x" * 120
-    doctor_table._findings(Console(width=80), [Finding("a [b] is gone", command, optional=True)])
+    print_findings(Console(width=80), [Finding("a [b] is gone", command, optional=True)])
     out = capsys.readouterr().out
     assert f"    {command}\n" in out and "optional: a [b] is gone" in out
 

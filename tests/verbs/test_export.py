@@ -20,7 +20,7 @@ from tavt_kit.checkpoints import load_model
 from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.exporters.onnx_file import attach_card
+from tavt_kit.exporters.to_onnx import attach_card
 from tavt_kit.exporters.writer import Writer
 from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_images, write_run

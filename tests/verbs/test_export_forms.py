@@ -20,7 +20,7 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.records import read_record, sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
-from tavt_kit.exporters.tensorrt import OPERATORS
+from tavt_kit.exporters.to_onnx import OPERATORS
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import open_file

@@ -9,7 +9,7 @@ from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import Progress as SearchState
 from tavt_kit.search.feasibility import Feasibility
-from tavt_kit.verbs.search_live import SearchProgress
+from tavt_kit.verbs.live import SearchProgress
 from tavt_kit.workflows.search import FeasibilityTable
 
 DENSE = Candidate(TokenSchedule((5, 5)), 100)

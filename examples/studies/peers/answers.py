@@ -20,7 +20,8 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.records import SCHEMAS, make_folder, read_record, write_record
 from tavt_kit.data import load_arrays, load_bytes, thin_out
 from tavt_kit.data.preprocess import Preprocessing, normalise
-from tavt_kit.exporters.int8 import Examples, Int8Options, make_int8
+from tavt_kit.exporters.options import Int8Options
+from tavt_kit.exporters.quantize import Examples, make_int8
 from tavt_kit.exporters.to_openvino import convert, save
 from tavt_kit.models.flops import count_by_tracing
 from tavt_kit.models.wrap import AdaptiveViT

@@ -26,7 +26,7 @@ from tavt_kit.distill.run_folder import RunFolder, remove_state
 from tavt_kit.distill.trainer import run_loop
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
-from tavt_kit.verbs.console_progress import ConsoleProgress
+from tavt_kit.verbs.console import ConsoleProgress
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
-"""A search while it runs, on stderr: the feasibility table, then one line that lives, or log lines for a file."""
+"""A search or a fit while it runs, on stderr: tables, then one line that lives, or log lines for a file."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
@@ -11,8 +13,11 @@ from rich.progress import Progress as Display
 from rich.table import Table
 
 from tavt_kit.core.candidate import Candidate
+from tavt_kit.data.look import DataFacts
 from tavt_kit.search import Progress as SearchState
-from tavt_kit.verbs.console_progress import ConsoleProgress, clock_text
+from tavt_kit.verbs.console import ConsoleProgress, clock_text
+from tavt_kit.workflows.fit import FitResult, FitStage
+from tavt_kit.workflows.fit_plan import FitPlan
 from tavt_kit.workflows.search import FeasibilityTable
 
 
@@ -110,3 +115,37 @@ def _best(candidate: Candidate) -> str:
     predicted = candidate.latency_predicted_ms
     cost = f"{candidate.macs / 1e9:.3g} GMACs" if predicted is None else f"{predicted:.3g} ms"
     return f"{100 * candidate.metric:.1f} % at {cost}"
+
+
+class FitProgress(SearchProgress):
+    """Shows each stage with its time, on stderr; the answer alone goes to stdout."""
+
+    reasons = 0
+    """Reasons of the plan that were said; it is shown again where it grows."""
+
+    def show(self, value: object) -> None:
+        """What belongs to the fit in sentences; of the stages' own results only what a search shows."""
+        if isinstance(value, FitPlan):
+            for reason in value.reasons[self.reasons :]:
+                self.say(reason)
+            self.reasons = len(value.reasons)
+        elif type(value) in _SENTENCES:
+            for sentence in _SENTENCES[type(value)](value):
+                self.say(sentence)
+        else:
+            super().show(value)
+
+
+def _of_stage(stage: FitStage) -> tuple[str, ...]:
+    return (f"== {stage.title}" if stage.seconds is None else f"   {stage.seconds:.0f} s",)
+
+
+def _of_result(result: FitResult) -> tuple[str, ...]:
+    return (f"so far: {result.table.advice}",)
+
+
+_SENTENCES: Mapping[type, Callable[[Any], tuple[str, ...]]] = {
+    DataFacts: lambda facts: facts.sentences,
+    FitStage: _of_stage,
+    FitResult: _of_result,
+}

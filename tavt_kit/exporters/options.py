@@ -1,0 +1,271 @@
+"""What is asked of an export: forms, torch's exporter of ONNX, how int8 is made, and all of it as a ``Plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.checks import Gate
+from tavt_kit.core.codec import Record, recorded_as
+from tavt_kit.core.device import TargetDevice, read_precision
+from tavt_kit.errors import ExportError, TargetError
+
+FORMATS = {
+    "onnx": ("f32", "f16", "int8", "w8"),
+    "openvino": ("f32", "f16", "bf16", "int8", "w8"),
+    "safetensors": ("f32",),
+}
+"""Formats, each with the precisions it is written in; ``w8`` has weights of 8 bits and computes in float."""
+
+SWITCHABLE = "switchable"
+
+_WHY_NOT = {
+    "onnx": "onnxruntime has no bf16 kernels on a CPU, and would run f32 instead",
+    "safetensors": "safetensors hold what training goes on from",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One file to write.
+
+    Args:
+        format: Of ``FORMATS``.
+        precision: In which the weights are stored.
+        label: Which of several schedules, ``""`` for the only one, or ``SWITCHABLE`` for all of them.
+
+    Raises:
+        ExportError: An unknown format, or a precision or label the format is not written in.
+    """
+
+    format: str
+    precision: str = "f32"
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ExportError(f"a model is exported as {', '.join(FORMATS)}, got {self.format!r}")
+        object.__setattr__(self, "precision", _precision(self.precision))
+        if self.precision not in FORMATS[self.format]:
+            raise ExportError(
+                f"{self.format} is exported in {' or '.join(FORMATS[self.format])}, got {self.precision}: "
+                + _WHY_NOT[self.format]
+            )
+        if self.format == "safetensors" and self.label:
+            raise ExportError(
+                "safetensors are rebuilt in torch, where one model runs every schedule; give one schedule, and no "
+                "`switchable`, for them"
+            )
+
+    @property
+    def is_switchable(self) -> bool:
+        """Whether the token counts become an input of the file."""
+        return self.label == SWITCHABLE
+
+    @property
+    def file(self) -> str:
+        """The name of the file that is opened."""
+        if self.format == "safetensors":
+            return "model.safetensors"
+        label = f".{self.label}" if self.label else ""
+        return f"model{label}.{self.precision}{'.onnx' if self.format == 'onnx' else '.xml'}"
+
+
+def forms_of(formats: Iterable[str], precisions: Iterable[str], labels: Sequence[str] = ("",)) -> tuple[Form, ...]:
+    """Every format in every precision for every schedule, each once; formats and precisions may be lists with commas.
+
+    Raises:
+        ExportError: As ``Form``, or none is asked for.
+
+    Example:
+        >>> [form.file for form in forms_of(["onnx,openvino"], ["f32"])]
+        ['model.f32.onnx', 'model.f32.xml']
+    """
+    found = [Form(kind, how, label) for label in labels for kind in _words(formats) for how in _words(precisions)]
+    if not found:
+        raise ExportError(f"name a format ({', '.join(FORMATS)}) and a precision")
+    return tuple(dict.fromkeys(found))
+
+
+def _precision(text: str) -> str:
+    if text == "w8":
+        return text
+    try:
+        return read_precision(text)
+    except TargetError as error:
+        raise ExportError(f"{error}, or w8 for weights of 8 bits alone") from None
+
+
+def _words(texts: Iterable[str]) -> list[str]:
+    return [word.strip().lower() for text in texts for word in text.split(",") if word.strip()]
+
+
+EXPORTERS = {"tracing": range(17, 21), "dynamo": range(18, 24)}
+"""torch's exporters, each with the opsets it writes (torch 2.13). Below 17 there is no LayerNormalization, which would
+fall apart into nine operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxOptions:
+    """How to write ONNX.
+
+    Args:
+        exporter: ``"tracing"`` or ``"dynamo"``; ``None`` tries both, tracing first.
+        opset: ``None`` takes the oldest that the exporter writes, which most runtimes read.
+
+    Raises:
+        ExportError: An unknown exporter, or an opset that it does not write.
+
+    Example:
+        >>> OnnxOptions().attempts
+        [('tracing', 17), ('dynamo', 18)]
+        >>> OnnxOptions(opset=23).attempts
+        [('dynamo', 23)]
+    """
+
+    exporter: str | None = None
+    opset: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.exporter is not None and self.exporter not in EXPORTERS:
+            raise ExportError(f"torch's exporters are {', '.join(EXPORTERS)}, got {self.exporter!r}")
+        if not self.attempts:
+            asked = "" if self.exporter is None else f" by the {self.exporter} exporter"
+            names = EXPORTERS if self.exporter is None else (self.exporter,)
+            low, high = min(EXPORTERS[n][0] for n in names), max(EXPORTERS[n][-1] for n in names)
+            raise ExportError(f"ONNX is written{asked} in opset {low} to {high}, got {self.opset}")
+
+    @classmethod
+    def parse(cls, exporter: str | None, opset: str | None) -> OnnxOptions:
+        """From the command line, where an opset is a number or ``newest``.
+
+        Raises:
+            ExportError: As ``OnnxOptions``, or the opset is neither.
+        """
+        if opset is None or opset == "newest":
+            return cls(exporter, None if opset is None else EXPORTERS[exporter or "dynamo"][-1])
+        if not (opset.isascii() and opset.isdecimal()):
+            raise ExportError(f"an opset is a number or newest, got {opset!r}")
+        return cls(exporter, int(opset))
+
+    @property
+    def attempts(self) -> list[tuple[str, int]]:
+        """The exporters to ask, in order, with the opset of each."""
+        names = list(EXPORTERS) if self.exporter is None else [self.exporter]
+        return [
+            (name, EXPORTERS[name][0] if self.opset is None else self.opset)
+            for name in names
+            if self.opset is None or self.opset in EXPORTERS[name]
+        ]
+
+    def as_record(self) -> dict[str, Any] | None:
+        """JSON-ready; ``None`` where nothing was asked for."""
+        asked = {"exporter": self.exporter, "opset": self.opset}
+        return asked if any(value is not None for value in asked.values()) else None
+
+
+QUANTIZERS = ("nncf", "onnxruntime")
+SMOOTH = {"both": (True, False), "on": (True,), "off": (False,)}
+
+DEFAULT_IMAGES = 300
+"""Training images that calibrate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Options(Record):
+    """How int8 is made.
+
+    Args:
+        quantizer: ``"nncf"`` or ``"onnxruntime"`` (for ONNX alone); ``None`` tries all that suit the format.
+        smooth: NNCF's SmoothQuant: ``"both"`` are tried, or ``"on"`` or ``"off"``.
+        max_drop: For accuracy control: the most that top-1 on held-out training images may fall, as a fraction;
+            ``None`` for none.
+        symmetric: Zero points of 0, as TensorRT wants them (onnxruntime's quantizer).
+
+    Raises:
+        ExportError: An unknown quantizer or choice.
+    """
+
+    quantizer: str | None = None
+    smooth: str = field(default="both", metadata=recorded_as("smooth_quant"))
+    max_drop: float | None = None
+    symmetric: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quantizer is not None and self.quantizer not in QUANTIZERS:
+            raise ExportError(f"int8 is made by {' or '.join(QUANTIZERS)}, got {self.quantizer!r}")
+        if self.smooth not in SMOOTH:
+            raise ExportError(f"SmoothQuant is tried {', '.join(SMOOTH)}, got {self.smooth!r}")
+        if self.max_drop is not None and self.quantizer == "onnxruntime":
+            raise ExportError("accuracy control is NNCF's, and of OpenVINO models; leave out `quantizer` onnxruntime")
+
+    def ways(self, format: str) -> list[dict[str, Any]]:
+        """What is tried for a format.
+
+        Raises:
+            ExportError: Nothing suits it.
+        """
+        if format == "openvino" and self.quantizer == "onnxruntime":
+            raise ExportError("onnxruntime quantizes ONNX files, not OpenVINO's; leave out `quantizer`")
+        if format == "onnx" and self.max_drop is not None:
+            raise ExportError("NNCF controls the accuracy of OpenVINO models alone; give `format` openvino")
+        nncf = [{"quantizer": "nncf", "smooth_quant": smooth} for smooth in SMOOTH[self.smooth]]
+        static = [{"quantizer": "onnxruntime", "smooth_quant": False}] if format == "onnx" else []
+        return [way for way in (*nncf, *static) if self.quantizer in (None, way["quantizer"])]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to export and how to judge it.
+
+    Args:
+        forms: The files.
+        gate: What they may lose.
+        split: Of the check's images; ``None`` takes ``test``, else ``val``.
+        limit: Images of the check; ``None`` takes all.
+        calibrate: Training images that int8 is calibrated on.
+        dense: Whether to compare with the dense model too.
+        accept_inconclusive: Whether an INCONCLUSIVE file gets its final name.
+        allow_unreadable: Images that may be skipped.
+        target: Where the files are run; ``None`` for each one's own runtime on the CPU.
+        onnx: Which of torch's exporters writes ONNX, and which opset.
+        int8: How int8 is made.
+        tensorrt: Whether ONNX files must be such as TensorRT takes.
+        share: Whether ONNX files keep their weights in one file beside them.
+    """
+
+    forms: tuple[Form, ...]
+    gate: Gate = Gate()
+    split: str | None = None
+    limit: int | None = None
+    calibrate: int = DEFAULT_IMAGES
+    dense: bool = True
+    accept_inconclusive: bool = False
+    allow_unreadable: int = 0
+    target: TargetDevice | None = None
+    onnx: OnnxOptions = OnnxOptions()
+    int8: Int8Options = Int8Options()
+    tensorrt: bool = False
+    share: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export left.
+
+    Args:
+        folder: Where.
+        entries: One for each form, as ``exported.json`` has them.
+        checks: Their checks, as ``check.json`` has them; of a switchable file one for each preset.
+    """
+
+    folder: Path
+    entries: tuple[Mapping[str, Any], ...]
+    checks: tuple[Mapping[str, Any], ...]
+
+    @property
+    def settled(self) -> bool:
+        """Whether every file got its final name."""
+        return all(entry["status"] == "final" for entry in self.entries)
