@@ -43,14 +43,14 @@ class ArtifactCard:
     """What must be known of an exported file to run it and to trust it.
 
     Args:
-        model: Of the source: classes, preprocessing, score, weights' hash, licences.
+        model: Card of the source: classes, preprocessing, score, weights' hash, licences.
         schedule: The token counts frozen into the graph; of a switchable file those it is run at unless told.
-        tokens: Of an image before anything is dropped.
+        tokens: Tokens of an image before anything is dropped.
         prefix: Leading tokens that are no patches.
         precision: In which the weights are stored: ``f32``, ``f16``, ``bf16``, ``int8``, or ``w8`` where they alone
             have 8 bits and the rest is computed in float.
         calibration: How an int8 file was calibrated: split, images, hash of the listing; else ``None``.
-        presets: Of a switchable file, whose counts are an input: names with their schedules, cheapest first.
+        presets: Names and schedules of a switchable file, whose counts are an input; cheapest first.
         weights_file: Name of the file beside an .onnx file that holds its weights; ``None`` where it holds them itself.
 
     Raises:

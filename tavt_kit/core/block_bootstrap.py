@@ -31,8 +31,8 @@ def median_interval(
 
     Args:
         rows: Values of rounds, in the order of time, at least ``LEAST_ROUNDS`` of each.
-        figure: Of one median a row.
-        seed: Of the draws.
+        figure: Figure of one median a row.
+        seed: Seed of the draws.
 
     Returns:
         Value, lower end, upper end.

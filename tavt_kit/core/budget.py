@@ -326,7 +326,7 @@ def time_facts(
     """The facts of latencies, and of the throughput at their median.
 
     Args:
-        bounds: Of quantiles of a batch's latency in ms, by the statistic of a limit.
+        bounds: Bounds of a batch's latency in ms, by the statistic of a limit.
         batch: Images of a batch.
         predicted: Whether they are predictions.
     """

@@ -169,7 +169,7 @@ class Baseline:
     Args:
         name: For people: ``dense at 84 px``.
         kind: As a row of ``final.json`` has it: ``int8``, ``resolution``, ``layers``, ``taper`` or ``other``.
-        split: Of its images.
+        split: Split of its images.
         macs: Multiply-adds of one image; ``None`` where they cannot be counted.
         accuracy: On the images of the search; ``None`` where its weights are random.
         others: Further metrics of the same images.

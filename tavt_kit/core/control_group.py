@@ -35,7 +35,7 @@ class ControlGroup:
         """Of this process, now.
 
         Args:
-            root: Of the file system; another one in tests.
+            root: Root of the file system; another one in tests.
         """
         cpu, memory = list(_folders(root, "cpu")), list(_folders(root, "memory"))
         stats = [stat for folder in cpu if (stat := _stat(folder))]

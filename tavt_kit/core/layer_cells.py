@@ -16,7 +16,7 @@ class Curve:
     Args:
         counts: Tokens.
         ms: Time at each.
-        width: Of a part whose work is ``n * (2 * width + n)``, such as attention: the interpolation is linear
+        width: Width of a part whose work is ``n * (2 * width + n)``, such as attention: the interpolation is linear
             in that work, so that a constant, a linear and a quadratic share are met together. 0 for a part
             whose work is linear in n.
 
@@ -76,8 +76,8 @@ class ShapePenalty:
     Args:
         counts: Those tokens, ascending.
         ms: What a feed-forward half takes more at each.
-        share: Of that, what an attention half takes more.
-        dropping: Of the attention half's, what is due to all tokens where it drops; the rest is due to those that stay.
+        share: Share of that which an attention half takes more.
+        dropping: Share of the attention half's due to all tokens where it drops; the rest is due to those that stay.
         reading: The same of the last layer of a head that reads leading tokens only; the rest is nobody's.
     """
 

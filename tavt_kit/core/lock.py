@@ -30,7 +30,7 @@ def held_folder(path: Path | str, name: str = "") -> Iterator[Path]:
 
     Args:
         path: The folder.
-        name: Of what is written, where others may write beside it.
+        name: Name of what is written, where others may write beside it.
 
     Raises:
         OutputError: The folder cannot be written, or another process holds it; the sentence names that process.

@@ -68,9 +68,9 @@ class ModelCard(Record):
         preprocessing: The record of a ``Preprocessing``.
         score: How tokens are scored.
         pool: Which tokens a pooling head sees.
-        weights_sha256: Of the safetensors file; empty until it is written.
+        weights_sha256: Hash of the safetensors file; empty until it is written.
         provenance: One sentence: where the weights come from.
-        licences: Of the weights and of the data they were trained on.
+        licences: Licences of the weights and of the data they were trained on.
         schedule: Token counts after each layer that ``load_model`` puts in force; ``None`` for dense.
         reduction: What becomes of the tokens that a layer does not keep.
         image_sizes: Further image sizes that the weights were trained for, in pixels a side.

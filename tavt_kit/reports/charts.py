@@ -592,7 +592,7 @@ def layer_figure(names: Sequence[str], models: Mapping[str, Mapping[str, float]]
     """Groups of bars, one group a part of the model (stem, 0, 1, ..., head), one bar a model.
 
     Args:
-        names: Of the parts.
+        names: Names of the parts.
         models: Milliseconds of each part, by the names of at most two models.
         title: What a screen reader says for the whole image.
     """

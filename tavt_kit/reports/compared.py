@@ -63,7 +63,7 @@ def runs_of(records: Records, *, across: bool) -> tuple[RunRecords, ...]:
     """The searches among the records, in the order given.
 
     Args:
-        records: Of all of them.
+        records: Records of all of them.
         across: Whether they may be of different machines or targets.
 
     Raises:

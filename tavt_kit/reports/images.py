@@ -29,7 +29,7 @@ def data_uri(folder: Path, name: str | None, most: int = _BYTES, sha256: str | N
 
     Args:
         folder: It must lie below it.
-        name: Of its file, from there.
+        name: Name of its file, from there.
         most: Bytes it may have.
         sha256: What it must be, where that was recorded.
     """
@@ -49,8 +49,8 @@ def recorded_image(folder: Path, entry: Any, alt: str, most: int) -> Markup | No
     """The image that ``entry`` names by ``file`` and ``sha256``, as an ``img``; None where it cannot be shown.
 
     Args:
-        folder: Of the record; the image must lie in it.
-        entry: Of the record.
+        folder: Folder of the record; the image must lie in it.
+        entry: Entry of the record.
         alt: What it shows, for those who cannot see it.
         most: Bytes it may have.
     """

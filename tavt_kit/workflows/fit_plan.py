@@ -111,7 +111,7 @@ def training_seconds(image_seconds: float) -> float:
     """What fine-tuning for a few steps takes at the least, with room for search and export: whether a size trains.
 
     Args:
-        image_seconds: Of one image's forward pass where training runs.
+        image_seconds: Seconds of one image's forward pass where training runs.
     """
     return 5 * _LEAST_STEPS * BATCH * image_seconds * _ADAPT
 
@@ -124,7 +124,7 @@ def image_sizes(plan: FitPlan, grid: int, rows: Sequence[FitRow], budget: Budget
     Args:
         plan: With the full size.
         grid: Patches a side there.
-        rows: Of the first answer.
+        rows: Rows of the first answer.
         budget: In ms.
         batch: Images of an inference.
     """
@@ -144,7 +144,7 @@ def most_macs(rows: Sequence[FitRow], budget: Budget, batch: int) -> float | Non
     """Multiply-adds that keep to the budget, by the line through the first answer's times in the fewest bits.
 
     Args:
-        rows: Of the first answer.
+        rows: Rows of the first answer.
         budget: In ms.
         batch: Images of an inference.
 
@@ -171,9 +171,9 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, file_seconds: 
     Args:
         plan: With its sizes.
         left: Seconds until the fit is to end.
-        image_seconds: Of one image's forward pass at the full size, where training runs.
-        file_seconds: Of exporting, checking, asking and measuring one file, as the first answer's took.
-        head_seconds: Of a head at the full size.
+        image_seconds: Seconds of one image's forward pass at the full size, where training runs.
+        file_seconds: Seconds to export, check, ask and measure one file, as the first answer's took.
+        head_seconds: Seconds of a head at the full size.
         finalists: Files that the search's front becomes, at most.
         images: Training images.
     """
@@ -183,11 +183,11 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, file_seconds: 
     files = (2 + len(share) + 1 + len(share) + finalists) * file_seconds
     search = max(LEAST_SEARCH, _SEARCH * left)
     room = left - files - search
-    a_step, a_lesson = _ADAPT * BATCH * image_seconds, _DISTIL * BATCH * image_seconds * merged
+    a_step, a_distil_step = _ADAPT * BATCH * image_seconds, _DISTIL * BATCH * image_seconds * merged
     most = max(_MOST_STEPS, _EPOCHS * images // BATCH)
     adapt = min(most, int(max(0.0, room) / (a_step * (1 + sum(share)))))
     adapt = adapt if adapt >= _LEAST_STEPS else 0
-    distil = min(2 * most, int((room - adapt * a_step * (1 + sum(share))) / a_lesson)) if adapt else 0
+    distil = min(2 * most, int((room - adapt * a_step * (1 + sum(share))) / a_distil_step)) if adapt else 0
     distil = distil if distil >= _LEAST_STEPS else 0
     each = {
         size: adapt * a_step * part if adapt else head_seconds * part for size, part in zip(more, share, strict=True)
@@ -195,7 +195,7 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, file_seconds: 
     stages = {
         f"fine-tune at {plan.image_size} px, {adapt} steps": adapt * a_step,
         **{f"{'fine-tune' if adapt else 'a head'} at {size} px": time for size, time in each.items()},
-        f"distil, {distil} steps": distil * a_lesson,
+        f"distil, {distil} steps": distil * a_distil_step,
         "search": max(0.0, min(search, left - files)),
         "export, check and measure": files,
     }
