@@ -21,8 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from tavt_kit.core.codec import Record
-from tavt_kit.core.control_group import ControlGroup
-from tavt_kit.core.device import allowed_cpus
+from tavt_kit.core.device import ControlGroup, allowed_cpus
 from tavt_kit.errors import MeasurementError
 
 _STRETCHES = 5

@@ -26,9 +26,9 @@ from tavt_kit.models.wrap import AdaptiveViT
 CARRIED = (
     "tavt_kit", "bench", "bench.edge", "bench.protocol", "bench.record", "bench.timing", "bench.validity",
     "core", "core.accuracy", "core.block_bootstrap", "core.callable_module",
-    "core.codec", "core.control_group", "core.curves", "core.device", "core.host", "core.latency_table",
-    "core.layer_cells", "core.layout", "core.measurement",
-    "core.parsing", "core.records", "core.schedule", "core.shapes", "errors",
+    "core.codec", "core.device", "core.host", "core.latency_table",
+    "core.layout", "core.measurement",
+    "core.parsing", "core.records", "core.schedule", "errors",
     "runtimes", "runtimes.available", "runtimes.on_onnxruntime", "runtimes.on_openvino", "runtimes.session",
 )  # fmt: skip
 """The modules that measure: what the runner imports, and no more."""

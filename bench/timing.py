@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.latency_table import Curve, DropCell, LatencyTable, LayerCells, ShapePenalty, TimedModel
-from tavt_kit.core.layer_cells import EVEN
+from tavt_kit.core.latency_table import EVEN, Curve, DropCell, LatencyTable, LayerCells, ShapePenalty, TimedModel
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.runtimes.session import Session

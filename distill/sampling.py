@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tavt_kit.core.curves import Curve, shares_to_counts
 from tavt_kit.core.layout import TokenLayout
-from tavt_kit.core.schedule import TokenSchedule, stage_layers
+from tavt_kit.core.schedule import Curve, TokenSchedule, shares_to_counts, stage_layers
 from tavt_kit.errors import TavtError, TrainingError, UnknownName
 
 ANNEALS = ("linear", "cosine")

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.configuration import Choice
-from tavt_kit.core.curves import PUBLISHED, Curve, published_shares, shares_to_counts
-from tavt_kit.core.schedule import TokenSchedule, stage_layers
+from tavt_kit.core.schedule import PUBLISHED, Curve, TokenSchedule, published_shares, shares_to_counts, stage_layers
 from tavt_kit.errors import BudgetTooTight, TavtError
 from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.space import Levels, Space

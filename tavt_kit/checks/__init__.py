@@ -6,7 +6,7 @@ from tavt_kit.checks.compare import Answers
 from tavt_kit.checks.report import BatchCheck, CheckReport, Gate, images_to_decide, judge, read_check, write_check
 from tavt_kit.checks.run import Artifact, check, check_predicted
 from tavt_kit.checks.source import Predicted, Source
-from tavt_kit.core.integrity import CHECK_FILE
+from tavt_kit.core.artifact_card import CHECK_FILE
 
 __all__ = [
     "CHECK_FILE",

@@ -7,22 +7,148 @@ library only, whatever the size of the file, because an edge box has neither tor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree
 
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.model_card import ModelCard
-from tavt_kit.core.onnx_metadata import onnx_metadata
 from tavt_kit.core.parsing import parse_json
-from tavt_kit.core.records import label_record
+from tavt_kit.core.records import label_record, read_record, sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, ScheduleError, TavtError, UnknownName
+
+CHECK_FILE = "check.json"
+
+
+def changed_since_check(path: Path, folder: Path | None = None) -> str:
+    """A clause that names the part of an artifact that is not what was checked, or nothing.
+
+    Args:
+        path: The ``.onnx`` or ``.xml`` file. Without a check of it there is nothing to compare with.
+        folder: Where ``check.json`` lies; by default where the file lies.
+
+    Raises:
+        RecordError: It cannot be read.
+    """
+    try:
+        for file in files_of(path):
+            known = _checked(file.name, path.parent if folder is None else folder)
+            if known and sha256_file(file) not in known:
+                return f"{file} is not the file that was checked (its SHA-256 changed)"
+    except OSError as error:
+        raise RecordError(f"cannot read {error.filename}: {error.strerror}") from None
+    return ""
+
+
+def require_unchanged(path: Path) -> None:
+    """Refuse an artifact that changed after its check.
+
+    Raises:
+        RecordError: It did, or cannot be read.
+    """
+    if changed := changed_since_check(path):
+        raise RecordError(
+            f"{changed}, so nobody knows what it is worth; check it again (fgvc-kit check {path} `against` RUN), or "
+            "export it again"
+        )
+
+
+def _checked(name: str, folder: Path) -> set[str]:
+    """SHA-256 of a file at its checks; a switchable file is checked once for each of its presets."""
+    record = folder / CHECK_FILE
+    if not record.is_file():
+        return set()
+    try:
+        checks: Any = read_record(record, "check").get("checks")
+    except RecordError:
+        return set()  # another program's file of this name, which says nothing of ours
+    entries = [one.get("sha256") for one in checks if isinstance(one, dict)] if isinstance(checks, list) else []
+    return {str(entry[name]) for entry in entries if isinstance(entry, dict) and name in entry}
+
+
+def onnx_metadata(path: Path, key: str) -> str | None:
+    """The value of a key among the model's ``metadata_props`` (field 14 of ModelProto: key = 1, value = 2).
+
+    The top-level fields are walked and skipped by their lengths, so the weights are never read.
+    Source: the protobuf wire format, and onnx.proto of ONNX 1.0 to date.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: It is no ONNX file, or cut off.
+    """
+    size = path.stat().st_size
+    found = None
+    with path.open("rb") as file:
+        for field, payload in _fields(file, size, wanted=14):
+            if field == 14:
+                entry = dict(_strings(payload))
+                if entry.get(1) == key:
+                    found = entry.get(2)
+    return found
+
+
+def _fields(file: IO[bytes], end: int, wanted: int) -> Iterator[tuple[int, bytes]]:
+    """Each field up to ``end`` with its bytes; bytes are read for the field ``wanted`` only."""
+    while file.tell() < end:
+        key = _varint(file)
+        field, wire = key >> 3, key & 7
+        if wire == 0:
+            _varint(file)
+            continue
+        if wire not in (1, 2, 5) or field == 0:
+            raise ValueError("it is no ONNX file")
+        length = {1: 8, 5: 4}.get(wire) or _varint(file)
+        if file.tell() + length > end:
+            raise ValueError("it is shorter than it says")
+        if field == wanted and wire == 2:
+            yield field, file.read(length)
+        else:
+            file.seek(length, os.SEEK_CUR)
+            yield field, b""
+
+
+def _strings(payload: bytes) -> Iterator[tuple[int, str]]:
+    """The length-delimited fields of a small message."""
+    place = 0
+    while place < len(payload):
+        key, place = _varint_at(payload, place)
+        length, place = _varint_at(payload, place)
+        if key & 7 != 2 or place + length > len(payload):
+            raise ValueError("its metadata cannot be read")
+        yield key >> 3, payload[place : place + length].decode()
+        place += length
+
+
+def _varint(file: IO[bytes]) -> int:
+    raw = bytearray()
+    while not raw or raw[-1] & 0x80:
+        byte = file.read(1)
+        if not byte or len(raw) == 10:
+            raise ValueError("it is no ONNX file, or cut off")
+        raw += byte
+    return _varint_at(bytes(raw), 0)[0]
+
+
+def _varint_at(payload: bytes, place: int) -> tuple[int, int]:
+    """A base-128 number at ``place``, and the place behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(payload):
+            break
+        byte = payload[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if not byte & 0x80:
+            return value, place
+    raise ValueError("its metadata cannot be read")
+
 
 METADATA_KEY = "fgvc_kit"
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml"}

@@ -11,8 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tavt_kit.core.codec import Record
-from tavt_kit.core.control_group import ControlGroup
-from tavt_kit.core.device import allowed_cpus
+from tavt_kit.core.device import ControlGroup, allowed_cpus
 
 _FLAGS = (
     "avx2",

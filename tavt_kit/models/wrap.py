@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tavt_kit.core.latency_table import HEAD, STEM, layer_scope
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.model_card import ModelCard
-from tavt_kit.core.part_names import HEAD, STEM, layer_scope
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, ScheduleError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones import Backbone, Outputs, adapter_of

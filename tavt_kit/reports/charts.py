@@ -15,7 +15,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from tavt_kit.core.part_names import part_words
+from tavt_kit.core.latency_table import part_words
 from tavt_kit.reports.blocks import Figure
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.words import ms_text, significant

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tavt_kit.core.latency_table import LatencyTable
-from tavt_kit.core.part_names import HEAD, STEM, part_names
+from tavt_kit.core.latency_table import HEAD, STEM, LatencyTable, part_names
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import TavtError
 from tavt_kit.reports import words

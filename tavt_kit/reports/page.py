@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.csv_text import csv_text
+from tavt_kit.core.latency_table import part_words
 from tavt_kit.core.lock import held_folder
-from tavt_kit.core.part_names import part_words
 from tavt_kit.core.records import atomic_text, label_record, sha256_file
 from tavt_kit.errors import TavtError
 from tavt_kit.reports.answer import answer

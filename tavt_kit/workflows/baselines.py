@@ -13,11 +13,10 @@ from tavt_kit.bench import random_images
 from tavt_kit.bench.latency_table import open_schedule
 from tavt_kit.checkpoints import is_run, load_model
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
+from tavt_kit.core.artifact_card import ArtifactCard, read_metadata, require_unchanged
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.integrity import require_unchanged
 from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.model_card import read_card
 from tavt_kit.data import load_bytes

@@ -194,8 +194,7 @@ class Opener:
 
     def _open_file(self, path: Path, targets: Sequence[TargetDevice]) -> None:
         from tavt_kit.bench.memory import FileJob
-        from tavt_kit.core.artifact_card import files_of
-        from tavt_kit.core.integrity import require_unchanged
+        from tavt_kit.core.artifact_card import files_of, require_unchanged
         from tavt_kit.runtimes import open_file
 
         card = _card(path)

@@ -286,7 +286,7 @@ class _Job:
         """An exported file; of a switchable one every preset, unless one is asked for."""
         from tavt_kit.checks import Artifact
         from tavt_kit.checks import check as compare
-        from tavt_kit.core.integrity import changed_since_check
+        from tavt_kit.core.artifact_card import changed_since_check
 
         with _named(file) as opened:
             changed = changed_since_check(opened, file.parent)

@@ -69,7 +69,7 @@ class Room(Record):
             root: Of the file system of /proc, /sys and /dev; another one in tests.
         """
         from tavt_kit.bench.energy import Rapl
-        from tavt_kit.core.control_group import ControlGroup
+        from tavt_kit.core.device import ControlGroup
         from tavt_kit.data.packages import cache_folder
 
         meter = Rapl.found(root)

@@ -245,8 +245,7 @@ def open_context(
     if schedule is None and preset is None and (fitted := recommended_of(thing, progress)) is not None:
         thing = fitted.file
     if isinstance(thing, str | PathLike) and Path(thing).suffix in (".onnx", ".xml"):
-        from tavt_kit.core.artifact_card import read_metadata
-        from tavt_kit.core.integrity import require_unchanged
+        from tavt_kit.core.artifact_card import read_metadata, require_unchanged
         from tavt_kit.runtimes import open_file
 
         file = Path(thing)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tavt_kit.core.control_group import ControlGroup
+from tavt_kit.core.device import ControlGroup
 
 
 def put(root: Path, files: dict[str, str]) -> Path:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tavt_kit.core.control_group import ControlGroup
-from tavt_kit.core.device import MODES, PRECISIONS, PROCESSORS, TargetDevice, available_threads
+from tavt_kit.core.device import MODES, PRECISIONS, PROCESSORS, ControlGroup, TargetDevice, available_threads
 from tavt_kit.errors import TargetError
 
 
