@@ -273,8 +273,8 @@ def _slider(view: FrontView, steps: Sequence[Buy]) -> list[Block]:
     low, high, value = (f"{one:.{digits}f}" for one in (ends[0], max(ends[1], start), start))
     field = el("input", type="range", id="budget", min=low, max=high, step=f"{step:.{digits}f}", value=value)
     label = el("label", f"Budget, {view.cost_name} ", el("output", ""), for_="budget")
-    bought = " ".join(f"{buy.view.key}={buy.high * scale:.9g}" for buy in steps)
-    return [Figure("budget", el("div", label, field, class_="slide", hidden=True, data_unit=unit, data_steps=bought))]
+    bounds = " ".join(f"{buy.view.key}={buy.high * scale:.9g}" for buy in steps)
+    return [Figure("budget", el("div", label, field, class_="slide", hidden=True, data_unit=unit, data_steps=bounds))]
 
 
 # The candidates
