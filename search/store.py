@@ -7,7 +7,8 @@ import logging
 import os
 import platform
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.accuracy import Accuracy, bits_text
 from tavt_kit.core.codec import Record, decode
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.parsing import parse_json
@@ -270,6 +271,43 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def stored_bits(path: Path, choices: Sequence[Choice]) -> list[tuple[str, str] | None]:
+    """Which images each choice had right in a search, as ``bits_text`` writes it, and which images these were.
+
+    Args:
+        path: A search's store; it is only read.
+        choices: Schedules and configurations.
+
+    Returns:
+        For each choice the hash of its images and its bits, of the answer that the result shows; ``None`` where they
+        are not known, as of all choices where there is no store of this layout.
+
+    Raises:
+        RecordError: The file is no store, or a running search holds it.
+    """
+    if not path.is_file():
+        return [None] * len(choices)
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as base:
+            if base.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
+                return [None] * len(choices)
+            recipe = {name: json.loads(value) for name, value in base.execute("SELECT name, value FROM recipe")}
+            return [_stored_bits(base, recipe, choice) for choice in choices]
+    except (sqlite3.DatabaseError, ValueError) as error:
+        raise RecordError(f"cannot read the answers of {path} ({error}); give its front.json elsewhere") from None
+
+
+def _stored_bits(base: sqlite3.Connection, recipe: Mapping[str, Any], choice: Choice) -> tuple[str, str] | None:
+    searched = recipe.get("pictures")
+    for table, images in (("finals", recipe.get("pictures that judge", searched)), ("evaluations", searched)):
+        rows = base.execute(f"SELECT accuracy, bits FROM {table} WHERE schedule = ?", (_key(choice),))
+        for accuracy, bits in rows:
+            if bits is not None and accuracy is not None and images is not None:
+                n = Accuracy.from_record(parse_json(accuracy)).n
+                return str(images), bits_text(np.unpackbits(np.frombuffer(bits, np.uint8), count=n))
+    return None
 
 
 def _key(choice: Choice) -> str:

@@ -34,8 +34,8 @@ from honesty_peers import benchmark_app, onnxruntime_loop, our_p50, torch_timer
 from honesty_plants import LOADS, Case, Slowed, cases, load
 
 from tavt_kit.bench import Protocol, bench, random_images
+from tavt_kit.bench.record import bootstrap_ratio
 from tavt_kit.bench.validity import ValidityMonitor
-from tavt_kit.comparison.comparison import paired_change
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
@@ -116,7 +116,7 @@ def twins(ground: Ground, journal: Journal, kind: str | None, repeats: int) -> N
         with nullcontext() if kind is None else load(kind, seed=1000 * done):
             sessions = {"one": one, "twin": twin, "slowed": slowed}
             found = bench(sessions, ground.images, protocol, rng=np.random.default_rng(done))
-        changes = {name: paired_change(found["one"], found[name]) for name in ("twin", "slowed")}
+        changes = {name: bootstrap_ratio(found[name], found["one"]) for name in ("twin", "slowed")}
         journal.add(part, {"median_ms": found["one"].median, "rounds": len(found["one"].rounds), **{
             name: {"ratio": each.value, "ci95": [each.low, each.high]} for name, each in changes.items()}})  # fmt: skip
         ratios = ", ".join(f"{name} {each.value:.3f}" for name, each in changes.items())

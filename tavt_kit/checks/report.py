@@ -81,6 +81,7 @@ class CheckReport:
         same_weights: Whether the artifact was made from the very weights it is checked against.
         token_choice: Which tokens its graph keeps; ``None`` where that was not asked.
         losses: Against the dense source, where it was run.
+        correct: Which images the artifact has right, as ``bits_text`` writes it.
     """
 
     artifact: str
@@ -106,6 +107,7 @@ class CheckReport:
     same_weights: bool = True
     token_choice: TokenChoice | None = None
     losses: Losses | None = None
+    correct: str = ""
 
     @property
     def sentence(self) -> str:

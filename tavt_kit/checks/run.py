@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from tavt_kit.checks.batch_sizes import Attempts, check_batches
 from tavt_kit.checks.claims import choice_of, false_claim, stored_precision
-from tavt_kit.checks.compare import Answers, columns, figures_of, losses_of
+from tavt_kit.checks.compare import Answers, classes, columns, figures_of, losses_of
 from tavt_kit.checks.report import BatchCheck, CheckReport, Gate, Judgement, judge, may_be_tied
 from tavt_kit.checks.source import Count, Predicted, Source
+from tavt_kit.core.accuracy import bits_text
 from tavt_kit.core.artifact_card import ArtifactCard, files_of, read_metadata
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import sha256_file
@@ -211,6 +212,7 @@ def _counted(answers: Answers, source: Source, gate: Gate, judgement: Judgement)
         "scale": answers.scale,
         "strayed": int((answers.errors() > gate.tolerance).sum()),
         "figures": figures_of(answers, source.card.classes, source.split),
+        "correct": bits_text(classes(answers.artifact) == answers.labels),
     }
 
 

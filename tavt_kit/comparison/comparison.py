@@ -1,33 +1,30 @@
 """Two records side by side: what belongs together, how much slower or less accurate it became, and with which doubt.
 
-Times are compared by the medians of their rounds, because noise outlasts a single run, and their intervals are those of
-``block_bootstrap``.
+A verdict is that of every budget: a limit, and bounds that are each wrong at most once in twenty times.
 
 * Two candidates of one record were measured in turn: their rounds are pairs, and what slows both cancels.
-* Two records are of two moments: each is drawn by itself, and a machine that was slower on one of the two days looks
-  like a slower candidate. A reference that is in both records takes that out: each candidate is divided by it, round
-  by round, in its own record.
+* Two records are of two moments, and a machine that was slower on one of the two days looks like a slower candidate. A
+  reference that is in both records takes that out: each candidate is divided by it, round by round, in its own record.
+* Accuracies of the same images are paired where both records know which of them were right.
 
-Accuracies of two records have no pairs either: the interval of their difference is Newcombe's hybrid of Wilson's
-(Newcombe, Interval estimation for the difference between independent proportions, Statistics in Medicine 17, 1998,
-method 10), wider than a paired one of the same images.
+What has no pairs is bounded by the ends of both, each of which may be wrong half as often.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist, median
 from typing import Any
 
-from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.block_bootstrap import LEAST_ROUNDS, median_interval
-from tavt_kit.core.budget import Verdict
+from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.block_bootstrap import LEAST_ROUNDS
+from tavt_kit.core.budget import Fact, Limit, Verdict, facts_of, judge
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.measurement import Measurement, round_ratios
+from tavt_kit.core.latency_bounds import DOUBT, LEAST_RUNS, latency_bounds
+from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.records import kind_of, read_json, upgraded
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import MeasurementError, RecordError, TargetError
@@ -56,9 +53,13 @@ class Entry:
     """One candidate of a record.
 
     Args:
+        name: Unique in its record.
         traits: What must agree for two of one name to be the same thing: target, schedule.
-        time: Samples, or a summary of them.
+        time: All its samples, or a summary of them.
         notes: Sentences that make it doubtful.
+        correct: Which images were right, as ``bits_text`` writes it; empty where that is not known.
+        images: Which images these are, for what is compared image by image.
+        choice: Of a search, what was measured.
     """
 
     name: str
@@ -66,6 +67,9 @@ class Entry:
     time: Measurement | Summary | None = None
     accuracy: Accuracy | None = None
     notes: tuple[str, ...] = ()
+    correct: str = ""
+    images: str = ""
+    choice: Configuration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Readable:
     """A record of one of ``KINDS``, as far as it can be compared: its candidates.
 
     Args:
+        path: The file.
         traits: What must agree between two records.
         facts: What may differ, and is told.
     """
@@ -144,12 +149,15 @@ def _bench(body: Mapping[str, Any]) -> Parts:
 def _check(body: Mapping[str, Any]) -> Parts:
     rows = body["checks"]
     data = (rows[0].get("data") if rows else None) or body.get("data") or {}
-    traits = {f"data {key}": str(data.get(key)) for key in ("name", "split", "images", "sha256")}
-    entries = []
-    for row in rows:
-        accuracy = Accuracy.from_record(row["artifact_top1"])
-        entries.append(Entry(row["artifact"], {"precision": row["precision"], **_schedule(row)}, accuracy=accuracy))
-    return traits, {"executed": ", ".join(dict.fromkeys(row["executed"] for row in rows))}, entries
+    accuracies = [Accuracy.from_record(row["artifact_top1"]) for row in rows]
+    traits = _images_traits(data, str(data.get("name")), accuracies[0] if accuracies else None)
+    entries = [
+        Entry(row["artifact"], {"precision": row["precision"], **_schedule(row)}, accuracy=accuracy,
+              correct=row.get("correct", ""), images=traits["images"])
+        for row, accuracy in zip(rows, accuracies, strict=True)
+    ]  # fmt: skip
+    facts = {"data": str(data.get("name")), "executed": ", ".join(dict.fromkeys(row["executed"] for row in rows))}
+    return traits, facts, entries
 
 
 def _front(body: Mapping[str, Any]) -> Parts:
@@ -159,7 +167,8 @@ def _front(body: Mapping[str, Any]) -> Parts:
     for row in [*body["candidates"], *body.get("baselines", ())]:
         name = str(Configuration.from_record(row))
         accuracy = Accuracy(body["metric"], body["split"], row[body["metric"]], row["n"], *row["ci95"])
-        entries.append(Entry(name, {"schedule": name}, _read_summary(row.get("latency_ms")), accuracy))
+        choice = Configuration.from_record(row)
+        entries.append(Entry(name, {"schedule": name}, _measured(row.get("latency_ms")), accuracy, choice=choice))
     unique = {entry.name: entry for entry in entries}
     return traits, {"budgets": ", ".join(body["budgets"])}, list(unique.values())
 
@@ -176,9 +185,11 @@ def _final(body: Mapping[str, Any]) -> Parts:
 
 def _eval(body: Mapping[str, Any]) -> Parts:
     top1 = Accuracy.from_record(body["top1"])
-    traits = {"data": str(body["data"]), "split": top1.split, "images": str(top1.n)}
-    facts = {"thing": str(body["thing"]), "schedule": str(body["schedule"])}
-    return traits, facts, [Entry("top-1", {}, accuracy=top1)]
+    traits = _images_traits(body, str(body["data"]), top1)
+    told = ("thing", "schedule", "weights_sha256", "data")
+    facts = {key: str(body[key]) for key in told if body.get(key) is not None}
+    entry = Entry("top-1", {}, accuracy=top1, correct=body.get("correct", ""), images=traits["images"])
+    return traits, facts, [entry]
 
 
 KINDS: Mapping[str, Callable[[Mapping[str, Any]], Parts]] = {
@@ -196,6 +207,15 @@ def _facts(host: Mapping[str, Any]) -> dict[str, str]:
     return {"Python": str(host["python"]), **{name: str(version) for name, version in host["packages"].items()}}
 
 
+def _images_traits(told: Mapping[str, Any], name: str, accuracy: Accuracy | None) -> dict[str, str]:
+    """The images by their hash; by the data's name and their number in a record that lacks it."""
+    digest = told.get("images_sha256")
+    split = str(None if accuracy is None else accuracy.split)
+    if digest is not None:
+        return {"split": split, "images": str(digest)}
+    return {"split": split, "images": f"{None if accuracy is None else accuracy.n} of {name}"}
+
+
 def _target(record: Mapping[str, Any] | None) -> dict[str, str]:
     """Nothing of a search by multiply-adds, which has no target."""
     return {} if record is None else {"target": str(TargetDevice.from_record(record))}
@@ -205,6 +225,14 @@ def _schedule(row: Mapping[str, Any]) -> dict[str, str]:
     return {} if row["schedule"] is None else {"schedule": counts_text(row["schedule"])}
 
 
+def _measured(time: Mapping[str, Any] | None) -> Measurement | Summary | None:
+    """Its samples where they are kept."""
+    if not time or not time.get("raw_ms"):
+        return _read_summary(time)
+    samples = tuple(time["pace"] * ms for ms in time["raw_ms"])
+    return Measurement(samples, time["steady"], tuple(time["rounds"]), pace=time["pace"])
+
+
 def _read_summary(time: Mapping[str, Any] | None) -> Summary | None:
     if not time or time.get("median") is None or time.get("interval95") is None:
         return None
@@ -212,54 +240,70 @@ def _read_summary(time: Mapping[str, Any] | None) -> Summary | None:
     return Summary(time["median"], low, high)
 
 
-_Z95 = NormalDist().inv_cdf(0.975)
-
-
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A change with its 95 % interval: after over before for times, after minus before for accuracies.
+    """A change with what a verdict goes by: after over before for times, after minus before for accuracies.
 
     Args:
-        sure: Whether there was enough to make an interval of; if not, ``low`` and ``high`` are ``value``.
+        value: The best guess.
+        low: Lower bound, wrong once in twenty times at most.
+        high: Upper bound, likewise; infinity where there was too little to make bounds of.
     """
 
     value: float
     low: float
     high: float
-    sure: bool = True
+
+    @property
+    def sure(self) -> bool:
+        """Whether there was enough to make bounds of."""
+        return math.isfinite(self.high)
 
 
 def paired_change(before: Measurement, after: Measurement) -> Estimate:
     """Of two candidates of one interleaved run: the median over the rounds of after / before."""
-    return _bootstrap([round_ratios(after, before)], lambda drawn: drawn[0])
+    found = paired_ratio(after, before)
+    return Estimate(found.value, found.low, found.high) if found.n >= LEAST_ROUNDS else _unknown(found.value)
 
 
 def unpaired_change(before: Measurement, after: Measurement) -> Estimate:
-    """Of two runs: the ratio of the medians of their rounds.
+    """Of two runs: the ratio of their medians.
 
     Example:
         >>> unpaired_change(Measurement((10.0,) * 9, True), Measurement((11.0,) * 9, True)).low
         1.1
     """
-    return _bootstrap([before.by_round(), after.by_round()], lambda drawn: drawn[1] / drawn[0])
+    return _quotient(_median(before), _median(after))
 
 
 def relative_change(
     before: Measurement, after: Measurement, reference_before: Measurement, reference_after: Measurement
 ) -> Estimate:
     """Of two runs with a reference in both: how the time changed as a multiple of the reference's."""
-    return _bootstrap(
-        [round_ratios(before, reference_before), round_ratios(after, reference_after)],
-        lambda drawn: drawn[1] / drawn[0],
-    )
+    return _quotient(paired_change(reference_before, before), paired_change(reference_after, after))
 
 
 def summary_change(before: Summary, after: Summary) -> Estimate:
-    """Of two records without samples, as if the logarithms of their medians were normal."""
-    value = math.log(after.median / before.median)
-    errors = [math.log(one.high / one.low) / (2 * _Z95) for one in (before, after)]
-    half = _Z95 * math.hypot(*errors)
-    return Estimate(math.exp(value), math.exp(value - half), math.exp(value + half))
+    """Of two records without samples, by the 95 % intervals of their medians."""
+    return _quotient(*(Estimate(one.median, one.low, one.high) for one in (before, after)))
+
+
+def _median(time: Measurement) -> Estimate:
+    """The median with bounds, each wrong once in forty times at most."""
+    enough = len(time.by_round()) >= LEAST_ROUNDS
+    return Estimate(time.median, *latency_bounds(time, "p50", DOUBT / 2)) if enough else _unknown(time.median)
+
+
+def _quotient(before: Estimate, after: Estimate) -> Estimate:
+    """After over before, of bounds that are each wrong once in forty times at most."""
+    value = after.value / before.value
+    if not (before.sure and after.sure):
+        return _unknown(value)
+    return Estimate(value, after.low / before.high, after.high / before.low)
+
+
+def _unknown(value: float) -> Estimate:
+    return Estimate(value, 0.0, math.inf)
 
 
 def accuracy_change(before: Accuracy, after: Accuracy) -> Estimate:
@@ -270,34 +314,27 @@ def accuracy_change(before: Accuracy, after: Accuracy) -> Estimate:
         >>> round(change.value, 2), change.high < 0
         (-0.2, True)
     """
-    value = after.value - before.value
-    below = math.hypot(after.value - after.low, before.high - before.value)
-    above = math.hypot(after.high - after.value, before.value - before.low)
-    return Estimate(value, value - below, value + above)
+    (least, most), (low, high) = (one.bounds(DOUBT / 2) for one in (before, after))
+    return Estimate(after.value - before.value, low - most, high - least)
+
+
+def paired_accuracy_change(before: str, after: str) -> Estimate:
+    """After minus before, in [-1, 1], by which of the same images were right (``bits_text``)."""
+    found = PairedDifference.of_bits(before, after)
+    loss = facts_of(difference=found)["drop"]
+    return Estimate(found.difference, -loss.high, -loss.low)
 
 
 def judge_slowdown(change: Estimate, threshold: float) -> Verdict:
     """FAIL where it is slower by more than ``threshold`` (0.05: 5 %) for sure, PASS where for sure it is not."""
-    if not change.sure:
-        return Verdict.INCONCLUSIVE
-    if change.low > 1 + threshold:
-        return Verdict.FAIL
-    return Verdict.PASS if change.high <= 1 + threshold else Verdict.INCONCLUSIVE
+    limit = Limit("latency", "p50", "<=", 1 + threshold)  # in multiples of what it was
+    return judge(limit, {limit.name: Fact(change.low, change.high)})
 
 
 def judge_loss(change: Estimate, drop: float) -> Verdict:
     """FAIL where the accuracy fell by more than ``drop`` (0.005: half a point) for sure, PASS where for sure not."""
-    if change.high < -drop:
-        return Verdict.FAIL
-    return Verdict.PASS if change.low >= -drop else Verdict.INCONCLUSIVE
-
-
-def _bootstrap(rows: Sequence[Sequence[float]], figure: Callable[[Sequence[float]], float]) -> Estimate:
-    """A figure of the medians of some rows, each drawn by itself."""
-    if min(len(row) for row in rows) < LEAST_ROUNDS:
-        value = figure([median(row) for row in rows])
-        return Estimate(value, value, value, sure=False)
-    return Estimate(*median_interval(rows, figure))
+    limit = Limit("drop", None, "<=", drop)
+    return judge(limit, {limit.name: Fact(-change.high, -change.low)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,9 +342,11 @@ class Change:
     """One figure of one candidate, before and after, with its verdict against the threshold.
 
     Args:
-        name: Name of the candidate in the first record.
+        name: The candidate's in the first record.
         other: Its name in the second one, or of the candidate it is compared with in the same one.
         figure: ``time`` (ms; the change is after / before) or the metric (a share; the change is after - before).
+        estimate: The change.
+        notes: Sentences on what makes it doubtful.
     """
 
     name: str
@@ -325,7 +364,7 @@ class Change:
         return {
             **{"name": self.name, "other": self.other, "figure": self.figure},
             **{"before": self.before, "after": self.after, "change": change.value},
-            "ci95": [change.low, change.high] if change.sure else None,
+            "bounds": [change.low, change.high] if change.sure else None,
             "verdict": str(self.verdict),
             "notes": list(self.notes),
         }
@@ -336,6 +375,7 @@ class Comparison:
     """All changes between two records of one kind, in the order of the first.
 
     Args:
+        method: How the bounds were made, in words.
         only_before: Candidates that the second record lacks.
         only_after: Candidates that the first record lacks.
         differing: What is not the same though it should be, for ``across``.
@@ -363,9 +403,11 @@ def compare_records(
     """The candidates that two records share: by name, else by target and schedule where only one on each side fits.
 
     Args:
+        before: The first record.
+        after: The second, of the same kind.
         threshold: Slowdown that fails, 0.05 for 5 %.
         drop: Loss of accuracy that fails, 0.005 for half a point.
-        reference: Candidate in both; times are compared as multiples of its.
+        reference: A candidate in both; times are compared as multiples of its.
         across: Whether what differs in host, target, protocol or data is compared too.
 
     Raises:
@@ -391,10 +433,12 @@ def compare_records(
             f"{_names(before.entries)}, the second {_names(after.entries)}"
         )
     anchors = None if reference is None else (_named(before, reference), _named(after, reference))
+    same = replace(before, path=after.path) == after
+    changes = _changes(pairs, anchors, threshold, drop)
     return Comparison(
         kind=before.kind,
-        method=_method(before.kind, reference),
-        changes=tuple(_changes(pairs, anchors, threshold, drop)),
+        method=_SAME if same else _method(pairs, reference),
+        changes=tuple(map(_unchanged, changes) if same else changes),
         only_before=_without(before.entries, [one for one, _ in pairs]),
         only_after=_without(after.entries, [other for _, other in pairs]),
         differing=tuple(differing),
@@ -414,31 +458,35 @@ def compare_within(record: Readable, *, threshold: float, reference: str | None 
         )
     base = record.entries[0] if reference is None else _named(record, reference)
     changes = [_time_change(base, one, paired_change, threshold) for one in record.entries if one is not base]
-    method = (
-        f"time over that of {base.name}; intervals by a paired bootstrap of the rounds of one run, so that what slowed "
-        "both cancels"
-    )
+    method = f"time over that of {base.name}, paired by the rounds of one run, so that what slowed both cancels"
     return Comparison("bench", method, tuple(changes))
 
 
-def _method(kind: str, reference: str | None) -> str:
-    if kind in ("check", "eval"):
-        return "accuracies are compared as of different images: without each image's answer there are no pairs"
-    if kind in ("front", "final"):
-        return (
-            "these records keep medians with their intervals and no samples: changes of times are made of them as if "
-            "independent and log-normal, changes of accuracies as of different images"
+_SAME = "the two records are of the same measurements, so that nothing changed"
+
+
+def _unchanged(change: Change) -> Change:
+    """Of what was measured once, whatever the doubt in it."""
+    none = 1.0 if change.figure == "time" else 0.0
+    return replace(change, estimate=Estimate(none, none, none), verdict=Verdict.PASS, notes=())
+
+
+def _method(pairs: Sequence[Pair], reference: str | None) -> str:
+    said = []
+    if any(one.time is not None and other.time is not None for one, other in pairs):
+        said.append(
+            f"times as multiples of {reference}'s, round by round in each record: the machine's own pace cancels"
+            if reference is not None
+            else "times as of different runs; how much faster the machine itself was in one of them is not known and "
+            "not in the bounds (a reference that both records have takes it out)"
         )
-    if reference is not None:
-        return (
-            f"times as multiples of {reference}'s, round by round in each record, so that the machine's own pace "
-            "cancels; intervals by an unpaired bootstrap of rounds"
-        )
-    return (
-        "intervals by an unpaired bootstrap of the medians by rounds, because the records are of different runs; how "
-        "much faster the machine itself was in one of them is not known and not in the interval (a reference that "
-        "both records have takes it out)"
-    )
+    known = [_same_images(*pair) for pair in pairs if pair[0].accuracy is not None and pair[1].accuracy is not None]
+    if any(known):
+        said.append("accuracies paired image by image")
+    if not all(known):
+        others = "the other accuracies" if any(known) else "accuracies"
+        said.append(f"{others} as of different images: the records do not say which of the same images were right")
+    return "; ".join(said)
 
 
 Pair = tuple[Entry, Entry]
@@ -453,9 +501,18 @@ def _changes(pairs: Sequence[Pair], anchors: Pair | None, threshold: float, drop
             elif one is not anchors[0]:
                 yield _time_change(one, other, _against(anchors), threshold)
         if one.accuracy is not None and other.accuracy is not None:
-            change = accuracy_change(one.accuracy, other.accuracy)
+            change = (
+                paired_accuracy_change(one.correct, other.correct)
+                if _same_images(one, other)
+                else accuracy_change(one.accuracy, other.accuracy)
+            )
             before, after, metric = one.accuracy.value, other.accuracy.value, one.accuracy.metric
             yield Change(one.name, other.name, metric, before, after, change, judge_loss(change, drop))
+
+
+def _same_images(one: Entry, other: Entry) -> bool:
+    """Whether which images were right is known of both, and they are the same."""
+    return bool(one.correct and other.correct) and one.images == other.images
 
 
 def _against(anchors: Pair) -> Compared:
@@ -470,9 +527,15 @@ def _time_change(one: Entry, other: Entry, compared: Compared, threshold: float)
         change = summary_change(_as_summary(one.time), _as_summary(other.time))
     else:
         change = compared(one.time, other.time)
-    if not change.sure:
-        notes.append(f"fewer than {LEAST_ROUNDS} rounds: too few for an interval")
     verdict = judge_slowdown(change, threshold)
+    if not change.sure:
+        notes.append(f"fewer than {LEAST_ROUNDS} rounds: too few for bounds")
+    elif verdict is Verdict.INCONCLUSIVE and compared is unpaired_change:
+        notes += [
+            f"{entry.name}: fewer than {LEAST_RUNS} runs say as little as one"
+            for entry in (one, other)
+            if isinstance(entry.time, Measurement) and entry.time.n < LEAST_RUNS
+        ]
     return Change(one.name, other.name, "time", one.time.median, other.time.median, change, verdict, tuple(notes))
 
 

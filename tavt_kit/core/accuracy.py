@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import ClassVar
@@ -138,6 +138,24 @@ class PairedDifference(Record):
         return _tango_interval(self.gained, self.lost, self.n, NormalDist().inv_cdf(1 - doubt), 0.5)
 
     @classmethod
+    def of_bits(cls, source: str, candidate: str) -> PairedDifference:
+        """From which of the same images each had right, as ``bits_text`` writes it.
+
+        Raises:
+            MeasurementError: They are of different numbers of images.
+
+        Example:
+            >>> PairedDifference.of_bits("1010", "1001").flips
+            2
+        """
+        if len(source) != len(candidate):
+            raise MeasurementError(
+                f"paired answers must be to the same images, got {len(source)} and {len(candidate)} of them"
+            )
+        pairs = list(zip(source, candidate, strict=True))
+        return cls.of_counts(pairs.count(("0", "1")), pairs.count(("1", "0")), len(pairs))
+
+    @classmethod
     def of_predictions(cls, truth: Sequence[int], source: Sequence[int], candidate: Sequence[int]) -> PairedDifference:
         """From the labels that both models gave to the same images, in the same order.
 
@@ -153,6 +171,11 @@ class PairedDifference(Record):
         gained = sum(1 for right, old, new in rows if new == right != old)
         lost = sum(1 for right, old, new in rows if old == right != new)
         return cls.of_counts(gained, lost, len(rows))
+
+
+def bits_text(correct: Iterable[object]) -> str:
+    """Which images were right, as records keep it: a ``1`` for each that was, in their order, else a ``0``."""
+    return "".join("1" if one else "0" for one in correct)
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:

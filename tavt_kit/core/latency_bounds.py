@@ -41,8 +41,10 @@ _SUMMED = 0.25
 
 
 @lru_cache(maxsize=256)
-def latency_bounds(measurement: Measurement, statistic: str | None = "p90") -> tuple[float, float]:
-    """Lower and upper bound of a quantile (ms), each wrong at most once in twenty times.
+def latency_bounds(
+    measurement: Measurement, statistic: str | None = "p90", doubt: float = DOUBT
+) -> tuple[float, float]:
+    """Lower and upper bound of a quantile (ms), each wrong with a probability of at most ``doubt``.
 
     An unsteady measurement is of a machine that changed on the way, and what it would have been on a quiet one no
     statistic tells: its bounds are at least its fastest and its slowest run, so that it decides nothing near the line.
@@ -50,18 +52,19 @@ def latency_bounds(measurement: Measurement, statistic: str | None = "p90") -> t
     Args:
         measurement: Runs in the order taken.
         statistic: ``p50``, ``p90`` or ``p99``.
+        doubt: How often a bound may be wrong.
 
     Raises:
         BudgetError: Another statistic.
     """
-    low, high = quantile_bounds(measurement.samples, _quantile(statistic))
+    low, high = quantile_bounds(measurement.samples, _quantile(statistic), doubt)
     if not measurement.steady:
         low, high = min(low, *measurement.samples), max(high, *measurement.samples)
     return low, high
 
 
-def quantile_bounds(samples: Sequence[float], quantile: float) -> tuple[float, float]:
-    """Bounds of the true quantile, each wrong at most once in twenty times.
+def quantile_bounds(samples: Sequence[float], quantile: float, doubt: float = DOUBT) -> tuple[float, float]:
+    """Bounds of the true quantile, each wrong with a probability of at most ``doubt``.
 
     Ties are harmless (the bounds only get safer). Too few runs for an upper bound give infinity: for the 0.9 quantile
     29 are needed, for the 0.99 quantile 299. Enough runs that say as little as fewer independent ones, as on a busy
@@ -71,6 +74,7 @@ def quantile_bounds(samples: Sequence[float], quantile: float) -> tuple[float, f
     Args:
         samples: In the order taken.
         quantile: Between 0 and 1.
+        doubt: How often a bound may be wrong.
 
     Example:
         >>> quantile_bounds([float(37 * i % 101) for i in range(1, 101)], 0.9)
@@ -82,12 +86,12 @@ def quantile_bounds(samples: Sequence[float], quantile: float) -> tuple[float, f
     # below = P(Bin(count, quantile) < rank) = P(the sample of this rank lies above the quantile)
     for rank in range(1, count + 1):
         below += _binomial(count, rank - 1, quantile)
-        if below <= DOUBT:
+        if below <= doubt:
             low = ordered[(rank - 1) * n // count]
-        if below >= 1 - DOUBT:
+        if below >= 1 - doubt:
             high = ordered[n - 1 - (count - rank) * n // count]
             break
-    if high == math.inf and quantile**n <= DOUBT:
+    if high == math.inf and quantile**n <= doubt:
         high = 2 * ordered[-1] - ordered[0]
     return low, high
 

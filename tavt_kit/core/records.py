@@ -153,10 +153,11 @@ SHAPES: Mapping[str, Callable[[Mapping[str, Any]], None]] = {"front": _check_fro
 
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
-        "artifact", "bench", "check", "comparison", "conversion", "doctor", "explained",
+        "artifact", "bench", "check", "conversion", "doctor", "explained",
         "exported", "final", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pack", "pictures", "profile",
         "prune", "recipe", "report", "run", "split", "weights",
     ), 1),
+    "comparison": 2,
     "eval": 2,
     "front": 2,
 }  # fmt: skip

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from tavt_kit.core.model_card import Licence
-from tavt_kit.core.records import sha256_text
+from tavt_kit.core.records import sha256_file, sha256_text
 from tavt_kit.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -155,6 +155,18 @@ class ImageSet:
         for name, samples in self.splits.items():
             lines += [f"{name}\t{sample.label}\t{self.relative(sample)}" for sample in samples]
         return sha256_text("\n".join(lines))
+
+
+def sha256_samples(samples: Iterable[Sample], classes: Sequence[str]) -> str:
+    """Of what the images' files hold and what they show, in their order: names and folders may differ.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
+    try:
+        return sha256_text("\n".join(f"{sha256_file(one.path)}\t{classes[one.label]}" for one in samples))
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}; give data whose images can be read") from None
 
 
 def split_name(text: str) -> str | None:

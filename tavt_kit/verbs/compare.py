@@ -44,10 +44,10 @@ def compare_verb(
     strict: Strict = False,
     as_json: options.Json = False,
 ) -> int:
-    """Compare two records: how much slower or less accurate each candidate became, with 95 % intervals.
+    """Compare two records: how much slower or less accurate each candidate became, with bounds.
 
     FAIL: for sure slower than --threshold allows (or less accurate than --drop allows); PASS: for sure not;
-    INCONCLUSIVE: the interval crosses the line. Exits 1 where something fails. One bench.json alone: its candidates
+    INCONCLUSIVE: the line lies between the bounds. Exits 1 where something fails. One bench.json alone: its candidates
     against the first (or --reference), paired by rounds.
     """
     from tavt_kit.core.budget import Verdict
@@ -75,7 +75,7 @@ def _print(comparison: Comparison) -> None:
     console = console_of(120)
     table = Table(show_edge=False)
     table.add_column("candidate", overflow="fold", min_width=16)
-    for title in ("figure", "before", "after", "change [95 %]", "verdict"):
+    for title in ("figure", "before", "after", "change [bounds]", "verdict"):
         table.add_column(title, justify="right", no_wrap=True)
     for change in comparison.changes:
         name = change.name if change.name == change.other else f"{change.name} -> {change.other}"
@@ -96,7 +96,7 @@ def _print(comparison: Comparison) -> None:
 
 
 def _figures(change: Change) -> tuple[str, str, str]:
-    """Before, after and the change with its interval, as text."""
+    """Before, after and the change with its bounds, as text."""
     value, low, high = change.estimate.value, change.estimate.low, change.estimate.high
     if change.figure == "time":
         interval = f" [{100 * (low - 1):+.1f}, {100 * (high - 1):+.1f}]" if change.estimate.sure else " [?]"

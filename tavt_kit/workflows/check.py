@@ -338,6 +338,8 @@ class _Job:
 
     def about(self) -> dict[str, Any]:
         """What the check was made with."""
+        from tavt_kit.data.images import sha256_samples
+
         card, images = self.source.card, self.images
         return {
             "source": {
@@ -351,6 +353,7 @@ class _Job:
                 "split": self.source.split,
                 "images": len(self.source.samples),
                 "sha256": images.sha256,
+                "images_sha256": sha256_samples((self.source.samples[i] for i in self.source.readable), card.classes),
             },
             "gate": self.gate.as_record(),
         }

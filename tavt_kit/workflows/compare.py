@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.comparison.comparison import (
     Comparison,
+    Entry,
     Readable,
     compare_records,
     compare_within,
@@ -56,7 +57,7 @@ class CompareResult:
         return label_record("comparison", body)
 
     def to_frame(self) -> pandas.DataFrame:
-        """One line a change: kind of record, candidate, figure, before, after, change with its 95 % interval, verdict.
+        """One line a change: kind of record, candidate, figure, before, after, change with its bounds, verdict.
 
         Raises:
             MissingDependency: pandas is not installed.
@@ -90,10 +91,10 @@ def compare(
     reference: str | None = None,
     across: bool = False,
 ) -> CompareResult:
-    """Compare two records, or the candidates of one bench with one of them, with 95 % intervals.
+    """Compare two records, or the candidates of one bench with one of them.
 
     A change FAILs where it is for sure above ``threshold`` or ``drop``, PASSes where for sure it is not, and is
-    INCONCLUSIVE where its interval crosses the line.
+    INCONCLUSIVE where the line lies between its bounds.
 
     Args:
         before: Record (``bench.json``, ``check.json``, ...) or run folder.
@@ -123,6 +124,28 @@ def compare(
     return CompareResult(tuple(found), threshold, drop)
 
 
+def _read(path: Path) -> Readable:
+    """A record; of a search with what the store beside it knows of each image."""
+    record = read_readable(path)
+    if record.kind != "front":
+        return record
+    from tavt_kit.search.store import stored_bits
+
+    choices = [entry.choice for entry in record.entries if entry.choice is not None]
+    stored = stored_bits(path.parent / "search.db", choices)
+    return replace(record, entries=tuple(map(_answered, record.entries, stored)))
+
+
+def _answered(entry: Entry, stored: tuple[str, str] | None) -> Entry:
+    """With the images it had right, where the stored ones make up the accuracy that the record shows."""
+    images, bits = stored or ("", "")
+    shown = entry.accuracy
+    if not bits or shown is None or shown.metric != "top1":
+        return entry
+    agree = shown.n == len(bits) and round(shown.value * shown.n) == bits.count("1")
+    return replace(entry, correct=bits, images=images) if agree else entry
+
+
 def _bench_of(path: Path) -> Readable:
     """The record, or the bench of a run folder."""
     return read_readable(files_of_run(path).get("bench", path / "bench.json") if path.is_dir() else path)
@@ -132,12 +155,11 @@ def _pairs(first: Path, second: Path) -> list[tuple[Readable, Readable]]:
     """The records of each side; of two run folders every kind that both have."""
     if not (first.is_dir() and second.is_dir()):
         one, other = (
-            read_readable(path / twin.name if path.is_dir() else path)
-            for path, twin in ((first, second), (second, first))
+            _read(path / twin.name if path.is_dir() else path) for path, twin in ((first, second), (second, first))
         )
         return [(one, other)]
     ours, theirs = files_of_run(first), files_of_run(second)
     kinds = [kind for kind in ours if kind in theirs]
     if not kinds:
         raise RecordError(f"{first} has {', '.join(ours)} and {second} {', '.join(theirs)}: no record in common")
-    return [(read_readable(ours[kind]), read_readable(theirs[kind])) for kind in kinds]
+    return [(_read(ours[kind]), _read(theirs[kind])) for kind in kinds]

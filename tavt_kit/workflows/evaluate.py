@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.accuracy import Accuracy, bits_text
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.core.progress import Progress, Silent
@@ -120,6 +120,7 @@ def evaluate(
         >>> evaluate("runs/birds", "birds/", split="test").top1.value  # doctest: +SKIP
         0.893
     """
+    from tavt_kit.data.images import sha256_samples
     from tavt_kit.evaluation.metrics import reached
     from tavt_kit.evaluation.record import figures_of, write_evaluation
 
@@ -148,6 +149,8 @@ def evaluate(
             "target": str(subject.session.target),
             "weights_sha256": subject.card.weights_sha256,
             "data": job.images.name,
+            "images_sha256": sha256_samples(found.samples, classes),
+            "correct": bits_text(found.right),
             **figures_of(found, classes, chosen, job.images.relative),
             "reject": reject,
             "heads": None if subject.heads is None else subject.heads.as_record(chosen),

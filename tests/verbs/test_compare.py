@@ -61,7 +61,7 @@ def test_a_slower_candidate_fails_and_a_faster_one_passes(tmp_path: Path, capsys
     body = json.loads(capsys.readouterr().out)
     assert (body["schema"], body["verdict"]) == ("fgvc-kit/comparison", "FAIL")
     changes = {change["name"]: change for change in body["comparisons"][0]["changes"]}
-    assert changes["taper"]["change"] == pytest.approx(1.1) and changes["taper"]["ci95"][0] > 1.05
+    assert changes["taper"]["change"] == pytest.approx(1.1) and changes["taper"]["bounds"][0] > 1.05
     assert changes["dense"]["verdict"] == "PASS" and body["threshold"] == 0.05
 
 
@@ -79,7 +79,7 @@ def test_an_open_verdict_is_said_and_strict_fails_it(tmp_path: Path, capsys: pyt
     after = bench_file(tmp_path / "b.json", {"dense": 40.0}, rounds=4)
     assert run("compare", before, after) == 0
     said = capsys.readouterr().out
-    assert "INCONCLUSIVE" in said and "too few for an interval" in " ".join(said.split()) and "[?]" in said
+    assert "INCONCLUSIVE" in said and "too few for bounds" in " ".join(said.split()) and "[?]" in said
     assert run("compare", before, after, "--strict") == 1
 
 
