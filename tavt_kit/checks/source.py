@@ -23,6 +23,7 @@ from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import Batch, Sample, batches
+from tavt_kit.data.images import ImageSet, sha256_samples
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError
 from tavt_kit.runtimes import open_module
@@ -82,6 +83,25 @@ class Source:
     def card(self) -> ModelCard:
         """The model's."""
         return self.adaptive.require_card()
+
+    def about(self, run: str, images: ImageSet) -> dict[str, Any]:
+        """What a record says of the model and its images.
+
+        Args:
+            run: Run folder that it was read from.
+            images: What the samples are of.
+        """
+        card = self.card
+        return {
+            "source": {"run": run, "name": card.name, "score": card.score, "weights_sha256": card.weights_sha256},
+            "data": {
+                "name": images.name,
+                "split": self.split,
+                "images": len(self.samples),
+                "sha256": images.sha256,
+                "images_sha256": sha256_samples(self.samples, card.classes),
+            },
+        }
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -193,17 +193,7 @@ def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any
 
 def _about(writer: Writer, source: Source, plan: Plan, run: str) -> dict[str, Any]:
     """What every check of this export was made with."""
-    card, images = source.card, writer.images
-    return {
-        "source": {"run": run, "name": card.name, "score": card.score, "weights_sha256": card.weights_sha256},
-        "data": {
-            "name": images.name,
-            "split": source.split,
-            "images": len(source.samples),
-            "sha256": images.sha256,
-        },
-        "gate": plan.gate.as_record(),
-    }
+    return {**source.about(run, writer.images), "gate": plan.gate.as_record()}
 
 
 def refuse_little_space(adaptive: AdaptiveViT, out: Path, forms: Sequence[Form]) -> None:

@@ -338,25 +338,7 @@ class _Job:
 
     def about(self) -> dict[str, Any]:
         """What the check was made with."""
-        from tavt_kit.data.images import sha256_samples
-
-        card, images = self.source.card, self.images
-        return {
-            "source": {
-                "run": self.run,
-                "name": card.name,
-                "score": card.score,
-                "weights_sha256": card.weights_sha256,
-            },
-            "data": {
-                "name": images.name,
-                "split": self.source.split,
-                "images": len(self.source.samples),
-                "sha256": images.sha256,
-                "images_sha256": sha256_samples((self.source.samples[i] for i in self.source.readable), card.classes),
-            },
-            "gate": self.gate.as_record(),
-        }
+        return {**self.source.about(self.run, self.images), "gate": self.gate.as_record()}
 
 
 @contextmanager
