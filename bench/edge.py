@@ -35,12 +35,7 @@ PACK_FILE, GRAPHS, WEIGHTS_FILE = "pack.json", "graphs", "weights.bin"
 
 
 def main(pack: str, arguments: Sequence[str]) -> int:
-    """Run a pack; 0 done, 2 bad input, 130 interrupted.
-
-    Args:
-        pack: The zip that is run.
-        arguments: Of the command line.
-    """
+    """Run a pack; 0 done, 2 bad input, 130 interrupted."""
     options = _options(Path(pack).name).parse_args(arguments)
     try:
         out = make_folder(options.out)

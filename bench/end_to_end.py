@@ -23,9 +23,7 @@ class EndToEnd:
     """Reads a batch of images, prepares them one after another in Python, and runs the session on them.
 
     Args:
-        session: The model alone.
         files: Files, taken in turn; all are read once here, so that a damaged one stops nothing halfway.
-        preprocessing: The model's.
 
     Raises:
         DataError: An image cannot be read.
@@ -65,11 +63,7 @@ class EndToEnd:
 
 
 class Notes:
-    """Looks on as ``Turns``: latencies of single requests where many are in flight, parts of end-to-end times.
-
-    Args:
-        sessions: As given to ``bench``.
-    """
+    """Looks on as ``Turns``: latencies of single requests where many are in flight, parts of end-to-end times."""
 
     def __init__(self, sessions: Mapping[str, Session]) -> None:
         self._sessions = sessions
@@ -91,12 +85,7 @@ class Notes:
         self._parts[name] += parts
 
     def requests(self, name: str, whole: Measurement) -> Measurement | None:
-        """Latencies of single requests (ms), or ``None`` where one inference was run at a time.
-
-        Args:
-            name: Of the candidate.
-            whole: Its measurement, as sure as this one is.
-        """
+        """Latencies of single requests (ms), or ``None`` where one inference was run at a time."""
         found = self._latencies[name]
         if not found:
             return None

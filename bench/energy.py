@@ -36,7 +36,7 @@ class Energy(Record):
     """What inferences drew.
 
     Args:
-        joules: Of one image; ``None`` where the machine cannot tell.
+        joules: Energy of one image; ``None`` where the machine cannot tell.
         watts: Mean power while they ran.
         source: Which counters.
         reason: Why there is no number; empty where there is one.
@@ -55,7 +55,7 @@ def measure_energy(run: Callable[[], object], meter: EnergyMeter, *, batch: int 
 
     Args:
         run: One inference, warm.
-        meter: Of the processor it runs on.
+        meter: Meter of the processor it runs on.
         batch: Images in it.
         seconds: Least time to run.
     """
@@ -91,7 +91,7 @@ def energy_meter(target: TargetDevice, root: Path = Path("/")) -> EnergyMeter:
 
     Args:
         target: A CPU is metered with its memory, a CUDA device alone, without the CPU that feeds it.
-        root: Of the file system; another one in tests.
+        root: Root of the file system; another one in tests.
     """
     if target.is_cpu:
         return Rapl.found(root)
@@ -101,11 +101,7 @@ def energy_meter(target: TargetDevice, root: Path = Path("/")) -> EnergyMeter:
 
 
 class NoMeter:
-    """Where nothing counts.
-
-    Args:
-        reason: Why.
-    """
+    """Where nothing counts."""
 
     source = ""
 
@@ -122,9 +118,6 @@ class Rapl:
 
     "core" and "uncore" are parts of a package and "psys" holds it, so none of these is added.
     Source: the kernel's documentation, power/powercap.
-
-    Args:
-        zones: Folders of the zones.
     """
 
     source, reason = "RAPL, packages and memory", ""
@@ -167,8 +160,7 @@ class Nvml:
     """The driver's own counter of a GPU (Volta and later), by the nvidia-ml-py package.
 
     Args:
-        nvml: The module ``pynvml``, initialised.
-        handle: Of the device.
+        nvml: Module ``pynvml``, initialised.
     """
 
     source, reason = "NVML, the GPU alone", ""
@@ -189,8 +181,7 @@ class NvidiaSmi:
     """The power that nvidia-smi tells, times the seconds between two readings: rough, for want of a counter.
 
     Args:
-        watts: Asks for it.
-        now: A clock in seconds.
+        now: Clock in seconds.
     """
 
     source, reason = "nvidia-smi, power at both ends times the time, the GPU alone", ""
@@ -237,11 +228,7 @@ not among them: at the cap the clock moves with the work, which its range tells.
 
 
 def gpu_state(target: TargetDevice) -> Callable[[], GpuState] | None:
-    """Reads the state of an NVIDIA GPU, by the nvidia-ml-py package; ``None`` where nothing tells it.
-
-    Args:
-        target: Any; of a CPU, or of another maker's device, nothing is told.
-    """
+    """Reads the state of an NVIDIA GPU, by the nvidia-ml-py package; ``None`` where nothing tells it."""
     if target.processor not in ("cuda", "tensorrt") or find_spec("pynvml") is None:
         return None
     nvml: Any = importlib.import_module("pynvml")

@@ -18,9 +18,7 @@ class Judged:
     """One limit, answered.
 
     Args:
-        limit: What was asked.
-        verdict: The answer.
-        fact: What is known; ``None`` where nothing is.
+        fact: Known value; ``None`` where nothing is known.
     """
 
     limit: Limit
@@ -56,8 +54,6 @@ def judge(one: BenchRow, budget: Budget, *, is_quiet: bool) -> tuple[Judged, ...
     """Every limit of the budget, answered for one candidate.
 
     Args:
-        one: Measured.
-        budget: Of costs and rates.
         is_quiet: Whether the machine was steady; if not, every measurement counts as unsteady.
     """
     facts = _facts(one, is_quiet)

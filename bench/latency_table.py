@@ -51,7 +51,7 @@ def measure_table(
         model: Wrapped; its score and pool are those of the schedules to come.
         target: Where; in int8 the parts are calibrated on random data, which serves for times only.
         image_size: (H, W) that the model was wrapped for.
-        name: Of the model, for people.
+        name: Name of the model, for people.
         seconds: Aim for the whole measurement; a slow model takes longer, because every cell runs at least 10 times.
         points: Token counts at which each half is timed.
         rng: Orders the runs; a generator seeded with 0 if not given.
@@ -195,11 +195,8 @@ def open_schedule(
     """The model under one schedule by the lean path, on the target; int8 is calibrated for times, not for answers.
 
     Args:
-        model: Wrapped.
-        target: Where.
         image_size: (H, W) that the model was wrapped for.
-        schedule: Of the pass.
-        known: As of ``whole_graph``.
+        known: Graphs as ``whole_graph`` takes them.
 
     Raises:
         TargetError: The target is not on this machine.

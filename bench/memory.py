@@ -194,10 +194,6 @@ def refuse_untold(target: TargetDevice) -> None:
 class ScheduleMemory:
     """Measures schedules of a model; to be closed, because it keeps a temporary folder.
 
-    Args:
-        model: Wrapped, with its card.
-        target: Where to run.
-
     Raises:
         TargetError: The target cannot tell.
     """
@@ -209,10 +205,6 @@ class ScheduleMemory:
 
     def __call__(self, schedule: TokenSchedule, processes: int = 1) -> tuple[int, ...]:
         """Bytes: the high-water mark of each process, or of torch's allocator on a CUDA device.
-
-        Args:
-            schedule: Of the model.
-            processes: How many fresh ones: memory allocators do not take the same twice.
 
         Raises:
             MeasurementError: A process failed or died.
@@ -259,11 +251,6 @@ class ScheduleMemory:
 
 def write_plain(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None:
     """Write the file that its suffix names, ``.onnx``, else OpenVINO's, in f32.
-
-    Args:
-        model: Wrapped, with its card.
-        schedule: Whose counts the file has.
-        path: Its folder exists.
 
     Raises:
         ExportError: The model cannot be written so.

@@ -69,7 +69,7 @@ class Watch:
     """See the module. A watch serves once.
 
     Args:
-        root: Of the file system; another one in tests.
+        root: Root of the file system; another one in tests.
         cpus: Those this process may use; its affinity by default.
         now: A clock in seconds.
         pace: Seconds that a fixed piece of work takes.
@@ -105,11 +105,7 @@ class Watch:
         self.turn()
 
     def turn(self, *told: object) -> None:
-        """Read the clock, unless that was done just before; to be called between turns.
-
-        Args:
-            *told: Whatever a protocol tells its ``on_round``; not used.
-        """
+        """Read the clock, unless that was done just before; to be called between turns."""
         if self._now() - self._last < _GAP:
             return
         clock, thermal = megahertz(self._cpus, self._root), thermal_events(self._root)
@@ -239,11 +235,7 @@ def unseen(facts: Mapping[str, float | None]) -> list[str]:
 
 
 def disturbances(facts: Mapping[str, float | None]) -> list[str]:
-    """A sentence for each threshold that was crossed.
-
-    Args:
-        facts: As ``Noise`` lists them.
-    """
+    """A sentence for each threshold that was crossed."""
     cpus, found = facts["cpus"] or 1.0, list[str]()
 
     def above(name: str, most: float) -> float | None:
@@ -287,13 +279,11 @@ class Counters:
     """Counters that only grow; two of them tell what happened between. ``None`` where the machine does not say.
 
     Args:
-        busy: Seconds that the CPUs this process may use were busy, with whatever.
-        elsewhere: Seconds that the other CPUs of the machine were busy.
-        stolen: Seconds that a hypervisor kept those CPUs from running anything.
+        busy: Seconds in which our CPUs were busy, with whatever.
+        elsewhere: Seconds in which the other CPUs were busy.
+        stolen: Seconds in which a hypervisor kept our CPUs.
         own: Seconds of CPU time of this process, all its threads and the children it has waited for.
         preempted: Times a thread of this process was taken off its CPU before it was done.
-        thermal: Times a CPU was slowed because it was hot.
-        group: The control group's own counters.
         load: Load average of the last minute; it does not grow.
     """
 
@@ -308,12 +298,7 @@ class Counters:
 
     @classmethod
     def read(cls, cpus: Collection[int], root: Path = Path("/")) -> Counters:
-        """Now; about a millisecond.
-
-        Args:
-            cpus: Those that this process may use.
-            root: Of the file system; another one in tests.
-        """
+        """Now; about a millisecond."""
         busy, elsewhere, stolen = _processors(root, cpus)
         return cls(
             busy=busy,

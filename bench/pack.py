@@ -73,12 +73,7 @@ def pack_profile(
     """Write a pack whose runner measures the latency table of a model; its SHA-256.
 
     Args:
-        model: Wrapped.
         target: Where it will be measured; threads that it does not name are the device's.
-        path: The zip.
-        name: Of the model.
-        progress: Told what is converted.
-        points: As of ``measure_table``.
 
     Raises:
         TargetError: The target is torch.
@@ -114,13 +109,7 @@ def pack_passes(
     """Write a pack whose runner measures whole passes against one another; its SHA-256.
 
     Args:
-        model: Wrapped.
-        target: Where they will be measured.
         schedules: Names and schedules, the dense one first.
-        path: The zip.
-        thing: What the user named.
-        name: Of the model.
-        progress: Told what is converted.
 
     Raises:
         As ``pack_profile``.
@@ -185,11 +174,7 @@ _SMALL = 1024
 
 
 class GraphFolder:
-    """Writes graphs into a folder that shares its weights.
-
-    Args:
-        folder: Empty; it exists.
-    """
+    """Writes graphs into a folder that shares its weights."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._places, self._end = folder, dict[str, int](), 0
@@ -199,7 +184,6 @@ class GraphFolder:
         """Write one graph, and the weights that are not there yet; the file's name.
 
         Args:
-            name: Without suffix.
             graph: An ``openvino.Model``, or the bytes of an ``.onnx`` file.
         """
         file = f"{name}.onnx" if isinstance(graph, bytes) else f"{name}.xml"

@@ -34,7 +34,6 @@ class Part(nn.Module):
 
     Args:
         model: Already in the device, precision and mode to be timed.
-        layers: Which layers the chain runs.
         notes: What ``embed`` gave the layers (rotary tables, position biases).
         placed: Whether tokens have left before, so that position terms must follow those that stay, and the sizes of
             merged ones join the attention.
@@ -135,13 +134,7 @@ _BYTES = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1}
 
 
 class LayerParts:
-    """The parts of one model for one target.
-
-    Args:
-        model: Wrapped; its score and pool are those of the schedules to come.
-        target: Where the parts are to run.
-        points: Token counts at which each half is timed.
-    """
+    """The parts of one model for one target."""
 
     def __init__(self, model: AdaptiveViT, target: TargetDevice, points: int) -> None:
         self.target, self.model = target, _ready(model, target)
@@ -195,9 +188,7 @@ class LayerParts:
         """What is to be timed.
 
         Args:
-            name: Of the model.
             wholes: Schedules of whole passes, dense first.
-            calibration: As in ``TablePlan``.
         """
         return TablePlan(
             target=self.target,
@@ -329,9 +320,6 @@ def whole_graph(
     """The model under one schedule by the lean path, as ``openvino.Model`` or ``.onnx`` bytes with an open batch.
 
     Args:
-        model: Wrapped.
-        schedule: Of the pass.
-        target: Its runtime and precision.
         known: What was converted for another precision of the same runtime, and where this is added.
     """
     key, images = (id(model), schedule), _random_image(model.backbone.image_size)

@@ -187,9 +187,8 @@ class Product:
     """One way to multiply two square matrices.
 
     Args:
-        runtime: By what.
         precision: Executed: ``f32 f16 bf16 int8``.
-        run: Multiplies once; its seconds.
+        run: Multiplies once and returns seconds.
     """
 
     runtime: str
@@ -198,13 +197,7 @@ class Product:
 
 
 def products(target: TargetDevice, size: int, runtimes: tuple[str, ...]) -> Iterator[Product]:
-    """Every product that the target's processor can be given.
-
-    Args:
-        target: Its processor and threads; runtime, precision and batch do not matter.
-        size: Rows of the matrices.
-        runtimes: Which may be used; one that is not installed is left out.
-    """
+    """Every product that the target's processor can be given."""
     makers = {"torch": _by_torch, "openvino": _by_openvino, "onnxruntime": _by_onnxruntime}
     rng = np.random.default_rng(0)
     left, right = (rng.standard_normal((size, size), dtype=np.float32) for _ in range(2))

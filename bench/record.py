@@ -25,7 +25,6 @@ class EndToEndTime(Record):
     Args:
         measurement: Its times (ms a batch).
         parts: Medians of what it is made of (ms).
-        files: How many files were taken in turn.
     """
 
     measurement: Measurement = field(metadata=recorded_as("latency_ms"))
@@ -38,26 +37,19 @@ class BenchRow:
     """One candidate, measured.
 
     Args:
-        name: Unique in the bench.
-        thing: What the user named: a run folder, a model's name, a file.
-        target: Where it ran, in the precision that was executed.
-        measurement: Times of an inference: of single ones, or of many in flight the wall clock's share of each.
+        target: Target with the precision that was executed.
+        measurement: Times of an inference; of many in flight the wall clock's share of each.
         schedule: Token counts, or ``None`` where the file does not say.
         macs: Multiply-adds of one image, rule ``executed``, or ``None``.
-        size_bytes: Of the files of an artifact, or ``None`` for a live model.
-        requests: Where many inferences are in flight: how long each took by itself.
-        in_flight: How many requests that is.
-        streams: How many of them OpenVINO computes side by side.
-        compile_ms: The part of loading that compiled, where it is told apart.
+        size_bytes: Size of an artifact's files, or ``None`` for a live model.
+        requests: Times of each inference by itself, where many are in flight.
+        streams: Requests that OpenVINO computes side by side.
+        compile_ms: Part of loading that compiled, where it is told apart.
         image_size: (H, W).
-        peak_gflops: What this machine reaches at best in this precision, with these threads.
-        end_to_end: From image files to logits.
-        memory: The record of a ``MemoryPeak``.
-        energy: The record of an ``Energy``.
-        verdicts: Records of the limits of a budget.
-        busy_cores: How many cores worked for this process while it was timed; ``None`` where nobody looked.
-        doubts: What makes its times other than they seem, in sentences.
-        executed: The kernels that ran, where they were looked at.
+        peak_gflops: Best of this machine in this precision, with these threads.
+        memory: Record of a ``MemoryPeak``.
+        energy: Record of an ``Energy``.
+        busy_cores: Cores that worked for this process while it was timed; ``None`` where nobody looked.
     """
 
     name: str
@@ -138,12 +130,8 @@ def bench_body(
     """The body of ``bench.json``.
 
     Args:
-        rows: In the order named.
-        protocol: As measured.
         inputs: ``random``, or the data and split the images came from.
-        seed: Of the order of the turns and of random images.
-        host: Gathered just before.
-        meters: What was measured of the machine itself, such as ``peaks`` and ``noise``; records.
+        meters: Records of the machine itself, such as ``peaks`` and ``noise``.
     """
     return {
         "protocol": asdict(protocol),
@@ -201,11 +189,6 @@ def bootstrap_ratio(slow: Measurement, fast: Measurement, *, seed: int = 0) -> P
 
     Rounds are resampled, not inferences, because noise outlasts an inference. Of fewer than ``LEAST_ROUNDS`` rounds
     the whole range is given.
-
-    Args:
-        slow: The numerator.
-        fast: The denominator.
-        seed: Of the resampling.
     """
     found = paired_ratio(slow, fast)
     ratios = round_ratios(slow, fast)

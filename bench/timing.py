@@ -50,15 +50,9 @@ def time_plan(
     """Time every cell of a plan, and fit the table to whole passes timed in the same rounds.
 
     Args:
-        plan: What is timed.
-        target: Its target, with threads resolved.
-        clocks: Of the parts.
-        open_whole: The whole pass under a schedule of the plan.
         seconds: Aim for the whole measurement; a slow model takes longer, because every cell runs at least 10 times.
             Whole passes but the first are left out where it is over before they are compiled.
-        rng: Draws inputs and orders the runs.
         begin: ``time.perf_counter()`` when the work began.
-        on_step: See ``OnStep``.
     """
     images = plan.images(rng)
 
@@ -91,8 +85,6 @@ def open_graph(graph: Any, target: TargetDevice, begin: float) -> Session:
 
     Args:
         graph: An ``openvino.Model``; or an ``.onnx`` file, or its bytes.
-        target: Where to run.
-        begin: ``time.perf_counter()`` when loading began.
     """
     if target.runtime == "onnxruntime":
         from tavt_kit.runtimes.on_onnxruntime import OnnxSession
@@ -201,14 +193,7 @@ def round_speeds(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def collect(cells: Sequence[Cell], cached: float, width: int, uneven: ShapePenalty | None = None) -> LayerCells:
-    """Times per layer, less the cost of starting an inference (which the stem keeps).
-
-    Args:
-        cells: Timed.
-        cached: Share of the weights that a whole pass finds in the caches.
-        width: Features of a token.
-        uneven: What single counts take more; the curves are without it.
-    """
+    """Times per layer, less the cost of starting an inference (which the stem keeps)."""
     empty = next(cell.ms(1.0) for cell in cells if cell.kind == "empty")
     times = {
         (cell.kind, cell.count, cell.kept): max(
@@ -264,10 +249,8 @@ class CellPlan:
     Args:
         kind: ``stem attend drop feed last head``, or ``empty`` for the cost of starting an inference.
         part: Name of the part that runs; several cells share one.
-        count: Tokens that come in.
         kept: Tokens that stay; 0 where the part does not drop.
-        layers: How many layers the part runs, at least 1.
-        inputs: What it takes, in order: ``images``, ``tokens`` or ``places``.
+        inputs: Inputs in order: ``images``, ``tokens`` or ``places``.
     """
 
     kind: str
@@ -284,13 +267,9 @@ class TablePlan(Record):
 
     Args:
         target: Where it is to be measured; threads may still be open.
-        model: The model to time.
-        width: Features of a token.
-        cells: The parts to time.
         wholes: The schedules of the whole passes that the sums are to meet; the first one is dense.
-        calibration: What int8 was calibrated on, or ``None``.
-        all_rows: Of attention's products with weights the share that is of all tokens, in a layer that drops and in
-            the last one before a head that reads leading tokens only.
+        all_rows: Share of attention's products with weights that is of all tokens, in a layer that drops and in the
+            last one before a head that reads leading tokens only.
     """
 
     target: TargetDevice
@@ -334,23 +313,12 @@ class PartClocks(Protocol):
     """Makes clocks for the parts of one model on one target."""
 
     def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
-        """A function that runs a part once and returns its milliseconds.
-
-        Args:
-            part: Its name in the plan.
-            inputs: What it takes.
-            kept: How many tokens stay, for a part that drops.
-        """
+        """A function that runs a part once and returns its milliseconds."""
         ...
 
 
 class TorchClocks:
-    """Parts run eagerly. All clocks share the weights of one model.
-
-    Args:
-        parts: torch modules, on the target's device and in its precision.
-        target: Where they run.
-    """
+    """Parts run eagerly. All clocks share the weights of one model."""
 
     def __init__(self, parts: Mapping[str, Any], target: TargetDevice) -> None:
         self._parts, self._target = parts, target.resolved()
@@ -375,7 +343,6 @@ class OpenvinoClocks:
 
     Args:
         graph: Gives the ``openvino.Model`` of a part; the number of kept tokens is the first input of one that drops.
-        target: Where they run.
     """
 
     def __init__(self, graph: Callable[[str], Any], target: TargetDevice) -> None:
@@ -398,9 +365,8 @@ class OnnxClocks:
     """Graphs of any length in one session each: onnxruntime runs them as fast as ones of a fixed length.
 
     Args:
-        graph: Gives the ``.onnx`` file of a part, as its path or its bytes; the number of kept tokens is the first
-            input of one that drops.
-        target: Where they run.
+        graph: Gives the ``.onnx`` path or bytes of a part; the number of kept tokens is the first input of one that
+            drops.
     """
 
     def __init__(self, graph: Callable[[str], Any], target: TargetDevice) -> None:
@@ -459,9 +425,6 @@ def find_shape_penalty(
     what stands out is timed once more.
 
     Args:
-        plan: Has the halves.
-        clock: Of a cell.
-        rng: Orders the looks.
         end: ``time.perf_counter()`` by which every count must have been looked at: knowing half of them would make the
             others look better than they are.
 
@@ -496,12 +459,7 @@ def find_shape_penalty(
 
 
 class _Look:
-    """Times of a layer's halves at many counts, in units of one clock that stays the same.
-
-    Args:
-        clock: Of a cell.
-        still: What that one clock runs.
-    """
+    """Times of a layer's halves at many counts, in units of one clock that stays the same."""
 
     def __init__(self, clock: Callable[[CellPlan], Clock], still: CellPlan) -> None:
         self._clock, self._still = clock, clock(still)
@@ -527,12 +485,7 @@ class _Look:
 
 
 def _excess(first: Mapping[int, float], again: Mapping[int, float] | None = None) -> dict[int, float]:
-    """By count, what of the lesser of its times is clearly above the line below all.
-
-    Args:
-        first: A look at all counts, ascending.
-        again: One at those that stood out in it.
-    """
+    """By count, what of the lesser of its times is clearly above the line below all."""
     times = np.array(list(first.values()))
     # A single time that is too short would pull the line down, and half of all counts with it.
     steady = [np.partition(times[max(0, place - 2) : place + 3], 1)[1] for place in range(len(times))]

@@ -42,10 +42,8 @@ class ValidityMonitor:
     """Looks on while candidates are timed, as ``Turns``, and says afterwards what to doubt.
 
     Args:
-        sessions: What is to be watched, by name; turns of other names are passed on only.
+        sessions: Sessions to be watched, by name; turns of other names are passed on only.
         images: (B, 3, H, W) for each name.
-        rng: Draws the probes' directions.
-        then: Who looks on too.
     """
 
     def __init__(
@@ -84,12 +82,7 @@ class ValidityMonitor:
         return self._worked[name] / passed if passed >= _ENOUGH_SECONDS else None
 
     def doubts(self, name: str, timed_ms: float) -> tuple[str, ...]:
-        """Sentences on a candidate, none where nothing is to be doubted.
-
-        Args:
-            name: The candidate.
-            timed_ms: The median of its timed runs.
-        """
+        """Sentences on a candidate, none where nothing is to be doubted."""
         session = self._sessions[name]
         told: int | None = getattr(session, "told_threads", None)
         return (
@@ -115,8 +108,7 @@ def of_threads(target: TargetDevice, told: int | None, busy: float | None) -> tu
     """Doubts in the number of threads, on a CPU.
 
     Args:
-        target: With its threads filled in.
-        told: What the runtime says it uses, or ``None``.
+        told: Threads that the runtime says it uses, or ``None``.
         busy: Cores that worked in the timed runs, or ``None``.
     """
     asked = target.threads
@@ -139,13 +131,7 @@ def of_threads(target: TargetDevice, told: int | None, busy: float | None) -> tu
 
 
 def of_answers(target: TargetDevice, probed: Probed, timed_ms: float) -> tuple[str, ...]:
-    """Doubts in what is computed.
-
-    Args:
-        target: Its precision is what the session says.
-        probed: What was found out.
-        timed_ms: The median of the timed runs.
-    """
+    """Doubts in what is computed."""
     if not probed.finite:
         return ("its logits are not numbers",)
     if not probed.follows:
@@ -186,8 +172,6 @@ class Probed:
     """What was found.
 
     Args:
-        finite: Whether all logits are numbers.
-        follows: Whether other images get other logits.
         fine: Whether it computes in about float32's digits; ``None`` where the logits do not tell.
         answer_ms: The quickest whole answer, images in and logits out.
     """
@@ -202,9 +186,7 @@ def probe(session: Session, images: Images, rng: np.random.Generator) -> Probed:
     """Ask a session some questions: 4 inferences of an honest one in float32, up to 8 of others.
 
     Args:
-        session: Ready to run.
         images: (B, 3, H, W) such as it will be timed on.
-        rng: Draws the directions.
     """
     times = list[float]()
 

@@ -61,12 +61,8 @@ def check_batches(
     finite is wrong everywhere.
 
     Args:
-        attempts: Artifact that is asked.
-        source: Source of the images.
-        seen: Preprocessing through which the artifact sees them.
         main: (n, classes) answers of the main pass, in the artifact's own order of classes.
         tolerance: Largest difference, as a share of ``scale``.
-        scale: Largest logit.
         near_ties: Tells which images hang on the last bits; None for an artifact that rounds otherwise than its source.
     """
     n = len(main)

@@ -26,11 +26,8 @@ def false_claim(
     """One clause of the first thing that is not as the card says, or nothing.
 
     Args:
-        card: Of the artifact.
-        source: What it is checked against, with the images that check it.
-        stored: In what most of its weights are stored; ``None`` where that is not known.
-        executed: Where it ran, with the precision that really ran; ``None`` where that is not known.
-        choice: What was found of its choice of tokens; ``None`` where that was not asked.
+        stored: Precision in which most weights are stored, where that is known.
+        executed: Target with the precision that really ran, where that is known.
     """
     return (
         _weights(card, source)
@@ -157,10 +154,6 @@ class TokenChoice:
 
 def choice_of(path: Path, card: ArtifactCard) -> TokenChoice | None:
     """Read how many tokens a file keeps.
-
-    Args:
-        path: The file.
-        card: What it says of itself.
 
     Returns:
         ``None`` of a file that drops nothing, that takes more than images (a switchable one), or that is no graph.

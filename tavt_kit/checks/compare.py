@@ -26,7 +26,7 @@ class Answers:
     """Logits of an artifact and of its source, of the same images in the same order.
 
     Args:
-        labels: (n,) the true classes.
+        labels: (n,) true classes.
         source: (n, classes).
         artifact: (n, classes), its columns in the source's order of classes.
     """
@@ -102,14 +102,7 @@ _LISTED = 10  # classes and confusions that are named
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
-    """One class.
-
-    Args:
-        name: The class.
-        n: Its images.
-        source: How many of them the source has right.
-        artifact: How many the artifact has right.
-    """
+    """One class."""
 
     name: str
     n: int
@@ -142,12 +135,8 @@ class Figures:
 
     Args:
         top5: Share of the images whose label is among the first five; ``None`` of five classes or fewer, where it is 1.
-        macro_f1: See ``macro_f1``.
-        calibration_error: See ``calibration_error``.
-        mcnemar_p: Of "both are equally often right", two-sided and exact.
-        classes: Those with images, in the order of the logits.
+        mcnemar_p: Probability under "both are equally often right", two-sided and exact.
         worst_hit: The up to ten classes that lost most, by share of their images, the worst first.
-        confusions: The up to ten that grew most, by images.
     """
 
     top5: tuple[Accuracy, Accuracy] | None
@@ -176,13 +165,7 @@ class Figures:
 
 
 def figures_of(answers: Answers, names: Sequence[str], split: str) -> Figures:
-    """All figures of two models' answers.
-
-    Args:
-        answers: Of both.
-        names: Of the classes, in the order of the logits.
-        split: Of the images.
-    """
+    """All figures of two models' answers."""
     difference = answers.against(answers.source)
     both = (answers.source, answers.artifact)
     seen = [Predictions(one, answers.labels) for one in both]
@@ -256,13 +239,7 @@ _SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An image that the dense model has right and the artifact wrong.
-
-    Args:
-        path: Of the image.
-        truth: Its class.
-        said: What the artifact takes it for.
-    """
+    """An image that the dense model has right and the artifact wrong."""
 
     path: Path
     truth: str
@@ -284,7 +261,7 @@ class Losses:
     """The dense model's figures of merit beside the artifact's.
 
     Args:
-        figures: Of both; what they call the source is the dense model.
+        figures: Figures of both; what they call the source is the dense model.
         examples: A few lost images, of as many grown confusions as can be.
     """
 
@@ -307,14 +284,7 @@ def _dense(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def losses_of(answers: Answers, paths: Sequence[Path], names: Sequence[str], split: str) -> Losses:
-    """What was lost.
-
-    Args:
-        answers: Of the artifact, with the dense model as the source.
-        paths: Of the images.
-        names: Of the classes, in the order of the logits.
-        split: Of the images.
-    """
+    """What was lost."""
     figures = figures_of(answers, names, split)
     before, after = classes(answers.source), classes(answers.artifact)
     lost = np.flatnonzero((before == answers.labels) & (after != answers.labels) & (after >= 0))

@@ -29,8 +29,6 @@ def margins(adaptive: AdaptiveViT, schedule: TokenSchedule, images: NDArray[np.f
     PIM's head chooses too, and the order of what it selects counts (``Pim.closest``).
 
     Args:
-        adaptive: The wrapped model.
-        schedule: Which layers choose, and how many.
         images: (n, 3, H, W), preprocessed; a handful.
 
     Returns:

@@ -30,11 +30,10 @@ class BatchCheck:
     """Whether an artifact gives the same answers whatever the batch.
 
     Args:
-        sizes: The batches compared; the first is that of the main pass, the last the part of a batch at its end. None
-            where the answers were given elsewhere.
-        largest_difference: Between the same image's logits in two batches, as a share of the largest logit.
+        sizes: Batches compared: first that of the main pass, last the part of a batch at its end; empty where the
+            answers were given elsewhere.
+        largest_difference: Largest difference of an image's logits in two batches, as a share of the largest logit.
         passed: Whether it is within the tolerance, but for near ties.
-        reason: One clause, where it is not.
     """
 
     sizes: tuple[int, ...]
@@ -58,29 +57,14 @@ class CheckReport:
     """What was found of one artifact.
 
     Args:
-        artifact: The file's name.
-        sha256: Of each of its files, by name.
-        precision: In which the weights are stored.
+        precision: Precision in which the weights are stored.
         executed: Target text, with the precision that really ran.
-        schedule: Its token counts.
-        verdict: PASS, FAIL or INCONCLUSIVE.
-        reason: One sentence.
-        source_top1: Of the source at the same schedule, in torch f32.
-        artifact_top1: Of the artifact.
-        difference: Artifact minus source, paired.
-        agreement: Share of images given the same class by both.
-        largest_difference: Between two logits of one image; null where the artifact gave a NaN.
-        scale: The source's largest logit.
+        source_top1: Accuracy of the source at the same schedule, in torch f32.
+        largest_difference: Largest difference of two logits of one image; null where the artifact gave a NaN.
         strayed: Images whose logits differ by more than the tolerance.
-        tied: Of these, how many hang on the last bits of the source itself.
-        batches: The comparison of batch sizes.
-        figures: What else was counted of both.
-        dense_top1: Of the dense source, where it was run.
-        against_dense: Artifact minus dense source, paired.
-        images_to_decide: Where INCONCLUSIVE.
+        tied: Strayed images that hang on the last bits of the source itself.
         same_weights: Whether the artifact was made from the very weights it is checked against.
-        token_choice: Which tokens its graph keeps; ``None`` where that was not asked.
-        losses: Against the dense source, where it was run.
+        losses: Losses against the dense source, where it was run.
         correct: Which images the artifact has right, as ``bits_text`` writes it.
     """
 
@@ -119,8 +103,6 @@ def write_check(path: Path, entries: Sequence[Mapping[str, Any]], body: Mapping[
     """Write ``check.json``: what was compared with what, and the artifacts' records; returns the worst verdict.
 
     Args:
-        path: The file.
-        entries: Records of ``CheckReport``, one or more.
         body: Keys beside ``verdict`` and ``checks``: source, data, gate, host.
     """
     verdict = worst(Verdict(entry["verdict"]) for entry in entries)
@@ -149,8 +131,8 @@ class Gate(Record):
     """What an artifact may lose.
 
     Args:
-        tolerance: Of an f32 artifact: largest logit difference, as a share of the source's largest logit.
-        drop: Of any other: accuracy, as a fraction of all images (0.005 is half a point).
+        tolerance: Largest logit difference of an f32 artifact, as a share of the source's largest logit.
+        drop: Accuracy that any other may lose, as a fraction of all images (0.005 is half a point).
     """
 
     tolerance: float = 1e-3
@@ -182,12 +164,8 @@ def judge(
     """The verdict.
 
     Args:
-        answers: Of both models.
-        gate: What may be lost.
-        batches: Whether the artifact gives the same answers at other batch sizes.
         exact: Whether it must be its source: f32 weights, run in f32.
         tied: Images (by place) on which the source's own choice of tokens hangs on the last bits.
-        fault: What is wrong with it whatever it answers, one clause.
     """
     if fault:
         return Judgement(Verdict.FAIL, fault)

@@ -34,10 +34,8 @@ class Artifact:
     """A file ready to run.
 
     Args:
-        name: What it is called in records.
-        card: What it says of itself.
-        session: It, on a target; of a file or, for safetensors, of a module.
-        files: All of its files, the one that is opened last.
+        session: Session on a target; of a file or, for safetensors, of a module.
+        files: Files, the one that is opened last.
         retrained: Whether it is another model than its source on purpose: trained again, and to be no worse.
     """
 
@@ -59,11 +57,9 @@ class Artifact:
         """Open an ``.onnx`` or ``.xml`` file.
 
         Args:
-            path: The file.
-            target: Where to run it; by default its own runtime on the CPU, in f32 where it is not quantized.
-            name: Instead of the file's.
-            preset: Of a switchable file: at which of its presets it is run.
-            schedule: Of a switchable file: at which token counts, as text.
+            target: Target; by default the file's own runtime on the CPU, in f32 where it is not quantized.
+            preset: Preset of a switchable file.
+            schedule: Token counts of a switchable file, as text.
 
         Raises:
             RecordError: It was not exported by this program.
@@ -163,15 +159,6 @@ def check_predicted(
     count: Count | None = None,
 ) -> CheckReport:
     """Compare logits that were made elsewhere with the source; their accuracy decides, whatever their precision.
-
-    Args:
-        predicted: The logits, with the images and classes that they are of.
-        source: Where they should come from.
-        gate: What they may lose.
-        schedule: At which the source runs.
-        card: Of the artifact that gave them, where there is one.
-        dense: Whether to compare them with the dense source too.
-        count: Called with the number of images after each batch of the source.
 
     Raises:
         DataError: They are of other images or classes.

@@ -46,9 +46,7 @@ def image_counter(progress: Progress, name: str, total: int) -> Count:
     """A count of the images of all passes of one check, as a share of ``total``.
 
     Args:
-        progress: Told that share.
-        name: What is checked.
-        total: Images of all passes; what was run before is not run again, so that the share may stay below 1.
+        total: Images of all passes; those run before are not run again, so the share may stay below 1.
     """
     done = 0
 
@@ -65,10 +63,7 @@ class Source:
     """The model that artifacts are checked against, its images, and its answers; each schedule is run once.
 
     Args:
-        adaptive: From ``load_model``: wrapped, with its card.
-        samples: The images.
-        split: Their split's name.
-        allow_unreadable: How many of them may be skipped.
+        adaptive: Wrapped model with its card.
     """
 
     adaptive: AdaptiveViT
@@ -173,14 +168,11 @@ class Predicted:
     """What ``.npz`` file says.
 
     Args:
-        name: The file's.
-        sha256: Of the file, by name.
         logits: (n, classes).
-        names: Of the images, or ``None``; then there is ``index``.
+        names: Paths of the images, or ``None``; then there is ``index``.
         index: (n,) places among the samples of the split, or ``None``.
         labels: (n,) or ``None``.
-        classes: In the order of the logits, or ``None`` for the source's order.
-        device: Where they were made, for people.
+        classes: Classes in the order of the logits, or ``None`` for the source's order.
     """
 
     name: str

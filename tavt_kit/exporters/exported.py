@@ -34,9 +34,7 @@ def settle(files: Sequence[Path], out: Path, status: str) -> None:
     """Move checked files to where their status puts them; older files of these names go.
 
     Args:
-        files: Under temporary names; the one that is opened last.
-        out: The folder.
-        status: From ``status_of``; of a refused artifact nothing stays.
+        files: Files under temporary names; the one that is opened last.
     """
     own = [file for file in files if file.suffix != WEIGHTS_SUFFIX]
     # A weight file is named after its content and may belong to several artifacts, so it only ever comes.
@@ -73,9 +71,7 @@ def write_exported(out: Path, entries: Sequence[Entry], body: Mapping[str, Any])
     """Write ``exported.json``.
 
     Args:
-        out: The folder.
         entries: One for each file: ``file format precision schedule status verdict sha256 bytes calibration recipe``.
-        body: Keys beside ``artifacts``.
     """
     write_record(out / EXPORTED_FILE, "exported", {**body, "artifacts": [dict(entry) for entry in entries]})
 
@@ -99,11 +95,6 @@ def read_exported(out: Path) -> dict[str, Any]:
 
 def keep(out: Path, recipes: Mapping[str, Entry], *, fresh: bool) -> tuple[dict[str, Entry], dict[str, list[Entry]]]:
     """What lies in the folder and stays: files of other names, and those made in the very same way.
-
-    Args:
-        out: The folder.
-        recipes: File name to what the file and its verdict depend on.
-        fresh: Whether to make these files again in any case.
 
     Returns:
         Entries of ``exported.json`` and of ``check.json``, by file name; a switchable file has a check for each preset.

@@ -32,9 +32,7 @@ class Form:
     """One file to write.
 
     Args:
-        format: Of ``FORMATS``.
-        precision: In which the weights are stored.
-        label: Which of several schedules, ``""`` for the only one, or ``SWITCHABLE`` for all of them.
+        label: Label of one of several schedules, ``""`` for the only one, or ``SWITCHABLE`` for all of them.
 
     Raises:
         ExportError: An unknown format, or a precision or label the format is not written in.
@@ -180,8 +178,8 @@ class Int8Options(Record):
     Args:
         quantizer: ``"nncf"`` or ``"onnxruntime"`` (for ONNX alone); ``None`` tries all that suit the format.
         smooth: NNCF's SmoothQuant: ``"both"`` are tried, or ``"on"`` or ``"off"``.
-        max_drop: For accuracy control: the most that top-1 on held-out training images may fall, as a fraction;
-            ``None`` for none.
+        max_drop: Most that top-1 on held-out training images may fall, as a fraction, for accuracy control; ``None``
+            for none.
         symmetric: Zero points of 0, as TensorRT wants them (onnxruntime's quantizer).
 
     Raises:
@@ -221,17 +219,9 @@ class Plan:
     """What to export and how to judge it.
 
     Args:
-        forms: The files.
-        gate: What they may lose.
-        split: Of the check's images; ``None`` takes ``test``, else ``val``.
+        split: Split of the check's images; ``None`` takes ``test``, else ``val``.
         limit: Images of the check; ``None`` takes all.
-        calibrate: Training images that int8 is calibrated on.
-        dense: Whether to compare with the dense model too.
-        accept_inconclusive: Whether an INCONCLUSIVE file gets its final name.
-        allow_unreadable: Images that may be skipped.
         target: Where the files are run; ``None`` for each one's own runtime on the CPU.
-        onnx: Which of torch's exporters writes ONNX, and which opset.
-        int8: How int8 is made.
         tensorrt: Whether ONNX files must be such as TensorRT takes.
         share: Whether ONNX files keep their weights in one file beside them.
     """
@@ -256,9 +246,8 @@ class Exported:
     """What an export left.
 
     Args:
-        folder: Where.
-        entries: One for each form, as ``exported.json`` has them.
-        checks: Their checks, as ``check.json`` has them; of a switchable file one for each preset.
+        entries: Records of the files, as ``exported.json`` has them.
+        checks: Records of the checks; of a switchable file one for each preset.
     """
 
     folder: Path

@@ -55,7 +55,6 @@ def quantize(
     Args:
         model: An ``openvino.Model`` or an ``onnx.ModelProto``; it stays as it is.
         images: (n, 3, H, W) preprocessed training images; their ranges become the activations' scales.
-        schedules: Of a switchable model: what it is calibrated at, in turns.
         smooth: Whether SmoothQuant moves scale from activations into weights (Xiao et al., 2023); it helps some ViTs
             and hurts others, so both are worth a try.
 
@@ -75,9 +74,7 @@ def quantize_fed(model: Any, given: Sequence[Any], *, smooth: bool) -> Any:
     """As ``quantize``, of any graph: a latency table's parts take other inputs than images.
 
     Args:
-        model: As of ``quantize``.
-        given: One after another what to calibrate on, each by the names or places of the graph's inputs.
-        smooth: As of ``quantize``.
+        given: Inputs to calibrate on, each by the names or indices of the graph's inputs.
 
     Raises:
         ExportError: NNCF cannot quantize the model.
@@ -105,12 +102,7 @@ def quantize_carefully(
 
     Args:
         model: An ``openvino.Model``; NNCF controls the accuracy of no other.
-        images: Calibrate.
-        held_out: Training images that do not calibrate.
-        labels: Of them.
-        schedules: As of ``quantize``.
-        smooth: As of ``quantize``.
-        max_drop: A fraction of all images.
+        max_drop: Largest fall, as a fraction of all images.
 
     Raises:
         ExportError: As ``quantize``, or the loss cannot be brought below.
@@ -170,9 +162,6 @@ def merging_products(model: Any) -> list[str]:
     Eight bits there change which tokens merge: ViT-S/14 at 98 px on ELPV lost 6 points by them, and no time is won.
     They are products of two tensors of rank 3 (attention's have rank 4, a layer's weight has rank 2), in a graph that
     multiplies a tensor by itself, as ViTAE's reduction cells, which have such products too, do not.
-
-    Args:
-        model: An ``openvino.Model`` or an ``onnx.ModelProto``.
     """
     products = list(_onnx_products(model) if hasattr(model, "graph") else _openvino_products(model))
     return [name for name, _, _ in products] if any(left == right for _, left, right in products) else []
@@ -238,9 +227,7 @@ def quantize_statically(
     Products of two activations (attention), softmax, scores, top-k and norms stay in float.
 
     Args:
-        model: In f32; it stays as it is.
         images: (n, 3, H, W) preprocessed training images.
-        schedules: Of a switchable model: what it is calibrated at, in turns.
         symmetric: Zero points of 0 everywhere, as TensorRT wants them.
 
     Raises:
@@ -255,9 +242,7 @@ def quantize_statically_fed(
     """As ``quantize_statically``, of any graph: a latency table's parts take other inputs than images.
 
     Args:
-        model: In f32; it stays as it is.
-        given: One after another what to calibrate on, by the names of the graph's inputs.
-        symmetric: As of ``quantize_statically``.
+        given: Inputs to calibrate on, by the names of the graph's inputs.
 
     Raises:
         ExportError: onnxruntime cannot quantize the model.
@@ -363,7 +348,7 @@ class Examples:
     Args:
         calibration: (n, 3, H, W).
         held_out: (m, 3, H, W).
-        labels: (m,) of these.
+        labels: (m,) classes of the held-out ones.
     """
 
     calibration: NDArray[np.float32]
@@ -376,10 +361,7 @@ class Trial:
     """One way, and what the held-out training images say of it.
 
     Args:
-        way: ``quantizer`` and ``smooth_quant``.
         agreement: Share of images with the float model's answer; of a switchable model over all presets.
-        top1: Share of right answers.
-        difference: Mean absolute difference of the logits.
     """
 
     way: dict[str, Any]
@@ -405,10 +387,7 @@ def make_int8(
 
     Args:
         model: An ``openvino.Model`` or ``onnx.ModelProto`` in f32; it stays as it is.
-        card: Its card; a switchable model is calibrated and tried at all of its presets.
-        examples: Training images.
-        how: What to try.
-        progress: Told what is being done.
+        card: Card; a switchable model is calibrated and tried at all of its presets.
 
     Raises:
         ExportError: No way works, or accuracy control is asked for without held-out images.

@@ -49,10 +49,8 @@ def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, how: OnnxOpti
     takes the first.
 
     Args:
-        adaptive: The wrapped model; it stays as it is.
-        card: Its schedule, image size and metadata; with presets the file becomes switchable.
-        path: The file; its folder exists. Of a model too large for one file the weights lie beside it.
-        how: Which exporter and opset; by default what works.
+        card: Card with schedule and image size; with presets the file becomes switchable.
+        path: File in a folder that exists. Of a model too large for one file the weights lie beside it.
 
     Returns:
         The exporter that wrote it, ``"tracing"`` or ``"dynamo"``.
@@ -192,9 +190,7 @@ def refused_layer(model: nn.Module, images: Tensor, convert: Convert) -> str | N
     so that only their combination is at fault.
 
     Args:
-        model: Any module.
         images: (B, 3, H, W).
-        convert: See ``Convert``.
     """
     for name, part, inputs in _calls(model, images):
         try:
@@ -250,10 +246,8 @@ def save(model: onnx.ModelProto, card: ArtifactCard, path: Path, weights: Weight
     """Write a model with its card; its weights go beside it where a file is given or one would be too large.
 
     Args:
-        model: With all of its weights in memory; they are taken out of it where they go elsewhere.
-        card: Its metadata.
-        path: The file.
-        weights: Already written into the same folder; what the model shares with it is not written again.
+        model: Model with all of its weights in memory; they are taken out of it where they go elsewhere.
+        weights: File already in the same folder; what the model shares with it is not written again.
     """
     if weights is None and _bytes(model) > LARGEST:
         weights = WeightFile.of(model, path.parent, path.stem)
@@ -268,7 +262,7 @@ class WeightFile:
     """Tensors in a file, each content once.
 
     Args:
-        name: Of the file; every graph that borrows from it lies in the same folder.
+        name: File's name; every graph that borrows from it lies in the same folder.
         places: SHA-256 of a tensor's bytes to its offset and length.
     """
 
@@ -337,9 +331,6 @@ OPERATORS = frozenset(
 
 def refuse_operators(model: Any) -> None:
     """Return if TensorRT should take the graph.
-
-    Args:
-        model: An ``onnx.ModelProto``.
 
     Raises:
         ExportError: It holds an operator that is not on the list, which is named with its node, or a layer norm that

@@ -26,11 +26,6 @@ _log = logging.getLogger(__name__)
 def to_openvino(adaptive: AdaptiveViT, card: ArtifactCard, path: Path) -> None:
     """Write the model at the card's schedule as ``.xml`` and ``.bin``, with the card inside.
 
-    Args:
-        adaptive: The wrapped model; it stays as it is.
-        card: Its schedule, image size, precision (``f32`` or ``f16``) and metadata.
-        path: The ``.xml`` file; its folder exists.
-
     Raises:
         ExportError: OpenVINO cannot convert the model.
     """

@@ -40,17 +40,8 @@ class Writer:
     """See the module.
 
     Args:
-        adaptive: The wrapped model, with its card.
-        schedules: By the forms' labels; of a switchable form the presets, cheapest first.
-        images: Whose ``train`` split calibrates int8.
-        calibrate: How many of them, spread evenly.
-        allow_unreadable: How many of those may be skipped.
-        target: Where files are opened; ``None`` for each one's own runtime on the CPU.
-        onnx: Which exporter and opset.
-        int8: How int8 is made.
-        tensorrt: Whether ONNX files must be such as TensorRT takes.
-        share: Whether ONNX files of several schedules keep their weights in one file.
-        progress: Told what is being done.
+        schedules: Schedules by the forms' labels; of a switchable form the presets, cheapest first.
+        images: Images whose ``train`` split calibrates int8.
     """
 
     adaptive: AdaptiveViT

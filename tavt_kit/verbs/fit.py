@@ -81,7 +81,6 @@ def print_fit(record: Mapping[str, Any], folder: Path) -> None:
 
     Args:
         record: Body of ``fit.json``.
-        folder: Folder of that file.
     """
     from rich.console import Console
     from rich.table import Table

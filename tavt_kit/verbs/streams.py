@@ -27,7 +27,6 @@ class Stream:
     """A text stream that spells out control characters, and goes on where nothing can be written any more.
 
     Args:
-        stream: The stream itself.
         escape: Whether control characters are spelt out; rich's own, which colour a terminal, must pass.
     """
 

@@ -19,8 +19,7 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
 
     Args:
         body: A ``front.json``.
-        place: The run folder, for the hint at the end.
-        marked: Which candidate to mark; the chosen one by default.
+        marked: Index of the candidate to mark; the chosen one by default.
     """
     from rich.markup import escape
     from rich.table import Table
@@ -165,11 +164,7 @@ def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _details(check: Mapping[str, Any]) -> Iterator[str]:
-    """The lines under one file's sentence.
-
-    Args:
-        check: Its record in ``check.json``.
-    """
+    """The lines under one file's sentence."""
     yield f"  {'; '.join(_figures(check))}"
     yield f"  {_batches(check['batches'])}{_choice(check.get('token_choice'))}"
     hit, grown = check["worst_hit"], check["confusions_grown"]
@@ -223,14 +218,7 @@ def _points(share: float | None) -> str:
 
 
 def print_pack(pack: Pack, record: str, then: str, as_json: bool) -> None:
-    """Print it on stdout.
-
-    Args:
-        pack: The zip.
-        record: Name of the file that its runner writes on the device.
-        then: The command that takes that file here.
-        as_json: Whether one JSON object is printed instead.
-    """
+    """Print it on stdout."""
     if as_json:
         print(json.dumps({"pack": str(pack.path), "sha256": pack.sha256, "bytes": pack.size}))
         return
