@@ -20,7 +20,7 @@ import numpy as np
 
 from tavt_kit.bench.protocol import BRIEF, Protocol, bench
 from tavt_kit.bench.record import BenchRow, bench_body
-from tavt_kit.bench.timing import OnnxClocks, OpenvinoClocks, PartClocks, TablePlan, open_graph, time_plan
+from tavt_kit.bench.timing import TablePlan, graph_clocks, open_graph, time_plan
 from tavt_kit.bench.validity import ValidityMonitor
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
@@ -101,8 +101,7 @@ def _profile(record: Mapping[str, Any], graphs: Path, options: argparse.Namespac
     target, rng = _target(plan.target, options.threads), np.random.default_rng(0)
     files: Mapping[str, str] = record["graphs"]
     wholes = dict(zip(plan.wholes, record["wholes"], strict=True))
-    kind = OpenvinoClocks if target.runtime == "openvino" else OnnxClocks
-    clocks: PartClocks = kind(lambda part: _graph(graphs, files[part]), target)
+    clocks = graph_clocks(lambda part: _graph(graphs, files[part]), target)
     sessions = {
         schedule: open_graph(_graph(graphs, file), target, time.perf_counter()) for schedule, file in wholes.items()
     }

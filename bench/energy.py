@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tavt_kit.core.codec import Record
-from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.device import TargetDevice, read_text
 
 _LEAST_RUNS = 5
 """Inferences whose joules are divided: RAPL counts in steps of a millisecond, NVML of tens."""
@@ -124,7 +124,7 @@ class Rapl:
 
     def __init__(self, zones: tuple[Path, ...]) -> None:
         self._zones = zones
-        self._ranges = {zone: int(_text(zone / "max_energy_range_uj") or 0) for zone in zones}
+        self._ranges = {zone: int(read_text(zone / "max_energy_range_uj") or 0) for zone in zones}
         self._last = self._read()
         self._sum = 0
 
@@ -134,10 +134,10 @@ class Rapl:
         folder = root / "sys/class/powercap"
         # "intel-rapl-mmio" shows the same packages a second time. AMD's counters have Intel's name too.
         zones = sorted(folder.glob("intel-rapl:*")) if folder.is_dir() else []
-        wanted = tuple(zone for zone in zones if _text(zone / "name").startswith(("package", "dram")))
+        wanted = tuple(zone for zone in zones if read_text(zone / "name").startswith(("package", "dram")))
         if not wanted:
             return NoMeter("this machine shows no RAPL energy counters (a virtual machine, or no x86 processor)")
-        if not all(_text(zone / "energy_uj").isdecimal() for zone in wanted):
+        if not all(read_text(zone / "energy_uj").isdecimal() for zone in wanted):
             return NoMeter(
                 f"the energy counters are readable by root only; allow it by: sudo chmod a+r {folder}/*/energy_uj"
             )
@@ -153,7 +153,7 @@ class Rapl:
         return self._sum / 1e6
 
     def _read(self) -> dict[Path, int]:
-        return {zone: int(_text(zone / "energy_uj")) for zone in self._zones}
+        return {zone: int(read_text(zone / "energy_uj")) for zone in self._zones}
 
 
 class Nvml:
@@ -274,10 +274,3 @@ def _device_name(index: int) -> str:
     found = torch.cuda.get_device_properties(index)
     kind = "MIG" if " MIG " in found.name else "GPU"
     return f"{kind}-{str(found.uuid).removeprefix(f'{kind}-')}"
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""

@@ -13,16 +13,7 @@ import numpy as np
 from tavt_kit.bench.parts import Graphs, LayerParts, WholeGraphs, calibration_of, whole_graph
 from tavt_kit.bench.protocol import BRIEF as BRIEF
 from tavt_kit.bench.protocol import Protocol, bench, random_images
-from tavt_kit.bench.timing import (
-    OnnxClocks,
-    OnStep,
-    OpenvinoClocks,
-    PartClocks,
-    TablePlan,
-    TorchClocks,
-    open_graph,
-    time_plan,
-)
+from tavt_kit.bench.timing import OnStep, TablePlan, graph_clocks, open_graph, time_plan, torch_clocks
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import HeldOut, LatencyTable
 from tavt_kit.core.layout import TokenLayout
@@ -68,12 +59,14 @@ def measure_table(
     return time_plan(
         plan,
         target,
-        _clocks(parts, plan),
+        torch_clocks(parts.parts, plan.target)
+        if target.runtime == "torch"
+        else graph_clocks(Graphs(parts.parts, plan), plan.target),
         lambda schedule: known.get(schedule) or open_schedule(model, target, image_size, schedule),
         seconds=seconds,
         rng=np.random.default_rng(0) if rng is None else rng,
         begin=begin,
-        on_step=_silent if on_step is None else on_step,
+        on_step=on_step or (lambda step, share: None),
     )
 
 
@@ -84,13 +77,6 @@ def plan_table(
     refuse_modes(target)
     parts = LayerParts(model, target, points)
     return parts, parts.plan(name, tuple(_calibration(model)), calibration_of(target))
-
-
-def _clocks(parts: LayerParts, plan: TablePlan) -> PartClocks:
-    if plan.target.runtime == "torch":
-        return TorchClocks(parts.parts, plan.target)
-    kind = OpenvinoClocks if plan.target.runtime == "openvino" else OnnxClocks
-    return kind(Graphs(parts.parts, plan), plan.target)
 
 
 def check_table(
@@ -136,10 +122,6 @@ def _calibration(model: AdaptiveViT) -> list[TokenSchedule]:
         counts.append(kept)
     mild, steep = (TokenSchedule.taper(model.layout, ratio) for ratio in (0.15, 0.4))
     return [model.dense_schedule, mild, TokenSchedule(tuple(counts)), steep]
-
-
-def _silent(step: str, share: float) -> None:
-    """Nobody watches."""
 
 
 def measure_schedules(

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from tavt_kit.core.codec import Record
-from tavt_kit.core.device import ControlGroup, allowed_cpus
+from tavt_kit.core.device import ControlGroup, allowed_cpus, read_text
 from tavt_kit.errors import MeasurementError
 
 _STRETCHES = 5
@@ -139,10 +139,9 @@ class Watch:
 
     def _facts(self, seconds: float, begin: Counters, end: Counters) -> dict[str, float | None]:
         seconds = max(seconds, 1e-9)
-        own, busy = _grown(begin.own, end.own), _grown(begin.busy, end.busy)
+        names = ("own", "busy", "elsewhere", "stolen", "preempted")
+        own, busy, elsewhere, stolen, preempted = (_grown(getattr(begin, name), getattr(end, name)) for name in names)
         others = None if own is None or busy is None else max(0.0, busy - own)
-        elsewhere, stolen = _grown(begin.elsewhere, end.elsewhere), _grown(begin.stolen, end.stolen)
-        preempted = _grown(begin.preempted, end.preempted)
         throttled = _grown(begin.group.throttled_seconds, end.group.throttled_seconds)
         clocks, paces = _stretches(self._clocks), _stretches(self._paces)
         return {
@@ -300,23 +299,15 @@ class Counters:
     def read(cls, cpus: Collection[int], root: Path = Path("/")) -> Counters:
         """Now; about a millisecond."""
         busy, elsewhere, stolen = _processors(root, cpus)
-        return cls(
-            busy=busy,
-            elsewhere=elsewhere,
-            stolen=stolen,
-            own=_own(root),
-            preempted=_preempted(root),
-            thermal=thermal_events(root),
-            group=ControlGroup.read(root),
-            load=_load(root),
-        )
+        own, preempted, thermal = _own(root), _preempted(root), thermal_events(root)
+        return cls(busy, elsewhere, stolen, own, preempted, thermal, ControlGroup.read(root), _load(root))
 
 
 def _processors(root: Path, cpus: Collection[int]) -> tuple[float | None, float | None, float | None]:
     """Seconds busy here, busy elsewhere and stolen here. Fields as in proc(5): user nice system idle iowait irq ..."""
     here = elsewhere = stolen = 0
     found = False
-    for line in _text(root / "proc/stat").splitlines():
+    for line in read_text(root / "proc/stat").splitlines():
         name, *fields = line.split()
         if not name.startswith("cpu") or name == "cpu" or len(fields) < 8:
             continue
@@ -331,21 +322,21 @@ def _processors(root: Path, cpus: Collection[int]) -> tuple[float | None, float 
 
 def _own(root: Path) -> float | None:
     """utime, stime, cutime and cstime, which follow the name in brackets (that may itself hold any sign)."""
-    fields = _text(root / "proc/self/stat").rpartition(")")[2].split()
+    fields = read_text(root / "proc/self/stat").rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15]) / _TICKS if len(fields) > 15 else None
 
 
 def _preempted(root: Path) -> int | None:
     found = list[int]()
     for status in _matches(root / "proc/self/task", "*/status"):
-        for line in _text(status).splitlines():
+        for line in read_text(status).splitlines():
             if line.startswith("nonvoluntary_ctxt_switches:"):
                 found.append(int(line.split()[1]))
     return sum(found) if found else None
 
 
 def _load(root: Path) -> float | None:
-    fields = _text(root / "proc/loadavg").split()
+    fields = read_text(root / "proc/loadavg").split()
     return float(fields[0]) if fields else None
 
 
@@ -355,9 +346,9 @@ def thermal_events(root: Path) -> int | None:
     steps = [
         kind.with_name("cur_state")
         for kind in _matches(root / "sys/class/thermal", "cooling_device*/type")
-        if "cpufreq" in (name := _text(kind).lower()) or name == "processor"
+        if "cpufreq" in (name := read_text(kind).lower()) or name == "processor"
     ]
-    found = [int(text) for path in (*counts, *steps) if (text := _text(path)).isdecimal()]
+    found = [int(text) for path in (*counts, *steps) if (text := read_text(path)).isdecimal()]
     return sum(found) if found else None
 
 
@@ -366,10 +357,10 @@ def megahertz(cpus: Collection[int], root: Path = Path("/")) -> float | None:
     clocks = [
         int(text) / 1e3
         for cpu in cpus
-        if (text := _text(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq")).isdecimal()
+        if (text := read_text(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq")).isdecimal()
     ]
     if not clocks:
-        for block in _text(root / "proc/cpuinfo").split("\n\n"):
+        for block in read_text(root / "proc/cpuinfo").split("\n\n"):
             facts = {key.strip(): value.strip() for key, _, value in (row.partition(":") for row in block.splitlines())}
             if facts.get("processor", "").isdecimal() and int(facts["processor"]) in cpus and "cpu MHz" in facts:
                 clocks.append(float(facts["cpu MHz"]))
@@ -378,11 +369,3 @@ def megahertz(cpus: Collection[int], root: Path = Path("/")) -> float | None:
 
 def _matches(folder: Path, pattern: str) -> Iterator[Path]:
     return folder.glob(pattern) if folder.is_dir() else iter(())
-
-
-def _text(path: Path) -> str:
-    """Empty where there is no such file, or it may not be read."""
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tavt_kit.bench.peaks import cache_bytes
 from tavt_kit.bench.timing import Array, CellPlan, TablePlan
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import TimedModel
@@ -164,7 +164,7 @@ class LayerParts:
         if self.own_weights:
             wanted = min(4, max(2, _OWN_BYTES // attention_bytes))
         else:
-            wanted = max(4, math.ceil(_cache_bytes() / attention_bytes))
+            wanted = max(4, math.ceil(cache_bytes("index3", 32 * 2**20) / attention_bytes))
         count = min(wanted, everything)
         return tuple(step * everything // count for step in range(count))
 
@@ -277,15 +277,6 @@ def _ready(model: AdaptiveViT, target: TargetDevice) -> AdaptiveViT:
     return own.eval()
 
 
-def _cache_bytes() -> int:
-    """The last-level cache of CPU 0; 32 MiB where the machine does not say."""
-    try:
-        text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text(encoding="ascii").strip()
-        return int(text.removesuffix("K")) * 1024
-    except (OSError, ValueError):
-        return 32 * 2**20
-
-
 CALIBRATION = "random data: good for times, not for answers"
 """What records say of int8 in a latency table."""
 
@@ -358,16 +349,16 @@ def _converted(module: torch.nn.Module, arrays: Sequence[Array], kept: int | Non
 def _quantized(graph: Any, feeds: Sequence[Array]) -> Any:
     """The graph in int8, by the settings of shipped files."""
     if not isinstance(graph, bytes):
-        from tavt_kit.exporters.quantize import quantize_fed
+        from tavt_kit.exporters.quantize import quantize
 
-        return quantize_fed(graph, [dict(enumerate(feeds))], smooth=True)
+        return quantize(graph, [dict(enumerate(feeds))], smooth=True)
     import onnx
 
-    from tavt_kit.exporters.quantize import quantize_statically_fed
+    from tavt_kit.exporters.quantize import quantize_statically
 
     model = onnx.load_from_string(graph)
     names = [one.name for one in model.graph.input]
-    made: bytes = quantize_statically_fed(model, [dict(zip(names, feeds, strict=True))]).SerializeToString()
+    made: bytes = quantize_statically(model, [dict(zip(names, feeds, strict=True))]).SerializeToString()
     return made
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tavt_kit.core.codec import Record
-from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.device import TargetDevice, read_text
 from tavt_kit.errors import MeasurementError
 
 _ALL = ("torch", "openvino", "onnxruntime")
@@ -136,7 +137,7 @@ def _copies(target: TargetDevice) -> Iterator[list[Copy]]:
 
 def _large_copy(pool: ThreadPoolExecutor, threads: int) -> Copy:
     """Four times the last cache, in one slice a thread (numpy lets go of the interpreter's lock while it copies)."""
-    count = max(64 * _MIB, min(4 * _cache("index3", 16 * _MIB), 512 * _MIB)) // 8
+    count = max(64 * _MIB, min(4 * cache_bytes("index3", 16 * _MIB), 512 * _MIB)) // 8
     source, destination = np.ones(count), np.zeros(count)
     edges = [count * part // threads for part in range(threads + 1)]
     slices = [(destination[a:b], source[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
@@ -145,7 +146,7 @@ def _large_copy(pool: ThreadPoolExecutor, threads: int) -> Copy:
 
 def _small_copy() -> Copy:
     """Both ends together in half of a core's own cache, many times over so that the clock has something to tell."""
-    count, repeats = _cache("index2", 512 * 1024) // 32, 200
+    count, repeats = cache_bytes("index2", 512 * 1024) // 32, 200
     source, destination = np.ones(count), np.zeros(count)
 
     def call() -> None:
@@ -163,17 +164,13 @@ def _cuda_copy(target: TargetDevice) -> Copy:
     place = TargetDevice("torch", "cuda", target.index)
     source = torch.ones(256 * _MIB, device=torch_device(place))
     destination = torch.empty_like(source)
-    clock = torch_clock(lambda: destination.copy_(source), place)
-    return lambda: clock() / 1e3, 2 * source.nbytes
+    return _seconds(torch_clock(lambda: destination.copy_(source), place)), 2 * source.nbytes
 
 
-def _cache(index: str, otherwise: int) -> int:
+def cache_bytes(index: str, otherwise: int) -> int:
     """Bytes of a cache of CPU 0."""
-    try:
-        text = Path(f"/sys/devices/system/cpu/cpu0/cache/{index}/size").read_text(encoding="ascii").strip()
-        return int(text.removesuffix("K")) * 1024
-    except (OSError, ValueError):
-        return otherwise
+    text = read_text(Path(f"/sys/devices/system/cpu/cpu0/cache/{index}/size")).removesuffix("K")
+    return int(text) * 1024 if text.isdecimal() else otherwise
 
 
 Array = npt.NDArray[np.float32]
@@ -220,12 +217,7 @@ def _by_torch(target: TargetDevice, left: Array, right: Array) -> Iterator[Produ
         kinds["f16"] = torch.float16
     for precision, dtype in kinds.items():
         rows, weight = (torch.from_numpy(array).to(torch_device(place), dtype) for array in (left, right))
-        clock = torch_clock(_bound(F.linear, rows, weight), place)
-        yield Product("torch", precision, _seconds(clock))
-
-
-def _bound(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    return lambda: function(*arguments)
+        yield Product("torch", precision, _seconds(torch_clock(partial(F.linear, rows, weight), place)))
 
 
 def _by_openvino(target: TargetDevice, left: Array, right: Array) -> Iterator[Product]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.bench.protocol import Protocol
 from tavt_kit.core.block_bootstrap import DRAWS, LEAST_FOR_BLOCKS, LEAST_ROUNDS, median_interval
-from tavt_kit.core.codec import Record, recorded_as
+from tavt_kit.core.codec import Record, encode, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement, PairedRatio, paired_ratio, round_ratios
@@ -150,32 +150,21 @@ def _row(one: BenchRow, rows: Sequence[BenchRow]) -> Mapping[str, Any]:
     share = None if one is reference else gain_share(reference, one)
     ratio = bootstrap_ratio(first.measurement, one.measurement)
     return {
-        "name": one.name,
-        "thing": one.thing,
-        "target": one.target.as_record(),
-        "image_size": None if one.image_size is None else list(one.image_size),
-        "schedule": None if one.schedule is None else list(one.schedule.counts),
-        "macs": one.macs,
-        "size_bytes": one.size_bytes,
-        "throughput": one.throughput,
-        "gflops": one.gflops,
-        "peak_share": one.peak_share,
+        **{name: encode(getattr(one, name)) for name in _COPIED},
         "latency_ms": one.latency.as_record(),
-        "compile_ms": one.compile_ms,
-        "in_flight": one.in_flight,
-        "streams": one.streams,
         "share_ms": None if one.requests is None else one.measurement.as_record(),
-        "end_to_end": None if one.end_to_end is None else one.end_to_end.as_record(),
-        "memory": None if one.memory is None else dict(one.memory),
-        "energy": None if one.energy is None else dict(one.energy),
         "ratio": {**ratio.as_record(), "says": "reference" if one is first else ratio.word},
         "gain_reference": None if share is None else reference.name,
-        "gain_share": None if share is None else share.as_record(),
-        "budgets": [dict(found) for found in one.verdicts],
-        "busy_cores": one.busy_cores,
-        "doubts": list(one.doubts),
+        "gain_share": encode(share),
+        "budgets": encode(one.verdicts),
         **({} if one.executed is None else {"executed": one.executed.as_record()}),
     }
+
+
+_COPIED = (
+    "name", "thing", "target", "image_size", "schedule", "macs", "size_bytes", "throughput", "gflops", "peak_share",
+    "compile_ms", "in_flight", "streams", "end_to_end", "memory", "energy", "busy_cores", "doubts",
+)  # fmt: skip
 
 
 METHOD = (

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +57,7 @@ def time_plan(
     images = plan.images(rng)
 
     def clock(cell: CellPlan) -> Callable[[], float]:
-        return clocks.clock(cell.part, plan.inputs(cell, images, rng), cell.kept or None)
+        return clocks(cell.part, plan.inputs(cell, images, rng), cell.kept or None)
 
     on_step("looking for uneven token counts", 0.0)
     uneven = find_shape_penalty(plan, clock, rng, begin + _LOOKING * seconds)
@@ -309,77 +309,59 @@ class TablePlan(Record):
         return cell, self.inputs(cell, self.images(rng), rng)
 
 
-class PartClocks(Protocol):
-    """Makes clocks for the parts of one model on one target."""
-
-    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
-        """A function that runs a part once and returns its milliseconds."""
-        ...
+PartClocks = Callable[[str, Sequence[Array], int | None], Callable[[], float]]
+"""(name of a part, its inputs, how many tokens stay where it drops) -> runs the part once; milliseconds."""
 
 
-class TorchClocks:
-    """Parts run eagerly. All clocks share the weights of one model."""
+def torch_clocks(parts: Mapping[str, Any], target: TargetDevice) -> PartClocks:
+    """Parts run eagerly: torch modules on the target's device and in its precision, which share one model's weights."""
+    from tavt_kit.runtimes.on_torch import torch_clock
 
-    def __init__(self, parts: Mapping[str, Any], target: TargetDevice) -> None:
-        self._parts, self._target = parts, target.resolved()
+    target = target.resolved()
 
-    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
-        from tavt_kit.runtimes.on_torch import torch_clock
-
-        module, tensors = self._parts[part], [self._tensor(part, array) for array in inputs]
-        arguments = tensors if kept is None else [kept, *tensors]
-        return torch_clock(lambda: module(*arguments), self._target)
-
-    def _tensor(self, part: str, array: Array) -> Any:
+    def clock(part: str, inputs: Sequence[Array], kept: int | None) -> Callable[[], float]:
         import torch
 
-        parameter = next(self._parts[part].parameters())
-        tensor = torch.from_numpy(array).to(parameter.device)
-        return tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor
+        module = parts[part]
+        parameter = next(module.parameters())
+        tensors = [torch.from_numpy(array).to(parameter.device) for array in inputs]
+        tensors = [one.to(parameter.dtype) if one.is_floating_point() else one for one in tensors]
+        arguments = tensors if kept is None else [kept, *tensors]
+        return torch_clock(lambda: module(*arguments), target)
+
+    return clock
 
 
-class OpenvinoClocks:
-    """Graphs of any length, compiled for each; the batch stays open, as in exports.
+def graph_clocks(graph: Callable[[str], Any], target: TargetDevice) -> PartClocks:
+    """Graphs of any batch and length; the number of kept tokens is the first input of one that drops.
+
+    OpenVINO compiles one for each length; onnxruntime runs one session for all as fast as for a fixed length.
 
     Args:
-        graph: Gives the ``openvino.Model`` of a part; the number of kept tokens is the first input of one that drops.
+        graph: Gives the ``openvino.Model`` of a part, or its ``.onnx`` file as a path or bytes.
+        target: OpenVINO's or onnxruntime's.
     """
+    target, sessions = target.resolved(), dict[str, Any]()
 
-    def __init__(self, graph: Callable[[str], Any], target: TargetDevice) -> None:
-        self._graph, self._target = graph, target.resolved()
-
-    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
+    def of_openvino(part: str, inputs: Sequence[Array], kept: int | None) -> Callable[[], float]:
         import openvino
 
         from tavt_kit.runtimes.on_openvino import compile_for, request_clock
 
-        model = self._graph(part).clone()
+        model = graph(part).clone()
         if kept is not None:
             _fix_first_input(model, kept)
-        lengths = [openvino.PartialShape([-1, *array.shape[1:]]) for array in inputs]
-        model.reshape({place: length for place, length in enumerate(lengths)})
-        return request_clock(compile_for(model, self._target), inputs)
+        model.reshape({i: openvino.PartialShape([-1, *array.shape[1:]]) for i, array in enumerate(inputs)})
+        return request_clock(compile_for(model, target), inputs)
 
-
-class OnnxClocks:
-    """Graphs of any length in one session each: onnxruntime runs them as fast as ones of a fixed length.
-
-    Args:
-        graph: Gives the ``.onnx`` path or bytes of a part; the number of kept tokens is the first input of one that
-            drops.
-    """
-
-    def __init__(self, graph: Callable[[str], Any], target: TargetDevice) -> None:
-        self._graph, self._target = graph, target.resolved()
-        self._sessions: dict[str, Any] = {}
-
-    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
+    def of_onnx(part: str, inputs: Sequence[Array], kept: int | None) -> Callable[[], float]:
         from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
 
-        if part not in self._sessions:
-            self._sessions[part] = open_session(self._graph(part), self._target)
-        arrays = [*([] if kept is None else [np.array(kept, dtype=np.int64)]), *inputs]
-        return run_clock(self._sessions[part], arrays)
+        if part not in sessions:
+            sessions[part] = open_session(graph(part), target)
+        return run_clock(sessions[part], [*([] if kept is None else [np.array(kept, dtype=np.int64)]), *inputs])
+
+    return of_openvino if target.runtime == "openvino" else of_onnx
 
 
 def _fix_first_input(model: Any, value: int) -> None:

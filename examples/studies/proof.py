@@ -48,7 +48,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, load_bytes, load_images, thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.evaluator import Evaluator
-from tavt_kit.exporters.options import Form, Int8Options
+from tavt_kit.exporters.options import Form, Int8Options, Plan
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
@@ -193,9 +193,8 @@ def write_file(
 ) -> Artifact:
     """The OpenVINO file of a schedule, in the network's folder."""
     label = label_of(model.backbone.image_size[1], text)
-    writer = Writer(
-        model, {label: TokenSchedule.parse(text, model.layout)}, images, calibrate, int8=Int8Options("nncf", "off")
-    )
+    plan = Plan(calibrate=calibrate, int8=Int8Options("nncf", "off"))
+    writer = Writer(model, {label: TokenSchedule.parse(text, model.layout)}, images, plan)
     (folder / "files").mkdir(parents=True, exist_ok=True)
     return writer.write(Form("openvino", precision, label), folder / "files")
 

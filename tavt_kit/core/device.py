@@ -79,16 +79,16 @@ def _folders(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _quota(folder: Path) -> float | None:
-    line = _text(folder / "cpu.max")
+    line = read_text(folder / "cpu.max")
     if line:
         limit, _, period = line.partition(" ")
         return None if limit == "max" else int(limit) / int(period or 100_000)
-    limit, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+    limit, period = read_text(folder / "cpu.cfs_quota_us"), read_text(folder / "cpu.cfs_period_us")
     return int(limit) / int(period) if limit and period and int(limit) > 0 else None
 
 
 def _most_memory(folder: Path) -> int | None:
-    text = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes")
+    text = read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")
     if not text or text == "max" or int(text) >= _UNLIMITED:
         return None
     return int(text)
@@ -96,7 +96,7 @@ def _most_memory(folder: Path) -> int | None:
 
 def _stat(folder: Path) -> dict[str, int]:
     """``cpu.stat``; empty where it says nothing of throttling."""
-    pairs = [line.split() for line in _text(folder / "cpu.stat").splitlines()]
+    pairs = [line.split() for line in read_text(folder / "cpu.stat").splitlines()]
     found = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
     return found if "nr_throttled" in found else {}
 
@@ -106,7 +106,7 @@ def _seconds(stat: dict[str, int]) -> float:
     return stat.get("throttled_usec", 0) / 1e6 + stat.get("throttled_time", 0) / 1e9
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:

@@ -72,7 +72,8 @@ def export(
     samples = thin_out(images.split(split), plan.limit)
     refuse_own_folder(out, run, plan.forms)
     with held_folder(out):
-        writer = _writer(adaptive, schedules, images, plan, progress)
+        named = {"": schedules} if isinstance(schedules, TokenSchedule) else schedules
+        writer = Writer(adaptive, named, images, plan, progress)
         recipes = {form.file: _recipe(form, writer, plan, split) for form in plan.forms}
         entries, checks = keep(out, recipes, fresh=fresh)
         if plan.share and any(form.format == "onnx" and form.file not in entries for form in plan.forms):
@@ -92,7 +93,10 @@ def export(
                         _write(out, entries, checks, about)
                     continue
                 artifact = writer.write(form, Path(temporary))
-                reports = [_check(part, source, plan, progress) for part in artifact.at_presets()]
+                reports = []
+                for part in artifact.at_presets():
+                    count = image_counter(progress, part.name, len(samples) * (2 + plan.dense))
+                    reports.append(check(part, source, plan.gate, dense=plan.dense, count=count))
                 verdict = worst(report.verdict for report in reports)
                 status = status_of(verdict, accept=plan.accept_inconclusive)
                 entries[form.file] = _entry(form, artifact, reports, verdict, status) | {"recipe": recipes[form.file]}
@@ -105,29 +109,6 @@ def export(
         sweep(out, list(entries.values()))
         found = [one for form in plan.forms for one in checks[form.file]]
         return Exported(out, tuple(entries[form.file] for form in plan.forms), tuple(found))
-
-
-def _writer(
-    adaptive: AdaptiveViT,
-    schedules: TokenSchedule | Mapping[str, TokenSchedule],
-    images: ImageSet,
-    plan: Plan,
-    progress: Progress,
-) -> Writer:
-    named = {"": schedules} if isinstance(schedules, TokenSchedule) else schedules
-    return Writer(
-        adaptive,
-        named,
-        images,
-        plan.calibrate,
-        plan.allow_unreadable,
-        plan.target,
-        onnx=plan.onnx,
-        int8=plan.int8,
-        tensorrt=plan.tensorrt,
-        share=plan.share,
-        progress=progress,
-    )
 
 
 def _entry(form: Form, artifact: Artifact, reports: list[CheckReport], verdict: Verdict, status: str) -> dict[str, Any]:
@@ -158,11 +139,6 @@ def _write(
     host = HostFacts.gather().as_record()
     write_check(out / CHECK_FILE, [one for found in checks.values() for one in found], {"host": host})
     write_exported(out, list(entries.values()), {"source": about["source"], "host": host, "command": command_line()})
-
-
-def _check(artifact: Artifact, source: Source, plan: Plan, progress: Progress) -> CheckReport:
-    count = image_counter(progress, artifact.name, len(source.samples) * (2 + plan.dense))
-    return check(artifact, source, plan.gate, dense=plan.dense, count=count)
 
 
 def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any]:

@@ -226,7 +226,7 @@ class Plan:
         share: Whether ONNX files keep their weights in one file beside them.
     """
 
-    forms: tuple[Form, ...]
+    forms: tuple[Form, ...] = ()
     gate: Gate = Gate()
     split: str | None = None
     limit: int | None = None

@@ -39,42 +39,32 @@ _RANK = 3
 
 
 def feeds(images: NDArray[np.float32], schedules: Sequence[TokenSchedule] = ()) -> list[Feed]:
-    """One batch of one for each image (n, 3, H, W); of a switchable model the schedules take turns."""
+    """What to calibrate on: a batch of one for each image (n, 3, H, W); of a switchable model the schedules take turns.
+
+    Raises:
+        ExportError: There are no images.
+    """
+    if not len(images):
+        raise ExportError("int8 needs images to calibrate on, but none was given; give training data with `data`")
     counts = [np.asarray(schedule.counts, np.int64) for schedule in schedules]
     return [
-        {INPUT: image[None], **({LENGTHS: counts[place % len(counts)]} if counts else {})}
-        for place, image in enumerate(images)
+        {INPUT: image[None], **({LENGTHS: counts[index % len(counts)]} if counts else {})}
+        for index, image in enumerate(images)
     ]
 
 
-def quantize(
-    model: Any, images: NDArray[np.float32], schedules: Sequence[TokenSchedule] = (), *, smooth: bool = True
-) -> Any:
+def quantize(model: Any, given: Sequence[Any], *, smooth: bool = True) -> Any:
     """The model with 8-bit weights and activations; normalisation, softmax and the token choice stay in float.
 
     Args:
         model: An ``openvino.Model`` or an ``onnx.ModelProto``; it stays as it is.
-        images: (n, 3, H, W) preprocessed training images; their ranges become the activations' scales.
+        given: ``feeds`` of training images, whose ranges become the activations' scales; for other graphs values by the
+            names or indices of the inputs.
         smooth: Whether SmoothQuant moves scale from activations into weights (Xiao et al., 2023); it helps some ViTs
             and hurts others, so both are worth a try.
 
     Returns:
         A model of the same kind.
-
-    Raises:
-        ExportError: There are no images, or NNCF cannot quantize the model.
-    """
-    _some(images)
-    quantized = quantize_fed(model, feeds(images, schedules), smooth=smooth)
-    _log.info("quantized to int8, calibrated on %d images, SmoothQuant %s", len(images), "on" if smooth else "off")
-    return quantized
-
-
-def quantize_fed(model: Any, given: Sequence[Any], *, smooth: bool) -> Any:
-    """As ``quantize``, of any graph: a latency table's parts take other inputs than images.
-
-    Args:
-        given: Inputs to calibrate on, each by the names or indices of the graph's inputs.
 
     Raises:
         ExportError: NNCF cannot quantize the model.
@@ -89,16 +79,9 @@ def quantize_fed(model: Any, given: Sequence[Any], *, smooth: bool) -> Any:
 
 
 def quantize_carefully(
-    model: Any,
-    images: NDArray[np.float32],
-    held_out: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    schedules: Sequence[TokenSchedule] = (),
-    *,
-    smooth: bool,
-    max_drop: float,
+    model: Any, examples: Examples, schedules: Sequence[TokenSchedule] = (), *, smooth: bool, max_drop: float
 ) -> Any:
-    """As ``quantize``, with layers put back to float until top-1 on ``held_out`` falls by at most ``max_drop``.
+    """As ``quantize``, with layers put back to float until top-1 on held-out images falls by at most ``max_drop``.
 
     Args:
         model: An ``openvino.Model``; NNCF controls the accuracy of no other.
@@ -107,20 +90,19 @@ def quantize_carefully(
     Raises:
         ExportError: As ``quantize``, or the loss cannot be brought below.
     """
-    _some(images)
-    _some(held_out)
+    given, held_out = (feeds(images, schedules) for images in (examples.calibration, examples.held_out))
     with suppress_output(*CHATTY):
         import nncf
 
-        pairs = list(zip(feeds(held_out, schedules), labels.tolist(), strict=True))
+        pairs = list(zip(held_out, examples.labels.tolist(), strict=True))
         try:
             return nncf.quantize_with_accuracy_control(
                 model,
-                nncf.Dataset(feeds(images, schedules)),
+                nncf.Dataset(given),
                 nncf.Dataset(pairs, lambda pair: pair[0]),
                 _top1,
                 max_drop=max_drop,
-                subset_size=len(images),
+                subset_size=len(given),
                 **_named(_settings(nncf, model, smooth)),
             )
         except Exception as error:
@@ -199,11 +181,6 @@ def _top1(compiled: Callable[[Feed], Any], pairs: Iterable[tuple[Feed, int]]) ->
     return sum(right) / len(right), right
 
 
-def _some(images: NDArray[np.float32]) -> None:
-    if not len(images):
-        raise ExportError("int8 needs images to calibrate on, but none was given; give training data with `data`")
-
-
 def _refusal(error: Exception) -> ExportError:
     return ExportError(
         f"NNCF cannot quantize the model ({type(error).__name__}: {error}); choose precision f32, or OpenVINO"
@@ -215,34 +192,14 @@ _FLOAT = ("Softmax", "ReduceSum", "TopK")
 _BLOCK = 64  # weights that share a scale
 
 
-def quantize_statically(
-    model: onnx.ModelProto,
-    images: NDArray[np.float32],
-    schedules: Sequence[TokenSchedule] = (),
-    *,
-    symmetric: bool = False,
-) -> onnx.ModelProto:
+def quantize_statically(model: onnx.ModelProto, given: Sequence[Feed], *, symmetric: bool = False) -> onnx.ModelProto:
     """The model with QuantizeLinear and DequantizeLinear around its linear layers; a weight scale for each channel.
 
     Products of two activations (attention), softmax, scores, top-k and norms stay in float.
 
     Args:
-        images: (n, 3, H, W) preprocessed training images.
+        given: ``feeds`` of training images; for other graphs values by the names of the inputs.
         symmetric: Zero points of 0 everywhere, as TensorRT wants them.
-
-    Raises:
-        ExportError: onnxruntime cannot quantize the model.
-    """
-    return quantize_statically_fed(model, feeds(images, schedules), symmetric=symmetric)
-
-
-def quantize_statically_fed(
-    model: onnx.ModelProto, given: Sequence[Feed], *, symmetric: bool = False
-) -> onnx.ModelProto:
-    """As ``quantize_statically``, of any graph: a latency table's parts take other inputs than images.
-
-    Args:
-        given: Inputs to calibrate on, by the names of the graph's inputs.
 
     Raises:
         ExportError: onnxruntime cannot quantize the model.
@@ -381,7 +338,7 @@ class Trial:
 
 
 def make_int8(
-    model: Any, card: ArtifactCard, examples: Examples, how: Int8Options, progress: Progress
+    model: Any, card: ArtifactCard, examples: Examples, options: Int8Options, progress: Progress
 ) -> tuple[Any, dict[str, Any]]:
     """The int8 model of the way that keeps most answers, and the record of all that was tried.
 
@@ -393,14 +350,14 @@ def make_int8(
         ExportError: No way works, or accuracy control is asked for without held-out images.
     """
     presets = tuple(card.presets.values())
-    ways = how.ways("onnx" if _is_onnx(model) else "openvino")
+    ways = options.ways("onnx" if _is_onnx(model) else "openvino")
     choosing = len(ways) > 1 and len(examples.held_out) > 0
     trials: list[Trial] = []
     best: Any = None
     before = _answers(model, card, examples) if choosing else None
     for way in ways if choosing else ways[:1]:
         progress.update(f"quantizing by {way['quantizer']}, SmoothQuant {'on' if way['smooth_quant'] else 'off'}")
-        made = _quantize(model, way, examples, presets, how)
+        made = _quantize(model, way, examples, presets, options)
         if before is None:
             best = made
             continue
@@ -409,24 +366,22 @@ def make_int8(
         trials.append(trial)
     chosen = max(trials, key=lambda one: one.worth).way if trials else ways[0]
     record = {**chosen, "held_out": len(examples.held_out), "tried": [trial.as_record() for trial in trials]}
-    if how.max_drop is not None:
+    if options.max_drop is not None:
         progress.update("putting layers back to float until the accuracy is kept")
-        best = quantize_carefully(
-            model, examples.calibration, examples.held_out, examples.labels, presets,
-            smooth=chosen["smooth_quant"], max_drop=how.max_drop,
-        )  # fmt: skip
-        record["max_drop"] = how.max_drop
+        smooth = chosen["smooth_quant"]
+        best = quantize_carefully(model, examples, presets, smooth=smooth, max_drop=options.max_drop)
+        record["max_drop"] = options.max_drop
     _log.info("int8: %s", record)
     return best, record
 
 
 def _quantize(
-    model: Any, way: dict[str, Any], examples: Examples, presets: Sequence[TokenSchedule], how: Int8Options
+    model: Any, way: dict[str, Any], examples: Examples, presets: Sequence[TokenSchedule], options: Int8Options
 ) -> Any:
+    given = feeds(examples.calibration, presets)
     if way["quantizer"] == "onnxruntime":
-        return quantize_statically(model, examples.calibration, presets, symmetric=how.symmetric)
-
-    return quantize(model, examples.calibration, presets, smooth=way["smooth_quant"])
+        return quantize_statically(model, given, symmetric=options.symmetric)
+    return quantize(model, given, smooth=way["smooth_quant"])
 
 
 def _trial(
@@ -443,18 +398,11 @@ def _answers(model: Any, card: ArtifactCard, examples: Examples) -> NDArray[np.f
     with tempfile.TemporaryDirectory() as folder:
         session = _session(model, card, Path(folder))
         runs = [session.at(schedule.counts) for schedule in card.presets.values()] or [session]
-        return np.stack([np.concatenate(list(_one_by_one(run, examples.held_out))) for run in runs])
-
-
-def _one_by_one(run: Any, images: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    for image in images:
-        yield run(image[None])
+        return np.stack([np.concatenate([run(image[None]) for image in examples.held_out]) for run in runs])
 
 
 def _session(model: Any, card: ArtifactCard, folder: Path) -> Any:
     if _is_onnx(model):
-        import onnx
-
         from tavt_kit.runtimes import open_file
 
         onnx.save(model, str(folder / "m.onnx"))

@@ -14,7 +14,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample, load_arrays, thin_out
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.exporters.options import DEFAULT_IMAGES, Form, Int8Options, OnnxOptions
+from tavt_kit.exporters.options import Form, Plan
 
 if TYPE_CHECKING:
     from tavt_kit.exporters.quantize import Examples
@@ -47,13 +47,7 @@ class Writer:
     adaptive: AdaptiveViT
     schedules: Mapping[str, TokenSchedule]
     images: ImageSet
-    calibrate: int = DEFAULT_IMAGES
-    allow_unreadable: int = 0
-    target: TargetDevice | None = None
-    onnx: OnnxOptions = field(default_factory=OnnxOptions)
-    int8: Int8Options = field(default_factory=Int8Options)
-    tensorrt: bool = False
-    share: bool = False
+    plan: Plan = field(default_factory=Plan)
     progress: Progress = field(default_factory=Silent)
     _made: dict[str, Any] = field(default_factory=dict)
 
@@ -65,7 +59,7 @@ class Writer:
         if form.precision != "int8":
             return card
         facts = {"split": "train", "images": len(self._calibrating()), "data": self.images.name}
-        return card.quantized({**self.int8.as_record(), **facts, "sha256": self.images.sha256})
+        return card.quantized({**self.plan.int8.as_record(), **facts, "sha256": self.images.sha256})
 
     def write(self, form: Form, folder: Path) -> Artifact:
         """Write one form into ``folder`` and open it.
@@ -82,7 +76,7 @@ class Writer:
             self._write_onnx(card, path)
         else:
             self._write_openvino(card, path, form.label)
-        return Artifact.open(path, self.target)
+        return Artifact.open(path, self.plan.target)
 
     def _default(self) -> TokenSchedule:
         return self.schedules.get("balanced") or next(iter(self.schedules.values()))
@@ -92,14 +86,14 @@ class Writer:
 
         from tavt_kit.exporters.to_onnx import WeightFile, save, to_onnx
 
-        to_onnx(self.adaptive, replace(card, precision="f32", calibration=None), path, self.onnx)
+        to_onnx(self.adaptive, replace(card, precision="f32", calibration=None), path, self.plan.onnx)
         model, card = self._narrow_onnx(onnx.load(str(path)), card)
-        if self.tensorrt:
+        if self.plan.tensorrt:
             from tavt_kit.exporters.to_onnx import refuse_operators
 
             refuse_operators(model)
         weights = None
-        if self.share:
+        if self.plan.share:
             # The first file's weights; what a later one has besides stays inside of it.
             weights = self._made.get(f"weights {card.precision}") or WeightFile.of(
                 model, path.parent, f"model.{card.precision}"
@@ -134,13 +128,13 @@ class Writer:
     def _quantized(self, model: Any, card: ArtifactCard) -> tuple[Any, ArtifactCard]:
         from tavt_kit.exporters.quantize import make_int8
 
-        made, record = make_int8(model, card, self._examples(), self.int8, self.progress)
+        made, record = make_int8(model, card, self._examples(), self.plan.int8, self.progress)
         return made, card.quantized({**(card.calibration or {}), **record})
 
     def _calibrating(self) -> list[Sample]:
         """As many as asked for, but no more than leave a quarter of the split to choose by."""
         train = self.images.split("train")
-        return list(thin_out(train, min(self.calibrate, max(1, 3 * len(train) // 4))))
+        return list(thin_out(train, min(self.plan.calibrate, max(1, 3 * len(train) // 4))))
 
     def _examples(self) -> Examples:
         """Read once for all files."""
@@ -150,9 +144,9 @@ class Writer:
             taken = {sample.path for sample in calibrating}
             others = [sample for sample in self.images.split("train") if sample.path not in taken]
             held_out = list(thin_out(others, HELD_OUT))
-            how = Preprocessing.from_record(describe(self.adaptive, self._default()).preprocessing)
+            preprocessing = Preprocessing.from_record(describe(self.adaptive, self._default()).preprocessing)
             read = [
-                load_arrays(samples, how, allow_unreadable=self.allow_unreadable) if samples else None
+                load_arrays(samples, preprocessing, allow_unreadable=self.plan.allow_unreadable) if samples else None
                 for samples in (calibrating, held_out)
             ]
             first, second = read

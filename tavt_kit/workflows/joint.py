@@ -19,7 +19,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError, MeasurementError, TargetError, TavtError, UnsupportedBackbone
 from tavt_kit.evaluation.evaluator import Evaluator, SwitchableLogits
 from tavt_kit.evaluation.result import EvaluationResult, paired
-from tavt_kit.exporters.options import SWITCHABLE, Form, Int8Options
+from tavt_kit.exporters.options import SWITCHABLE, Form, Int8Options, Plan
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.models.token_reduction import REDUCTIONS, SCORES
@@ -337,8 +337,9 @@ def int8_session(
         context.progress.say(f"Quantizing the model at {size} px{fewer}{merging}, so that it answers in int8.")
         quantizer, form = ("nncf", "openvino") if target.runtime == "openvino" else ("onnxruntime", "onnx")
         opened = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
-        writer = Writer(model, schedules, context.images, _CALIBRATE, config.allow_unreadable, opened,
-                        int8=Int8Options(quantizer, "off"))  # fmt: skip
+        plan = Plan(calibrate=_CALIBRATE, allow_unreadable=config.allow_unreadable, target=opened,
+                    int8=Int8Options(quantizer, "off"))  # fmt: skip
+        writer = Writer(model, schedules, context.images, plan)
         with tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
             written = writer.write(Form(form, "int8", SWITCHABLE), Path(folder))
         context.quantized[key] = cast(FileSession, written.session)

@@ -25,7 +25,7 @@ from tavt_kit.core.budget import Verdict
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TavtError
-from tavt_kit.exporters.quantize import quantize
+from tavt_kit.exporters.quantize import feeds, quantize
 from tavt_kit.exporters.to_onnx import attach_card, to_onnx
 from tavt_kit.exporters.to_openvino import convert, save, to_openvino
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
@@ -67,11 +67,11 @@ def _int8(subject: Subject, file: Path, images: np.ndarray, **changes: Any) -> P
     card = subject.card.quantized({"split": "train", "images": len(images), **changes})
     if file.suffix == ".onnx":
         to_onnx(subject.adaptive, card, file)
-        model = quantize(onnx.load(str(file)), images)
+        model = quantize(onnx.load(str(file)), feeds(images))
         attach_card(model, card)
         onnx.save(model, str(file))
     else:
-        save(quantize(convert(subject.adaptive, card), images), card, file)
+        save(quantize(convert(subject.adaptive, card), feeds(images)), card, file)
     return file
 
 
@@ -152,10 +152,10 @@ def _one_token_more_int8(subject: Subject, folder: Path, kind: str) -> Path:
     file = folder / f"other{kind}"
     card = replace(subject.card, schedule=TokenSchedule((14, 11, 9, 9)))
     if kind == ".xml":
-        save(quantize(convert(subject.adaptive, card), subject.calibration()), card, file)
+        save(quantize(convert(subject.adaptive, card), feeds(subject.calibration())), card, file)
     else:
         to_onnx(subject.adaptive, card, file)
-        onnx.save(quantize(onnx.load(str(file)), subject.calibration()), str(file))
+        onnx.save(quantize(onnx.load(str(file)), feeds(subject.calibration())), str(file))
     return put_card(file, folder / f"m{kind}", subject.card.quantized({"split": "train", "images": 60}))
 
 

@@ -22,6 +22,7 @@ from tavt_kit.exporters.quantize import (
     Examples,
     Int8Options,
     compress_onnx_weights,
+    feeds,
     halve,
     make_int8,
     quantize_statically,
@@ -114,7 +115,7 @@ def test_onnxruntimes_own_int8_keeps_scores_in_float(
 ) -> None:
     model, card = graph
     before = model.SerializeToString()
-    made = quantize_statically(model, _examples().calibration, symmetric=True)
+    made = quantize_statically(model, feeds(_examples().calibration), symmetric=True)
     assert model.SerializeToString() == before
     makers = {output: node for node in made.graph.node for output in node.output}
     for node in made.graph.node:
@@ -206,7 +207,7 @@ def test_only_training_images_calibrate_and_choose(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("tavt_kit.exporters.writer.load_arrays", read)
     adaptive, card = _model()
     adaptive.card = card.model
-    writer = Writer(adaptive, {"": card.schedule}, images, calibrate=300)
+    writer = Writer(adaptive, {"": card.schedule}, images)
     examples = writer._examples()
     calibrating, choosing = map(set, seen)
     assert (len(examples.calibration), len(examples.held_out)) == (30, 10)

@@ -15,7 +15,7 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.quantize import merging_products, quantize
+from tavt_kit.exporters.quantize import feeds, merging_products, quantize
 from tavt_kit.exporters.to_onnx import attach_card, to_onnx
 from tavt_kit.exporters.to_openvino import convert, save
 from tavt_kit.models.wrap import AdaptiveViT, wrap
@@ -40,10 +40,10 @@ def test_int8_stays_near_float(suffix: str, runtime: str, tmp_path: Path, capfd:
     if suffix == ".xml":
         model = convert(adaptive, card)
         save(model, card, plain)
-        save(quantize(model, images), calibrated, small)
+        save(quantize(model, feeds(images)), calibrated, small)
     else:
         to_onnx(adaptive, card, plain)
-        quantized = quantize(onnx.load(str(plain)), images)
+        quantized = quantize(onnx.load(str(plain)), feeds(images))
         attach_card(quantized, calibrated)
         onnx.save(quantized, str(small))
     assert capfd.readouterr().out == ""
@@ -91,7 +91,7 @@ def test_which_tokens_merge_stays_in_float(suffix: str, switchable: bool, tmp_pa
     if suffix == ".xml":
         plain = convert(adaptive, card)
         products = merging_products(plain)
-        made = quantize(plain, images, tuple(presets.values()), smooth=False)
+        made = quantize(plain, feeds(images, tuple(presets.values())), smooth=False)
         into = {
             op.get_friendly_name(): [v.get_node().get_type_name() for v in op.input_values()] for op in made.get_ops()
         }
@@ -100,7 +100,7 @@ def test_which_tokens_merge_stays_in_float(suffix: str, switchable: bool, tmp_pa
         to_onnx(adaptive, card, tmp_path / "plain.onnx")
         graph = onnx.load(str(tmp_path / "plain.onnx"))
         products = merging_products(graph)
-        made = quantize(graph, images, tuple(presets.values()), smooth=False)
+        made = quantize(graph, feeds(images, tuple(presets.values())), smooth=False)
         source = {name: node.op_type for node in made.graph.node for name in node.output}
         into = {node.name: [source.get(name, "") for name in node.input] for node in made.graph.node}
         narrow = "DequantizeLinear"
@@ -111,9 +111,9 @@ def test_which_tokens_merge_stays_in_float(suffix: str, switchable: bool, tmp_pa
 
 def test_no_images_are_refused() -> None:
     with pytest.raises(ExportError, match="needs images to calibrate on"):
-        quantize(None, np.empty((0, 3, 8, 8), np.float32))
+        feeds(np.empty((0, 3, 8, 8), np.float32))
 
 
 def test_a_model_that_nncf_refuses_is_one_sentence() -> None:
     with pytest.raises(ExportError, match="NNCF cannot quantize the model"):
-        quantize(object(), np.zeros((1, 3, 8, 8), np.float32))
+        quantize(object(), feeds(np.zeros((1, 3, 8, 8), np.float32)))
