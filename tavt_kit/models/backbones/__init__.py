@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
+from tavt_kit.core.registry import Registry
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones import fusion as fusion  # in timm's registry from here on
 from tavt_kit.models.backbones import mixvit as mixvit
@@ -16,6 +19,9 @@ from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
 from tavt_kit.models.backbones.vitae_adapter import VitaeBackbone
 
 __all__ = ["Backbone", "Outputs", "adapter_of"]
+
+ADAPTERS: Registry[Callable[[nn.Module], Backbone]] = Registry("a model class", "tavt_kit.backbones", {})
+"""Adapters of other packages, by the name of the model's class."""
 
 _REFUSED = {
     "NaFlexVit": "it packs images of different sizes into one sequence",
@@ -30,6 +36,7 @@ def adapter_of(model: nn.Module) -> Backbone:
 
     Raises:
         UnsupportedBackbone: No adapter knows the model's class, or the adapter refuses one of its options.
+        UnknownName: The adapter of another package cannot be imported.
     """
     if is_timm_vit(model):
         return TimmVit(model)
@@ -42,6 +49,8 @@ def adapter_of(model: nn.Module) -> Backbone:
     if is_whole(model):
         return StaticModel(model)
     name = type(model).__name__
+    if name in ADAPTERS:
+        return ADAPTERS[name](model)
     reason = _REFUSED.get(name, "no adapter knows how its tokens run")
     raise UnsupportedBackbone(
         "tokens can be dropped from timm's VisionTransformer, DeiT, BEiT, EVA/DINOv3 and relative-position ViTs, "
