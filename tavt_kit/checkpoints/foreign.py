@@ -218,6 +218,13 @@ def _preprocessing(file: Path, size: int) -> Preprocessing:
     """What the preprocessor's config says, at the model's own size; without one, transformers' defaults for ViTs."""
     given = _read_json(file) if file.is_file() else {}
     mean, std = (tuple(given.get(f"image_{name}", (0.5, 0.5, 0.5))) for name in ("mean", "std"))
+    if not given.get("do_normalize", True):
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    # Its numbers before the mean is taken away are bytes times this factor, ours bytes / 255.
+    factor = 255.0 * float(given.get("rescale_factor", 1 / 255)) if given.get("do_rescale", True) else 255.0
+    if not 0 < factor < math.inf:
+        raise CheckpointError(f"{file} must multiply pixels by a number above 0, got {given['rescale_factor']!r}")
+    mean, std = (tuple(value / factor for value in values) for values in (mean, std))
     filtered = _RESAMPLING.get(int(given.get("resample", 2)), "bilinear")
     resized = given.get("size", {})
     edge = resized.get("shortest_edge") if isinstance(resized, Mapping) else resized

@@ -6,6 +6,7 @@ library only, whatever the size of the file, because an edge box has neither tor
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.parsing import parse_json
-from tavt_kit.core.records import label_record, read_record, sha256_file
+from tavt_kit.core.records import label_record, read_record, sha256_file, sha256_text
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, ScheduleError, TavtError, UnknownName
 
@@ -28,10 +29,11 @@ CHECK_FILE = "check.json"
 
 
 def changed_since_check(path: Path, folder: Path | None = None) -> str:
-    """A clause that names the part of an artifact that is not what was checked, or nothing.
+    """A clause that names the part of an artifact that is not what was written and checked, or nothing.
 
     Args:
-        path: The ``.onnx`` or ``.xml`` file. Without a check of it there is nothing to compare with.
+        path: The ``.onnx`` or ``.xml`` file. One without a hash of its own, which an earlier version wrote, is compared
+            with its check alone, if there is one.
         folder: Where ``check.json`` lies; by default where the file lies.
 
     Raises:
@@ -42,13 +44,17 @@ def changed_since_check(path: Path, folder: Path | None = None) -> str:
             known = _checked(file.name, path.parent if folder is None else folder)
             if known and sha256_file(file) not in known:
                 return f"{file} is not the file that was checked (its SHA-256 changed)"
+        own = _seal_of(path)
+        if own is not None and own[1] != _digest(path, own[0]):
+            files = " or ".join(map(str, files_of(path)))
+            return f"{files} is not as it was exported (the hash at the end of {path.name} is another)"
     except OSError as error:
         raise RecordError(f"cannot read {error.filename}: {error.strerror}") from None
     return ""
 
 
 def require_unchanged(path: Path) -> None:
-    """Refuse an artifact that changed after its check.
+    """Refuse an artifact that changed after it was exported or checked.
 
     Raises:
         RecordError: It did, or cannot be read.
@@ -58,6 +64,50 @@ def require_unchanged(path: Path) -> None:
             f"{changed}, so nobody knows what it is worth; check it again (fgvc-kit check {path} `against` RUN), or "
             "export it again"
         )
+
+
+SEAL_KEY = "fgvc_kit_sha256"
+_SEALS = {
+    ".onnx": (b"r\x53\x0a\x0ffgvc_kit_sha256\x12\x40", b""),  # field 14 of ModelProto: an entry of metadata_props
+    ".xml": (b"<!-- fgvc_kit_sha256 ", b" -->\n"),
+}
+"""What stands before and behind the hash with which a file ends, by suffix; no runtime looks at it."""
+_HEX = 64
+
+
+def seal(path: Path) -> None:
+    """Put a hash of all of an artifact's files at the end of the one that is opened, so that it needs no record.
+
+    Args:
+        path: The ``.onnx`` or ``.xml`` file, complete but for this.
+    """
+    before, behind = _SEALS[path.suffix]
+    digest = _digest(path, path.stat().st_size)
+    with path.open("ab") as file:
+        file.write(before + digest.encode("ascii") + behind)
+
+
+def _seal_of(path: Path) -> tuple[int, str] | None:
+    """How many bytes a file has before its hash, and the hash; ``None`` where it carries none."""
+    before, behind = _SEALS[path.suffix]
+    length = len(before) + _HEX + len(behind)
+    with path.open("rb") as file:
+        start = max(file.seek(0, os.SEEK_END) - length, 0)
+        file.seek(start)
+        end = file.read()
+    if not (end.startswith(before) and end.endswith(behind)):
+        return None
+    return start, end[len(before) : len(before) + _HEX].decode("ascii", "replace")
+
+
+def _digest(path: Path, size: int) -> str:
+    """Of the first ``size`` bytes of the file that is opened, and of all others; their names may change."""
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (part := file.read(min(size, 1 << 20))):
+            whole.update(part)
+            size -= len(part)
+    return sha256_text("".join([whole.hexdigest(), *map(sha256_file, files_of(path)[:-1])]))
 
 
 def _checked(name: str, folder: Path) -> set[str]:

@@ -22,7 +22,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.core.artifact_card import METADATA_KEY, WEIGHTS_SUFFIX, ArtifactCard
+from tavt_kit.core.artifact_card import METADATA_KEY, SEAL_KEY, WEIGHTS_SUFFIX, ArtifactCard, seal
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
@@ -227,7 +227,7 @@ _PAGE = 4096  # onnx.proto: offsets should be whole pages, so that the file can 
 
 def attach_card(model: onnx.ModelProto, card: ArtifactCard) -> None:
     """Put the card into the model's metadata, in place of any other."""
-    others = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
+    others = {entry.key: entry.value for entry in model.metadata_props if entry.key not in (METADATA_KEY, SEAL_KEY)}
     onnx.helper.set_model_props(model, {**others, METADATA_KEY: card.as_text()})
 
 
@@ -255,6 +255,7 @@ def save(model: onnx.ModelProto, card: ArtifactCard, path: Path, weights: Weight
         card = replace(card, weights_file=weights.name)
     attach_card(model, card)
     onnx.save(model, str(path))
+    seal(path)
 
 
 @dataclass(frozen=True, slots=True)

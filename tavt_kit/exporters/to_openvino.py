@@ -11,7 +11,7 @@ import openvino
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tavt_kit.core.artifact_card import METADATA_KEY, ArtifactCard
+from tavt_kit.core.artifact_card import METADATA_KEY, ArtifactCard, seal
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.to_onnx import INPUT, OUTPUT, example_images, example_lengths, refused_layer
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
@@ -78,6 +78,7 @@ def save(model: Any, card: ArtifactCard, path: Path) -> None:
         model = _in_bf16(model)
     model.set_rt_info(card.as_text(), METADATA_KEY)
     openvino.save_model(model, path, compress_to_fp16=card.precision == "f16")
+    seal(path)
     _log.info("wrote %s: %d operators", path.name, len(model.get_ops()))
 
 

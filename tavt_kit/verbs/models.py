@@ -93,7 +93,6 @@ def _row(name: str, measured: bool) -> dict[str, Any]:
         row["macs"] = count_macs(model)
         row["droppable_layers"] = sum(adapter.droppable)
         row["why_not"] = adapter.static_reason
-        row["exports"] = ["onnx", "openvino"]
     return row
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from tavt_kit.checkpoints import convert, convert_checkpoint, load_model
 from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import CheckpointError
 from tavt_kit.models.wrap import wrap
 
@@ -48,6 +51,32 @@ def test_dinov2_gets_a_new_head_for_the_users_classes() -> None:
     model, card = convert(FOLDERS / "dinov2_classifier", classes=["a", "b"])
     assert card.classes == ("a", "b") and "3 tensors" in card.provenance  # the mask token, the classifier's two
     assert wrap(model)(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, lambda x: (x / 255 - 0.5) / 0.25),
+        ({"do_normalize": False}, lambda x: x / 255),
+        ({"rescale_factor": 1 / 127.5}, lambda x: (x / 127.5 - 0.5) / 0.25),
+        ({"do_rescale": False}, lambda x: (x - 0.5) / 0.25),
+        ({"do_rescale": False, "do_normalize": False}, lambda x: x),
+    ],
+)
+def test_a_folder_says_how_pixels_become_numbers(
+    changes: dict[str, object], wanted: Callable[[NDArray[np.float64]], NDArray[np.float64]], tmp_path: Path
+) -> None:
+    shutil.copytree(FOLDERS / "vit", tmp_path / "vit")
+    file = tmp_path / "vit" / "preprocessor_config.json"
+    given = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": 32, **changes}
+    file.write_text(json.dumps(given))
+    _, card = convert(tmp_path / "vit")
+    pixels = np.arange(0, 256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, axis=0)
+    made = normalise(pixels, Preprocessing.from_record(card.preprocessing))
+    np.testing.assert_allclose(made[0], wanted(pixels[0].astype(np.float64)), rtol=1e-5, atol=1e-4)
+    file.write_text(json.dumps({**given, "do_rescale": True, "rescale_factor": 0}))
+    with pytest.raises(CheckpointError, match="by a number above 0, got 0"):
+        convert(tmp_path / "vit")
 
 
 def test_bad_folders_are_refused(tmp_path: Path) -> None:

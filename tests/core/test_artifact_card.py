@@ -12,11 +12,12 @@ import pytest
 from onnx import TensorProto, helper
 from openvino import opset13
 
-from tavt_kit.core.artifact_card import METADATA_KEY, ArtifactCard, files_of, read_metadata
+from tavt_kit.core.artifact_card import METADATA_KEY, ArtifactCard, files_of, read_metadata, require_unchanged, seal
 from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import RecordError, ScheduleError, UnknownName
+from tavt_kit.exporters.standalone import load
 from tavt_kit.exporters.to_onnx import attach_card
 from tavt_kit.exporters.to_openvino import save
 
@@ -108,7 +109,7 @@ def test_a_foreign_file_is_refused(write, name: str, tmp_path: Path) -> None:  #
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_file_is_refused(write, name: str, share: float, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     path = write(tmp_path / name, _card())
-    content = path.read_bytes()
+    content = path.read_bytes().partition(b"<!-- fgvc_kit_sha256")[0]  # what lies behind is no part of the model
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(RecordError, match="damaged|not made by"):
         read_metadata(path)
@@ -190,3 +191,58 @@ def test_an_artifact_with_a_weight_file_has_its_parts_under_either_name(tmp_path
 def test_an_openvino_artifact_is_two_files() -> None:
     assert files_of(Path("a/m.int8.xml")) == (Path("a/m.int8.bin"), Path("a/m.int8.xml"))
     assert files_of(Path("a/m.onnx")) == (Path("a/m.onnx"),)
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.xml"])
+def test_a_lone_file_is_refused_wherever_a_byte_of_it_changed(name: str, tmp_path: Path) -> None:
+    """No ``check.json`` lies beside it; it is refused for its own hash, and runs as it is under another name."""
+    path = tmp_path / name
+    if name.endswith(".xml"):
+        _openvino_file(path, _card())
+    else:
+        seal(_onnx_file(path, _card()))
+        onnx.checker.check_model(onnx.load(str(path)))
+    other = tmp_path / f"b{path.suffix}"
+    for file in files_of(path):
+        other.with_suffix(file.suffix).write_bytes(file.read_bytes())
+    require_unchanged(path)
+    require_unchanged(other)
+    assert read_metadata(other).classes == NASTY
+    openvino.Core().read_model(other)
+    for file in files_of(path):
+        whole = bytearray(file.read_bytes())
+        for place in range(0, len(whole) - 110, max(1, len(whole) // 40)):  # the hash itself is at the end
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            if file != path or _reads(path):
+                with pytest.raises(RecordError, match="is not as it was exported"):
+                    require_unchanged(path)
+        file.write_bytes(whole)
+    require_unchanged(path)
+
+
+def _reads(path: Path) -> bool:
+    """Whether the card can still be read, as every user of a file does first."""
+    try:
+        read_metadata(path)
+    except RecordError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("precision", ["f32", "int8", "bf16"])
+def test_the_script_beside_a_file_runs_it_in_what_it_was_checked_in(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibration = {"images": 1} if precision == "int8" else None
+    card = _card(precision=precision, calibration=calibration)
+    path = _openvino_file(tmp_path / "m.xml", card)
+    asked = []
+    compile_model = openvino.Core.compile_model
+
+    def noted(core: openvino.Core, model: object, device: str, config: dict[str, str]) -> object:
+        asked.append(config["INFERENCE_PRECISION_HINT"])
+        return compile_model(core, model, device, config)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(openvino.Core, "compile_model", noted)
+    load(path)
+    assert asked == [card.own_target(path).precision]

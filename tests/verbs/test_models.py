@@ -23,7 +23,7 @@ def test_what_can_be_dropped_and_what_was_published(capsys: pytest.CaptureFixtur
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
     transfg = rows["transfg_base_patch16_overlap12"]
     assert (transfg["droppable_layers"], transfg["layers"]) == (11, 12) and "CUB 91.7" in transfg["published"]
-    assert transfg["exports"] == ["onnx", "openvino"] and 139e9 < transfg["macs"] < 140e9
+    assert "exports" not in transfg and 139e9 < transfg["macs"] < 140e9
     assert run("models", "mixvit", "--json") == 0
     (hybrid,) = json.loads(capsys.readouterr().out)["models"]
     assert hybrid["droppable_layers"] == 0 and "dropping saves nothing" in hybrid["why_not"]
