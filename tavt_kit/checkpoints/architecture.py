@@ -22,7 +22,7 @@ from tavt_kit.models.backbones.registry import OverlappingPatchEmbed, overlappin
 from tavt_kit.models.timm_import import timm
 
 _TIMM = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
-_OURS = ("ffvt", "mixvit", "overlap", "pim", "transfg", "vitae")
+_OURS = ("fusion", "mixvit", "pim", "registry", "vitae")
 _MODULES = (*_TIMM, *_OURS)
 """Modules in timm's registry whose models the adapters take; a test goes through all of them."""
 
