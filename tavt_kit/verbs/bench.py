@@ -15,6 +15,8 @@ from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tavt_kit.bench.record import BenchRow
     from tavt_kit.workflows.bench import BenchResult
 
@@ -210,17 +212,12 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
     return f"{limit} {verdict['verdict']} ({why})"
 
 
-def _table(found: Sequence[BenchRow], rows: Sequence[Mapping[str, Any]], columns: Mapping[str, _Cell]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
+def _table(found: Sequence[BenchRow], rows: Sequence[Mapping[str, Any]], columns: Mapping[str, _Cell]) -> Table:
+    from tavt_kit.verbs.console import table_of
 
-    table = Table(show_edge=False)
-    table.add_column("candidate", overflow="fold", min_width=16)
-    for title in columns:
-        table.add_column(title, justify="right", no_wrap=True)
-    for one, row in zip(found, rows, strict=True):
-        table.add_row(escape(one.name), *(escape(cell(one, row)) for cell in columns.values()))
-    return table
+    pairs = zip(found, rows, strict=True)
+    cells = ((one.name, *(cell(one, row) for cell in columns.values())) for one, row in pairs)
+    return table_of(("candidate", *columns), cells)
 
 
 def _told(
@@ -242,10 +239,6 @@ def _with_interval(ratio: Mapping[str, Any] | None, factor: float, unit: str) ->
     return f"{value}{unit}" if low == high else f"{value}{unit} [{low}, {high}]"
 
 
-def _memory(one: BenchRow) -> str:
-    return _number(one.memory_bytes, " MB", 1e-6)
-
-
 _TIMES: dict[str, _Cell] = {
     "median": lambda one, row: str(one.latency).split(" (n=")[0],
     "p10": lambda one, row: _number(one.latency.p10, " ms"),
@@ -263,6 +256,6 @@ _BEHIND: dict[str, _Cell] = {
     "MAC gain": lambda one, row: _with_interval(row["gain_share"], 100, " %"),
     "GFLOP/s": lambda one, row: _number(one.gflops),
     "of peak": lambda one, row: _number(one.peak_share, " %", 100),
-    "memory": lambda one, row: _memory(one),
+    "memory": lambda one, row: _number(one.memory_bytes, " MB", 1e-6),
     "J/image": lambda one, row: _number((row["energy"] or {}).get("joules")),
 }

@@ -68,29 +68,26 @@ def compare_verb(
 
 def _print(comparison: Comparison) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    from tavt_kit.verbs.console import console_of
+    from tavt_kit.verbs.console import console_of, table_of
 
     console = console_of(120)
-    table = Table(show_edge=False)
-    table.add_column("candidate", overflow="fold", min_width=16)
-    for title in ("figure", "before", "after", "change [bounds]", "verdict"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for change in comparison.changes:
-        name = change.name if change.name == change.other else f"{change.name} -> {change.other}"
-        table.add_row(escape(name), *map(escape, (change.figure, *_figures(change), str(change.verdict))))
-    console.print(table)
+    names = [one.name if one.name == one.other else f"{one.name} -> {one.other}" for one in comparison.changes]
+    rows = (
+        (name, change.figure, *_figures(change), str(change.verdict))
+        for name, change in zip(names, comparison.changes, strict=True)
+    )
+    console.print(table_of(("candidate", "figure", "before", "after", "change [95 %]", "verdict"), rows))
     lines = [f"{comparison.kind}: {comparison.method}"]
-    for title, names in (
+    for title, told in (
         ("only in the first", comparison.only_before),
         ("only in the second", comparison.only_after),
         ("compared although these differ", comparison.differing),
         ("also different", comparison.facts),
         ("doubts", tuple(dict.fromkeys(note for change in comparison.changes for note in change.notes))),
     ):
-        if names:
-            lines.append(f"{title}: {'; '.join(names)}")
+        if told:
+            lines.append(f"{title}: {'; '.join(told)}")
     for line in lines:
         console.print(escape(line), highlight=False, soft_wrap=True)
 

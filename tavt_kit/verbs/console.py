@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,6 +23,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Display
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from tavt_kit.verbs.streams import shown
@@ -46,6 +47,23 @@ def console_of(width: int | None = None, *, stderr: bool = False) -> Console:
     """Standard output; a pipe or a file, which has no width, gets so many columns, so that nothing is cut at 80."""
     console = _Console(stderr=stderr)
     return console if console.is_terminal or width is None else _Console(width=width, stderr=stderr)
+
+
+def table_of(
+    titles: Sequence[str], rows: Iterable[Sequence[str | None]], *, left: Collection[str] = (), title: str | None = None
+) -> Table:
+    """A table of plain texts: the first column and those of ``left`` may be folded, numbers keep to one line."""
+    rows, table = list(rows), Table(title=title, show_edge=False)
+    least = min(16, max((len(row[0] or "") for row in rows), default=0))
+    for index, name in enumerate(titles):
+        folds = not index or name in left
+        justify: Literal["left", "right"] = "left" if folds else "right"
+        table.add_column(
+            escape(name), justify=justify, no_wrap=not folds, overflow="fold", min_width=None if index else least
+        )
+    for row in rows:
+        table.add_row(*(escape(cell or "") for cell in row))
+    return table
 
 
 _STAGES: tuple[ProgressColumn, ...] = (

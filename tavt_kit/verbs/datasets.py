@@ -101,24 +101,25 @@ def _contents(images: ImageSet) -> dict[str, Any]:
 
 
 def _print_rows(rows: list[dict[str, Any]], layouts: list[dict[str, Any]]) -> None:
-    from rich.table import Table
+    from tavt_kit.verbs.console import console_of, table_of
 
-    from tavt_kit.verbs.console import console_of
-
-    table = Table("data", "pictures", "classes", "licence", "size", "here", "what", show_edge=False)
-    for row in rows:
-        size, here = f"{row['megabytes']} MB", "yes" if row["fetched"] else "no"
-        counts = (f"{row['pictures']:,}", str(row["classes"]))
-        table.add_row(row["name"], *counts, row["licence"]["licence"], size, here, row["about"])
     console = console_of()
-    console.print(table)
+    known = (
+        (row["name"], f"{row['pictures']:,}", str(row["classes"]), row["licence"]["licence"], f"{row['megabytes']} MB",
+         "yes" if row["fetched"] else "no", row["about"])
+        for row in rows
+    )  # fmt: skip
+    titles = ("data", "pictures", "classes", "licence", "size", "here", "what")
+    console.print(table_of(titles, known, left=("licence", "what")))
     for row in rows:
         console.print(f"{row['name']}: {row['note']}", soft_wrap=True)
-    table = Table("layout", "classes", "train", "val", "test", "licence", show_edge=False)
-    for row in layouts:
-        sizes = (f"{row['sizes'][part]:,}" if part in row["sizes"] else "" for part in ("train", "val", "test"))
-        table.add_row(row["name"], str(row["classes"]), *sizes, row["licence"]["licence"])
-    console.print(table)
+    parts = ("train", "val", "test")
+    sizes = ([f"{row['sizes'][part]:,}" if part in row["sizes"] else "" for part in parts] for row in layouts)
+    read = (
+        (row["name"], str(row["classes"]), *size, row["licence"]["licence"])
+        for row, size in zip(layouts, sizes, strict=True)
+    )
+    console.print(table_of(("layout", "classes", *parts, "licence"), read, left=("licence",)))
     console.print(
         "Those of the second table are read where you unpacked them: --data NAME:FOLDER. This kit fetches none.",
         soft_wrap=True,
@@ -136,16 +137,12 @@ def _print_licence(row: dict[str, Any]) -> None:
 
 def _print_contents(images: ImageSet) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    from tavt_kit.verbs.console import console_of
+    from tavt_kit.verbs.console import console_of, table_of
 
-    table = Table("class", show_edge=False)
-    for split in images.splits:
-        table.add_column(split, justify="right")
     columns = [images.counts(split) for split in images.splits]
-    for label, class_name in enumerate(images.classes):
-        table.add_row(escape(class_name), *(str(counts[label]) for counts in columns))
+    rows = ((name, *(str(counts[label]) for counts in columns)) for label, name in enumerate(images.classes))
+    table = table_of(("class", *images.splits), rows)
     table.add_row("all", *(f"{sum(counts):,}" for counts in columns), style="bold")
     console = console_of()
     console.print(table)

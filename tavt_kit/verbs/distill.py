@@ -82,27 +82,25 @@ def distill_verb(
 
 def print_distilled(done: DistillResult) -> None:
     """The ladder on stdout, before and after."""
-    from rich.table import Table
+    from rich.markup import escape
 
     from tavt_kit.core.accuracy import Accuracy
-    from tavt_kit.verbs.console import console_of
+    from tavt_kit.verbs.console import console_of, table_of
 
     results = done.record["results"]
-    table = Table(title=f"{done.folder}: top-1 on {results['val']['split']}, % [95 %]")
-    for name in ("schedule", "MACs", "before", "after", "difference, paired"):
-        table.add_column(name, justify="left" if name == "schedule" else "right")
+    rows = []
     for old, entry in zip(results["before"], results["after"], strict=True):
         before, after = (Accuracy.from_record(step["accuracy"]) for step in (old, entry))
         paired = entry["difference"]
         low, high = (100 * end for end in paired["ci95"])
-        table.add_row(
-            entry["name"],
-            f"{entry['macs'] / 1e9:.3g} G",
-            f"{100 * before.value:.1f}",
-            f"{100 * after.value:.1f} \\[{100 * after.low:.1f}, {100 * after.high:.1f}]",
-            f"{100 * paired['difference']:+.1f} \\[{low:+.1f}, {high:+.1f}]",
-        )
-    console_of().print(table)
+        rows.append((
+            entry["name"], f"{entry['macs'] / 1e9:.3g} G", f"{100 * before.value:.1f}",
+            f"{100 * after.value:.1f} [{100 * after.low:.1f}, {100 * after.high:.1f}]",
+            f"{100 * paired['difference']:+.1f} [{low:+.1f}, {high:+.1f}]",
+        ))  # fmt: skip
+    title = f"{done.folder}: top-1 on {results['val']['split']}, % [95 %]"
+    titles = ("schedule", "MACs", "before", "after", "difference, paired")
+    console_of().print(table_of(titles, rows, title=escape(title)))
     loop = results["loop"]
     pace = "" if loop["seconds_per_step"] is None else f", {loop['seconds_per_step']:.2f} s a step"
     print(f"{loop['steps']} steps in {loop['seconds']:.0f} s{pace}")

@@ -76,13 +76,9 @@ def print_doctor(found: DoctorResult) -> None:
 
 
 def _pairs(console: Console, title: str, rows: Iterator[tuple[str, str]]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    from tavt_kit.verbs.console import table_of
 
-    table = Table(title, "", show_edge=False)
-    for name, value in rows:
-        table.add_row(name, escape(value))
-    console.print(table, "", sep="\n")
+    console.print(table_of((title, " "), rows, left=(" ",)), "", sep="\n")
 
 
 def _about(facts: HostFacts, room: Room) -> Iterator[tuple[str, str]]:
@@ -109,16 +105,10 @@ def _instructions(facts: HostFacts) -> Iterator[tuple[str, str]]:
 
 
 def _targets(console: Console, refused: Mapping[str, str]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    from tavt_kit.verbs.console import table_of
 
-    table = Table(show_edge=False)
-    table.add_column("target", no_wrap=True)
-    table.add_column("usable")
-    table.add_column("why not")
-    for text, reason in refused.items():
-        table.add_row(text, "no" if reason else "yes", escape(_short(reason)))
-    console.print(table, "", sep="\n")
+    rows = ((text, "no" if reason else "yes", _short(reason)) for text, reason in refused.items())
+    console.print(table_of(("target", "usable", "why not"), rows, left=("usable", "why not")), "", sep="\n")
 
 
 def _short(reason: str) -> str:
@@ -129,23 +119,20 @@ def _short(reason: str) -> str:
 
 
 def _peaks(console: Console, speed: Mapping[str, Any]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    from tavt_kit.verbs.console import table_of
 
     rows = speed["peaks"]
     shown = [name for name in _PRECISIONS if any(name in row.get("gflops", ()) for row in rows)]
-    table = Table("peak (GFLOP/s)", show_edge=False)
-    for title in (*shown, "copy GB/s", "in cache"):
-        table.add_column(title, justify="right", no_wrap=True)
+    found = list[tuple[str, ...]]()
     for row in rows:
-        place = row["processor"] if row["threads"] is None else f"cpu, threads={row['threads']}"
+        name = row["processor"] if row["threads"] is None else f"cpu, threads={row['threads']}"
         if "reason" in row:
-            table.add_row(place, escape(row["reason"]))
+            found.append((f"{name}: {row['reason']}",))
             continue
         speeds = [_three(row["gflops"][name]) if name in row["gflops"] else "-" for name in shown]
         copies = ["-" if row[name] is None else _three(row[name]) for name in ("copy_gbs", "cached_gbs")]
-        table.add_row(place, *speeds, *copies)
-    console.print(table)
+        found.append((name, *speeds, *copies))
+    console.print(table_of(("peak (GFLOP/s)", *shown, "copy GB/s", "in cache"), found))
     for sentence in _worth(speed):
         console.print(sentence, highlight=False)
     console.print()
@@ -166,24 +153,21 @@ def _worth(speed: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reference(console: Console, speed: Mapping[str, Any]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    from tavt_kit.verbs.console import table_of
 
     reference, noise = speed["reference"], speed["noise"]
     if "reason" in reference:
         console.print(f"{reference['model']}: not measured, it {reference['reason']}\n", highlight=False)
         return
-    table = Table(show_edge=False)
-    table.add_column(f"{reference['model']}, batch 1", overflow="fold")
-    for title in ("median ms", "p90 ms", "first ms", "load s"):
-        table.add_column(title, justify="right", no_wrap=True)
+    rows = list[tuple[str, ...]]()
     for row in reference["rows"]:
         if "reason" in row:
-            table.add_row(escape(f"{row['target']}: {_short(row['reason'])}"))
+            rows.append((f"{row['target']}: {_short(row['reason'])}",))
             continue
         times = [_three(row[name]) for name in ("median", "p90", "first_ms")]
-        table.add_row(row["target"].removesuffix(":batch=1"), *times, f"{row['load_ms'] / 1e3:.1f}")
-    console.print(table)
+        rows.append((row["target"].removesuffix(":batch=1"), *times, f"{row['load_ms'] / 1e3:.1f}"))
+    titles = (f"{reference['model']}, batch 1", "median ms", "p90 ms", "first ms", "load s")
+    console.print(table_of(titles, rows))
     for reason in noise["reasons"]:
         console.print(f"unsteady: {reason}", highlight=False)
     console.print()

@@ -159,8 +159,7 @@ def _say(record: Mapping[str, Any]) -> None:
 
 def _classes(record: Mapping[str, Any]) -> Table:
     """Every class beside the matrix where that fits, else those with the worst recall."""
-    from rich.markup import escape
-    from rich.table import Table
+    from tavt_kit.verbs.console import table_of
 
     classes, recall = record["classes"], record["recall"]
     wide = len(classes) <= _WIDEST
@@ -168,20 +167,16 @@ def _classes(record: Mapping[str, Any]) -> Table:
     worst = sorted(known, key=lambda i: float(recall[classes[i]]["value"]))[:10]
     shown = range(len(classes)) if wide else worst
     title = "rows: truth; columns: prediction" if wide else f"the {len(shown)} classes of {len(classes)} found least"
-    table = Table(title=title)
-    table.add_column("class")
-    table.add_column("recall, % [95 %]", justify="right", no_wrap=True)
-    table.add_column("prec.", justify="right", no_wrap=True)
-    for i in range(len(classes)) if wide else ():
-        table.add_column(str(i), justify="right", no_wrap=True)
+    rows = []
     for i in shown:
         name, row = classes[i], record["confusion"][i]
         found, precision = recall.get(name), record["precision"].get(name)
         ends = "" if found is None else " [{:.1f}, {:.1f}]".format(*(100 * end for end in found["ci95"]))
         share = "no image" if found is None else f"{_percent(found)}{ends}"
-        cells = (f"{i} {name}", share, _percent(precision) if precision else "-")
-        table.add_row(*map(escape, cells), *(map(str, row) if wide else ()))
-    return table
+        counts = map(str, row) if wide else ()
+        rows.append((f"{i} {name}", share, _percent(precision) if precision else "-", *counts))
+    columns = map(str, range(len(classes) if wide else 0))
+    return table_of(("class", "recall, % [95 %]", "prec.", *columns), rows, title=title)
 
 
 def _percent(accuracy: Mapping[str, Any]) -> str:
@@ -199,19 +194,16 @@ def _threshold_words(reject: Mapping[str, Any]) -> str:
 
 
 def _heads(heads: Mapping[str, Any]) -> Table:
-    from rich.table import Table
+    from tavt_kit.verbs.console import table_of
 
-    table = Table(
-        title="PIM's heads, %; highest-k adds up k of them: the surest, or as the official code the least sure"
-    )
-    titles = ("head", "top-1", "top-3", "official top-1", "top-3", "selected tokens right", "dropped")
-    for title in titles:
-        table.add_column(title, justify="left" if title == "head" else "right")
+    rows = []
     for name, one in heads["heads"].items():
         tokens = (heads["tokens"].get(f"{which}_{name}") for which in ("select", "drop"))
         shares = ("" if share is None else f"{100 * share:.1f}" for share in tokens)
-        table.add_row(name, _percent(one["top1"]), _percent(one["top3"]), "", "", *shares)
+        rows.append((name, _percent(one["top1"]), _percent(one["top3"]), "", "", *shares))
     for name, one in heads["fused"].items():
-        official = heads["fused_official"][name]
-        table.add_row(name, *(_percent(each[top]) for each in (one, official) for top in ("top1", "top3")))
-    return table
+        both = (one, heads["fused_official"][name])
+        rows.append((name, *(_percent(each[top]) for each in both for top in ("top1", "top3"))))
+    titles = ("head", "top-1", "top-3", "official top-1", "top-3", "selected tokens right", "dropped")
+    title = "PIM's heads, %; highest-k adds up k of them: the surest, or as the official code the least sure"
+    return table_of(titles, rows, title=title)

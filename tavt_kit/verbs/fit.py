@@ -82,20 +82,15 @@ def print_fit(record: Mapping[str, Any], folder: Path) -> None:
     Args:
         record: Body of ``fit.json``.
     """
-    from rich.console import Console
-    from rich.table import Table
+    from tavt_kit.verbs.console import console_of, table_of
 
-    table = Table(box=None, pad_edge=False)
-    for name in ("", "model", "val %", "test %", "p90 ms", "budget"):
-        table.add_column(name, justify="left" if name in ("", "model", "budget") else "right")
+    rows = []
     for role, index in record["shown"].items():
         row = record["rows"][index]
         val, test = (None if row[split] is None else f"{100 * row[split]['top1']:.1f}" for split in ("val", "test"))
-        table.add_row(
-            role, row["name"], val, test,
-            f"{row['latency_ms']['p90']:.2f}", row["verdict"] if row["fits"] else "missed",
-        )  # fmt: skip
-    Console().print(table)
+        verdict = row["verdict"] if row["fits"] else "missed"
+        rows.append((role, row["name"], val, test, f"{row['latency_ms']['p90']:.2f}", verdict))
+    console_of().print(table_of(("", "model", "val %", "test %", "p90 ms", "budget"), rows, left=("model", "budget")))
     print(record["advice"])
     if "check" in record:
         print("check on {split}: {verdict}, {reason}".format(**record["check"]))

@@ -136,22 +136,16 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 
 def _table(rows: list[dict[str, Any]], *, sizes: bool) -> Table:
-    from rich.table import Table
+    from tavt_kit.verbs.console import table_of
 
-    table = Table(show_edge=False)
-    table.add_column("model", no_wrap=True)
-    table.add_column("image", no_wrap=True)
-    if sizes:
-        for head in ("tokens", "layers", "droppable", "parameters", "GMACs"):
-            table.add_column(head, justify="right")
-    table.add_column("weights' licence")
-    if sizes:
-        table.add_column("published top-1, %")
-    for row in rows:
-        size = "x".join(map(str, row["image_size"] or ()))
-        counts, results = (_counts(row), (row["published"] or "",)) if sizes else ((), ())
-        table.add_row(row["name"], size, *counts, row["licence"] or "no weights", *results)
-    return table
+    counts = ("tokens", "layers", "droppable", "parameters", "GMACs") if sizes else ()
+    cells = (
+        (row["name"], "x".join(map(str, row["image_size"] or ())), *(_counts(row) if sizes else ()),
+         row["licence"] or "no weights", *([row["published"]] if sizes else ()))
+        for row in rows
+    )  # fmt: skip
+    published = ("published top-1, %",) if sizes else ()
+    return table_of(("model", "image", *counts, "weights' licence", *published), cells, left=("weights' licence",))
 
 
 def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:
@@ -206,16 +200,14 @@ def _print_public(entries: Mapping[str, Public], as_json: bool) -> None:
     if as_json:
         print(json.dumps({"weights": [asdict(entry) for entry in entries.values()]}, indent=1))
         return
-    from rich.table import Table
+    from tavt_kit.verbs.console import console_of, table_of
 
-    from tavt_kit.verbs.console import console_of
-
-    table = Table("name", "what", "licence", "how", show_edge=False)
+    rows = []
     for entry in entries.values():
         how = f"by hand: {entry.page}" if entry.page else "none released" if entry.instead else "fetched"
-        table.add_row(entry.name, entry.about, entry.licence if not entry.instead else "", how)
+        rows.append((entry.name, entry.about, entry.licence if not entry.instead else "", how))
     console = console_of(200)
-    console.print(table)
+    console.print(table_of(("name", "what", "licence", "how"), rows, left=("what", "licence", "how")))
     console.print(
         "and every model of timm with weights (`fgvc-kit models`), a tag after a dot if wanted", soft_wrap=True
     )

@@ -77,23 +77,20 @@ def profile_verb(
 
 def _print(table: LatencyTable, file: Path) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    from tavt_kit.verbs.console import console_of
+    from tavt_kit.verbs.console import console_of, table_of
 
     console = console_of()
-    cells = Table("tokens", "attention ms", "drop to half ms", "drop to 90 % ms", "feed-forward ms", show_edge=False)
-    drops = {cell.count: cell for cell in table.cells.drop}
-    for count in reversed(table.cells.attend.counts):
+    cells, drops = table.cells, {cell.count: cell for cell in table.cells.drop}
+    rows = []
+    for count in reversed(cells.attend.counts):
         drop = drops.get(count)
-        cells.add_row(
-            str(count),
-            f"{table.cells.attend_ms(count):.3f}",
-            "" if drop is None else f"{table.cells.drop_ms(count, drop.few):.3f}",
-            "" if drop is None else f"{table.cells.drop_ms(count, drop.many):.3f}",
-            f"{table.cells.feed_ms(count):.3f}",
+        dropping = (
+            [None, None] if drop is None else [f"{cells.drop_ms(count, kept):.3f}" for kept in (drop.few, drop.many)]
         )
-    console.print(cells)
+        rows.append((str(count), f"{cells.attend_ms(count):.3f}", *dropping, f"{cells.feed_ms(count):.3f}"))
+    titles = ("tokens", "attention ms", "drop to half ms", "drop to 90 % ms", "feed-forward ms")
+    console.print(table_of(titles, rows))
     console.print(
         escape(
             f"{table.model.name} on {table.target}: {table.seconds:.0f} s, scale {table.scale:.3f}, weights cached "
@@ -125,19 +122,14 @@ def _unevenness(table: LatencyTable, uneven: ShapePenalty) -> str:
 
 
 def _print_held_out(console: Any, table: LatencyTable) -> None:
-    from rich.table import Table
+    from tavt_kit.verbs.console import table_of
 
-    rows = Table("held-out schedule", "predicted ms", "x drift", "measured ms", "error", show_edge=False)
-    for run in table.held_out:
-        unsteady = "" if run.steady else " (unsteady)"
-        rows.add_row(
-            str(run.schedule),
-            f"{run.predicted_ms:.2f}",
-            f"{run.drift:.3f}",
-            f"{run.measured_ms:.2f}{unsteady}",
-            f"{100 * run.error:+.1f} %",
-        )
-    console.print(rows)
+    rows = (
+        (str(run.schedule), f"{run.predicted_ms:.2f}", f"{run.drift:.3f}",
+         f"{run.measured_ms:.2f}{'' if run.steady else ' (unsteady)'}", f"{100 * run.error:+.1f} %")
+        for run in table.held_out
+    )  # fmt: skip
+    console.print(table_of(("held-out schedule", "predicted ms", "x drift", "measured ms", "error"), rows))
     mean, worst, raw = (100 * (share or 0.0) for share in (table.mean_error, table.worst_error, table.mean_raw_error))
     console.print(
         f"mean error {mean:.1f} %, worst {worst:.1f} % on {len(table.held_out)} held-out schedules at the machine's "

@@ -72,26 +72,20 @@ def prune_verb(
 
 
 def _say(done: PruneResult) -> None:
-    from rich.table import Table
-
     from tavt_kit.core.accuracy import Accuracy
-    from tavt_kit.verbs.console import console_of
+    from tavt_kit.verbs.console import console_of, table_of
 
     record = done.record
     left = record["left"]
     words = [f"{len(left['layers'])} layers"]
     words += [f"{_runs(left[kind])} {name}" for kind, name in _NAMES.items() if kind in left]
     print(f"{done.folder}: {', '.join(words)} left")
-    table = Table(show_edge=False)
-    for name in ("", "GMACs", "M parameters", "top-1 on val, % \\[95 %]"):
-        table.add_column(name, justify="right" if name else "left")
+    rows = []
     for when in ("before", "after"):
         facts, top1 = record[when], Accuracy.from_record(record[when]["top1"])
-        table.add_row(
-            when, f"{facts['macs'] / 1e9:.3g}", f"{facts['parameters'] / 1e6:.3g}",
-            f"{100 * top1.value:.1f} \\[{100 * top1.low:.1f}, {100 * top1.high:.1f}]",
-        )  # fmt: skip
-    console_of().print(table)
+        shown = f"{100 * top1.value:.1f} [{100 * top1.low:.1f}, {100 * top1.high:.1f}]"
+        rows.append((when, f"{facts['macs'] / 1e9:.3g}", f"{facts['parameters'] / 1e6:.3g}", shown))
+    console_of().print(table_of(("", "GMACs", "M parameters", "top-1 on val, % [95 %]"), rows))
     low, high = (100 * end for end in record["difference"]["ci95"])
     print(f"change of top-1, paired: {100 * record['difference']['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]")
     if (verdict := record["budget"]) is not None:

@@ -22,21 +22,21 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
         marked: Index of the candidate to mark; the chosen one by default.
     """
     from rich.markup import escape
-    from rich.table import Table
 
     from tavt_kit.reports.final import better_than_chosen
     from tavt_kit.reports.front import ablation_text, untrained_text
-    from tavt_kit.verbs.console import console_of
+    from tavt_kit.verbs.console import console_of, table_of
 
     console = console_of(160)
     mark = body.get("chosen") if marked is None else marked
-    table = Table(show_edge=False)
     first = f"{body['metric']}, % [95 %]"
-    for title in ("", "schedule", "GMACs", first, *_further(body), *_times(body), "verdict", "from"):
-        table.add_column(escape(title), justify="left" if title in ("", "schedule", "verdict", "from") else "right")
+    titles = ("", "schedule", "GMACs", first, *_further(body), *_times(body), "verdict", "from")
     shown = [str(Configuration.from_record(record)) for record in body["candidates"]]
-    for index, (name, record) in enumerate(zip(shown, body["candidates"], strict=True)):
-        table.add_row(*map(escape, (">" if index == mark else "", name, *_row(body, record))))
+    rows = (
+        (">" if index == mark else "", name, *_row(body, record))
+        for index, (name, record) in enumerate(zip(shown, body["candidates"], strict=True))
+    )
+    table = table_of(titles, rows, left=("schedule", "verdict", "from"))
     for record in body.get("baselines", ()):
         if (name := str(Configuration.from_record(record))) not in shown:
             table.add_row("", *map(escape, (name, *_row(body, record))), style="dim")
@@ -132,31 +132,26 @@ _NAMED = 3  # classes and confusions on the terminal; check.json has ten
 
 def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     """A table of checks on stdout, and the sentence of each."""
-    from rich.table import Table
-
     from tavt_kit.core.accuracy import Accuracy
-    from tavt_kit.verbs.console import console_of
+    from tavt_kit.verbs.console import console_of, table_of
 
-    console = console_of(140)
-    table = Table(show_edge=False)
-    for name in ("file", "source", "file's top-1", "change", "agree", "dense", "verdict"):
-        table.add_column(name)
+    rows = []
     for check in checks:
         source, own = (Accuracy.from_record(check[name]) for name in ("source_top1", "artifact_top1"))
         low, high = (100 * end for end in check["difference"]["ci95"])
         dense = check["dense_top1"]
-        table.add_row(
+        rows.append((
             check["artifact"],
             f"{100 * source.value:.1f} %",
-            f"{100 * own.value:.1f} % \\[{100 * own.low:.1f}, {100 * own.high:.1f}]",
-            f"{100 * check['difference']['difference']:+.2f} \\[{low:+.2f}, {high:+.2f}]",
+            f"{100 * own.value:.1f} % [{100 * own.low:.1f}, {100 * own.high:.1f}]",
+            f"{100 * check['difference']['difference']:+.2f} [{low:+.2f}, {high:+.2f}]",
             f"{100 * check['agreement']:.1f} %",
             "" if dense is None else f"{100 * dense['value']:.1f} %",
             check["verdict"],
-        )
+        ))  # fmt: skip
     first = checks[0]["source_top1"]
     print(f"top-1 on the {first['split']} split, n = {first['n']}, same schedule, 95 % intervals")
-    console.print(table)
+    console_of(140).print(table_of(("file", "source", "file's top-1", "change", "agree", "dense", "verdict"), rows))
     for check in checks:
         print(f"{check['artifact']}: {check['verdict']}: {check['reason']}")
         for line in _details(check):
