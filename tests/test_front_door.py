@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
     ("name", "before"),
     [
         *((name, "from tavt_kit.{name} import {name}") for name in tk._PACKAGES),
-        ("search", ""),
-        ("search", "import tavt_kit.{name}"),
+        pytest.param("search", "", marks=pytest.mark.slow),
+        pytest.param("search", "import tavt_kit.{name}", marks=pytest.mark.slow),
     ],
 )
 def test_a_package_is_called_as_its_workflow(name: str, before: str) -> None:

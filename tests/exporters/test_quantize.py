@@ -77,8 +77,15 @@ def test_f16_weights_are_half_the_size_and_computed_in_f32(tmp_path: Path) -> No
     assert 1e-6 < error < 2e-2
 
 
-@pytest.mark.parametrize("switchable", [False, True])
-@pytest.mark.parametrize("suffix", [".xml", ".onnx"])
+@pytest.mark.parametrize(
+    ("suffix", "switchable"),
+    [
+        (".xml", True),
+        (".onnx", False),
+        pytest.param(".xml", False, marks=pytest.mark.slow),
+        pytest.param(".onnx", True, marks=pytest.mark.slow),
+    ],
+)
 def test_which_tokens_merge_stays_in_float(suffix: str, switchable: bool, tmp_path: Path) -> None:
     """In 8 bits other tokens merge: 6 points of accuracy, and no time won."""
     adaptive = wrap(zoo.build("plain"), reduction="merge")

@@ -27,6 +27,7 @@ def test_declaring_twice_does_nothing() -> None:
     assert declare_missing_ops() is False
 
 
+@pytest.mark.slow
 def test_a_timm_model_can_be_made_in_a_fresh_process() -> None:
     code = "from tavt_kit.models.timm_import import timm; print(len(timm.create_model('vit_tiny_patch16_224').blocks))"
     assert run(code) == "12"

@@ -134,7 +134,9 @@ def test_places_in_windows_are_those_of_the_file(file: str, reference: Path, tmp
 # ------------------------------------------------------------------------------------------ the official sizes
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow if one in ("vitae_large", "vitae_huge") else ()) for one in SIZES]
+)
 def test_official_sizes(name: str, reference: Path) -> None:
     facts = json.loads((reference / "fullsize_facts.json").read_text())[SIZES[name]]
     with torch.device("meta"):

@@ -56,6 +56,7 @@ def test_it_measures_what_the_verb_measures_and_prints_nothing(
     assert list(frame["median"]) == [row["latency_ms"]["median"] for row in found.record["candidates"]]
 
 
+@pytest.mark.slow
 def test_each_live_model_is_opened_once_for_each_reduction(model: Path, tmp_path: Path) -> None:
     write_linear(tmp_path / "a.onnx")
     flags = ("--reduction", "drop", "--reduction", "merge", "--schedule", "taper:0.3", "--mixed")
@@ -104,6 +105,7 @@ def test_a_wrapped_model_is_measured_as_it_is_and_stays_so(model: Path, tmp_path
         bench(wrap(adaptive.bare), target=TARGET, out=tmp_path, **QUICK)
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_wrapped_model_is_that_of_its_run(model: Path, tmp_path: Path) -> None:
     found = bench(load_model(model), target=TARGET, memory=True, out=tmp_path, **QUICK)
     memory = found.record["candidates"][0]["memory"]

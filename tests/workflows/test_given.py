@@ -60,6 +60,7 @@ def test_results_of_training_are_trained_loaded_and_searched(data: Path, model: 
     assert again.record["asked"]["schedules"]
 
 
+@pytest.mark.slow
 def test_a_loaded_model_knows_its_images(trained: Path, tmp_path: Path, quiet: None) -> None:
     own = load_model(trained)
     asked = {"budget": "flops=400K", "evaluations": 4, "population": 2, "baselines": False}

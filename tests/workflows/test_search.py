@@ -137,6 +137,7 @@ def test_measured_on_openvino_from_the_model_to_the_verdict(
     assert card.image_size == chosen.image_size and card.schedule == chosen.schedule
 
 
+@pytest.mark.slow
 def test_a_budget_out_of_reach_says_what_would_meet_it_and_that_the_machine_is_busy(
     data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
 ) -> None:

@@ -33,9 +33,12 @@ SHAPES = {
 @pytest.mark.parametrize(("name", "millions", "gmacs", "off", "unused"), [
     ("pim_vit_base_patch16", 92.12, 82.83, 1.5e-3, 0),
     ("pim_resnet50", 33.01, 28.88, 3e-3, 0),
-    ("pim_efficientnet_b7", 65.46, 21.68, 1.1e-2, 0),
+    pytest.param("pim_efficientnet_b7", 65.46, 21.68, 1.1e-2, 0, marks=pytest.mark.slow),
     # The official Swin keeps a norm of 1536 channels and a head of 21841 classes, which nothing reads.
-    ("pim_swin_large_patch4_window12_384", 256.91, 119.33, 1e-3, 2 * 1536 + 1536 * 21841 + 21841),
+    pytest.param(
+        "pim_swin_large_patch4_window12_384", 256.91, 119.33, 1e-3, 2 * 1536 + 1536 * 21841 + 21841,
+        marks=pytest.mark.slow,
+    ),
 ])  # fmt: skip
 def test_full_sizes_have_the_official_parameters_and_macs(
     name: str, millions: float, gmacs: float, off: float, unused: int
