@@ -16,15 +16,7 @@ if TYPE_CHECKING:
     from tavt_kit.bench.latency_table import measure_schedules as measure_schedules
     from tavt_kit.bench.latency_table import measure_table as measure_table
 
-__all__ = [
-    "Protocol",
-    "bench",
-    "check_table",
-    "measure_schedules",
-    "measure_table",
-    "paired_ratio",
-    "random_images",
-]
+__all__ = ["Protocol", "bench", "check_table", "measure_schedules", "measure_table", "paired_ratio", "random_images"]
 
 # These take models apart and need torch; timing finished sessions does not.
 _LATE = {

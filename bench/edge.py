@@ -106,14 +106,7 @@ def _profile(record: Mapping[str, Any], graphs: Path, options: argparse.Namespac
         schedule: open_graph(_graph(graphs, file), target, time.perf_counter()) for schedule, file in wholes.items()
     }
     table: LatencyTable = time_plan(
-        plan,
-        target,
-        clocks,
-        sessions.__getitem__,
-        seconds=options.max_time,
-        rng=rng,
-        begin=begin,
-        on_step=_Steps(),
+        plan, target, clocks, sessions.__getitem__, seconds=options.max_time, rng=rng, begin=begin, on_step=_Steps()
     )
     ends = {str(place): sessions[schedule] for place, schedule in enumerate((plan.wholes[0], plan.wholes[-1]))}
     runs = bench(ends, plan.images(rng), BRIEF, rng=rng)

@@ -156,10 +156,7 @@ class Cell:
 
 
 def time_cells(
-    cells: Sequence[Cell],
-    seconds: float,
-    rng: np.random.Generator,
-    on_share: Callable[[float], None],
+    cells: Sequence[Cell], seconds: float, rng: np.random.Generator, on_share: Callable[[float], None]
 ) -> None:
     """Time every cell once a round, in random order, and take out how fast the machine was in each round."""
     for cell in cells:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.codec import Record
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.records import make_folder, sha256_text
 from tavt_kit.data.preprocess import Preprocessing, open_image, resize_crop, save_thumbnail
 from tavt_kit.errors import DataError
@@ -93,8 +93,8 @@ def columns(artifact: Sequence[str], source: Sequence[str], name: str) -> list[i
             f"them ({', '.join(odd[:4])}{', ...' if len(odd) > 4 else ''}); "
             "check it against the run it was exported from"
         )
-    places = {label: place for place, label in enumerate(artifact)}
-    return [places[label] for label in source]
+    columns_of = {label: index for index, label in enumerate(artifact)}
+    return [columns_of[label] for label in source]
 
 
 _LISTED = 10  # classes and confusions that are named
@@ -130,7 +130,22 @@ class Confusion(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Pair(Record):
+    """A figure of the source and of the artifact."""
+
+    source: Any
+    artifact: Any
+
+
+class CalibrationErrors(Pair):
+    """``calibration_error`` of both; ``None`` of logits that are no numbers."""
+
+    bins: ClassVar[int] = CALIBRATION_BINS
+    VIEWS: ClassVar[tuple[str, ...]] = ("bins",)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures(Record):
     """What a check reports beside top-1; of each pair the source comes first.
 
     Args:
@@ -139,29 +154,13 @@ class Figures:
         worst_hit: The up to ten classes that lost most, by share of their images, the worst first.
     """
 
-    top5: tuple[Accuracy, Accuracy] | None
-    macro_f1: tuple[float, float]
-    calibration_error: tuple[float, float]
+    top5: Pair | None
+    macro_f1: Pair
+    calibration_error: CalibrationErrors
     mcnemar_p: float
     classes: tuple[ClassFigures, ...]
     worst_hit: tuple[str, ...]
-    confusions: tuple[Confusion, ...]
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready; a NaN artifact's calibration error is null."""
-        top5 = None if self.top5 is None else _pair([one.as_record() for one in self.top5])
-        return {
-            "top5": top5,
-            "macro_f1": _pair(self.macro_f1),
-            "calibration_error": {
-                "bins": CALIBRATION_BINS,
-                **_pair([one if np.isfinite(one) else None for one in self.calibration_error]),
-            },
-            "mcnemar_p": self.mcnemar_p,
-            "classes": [one.as_record() for one in self.classes],
-            "worst_hit": list(self.worst_hit),
-            "confusions_grown": [one.as_record() for one in self.confusions],
-        }
+    confusions: tuple[Confusion, ...] = field(metadata=recorded_as("confusions_grown"))
 
 
 def figures_of(answers: Answers, names: Sequence[str], split: str) -> Figures:
@@ -170,10 +169,11 @@ def figures_of(answers: Answers, names: Sequence[str], split: str) -> Figures:
     both = (answers.source, answers.artifact)
     seen = [Predictions(one, answers.labels) for one in both]
     per_class = _per_class(answers, names)
+    errors = [calibration_error(one, answers.labels) for one in both]
     return Figures(
-        top5=_two(METRICS["top5"].accuracy(one, split) for one in seen) if len(names) > 5 else None,
-        macro_f1=_two(METRICS["macro_f1"].of(one) for one in seen),
-        calibration_error=_two(calibration_error(one, answers.labels) for one in both),
+        top5=Pair(*(METRICS["top5"].accuracy(one, split) for one in seen)) if len(names) > 5 else None,
+        macro_f1=Pair(*(METRICS["macro_f1"].of(one) for one in seen)),
+        calibration_error=CalibrationErrors(*(error if np.isfinite(error) else None for error in errors)),
         mcnemar_p=_mcnemar(difference.gained, difference.lost),
         classes=per_class,
         worst_hit=tuple(one.name for one in sorted(per_class, key=_hit)[:_LISTED] if one.change < 0),
@@ -205,11 +205,10 @@ def _grown(answers: Answers, names: Sequence[str]) -> tuple[Confusion, ...]:
     before, after = (confusion_matrix(answers.labels, classes(one), size) for one in (answers.source, answers.artifact))
     grown = after - before
     np.fill_diagonal(grown, 0)
-    places = np.argsort(-grown, axis=None, kind="stable")[:_LISTED]
-    pairs = [divmod(int(place), size) for place in places]
+    largest = np.argsort(-grown, axis=None, kind="stable")[:_LISTED]
     return tuple(
         Confusion(names[true], names[said], int(before[true, said]), int(after[true, said]))
-        for true, said in pairs
+        for true, said in (divmod(int(index), size) for index in largest)
         if grown[true, said] > 0
     )
 
@@ -221,16 +220,6 @@ def _mcnemar(gained: int, lost: int) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(lost, gained + lost, 0.5).pvalue)
-
-
-def _two(values: Any) -> tuple[Any, Any]:
-    first, second = values
-    return first, second
-
-
-def _pair(values: Sequence[Any]) -> dict[str, Any]:
-    source, artifact = values
-    return {"source": source, "artifact": artifact}
 
 
 EXAMPLES_FOLDER = "check-examples"
@@ -289,8 +278,8 @@ def losses_of(answers: Answers, paths: Sequence[Path], names: Sequence[str], spl
     before, after = classes(answers.source), classes(answers.artifact)
     lost = np.flatnonzero((before == answers.labels) & (after != answers.labels) & (after >= 0))
     pairs: dict[tuple[str, str], list[Lost]] = {}
-    for place in lost.tolist():
-        one = Lost(paths[place], names[answers.labels[place]], names[after[place]])
+    for index in lost.tolist():
+        one = Lost(paths[index], names[answers.labels[index]], names[after[index]])
         pairs.setdefault((one.truth, one.said), []).append(one)
     order = [(grown.truth, grown.said) for grown in figures.confusions]
     queues = [pairs.pop(pair) for pair in order if pair in pairs] + list(pairs.values())

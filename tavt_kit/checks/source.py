@@ -126,22 +126,18 @@ class Source:
 
     @property
     def readable(self) -> NDArray[np.int64]:
-        """(n,) places among ``samples`` of the images that can be read."""
+        """(n,) indices among ``samples`` of the images that can be read."""
         if self._readable is None:
             self._readable = np.concatenate([part.indices for part in self.images(self.preprocessing)])
         return self._readable
 
-    def images(self, preprocessing: Preprocessing, batch: int = BATCH) -> Iterator[Batch]:
+    def images(self, preprocessing: Preprocessing) -> Iterator[Batch]:
         """The images that can be read, in batches."""
-        return batches(self.samples, preprocessing, batch=batch, allow_unreadable=self.allow_unreadable)
+        return batches(self.samples, preprocessing, batch=BATCH, allow_unreadable=self.allow_unreadable)
 
-    def first(self, preprocessing: Preprocessing, count: int) -> NDArray[np.float32]:
-        """(at most count, 3, H, W): the first images that can be read."""
-        return next(iter(self.images(preprocessing, count))).images
-
-    def at(self, places: Sequence[int], preprocessing: Preprocessing | None = None) -> NDArray[np.float32]:
-        """(n, 3, H, W): the images at these places among those that can be read."""
-        samples = [self.samples[self.readable[place]] for place in places]
+    def at(self, indices: Sequence[int], preprocessing: Preprocessing | None = None) -> NDArray[np.float32]:
+        """(n, 3, H, W): the images at these indices among those that can be read."""
+        samples = [self.samples[self.readable[index]] for index in indices]
         parts = batches(samples, preprocessing or self.preprocessing, batch=BATCH)
         return np.concatenate([part.images for part in parts])
 
@@ -149,14 +145,14 @@ class Source:
         self, run: Run, preprocessing: Preprocessing, count: Count | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """What ``run`` says of the images (n, classes), and their labels (n,)."""
-        logits, labels, places = [], [], []
+        logits, labels, indices = [], [], []
         for part in self.images(preprocessing):
             logits.append(run(part.images))
             labels.append(part.labels)
-            places.append(part.indices)
+            indices.append(part.indices)
             if count is not None:
                 count(len(part.images))
-        self._readable = np.concatenate(places)
+        self._readable = np.concatenate(indices)
         return np.concatenate(logits), np.concatenate(labels)
 
 
@@ -170,7 +166,7 @@ class Predicted:
     Args:
         logits: (n, classes).
         names: Paths of the images, or ``None``; then there is ``index``.
-        index: (n,) places among the samples of the split, or ``None``.
+        index: (n,) indices among the samples of the split, or ``None``.
         labels: (n,) or ``None``.
         classes: Classes in the order of the logits, or ``None`` for the source's order.
     """
@@ -224,33 +220,33 @@ class Predicted:
         if theirs != ours:
             raise DataError(f"{self.name} has logits of {theirs} classes, but the run it is checked against has {ours}")
         columns(self.classes or source.card.classes, source.card.classes, self.name)
-        places = self._places(source)
-        wanted = range(len(source.samples))
-        missing = sorted(set(wanted) - set(places))
-        if len(set(places)) != len(places) or len(places) - len(wanted) > 0 or len(missing) > source.allow_unreadable:
+        indices = self._indices(source)
+        count, different = len(source.samples), set(indices)
+        missing = sorted(set(range(count)) - different)
+        if len(different) != len(indices) or len(indices) > count or len(missing) > source.allow_unreadable:
             example = f", such as {_relative(source.samples[missing[0]].path)}" if missing else ""
             raise DataError(
-                f"predictions must be of each image of the {source.split} split once ({len(wanted)} images), but "
-                f"{self.name} has {len(places)} of {len(set(places))} different ones and lacks {len(missing)}{example}"
+                f"predictions must be of each image of the {source.split} split once ({count} images), but "
+                f"{self.name} has {len(indices)} of {len(different)} different ones and lacks {len(missing)}{example}"
                 "; predict them all, or give the same `split`, `limit` and `data`"
             )
         if self.labels is not None:
-            self._check_labels(source, places)
+            self._check_labels(source, indices)
 
     def aligned(self, source: Source) -> Logits:
         """(n, classes): the logits of the images that the source could read, in its order of images and classes."""
-        row_of = {place: row for row, place in enumerate(self._places(source))}
-        absent = [int(place) for place in source.readable if int(place) not in row_of]
-        if absent:
+        row_of = {index: row for row, index in enumerate(self._indices(source))}
+        readable = source.readable.tolist()
+        if absent := [index for index in readable if index not in row_of]:
             raise DataError(
                 f"{self.name} lacks {len(absent)} images that can be read here, such as "
                 f"{_relative(source.samples[absent[0]].path)}; predict them too"
             )
-        rows = [row_of[int(place)] for place in source.readable]
+        rows = [row_of[index] for index in readable]
         order = columns(self.classes or source.card.classes, source.card.classes, self.name)
         return self.logits[rows][:, order]
 
-    def _places(self, source: Source) -> list[int]:
+    def _indices(self, source: Source) -> list[int]:
         """Which sample of the source each row is of."""
         if self.names is not None:
             return _matched(self.names, [sample.path for sample in source.samples], self.name)
@@ -261,16 +257,16 @@ class Predicted:
                 f"an index is a place in the {source.split} split, from 0 to {n - 1}, got {self.index.min()} to "
                 f"{self.index.max()} in {self.name}"
             )
-        return [int(place) for place in self.index]
+        return [int(index) for index in self.index]
 
-    def _check_labels(self, source: Source, places: Sequence[int]) -> None:
+    def _check_labels(self, source: Source, indices: Sequence[int]) -> None:
         assert self.labels is not None
         order = columns(self.classes or source.card.classes, source.card.classes, self.name)
         known = {column: label for label, column in enumerate(order)}
-        wrong = [row for row, place in enumerate(places)
-                 if known.get(int(self.labels[row])) != source.samples[place].label]  # fmt: skip
+        wrong = [row for row, index in enumerate(indices)
+                 if known.get(int(self.labels[row])) != source.samples[index].label]  # fmt: skip
         if wrong:
-            path = source.samples[places[wrong[0]]].path
+            path = source.samples[indices[wrong[0]]].path
             raise DataError(
                 f"{len(wrong)} labels of {self.name} contradict the data, such as that of {_relative(path)}; its "
                 "images or classes are in another order than it says"
@@ -303,19 +299,19 @@ def _whole(values: NDArray[Any], n: int, key: str, path: Path) -> NDArray[np.int
 
 
 def _matched(names: Sequence[str], paths: Sequence[Path], file: str) -> list[int]:
-    """The place of each name's image: the only one whose path ends as the name does."""
+    """The index of each name's image: the only one whose path ends as the name does."""
     endings: dict[PurePosixPath, list[int]] = {}
-    for place, path in enumerate(paths):
+    for index, path in enumerate(paths):
         parts = PurePosixPath(path.as_posix()).parts
         for depth in range(1, len(parts) + 1):
-            endings.setdefault(PurePosixPath(*parts[-depth:]), []).append(place)
+            endings.setdefault(PurePosixPath(*parts[-depth:]), []).append(index)
     found = []
     for name in names:
-        places = endings.get(PurePosixPath(name.replace("\\", "/")), [])
-        if len(places) != 1:
-            several = f"is the end of {len(places)} of them; give more of its path" if places else "is none of them"
+        matches = endings.get(PurePosixPath(name.replace("\\", "/")), [])
+        if len(matches) != 1:
+            several = f"is the end of {len(matches)} of them; give more of its path" if matches else "is none of them"
             raise DataError(f"each name of {file} must be the end of one image's path, but {name!r} {several}")
-        found.append(places[0])
+        found.append(matches[0])
     return found
 
 

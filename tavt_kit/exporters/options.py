@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +160,7 @@ class OnnxOptions:
 
     def as_record(self) -> dict[str, Any] | None:
         """JSON-ready; ``None`` where nothing was asked for."""
-        asked = {"exporter": self.exporter, "opset": self.opset}
-        return asked if any(value is not None for value in asked.values()) else None
+        return None if self == OnnxOptions() else asdict(self)
 
 
 QUANTIZERS = ("nncf", "onnxruntime")

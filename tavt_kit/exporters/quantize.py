@@ -327,7 +327,7 @@ class Trial:
     difference: float
 
     @property
-    def worth(self) -> tuple[float, float, float]:
+    def rank(self) -> tuple[float, float, float]:
         """The higher the better: agreement, then accuracy, then nearness."""
         return self.agreement, self.top1, -self.difference
 
@@ -362,9 +362,9 @@ def make_int8(
             best = made
             continue
         trial = _trial(way, before, _answers(made, card, examples), examples.labels)
-        best = made if not trials or trial.worth > max(one.worth for one in trials) else best
+        best = made if not trials or trial.rank > max(one.rank for one in trials) else best
         trials.append(trial)
-    chosen = max(trials, key=lambda one: one.worth).way if trials else ways[0]
+    chosen = max(trials, key=lambda one: one.rank).way if trials else ways[0]
     record = {**chosen, "held_out": len(examples.held_out), "tried": [trial.as_record() for trial in trials]}
     if options.max_drop is not None:
         progress.update("putting layers back to float until the accuracy is kept")

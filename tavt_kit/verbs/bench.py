@@ -39,8 +39,7 @@ BenchOut = Annotated[
 Pack = Annotated[
     Path | None,
     typer.Option(
-        metavar="ZIP",
-        help="Measure nothing here: pack the front of a search (THING is its run folder) for its device.",
+        metavar="ZIP", help="Measure nothing here: pack the front of a search (THING is its run folder) for its device."
     ),
 ]
 Carried = Annotated[

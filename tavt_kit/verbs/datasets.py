@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 def datasets_verb(
     words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME]",
-            help="elpv, textile, a folder, NAME:FOLDER or a CSV list.",
-        ),
+        list[str] | None, typer.Argument(metavar="[NAME]", help="elpv, textile, a folder, NAME:FOLDER or a CSV list.")
     ] = None,
     get: Annotated[bool, typer.Option("--get", help="Fetch it, once; its licence is said first.")] = False,
     seed: options.Seed = 0,

@@ -37,7 +37,7 @@ Switchable = Annotated[
     bool,
     typer.Option(
         help="One file for every schedule: the counts are an input, with presets fast, balanced and accurate from the "
-        "front, or each --schedule NAME=...",
+        "front, or each --schedule NAME=..."
     ),
 ]
 Formats = Annotated[

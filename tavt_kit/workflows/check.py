@@ -178,7 +178,7 @@ def check(
     from tavt_kit.checks.source import image_counter
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.data import thin_out
-    from tavt_kit.exporters.exported import status_of
+    from tavt_kit.exporters.export import status_of
 
     progress = progress or Silent()
     thing, predictions = (None if path is None else Path(path) for path in (thing, predictions))
@@ -222,7 +222,7 @@ def check(
 
 def _recorded_source(subject: Path) -> str:
     """The run that a file was exported from, as the record beside it says."""
-    from tavt_kit.exporters.exported import read_exported
+    from tavt_kit.exporters.export import read_exported
 
     fitted = recommended_of(subject.parent.parent)
     if fitted is not None and fitted.file == subject:
@@ -362,7 +362,7 @@ def _named(artifact: Path) -> Iterator[Path]:
 def _promote_file(artifact: Path) -> None:
     """Give an unproven artifact its final name, and say so in the record of its export."""
     from tavt_kit.core.artifact_card import UNPROVEN, files_of
-    from tavt_kit.exporters.exported import promote, read_exported, write_exported
+    from tavt_kit.exporters.export import promote, read_exported, write_exported
 
     if artifact.suffix != UNPROVEN:
         return

@@ -290,7 +290,7 @@ def _refuse_for_tensorrt(formats: Sequence[str], switchable: bool) -> None:
 
 def _result(made: Exported, licence: str | None) -> ExportResult:
     from tavt_kit.core.artifact_card import UNPROVEN
-    from tavt_kit.exporters.exported import read_exported
+    from tavt_kit.exporters.export import read_exported
 
     checks = [FileCheck.from_record(record) for record in made.checks]
     files = [

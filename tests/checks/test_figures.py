@@ -84,5 +84,5 @@ def test_top5_of_more_than_five_classes() -> None:
     labels = np.array([6, 2, 1, 0])
     found = figures_of(Answers(labels, logits, spoilt), names, "val")
     assert found.top5 is not None
-    assert [one.value for one in found.top5] == [0.5, 0.25]
+    assert (found.top5.source.value, found.top5.artifact.value) == (0.5, 0.25)
     assert found.as_record()["calibration_error"]["artifact"] is None
