@@ -24,7 +24,7 @@ from tavt_kit.bench.timing import TablePlan, graph_clocks, open_graph, time_plan
 from tavt_kit.bench.validity import ValidityMonitor
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.latency_table import LatencyTable, tails_of
+from tavt_kit.core.latency_table import LatencyTable, measure_quantile_ratios
 from tavt_kit.core.records import make_folder, read_record, sha256_file, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, TavtError
@@ -110,7 +110,7 @@ def _profile(record: Mapping[str, Any], graphs: Path, options: argparse.Namespac
     )
     ends = {str(place): sessions[schedule] for place, schedule in enumerate((plan.wholes[0], plan.wholes[-1]))}
     runs = bench(ends, plan.images(rng), BRIEF, rng=rng)
-    table = replace(table, tails=tails_of(runs.values()))
+    table = replace(table, quantile_ratios=measure_quantile_ratios(runs.values()))
     write_record(out / "profile.json", "profile", table.as_record())
     return out / "profile.json"
 

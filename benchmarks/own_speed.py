@@ -44,7 +44,7 @@ from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import Images, Session, open_module
 from tavt_kit.runtimes.on_torch import torch_threads
 from tavt_kit.search import Outcome, Space
-from tavt_kit.search.algorithms.by_name import make_algorithm
+from tavt_kit.search.algorithms import make_algorithm
 
 RESULTS = Path(__file__).parent / "results"
 MODEL, TAPER, CLASSES = "vit_small_patch16_224", 0.2, 20

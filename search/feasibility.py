@@ -30,15 +30,15 @@ class Costs:
     Args:
         macs: Multiply-adds of one image.
         latency_ms: The predicted median latency; ``None`` without a target.
-        target: Where the latency is predicted for.
-        tails: A latency statistic as a multiple of the median, as far as it is known; 1 where it is not.
+        target: Target of the predicted latency.
+        quantile_ratios: A latency statistic as a multiple of the median, as far as it is known; 1 where it is not.
         official_macs: Multiply-adds by TAVT's own formula, by which its official algorithm goes; ``None`` for ``macs``.
     """
 
     macs: Callable[[Any], int]
     latency_ms: Callable[[Any], float] | None = None
     target: TargetDevice | None = None
-    tails: Mapping[str, float] = field(default_factory=dict)
+    quantile_ratios: Mapping[str, float] = field(default_factory=dict)
     official_macs: Callable[[Any], int] | None = None
 
     def predicted(self, schedule: Choice) -> float | None:
@@ -62,9 +62,9 @@ class Costs:
         if self.latency_ms is None:
             raise BudgetError(f"a latency is of a machine, so {limit} needs a target such as openvino:cpu")
         if limit.quantity == "throughput":
-            milliseconds = self.latency_ms(schedule) * self.tails.get("p50", 1.0)
+            milliseconds = self.latency_ms(schedule) * self.quantile_ratios.get("p50", 1.0)
             return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
-        return self.latency_ms(schedule) * self.tails.get(limit.statistic or "", 1.0)
+        return self.latency_ms(schedule) * self.quantile_ratios.get(limit.statistic or "", 1.0)
 
     def fits(self, budget: Budget, tolerance: float = 0.0) -> Callable[[Any], bool]:
         """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``tolerance``."""
@@ -87,10 +87,8 @@ class Feasibility:
     """One row of the feasibility table, in the unit of its limit.
 
     Args:
-        limit: The limit asked for.
-        least: The cost of the least schedule; of a throughput, the greatest there is. Of memory it may be more than
-            dense, because choosing tokens takes memory too.
-        dense: The cost of the dense model.
+        least: Cost of the least schedule; of a throughput, the greatest there is. Of memory it may be more than dense,
+            because choosing tokens takes memory too.
         reachable: Whether some schedule keeps to it.
     """
 
@@ -126,14 +124,7 @@ def refuse_unsearchable(budget: Budget) -> None:
 
 
 def feasibility_table(space: Space, costs: Costs, budget: Budget, *, tolerance: float = 0.0) -> list[Feasibility]:
-    """The feasibility table of the ceilings; no image is looked at.
-
-    Args:
-        space: What may be proposed.
-        costs: See ``Costs``.
-        budget: What is asked.
-        tolerance: As in ``Costs.fits``.
-    """
+    """The feasibility table of the ceilings; no image is looked at."""
     fits = {limit: costs.fits(Budget((limit,)), tolerance) for limit in _counted(budget)}
     rows = []
     for limit in fits:
@@ -147,8 +138,7 @@ def require_feasible(rows: Sequence[Feasibility], ways_out: Callable[[], str] = 
     """Raise BudgetTooTight for the first row out of reach, naming the nearest feasible value.
 
     Args:
-        rows: Of the feasibility table.
-        ways_out: Asked in that case what else would meet it, for the end of the sentence.
+        ways_out: Says, in that case alone, what else would meet it; ends the sentence.
     """
     for row in rows:
         if not row.reachable:

@@ -10,15 +10,14 @@ from statistics import median
 from typing import Any
 
 from tavt_kit.core.accuracy import PairedDifference
-from tavt_kit.core.budget import Budget, Limit, Verdict, judge, worst
+from tavt_kit.core.budget import Budget, Verdict, judge, worst
 from tavt_kit.core.candidate import Baseline, Candidate, CostKind
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.result import EvaluationResult
-from tavt_kit.search.objectives import leading
-from tavt_kit.search.result import SearchResult, by_preference, shortfall
+from tavt_kit.search.objectives import SearchResult, by_preference, leading, shortfall
 
 Measure = Callable[[Sequence[Choice]], Sequence[Measurement | None]]
 """Whole passes under the schedules, interleaved, on the target; ``None`` for those for which no time is left."""
@@ -47,16 +46,17 @@ class FinalistPool:
         measure: Measure | None,
         peaks: Peaks | None,
         compare: Compare | None,
-        tails: Mapping[str, float],
+        quantile_ratios: Mapping[str, float],
     ) -> None:
-        self.result, self.budget, self.compare, self.tails = result, budget, compare, tails
+        self.result, self.budget, self.compare, self.quantile_ratios = result, budget, compare, quantile_ratios
         self.measure, self.peaks = measure, peaks
         self.more = (*result.front.more, *(() if peaks is None else ("memory",)))
-        self.kind = _kind(result, budget, measure)
         self.statistic = _statistic(budget)
+        counts = measure is None or result.front.cost == "macs"
+        self.kind: CostKind = result.front.cost if counts else self.statistic
         self.guessed: CostKind = "predicted" if result.dense.latency_predicted_ms is not None else result.front.cost
         self.known: dict[Choice, Candidate] = {}
-        self.paces: list[float] = []
+        self.dense_medians: list[float] = []
         self.held_out: set[Choice] = set()
         self.raw: dict[Choice, tuple[Candidate, Measurement, int]] = {}
         self.failed: dict[Choice, str] = {}
@@ -69,7 +69,7 @@ class FinalistPool:
         return self.kind not in ("macs", "predicted") or bool(self.budget.of("latency", "throughput", "memory"))
 
     def take(self, candidates: Iterable[Candidate]) -> None:
-        """Measure and judge what is not known or to be measured again, and the dense model, which shows the pace.
+        """Measure and judge what is not known or to be measured again, and the dense model, which shows the speed.
 
         The dense model is first, then the best that is predicted to fit: time may run out.
         """
@@ -100,17 +100,19 @@ class FinalistPool:
         return [one for one in sized if one.schedule not in self.waiting]
 
     def note(self, group: Sequence[tuple[Candidate, Measurement]]) -> None:
-        """Judge a group, its first the dense model, and all before it, at the slowest pace of any group.
+        """Judge a group, its first the dense model, and all before it, at the slowest speed of any group.
 
-        A group is measured for many seconds, so its pace is one at which the machine does run for a while.
+        A group is measured for many seconds, so its speed is one at which the machine does run for a while.
         """
-        self.paces.append(group[0][1].median)
+        self.dense_medians.append(group[0][1].median)
         for one, time in group:
             if one.schedule not in self.raw or one.schedule in self.again:  # the dense model's first time stands
-                self.raw[one.schedule] = one, time, len(self.paces) - 1
-        slowest = max(self.paces)
+                self.raw[one.schedule] = one, time, len(self.dense_medians) - 1
+        slowest = max(self.dense_medians)
         for one, time, number in self.raw.values():
-            self.known[one.schedule] = self.judged(replace(one, latency=time.at_pace(slowest / self.paces[number])))
+            self.known[one.schedule] = self.judged(
+                replace(one, latency=time.at_speed_factor(slowest / self.dense_medians[number]))
+            )
 
     def judged(self, candidate: Candidate) -> Candidate:
         """With its verdict and, where asked for, its difference to the dense model."""
@@ -119,13 +121,13 @@ class FinalistPool:
         return self._judged(candidate)
 
     def _judged(self, candidate: Candidate) -> Candidate:
-        return replace(candidate, seen=False).judged(self.budget, self.tails)
+        return replace(candidate, seen=False).judged(self.budget, self.quantile_ratios)
 
     def mark_seen(self) -> None:
         """Judge what the search chose by the images that its accuracy is of as such; nothing chose the dense model."""
         for schedule, one in self.known.items():
             if schedule not in self.held_out and one.origin != "dense":
-                self.known[schedule] = replace(one, seen=True).judged(self.budget, self.tails)
+                self.known[schedule] = replace(one, seen=True).judged(self.budget, self.quantile_ratios)
 
     def settle(self, always: Sequence[Choice], evaluate: Evaluate, compare: Compare, *, held_out: bool = False) -> None:
         """Evaluate anew what the result will show; what that moves onto the front is evaluated too.
@@ -133,9 +135,7 @@ class FinalistPool:
         What fails then, as it did not in the precision of the search, is shown no more.
 
         Args:
-            always: Evaluated, on the front or not.
-            evaluate: In the target's precision.
-            compare: Likewise.
+            always: Schedules to evaluate, on the front or not.
             held_out: Whether it is on images that had no say in the search.
 
         Raises:
@@ -167,7 +167,7 @@ class FinalistPool:
 
     def keeps_ceilings(self, candidate: Candidate) -> bool:
         """Whether the ceilings alone are met."""
-        facts = candidate.facts(self.tails)
+        facts = candidate.facts(self.quantile_ratios)
         verdict = worst(judge(limit, facts) for limit in self.budget.ceilings)
         return verdict in (Verdict.PASS, Verdict.PREDICTED)
 
@@ -230,7 +230,9 @@ class FinalistPool:
     def _likely(self) -> Callable[[Candidate], bool]:
         """Whether a candidate should be within the ceilings on what is measured, by corrected predictions."""
         times = self.budget.of("latency", "throughput")
-        longest = min((_longest(limit, self.result.dense) for limit in times), default=math.inf)
+        per_second = self.result.dense.images_per_second
+        allowed = (per_second(one.value) if one.quantity == "throughput" else one.value for one in times)
+        longest = min(allowed, default=math.inf)
         slower: dict[str | None, list[float]] = {}
         for one in self.known.values():
             if one.latency is not None and times:
@@ -267,22 +269,10 @@ def _renewed(candidate: Candidate, answer: EvaluationResult) -> Candidate:
     return replace(candidate, accuracy=accuracy, others=others)
 
 
-def _kind(result: SearchResult, budget: Budget, measure: Measure | None) -> CostKind:
-    """What the final front calls cost: the latency statistic of the budget, or what the search went by."""
-    if measure is None or result.front.cost == "macs":
-        return result.front.cost
-    return _statistic(budget)
-
-
 def _statistic(budget: Budget) -> CostKind:
     """The latency statistic that the budget is about; else the median."""
     statistics: dict[str | None, CostKind] = {"p50": "p50", "p90": "p90", "p99": "p99"}
     return next((statistics[limit.statistic] for limit in budget.of("latency")), "p50")
-
-
-def _longest(limit: Limit, dense: Candidate) -> float:
-    """The ms that a limit on latency or throughput allows."""
-    return dense.images_per_second(limit.value) if limit.quantity == "throughput" else limit.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,14 +280,14 @@ class Final:
     """A search's result after measurement.
 
     Args:
-        candidates: By rising cost, none dominated, each judged.
+        candidates: Candidates that none dominates, by rising cost, each judged.
         chosen: Index of the one to take, or ``None`` where none keeps to the budget.
         baselines: The dense model, the best uniform taper and stage schedule within the ceilings, the dense model in
             other precisions, and the best smaller images and fewer layers within the ceilings; judged.
-        cost: What the candidates are sorted by.
+        cost: Cost that the candidates are sorted by.
         over: Schedules that were predicted within the ceilings, but measured above them.
-        measured: All that were measured, the dense model first.
-        not_measured: Those that were to be measured, but no time was left.
+        measured: Everything that was measured, the dense model first.
+        not_measured: Candidates for which no time was left.
         searched: Whether anything but the dense model was evaluated.
         among: Models that were evaluated to choose by.
         held_out: Images that had no say in the search and judge its floors; 0 where all had.
@@ -315,7 +305,7 @@ class Final:
     held_out: int = 0
 
     @property
-    def tails(self) -> dict[str, float]:
+    def quantile_ratios(self) -> dict[str, float]:
         """Quantiles of the measured latencies as multiples of the predicted medians; empty where none is known."""
         known = [one for one in self.measured if one.latency is not None and one.latency_predicted_ms]
         kinds: tuple[CostKind, ...] = ("p50", "p90", "p99")
@@ -348,33 +338,31 @@ def confirm(
     rounds: int = 8,
     before: Final | None = None,
     also: Iterable[Candidate] = (),
-    tails: Mapping[str, float] | None = None,
+    quantile_ratios: Mapping[str, float] | None = None,
 ) -> Final:
     """Measure the best of the front with the dense model and its baselines, then choose the best of all of them.
 
-    Latencies of different groups are put to one pace, the slowest, by the dense model, which is in all of them.
+    Latencies of different groups are put to one speed, the slowest, by the dense model, which is in all of them.
     What should fit, once predictions are corrected by what was measured, and is better than the best that does fit is
     measured too, until nothing is left, but at most ``rounds`` times in all, three at a time. What is better and lies
     about the limit is measured once more before it is left; the new time alone counts. Nothing predicts memory: where
     it is limited, more than one round goes on until something keeps to the ceilings, or nothing is left to measure.
 
     Args:
-        result: Of the search.
-        budget: As searched.
         measure: ``None`` where there is no target: a search on multiply-adds.
         peaks: ``None`` where memory is not limited; goes with ``measure``.
-        compare: Needed for a verdict on ``drop``.
-        exact: Both as they count for what the result shows: in the target's precision, where the search evaluated in
-            a quicker one, or on images that it did not see.
+        compare: Difference to the dense model; needed for a verdict on ``drop``.
+        exact: Evaluation and difference as the result shows them: in the target's precision, where the search evaluated
+            in a quicker one, or on images that it did not see.
         held_out: Whether ``exact`` is on images that had no say in the search. The choice is then made before they are
             looked at, and they can only refute it.
         number: Candidates measured in the first round.
         rounds: Bound on the measurements.
         before: An earlier confirmation of the same search, whose measurements stand.
-        also: To be measured in the first round, too.
-        tails: Of predicted costs, as ``Costs`` has them: what is judged where nothing is measured.
+        also: Candidates to measure in the first round, too.
+        quantile_ratios: Ratios of predicted costs, as ``Costs`` has them, for what is judged without a measurement.
     """
-    pool = FinalistPool(result, budget, measure, peaks, compare, tails or {})
+    pool = FinalistPool(result, budget, measure, peaks, compare, quantile_ratios or {})
     if before is not None and before.measured:
         pool.note([(one, one.latency) for one in before.measured if one.latency is not None])
     baselines = [result.dense, *_baselines(result, budget, pool.keeps_ceilings)]
@@ -417,8 +405,8 @@ def _shortlist(ranked: Sequence[Candidate], number: int) -> list[Candidate]:
     if len(ranked) <= number:
         return list(ranked)
     first = (number + 1) // 2
-    rest, places = ranked[first:], number - first
-    return [*ranked[:first], *(rest[(2 * i + 1) * len(rest) // (2 * places)] for i in range(places))]
+    rest, left = ranked[first:], number - first
+    return [*ranked[:first], *(rest[(2 * i + 1) * len(rest) // (2 * left)] for i in range(left))]
 
 
 def _baselines(result: SearchResult, budget: Budget, fits: Callable[[Candidate], bool]) -> list[Candidate]:
@@ -435,8 +423,7 @@ def better_baseline(final: Final, baselines: Sequence[Baseline], budget: Budget)
     """The user's model that keeps to the budget and answers it better than everything of the search's own.
 
     Args:
-        final: Measured and chosen.
-        baselines: Judged, measured as ``final`` is.
+        baselines: Models of the user, judged, measured as ``final`` is.
         budget: Without a floor the more accurate model is better, with one the cheaper one.
     """
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import count, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.schedule import PUBLISHED, Curve, TokenSchedule, published_shares, shares_to_counts, stage_layers
 from tavt_kit.errors import BudgetTooTight, TavtError
-from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.space import Levels, Space
+
+if TYPE_CHECKING:
+    from tavt_kit.search.algorithms.base import Outcome
 
 Fits = Callable[[Any], bool]
 """Whether a schedule keeps to the ceilings of the budget."""
@@ -40,9 +42,9 @@ def stages(space: Space, ratio: float) -> Choice:
         >>> str(stages(Space(TokenLayout(197, 12)), 0.3))
         '197x3,138x3,97x3,68x3'
     """
-    places, counts, kept = stage_layers(space.layout.layers), list[int](), float(space.layout.tokens)
+    depths, counts, kept = stage_layers(space.layout.layers), list[int](), float(space.layout.tokens)
     for layer in range(space.layout.layers):
-        kept *= 1 - ratio if layer in places else 1.0
+        kept *= 1 - ratio if layer in depths else 1.0
         counts.append(round(kept))
     return _into(space, counts)
 
@@ -90,10 +92,10 @@ def once(space: Space) -> list[Choice]:
     """
     found = []
     tokens, layers = space.layout.tokens, space.layout.layers
-    for place in (0, layers // 3, 2 * layers // 3):
+    for index in (0, layers // 3, 2 * layers // 3):
         for share in (0.75, 0.5, 0.25):
             kept = round(tokens * share)
-            found.append(_into(space, [tokens] * place + [kept] * (layers - place)))
+            found.append(_into(space, [tokens] * index + [kept] * (layers - index)))
     return list(dict.fromkeys(found))
 
 
@@ -101,15 +103,13 @@ def first_proposals(space: Space, number: int, *, fits: Fits, rng: np.random.Gen
     """Schedules with the name of their family, all within the ceilings; random ones without end at last.
 
     Args:
-        space: What may be proposed.
-        number: About how many are wanted: a quarter of curves, a fifth each of stage schedules and tapers, an eighth
-            each of tapers that begin late and of what was published.
-        fits: See ``Fits``.
-        rng: For the random ones, every other a curve, which may miss the ceilings and repeat themselves.
+        number: Number of schedules wanted, about: a quarter of curves, a fifth each of stage schedules and tapers, an
+            eighth each of tapers that begin late and of what was published.
+        rng: Generator of the random ones, every other a curve, which may miss the ceilings and repeat themselves.
     """
     if fits(space.dense):
         yield space.dense, "dense"
-    known = [space.dressed(one, place) for place, one in enumerate(published(space))]
+    known = [space.dressed(one, index) for index, one in enumerate(published(space))]
     for schedule in list(filter(fits, known))[: max(1, number // 8)]:
         yield schedule, "published"
     families = (
@@ -121,20 +121,20 @@ def first_proposals(space: Space, number: int, *, fits: Fits, rng: np.random.Gen
     )
     for name, family, strongest, share in families:
         wanted = max(1, number // share)
-        for place in range(wanted):
-            gentlest = _gentlest(space, family, fits, place)
-            ratio = np.linspace(gentlest, max(strongest, gentlest), wanted)[place]
-            yield space.dressed(family(space, float(ratio)), place), name
-    for place in count():
-        yield space.dressed(drawn_curve(space, rng), place), "random"
+        for index in range(wanted):
+            gentlest = _gentlest(space, family, fits, index)
+            ratio = np.linspace(gentlest, max(strongest, gentlest), wanted)[index]
+            yield space.dressed(family(space, float(ratio)), index), name
+    for index in count():
+        yield space.dressed(drawn_curve(space, rng), index), "random"
         yield space.decode(space.sample(rng)), "random"
 
 
-def _gentlest(space: Space, family: Family, fits: Fits, place: int) -> float:
+def _gentlest(space: Space, family: Family, fits: Fits, index: int) -> float:
     """The smallest drop ratio that fits, to 1/1000; where none does, the search shrinks what it is given."""
 
     def proposed(ratio: float) -> bool:
-        return fits(space.dressed(family(space, ratio), place))
+        return fits(space.dressed(family(space, ratio), index))
 
     if proposed(0.02):
         return 0.02
@@ -248,11 +248,6 @@ _LISTABLE = 20_000  # spaces up to this size are listed to the end before they c
 
 class ProposalPool:
     """The schedules within the ceilings that were never asked, and who proposed those that were.
-
-    Args:
-        space: What may be proposed.
-        rng: Of the random ones.
-        fits: Whether a schedule keeps to the ceilings. ``None``: all do.
 
     Raises:
         BudgetTooTight: No schedule keeps to the ceilings.
@@ -401,8 +396,7 @@ class Sampler:
     """An ``Algorithm`` but for ``ask`` and ``tell``.
 
     Args:
-        space: What may be proposed.
-        seed: Of its own generator; nothing global is touched.
+        seed: Seed of its own generator; nothing global is touched.
         population: Schedules of a generation, at least 1.
         seeds: Schedules to begin with, brought into the ceilings if they exceed them.
         fits: Whether a schedule keeps to the ceilings; only such are proposed. ``None``: all do.

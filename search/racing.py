@@ -64,11 +64,11 @@ def stratified(labels: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
     """
     rng = np.random.default_rng(seed)
     given = np.asarray(labels, dtype=np.int64)
-    place = np.empty(len(given))
+    positions = np.empty(len(given))
     for label in np.unique(given):
         members = np.flatnonzero(given == label)
-        place[members] = (rng.permutation(len(members)) + rng.random()) / len(members)
-    return np.argsort(place, kind="stable")
+        positions[members] = (rng.permutation(len(members)) + rng.random()) / len(members)
+    return np.argsort(positions, kind="stable")
 
 
 def is_beaten(candidate: Bits, incumbent: Bits, confidence: float) -> bool:
@@ -79,9 +79,9 @@ def is_beaten(candidate: Bits, incumbent: Bits, confidence: float) -> bool:
     and of what the first k say of these; both together shrink to nothing where k reaches n.
 
     Args:
-        candidate: On the first k images.
-        incumbent: On all n of them.
-        confidence: In (0.5, 1).
+        candidate: (k,) which of the first k images it has right.
+        incumbent: (n,) which of all images it has right.
+        confidence: Probability in (0.5, 1).
 
     Example:
         >>> incumbent = np.arange(400) % 4 > 0
@@ -105,12 +105,12 @@ class Race:
     """An evaluator of generations that stops candidates early; see the module.
 
     Args:
-        look: Gives the bits.
-        cost: Of a schedule; what the search minimises.
-        images: All there are.
+        look: Evaluates schedules on a part of the images.
+        cost: Cost of a schedule, which the search minimises.
+        images: Number of images.
         first: Images before the first judgement.
-        confidence: That a candidate which is stopped is not better, for each judgement.
-        split: Of the images.
+        confidence: Probability that a candidate which is stopped is not better, for each judgement.
+        split: Split of the images.
     """
 
     look: Look

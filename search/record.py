@@ -7,15 +7,20 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Baseline, Candidate
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.records import atomic_text, write_record
+from tavt_kit.core.records import atomic_text, read_record, write_record
+from tavt_kit.evaluation.frames import frame
 from tavt_kit.search.finalists import Final
-from tavt_kit.search.result import SearchResult
+from tavt_kit.search.objectives import SearchResult
+
+if TYPE_CHECKING:
+    import pandas
 
 FRONT_FILE = "front.json"
 CSV_FILE = "candidates.csv"
@@ -47,47 +52,35 @@ def front_body(
     """The record, without schema and version; candidates by rising cost, accuracies as fractions.
 
     Args:
-        result: What the search found.
-        final: What was measured and chosen.
         model: The model's card, or any JSON object that says which model it is.
-        budget: What was asked.
-        target: Where latencies were measured; ``None`` without any.
-        seed: Of the search.
-        host: The machine.
-        precisions: In which images were evaluated by the ``search``, and in the ``final`` round.
+        target: Target that latencies were measured on; ``None`` without any.
+        seed: Seed of the search.
+        precisions: Precisions in which images were evaluated by the ``search``, and in the ``final`` round.
         baseline_models: Models that are no schedules of this one, judged by the same budget.
-        left_out: Those that could not be had: ``name`` and ``reason``.
-        gene_ablation: Of a joint search, what each gene of the choice changes.
-        memory: How peak memory was measured; ``None`` where it was not asked about.
+        left_out: Baselines that could not be had: ``name`` and ``reason``.
+        gene_ablation: Change by each gene of the choice, of a joint search.
+        memory: Way in which peak memory was measured; ``None`` where it was not asked about.
     """
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
     return {
         "model": dict(model),
-        "target": None if target is None else target.as_record(),
         "budgets": budget.texts(),
         "split": accuracy.split,
         "metric": accuracy.metric,
         "seed": seed,
         "evaluations": result.evaluations,
         "hypervolume": result.hypervolume,
-        "verdict": str(final.verdict),
-        "objectives": [_AXES[final.cost], accuracy.metric, *(_AXES.get(axis, axis) for axis in result.front.more)],
-        "chosen": final.chosen,
-        "candidates": [candidate.as_record() for candidate in final.candidates],
-        "baselines": [candidate.as_record() for candidate in final.baselines],
+        **_final_body(final, budget, target, host, [accuracy.metric, *result.front.more]),
         "baseline_models": [one.as_record() for one in baseline_models],
         "baselines_left_out": [dict(one) for one in left_out],
         "gene_ablation": [dict(one) for one in gene_ablation],
-        "measured_over_budget": final.over,
-        "selection": _selection(final),
-        "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
+        # Models that were evaluated and measured to choose by, and images that judge the floors and had no say.
+        "selection": {"evaluated": final.among, "measured": len(final.measured), "held_out": final.held_out},
         "stopped_because": result.stopped_because,
         "seconds": round(result.seconds, 3),
         "history": [round(volume, 6) for volume in result.history],
         "precisions": dict(precisions or {}),
-        "host": None if host is None else host.as_record(),
-        **_measured(final),
         **({} if memory is None else {"memory": dict(memory)}),
     }
 
@@ -95,46 +88,32 @@ def front_body(
 def settled_body(
     body: Mapping[str, Any], final: Final, budget: Budget, *, target: TargetDevice, host: HostFacts
 ) -> dict[str, Any]:
-    """The record after its latencies were measured on another machine; what the search itself found stays.
+    """The record after its latencies were measured on another machine; what the search itself found stays."""
+    replaced = ("schema", "version", "layers", "measured", "not_measured")
+    kept = {key: value for key, value in body.items() if key not in replaced}
+    return kept | _final_body(final, budget, target, host, body["objectives"][1:])
 
-    Args:
-        body: As it was.
-        final: Measured and chosen anew.
-        budget: What was asked.
-        target: Where the latencies were measured.
-        host: That machine.
-    """
+
+def _final_body(
+    final: Final, budget: Budget, target: TargetDevice | None, host: HostFacts | None, further: Sequence[str]
+) -> dict[str, Any]:
+    """What the measurements tell: every finalist, on the front or not, and those for which no time was left."""
+    finalists = {
+        "measured": [one.as_record() for one in final.measured if one.latency is not None],
+        "not_measured": [one.as_record() for one in final.not_measured],
+    }
     return {
-        **{
-            key: value
-            for key, value in body.items()
-            if key not in ("schema", "version", "layers", "measured", "not_measured")
-        },
-        "target": target.as_record(),
+        "target": None if target is None else target.as_record(),
         "verdict": str(final.verdict),
-        "objectives": [_AXES[final.cost], *body["objectives"][1:]],
+        "objectives": [_AXES[final.cost], *(_AXES.get(axis, axis) for axis in further)],
         "chosen": final.chosen,
         "candidates": [candidate.as_record() for candidate in final.candidates],
         "baselines": [candidate.as_record() for candidate in final.baselines],
         "measured_over_budget": final.over,
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
-        "host": host.as_record(),
-        **_measured(final),
+        "host": None if host is None else host.as_record(),
+        **{name: records for name, records in finalists.items() if records},
     }
-
-
-def _selection(final: Final) -> dict[str, int]:
-    """Models that were evaluated and measured to choose by, and images that judge the floors and had no say."""
-    return {"evaluated": final.among, "measured": len(final.measured), "held_out": final.held_out}
-
-
-def _measured(final: Final) -> dict[str, Any]:
-    """Every finalist that was measured, on the front or not, and those for which no time was left."""
-    found = {
-        "measured": [one.as_record() for one in final.measured if one.latency is not None],
-        "not_measured": [one.as_record() for one in final.not_measured],
-    }
-    return {name: records for name, records in found.items() if records}
 
 
 def write_front(folder: Path, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,3 +185,61 @@ def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | Non
 
 def _ms(value: float | None) -> float | str:
     return "" if value is None else round(value, 4)
+
+
+def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.DataFrame:
+    """One row a candidate of the front, by rising cost.
+
+    Args:
+        found: Result of ``search``, or a ``front.json``: its path, its folder or what it holds.
+
+    Returns:
+        Columns ``schedule`` (text), ``counts``, ``macs``, each metric by its name, ``low`` and ``high`` of the first
+        metric's 95 % interval, ``n``, the latencies in ms as ``predicted``, ``median``, ``p90``, ``p99`` (NaN where
+        there is none), where memory was limited ``memory`` (the median) in bytes, ``origin`` and ``verdict``.
+
+    Raises:
+        MissingDependency: pandas is not installed.
+        RecordError: There is no front.
+    """
+    if isinstance(found, SearchResult):
+        records = [_with_metric(candidate) for candidate in found.front]
+    else:
+        body = found if isinstance(found, Mapping) else _body(Path(found))
+        records = [(record, body["metric"]) for record in body["candidates"]]
+    return frame([_frame_row(record, metric) for record, metric in records], _columns(records))
+
+
+def _body(path: Path) -> dict[str, Any]:
+    return read_record(path / FRONT_FILE if path.is_dir() else path, "front")
+
+
+def _with_metric(candidate: Candidate) -> tuple[Mapping[str, Any], str]:
+    assert candidate.accuracy is not None  # no front holds a failure
+    return candidate.as_record(), candidate.accuracy.metric
+
+
+def _frame_row(record: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    times = record["latency_ms"] or {}
+    low, high = record["ci95"]
+    return {
+        "schedule": str(Configuration.from_record(record)),
+        "counts": tuple(record["schedule"]),
+        "macs": record["macs"],
+        metric: record[metric],
+        **{name: other["value"] for name, other in record.get("others", {}).items()},
+        "low": low,
+        "high": high,
+        "n": record["n"],
+        **{name: times.get(name) for name in ("predicted", "median", "p90", "p99")},
+        **({"memory": known.get("median")} if (known := record.get("memory_bytes")) else {}),
+        "origin": record["origin"],
+        "verdict": record["verdict"],
+    }
+
+
+def _columns(records: list[tuple[Mapping[str, Any], str]]) -> list[str] | None:
+    """Of a front without candidates; else those of the rows."""
+    if records:
+        return None
+    return ["schedule", "counts", "macs", "low", "high", "n", "predicted", "median", "p90", "p99", "origin", "verdict"]

@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -229,9 +228,7 @@ class Store:
         """Store an answer; when this returns it is on the disk.
 
         Args:
-            schedule: Not answered before.
-            answer: Of it.
-            final: Not one that the search went by, but one in the target's precision for the result.
+            final: Whether it is one for the result, in the target's precision, and not one that the search went by.
 
         Raises:
             OutputError: The file cannot be written any more.
@@ -267,9 +264,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

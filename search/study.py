@@ -21,13 +21,12 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.errors import BudgetError, DataError, MeasurementError
 from tavt_kit.evaluation.result import EvaluationResult
+from tavt_kit.search.algorithms import make_algorithm
 from tavt_kit.search.algorithms.base import POPULATION, Algorithm, Outcome
-from tavt_kit.search.algorithms.by_name import make_algorithm
 from tavt_kit.search.feasibility import Costs, feasibility_table, refuse_unsearchable, require_feasible
-from tavt_kit.search.objectives import Objectives, leading
+from tavt_kit.search.objectives import Objectives, Progress, SearchResult, by_preference, is_whole, leading, shortfall
 from tavt_kit.search.proposals import once
 from tavt_kit.search.racing import ESTIMATE
-from tavt_kit.search.result import Progress, SearchResult, by_preference, is_whole, shortfall
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
 
@@ -42,13 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 class Answered(NamedTuple):
-    """A schedule with its answer.
-
-    Args:
-        schedule: As asked.
-        answer: Stored by now.
-        replayed: Whether it was in the store already.
-    """
+    """A schedule with its answer."""
 
     schedule: Choice
     answer: EvaluationResult
@@ -157,7 +150,7 @@ class Run:
     estimates: dict[Choice, float] = field(default_factory=dict)
     clock: list[float] = field(default_factory=list)
     seconds: float = 0.0
-    pace: float | None = None
+    seconds_each: float | None = None
     """Seconds of one evaluation, by the last that were asked for together."""
     together: int = 2
     """Schedules asked for at once at most where the clock is bounded."""
@@ -205,8 +198,8 @@ class Run:
         """
         while new:
             number, begin, fresh = len(new), time.monotonic(), list[float]()
-            if self.pace is not None and (left := self._time_left) < math.inf:
-                number = max(1, int(left / max(self.pace, 1e-9)))
+            if self.seconds_each is not None and (left := self._time_left) < math.inf:
+                number = max(1, int(left / max(self.seconds_each, 1e-9)))
             if self.time_left() < math.inf:  # the first of a kind may take far longer than those before it
                 number, self.together = min(number, self.together), 2 * self.together
             try:
@@ -217,7 +210,7 @@ class Run:
                         yield answered
             finally:
                 if fresh:  # what is made for an evaluation takes time too, and is no part of its own
-                    self.pace = max(sum(fresh), time.monotonic() - begin) / len(fresh)
+                    self.seconds_each = max(sum(fresh), time.monotonic() - begin) / len(fresh)
             new = new[number:]
 
     @property
@@ -271,7 +264,7 @@ class Run:
     def _seconds_left(self) -> float | None:
         left = self._time_left
         if self.limit is not None:
-            each = self.seconds / len(self.candidates) if self.pace is None else self.pace
+            each = self.seconds / len(self.candidates) if self.seconds_each is None else self.seconds_each
             left = min(left, max(0, self.limit - len(self.candidates)) * each)
         return None if left == math.inf else left
 
@@ -306,25 +299,25 @@ def search(
     first: the algorithm replays its seed over the stored answers, in the order in which it asked.
 
     Args:
-        space: What may be proposed.
+        space: Schedules that may be proposed.
         evaluate: Answers the schedules of a generation on the split ``val``; ``one_by_one`` makes one from a
             function of a single schedule.
         costs: Multiply-adds and predicted latency of a schedule.
         budget: Ceilings on ``latency``, ``throughput`` and ``flops``, floors on ``drop`` and on metrics; one on
             ``memory`` is left to ``confirm``, which measures it. With a floor the choice falls on the cheapest
             candidate that keeps to it, else on the most accurate.
-        algorithm: One of ``by_name.ALGORITHMS``.
-        objectives: What is weighed; ``None`` for the evaluator's own metric against latency or multiply-adds.
-        evaluations: How many schedules, the dense one included; ``None`` for no bound.
-        max_seconds: Of evaluation, summed over all runs on the same store; ``None`` for no bound.
+        algorithm: One of ``ALGORITHMS``.
+        objectives: Axes of the front; ``None`` for the evaluator's own metric against latency or multiply-adds.
+        evaluations: Number of schedules, the dense one included; ``None`` for no bound.
+        max_seconds: Seconds of evaluation, summed over all runs on the same store; ``None`` for no bound.
         time_left: Seconds by the clock in which to evaluate, asked again and again; where it is 0 the search ends.
         population: Schedules of a generation; ``None`` for the algorithm's own.
-        seed: Of the proposals.
-        seeds: Schedules of the user's to begin with.
+        seed: Seed of the proposals.
+        seeds: Schedules of the user to begin with.
         baselines: Configurations that are evaluated whatever they cost, after the dense one and within
             ``evaluations``, with the origin of each.
-        tolerance: By which a predicted latency may exceed its ceiling, because predictions err.
-        store: Where answers are kept; ``None`` keeps them in memory.
+        tolerance: Share by which a predicted latency may exceed its ceiling, because predictions err.
+        store: Store of the answers; ``None`` keeps them in memory.
         after: An earlier result of the same search to go on from, where the costs turned out otherwise; its
             candidates count, and the best of them that fit now are where the proposals begin.
         on_progress: Called after each answer.

@@ -22,7 +22,7 @@ from tavt_kit.core.front import hypervolume
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import ALGORITHMS, Outcome, Space
-from tavt_kit.search.algorithms.by_name import make_algorithm
+from tavt_kit.search.algorithms import make_algorithm
 
 SPACE = Space(TokenLayout(197, 12))
 IMAGES = 500

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from official_search import Table
+from search_agreement import agreement
 from search_ground import Ground
 
 from tavt_kit.bench.latency_table import random_schedules
@@ -20,7 +21,6 @@ from tavt_kit.errors import TavtError
 from tavt_kit.evaluation.evaluator import Evaluator, Strategy, openvino_logits
 from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import Costs, Store, search
-from tavt_kit.search.agreement import agreement
 
 SAMPLE, ROUNDS = 24, 3
 """Schedules whose whole passes are timed, and how often each."""

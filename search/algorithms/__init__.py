@@ -1,1 +1,60 @@
-"""The search algorithms."""
+"""The search algorithms, by the names that a user calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tavt_kit.core.registry import Registry
+from tavt_kit.errors import BudgetError
+from tavt_kit.search.algorithms.base import Algorithm, AlgorithmOptions
+from tavt_kit.search.algorithms.nsga2 import Evolution
+from tavt_kit.search.algorithms.random import RandomSearch
+from tavt_kit.search.algorithms.surrogate import Surrogate
+from tavt_kit.search.algorithms.tavt import OfficialTavt, Tavt
+from tavt_kit.search.space import Space
+
+
+def _maker(kind: Callable[..., Algorithm], *further: str) -> Callable[[AlgorithmOptions], Algorithm]:
+    """Makes an algorithm of what all take, and of further options by name."""
+
+    def make(given: AlgorithmOptions) -> Algorithm:
+        more = {name: getattr(given, name) for name in further}
+        return kind(given.space, seed=given.seed, population=given.size, seeds=given.seeds, fits=given.fits, **more)
+
+    return make
+
+
+def _make_official(given: AlgorithmOptions) -> Algorithm:
+    if given.population is not None or given.seeds or given.objectives != 2:
+        raise BudgetError(
+            "tavt-official has sizes of its own (22 schedules, then 60 a generation), begins with its own schedules "
+            "and knows one cost and one metric, so it takes no population, no schedules and no third objective; use "
+            "tavt for these"
+        )
+    return OfficialTavt(given.space, macs=given.official_macs, seed=given.seed)
+
+
+ALGORITHMS: Registry[Callable[[AlgorithmOptions], Algorithm]] = Registry(
+    "a search algorithm",
+    "tavt_kit.algorithms",
+    {
+        "nsga2": _maker(Evolution, "objectives"),
+        "tavt": _maker(Tavt),
+        "tavt-official": _make_official,
+        "random": _maker(RandomSearch),
+        "surrogate": _maker(Surrogate, "cost", "objectives"),
+    },
+)
+"""By name; another package adds one by an entry point of the group ``tavt_kit.algorithms``."""
+
+
+def make_algorithm(name: str, space: Space, **options: Any) -> Algorithm:
+    """A search algorithm at its beginning.
+
+    Raises:
+        UnknownName: No such algorithm.
+        BudgetError: The official algorithm with what it does not know: seeds, other sizes, a third objective.
+        ScheduleError: The official algorithm with a model or space that it does not know.
+    """
+    return ALGORITHMS[name](AlgorithmOptions(space=space, **options))

@@ -21,7 +21,7 @@ class AlgorithmOptions:
     """What an algorithm is made of.
 
     Args:
-        space: What may be proposed.
+        space: Schedules that may be proposed.
         seed: Seed of its own generators.
         cost: Gives what ``Outcome.cost`` will be.
         official_macs: Gives multiply-adds by TAVT's own formula.
@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
     Args:
         cost: Any unit, finite.
         metric: NaN where the evaluation failed.
-        shortfall: How far a floor is missed; 0 where it is kept.
+        shortfall: Amount by which a floor is missed; 0 where it is kept.
         more: Values of further objectives, all of them to be minimised; none for a search of two objectives.
     """
 

@@ -29,12 +29,12 @@ class Evolution(Sampler):
     """Proposes schedules, learns from their outcomes; the same seed and answers give the same proposals.
 
     Args:
-        space: What may be proposed.
-        seed: Of its own generator; nothing global is touched.
+        space: Schedules that may be proposed.
+        seed: Seed of its own generator; nothing global is touched.
         population: Schedules of a generation, at least 1 (the first has 2: children need two parents).
         seeds: Schedules to begin with, before its own; brought into the ceilings if they exceed them.
         fits: Whether a schedule keeps to the ceilings; only such are proposed. ``None``: all do.
-        objectives: How many values an outcome has, its cost and metric included.
+        objectives: Number of values of an outcome, its cost and metric included.
 
     Example:
         >>> from tavt_kit.core.layout import TokenLayout
@@ -166,9 +166,9 @@ class _Unasked(DuplicateElimination):  # type: ignore[misc]
     def do(self, pop: Any, *others: Any, **kwargs: Any) -> Any:
         taken = {individual.X.tobytes() for other in others for individual in other}
         keep = []
-        for place, individual in enumerate(pop):
+        for index, individual in enumerate(pop):
             key = individual.X.tobytes()
             if key not in self.asked and key not in taken:
                 taken.add(key)
-                keep.append(place)
+                keep.append(index)
         return pop[keep]

@@ -12,13 +12,6 @@ from tavt_kit.search.proposals import EXHAUSTED, Sampler
 class RandomSearch(Sampler):
     """Proposes the seeds, then schedules by chance within the ceilings, and learns nothing.
 
-    Args:
-        space: What may be proposed.
-        seed: Of its own generator.
-        population: Schedules of a generation, at least 1.
-        seeds: Schedules to begin with.
-        fits: Whether a schedule keeps to the ceilings.
-
     Example:
         >>> from tavt_kit.search import Space
         >>> from tavt_kit.core.layout import TokenLayout

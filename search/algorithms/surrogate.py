@@ -45,14 +45,14 @@ class GaussianProcess:
 
     Args:
         features: (n, d) as fitted, scaled.
-        centre: (d,) of the features.
-        spread: (d,) of the features.
-        length: The length scale.
-        weights: (n,) of the kernel's columns.
-        root: (n, n), a root of the inverse of the kernel matrix with its noise.
-        mean: Of the values.
-        scale: Of the values.
-        variance: Of the signal, as a share of the scale's square.
+        centre: (d,) mean of the features.
+        spread: (d,) standard deviation of the features.
+        length: Length scale.
+        weights: (n,) weights of the kernel's columns.
+        root: (n, n) root of the inverse of the kernel matrix with its noise.
+        mean: Mean of the values.
+        scale: Standard deviation of the values.
+        variance: Variance of the signal, as a share of the scale's square.
 
     Example:
         >>> x = np.linspace(0, 1, 20)[:, None]
@@ -127,17 +127,7 @@ _NEARLY = 0.005
 
 
 class Surrogate(PopulationSampler):
-    """Proposes what a regression on all answers expects to be best.
-
-    Args:
-        space: What may be proposed.
-        cost: What ``Outcome.cost`` will be for a schedule.
-        seed: Of its own generators.
-        population: Schedules of a generation, at least 1.
-        seeds: Schedules to begin with, before the families that every search begins with.
-        fits: Whether a schedule keeps to the ceilings.
-        objectives: How many values an outcome has; those after the metric are predicted too.
-    """
+    """Proposes what a regression on all answers expects to be best."""
 
     name = first_name = "surrogate"
 
@@ -183,15 +173,15 @@ class Surrogate(PopulationSampler):
         held = [tuple(point) for point in (known[non_dominated(known)] / scale).tolist()]
         points = [tuple(point) for point in (losses / scale).tolist()]
         volume, taken = dominated_volume(held), list[int]()
-        heap = [(-math.inf, place, -1) for place in np.flatnonzero(non_dominated(losses)).tolist()]
+        heap = [(-math.inf, index, -1) for index in np.flatnonzero(non_dominated(losses)).tolist()]
         while heap and len(taken) < self.population:
-            _, place, seen = heapq.heappop(heap)
+            _, index, seen = heapq.heappop(heap)
             if seen == len(taken):
-                taken.append(place)
-                held.append(points[place])
+                taken.append(index)
+                held.append(points[index])
                 volume = dominated_volume(held)
                 continue
-            heapq.heappush(heap, (volume - dominated_volume([*held, points[place]]), place, len(taken)))
+            heapq.heappush(heap, (volume - dominated_volume([*held, points[index]]), index, len(taken)))
         return taken
 
     def _children(self, models: Sequence[GaussianProcess]) -> Levels:

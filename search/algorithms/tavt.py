@@ -47,11 +47,11 @@ class OfficialEvolution:
     Args:
         max_length: Tokens of an image.
         macs: Cost of a gene.
-        score: Its accuracy.
+        score: Accuracy of a gene.
         lower: Least cost that is kept; 0 is the same as none.
         upper: Highest cost that is bred from.
-        draws: Of members and lengths: as officially the global stream, or a ``random.Random``.
-        numpy_draws: Of places: as officially NumPy's global stream, or a ``numpy.random.RandomState``.
+        draws: Generator of members and lengths: as officially the global stream, or a ``random.Random``.
+        numpy_draws: Generator of positions: as officially NumPy's global stream, or a ``numpy.random.RandomState``.
     """
 
     max_length: int
@@ -123,10 +123,10 @@ class OfficialEvolution:
         """Redraw some lengths of one of the population between their neighbours; whether it was new and allowed."""
         parent = self.draws.choice(self.population)
         child: list[int] = []
-        for place, length in enumerate(parent):
+        for index, length in enumerate(parent):
             if self.numpy_draws.uniform() < probability:
                 most = child[-1] if child else self.max_length
-                least = parent[place + 1] if place + 1 < len(parent) else 2
+                least = parent[index + 1] if index + 1 < len(parent) else 2
                 child.append(self.draws.randint(least, most))
             else:
                 child.append(length)
@@ -197,10 +197,9 @@ class OfficialTavt:
     that differ only where the head cannot see it are one schedule here, and are evaluated once.
 
     Args:
-        space: The model's tokens and layers; a finer choice is not the official algorithm's.
         macs: Multiply-adds of a schedule, by TAVT's own formula where it is known.
-        seed: Of its two generators, as officially of the global ones.
-        bound: The share that the strongest first taper drops in every layer; nothing cheaper is ever kept.
+        seed: Seed of its two generators, as officially of the global ones.
+        bound: Share that the strongest first taper drops in every layer; nothing cheaper is ever kept.
 
     Raises:
         ScheduleError: A model with more than one prefix token, or a space with a minimum or a quantum.
@@ -301,13 +300,6 @@ class OfficialTavt:
 
 class Tavt(PopulationSampler):
     """TAVT's search, mended: tapers first, then half mutations and half means of two of the front.
-
-    Args:
-        space: What may be proposed.
-        seed: Of its own generator.
-        population: Schedules of a generation, at least 1.
-        seeds: Schedules to begin with, before the tapers.
-        fits: Whether a schedule keeps to the ceilings.
 
     Example:
         >>> from tavt_kit.core.layout import TokenLayout

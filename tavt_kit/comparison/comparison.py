@@ -230,7 +230,7 @@ def _measured(time: Mapping[str, Any] | None) -> Measurement | Summary | None:
     if not time or not time.get("raw_ms"):
         return _read_summary(time)
     samples = tuple(time["pace"] * ms for ms in time["raw_ms"])
-    return Measurement(samples, time["steady"], tuple(time["rounds"]), pace=time["pace"])
+    return Measurement(samples, time["steady"], tuple(time["rounds"]), speed_factor=time["pace"])
 
 
 def _read_summary(time: Mapping[str, Any] | None) -> Summary | None:

@@ -86,25 +86,25 @@ class Candidate:
         """Images that pass in a second, if a batch of the target takes so long."""
         return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
 
-    def facts(self, tails: Mapping[str, float] | None = None) -> dict[str, Fact]:
+    def facts(self, quantile_ratios: Mapping[str, float] | None = None) -> dict[str, Fact]:
         """What a budget is held against, by the best that is known: measured before predicted.
 
         Args:
-            tails: Latency quantiles as multiples of the predicted median; 1 where they are not known.
+            quantile_ratios: Latency quantiles as multiples of the predicted median; 1 where they are not known.
         """
-        tails, batch = tails or {}, 1 if self.target is None else self.target.batch
+        quantile_ratios, batch = quantile_ratios or {}, 1 if self.target is None else self.target.batch
         found: dict[str, Fact] = {}
         if self.latency_predicted_ms is not None:
-            times = {name: self.latency_predicted_ms * tails.get(name, 1.0) for name in ("p50", "p90", "p99")}
+            times = {name: self.latency_predicted_ms * quantile_ratios.get(name, 1.0) for name in ("p50", "p90", "p99")}
             found |= time_facts({name: (ms, ms) for name, ms in times.items()}, batch, predicted=True)
         return found | facts_of(
             macs=self.macs, latency=self.latency, batch=batch, memory=self.memory,
             accuracies=(self.accuracy, *self.others), difference=self.difference, seen=self.seen,
         )  # fmt: skip
 
-    def judged(self, budget: Budget, tails: Mapping[str, float] | None = None) -> Candidate:
-        """The same candidate with its verdict: the worst over all limits; ``tails`` as for ``facts``."""
-        facts = self.facts(tails)
+    def judged(self, budget: Budget, quantile_ratios: Mapping[str, float] | None = None) -> Candidate:
+        """The same candidate with its verdict: the worst over all limits; ``quantile_ratios`` as for ``facts``."""
+        facts = self.facts(quantile_ratios)
         return replace(self, verdict=worst(judge(limit, facts) for limit in budget))
 
     def undecided(self, budget: Budget) -> tuple[str, ...]:
@@ -233,7 +233,7 @@ def _metrics_record(one: Candidate | Baseline) -> dict[str, Any]:
 
 
 def latency_record(latency: Measurement) -> dict[str, Any]:
-    """What ``front.json`` keeps of a measurement: views at the table's pace, raw samples, the factor."""
+    """What ``front.json`` keeps of a measurement: views at the table's speed, raw samples, the factor."""
     bounds = {name: latency_bounds(latency, name) for name in ("p50", "p90", "p99")}
     return {
         "median": latency.median,
@@ -244,8 +244,8 @@ def latency_record(latency: Measurement) -> dict[str, Any]:
         **{f"{name}_bounds": [end if math.isfinite(end) else None for end in bounds[name]] for name in bounds},
         "samples": latency.n,
         "steady": latency.steady,
-        "pace": latency.pace,
-        "raw_ms": [round(sample / latency.pace, 6) for sample in latency.samples],
+        "pace": latency.speed_factor,
+        "raw_ms": [round(sample / latency.speed_factor, 6) for sample in latency.samples],
         "rounds": list(latency.rounds),
     }
 

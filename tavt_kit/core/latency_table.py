@@ -260,8 +260,8 @@ class LatencyTable(Record):
         held_out: What the table was tested on.
         seconds: How long it took to build.
         host: Where and when.
-        tails: Latency quantiles (``p90``, ``p99``) of whole passes as multiples of their median, where they were
-            looked at: a table that is carried to another machine brings them along.
+        quantile_ratios: Latency quantiles (``p90``, ``p99``) of whole passes as multiples of their median, where
+            they were looked at: a table that is carried to another machine brings them along.
         calibration: What int8 was calibrated on; ``None`` in floating point.
         dense_ms: What the dense model took while the parts were timed.
     """
@@ -274,7 +274,7 @@ class LatencyTable(Record):
     held_out: tuple[HeldOut, ...] = ()
     seconds: float = 0.0
     host: HostFacts | None = None
-    tails: Mapping[str, float] = field(default_factory=dict)
+    quantile_ratios: Mapping[str, float] = field(default_factory=dict, metadata=recorded_as("tails"))
     calibration: str | None = None
     dense_ms: float | None = None
     VIEWS: ClassVar[tuple[str, ...]] = ("mean_error", "worst_error")
@@ -365,9 +365,9 @@ class LatencyTable(Record):
         return fmean(abs(run.raw_error) for run in self.held_out) if self.held_out else None
 
     @property
-    def believed_tails(self) -> dict[str, float]:
-        """``tails``, and where nobody looked, the longest that would be believed."""
-        return {**_BOUNDS, **self.tails}
+    def believed_quantile_ratios(self) -> dict[str, float]:
+        """``quantile_ratios``, and where nobody looked, the longest that would be believed."""
+        return {**_BOUNDS, **self.quantile_ratios}
 
     @property
     def digest(self) -> str:
@@ -379,10 +379,10 @@ _BOUNDS = {"p90": 1.1, "p99": 1.3}
 """Tails believed from a brief look; on a quiet machine they are 1.03 to 1.07 and 1.1 to 1.2."""
 
 
-def tails_of(runs: Iterable[Measurement]) -> dict[str, float]:
+def measure_quantile_ratios(runs: Iterable[Measurement]) -> dict[str, float]:
     """Quantiles as multiples of the median; a budget is about them, a table about the median.
 
-    The smallest of the runs', and bounded: what disturbs a brief look is rarely the target's own, and a tail
+    The smallest of the runs', and bounded: what disturbs a brief look is rarely the target's own, and a ratio
     believed too long would shut out the best schedules, while one too short is put right by the measurement.
     """
     ratios = [{"p90": run.p90 / run.median, "p99": run.p99 / run.median} for run in runs]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from statistics import NormalDist, median
 from typing import Any, ClassVar
 
 from tavt_kit.core.accuracy import Accuracy as Accuracy
 from tavt_kit.core.accuracy import PairedDifference as PairedDifference
-from tavt_kit.core.codec import Record
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.host import HostFacts as HostFacts
 from tavt_kit.errors import MeasurementError
 
@@ -30,7 +30,7 @@ class Measurement(Record):
         load_ms: Loading and compiling, before the first inference; ``None`` where unknown.
         first_ms: The first inference, warm-up not begun.
         warmup: Inferences before the first sample.
-        pace: What the samples were multiplied by, to stand beside those of another moment; see ``at_pace``.
+        speed_factor: Factor of the samples, to stand beside those of another moment; see ``at_speed_factor``.
 
     Raises:
         MeasurementError: No samples, a time that is not above zero and finite, or rounds that do not add up.
@@ -42,7 +42,7 @@ class Measurement(Record):
     load_ms: float | None = None
     first_ms: float | None = None
     warmup: int = 0
-    pace: float = 1.0
+    speed_factor: float = field(default=1.0, metadata=recorded_as("pace"))
     BESIDE: ClassVar[None] = None
     """The views of the samples, and what their readers add."""
 
@@ -114,7 +114,7 @@ class Measurement(Record):
             start += size
         return tuple(medians)
 
-    def at_pace(self, factor: float) -> Measurement:
+    def at_speed_factor(self, factor: float) -> Measurement:
         """As it would have been where the machine takes ``factor`` times as long for everything.
 
         Processors change their clock for minutes at a time. Candidates that were not measured in the same run can be
@@ -122,7 +122,7 @@ class Measurement(Record):
         """
         if factor == 1.0:
             return self
-        return replace(self, samples=tuple(factor * ms for ms in self.samples), pace=factor * self.pace)
+        return replace(self, samples=tuple(factor * ms for ms in self.samples), speed_factor=factor * self.speed_factor)
 
     def __str__(self) -> str:
         """For people: ``8.1 ms ± 2 % (n=60)``."""
@@ -143,7 +143,7 @@ class Measurement(Record):
             "load_ms": self.load_ms,
             "first_ms": self.first_ms,
             "warmup": self.warmup,
-            "pace": self.pace,
+            "pace": self.speed_factor,
             "samples": [round(sample, 6) for sample in self.samples],
             "rounds": list(self.rounds),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tavt_kit.errors import ParameterError
@@ -32,6 +32,18 @@ def parse_duration(text: str | None) -> float | None:
     if not total:
         raise ParameterError(f"a time is given as 90s, 15m or 1h and must be above 0, got {text!r}")
     return total
+
+
+def several(given: Any) -> tuple[Any, ...]:
+    """One value, or those of a sequence that is no text; none of None.
+
+    Example:
+        >>> several("a"), several(["a", "b"]), several(None)
+        (('a',), ('a', 'b'), ())
+    """
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
 
 
 def parse_fraction(text: str | None, what: str = "a fraction", example: str = "10% or 0.1") -> float:

@@ -121,7 +121,7 @@ def _away(things: list[str], pack: Path | None, carried: Path | None, as_json: b
     """A search's front on its way to the device, or back."""
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.verbs.tables import print_front, print_pack
-    from tavt_kit.workflows.carried import pack_front, settle
+    from tavt_kit.workflows.profile import pack_front, settle
 
     run = Path(things[0] if things else "")
     if len(things) != 1 or not run.is_dir() or (pack and carried):

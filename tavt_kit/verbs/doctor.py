@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tavt_kit.core.host import HostFacts
-    from tavt_kit.workflows.doctor import DoctorResult
-    from tavt_kit.workflows.doctor_findings import Finding, Room
+    from tavt_kit.workflows.doctor import DoctorResult, Finding, Room
 
 
 Fast = Annotated[bool, typer.Option("--fast", help="Measure nothing: answers in seconds.")]

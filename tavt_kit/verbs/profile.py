@@ -54,8 +54,7 @@ def profile_verb(
     """
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.verbs.tables import print_pack
-    from tavt_kit.workflows.carried import pack_profile
-    from tavt_kit.workflows.profile import profile
+    from tavt_kit.workflows.profile import pack_profile, profile
 
     given = {"target": target, "weights": weights, "image_size": image_size, "seed": seed}
     shared: dict[str, Any] = {**given, **read_settings("profile", settings)}

@@ -11,7 +11,7 @@ from tavt_kit.core.candidate import dense_of
 from tavt_kit.core.configuration import Configuration
 
 if TYPE_CHECKING:
-    from tavt_kit.workflows.carried import Pack
+    from tavt_kit.workflows.profile import Pack
 
 
 def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = None) -> None:

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tavt_kit.bench import random_images
 from tavt_kit.bench.latency_table import open_schedule
 from tavt_kit.checkpoints import is_run, load_model
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.artifact_card import ArtifactCard, read_metadata, require_unchanged
+from tavt_kit.core.artifact_card import ArtifactCard, require_unchanged
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.device import TargetDevice
@@ -21,15 +21,14 @@ from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.model_card import read_card
 from tavt_kit.data import load_bytes
 from tavt_kit.data.preprocess import Preprocessing, normalise
-from tavt_kit.errors import DataError, RecordError, TargetError, TavtError, UnknownName, UnsupportedBackbone
+from tavt_kit.errors import DataError, TargetError, TavtError, UnknownName, UnsupportedBackbone
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.runtimes import FileSession, Images, Session, open_file, open_module
 from tavt_kit.search.objectives import leading
-from tavt_kit.workflows.bench_things import FILES, macs_of
-from tavt_kit.workflows.search_config import SearchConfig
-from tavt_kit.workflows.search_context import SearchContext, val_samples
+from tavt_kit.workflows.bench_things import FILES, card_of, macs_of
+from tavt_kit.workflows.search_context import SearchConfig, SearchContext, val_samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,12 +38,8 @@ if TYPE_CHECKING:
 _AT_ONCE = 32
 
 
-class Logits(Protocol):
-    """A model's answers."""
-
-    def __call__(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], /) -> NDArray[np.float32]:
-        """Prepared images (n, 3, H, W) in bytes and their classes (n,) -> (n, classes)."""
-        ...
+Logits: TypeAlias = "Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.float32]]"
+"""Prepared images (n, 3, H, W) in bytes and their classes (n,) -> (n, classes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +47,8 @@ class BaselineModel:
     """A baseline before it is evaluated and measured.
 
     Args:
-        name: For people.
-        kind: As of ``Baseline``.
-        preprocessing: Of its images.
-        logits: Its answers; ``None`` where they would mean nothing.
-        session: Opens it on the target.
-        macs: Multiply-adds of one image, where they can be counted.
-        note: How it was made.
+        logits: Answers of the model; ``None`` where they would mean nothing.
+        session: Opens the model on the target.
     """
 
     name: str
@@ -75,13 +65,10 @@ class Baselines:
     """The user's own models that the front is held against, from evaluation to record.
 
     Args:
-        context: Model and images.
-        config: Which are given, and where they are to run.
         exact: Evaluates the dense model as the result shows it.
     """
 
     context: SearchContext
-    config: SearchConfig
     exact: Evaluator
     left_out: list[dict[str, str]] = field(default_factory=list)
     _found: dict[str, Baseline] = field(default_factory=dict)
@@ -91,10 +78,10 @@ class Baselines:
 
     def prepare(self) -> None:
         """Open and evaluate them; one that cannot be had is left out with its reason."""
-        texts = self.config.user_baselines
+        texts = self.context.config.user_baselines
         for done, text in enumerate(texts):
             self.context.progress.update(f"baseline: {text}", done / len(texts))
-            self._try(Path(text).name or text, _maker(text, self.context, self.config))
+            self._try(Path(text).name or text, _maker(text, self.context))
         self._pixels.clear()
 
     @property
@@ -111,13 +98,13 @@ class Baselines:
         self._measured |= {name: (run, dense) for name, run in zip(names, runs, strict=True)}
 
     def finished(self, dense: Candidate, budget: Budget) -> tuple[Baseline, ...]:
-        """All of them, judged; their times at the pace of the final table, which the dense model in it shows."""
+        """All of them, judged; their times at the speed of the final table, which the dense model in it shows."""
         found = []
         for name, baseline in self._found.items():
             if name in self._measured:
                 run, beside = self._measured[name]
-                pace = 1.0 if dense.latency is None else dense.latency.median / beside.median
-                baseline = replace(baseline, latency=run.at_pace(pace), ratio=paired_ratio(beside, run))
+                speed_factor = 1.0 if dense.latency is None else dense.latency.median / beside.median
+                baseline = replace(baseline, latency=run.at_speed_factor(speed_factor), ratio=paired_ratio(beside, run))
             found.append(baseline.judged(budget))
         return tuple(found)
 
@@ -129,7 +116,7 @@ class Baselines:
         try:
             model = make()
             baseline = self._evaluated(model)
-            if self.config.is_here:
+            if self.context.config.is_here:
                 self._open[self._free(model.name)] = model.session(), self._inputs(model)
             self._found[self._free(model.name)] = baseline
         except TavtError as error:
@@ -143,16 +130,14 @@ class Baselines:
     def _inputs(self, model: BaselineModel) -> Images:
         import numpy as np
 
-        target = self.config.target
-        assert target is not None  # it is here
-        shape = (target.batch, 3, *model.preprocessing.image_size)
-        return random_images(shape, np.random.default_rng(self.config.seed))
+        shape = (self.context.target.batch, 3, *model.preprocessing.image_size)
+        return random_images(shape, np.random.default_rng(self.context.config.seed))
 
     def _evaluated(self, model: BaselineModel) -> Baseline:
         import numpy as np
 
         exact, dense = self.exact, self.context.space.dense
-        batch = 1 if self.config.target is None else self.config.target.batch
+        batch = 1 if self.context.config.target is None else self.context.config.target.batch
         baseline = Baseline(model.name, model.kind, exact.split, model.macs, batch=batch, note=model.note)
         if model.logits is None:
             return baseline
@@ -162,7 +147,7 @@ class Baselines:
         right = logits.argmax(axis=1) == exact.labels
         accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=exact.split)
         more = () if exact.scoring is None else exact.scoring.of(logits, lambda: exact.predicted(dense))
-        leads, others = leading(self.config.metrics[0], (accuracy, *more))
+        leads, others = leading(self.context.config.metrics[0], (accuracy, *more))
         return replace(baseline, accuracy=leads, others=others, difference=paired(exact.correct(dense), right))
 
     def _prepared(self, model: BaselineModel) -> NDArray[np.uint8]:
@@ -172,13 +157,13 @@ class Baselines:
             found: NDArray[np.uint8] = self.exact.pixels[:]
             return found
         if preprocessing not in self._pixels:
-            read = load_bytes(val_samples(self.context, self.config), preprocessing,
-                              allow_unreadable=self.config.allow_unreadable)  # fmt: skip
+            read = load_bytes(val_samples(self.context), preprocessing,
+                              allow_unreadable=self.context.config.allow_unreadable)  # fmt: skip
             self._pixels[preprocessing] = read.pixels
         return self._pixels[preprocessing]
 
 
-def check_user_baselines(context: SearchContext, config: SearchConfig) -> None:
+def check_user_baselines(context: SearchContext) -> None:
     """Look at every baseline before anything is written.
 
     Raises:
@@ -187,33 +172,33 @@ def check_user_baselines(context: SearchContext, config: SearchConfig) -> None:
         TargetError: The target cannot run such a file.
     """
     classes = context.images.classes
-    for text in config.user_baselines:
+    for text in context.config.user_baselines:
         path = Path(text)
         if path.suffix in FILES:
-            _check_runtime(path, config.target)
-            card = _card_of(path)
+            _check_runtime(path, context.config.target)
+            card = card_of(path)
             if card is not None:
                 require_unchanged(path)
                 _check_classes(text, card.classes, classes)
             else:
-                _opened(path, config, None)  # a file of another program is believed when it has been opened
+                _opened(path, context.config, None)  # a file of another program is believed when it has been opened
         elif is_run(text):
             _check_classes(text, read_card(path if path.is_dir() else path.parent).classes, classes)
         else:
             _check_name(text)
 
 
-def _maker(text: str, context: SearchContext, config: SearchConfig) -> Callable[[], BaselineModel]:
+def _maker(text: str, context: SearchContext) -> Callable[[], BaselineModel]:
     if Path(text).suffix in FILES:
-        return lambda: _of_file(Path(text), context, config)
+        return lambda: _of_file(Path(text), context)
     if is_run(text):
-        return lambda: _of_run(text, config)
-    return lambda: _of_name(text, context, config)
+        return lambda: _of_run(text, context)
+    return lambda: _of_name(text, context)
 
 
-def _of_file(path: Path, context: SearchContext, config: SearchConfig) -> BaselineModel:
-    card = _card_of(path)
-    session = _opened(path, config, card)
+def _of_file(path: Path, context: SearchContext) -> BaselineModel:
+    card = card_of(path)
+    session = _opened(path, context.config, card)
     if card is not None:
         preprocessing = Preprocessing.from_record(card.model.preprocessing)
         order = [card.classes.index(name) for name in context.images.classes]
@@ -255,33 +240,31 @@ def _of_as_many(logits: Logits, classes: int, path: Path) -> Logits:
     return checked
 
 
-def _of_run(text: str, config: SearchConfig) -> BaselineModel:
+def _of_run(text: str, context: SearchContext) -> BaselineModel:
     """A run at the schedule of its card."""
     model = load_model(text).eval()
     schedule, path = model.schedule, Path(text)
     preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
 
     def logits(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        evaluator = Evaluator(model, pixels, labels, preprocessing, precision=config.precision)
+        evaluator = Evaluator(model, pixels, labels, preprocessing, precision=context.config.precision)
         found: NDArray[np.float32] = evaluator.logits(schedule).numpy()
         return found
 
     def session() -> Session:
-        assert config.target is not None  # opened only to be measured
-        return open_schedule(model, config.target, preprocessing.image_size, schedule)
+        return open_schedule(model, context.target, preprocessing.image_size, schedule)
 
     name = (path if path.is_dir() else path.parent).name
     note = "" if schedule.is_dense(model.tokens) else f"at {schedule}"
     return BaselineModel(name, "other", preprocessing, logits, session, MacsFormula.of(model).macs(schedule), note)
 
 
-def _of_name(name: str, context: SearchContext, config: SearchConfig) -> BaselineModel:
+def _of_name(name: str, context: SearchContext) -> BaselineModel:
     """A timm model with random weights: it takes its time, but its answers mean nothing."""
-    target = config.target
-    module, size = _create(name, len(context.images.classes), context.preprocessing.image_size, config.seed)
+    module, size = _create(name, len(context.images.classes), context.preprocessing.image_size, context.config.seed)
 
     def session() -> Session:
-        assert target is not None  # opened only to be measured
+        target = context.target
         if target.precision != "int8" or target.runtime == "torch":
             return open_module(module, target, (target.batch, 3, *size))
         from tavt_kit.bench.parts import module_graph
@@ -322,14 +305,6 @@ def _count(module: nn.Module, size: tuple[int, int]) -> int | None:
         return None
 
 
-def _card_of(path: Path) -> ArtifactCard | None:
-    """What a file says of itself; ``None`` of a file of another program."""
-    try:
-        return read_metadata(path)
-    except RecordError:
-        return None
-
-
 def _check_runtime(path: Path, target: TargetDevice | None) -> None:
     if target is not None and (target.runtime == "torch" or (target.runtime, path.suffix) == ("onnxruntime", ".xml")):
         wanted = "openvino" if path.suffix == ".xml" else "onnxruntime or openvino"
@@ -360,9 +335,7 @@ def session_logits(session: Session, preprocessing: Preprocessing, order: list[i
     """The answers of an open session, in batches that it takes.
 
     Args:
-        session: Of any model.
-        preprocessing: Its own.
-        order: Which of its columns holds each class; ``None`` where they are in order.
+        order: Column of each class; ``None`` where they are in order.
     """
 
     def logits(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tavt_kit.core.budget import Budget, Verdict, worst
+from tavt_kit.core.host import HostFacts
 from tavt_kit.core.lock import held_folder
-from tavt_kit.core.parsing import parse_duration
+from tavt_kit.core.parsing import parse_duration, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
-from tavt_kit.errors import MeasurementError
+from tavt_kit.errors import MeasurementError, RecordError
 from tavt_kit.evaluation.frames import frame
-from tavt_kit.workflows.bench_images import Inputs
-from tavt_kit.workflows.bench_things import Opener, Sweep, default_folder
+from tavt_kit.workflows.bench_things import Inputs, Opener, Sweep, default_folder
 from tavt_kit.workflows.run_model import Given, recommended_of
 
 if TYPE_CHECKING:
     import pandas
 
+    from tavt_kit.bench.end_to_end import Notes
     from tavt_kit.bench.noise import Noise
+    from tavt_kit.bench.peaks import Peaks
     from tavt_kit.bench.protocol import Protocol
-    from tavt_kit.bench.record import BenchRow
+    from tavt_kit.bench.record import BenchRow, EndToEndTime
+    from tavt_kit.bench.validity import ValidityMonitor
     from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.measurement import Measurement
+    from tavt_kit.runtimes import Images, Session
+    from tavt_kit.runtimes.executed import ExecutedGraph
+    from tavt_kit.workflows.bench_things import BenchCandidate
 
 BENCH_FILE = "bench.json"
 
@@ -45,7 +52,7 @@ class BenchResult:
 
     Args:
         rows: The candidates, in the order in which they were named.
-        noise: How quiet the machine was.
+        noise: Verdict on how quiet the machine was.
         file: The ``bench.json`` that was written.
         record: Everything, with every sample, as that file has it.
     """
@@ -120,9 +127,9 @@ def bench(
         precision: Precisions of the targets: ``f32``, ``f16``, ``bf16`` or ``int8``.
         batch: Images of one inference.
         threads: CPU threads.
-        score: What ranks the tokens, instead of the model's own: ``column`` or ``cls``.
+        score: Score that ranks the tokens, instead of the model's own: ``column`` or ``cls``.
         pool: Which tokens a pooling head sees, instead of the model's own: ``kept`` or ``restored``.
-        reductions: What becomes of tokens that a layer does not keep: ``drop`` or ``merge``, or both, and then every
+        reductions: Reduction of the tokens that a layer does not keep: ``drop`` or ``merge``, or both, and then every
             model that is no file is measured once with each.
         budget: Limits to judge every candidate by, such as ``latency=8ms``.
         e2e: Whether the way from image files is timed too: decode, resize, normalise, infer.
@@ -150,27 +157,26 @@ def bench(
     """
     from tavt_kit.bench.judged import refuse_qualities
     from tavt_kit.bench.record import bench_body
-    from tavt_kit.core.host import HostFacts
     from tavt_kit.runtimes.available import accelerator_name
-    from tavt_kit.workflows.bench_measure import Plan, measure
+    from tavt_kit.workflows.bench import Plan, measure
 
     progress = Silent() if progress is None else progress
-    given: tuple[Given, ...] = _several(things)
+    given: tuple[Given, ...] = several(things)
     if not given:
         raise MeasurementError("nothing to measure: give run folders, models' names, wrapped models or exported files")
-    named = tuple(_file_of(thing, bool(_several(schedule)), progress) for thing in given)
-    limits = budget if isinstance(budget, Budget) else Budget.parse(_several(budget))
+    named = tuple(_file_of(thing, bool(several(schedule)), progress) for thing in given)
+    limits = budget if isinstance(budget, Budget) else Budget.parse(several(budget))
     refuse_qualities(limits)
     protocol = _protocol(min_time, max_time)
     sweep = Sweep(
-        tuple(str(each) for each in _several(target)),
-        _several(schedule),
-        _several(preset),
-        _unique(precision),
-        _unique(threads),
-        _unique(batch),
-        _unique(image_size),
-        _unique(reductions),
+        tuple(str(each) for each in several(target)),
+        several(schedule),
+        several(preset),
+        tuple(dict.fromkeys(several(precision))),
+        tuple(dict.fromkeys(several(threads))),
+        tuple(dict.fromkeys(several(batch))),
+        tuple(dict.fromkeys(several(image_size))),
+        tuple(dict.fromkeys(several(reductions))),
     )
     inputs = Inputs(None if data is None else str(data), None if image_folder is None else Path(image_folder), seed)
     whole = e2e or image_folder is not None or any(limit.statistic == "e2e" for limit in limits)
@@ -184,27 +190,18 @@ def bench(
         _warn_of_many(sweep.number(named), protocol)
         opened = opener.open_all(placed, progress)
         host = HostFacts.gather(next(filter(None, (accelerator_name(one.session.target) for one in opened)), None))
-        taken = measure(opened, inputs, plan, progress)
-        body = bench_body(taken.rows, protocol=protocol, inputs=inputs.name, seed=seed, host=host, meters=taken.meters)
+        rows, noise, peaks = measure(opened, inputs, plan, progress)
+        found = {"peaks": [each.as_record() for each in peaks], "noise": noise.as_record()}
+        body = bench_body(rows, protocol=protocol, inputs=inputs.name, seed=seed, host=host, meters=found)
         body["command"] = command_line()
         record = write_record(folder / BENCH_FILE, "bench", body)
-        return BenchResult(tuple(taken.rows), taken.noise, folder / BENCH_FILE, record)
+        return BenchResult(rows, noise, folder / BENCH_FILE, record)
 
 
 def _file_of(thing: Given, scheduled: bool, progress: Progress) -> Given:
     """What is measured: of a fit's folder the recommended file, or its run where schedules are given."""
     fitted = recommended_of(thing, progress)
     return thing if fitted is None else fitted.run if scheduled else fitted.file
-
-
-def _several(given: Any) -> tuple[Any, ...]:
-    """One value, or those of a sequence."""
-    return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
-
-
-def _unique(given: Any) -> tuple[Any, ...]:
-    """As ``_several``; a value twice counts once."""
-    return tuple(dict.fromkeys(_several(given)))
 
 
 def _protocol(min_time: float, max_time: float | str) -> Protocol:
@@ -262,3 +259,232 @@ def _line(one: BenchRow, row: Mapping[str, Any]) -> dict[str, Any]:
         "joules": (row["energy"] or {}).get("joules"),
         "verdict": str(worst(verdicts)) if verdicts else None,
     }
+
+
+_Processor: TypeAlias = tuple[str, int, int | None]
+"""Its name and number, and the threads used of it: what has a peak of its own."""
+
+_PEAK_SECONDS = 2.0
+
+_WHOLE = " end to end"
+"""Behind the name of a candidate whose way from the image files is timed beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is taken of every candidate.
+
+    Args:
+        protocol: Protocol of the measurement.
+        seed: Seed of the order of the turns and of the resampling.
+        end_to_end: Whether the way from image files is timed too.
+        memory: Whether each runs once more in a fresh process, to see its memory.
+        meters: Whether the machine's peak is measured before, and the joules of each candidate after.
+        mixed: Whether candidates of different classes are taken.
+        executed: Whether each file is opened once more, to look at the kernels that ran.
+    """
+
+    protocol: Protocol
+    budget: Budget
+    seed: int
+    end_to_end: bool = False
+    memory: bool = False
+    meters: bool = True
+    mixed: bool = False
+    executed: bool = False
+
+
+def _refuse_mixed(opened: Sequence[BenchCandidate]) -> None:
+    """Raise MeasurementError where candidates answer different questions, by the width of their logits."""
+    known = [one for one in opened if one.classes is not None]
+    other = next((one for one in known if one.classes != known[0].classes), None)
+    if other is not None:
+        raise MeasurementError(
+            f"the candidates of one bench tell the same classes apart, but {known[0].name} has {known[0].classes} and "
+            f"{other.name} has {other.classes}; measure them apart, or give `mixed`"
+        )
+
+
+def measure(
+    opened: Sequence[BenchCandidate], inputs: Inputs, plan: Plan, progress: Progress
+) -> tuple[tuple[BenchRow, ...], Noise, list[Peaks]]:
+    """Measure all candidates together, and judge them; with the noise and the peaks of the machine.
+
+    Raises:
+        TavtError: Images are constant or unreadable, or do not fit.
+    """
+    import numpy as np
+
+    from tavt_kit.bench import bench
+    from tavt_kit.bench.end_to_end import Notes
+    from tavt_kit.bench.energy import gpu_state
+    from tavt_kit.bench.noise import Watch
+    from tavt_kit.bench.validity import ValidityMonitor
+    from tavt_kit.runtimes.out_of_memory import is_out_of_memory
+
+    if not plan.mixed:
+        _refuse_mixed(opened)
+    sessions, images = _sessions(opened, inputs, plan.end_to_end)
+    peaks = _peaks(opened, plan, progress) if plan.meters else {}
+    notes = Notes(sessions)
+    watch = Watch(gpu=next(filter(None, (gpu_state(one.session.target) for one in opened)), None))
+    alone = {one.name: one.session for one in opened}
+    monitor = ValidityMonitor(alone, images, np.random.default_rng(plan.seed), then=notes)
+
+    def on_round(seconds: float, unsure: Sequence[str]) -> None:
+        watch.turn()
+        progress.update(f"measuring, {len(unsure)} of {len(sessions)} not sure yet")
+
+    found: dict[str, Measurement] = {}
+    with watch:
+        try:
+            found = bench(
+                sessions, images, plan.protocol, rng=np.random.default_rng(plan.seed), on_round=on_round, turns=monitor
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+    if not found:
+        raise MeasurementError(f"the memory ran out while {len(sessions)} candidates took turns; {_what_fits(opened)}")
+    noise = watch.verdict()
+    rows = [_row(one, found, notes, sessions, peaks, monitor) for one in opened]
+    rows = [_with_alone(row, one, plan, progress) for row, one in zip(rows, opened, strict=True)]
+    return tuple(_judged(row, plan, noise) for row in rows), noise, list(peaks.values())
+
+
+def _what_fits(opened: Sequence[BenchCandidate]) -> str:
+    """What to do, found out by halving the largest batch."""
+    from tavt_kit.runtimes.out_of_memory import free_memory, is_out_of_memory
+
+    largest = max(opened, key=lambda one: one.session.target.batch)
+    size = largest.session.target.batch
+    while size > 1 and largest.session.input_shape[0] is None:
+        free_memory()
+        size //= 2
+        try:
+            largest.session(largest.images[:size])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return f"of {largest.name} a batch of {size} fits: give `batch` {size}, or fewer candidates"
+    return "give a smaller `batch` or fewer candidates"
+
+
+def _peaks(opened: Sequence[BenchCandidate], plan: Plan, progress: Progress) -> dict[_Processor, Peaks]:
+    """The best of every processor with every number of threads that is measured."""
+    from tavt_kit.bench.peaks import measure_peaks
+
+    found: dict[_Processor, Peaks] = {}
+    for one in opened:
+        target = one.session.target
+        if _processor(target) not in found:
+            progress.update(f"measuring the peak of {target.processor}")
+            seconds = min(_PEAK_SECONDS, plan.protocol.min_seconds)
+            found[_processor(target)] = measure_peaks(target, seconds=seconds)
+    return found
+
+
+def _processor(target: TargetDevice) -> _Processor:
+    name = "cuda" if target.processor == "tensorrt" else target.processor
+    return name, target.index, target.threads
+
+
+def _sessions(
+    opened: Sequence[BenchCandidate], inputs: Inputs, end_to_end: bool
+) -> tuple[dict[str, Session], dict[str, Images]]:
+    """What takes turns: the candidates and, where asked for, each once more from the image files on."""
+    sessions, images = {one.name: one.session for one in opened}, {one.name: one.images for one in opened}
+    if not end_to_end:
+        return sessions, images
+    from tavt_kit.bench.end_to_end import EndToEnd
+    from tavt_kit.data.preprocess import Preprocessing
+
+    files = inputs.files()
+    for one in opened:
+        if one.preprocessing is None:
+            raise RecordError(f"{one.name} does not say how its images are prepared; leave it out, or leave out `e2e`")
+        how = Preprocessing.from_record(one.preprocessing).at(one.image_size)
+        sessions[one.name + _WHOLE], images[one.name + _WHOLE] = EndToEnd(one.session, files, how), one.images
+    return sessions, images
+
+
+def _row(
+    one: BenchCandidate,
+    found: Mapping[str, Measurement],
+    notes: Notes,
+    sessions: Mapping[str, Session],
+    peaks: Mapping[_Processor, Peaks],
+    monitor: ValidityMonitor,
+) -> BenchRow:
+    from tavt_kit.bench.record import BenchRow
+
+    target, measured = one.session.target, found[one.name]
+    peak = peaks.get(_processor(target))
+    return BenchRow(
+        one.name,
+        one.thing,
+        target,
+        measured,
+        one.schedule,
+        one.macs,
+        one.size_bytes,
+        notes.requests(one.name, measured),
+        *notes.in_flight(one.name),
+        one.session.compile_ms,
+        one.image_size,
+        None if peak is None else peak.gflops.get(target.precision),
+        _whole(one.name + _WHOLE, found, notes, sessions),
+        busy_cores=monitor.busy(one.name),
+        doubts=monitor.doubts(one.name, measured.median),
+    )
+
+
+def _whole(
+    name: str, found: Mapping[str, Measurement], notes: Notes, sessions: Mapping[str, Session]
+) -> EndToEndTime | None:
+    from tavt_kit.bench.end_to_end import EndToEnd
+    from tavt_kit.bench.record import EndToEndTime
+
+    session = sessions.get(name)
+    if not isinstance(session, EndToEnd):
+        return None
+    return EndToEndTime(found[name], notes.parts(name), len(session.files))
+
+
+def _with_alone(row: BenchRow, one: BenchCandidate, plan: Plan, progress: Progress) -> BenchRow:
+    """What is taken of a candidate alone, because it cannot be told apart while others take turns."""
+    from tavt_kit.bench.energy import energy_meter, measure_energy
+    from tavt_kit.bench.memory import peak_memory
+
+    energy = memory = None
+    if plan.meters:
+        progress.update(f"energy of {one.name}")
+        target = one.session.target
+        run = one.session.timer(one.images)
+        images = target.batch * getattr(run, "inferences", 1)  # a burst of OpenVINO's throughput hint has many
+        energy = measure_energy(run, energy_meter(target), batch=images).as_record()
+    if plan.memory:
+        progress.update(f"memory of {one.name}")
+        assert one.job is not None  # what an opener promises where memory is asked for
+        memory = peak_memory(one.job).as_record()
+    executed = _executed(one, progress) if plan.executed else None
+    return replace(row, energy=energy, memory=memory, executed=executed)
+
+
+def _executed(one: BenchCandidate, progress: Progress) -> ExecutedGraph | None:
+    """The kernels of a file on its target; ``None`` of a live model."""
+    from tavt_kit.bench.memory import FileJob
+    from tavt_kit.runtimes.executed import executed_graph
+
+    if not isinstance(one.job, FileJob):
+        return None
+    progress.update(f"looking at what ran of {one.name}")
+    return executed_graph(one.job.path, one.session.target, one.images, one.job.lengths)
+
+
+def _judged(row: BenchRow, plan: Plan, noise: Noise) -> BenchRow:
+    from tavt_kit.bench.judged import judge
+
+    found = judge(row, plan.budget, is_quiet=noise.word == "steady")
+    return replace(row, verdicts=[one.as_record() for one in found])

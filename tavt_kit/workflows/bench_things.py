@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tavt_kit.core.artifact_card import files_of, read_metadata, require_unchanged
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule, counts_text
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from tavt_kit.bench.memory import FileJob, LiveJob
     from tavt_kit.core.artifact_card import ArtifactCard
     from tavt_kit.core.progress import Progress
+    from tavt_kit.data import ImageSet, Sample
     from tavt_kit.models.wrap import AdaptiveViT, LeanViT
     from tavt_kit.runtimes import Images, Session
-    from tavt_kit.workflows.bench_images import Inputs
 
 FILES = {".onnx": "onnxruntime:cpu", ".xml": "openvino:cpu"}
 """Exported files, and where they run unless told."""
@@ -45,14 +46,11 @@ class Sweep:
     """What is varied, each with each; an empty tuple leaves it to the thing, or to its default.
 
     Args:
-        targets: Texts of targets.
+        targets: Targets as texts.
         schedules: Schedules of models that are no files, and of switchable files; dense where there is none.
         presets: Names of a switchable file's presets; all of them where there is none.
-        precisions: Precisions of the targets.
-        threads: CPU threads of the targets.
-        batches: Images of one inference.
-        sizes: Pixels a side, of the images.
-        reductions: What becomes of the tokens that a layer does not keep, of models that are no files.
+        sizes: Pixels a side of the images.
+        reductions: Reduction of the tokens that a layer does not keep, of models that are no files.
     """
 
     targets: tuple[str, ...] = ()
@@ -91,16 +89,16 @@ class BenchCandidate:
 
     Args:
         name: Unique among the candidates of a bench once all are open.
-        thing: What the user named.
-        session: Loaded and compiled.
-        images: (B, 3, H, W).
-        job: How a fresh process would run it, to see its memory; ``None`` of a wrapped model whose memory nobody asks.
+        session: Session, loaded and compiled.
+        images: Images (B, 3, H, W).
+        job: Job by which a fresh process would run it, to see its memory; ``None`` of a wrapped model whose memory
+            nobody asks.
         schedule: Token counts, or ``None`` where the file does not say.
         macs: Multiply-adds of one image, or ``None``.
         size_bytes: Bytes of the files of an artifact, or ``None`` for a live model.
         classes: Width of the logits, or ``None`` where unknown.
         preprocessing: The record of a ``Preprocessing``, or ``None`` for a file of another program.
-        reduction: What becomes of the tokens that a layer does not keep; ``None`` of a file.
+        reduction: Reduction of the tokens that a layer does not keep; ``None`` of a file.
     """
 
     name: str
@@ -126,14 +124,10 @@ class Opener:
     """Opens things on targets. As a context it owns the temporary exports.
 
     Args:
-        sweep: What is varied.
-        inputs: Where images come from.
         weights: Weights of a model given by name, as ``build`` takes them.
-        score: What ranks the tokens, instead of the model's own.
+        score: Score that ranks the tokens, instead of the model's own.
         pool: Which tokens a pooling head sees, instead of the model's own.
         memory: Whether every candidate needs to be opened again by a fresh process.
-        seed: Seed of random weights.
-        opened: The candidates so far.
     """
 
     sweep: Sweep
@@ -166,7 +160,7 @@ class Opener:
         if file is None:
             targets = self.sweep.targets_of(self.sweep.targets or ("openvino:cpu",))
         else:
-            targets = self._file_targets(file, _card(file))
+            targets = self._file_targets(file, card_of(file))
         for target in targets:
             check_available(target)
         return targets
@@ -175,10 +169,6 @@ class Opener:
         self, things: Sequence[tuple[Given, Sequence[TargetDevice]]], progress: Progress
     ) -> list[BenchCandidate]:
         """Open every thing on its targets.
-
-        Args:
-            things: Things, each with what ``targets_of`` says of it.
-            progress: Told what is opened.
 
         Raises:
             TavtError: A thing cannot be read, or runs on none of the targets.
@@ -194,10 +184,9 @@ class Opener:
 
     def _open_file(self, path: Path, targets: Sequence[TargetDevice]) -> None:
         from tavt_kit.bench.memory import FileJob
-        from tavt_kit.core.artifact_card import files_of, require_unchanged
         from tavt_kit.runtimes import open_file
 
-        card = _card(path)
+        card = card_of(path)
         cards = [card] if card is None or not card.is_switchable else self._settings(card)
         if card is not None:
             require_unchanged(path)
@@ -370,10 +359,8 @@ def _session(source: Path | LeanViT, target: TargetDevice, size: tuple[int, int]
     return open_module(source, target, (target.batch, 3, *size))
 
 
-def _card(path: Path) -> Any:
-    """The file's own metadata, or None where it is of another program."""
-    from tavt_kit.core.artifact_card import read_metadata
-
+def card_of(path: Path) -> ArtifactCard | None:
+    """The card of an exported file; None of a file of another program."""
     try:
         return read_metadata(path)
     except RecordError:
@@ -437,3 +424,81 @@ def _with_parts(one: BenchCandidate, group: Sequence[BenchCandidate]) -> str:
 
 def _numbered(label: str) -> list[str]:
     return [f"{label} #{number}" for number in range(2, 1000)]
+
+
+_FILES = 32
+"""Image files that end-to-end runs take in turn: enough that no single one's size decides."""
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Where images come from.
+
+    Args:
+        data: Data set, as ``load_images`` takes it, or ``None`` for random images.
+        image_folder: Folder of images for end-to-end times; by default those of ``data``.
+        seed: Seed of random images and of a split made here.
+        name: Name of the images, for the record.
+    """
+
+    data: str | None
+    image_folder: Path | None
+    seed: int
+    name: str = "random"
+    _found: ImageSet | None = None
+
+    def images(self, batch: int, size: tuple[int, int], preprocessing: Mapping[str, Any] | None) -> Images:
+        """(B, 3, H, W), normalised: real ones where data is given, else random ones.
+
+        Raises:
+            DataError: An image cannot be read.
+            RecordError: Data is given, but the file does not say how its images are prepared.
+        """
+        import numpy as np
+
+        if self.data is None:
+            from tavt_kit.bench import random_images
+
+            return random_images((batch, 3, *size), np.random.default_rng(self.seed))
+        from tavt_kit.data import load_arrays
+        from tavt_kit.data.preprocess import Preprocessing
+
+        if preprocessing is None:
+            raise RecordError("a file without our metadata says nothing of preprocessing; leave out `data` and `e2e`")
+        how = Preprocessing.from_record(preprocessing).at(size)
+        images = load_arrays(self._samples(), how, limit=batch).images
+        return np.resize(images, (batch, *images.shape[1:]))
+
+    def files(self) -> list[Path]:
+        """Image files for end-to-end times.
+
+        Raises:
+            DataError: There are none.
+        """
+        if self.image_folder is None:
+            from tavt_kit.data import thin_out
+
+            if self.data is None:
+                raise DataError(
+                    "an end-to-end time decodes image files; give a data set by `data`, or a folder by `image_folder`"
+                )
+            return [one.path for one in thin_out(self._samples(), _FILES)]
+        from PIL import Image
+
+        if not self.image_folder.is_dir():
+            raise DataError(f"`image_folder` takes a folder of images, got {self.image_folder}")
+        kinds = set(Image.registered_extensions())
+        found = sorted(path for path in self.image_folder.rglob("*") if path.suffix.lower() in kinds and path.is_file())
+        if not found:
+            raise DataError(f"there is no image in {self.image_folder}; give a folder of images")
+        return found[:: max(1, len(found) // _FILES)][:_FILES]
+
+    def _samples(self) -> list[Sample]:
+        from tavt_kit.data import load_images
+
+        assert self.data is not None  # what the callers have looked at
+        if self._found is None:
+            self._found = load_images(self.data, seed=self.seed)
+        split = next(name for name in ("test", "val", "train") if self._found.splits.get(name))
+        self.name = f"{self._found.name} ({split})"
+        return list(self._found.splits[split])

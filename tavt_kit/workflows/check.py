@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.artifact_card import SUFFIXES, UNPROVEN, changed_since_check, files_of, read_metadata
 from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.codec import encode
 from tavt_kit.core.configuration import Configuration
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
 from tavt_kit.core.lock import held_folder
+from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line
 from tavt_kit.errors import DataError, RecordError, ScheduleError
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.checks import Artifact, CheckReport, Gate, Source
-    from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.data import ImageSet
 
@@ -149,16 +152,16 @@ def check(
         thing: An ``.onnx`` or ``.xml`` file, one named ``*.unproven``, or the folder of a run that was trained again;
             None where ``predictions`` are judged at a schedule.
         against: The run it was exported from, or the old run; by default what ``exported.json`` beside ``thing`` names.
-        schedule: Of a run, a switchable file or predictions: a schedule, an exported file, or a search's folder.
+        schedule: Schedule for a run, a switchable file or predictions: as text, or of an exported file or a search.
         preset: Preset of a switchable file.
         predictions: An ``.npz`` file of logits made elsewhere, judged instead of running ``thing`` here.
-        data: Where the images are; by default what ``against`` was trained on.
+        data: Source of the images; by default what ``against`` was trained on.
         split: Split of the check's images; test if there is one, else val.
         limit: Most images to use.
         max_drop: Points of top-1 that a file narrower than f32 may lose.
         dense: Whether to compare with the dense model too.
         accept_inconclusive: Whether a file whose check has too few images to decide is taken.
-        target: Where the file runs; by default its own runtime on the CPU.
+        target: Target of the file; by default its own runtime on the CPU.
         allow_unreadable: Most images that may be skipped.
         out: Folder of ``check.json``; by default where ``thing`` lies.
         progress: Told how far things are.
@@ -176,7 +179,6 @@ def check(
     from tavt_kit.checks import CHECK_FILE, Gate, Source, read_check
     from tavt_kit.checks.compare import save_examples
     from tavt_kit.checks.source import image_counter
-    from tavt_kit.core.device import TargetDevice
     from tavt_kit.data import thin_out
     from tavt_kit.exporters.export import status_of
 
@@ -194,8 +196,8 @@ def check(
     source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable)
     job = _Job(source, Gate(drop=max_drop / 100), images, schedule, preset, device, dense)
     _refuse_unusable(thing, preset, schedule, device)
-    place = Path(out) if out is not None else subject if subject.is_dir() else subject.parent
-    with held_folder(place) as folder:
+    beside = subject if subject.is_dir() else subject.parent
+    with held_folder(beside if out is None else out) as folder:
         passes = 1 + dense + (predictions is None)
         job.count = image_counter(progress, subject.name, len(source.samples) * passes)
         progress.update(f"checking {subject.name}")
@@ -251,7 +253,6 @@ def _refuse_contradictions(thing: Path | None, predictions: Path | None, preset:
 
 def _refuse_unusable(thing: Path | None, preset: str | None, schedule: str | None, device: TargetDevice | None) -> None:
     """What cannot be run here, or is no file of this program, leaves no folder behind."""
-    from tavt_kit.core.artifact_card import read_metadata
     from tavt_kit.runtimes import check_available
 
     if device is not None:
@@ -286,7 +287,6 @@ class _Job:
         """An exported file; of a switchable one every preset, unless one is asked for."""
         from tavt_kit.checks import Artifact
         from tavt_kit.checks import check as compare
-        from tavt_kit.core.artifact_card import changed_since_check
 
         with _named(file) as opened:
             changed = changed_since_check(opened, file.parent)
@@ -308,7 +308,6 @@ class _Job:
     def predictions(self, thing: Path | None, file: Path) -> _Found:
         """Logits made elsewhere, of an exported file or of the run at a schedule."""
         from tavt_kit.checks import Predicted, check_predicted
-        from tavt_kit.core.artifact_card import read_metadata
 
         predicted = Predicted.read(file)
         card = None
@@ -325,8 +324,6 @@ class _Job:
 
     def _schedule(self, given: str | None) -> TokenSchedule:
         """A schedule's text, that of an exported file, or what a search chose; None is the search of ``against``."""
-        from tavt_kit.core.artifact_card import SUFFIXES, read_metadata
-
         model = self.source.adaptive
         if given is not None and Path(given).suffix in SUFFIXES.values():
             found = read_metadata(Path(given)).schedule
@@ -344,8 +341,6 @@ class _Job:
 @contextmanager
 def _named(artifact: Path) -> Iterator[Path]:
     """The artifact under a name that a runtime opens; an unproven one is copied for the time being."""
-    from tavt_kit.core.artifact_card import UNPROVEN, files_of
-
     if artifact.suffix != UNPROVEN:
         yield artifact
         return
@@ -361,7 +356,6 @@ def _named(artifact: Path) -> Iterator[Path]:
 
 def _promote_file(artifact: Path) -> None:
     """Give an unproven artifact its final name, and say so in the record of its export."""
-    from tavt_kit.core.artifact_card import UNPROVEN, files_of
     from tavt_kit.exporters.export import promote, read_exported, write_exported
 
     if artifact.suffix != UNPROVEN:
@@ -390,8 +384,6 @@ def _open_run(run: Path, schedule: TokenSchedule, target: TargetDevice | None) -
     """
     from tavt_kit.checkpoints import load_model
     from tavt_kit.checks import Artifact
-    from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
     from tavt_kit.exporters.writer import describe
     from tavt_kit.models.wrap import LeanViT
     from tavt_kit.runtimes import open_module
@@ -417,7 +409,6 @@ def _refuse_other_split(run: Path, images: ImageSet, data: str | Path | None) ->
 def _write(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Put the checks into ``check.json``, beside those of other files and in place of older ones of this file."""
     from tavt_kit.checks import CHECK_FILE, read_check, write_check
-    from tavt_kit.core.host import HostFacts
 
     path = folder / CHECK_FILE
     others = read_check(path)["checks"] if path.exists() else []

@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.parsing import parse_duration
+from tavt_kit.core.parsing import parse_duration, several
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import OutputError, ParameterError
 from tavt_kit.evaluation.frames import frame
@@ -79,13 +79,13 @@ def distill(
     Args:
         model: A run folder, for example of ``train``, or a wrapped model with its card, which stays as it is.
         out: The run folder to write.
-        data: Where the images are, if they were moved.
+        data: Source of the images, if they were moved.
         recipe: modern (AdamW), merge (for that ``reduction``, from a fine-tune), tavt (the official SGD with layer
             dropout, bound 0.2), or a TOML file.
         schedule: Sub-networks to train in place of random ones, as schedules or their texts.
         schedules: A search, its run folder or ``front.json``, whose schedules are such sub-networks, too.
         teacher: A run or wrapped model of the same classes to learn from beside the labels.
-        score: What ranks the tokens; by default the model's.
+        score: Score that ranks the tokens; by default the model's.
         reduction: drop or merge; by default the model's.
         device: cpu or cuda[:N]; a GPU by default if there is one.
         seed: Seed of everything random.
@@ -112,7 +112,7 @@ def distill(
     from tavt_kit.distill.recipes import distill_recipe
 
     chosen = distill_recipe(str(recipe), seed=seed, **changes)
-    texts = [schedule] if isinstance(schedule, str) or not isinstance(schedule, Sequence) else list(schedule)
+    texts = several(schedule)
     if texts or schedules is not None:
         _refuse_idle(changes, ("bound", "sampling"), "schedules are given, and decide what is drawn")
     if teacher is None:

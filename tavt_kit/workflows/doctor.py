@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.codec import Record
+from tavt_kit.core.device import ControlGroup, TargetDevice, available_threads
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import label_record
 from tavt_kit.errors import TavtError
 from tavt_kit.evaluation.frames import frame
-from tavt_kit.workflows.doctor_findings import Finding, Place, Room, findings
 
 if TYPE_CHECKING:
     import pandas
@@ -55,7 +61,7 @@ class DoctorResult:
         refused: Why each target cannot be used; empty where it can.
         speed: Peaks and the reference model's latencies, as ``measure_speed`` records them; ``None`` where nothing was
             measured.
-        findings: What is missing or in the way, what is needed first.
+        findings: Things that are missing or in the way, those needed first.
     """
 
     host: HostFacts
@@ -111,7 +117,7 @@ def doctor(*, fast: bool = False, progress: Progress | None = None) -> DoctorRes
         HostFacts.gather(None if refused[_CUDA] else accelerator_name(TargetDevice.parse(_CUDA))),
         Room.gather(),
     )
-    found = tuple(findings(Place(host, room, refused)))
+    found = tuple(findings(Machine(host, room, refused)))
     speed = None
     if not fast:
         usable = [text for text, reason in refused.items() if not reason]
@@ -132,10 +138,6 @@ def _refusal(text: str) -> str:
 
 def measure_speed(usable: Sequence[str], progress: Progress) -> dict[str, Any]:
     """Peaks for one thread and for all, and the reference model's latency.
-
-    Args:
-        usable: Texts of targets.
-        progress: Told what is measured.
 
     Returns:
         For the record: ``peaks``, ``bf16_in_torch``, ``reference`` and ``noise``.
@@ -159,8 +161,6 @@ def precision_gains(gflops: dict[str, float]) -> dict[str, float]:
 
 def _processors(usable: Sequence[str]) -> Iterator[TargetDevice]:
     """The CPU with one thread and with all that are allowed, then the other devices, each once."""
-    from tavt_kit.core.device import TargetDevice, available_threads
-
     parsed = [TargetDevice.parse(text) for text in usable]
     if any(target.is_cpu for target in parsed):
         for threads in dict.fromkeys((1, available_threads())):
@@ -170,10 +170,9 @@ def _processors(usable: Sequence[str]) -> Iterator[TargetDevice]:
 
 def _peaks(target: TargetDevice, progress: Progress, watch: Any) -> dict[str, Any]:
     from tavt_kit.bench.peaks import measure_peaks
-    from tavt_kit.errors import TavtError
 
-    place = target.processor if target.threads is None else f"cpu, threads={target.threads}"
-    progress.update(f"measuring peaks of {place}")
+    name = target.processor if target.threads is None else f"cpu, threads={target.threads}"
+    progress.update(f"measuring peaks of {name}")
     try:
         found = measure_peaks(target, seconds=_PEAK_SECONDS).as_record()
     except TavtError as error:
@@ -195,15 +194,12 @@ def _bf16_in_torch(usable: Sequence[str]) -> bool | None:
 
 def _reference(usable: Sequence[str], progress: Progress, watch: Any) -> dict[str, Any]:
     """Measured together, in turns; what cannot be opened says why."""
-    from importlib.util import find_spec
-
     rows = list[dict[str, Any]]()
     if find_spec("torch") is None or find_spec("timm") is None:
         return {"model": REFERENCE, "reason": "needs torch and timm to be built", "rows": rows}
     import numpy as np
 
     from tavt_kit.bench import Protocol, bench, random_images
-    from tavt_kit.errors import TavtError
 
     opener, sessions = _Opener(), dict[str, Any]()
     for target in _targets(usable):
@@ -228,10 +224,6 @@ def _row(target: str, session: Any, found: Measurement) -> dict[str, Any]:
 
 def _targets(usable: Sequence[str]) -> Iterator[TargetDevice]:
     """Each usable one in f32, and in bf16 where OpenVINO or CUDA offers that."""
-    from dataclasses import replace
-
-    from tavt_kit.core.device import TargetDevice
-    from tavt_kit.errors import TavtError
     from tavt_kit.runtimes import check_available
 
     for text in usable:
@@ -278,3 +270,262 @@ class _Opener:
             if self._graph is None:
                 self._graph = convert_module(self._model, (torch.rand((2, *_SHAPE[1:])),), [(-1, *_SHAPE[1:])])
             return open_graph(self._graph, target, begin)
+
+
+_FILES = 1024
+"""Open files a training run may need: a few for each worker process and each image on its way."""
+
+_ENOUGH = 65536
+
+_SHARED = 256 * 2**20
+"""Bytes of /dev/shm: two batches a worker of 64 images at 224 px are 77 MB."""
+
+_DISK = 2**30
+"""Bytes for the cache: the downloads of ``fit elpv`` and what is made of them are 400 MB."""
+
+_INTEL = "0x8086"
+
+_SLOW_GOVERNORS = ("powersave", "conservative", "ondemand", "schedutil")
+
+
+@dataclass(frozen=True, slots=True)
+class Room(Record):
+    """Bytes and numbers; ``None`` where the machine does not say.
+
+    Args:
+        memory: Memory of the machine.
+        memory_free: Memory that could be had now without swapping.
+        memory_limit: Memory that the control group allows, or ``None`` for no limit.
+        cache: Folder of fetched and converted files.
+        cache_free: Space on its disk.
+        cache_writable: Whether files can be made there.
+        shared: Space in /dev/shm, through which worker processes hand images over.
+        files: Files that a process may open.
+        files_most: Highest value it may raise ``files`` to.
+        energy: The counters of the CPU's energy, or why they cannot be read.
+    """
+
+    memory: int | None
+    memory_free: int | None
+    memory_limit: int | None
+    cache: str
+    cache_free: int | None
+    cache_writable: bool
+    shared: int | None
+    files: int | None
+    files_most: int | None
+    energy: str
+
+    @classmethod
+    def gather(cls, root: Path = Path("/")) -> Room:
+        """Look now."""
+        from tavt_kit.bench.energy import Rapl
+        from tavt_kit.data.packages import cache_folder
+
+        meter = Rapl.found(root)
+        memory, cache = _memory(root), cache_folder()
+        there = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
+        files, most = _files()
+        return cls(
+            memory=memory.get("MemTotal"),
+            memory_free=memory.get("MemAvailable"),
+            memory_limit=ControlGroup.read(root).memory_bytes,
+            cache=str(cache),
+            cache_free=_free(there),
+            cache_writable=os.access(there, os.W_OK | os.X_OK),
+            shared=_free(root / "dev/shm"),
+            files=files,
+            files_most=most,
+            energy=meter.reason or meter.source,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Finding(Record):
+    """Something to mend.
+
+    Args:
+        what: Sentence for people.
+        command: Command for a shell.
+        optional: Whether everything works without it.
+    """
+
+    what: str
+    command: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where to look.
+
+    Args:
+        refused: Target -> why it cannot be used; empty where it can.
+        root: Root of the file system; another one in tests.
+    """
+
+    facts: HostFacts
+    room: Room
+    refused: Mapping[str, str]
+    root: Path = Path("/")
+
+    def files(self, folder: str, pattern: str) -> list[Path]:
+        """What lies there."""
+        return sorted((self.root / folder).glob(pattern)) if (self.root / folder).is_dir() else []
+
+    def has_intel(self, folder: str, pattern: str) -> bool:
+        """Whether one of these files of devices' vendors says Intel."""
+        return any(_text(path) == _INTEL for path in self.files(folder, pattern))
+
+
+def findings(machine: Machine) -> list[Finding]:
+    """All of them, what is needed first."""
+    found = [one for look in (_packages, _nvidia, _intel, _limits, _quiet) for one in look(machine)]
+    return sorted(found, key=lambda one: one.optional)
+
+
+def _packages(machine: Machine) -> Iterator[Finding]:
+    """Requirements that are not installed, as the installed distribution lists them."""
+    try:
+        listed = requires("tavt-kit") or []
+    except PackageNotFoundError:  # a checkout on the path, never installed
+        return
+    missing, extras = list[str](), set[str]()
+    for line in listed:
+        requirement, _, condition = (part.strip() for part in line.partition(";"))
+        extra = re.search(r"extra == ['\"](\w+)['\"]", condition)
+        name = re.match(r"[\w.-]+", requirement)
+        if name is None or _has(name[0]) or (extra and extra[1] == "dev"):
+            continue
+        if extra:
+            extras.add(extra[1])
+        elif not condition:
+            missing.append(requirement)
+    if missing:
+        wanted = " ".join(f"'{one}'" for one in missing)
+        yield Finding(f"not installed: {', '.join(missing)}", f"pip install {wanted}")
+    for extra_name in sorted(extras):
+        what = f"the extra {extra_name!r} ({_EXTRAS.get(extra_name, 'see pyproject.toml')}) is not installed"
+        yield Finding(what, f"pip install 'tavt-kit[{extra_name}]'", optional=True)
+
+
+_EXTRAS = {"frames": "results as pandas frames", "distributed": "search on several machines"}
+
+
+def _has(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _nvidia(machine: Machine) -> Iterator[Finding]:
+    if not machine.files("dev", "nvidia[0-9]*"):
+        return
+    if machine.refused.get("torch:cuda:0"):
+        yield Finding(
+            "an NVIDIA GPU is here, but this torch does not see it",
+            "pip install --force-reinstall 'torch>=2.6,<2.14' 'torchvision<0.29'",
+        )
+    if machine.refused.get("onnxruntime:cuda"):
+        yield Finding(
+            "an NVIDIA GPU is here, but this onnxruntime cannot use it", "pip install onnxruntime-gpu", optional=True
+        )
+    if find_spec("pynvml") is None and shutil.which("nvidia-smi") is None:
+        yield Finding("the energy of the NVIDIA GPU cannot be read", "pip install nvidia-ml-py", optional=True)
+
+
+def _intel(machine: Machine) -> Iterator[Finding]:
+    """Intel's GPUs and NPUs are seen by OpenVINO only with their drivers, and by users who may open them."""
+    if machine.refused.get("openvino:gpu") and machine.has_intel("sys/class/drm", "renderD*/device/vendor"):
+        devices = machine.files("dev/dri", "renderD*")
+        if devices and not any(os.access(device, os.R_OK | os.W_OK) for device in devices):
+            command = "sudo usermod -aG render $USER"
+            yield Finding("an Intel GPU is here, but this user may not open it (log in anew afterwards)", command)
+        else:
+            yield Finding("an Intel GPU is here without its driver", "sudo apt-get install intel-opencl-icd")
+    if machine.refused.get("openvino:npu") and machine.has_intel("sys/class/accel", "accel*/device/vendor"):
+        yield Finding("an Intel NPU is here without its driver", "sudo snap install intel-npu-driver")
+
+
+def _limits(machine: Machine) -> Iterator[Finding]:
+    room, facts = machine.room, machine.facts
+    if room.files is not None and room.files < _FILES:
+        yield Finding(f"a process may open {room.files} files only, too few for training", _more_files(room))
+    if not room.cache_writable:
+        yield Finding(f"the cache {room.cache} cannot be written", "export FGVC_KIT_CACHE=/a/folder/of/yours")
+    elif room.cache_free is not None and room.cache_free < _DISK:
+        free = f"{room.cache_free / 1e6:.0f} MB"
+        yield Finding(
+            f"the disk of the cache {room.cache} has {free} left", "export FGVC_KIT_CACHE=/a/folder/with/space"
+        )
+    if room.shared is not None and room.shared < _SHARED:
+        yield Finding(
+            f"/dev/shm has {room.shared / 1e6:.0f} MB, too little for the worker processes of training",
+            "sudo mount -o remount,size=1g /dev/shm",
+        )
+    if facts.quota is not None and facts.quota < len(facts.affinity):
+        threads = max(1, int(facts.quota))
+        yield Finding(
+            f"the control group allows {facts.quota:.3g} CPUs' time of the {len(facts.affinity)} CPUs in sight, and "
+            "stops what takes more: ask for fewer threads",
+            f"fgvc-kit bench ... --target openvino:cpu:threads={threads}",
+        )
+
+
+def _more_files(room: Room) -> str:
+    """A shell raises its own limit as far as it is allowed; beyond that root does it."""
+    most = room.files_most or 0
+    if 0 <= most < _FILES:
+        return f"sudo prlimit --pid $$ --nofile={_ENOUGH}"
+    return f"ulimit -n {_ENOUGH if most < 0 else min(most, _ENOUGH)}"
+
+
+def _quiet(machine: Machine) -> Iterator[Finding]:
+    """What makes measurements less sure, or leaves something out of them."""
+    if machine.facts.governor in _SLOW_GOVERNORS:
+        yield Finding(
+            f"the CPUs' governor is {machine.facts.governor}: clocks, and so times, may move",
+            "sudo cpupower frequency-set --governor performance",
+            optional=True,
+        )
+    zones = machine.files("sys/class/powercap", "intel-rapl:*/energy_uj")
+    if zones and not all(_text(zone) for zone in zones):
+        yield Finding(
+            "the energy counters are readable by root only",
+            "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj",
+            optional=True,
+        )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _memory(root: Path) -> Mapping[str, int]:
+    """/proc/meminfo in bytes."""
+    try:
+        lines = (root / "proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":")[::2] for line in lines)
+    return {name: int(value.split()[0]) * 1024 for name, value in pairs if value.split()}
+
+
+def _free(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def _files() -> tuple[int | None, int | None]:
+    try:
+        import resource
+    except ImportError:  # no such thing on Windows
+        return None, None
+    return resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, bits_text
+from tavt_kit.core.artifact_card import read_metadata, require_unchanged
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.core.progress import Progress, Silent
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.core.configuration import Choice
-    from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.model_card import ModelCard
     from tavt_kit.data import ImageSet, Sample
     from tavt_kit.evaluation.answers import Answered
@@ -36,7 +37,7 @@ class EvalResult:
 
     Args:
         top1: Top-1 accuracy.
-        folder: Where ``eval.json``, PNGs and CSVs lie, or None.
+        folder: Folder of ``eval.json``, PNGs and CSVs, or None.
         record: Everything, as ``eval.json`` has it.
     """
 
@@ -96,11 +97,11 @@ def evaluate(
 
     Args:
         thing: A run folder, a wrapped model with its card, or an exported ``.onnx`` or ``.xml`` file.
-        data: Where the images are; by default what the run was trained on.
+        data: Source of the images; by default what the run was trained on.
         split: train, val or test; test if there is one, else val.
         schedule: Schedule of a run or a switchable file, such as ``taper:0.2``; ``dense`` drops nothing.
         preset: Preset of a switchable file.
-        target: Where to run; torch:cpu by default, of a file its own runtime on the CPU.
+        target: Target to run on; torch:cpu by default, of a file its own runtime on the CPU.
         batch: Images that the model is given at once.
         limit: Most images of each split.
         precision_wanted: Share of accepted answers that shall be right, such as 0.95 or ``"95%"``: the threshold is
@@ -169,8 +170,6 @@ class Subject:
     """A model ready to be evaluated.
 
     Args:
-        card: Its classes and preprocessing.
-        schedule: Its schedule, as text.
         session: Maps inputs (B, 3, H, W) to logits (B, classes).
         heads: The same, where the model is PIM in a run folder and its heads can be counted.
     """
@@ -242,13 +241,10 @@ def open_context(
     Raises:
         ScheduleError: The schedule does not fit, or a preset is given for what has none.
     """
-    from tavt_kit.core.device import TargetDevice
-
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     if schedule is None and preset is None and (fitted := recommended_of(thing, progress)) is not None:
         thing = fitted.file
     if isinstance(thing, str | PathLike) and Path(thing).suffix in (".onnx", ".xml"):
-        from tavt_kit.core.artifact_card import read_metadata, require_unchanged
         from tavt_kit.runtimes import open_file
 
         file = Path(thing)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.lock import held_folder
+from tavt_kit.core.parsing import several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_path, command_line, sha256_file, write_record
 from tavt_kit.errors import DataError, ParameterError, UnknownName
@@ -47,7 +48,7 @@ class ExplainResult:
     """What was drawn.
 
     Args:
-        folder: Where it lies; nothing is there if no image could be read.
+        folder: Folder of the images; nothing is there if no image could be read.
         sheet: The contact sheet of all images, or None.
         images: One for each image that was looked at.
         left_out: Images beyond the limit.
@@ -125,7 +126,7 @@ def explain(
     from tavt_kit.evaluation.looking import contact_sheet, draw_explained
 
     progress, folder = progress or Silent(), Path(out)
-    files = _files([images] if isinstance(images, Path | str) else images)
+    files = _files(several(images))
     model, under = model_at(run, schedule, progress)
     card = model.require_card()
     label = _label(model, card, class_name)

@@ -8,9 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from tavt_kit.core.artifact_card import UNPROVEN
 from tavt_kit.core.budget import Verdict
 from tavt_kit.core.configuration import Choice, Configuration
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import licence_sentence
+from tavt_kit.core.parsing import several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import ExportError, OutputError, ParameterError
 from tavt_kit.evaluation.frames import frame
@@ -21,7 +24,6 @@ from tavt_kit.workflows.schedules import model_for, precision_for, presets_for, 
 if TYPE_CHECKING:
     import pandas
 
-    from tavt_kit.core.device import TargetDevice
     from tavt_kit.exporters.options import Exported
 
 
@@ -30,10 +32,10 @@ class ExportedFile:
     """One file of an export.
 
     Args:
-        path: Where it lies; its name ends in ``.unproven`` where too few images decided, and nothing lies there where
-            it was refused.
+        path: Path of the file; its name ends in ``.unproven`` where too few images decided, and nothing lies there
+            where it was refused.
         status: ``final``, ``unproven`` or ``refused``.
-        verdict: Of its check: PASS, INCONCLUSIVE or FAIL.
+        verdict: Verdict of its check: PASS, INCONCLUSIVE or FAIL.
         checks: Its check; of a switchable file one for each preset.
         record: Everything, as ``exported.json`` has it.
     """
@@ -72,10 +74,10 @@ class ExportResult(Sequence[ExportedFile]):
     """The files of an export, in the order of schedules, formats and precisions.
 
     Args:
-        folder: Where they lie.
+        folder: Folder of the files.
         files: The files; the result itself is a sequence of them, too.
         checks: Their checks, those of a switchable file's presets one after the other.
-        licence: What must be said of commercial use, or None.
+        licence: Sentence on commercial use, or None.
         record: ``exported.json``, where other files of the folder may stand too.
     """
 
@@ -184,14 +186,14 @@ def export(
         accuracy_aware: Whether layers of an int8 OpenVINO file go back to float until ``max_drop`` is kept on held-out
             training images.
         tensorrt: Whether to write ONNX of operators that TensorRT is known to take.
-        data: Where the images are; by default what the run was trained on.
+        data: Source of the images; by default what the run was trained on.
         split: Split of the check's images; test if there is one, else val.
         limit: Most images of the check.
         max_drop: Points of top-1 that a file narrower than f32 may lose.
         calibrate: Training images that int8 is calibrated on.
         dense: Whether to compare with the dense model too.
         accept_inconclusive: Whether a file whose check has too few images to decide is taken.
-        target: Where the files run for their check; by default each one's own runtime on the CPU.
+        target: Target of the files for their check; by default each one's own runtime on the CPU.
         allow_unreadable: Most images that may be skipped.
         fresh: Whether to make again what is there.
         progress: Told how far things are.
@@ -210,13 +212,12 @@ def export(
         <Verdict.PASS: 'PASS'>
     """
     from tavt_kit.checks import Gate
-    from tavt_kit.core.device import TargetDevice
     from tavt_kit.exporters.export import export as write_files
     from tavt_kit.exporters.options import SWITCHABLE, Int8Options, OnnxOptions, Plan, forms_of
     from tavt_kit.runtimes import check_available
 
     progress = progress or Silent()
-    formats, precisions = _listed(format, "onnx" if tensorrt else "openvino"), _listed(precision)
+    formats, precisions = several(format) or ("onnx" if tensorrt else "openvino",), several(precision)
     if tensorrt:
         _refuse_for_tensorrt(formats, switchable)
     forms_of(formats, precisions or ["f32"])  # what is not written at all is refused before a model is read
@@ -228,28 +229,28 @@ def export(
         check_available(device)
     if (fitted := recommended_of(run, progress)) is not None:
         out = Path(run) / "export" if out is None and isinstance(run, str | PathLike) else out
-        schedule = fitted.configuration.choice if not _listed(schedule) and not _listed(pick) else schedule
+        schedule = fitted.configuration.choice if not several(schedule) and not several(pick) else schedule
         run = fitted.run
     model = load_given(run)
     folder = model.folder
     if out is None and folder is None:
         raise OutputError("a model that lies in no run folder needs a folder for its files; give `out`")
-    given = _listed(schedule)
-    picks = _listed(pick)
+    given = several(schedule)
+    picks = several(pick)
     if switchable and picks:
         raise ParameterError(f"a switchable file takes every preset of the front; leave out `pick={picks[0]}`")
     chosen = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, picks)
     # A model in hand may not be what its folder holds any more, so it is not read from there at another size.
     model = model_for(folder if isinstance(run, str | PathLike) else None, model, chosen)
-    wanted = precisions or [precision_for(chosen)]
+    wanted = precisions or (precision_for(chosen),)
     schedules = {label: Configuration.of(one).schedule for label, one in chosen.items()}
     try:
         forms = forms_of(formats, wanted, [SWITCHABLE] if switchable else list(schedules))
     except ExportError as error:
-        if precisions or wanted == ["f32"]:  # a precision that the user, or nobody, has chosen
+        if precisions or wanted == ("f32",):  # a precision that the user, or nobody, has chosen
             raise
         raise ExportError(f"{error}; the search chose {wanted[0]}, give `precision` for another") from None
-    several = len(schedules) > 1 and not switchable
+    is_shared = len(schedules) > 1 and not switchable
     plan = Plan(
         forms=forms,
         gate=Gate(drop=max_drop / 100),
@@ -263,33 +264,32 @@ def export(
         onnx=onnx,
         int8=int8,
         tensorrt=tensorrt,
-        share=several if share_weights is None else share_weights,
+        share=is_shared if share_weights is None else share_weights,
     )
     images = images_of(folder, data)
-    place = Path(out) if out is not None else Path(str(folder)) / "export"
+    destination = Path(out) if out is not None else Path(str(folder)) / "export"
     progress.update(f"exporting {', '.join(map(str, chosen.values()))}")
     made = write_files(
-        model, schedules, images, place, plan, run="" if folder is None else str(folder), fresh=fresh, progress=progress
+        model,
+        schedules,
+        images,
+        destination,
+        plan,
+        run="" if folder is None else str(folder),
+        fresh=fresh,
+        progress=progress,
     )
     return _result(made, licence_sentence((*model.require_card().licences, images.licence)))
 
 
-def _listed(given: Any, default: str | None = None) -> list[Any]:
-    """One value or several as a list; of nothing the default."""
-    if given is None or (isinstance(given, Sequence) and not given):
-        return [] if default is None else [default]
-    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-
-
 def _refuse_for_tensorrt(formats: Sequence[str], switchable: bool) -> None:
-    if formats != ["onnx"]:
+    if formats != ("onnx",):
         raise ParameterError(f"TensorRT reads ONNX, got `format={formats[0]}`; leave `format` out")
     if switchable:
         raise ParameterError("a switchable file is for onnxruntime and OpenVINO; give TensorRT each `schedule`")
 
 
 def _result(made: Exported, licence: str | None) -> ExportResult:
-    from tavt_kit.core.artifact_card import UNPROVEN
     from tavt_kit.exporters.export import read_exported
 
     checks = [FileCheck.from_record(record) for record in made.checks]

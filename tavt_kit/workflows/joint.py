@@ -26,9 +26,8 @@ from tavt_kit.models.token_reduction import REDUCTIONS, SCORES
 from tavt_kit.models.wrap import wrap
 from tavt_kit.pruning.prune import spared_layers
 from tavt_kit.runtimes import FileSession, check_available
-from tavt_kit.search.joint_space import JointSpace
-from tavt_kit.workflows.search_config import SearchConfig
-from tavt_kit.workflows.search_context import SearchContext, val_samples
+from tavt_kit.search.space import JointSpace
+from tavt_kit.workflows.search_context import SearchConfig, SearchContext, val_samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,30 +47,31 @@ _SPARED = 3
 _LOOKED_AT = 48
 
 
-def joint_space(context: SearchContext, config: SearchConfig) -> JointSpace | None:
+def joint_space(context: SearchContext) -> JointSpace | None:
     """What the genes may be for this model, and the schedules over them; no image is looked at.
 
     A gene of which the model or the target has one value alone is left out; ``None`` where all are. How many layers may
     be left out is known, which ones is made up: where layers are alike the costs are the same. ``with_weakest`` finds
     them.
     """
-    model, genes = context.model, config.genes
+    model, genes = context.model, context.config.genes
     sizes = _sizes(context) if "image-size" in genes else [(model.backbone.image_size, model.tokens)]
     scores, reductions = [model.score], [model.reduction]
     if "score" in genes:
-        scores += [score for score in SCORES if score != model.score and _has(model, score)]
+        has_class_token = getattr(model.backbone, "has_class_token", True)
+        scores += [score for score in SCORES if score != model.score and (score != "cls" or has_class_token)]
     if "reduction" in genes and model.backbone.unmergeable is None:
         reductions += [one for one in REDUCTIONS if one != model.reduction]
     spared = range(1, 1 + model.layers // _SPARED) if "layers" in genes else ()
     space = JointSpace(
         model.layout, context.plain.minimum, sizes=tuple(size for size, _ in sizes),
         at_size=tuple(tokens for _, tokens in sizes), spared=tuple(spared), scores=tuple(scores),
-        precisions=_precisions(config), reductions=tuple(reductions),
+        precisions=_precisions(context.config), reductions=tuple(reductions),
     )  # fmt: skip
     return space if max(space.choices) > 1 else None
 
 
-def with_weakest(space: JointSpace, context: SearchContext, config: SearchConfig) -> JointSpace:
+def with_weakest(space: JointSpace, context: SearchContext) -> JointSpace:
     """The same, leaving out as many layers, those whose absence costs least on training images; or none that cannot.
 
     Raises:
@@ -82,7 +82,7 @@ def with_weakest(space: JointSpace, context: SearchContext, config: SearchConfig
     import torch
 
     samples = thin_out(context.images.split("train"), _LOOKED_AT)
-    seen = load_arrays(samples, context.preprocessing, allow_unreadable=config.allow_unreadable)
+    seen = load_arrays(samples, context.preprocessing, allow_unreadable=context.config.allow_unreadable)
     images, labels = torch.from_numpy(seen.images), torch.from_numpy(seen.labels)
     try:
         return replace(space, spared=tuple(spared_layers(context.model, len(space.spared), images, labels)))
@@ -139,10 +139,6 @@ def _sizes(context: SearchContext) -> list[tuple[tuple[int, int], int]]:
     return [own, *((found[tokens], tokens) for tokens in sorted(found, reverse=True))]
 
 
-def _has(model: AdaptiveViT, score: str) -> bool:
-    return score != "cls" or getattr(model.backbone, "has_class_token", True)
-
-
 def variant_of(context: SearchContext, choice: Choice) -> AdaptiveViT:
     """The model of a configuration; made once, on the device of the context's, whose weights it shares or copies."""
     wanted = Configuration.of(choice)
@@ -188,11 +184,9 @@ def predicting(
     own: the measurement at the end tells them apart.
 
     Args:
-        context: The model.
-        tables: By precision; ``None`` for the target's own.
-        lines: Of a precision without a table: milliseconds at 0 ms of the target's own, and for each of them.
+        tables: Tables by precision; ``None`` for the target's own.
+        lines: Line of each precision without a table: milliseconds at 0 ms of the target's own, and for each of them.
     """
-
     macs = counting(context)
 
     @cache
@@ -221,13 +215,10 @@ class ConfigurationEvaluator:
 
     Args:
         own: Evaluator of the model as it is.
-        context: Model and images.
-        config: Which images.
     """
 
     own: Evaluator
     context: SearchContext
-    config: SearchConfig
     _of: dict[_Key, Evaluator] = field(default_factory=dict, init=False)
     _read: dict[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, init=False)
 
@@ -282,7 +273,7 @@ class ConfigurationEvaluator:
             preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
             strategy = None
             if precision == "int8":
-                strategy = SwitchableLogits(int8_session(self.context, self.config, model, executed), executed)
+                strategy = SwitchableLogits(int8_session(self.context, model, executed), executed)
             self._of[key] = replace(
                 self.own,
                 model=model,
@@ -298,9 +289,9 @@ class ConfigurationEvaluator:
             own: NDArray[np.uint8] = self.own.pixels[:]
             return own
         if preprocessing not in self._read:
-            allowed = self.config.allow_unreadable
+            allowed = self.context.config.allow_unreadable
             self._read[preprocessing] = load_bytes(
-                val_samples(self.context, self.config), preprocessing, allow_unreadable=allowed
+                val_samples(self.context), preprocessing, allow_unreadable=allowed
             ).pixels
         return self._read[preprocessing]
 
@@ -312,24 +303,18 @@ _DROPPED = {"steep": 0.25, "mild": 0.1, "dense": 0.0}
 """In every layer: the schedules that a file for all schedules is calibrated at, in turns."""
 
 
-def int8_session(
-    context: SearchContext, config: SearchConfig, model: AdaptiveViT, executed: tuple[int, ...] | None = None
-) -> FileSession:
+def int8_session(context: SearchContext, model: AdaptiveViT, executed: tuple[int, ...] | None = None) -> FileSession:
     """The model, or a variant of it, in one int8 file for all schedules of the layers that run; made once.
 
     Args:
-        context: Has the training images.
-        config: Names the target, which is here.
-        model: With its card.
-        executed: The layers that run; ``None`` for all.
+        executed: Layers that run; ``None`` for all.
 
     Raises:
         ExportError: The model cannot be converted or quantized.
         DataError: Too many training images cannot be read.
     """
-    key, target = (id(model), executed), config.target
+    key, target = (id(model), executed), context.target
     if key not in context.quantized:
-        assert target is not None  # quantized for a machine
         schedules = {name: TokenSchedule.taper(model.layout, ratio, executed) for name, ratio in _DROPPED.items()}
         size = "x".join(map(str, model.backbone.image_size))
         fewer = "" if executed is None else f" with {len(executed)} layers"
@@ -337,7 +322,7 @@ def int8_session(
         context.progress.say(f"Quantizing the model at {size} px{fewer}{merging}, so that it answers in int8.")
         quantizer, form = ("nncf", "openvino") if target.runtime == "openvino" else ("onnxruntime", "onnx")
         opened = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
-        plan = Plan(calibrate=_CALIBRATE, allow_unreadable=config.allow_unreadable, target=opened,
+        plan = Plan(calibrate=_CALIBRATE, allow_unreadable=context.config.allow_unreadable, target=opened,
                     int8=Int8Options(quantizer, "off"))  # fmt: skip
         writer = Writer(model, schedules, context.images, plan)
         with tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:

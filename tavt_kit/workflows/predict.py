@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.model_card import licence_sentence
+from tavt_kit.core.parsing import several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_text
 from tavt_kit.evaluation.frames import frame
@@ -32,9 +33,9 @@ class Predictions(Sequence["Prediction"]):
     Args:
         model: The file or run that was asked, or the model's name.
         predictions: One for each image; the result itself is a sequence of them, too.
-        licence: What must be said of commercial use, or None.
+        licence: Sentence on commercial use, or None.
         threshold: The least probability of an accepted answer, where one was asked for.
-        folder: Where ``predictions.csv`` lies, or None.
+        folder: Folder of ``predictions.csv``, or None.
     """
 
     model: str
@@ -114,10 +115,10 @@ def predict(
     Args:
         thing: An exported ``.onnx`` or ``.xml`` file, a run folder, or a wrapped model with its card.
         images: One image or several, of any kind Pillow reads.
-        top: How many classes to name.
+        top: Number of classes to name.
         schedule: Schedule of a run or a switchable file, such as ``taper:0.2``; ``dense`` drops nothing.
         preset: Preset of a switchable file.
-        target: Where to run: by default onnxruntime:cpu, openvino:cpu for ``.xml``, torch:cpu for a run.
+        target: Target to run on; by default onnxruntime:cpu, openvino:cpu for ``.xml``, torch:cpu for a run.
         progress: Shown each ``Prediction`` as soon as it is known; told of a licence that forbids commercial use, and
             which schedule a search's folder made it.
 
@@ -130,7 +131,7 @@ def predict(
         >>> predict("runs/birds/export/model.f32.xml", "photo.jpg")[0].label  # doctest: +SKIP
         'house_sparrow'
     """
-    paths = [Path(images)] if isinstance(images, Path | str) else [Path(path) for path in images]
+    paths = [Path(path) for path in several(images)]
     return _ask(
         open_context(thing, schedule, preset, target, progress=progress or Silent()), thing, paths, top, progress
     )
@@ -158,7 +159,7 @@ def label_images(
     Args:
         thing: A run folder, a wrapped model with its card, or an exported ``.onnx`` or ``.xml`` file.
         folder: The images, at any depth.
-        data: Where the run's own images are, of which val chooses a threshold.
+        data: Source of the run's own images, of which val chooses a threshold.
         limit: Most images, of ``folder`` and of val.
         allow_unreadable: Most images of val that may be skipped.
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.budget import Limit, Verdict
+from tavt_kit.core.budget import Limit, Verdict, facts_of, judge
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import label_record, read_record, write_record
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, OutputError, RecordError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, images_of, load_given, name_of
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from tavt_kit.bench import Protocol
     from tavt_kit.core.measurement import Measurement
     from tavt_kit.core.model_card import ModelCard
-    from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
     from tavt_kit.pruning import LabelledImages
@@ -40,7 +41,7 @@ class PruneResult:
     Args:
         folder: The smaller run.
         run: The run it was cut from; None of a model that lay in none.
-        record: What ``prune.json`` says.
+        record: Content of ``prune.json``.
     """
 
     folder: Path
@@ -117,14 +118,14 @@ def prune(
     Args:
         run: A run folder of train, distill, convert or prune, or a wrapped model with its card, which stays as it is.
         out: The run folder to write.
-        data: Where the images are; by default what the run was trained on.
+        data: Source of the images; by default what the run was trained on.
         mlp: Share of the feed-forward channels that is left, such as 0.5.
         heads: Share of the attention heads that is left.
         width: Share of the embedding channels that is left.
         depth: Number of layers that are left.
         budget: A limit such as ``"flops=0.8G"`` or ``"latency=8ms"``.
         schedule: Schedule that the budget is meant for; dense by default.
-        target: Where a latency budget is measured; openvino:cpu by default.
+        target: Target that a latency budget is measured on; openvino:cpu by default.
         importance: magnitude, taylor or random.
         round_to: Channels are left in multiples of this.
         training_images: Training images that decide what matters.
@@ -282,10 +283,10 @@ class _Budget:
     """What the pruned model may cost.
 
     Args:
-        limit: On ``flops`` or ``latency``.
-        schedule: The schedule it is meant for, as text.
-        target: Where a latency is measured.
-        seed: Of the inputs that are timed.
+        limit: Limit on ``flops`` or ``latency``.
+        schedule: Schedule it is meant for, as text.
+        target: Target that a latency is measured on.
+        seed: Seed of the inputs that are timed.
 
     Raises:
         BudgetError: A limit of another kind, or a target or schedule without a limit that uses it.
@@ -311,7 +312,6 @@ class _Budget:
             raise BudgetError(f"pruning meets a budget of flops or latency, got {limit}; check it after the export")
         if target is not None and limit.quantity == "flops":
             raise BudgetError(f"`target` {target} is for a latency, but the budget is {limit}; leave `target` out")
-        from tavt_kit.core.device import TargetDevice
 
         device = str(TargetDevice.parse(target or _TARGET).resolved()) if limit.quantity == "latency" else ""
         return cls(limit, schedule or "dense", device, seed)
@@ -339,7 +339,6 @@ class _Budget:
     def judged(self, model: AdaptiveViT) -> dict[str, Any]:
         """The verdict on the pruned model, counted or measured by the protocol, as a record."""
         from tavt_kit.bench import Protocol
-        from tavt_kit.core.budget import facts_of, judge
         from tavt_kit.models.flops import count_macs
 
         if self.limit.quantity == "flops":
@@ -357,7 +356,6 @@ class _Budget:
         }
 
     def _schedule(self, model: AdaptiveViT) -> TokenSchedule:
-        from tavt_kit.core.schedule import TokenSchedule
 
         return TokenSchedule.parse(self.schedule, model.layout)
 
@@ -365,7 +363,6 @@ class _Budget:
         import numpy as np
 
         from tavt_kit.bench import measure_schedules
-        from tavt_kit.core.device import TargetDevice
 
         size, rng = model.backbone.image_size, np.random.default_rng(self.seed)
         model.eval()

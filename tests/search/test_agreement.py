@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from tavt_kit.errors import MeasurementError
-from tavt_kit.search.agreement import agreement
+from tests.test_studies import study
+
+agreement = study("search_agreement").agreement
 
 
 def test_the_same_ranks_are_full_agreement() -> None:

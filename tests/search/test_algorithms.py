@@ -12,8 +12,8 @@ from tavt_kit.core.front import hypervolume
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight, ScheduleError, TavtError, UnknownName
+from tavt_kit.search.algorithms import ALGORITHMS, make_algorithm
 from tavt_kit.search.algorithms.base import Algorithm, Outcome
-from tavt_kit.search.algorithms.by_name import ALGORITHMS, make_algorithm
 from tavt_kit.search.algorithms.surrogate import GaussianProcess
 from tavt_kit.search.algorithms.tavt import OfficialTavt, first_ratios
 from tavt_kit.search.proposals import non_dominated

@@ -14,7 +14,7 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, MeasurementError
 from tavt_kit.search import Space, Store, one_by_one, search
-from tavt_kit.search.algorithms.by_name import ALGORITHMS
+from tavt_kit.search.algorithms import ALGORITHMS
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers, evaluate
 
 OURS = [name for name in ALGORITHMS if name != "tavt-official"]  # it knows one size of model and of population

@@ -15,7 +15,7 @@ SPACE = Space(TokenLayout(101, 4), minimum=2)
 COSTS = Costs(
     macs=lambda schedule: 1_000_000 * sum(schedule.counts),
     latency_ms=lambda schedule: 1.0 + sum(schedule.counts) / 100,
-    tails={"p90": 1.1},
+    quantile_ratios={"p90": 1.1},
 )
 
 

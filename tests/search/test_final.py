@@ -101,8 +101,8 @@ def test_groups_measured_at_another_pace_are_put_to_one() -> None:
     assert machine.calls > 1
     ratios = [one.cost("p50") / one.cost("predicted") for one in final.measured]
     assert ratios == pytest.approx([ratios[0]] * len(ratios)) and ratios[0] == pytest.approx(1.12 * 1.2)
-    paces = {one.latency.pace for one in final.measured if one.latency is not None}
-    assert max(paces) / min(paces) == pytest.approx(1.2)
+    speed_factors = {one.latency.speed_factor for one in final.measured if one.latency is not None}
+    assert max(speed_factors) / min(speed_factors) == pytest.approx(1.2)
 
 
 def test_finalists_are_evaluated_anew() -> None:

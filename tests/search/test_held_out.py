@@ -13,7 +13,7 @@ from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.evaluation.result import EvaluationResult, paired
 from tavt_kit.search.finalists import Final, confirm
-from tavt_kit.search.result import SearchResult
+from tavt_kit.search.objectives import SearchResult
 
 DENSE = TokenSchedule((400, 400))
 BASE = 0.88

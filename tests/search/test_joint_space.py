@@ -14,8 +14,8 @@ from tavt_kit.errors import ScheduleError
 from tavt_kit.search import Store
 from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.algorithms.nsga2 import Evolution
-from tavt_kit.search.joint_space import GENES, JointSpace
 from tavt_kit.search.proposals import fit
+from tavt_kit.search.space import GENES, JointSpace
 
 
 def joint(*, token_pooled: bool = True, tokens: int = 17) -> JointSpace:

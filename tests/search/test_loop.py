@@ -202,7 +202,7 @@ def test_goes_on_by_other_costs_from_an_earlier_result() -> None:
         return evaluate(schedule)
 
     first = search(SPACE, one_by_one(watched), costs=COSTS, budget=budget, evaluations=40)
-    faster = replace(COSTS, tails={"p90": 0.8})
+    faster = replace(COSTS, quantile_ratios={"p90": 0.8})
     store = Store(None)
     again = search(SPACE, one_by_one(watched), costs=faster, budget=budget, evaluations=60, after=first, store=store)
     assert len(asked) == len(set(asked)) == again.evaluations == 60 and len(store) == 20

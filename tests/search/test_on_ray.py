@@ -13,8 +13,7 @@ import pytest
 
 from tavt_kit.errors import MeasurementError, MissingDependency, TargetError
 from tavt_kit.search import Progress, Store, search
-from tavt_kit.search.ray_workers import Actors, join_cluster
-from tavt_kit.search.workers import Workers
+from tavt_kit.search.workers import Actors, Workers, join_cluster
 from tests.search.engine_workers import Toy
 from tests.search.test_loop import summary
 from tests.search.toy import COSTS, SPACE, answers

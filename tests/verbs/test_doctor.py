@@ -12,9 +12,8 @@ from tavt_kit.core.host import HostFacts
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import TargetError
 from tavt_kit.verbs.doctor import _findings as print_findings
-from tavt_kit.workflows import doctor, doctor_findings
-from tavt_kit.workflows.doctor import TARGETS
-from tavt_kit.workflows.doctor_findings import Finding, Place, Room, findings
+from tavt_kit.workflows import doctor
+from tavt_kit.workflows.doctor import TARGETS, Finding, Machine, Room, findings
 from tests.verbs.command import run
 
 SPEED: dict[str, Any] = {
@@ -100,28 +99,28 @@ def test_gains_are_over_f32() -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine on which all is well, as far as its files say."""
-    monkeypatch.setattr(doctor_findings, "requires", lambda name: ["numpy>=2.0"])
+    monkeypatch.setattr(doctor, "requires", lambda name: ["numpy>=2.0"])
     facts = replace(HostFacts.gather(), quota=None, affinity=(0, 1, 2, 3), governor=None)
     room = Room(2**34, 2**33, None, "/cache", 2**35, True, 2**32, 20000, 20000, "RAPL")
-    return Place(facts, room, {}, tmp_path)
+    return Machine(facts, room, {}, tmp_path)
 
 
-def put(place: Place, path: str, text: str = "") -> None:
-    (place.root / path).parent.mkdir(parents=True, exist_ok=True)
-    (place.root / path).write_text(text, encoding="ascii")
+def put(machine: Machine, path: str, text: str = "") -> None:
+    (machine.root / path).parent.mkdir(parents=True, exist_ok=True)
+    (machine.root / path).write_text(text, encoding="ascii")
 
 
-def test_where_all_is_well_nothing_is_found(place: Place) -> None:
-    assert findings(place) == []
+def test_where_all_is_well_nothing_is_found(machine: Machine) -> None:
+    assert findings(machine) == []
 
 
-def test_packages_and_extras_that_are_not_installed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_and_extras_that_are_not_installed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = ["numpy>=2.0", "no-such-thing<3,>=2", 'nor-this; extra == "distributed"', "nor-that; extra == 'dev'",
               "elsewhere; sys_platform == 'never'"]  # fmt: skip
-    monkeypatch.setattr(doctor_findings, "requires", lambda name: listed)
-    base, extra = findings(place)
+    monkeypatch.setattr(doctor, "requires", lambda name: listed)
+    base, extra = findings(machine)
     assert base == Finding("not installed: no-such-thing<3,>=2", "pip install 'no-such-thing<3,>=2'")
     assert extra.command == "pip install 'tavt-kit[distributed]'" and extra.optional
 
@@ -137,47 +136,47 @@ def test_packages_and_extras_that_are_not_installed(place: Place, monkeypatch: p
         ({"shared": 64 * 2**20}, "sudo mount -o remount,size=1g /dev/shm"),
     ],
 )
-def test_too_little_room(place: Place, change: dict[str, Any], command: str) -> None:
-    (found,) = findings(replace(place, room=replace(place.room, **change)))
+def test_too_little_room(machine: Machine, change: dict[str, Any], command: str) -> None:
+    (found,) = findings(replace(machine, room=replace(machine.room, **change)))
     assert found.command == command and not found.optional
 
 
-def test_a_quota_below_the_cpus_in_sight(place: Place) -> None:
-    (found,) = findings(replace(place, facts=replace(place.facts, quota=2.5)))
+def test_a_quota_below_the_cpus_in_sight(machine: Machine) -> None:
+    (found,) = findings(replace(machine, facts=replace(machine.facts, quota=2.5)))
     assert found.command.endswith("threads=2") and "2.5" in found.what
 
 
-def test_devices_that_no_runtime_sees(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_that_no_runtime_sees(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = dict.fromkeys(("torch:cuda:0", "onnxruntime:cuda", "openvino:gpu", "openvino:npu"), "no")
-    place = replace(place, refused=refused)
-    assert findings(place) == []  # nothing to see
-    put(place, "sys/class/drm/renderD128/device/vendor", "0x1002\n")
-    assert findings(place) == []  # of another maker
-    put(place, "sys/class/drm/renderD129/device/vendor", "0x8086\n")
-    put(place, "sys/class/accel/accel0/device/vendor", "0x8086\n")
-    assert [one.command for one in findings(place)] == [
+    machine = replace(machine, refused=refused)
+    assert findings(machine) == []  # nothing to see
+    put(machine, "sys/class/drm/renderD128/device/vendor", "0x1002\n")
+    assert findings(machine) == []  # of another maker
+    put(machine, "sys/class/drm/renderD129/device/vendor", "0x8086\n")
+    put(machine, "sys/class/accel/accel0/device/vendor", "0x8086\n")
+    assert [one.command for one in findings(machine)] == [
         "sudo apt-get install intel-opencl-icd",
         "sudo snap install intel-npu-driver",
     ]
-    put(place, "dev/dri/renderD129")
-    monkeypatch.setattr(doctor_findings.os, "access", lambda path, mode: False)
-    assert "usermod" in findings(place)[0].command
-    assert findings(replace(place, refused={})) == []  # they are seen
+    put(machine, "dev/dri/renderD129")
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    assert "usermod" in findings(machine)[0].command
+    assert findings(replace(machine, refused={})) == []  # they are seen
 
 
-def test_an_nvidia_gpu_that_torch_does_not_see(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_findings.shutil, "which", lambda name: None)
-    monkeypatch.setattr(doctor_findings, "find_spec", lambda name: None)
-    put(place, "dev/nvidia0")
-    found = findings(replace(place, refused={"torch:cuda:0": "no", "onnxruntime:cuda": "no"}))
+def test_an_nvidia_gpu_that_torch_does_not_see(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    put(machine, "dev/nvidia0")
+    found = findings(replace(machine, refused={"torch:cuda:0": "no", "onnxruntime:cuda": "no"}))
     assert [one.optional for one in found] == [False, True, True]
     assert "torch>=2.6" in found[0].command and found[1].command == "pip install onnxruntime-gpu"
     assert found[2].command == "pip install nvidia-ml-py"
 
 
-def test_what_makes_measuring_unsure_is_optional(place: Place) -> None:
-    put(place, "sys/class/powercap/intel-rapl:0/energy_uj")
-    found = findings(replace(place, facts=replace(place.facts, governor="powersave")))
+def test_what_makes_measuring_unsure_is_optional(machine: Machine) -> None:
+    put(machine, "sys/class/powercap/intel-rapl:0/energy_uj")
+    found = findings(replace(machine, facts=replace(machine.facts, governor="powersave")))
     assert all(one.optional for one in found) and len(found) == 2
     assert "cpupower" in found[0].command and "chmod" in found[1].command
 

@@ -26,7 +26,7 @@ from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Store
 from tavt_kit.workflows import search_target
-from tavt_kit.workflows.refine import LatencyRefinement
+from tavt_kit.workflows.search import LatencyRefinement
 from tests.verbs.tiny import write_images, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -137,13 +137,13 @@ def test_too_slow_on_the_target_is_no_pass(place: Path, tmp_path: Path, monkeypa
     out = tmp_path / "out"
     flags = ("--target", "torch:cpu:threads=1", "--budget", "latency=7ms", "--evaluations", 20)
 
-    real = search_target.measured_on
+    real = search_target.MeasureWithin
 
     def slower(*arguments: Any) -> Any:
         fake.factor = 3.0
         return real(*arguments)
 
-    monkeypatch.setattr("tavt_kit.workflows.refine.measured_on", slower)
+    monkeypatch.setattr("tavt_kit.workflows.search.MeasureWithin", slower)
     assert search(place, out, *flags) == 1
     assert front(out)["verdict"] == "FAIL" and front(out)["chosen"] is None
 
@@ -153,13 +153,13 @@ def test_goes_on_where_the_target_is_faster_or_slower_than_predicted(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
     fake, evaluations = FakeTarget(monkeypatch, factor=1.0), 32
-    real = search_target.measured_on
+    real = search_target.MeasureWithin
 
     def changed(*arguments: Any) -> Any:
         fake.factor = factor
         return real(*arguments)
 
-    monkeypatch.setattr("tavt_kit.workflows.refine.measured_on", changed)
+    monkeypatch.setattr("tavt_kit.workflows.search.MeasureWithin", changed)
     out, flags = tmp_path / "out", ("--target", "torch:cpu:threads=1", "--budget", "latency=6ms", "--evaluations", 32)
     assert search(place, out, *flags) == 0
     body = front(out)

@@ -11,7 +11,7 @@ import pytest
 
 from tavt_kit.cli import main
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.workflows import search_memory
+from tavt_kit.workflows import search_target
 from tests.verbs.test_search import FakeTarget, front, search
 
 TARGET = ("--target", "torch:cpu:threads=1", "--evaluations", 8, "--limit", 6)
@@ -22,7 +22,7 @@ class FakeMeter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked, self.closed = list[TokenSchedule](), 0
-        monkeypatch.setattr(search_memory, "ScheduleMemory", lambda model, target: self)
+        monkeypatch.setattr(search_target, "ScheduleMemory", lambda model, target: self)
 
     def __call__(self, schedule: TokenSchedule, processes: int) -> tuple[int, ...]:
         self.asked.append(schedule)

@@ -12,8 +12,7 @@ from tavt_kit.bench import Protocol
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.records import sha256_file
 from tavt_kit.errors import TargetError
-from tavt_kit.workflows.carried import pack_profile
-from tavt_kit.workflows.profile import profile
+from tavt_kit.workflows.profile import pack_profile, profile
 from tests.verbs.tiny import write_run
 from tests.workflows.told import Told
 

@@ -24,8 +24,7 @@ from tavt_kit.core.latency_table import Curve, DropCell, LatencyTable, LayerCell
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import sha256_file, write_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.workflows import carried
-from tavt_kit.workflows.carried import pack_front, settle
+from tavt_kit.workflows.profile import pack_front, settle
 from tests.verbs.tiny import write_images, write_run
 from tests.workflows.told import Told
 
@@ -39,7 +38,7 @@ def table(place: Path) -> LatencyTable:
     ramp, half = Curve((2, 17), (0.1, 0.85)), Curve((2, 17), (0.1, 0.85))
     cells = LayerCells(ramp, (DropCell(3, 2, 0.15, 2, 0.15), DropCell(17, 8, 0.85, 15, 0.85)), half, ramp, 0.2, half)
     return LatencyTable(
-        TARGET, timed_model(model, "vit_tiny_patch16_224"), cells, host=HOST, tails={"p90": 1.05, "p99": 1.2},
+        TARGET, timed_model(model, "vit_tiny_patch16_224"), cells, host=HOST, quantile_ratios={"p90": 1.05, "p99": 1.2},
     )  # fmt: skip
 
 
@@ -120,7 +119,7 @@ def test_what_was_measured_there_settles_it(
 def test_the_chosen_schedule_is_packed_for_its_device(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carried, "MOST", 1)
+    monkeypatch.setattr("tavt_kit.workflows.profile.MOST", 1)
     shutil.copytree(place / "out", place / "f32")
     body = {**front(place / "f32"), "target": replace(TARGET, precision="f32").as_record()}
     (place / "f32" / "front.json").write_text(json.dumps({**body, "baselines": body["baselines"][:1]}))
