@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,9 +106,9 @@ def _profile(record: Mapping[str, Any], graphs: Path, options: argparse.Namespac
         schedule: open_graph(_graph(graphs, file), target, time.perf_counter()) for schedule, file in wholes.items()
     }
     table: LatencyTable = time_plan(
-        plan, target, clocks, sessions.__getitem__, seconds=options.max_time, rng=rng, begin=begin, on_step=_Steps()
+        plan, target, clocks, sessions.__getitem__, seconds=options.max_time, rng=rng, begin=begin, on_step=_steps()
     )
-    ends = {str(place): sessions[schedule] for place, schedule in enumerate((plan.wholes[0], plan.wholes[-1]))}
+    ends = {str(index): sessions[schedule] for index, schedule in enumerate((plan.wholes[0], plan.wholes[-1]))}
     runs = bench(ends, plan.images(rng), BRIEF, rng=rng)
     table = replace(table, quantile_ratios=measure_quantile_ratios(runs.values()))
     write_record(out / "profile.json", "profile", table.as_record())
@@ -120,7 +120,7 @@ def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace,
     height, width = record["image_size"]
     images = rng.standard_normal((target.batch, 3, height, width), dtype=np.float32)
     protocol = Protocol(min_seconds=min(3.0, options.max_time), max_seconds=options.max_time)
-    host, steps = HostFacts.gather(accelerator_name(target)), _Steps()
+    host, steps = HostFacts.gather(accelerator_name(target)), _steps()
     sessions = {}
     for one in record["candidates"]:
         steps(f"opening {one['name']}", 0.0)
@@ -128,20 +128,13 @@ def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace,
     steps("measuring", 0.0)
     monitor = ValidityMonitor(sessions, dict.fromkeys(sessions, images), rng)
     found = bench(sessions, images, protocol, rng=rng, turns=monitor)
-    rows = [
-        BenchRow(
-            one["name"],
-            record["thing"],
-            sessions[one["name"]].target,
-            found[one["name"]],
-            TokenSchedule(tuple(one["schedule"])),
-            one["macs"],
-            one["size_bytes"],
-            busy_cores=monitor.busy(one["name"]),
-            doubts=monitor.doubts(one["name"], found[one["name"]].median),
-        )
-        for one in record["candidates"]
-    ]
+    rows = []
+    for one in record["candidates"]:
+        name = one["name"]
+        row = BenchRow(name, record["thing"], sessions[name].target, found[name], TokenSchedule(tuple(one["schedule"])),
+                       one["macs"], one["size_bytes"], busy_cores=monitor.busy(name),
+                       doubts=monitor.doubts(name, found[name].median))  # fmt: skip
+        rows.append(row)
     body = bench_body(rows, protocol=protocol, inputs="random", seed=0, host=host)
     write_record(out / "bench.json", "bench", {**body, "model": record["model"]})
     return out / "bench.json"
@@ -150,16 +143,16 @@ def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace,
 _RUNS = {"profile": _profile, "bench": _bench}
 
 
-class _Steps:
+def _steps() -> Callable[[str, float], None]:
     """Says on stderr what begins, once each."""
+    said = {"done"}
 
-    def __init__(self) -> None:
-        self._said = ""
+    def step(doing: str, share: float) -> None:
+        if doing not in said:
+            said.add(doing)
+            _say(f"{doing} ...")
 
-    def __call__(self, step: str, share: float) -> None:
-        if step not in (self._said, "done"):
-            self._said = step
-            _say(f"{step} ...")
+    return step
 
 
 def _say(sentence: str) -> None:

@@ -96,7 +96,7 @@ def check_table(
     """
     rng = np.random.default_rng(1) if rng is None else rng
     schedules = random_schedules(model.layout, count, rng)
-    dense, found, how = model.dense_schedule, list[HeldOut](), protocol or BRIEF
+    dense, found, protocol = model.dense_schedule, list[HeldOut](), protocol or BRIEF
     # Against its own time, not its prediction, whose error is the table's and no drift.
     then = table.dense_ms or table.predict(dense)
     opened = {dense: open_schedule(model, table.target, image_size, dense)}
@@ -104,11 +104,11 @@ def check_table(
         if on_step is not None:
             on_step("timing held-out schedules", start / count)
         some = schedules[start : start + 4]
-        anchor, *runs = measure_schedules(model, table.target, image_size, [dense, *some], how, rng, opened=opened)
+        anchor, *runs = measure_schedules(model, table.target, image_size, [dense, *some], protocol, rng, opened=opened)
         for schedule, run in zip(some, runs, strict=True):
             # Round by round: a machine that changes its speed between two rounds changes medians, and no such ratio.
             ratio = paired_ratio(run, anchor)
-            steady, drift = ratio.relative_half_width <= how.half_width, run.median / (ratio.value * then)
+            steady, drift = ratio.relative_half_width <= protocol.half_width, run.median / (ratio.value * then)
             found.append(HeldOut(schedule, table.predict(schedule), run.median, steady, drift))
     return table.tested(found)
 
@@ -149,7 +149,7 @@ def measure_schedules(
         images: (B, 3, H, W) of the target's batch; random ones by default.
         opened: Sessions of some of the schedules from ``open_schedule``, so that converting them costs no time again.
         beside: Sessions of other models with their images, by name, timed in the same rounds.
-        on_round: As for ``bench``; the names are the places of the schedules, and those of ``beside``.
+        on_round: As for ``bench``; the names are the indices of the schedules, and those of ``beside``.
 
     Returns:
         One measurement for each schedule, then one for each of ``beside``.
@@ -158,8 +158,8 @@ def measure_schedules(
     images = random_images(shape, rng) if images is None else images
     known = opened or {}
     sessions = {
-        str(place): known[schedule] if schedule in known else open_schedule(model, target, image_size, schedule)
-        for place, schedule in enumerate(schedules)
+        str(index): known[schedule] if schedule in known else open_schedule(model, target, image_size, schedule)
+        for index, schedule in enumerate(schedules)
     }
     others = beside or {}
     inputs = dict.fromkeys(sessions, images) | {name: own for name, (_, own) in others.items()}

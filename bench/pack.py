@@ -89,9 +89,9 @@ def pack_profile(
             progress.update(f"converting {part}")
             files[part] = folder.add(part, graphs(part))
         wholes = []
-        for place, schedule in enumerate(plan.wholes):
-            progress.update(f"converting whole pass {place + 1} of {len(plan.wholes)}")
-            wholes.append(folder.add(f"whole{place}", whole_graph(model, schedule, target)))
+        for index, schedule in enumerate(plan.wholes):
+            progress.update(f"converting whole pass {index + 1} of {len(plan.wholes)}")
+            wholes.append(folder.add(f"whole{index}", whole_graph(model, schedule, target)))
         record = {"kind": "profile", "plan": plan.as_record(), "graphs": files, "wholes": wholes}
         return _zip(path, Path(temporary), record, target)
 
@@ -117,9 +117,9 @@ def pack_passes(
     refuse_live(target)
     with tempfile.TemporaryDirectory(prefix="fgvc-kit-pack-") as temporary:
         folder, candidates = GraphFolder(Path(temporary)), list[dict[str, Any]]()
-        for place, (label, schedule) in enumerate(schedules):
+        for index, (label, schedule) in enumerate(schedules):
             progress.update(f"converting {label}")
-            file = folder.add(f"candidate{place}", whole_graph(model, schedule, target))
+            file = folder.add(f"candidate{index}", whole_graph(model, schedule, target))
             candidates.append(
                 {
                     "name": label,
@@ -162,8 +162,8 @@ def _module(name: str) -> tuple[str, bytes]:
     spec = importlib.util.find_spec(full)
     assert spec is not None and spec.origin is not None  # our own modules are there
     source = Path(spec.origin)
-    place = full.replace(".", "/") + ("/__init__.py" if source.name == "__init__.py" else ".py")
-    return place, source.read_bytes()
+    path = full.replace(".", "/") + ("/__init__.py" if source.name == "__init__.py" else ".py")
+    return path, source.read_bytes()
 
 
 _ALIGN = 64

@@ -47,16 +47,22 @@ class Part(nn.Module):
         self.placed = placed
         self.eval()  # the model is already; converters look at the outermost module
 
-    def _state(self, layer: int, tokens: Tensor, place: Tensor | None) -> TokenState:
+    def _state(self, layer: int, tokens: Tensor, positions: Tensor | None) -> TokenState:
         """What ``layer`` receives."""
-        if place is None and self.placed:
-            place = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
+        if positions is None and self.placed:
+            positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
         sizes = None
         if self.placed and self.model.reduction == "merge":
             # Of any values above 0, but hanging on the tokens: a compiler would leave out the logarithm of ones.
             sizes = 1 + tokens[:, :, 0].float().square()
-        state = TokenState(tokens, self.model.prefix, place=place, notes=self.notes, sizes=sizes)
+        state = TokenState(tokens, self.model.prefix, place=positions, notes=self.notes, sizes=sizes)
         return self.model.backbone.alone(layer, state)
+
+    def _states(self, inputs: Sequence[Tensor]) -> Iterator[tuple[int, TokenState]]:
+        """Every layer with tokens of its own; the positions of all may follow them."""
+        positions = inputs[-1] if len(inputs) > len(self.layers) else None
+        for layer, tokens in zip(self.layers, inputs, strict=False):
+            yield layer, self._state(layer, tokens, positions)
 
 
 class StemPart(Part):
@@ -70,11 +76,11 @@ class StemPart(Part):
 class AttendPart(Part):
     """The attention half-blocks that keep every token, one after another."""
 
-    def forward(self, tokens: Tensor, place: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> tuple[Tensor, ...]:
         """(B, n, D) -> (B, n, D), and what goes along with the tokens, so that no compiler leaves it out."""
         along = list[Tensor]()
         for layer in self.layers:
-            state = self.model.backbone.attend(layer, self._state(layer, tokens, place), None)
+            state = self.model.backbone.attend(layer, self._state(layer, tokens, positions), None)
             tokens, along = state.tokens, [*along, *state.along.values()]
         return tokens, *along
 
@@ -98,11 +104,8 @@ class DropPart(Part):
     def forward(self, kept: int | Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         """``kept``, (B, n, D) for each layer and, where positions follow the tokens, places (B, n)."""
         pick = Pick(kept, self.model.prefix, self.model.score, self.model.selection)
-        place = inputs[-1] if len(inputs) > len(self.layers) else None
-        return tuple(
-            self.model.attend_and_reduce(layer, self._state(layer, tokens, place), pick, lean=True).tokens
-            for layer, tokens in zip(self.layers, inputs, strict=False)
-        )
+        reduce = self.model.attend_and_reduce
+        return tuple(reduce(layer, state, pick, lean=True).tokens for layer, state in self._states(inputs))
 
 
 class LastPart(Part):
@@ -112,10 +115,9 @@ class LastPart(Part):
         """(B, n, D) for each layer (and places) -> the head's tokens (B, rows, D) of each."""
         backbone = self.model.backbone
         pick = Pick(backbone.head_rows or 1, self.model.prefix, None)
-        place = inputs[-1] if len(inputs) > len(self.layers) else None
         return tuple(
-            backbone.feed(layer, backbone.attend_rows(layer, self._state(layer, tokens, place), pick)).tokens
-            for layer, tokens in zip(self.layers, inputs, strict=False)
+            backbone.feed(layer, backbone.attend_rows(layer, state, pick)).tokens
+            for layer, state in self._states(inputs)
         )
 
 
@@ -372,9 +374,9 @@ def _to_openvino(module: torch.nn.Module, tensors: Sequence[torch.Tensor], count
 def _to_onnx(module: torch.nn.Module, tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> bytes:
     from tavt_kit.runtimes.onnx_graph import module_to_onnx
 
-    names = [f"input{place}" for place in range(len(tensors))]
+    names = [f"input{index}" for index in range(len(tensors))]
     axes = {
-        name: {place: ("batch", "tokens")[place] for place, size in enumerate(_open_shape(tensor)) if size == -1}
+        name: {axis: ("batch", "tokens")[axis] for axis, size in enumerate(_open_shape(tensor)) if size == -1}
         for name, tensor in zip(names, tensors, strict=True)
     }
     example = (*map(torch.tensor, counts), *tensors)

@@ -161,10 +161,10 @@ def _cuda_copy(target: TargetDevice) -> Copy:
 
     from tavt_kit.runtimes.on_torch import torch_clock, torch_device
 
-    place = TargetDevice("torch", "cuda", target.index)
-    source = torch.ones(256 * _MIB, device=torch_device(place))
+    own = TargetDevice("torch", "cuda", target.index)
+    source = torch.ones(256 * _MIB, device=torch_device(own))
     destination = torch.empty_like(source)
-    return _seconds(torch_clock(lambda: destination.copy_(source), place)), 2 * source.nbytes
+    return _seconds(torch_clock(lambda: destination.copy_(source), own)), 2 * source.nbytes
 
 
 def cache_bytes(index: str, otherwise: int) -> int:
@@ -211,13 +211,13 @@ def _by_torch(target: TargetDevice, left: Array, right: Array) -> Iterator[Produ
 
     if target.processor not in ("cpu", "cuda", "tensorrt"):
         return
-    place = TargetDevice("torch", "cpu" if target.is_cpu else "cuda", target.index, target.threads)
+    own = TargetDevice("torch", "cpu" if target.is_cpu else "cuda", target.index, target.threads)
     kinds = {"f32": torch.float32, "bf16": torch.bfloat16}
-    if not place.is_cpu:
+    if not own.is_cpu:
         kinds["f16"] = torch.float16
     for precision, dtype in kinds.items():
-        rows, weight = (torch.from_numpy(array).to(torch_device(place), dtype) for array in (left, right))
-        yield Product("torch", precision, _seconds(torch_clock(partial(F.linear, rows, weight), place)))
+        rows, weight = (torch.from_numpy(array).to(torch_device(own), dtype) for array in (left, right))
+        yield Product("torch", precision, _seconds(torch_clock(partial(F.linear, rows, weight), own)))
 
 
 def _by_openvino(target: TargetDevice, left: Array, right: Array) -> Iterator[Product]:
@@ -229,8 +229,8 @@ def _by_openvino(target: TargetDevice, left: Array, right: Array) -> Iterator[Pr
     able = openvino_core().get_property(device_of(target), "OPTIMIZATION_CAPABILITIES")
     words = {"f32": "FP32", "f16": "FP16", "bf16": "BF16", "int8": "INT8"}
     for precision in (word for word, name in words.items() if name in able):
-        place = TargetDevice("openvino", target.processor, target.index, target.threads, precision)
-        compiled = compile_for(_openvino_graph(left.shape, right, int8=precision == "int8"), place)
+        own = TargetDevice("openvino", target.processor, target.index, target.threads, precision)
+        compiled = compile_for(_openvino_graph(left.shape, right, int8=precision == "int8"), own)
         if executed_precision(compiled) == precision:
             yield Product("openvino", precision, _seconds(request_clock(compiled, [left])))
 
@@ -259,11 +259,11 @@ def _by_onnxruntime(target: TargetDevice, left: Array, right: Array) -> Iterator
         return
     from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
 
-    place = TargetDevice("onnxruntime", "cpu", threads=target.threads)
-    yield Product("onnxruntime", "f32", _seconds(run_clock(open_session(_onnx_graph(right), place), [left])))
+    own = TargetDevice("onnxruntime", "cpu", threads=target.threads)
+    yield Product("onnxruntime", "f32", _seconds(run_clock(open_session(_onnx_graph(right), own), [left])))
     signed = np.clip(np.round(right * 32), -127, 127).astype(np.int8)
     unsigned = np.clip(np.round(left * 32) + 128, 0, 255).astype(np.uint8)
-    yield Product("onnxruntime", "int8", _seconds(run_clock(open_session(_onnx_graph(signed), place), [unsigned])))
+    yield Product("onnxruntime", "int8", _seconds(run_clock(open_session(_onnx_graph(signed), own), [unsigned])))
 
 
 def _onnx_graph(right: npt.NDArray[Any]) -> bytes:

@@ -166,8 +166,8 @@ def time_cells(
         if done >= least and time.perf_counter() >= end:
             break
         on_share(done / _ROUNDS[1])
-        for place in rng.permutation(len(cells)):
-            cells[place].time()
+        for index in rng.permutation(len(cells)):
+            cells[index].time()
     speeds = round_speeds(np.array([cell.warm for cell in cells]))
     for cell in cells:
         cell.cold = [ms / speed for ms, speed in zip(cell.cold, speeds, strict=True)]
@@ -467,7 +467,7 @@ def _excess(first: Mapping[int, float], again: Mapping[int, float] | None = None
     """By count, what of the lesser of its times is clearly above the line below all."""
     times = np.array(list(first.values()))
     # A single time that is too short would pull the line down, and half of all counts with it.
-    steady = [np.partition(times[max(0, place - 2) : place + 3], 1)[1] for place in range(len(times))]
+    steady = [np.partition(times[max(0, index - 2) : index + 3], 1)[1] for index in range(len(times))]
     line = _line_below(np.array(list(first)), np.maximum(times, steady))
     found = dict[int, float]()
     for (count, once), below in zip(first.items(), line.tolist(), strict=True):

@@ -66,7 +66,7 @@ def check_batches(
         near_ties: Tells which images hang on the last bits; None for an artifact that rounds otherwise than its source.
     """
     n = len(main)
-    batches = {size: _in_parts(range(min(n, _PARTS * size)), size) for size in (min(size, n) for size in OTHERS)}
+    batches = {size: _split(range(min(n, _PARTS * size)), size) for size in (min(size, n) for size in OTHERS)}
     last = n % BATCH or _LAST
     if n > BATCH:
         # What came in a part of a batch comes in a whole one now, and the other way about.
@@ -85,8 +85,8 @@ def check_batches(
     return BatchCheck(sizes, largest, not (reason or attempts.refusal), attempts.refusal or reason)
 
 
-def _in_parts(places: range, size: int) -> list[range]:
-    return [places[start : start + size] for start in range(0, len(places), size)]
+def _split(indices: range, size: int) -> list[range]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def _errors(again: Logits, expected: Logits, scale: float) -> NDArray[np.float64]:
@@ -97,8 +97,8 @@ def _fault(
     size: int, parts: list[range], errors: list[NDArray[np.float64]], tolerance: float, near_ties: NearTies | None
 ) -> str:
     """One clause on what is wrong at a batch size; empty where nothing is."""
-    wrong = [(place, row) for part, found in zip(parts, errors, strict=True)
-             for row, place in enumerate(part) if found[row] > tolerance]  # fmt: skip
+    wrong = [(index, row) for part, found in zip(parts, errors, strict=True)
+             for row, index in enumerate(part) if found[row] > tolerance]  # fmt: skip
     if not wrong:
         return ""
     total, worst = sum(map(len, parts)), max(float(found.max()) for found in errors)
@@ -106,8 +106,8 @@ def _fault(
         return f"at batch {size} an image gets logits that are not finite"
     apart = f"at batch {size} the same image gets logits that differ by {worst:.2g} of the largest"
     if near_ties is not None:
-        places = [place for place, _ in wrong]
-        return apart if set(places) - near_ties(places, total) else ""
+        strayed = [index for index, _ in wrong]
+        return apart if set(strayed) - near_ties(strayed, total) else ""
     rows = [row for _, row in wrong]
     of_one_row = max(map(rows.count, rows))
     return apart if 2 * len(wrong) > total or (of_one_row > 1 and 2 * of_one_row > len(parts)) else ""

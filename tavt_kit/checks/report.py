@@ -165,7 +165,7 @@ def judge(
 
     Args:
         exact: Whether it must be its source: f32 weights, run in f32.
-        tied: Images (by place) on which the source's own choice of tokens hangs on the last bits.
+        tied: Indices of images on which the source's own choice of tokens hangs on the last bits.
     """
     if fault:
         return Judgement(Verdict.FAIL, fault)

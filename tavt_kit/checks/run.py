@@ -209,7 +209,7 @@ def _finished(
     if dense:
         logits = source.logits(source.adaptive.dense_schedule, count)
         against = answers.against(logits)
-        paths = [source.samples[place].path for place in source.readable]
+        paths = [source.samples[index].path for index in source.readable]
         losses = losses_of(replace(answers, source=logits), paths, source.card.classes, source.split)
         report = replace(report, dense_top1=answers.top1(logits, source.split), against_dense=against, losses=losses)
     _log.info("%s", report.sentence)
@@ -241,7 +241,7 @@ class _NearTies:
             return set()
         from tavt_kit.checks.near_ties import NEAR_TIE, margins
 
-        if new := [place for place in strayed if place not in self.known]:
+        if new := [index for index in strayed if index not in self.known]:
             narrow = margins(self.source.adaptive, self.artifact.card.schedule, self.source.at(new))
-            self.known |= {place: bool(margin < NEAR_TIE) for place, margin in zip(new, narrow, strict=True)}
-        return {place for place in strayed if self.known[place]}
+            self.known |= {index: bool(margin < NEAR_TIE) for index, margin in zip(new, narrow, strict=True)}
+        return {index for index in strayed if self.known[index]}

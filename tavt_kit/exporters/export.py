@@ -240,12 +240,12 @@ def settle(files: Sequence[Path], out: Path, status: str) -> None:
         file.replace(out / (file.name if status == "final" else f"{file.name}{UNPROVEN}"))
 
 
-def _link(file: Path, place: Path) -> None:
+def _link(file: Path, path: Path) -> None:
     """A second name for a file; a copy of it where the file system has no such thing."""
     try:
-        place.hardlink_to(file)
+        path.hardlink_to(file)
     except OSError:
-        with atomic_path(place) as temporary:
+        with atomic_path(path) as temporary:
             shutil.copyfile(file, temporary)
 
 

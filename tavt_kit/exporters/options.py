@@ -81,7 +81,12 @@ def forms_of(formats: Iterable[str], precisions: Iterable[str], labels: Sequence
         >>> [form.file for form in forms_of(["onnx,openvino"], ["f32"])]
         ['model.f32.onnx', 'model.f32.xml']
     """
-    found = [Form(kind, how, label) for label in labels for kind in _words(formats) for how in _words(precisions)]
+    found = [
+        Form(format, precision, label)
+        for label in labels
+        for format in _words(formats)
+        for precision in _words(precisions)
+    ]
     if not found:
         raise ExportError(f"name a format ({', '.join(FORMATS)}) and a precision")
     return tuple(dict.fromkeys(found))

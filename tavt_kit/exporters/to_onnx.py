@@ -41,7 +41,7 @@ _TOLERANCE = 1e-3  # of the largest logit; a right graph differs by 1e-6
 _log = logging.getLogger(__name__)
 
 
-def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, how: OnnxOptions | None = None) -> str:
+def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, options: OnnxOptions | None = None) -> str:
     """Write the model at the card's schedule, or with its counts as an input, with the card inside.
 
     Kept tokens are chosen by TopK, whose ties ONNX defines to stay at the lowest index, as onnxruntime has it
@@ -62,7 +62,7 @@ def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, how: OnnxOpti
     """
     module = _module(adaptive, card)
     reasons = []
-    for exporter, opset in (how or OnnxOptions()).attempts:
+    for exporter, opset in (options or OnnxOptions()).attempts:
         reason = _write(module, card, path, exporter, opset) or _disagreement(module, card, path)
         if reason is None:
             finish(path, card)
@@ -264,42 +264,42 @@ class WeightFile:
 
     Args:
         name: File's name; every graph that borrows from it lies in the same folder.
-        places: SHA-256 of a tensor's bytes to its offset and length.
+        offsets: SHA-256 of a tensor's bytes to its offset and length.
     """
 
     name: str
-    places: Mapping[bytes, tuple[int, int]] = field(repr=False)
+    offsets: Mapping[bytes, tuple[int, int]] = field(repr=False)
 
     @classmethod
     def of(cls, model: onnx.ModelProto, folder: Path, stem: str) -> WeightFile:
         """Write a model's tensors to ``folder/STEM-HASH.weights``; the model stays as it is."""
-        places: dict[bytes, tuple[int, int]] = {}
+        offsets: dict[bytes, tuple[int, int]] = {}
         whole, temporary = hashlib.sha256(), folder / f".{stem}{WEIGHTS_SUFFIX}"
         with temporary.open("wb") as file:
             for tensor in _large(model):
                 key = hashlib.sha256(tensor.raw_data).digest()
-                if key not in places:
+                if key not in offsets:
                     gap = bytes(-file.tell() % _PAGE)
-                    places[key] = (file.tell() + len(gap), len(tensor.raw_data))
+                    offsets[key] = (file.tell() + len(gap), len(tensor.raw_data))
                     for part in (gap, tensor.raw_data):
                         file.write(part)
                         whole.update(part)
         path = folder / f"{stem}-{whole.hexdigest()[:8]}{WEIGHTS_SUFFIX}"
         temporary.replace(path)
-        return cls(path.name, places)
+        return cls(path.name, offsets)
 
     def lend(self, model: onnx.ModelProto) -> int:
         """Point the model's tensors into the file and take them out of the model; how many were found there."""
         found = 0
         for tensor in _large(model):
-            place = self.places.get(hashlib.sha256(tensor.raw_data).digest())
-            if place is None:
+            where = self.offsets.get(hashlib.sha256(tensor.raw_data).digest())
+            if where is None:
                 continue
             found += 1
             tensor.ClearField("raw_data")
             tensor.ClearField("external_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
-            for key, value in zip(("location", "offset", "length"), (self.name, *place), strict=True):
+            for key, value in zip(("location", "offset", "length"), (self.name, *where), strict=True):
                 tensor.external_data.add(key=key, value=str(value))
         return found
 

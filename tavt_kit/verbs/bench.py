@@ -139,7 +139,7 @@ def _away(things: list[str], pack: Path | None, carried: Path | None, as_json: b
     if as_json:
         print(json.dumps(settled.record))
     else:
-        print_front(settled.record, place=run)
+        print_front(settled.record, folder=run)
     return 0 if settled.verdict is Verdict.PASS else 1
 
 

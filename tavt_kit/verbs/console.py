@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
-from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
 
 from rich.console import Console
@@ -128,9 +127,7 @@ class ConsoleProgress:
             self._heartbeat.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._heartbeat is not None:
             self._heartbeat.end()
         self._end_stages()
@@ -169,10 +166,9 @@ class ConsoleProgress:
         self._units = done + units, total
         self._now(self._what, f", {done + units} of {total}")
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
+        self._stages.update(self._stage, advance=units)
         if shown:
-            self._stages.update(self._stage, advance=units, values=shown)
-        else:
-            self._stages.update(self._stage, advance=units)
+            self._stages.update(self._stage, values=shown)
 
     def update(self, doing: str, share: float | None = None) -> None:
         """One line that is wiped when the next thing begins; where stderr is no terminal, one in ten seconds."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any
 
 from rich.markup import escape
@@ -31,11 +30,9 @@ class SearchProgress(ConsoleProgress):
         self._untold: SearchState | None = None
         self._is_first = True
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._end_search(interrupted=kind is not None)
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, *error)
 
     def say(self, sentence: str) -> None:
         """One line that stays, below the search's own."""
@@ -136,16 +133,8 @@ class FitProgress(SearchProgress):
             super().show(value)
 
 
-def _of_stage(stage: FitStage) -> tuple[str, ...]:
-    return (f"== {stage.title}" if stage.seconds is None else f"   {stage.seconds:.0f} s",)
-
-
-def _of_result(result: FitResult) -> tuple[str, ...]:
-    return (f"so far: {result.table.advice}",)
-
-
 _SENTENCES: Mapping[type, Callable[[Any], tuple[str, ...]]] = {
     DataFacts: lambda facts: facts.sentences,
-    FitStage: _of_stage,
-    FitResult: _of_result,
+    FitStage: lambda stage: (f"== {stage.title}" if stage.seconds is None else f"   {stage.seconds:.0f} s",),
+    FitResult: lambda result: (f"so far: {result.table.advice}",),
 }

@@ -107,5 +107,5 @@ def search_verb(
     if as_json:
         print(json.dumps(found.record))
     else:
-        print_front(found.record, place=out)
+        print_front(found.record, folder=out)
     return 0 if found.verdict is Verdict.PASS else 1

@@ -46,7 +46,7 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
     if as_json:
         print(json.dumps(body if not (pick or knee) else {"picked": _candidate(body, marked)}))
     else:
-        print_front(body, place=file.parent, marked=-1 if marked is None else marked)
+        print_front(body, folder=file.parent, marked=-1 if marked is None else marked)
         if marked is not None:
             found = Configuration.from_record(body["candidates"][marked])
             print(found if found.choice is found.schedule else f"--pick {marked}")

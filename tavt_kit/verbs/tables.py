@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tavt_kit.workflows.profile import Pack
 
 
-def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = None) -> None:
+def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = None) -> None:
     """The verdict, the front and its baselines on stdout.
 
     Args:
@@ -57,8 +57,8 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     for said in (*better_than_chosen(body), untrained_text(body)):
         if said:
             console.print(escape(said), highlight=False)
-    if (place / "report.html").is_file():
-        console.print(escape(f"{place / 'report.html'}"), highlight=False)
+    if (folder / "report.html").is_file():
+        console.print(escape(f"{folder / 'report.html'}"), highlight=False)
 
 
 def sentence(body: Mapping[str, Any]) -> str:
