@@ -202,21 +202,15 @@ def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.
         MissingDependency: pandas is not installed.
         RecordError: There is no front.
     """
-    if isinstance(found, SearchResult):
-        records = [_with_metric(candidate) for candidate in found.front]
+    if isinstance(found, SearchResult):  # no front holds a failure
+        records = [(one.as_record(), one.accuracy.metric) for one in found.front if one.accuracy is not None]
     else:
-        body = found if isinstance(found, Mapping) else _body(Path(found))
-        records = [(record, body["metric"]) for record in body["candidates"]]
-    return frame([_frame_row(record, metric) for record, metric in records], _columns(records))
-
-
-def _body(path: Path) -> dict[str, Any]:
-    return read_record(path / FRONT_FILE if path.is_dir() else path, "front")
-
-
-def _with_metric(candidate: Candidate) -> tuple[Mapping[str, Any], str]:
-    assert candidate.accuracy is not None  # no front holds a failure
-    return candidate.as_record(), candidate.accuracy.metric
+        if not isinstance(found, Mapping):
+            path = Path(found)
+            found = read_record(path / FRONT_FILE if path.is_dir() else path, "front")
+        records = [(record, found["metric"]) for record in found["candidates"]]
+    columns = "schedule counts macs low high n predicted median p90 p99 origin verdict".split()  # of an empty front
+    return frame([_frame_row(record, metric) for record, metric in records], None if records else columns)
 
 
 def _frame_row(record: Mapping[str, Any], metric: str) -> dict[str, Any]:
@@ -236,10 +230,3 @@ def _frame_row(record: Mapping[str, Any], metric: str) -> dict[str, Any]:
         "origin": record["origin"],
         "verdict": record["verdict"],
     }
-
-
-def _columns(records: list[tuple[Mapping[str, Any], str]]) -> list[str] | None:
-    """Of a front without candidates; else those of the rows."""
-    if records:
-        return None
-    return ["schedule", "counts", "macs", "low", "high", "n", "predicted", "median", "p90", "p99", "origin", "verdict"]

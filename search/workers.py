@@ -104,7 +104,8 @@ class Workers:
         losses: Counter[Any] = Counter()
         before: float | None = None  # when the first work was given: that workers start is no evaluation's time
         while missing:
-            self._staff()
+            while len(self._idle) + len(self._held) + len(self._starting) < self.count:
+                self._starting.add(self.pool.start())
             while waiting and self._idle:
                 worker = self._idle.popleft()
                 self._held[worker] = waiting.popleft()
@@ -120,11 +121,6 @@ class Workers:
                     timings = {**answer.timings, "worker": answer.seconds}
                     seconds, before = now - (before or now), now
                     yield schedule, replace(answer, seconds=seconds, timings=timings)
-
-    def _staff(self) -> None:
-        """Start workers up to the number wanted."""
-        while len(self._idle) + len(self._held) + len(self._starting) < self.count:
-            self._starting.add(self.pool.start())
 
     def _settled(
         self, event: WorkerEvent, waiting: deque[list[Any]], losses: Counter[Any]

@@ -219,14 +219,11 @@ class Surrogate(PopulationSampler):
         self, models: Sequence[GaussianProcess], schedules: Sequence[Choice], rows: Levels
     ) -> tuple[Real, Real]:
         """(n, objectives) losses, the first of them known, and (n,) shortfalls."""
-        believed = [self._believed(model, rows) for model in models]
+        features = self._features(rows)
+        expected = [model.predict(features) for model in models]
+        believed = [mean - _OPTIMISM * deviation for mean, deviation in expected]  # a little better than is expected
         costs = np.array([self._cost(schedule) for schedule in schedules])
         return np.stack([costs, *believed[:-1]], axis=1), np.maximum(believed[-1], 0.0)
-
-    def _believed(self, model: GaussianProcess, rows: Levels) -> Real:
-        """(n,) a little better than what is expected."""
-        mean, deviation = model.predict(self._features(rows))
-        return mean - _OPTIMISM * deviation
 
     def _features(self, rows: Levels) -> Real:
         """(n, G) genes -> (n, 2 G): shares of the tokens and their logarithms; the last tokens are worth most."""

@@ -147,6 +147,7 @@ def prune(
         >>> prune("runs/birds", "runs/birds-half", mlp=0.5).difference.difference  # doctest: +SKIP
         -0.031
     """
+    from tavt_kit.evaluation.result import paired
     from tavt_kit.models.wrap import wrap
     from tavt_kit.pruning import Targets
     from tavt_kit.pruning import prune as cut
@@ -186,7 +187,7 @@ def prune(
             "shares": asdict(pruned.targets),
             "before": {**before, "top1": _top1(right_before)},
             "after": {**after, "top1": _top1(right_after)},
-            "difference": _difference(right_before, right_after),
+            "difference": paired(right_before, right_after).as_record(),
             "budget": None if asked is None else asked.judged(small),
             "dense_rivals": dense_baselines(card, after["macs"]),
         }
@@ -270,12 +271,6 @@ def _facts(model: AdaptiveViT) -> dict[str, Any]:
 
 def _top1(right: Any) -> dict[str, Any]:
     return Accuracy.of_counts(int(right.sum()), len(right), split="val").as_record()
-
-
-def _difference(before: Any, after: Any) -> dict[str, Any]:
-    from tavt_kit.evaluation.result import paired
-
-    return paired(before, after).as_record()
 
 
 @dataclass(frozen=True, slots=True)

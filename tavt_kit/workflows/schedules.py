@@ -204,12 +204,7 @@ def read_front(run: Path) -> dict[str, Any] | None:
         RecordError: The file is damaged, or no front.
     """
     path = (run if run.is_dir() else run.parent) / "front.json"
-    return _front_at(path) if path.is_file() else None
-
-
-def _front_at(path: Path) -> dict[str, Any]:
-
-    return read_record(path, "front")
+    return read_record(path, "front") if path.is_file() else None
 
 
 def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping[str, Any]:
@@ -354,7 +349,7 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
     found = [TokenSchedule.parse(text, model.layout) for text in texts]
     if front is not None:
         path = front / "front.json" if front.is_dir() else front
-        body = _front_at(path)
+        body = read_record(path, "front")
         _check_model(path, body.get("model"), model)
         candidates = body.get("candidates")
         if not isinstance(candidates, list) or not candidates:
