@@ -350,12 +350,14 @@ def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
 
     Raises:
         UnknownName: No such recipe.
-        TrainingError: A file that cannot be read, an unknown name in it, or a value out of its range.
+        TrainingError: A file that cannot be read, an unknown name in it, a value out of its range, or steps beside
+            epochs.
 
     Example:
         >>> distill_recipe("tavt", steps=10, bound=0.3).optimisation.steps
         10
     """
+    _refuse_both(changes)
     return changed(_DISTILLATION.named(name), changes)
 
 

@@ -19,6 +19,7 @@ from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
+from tavt_kit.core.parsing import bounded
 from tavt_kit.errors import BudgetError, DataError, MeasurementError
 from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search.algorithms import make_algorithm
@@ -269,6 +270,7 @@ class Run:
         return None if left == math.inf else left
 
 
+@bounded
 def search(
     space: Space,
     evaluate: Evaluate,

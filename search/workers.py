@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -12,10 +13,12 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from threading import Thread
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -187,6 +190,7 @@ _PATIENCE = 1.0
 class _Worker(NamedTuple):
     process: SpawnProcess
     pipe: Connection[Any, Any]
+    sender: Thread
 
 
 @dataclass
@@ -204,13 +208,21 @@ class Processes:
     def start(self) -> int:
         """As ``WorkerPool``."""
         ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=_work, args=(theirs, self.make), daemon=True, name="fgvc-kit worker")
+        process = _SPAWN.Process(target=_work, args=(theirs,), daemon=True, name="fgvc-kit worker")
         with _no_interrupt():
             process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
+        # Arguments of a process are written into a pipe that its parent holds open at both ends: one that dies before
+        # it has read them would be waited for without end. Here it is heard of, and no worker waits for another.
+        sender = Thread(target=_send, args=(ours, self._payload), daemon=True)
+        sender.start()
         self._started += 1
-        self._workers[self._started] = _Worker(process, ours)
+        self._workers[self._started] = _Worker(process, ours, sender)
         return self._started
+
+    @cached_property
+    def _payload(self) -> bytes:
+        return pickle.dumps(self.make)
 
     def give(self, worker: int, schedules: Sequence[Any]) -> None:
         """As ``WorkerPool``; to a worker that has just died nothing can be given, which is heard of as its loss."""
@@ -231,13 +243,14 @@ class Processes:
             yield self._heard(number)
 
     def _heard(self, number: int) -> WorkerEvent:
-        process, pipe = self._workers[number]
+        process, pipe, sender = self._workers[number]
         try:
             kind, content = pipe.recv()
         except (EOFError, OSError):
             del self._workers[number]
-            pipe.close()
             process.join()
+            sender.join()
+            pipe.close()
             return WorkerEvent(number, lost=_end(process.exitcode))
         if kind == "refused":
             raise MeasurementError(f"a worker cannot work: {content}")
@@ -248,13 +261,14 @@ class Processes:
     def close(self) -> None:
         """As ``WorkerPool``."""
         for worker in self._workers.values():
-            worker.pipe.close()
             worker.process.terminate()
         for worker in self._workers.values():
             worker.process.join(_PATIENCE)
             if worker.process.exitcode is None:
                 worker.process.kill()
                 worker.process.join()
+            worker.sender.join()
+            worker.pipe.close()
         self._workers.clear()
 
 
@@ -271,23 +285,29 @@ def _no_interrupt() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _send(pipe: Connection[Any, Any], payload: bytes) -> None:
+    with suppress(OSError):  # it died, which is heard of as its loss
+        pipe.send_bytes(payload)
+
+
 def _end(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return f"it was ended by signal {-exitcode}; is there memory enough for so many workers?"
     return f"it ended with exit code {exitcode}"
 
 
-def _work(pipe: Connection[Any, Any], make: MakeEvaluate) -> None:
+def _work(pipe: Connection[Any, Any]) -> None:
     """A worker's life: make the evaluator, then answer until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        _answer_all(pipe, make)
+        _answer_all(pipe)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone, or wants nothing more
 
 
-def _answer_all(pipe: Connection[Any, Any], make: MakeEvaluate) -> None:
+def _answer_all(pipe: Connection[Any, Any]) -> None:
     try:
+        make: MakeEvaluate = pickle.loads(pipe.recv_bytes())  # of this program, through a pipe of its own
         evaluate = make()
         while True:
             pipe.send(("idle", None))

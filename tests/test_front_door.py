@@ -61,3 +61,19 @@ files: int = tk.export(again.folder)
     )  # fmt: skip
     errors = [line for line in done.stdout.splitlines() if "error" in line]
     assert len(errors) == 2 and "ExportResult" in errors[0], done.stdout  # the one that is planted, and the count
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("train", {"steps": 10**30}), ("distill", {"steps": 10**30}), ("prune", {"limit": 10**30}),
+     ("search", {"workers": 10**6}), ("search", {"population": 10**9}), ("export", {"calibrate": 10**30}),
+     ("check", {"limit": 10**30}), ("bench", {"image_size": [10**6]}), ("profile", {"held_out": 10**30}),
+     ("evaluate", {"batch": 10**30}), ("predict", {"batch": 10**30}), ("explain", {"number": 10**30}),
+     ("fit", {"seed": 10**30})],
+)  # fmt: skip
+def test_counts_that_nothing_could_hold_are_refused_first(name: str, count: dict[str, object], tmp_path: Path) -> None:
+    """As on the command line, before the model, the data or a folder is looked at."""
+    given = {"bench": [[tmp_path / "none"]], "predict": [tmp_path / "none", "x.png"]}
+    with pytest.raises(tk.ParameterError, match=f"`{next(iter(count))}` is at most"):
+        getattr(tk, name)(*given.get(name, [tmp_path / "none"]), **count)
+    assert not any(tmp_path.iterdir())

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tavt_kit.checks.batch_sizes import Attempts, check_batches
 from tavt_kit.checks.claims import choice_of, false_claim, stored_precision
@@ -21,7 +20,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import DataError
+from tavt_kit.evaluation.answers import require_width
 from tavt_kit.runtimes import open_file
 
 _log = logging.getLogger(__name__)
@@ -112,7 +111,7 @@ def check(
     seen = Preprocessing.from_record(card.preprocessing)
     attempts = Attempts(artifact.session, len(order))
     after, _ = source.answers(attempts, seen, count)
-    _check_width(after, artifact)
+    require_width(after, artifact.card.classes)
     answers = Answers(source.labels, before, after[:, order])
     near_ties = _NearTies(artifact, source) if artifact.exact else None
     strayed = np.flatnonzero(answers.errors() > gate.tolerance).tolist()
@@ -214,14 +213,6 @@ def _finished(
         report = replace(report, dense_top1=answers.top1(logits, source.split), against_dense=against, losses=losses)
     _log.info("%s", report.sentence)
     return report
-
-
-def _check_width(logits: NDArray[np.float32], artifact: Artifact) -> None:
-    if logits.shape[1] != len(artifact.card.classes):
-        raise DataError(
-            f"{artifact.name} gives {logits.shape[1]} logits an image, but its card names "
-            f"{len(artifact.card.classes)} classes; export it again"
-        )
 
 
 def _name(file: str, card: ArtifactCard) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from tavt_kit.errors import ParameterError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _MOST = {"seed": 2**63 - 1, "population": 100_000, "workers": 1024, "image_size": 16_384, "image_sizes": 16_384}
 _MOST_ELSE = 10**9
@@ -99,6 +104,31 @@ def require_counts(values: Mapping[str, Any]) -> None:
         for one in value if isinstance(value, list | tuple) else [value]:
             if isinstance(one, int) and abs(one) > most:
                 raise ParameterError(f"`{name}` is at most {most}, got {str(one)[:40]}")
+
+
+def bounded(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that is only called with counts that ``require_counts`` lets pass, whoever calls it.
+
+    Example:
+        >>> @bounded
+        ... def train(steps: int = 1, **changes: int) -> int:
+        ...     return steps
+        >>> train(5, workers=2)
+        5
+        >>> train(workers=10**7)
+        Traceback (most recent call last):
+            ...
+        tavt_kit.errors.ParameterError: `workers` is at most 1024, got 10000000
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        given = dict(zip(signature.parameters, args, strict=False))
+        require_counts({**given, **kwargs})
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def parse_json(text: str) -> Any:

@@ -82,6 +82,7 @@ class Predictor:
         logits = self.run(images)
         if not np.isfinite(logits).all():
             raise MeasurementError("the model's logits are not finite; run it in f32")
+        require_width(logits, self.card.classes)
         return probabilities(logits)
 
     def _ranked(self, shares: NDArray[np.float64], top: int) -> tuple[tuple[str, float], ...]:
@@ -175,3 +176,20 @@ def _filled(images: NDArray[np.float32], size: int | None) -> NDArray[np.float32
     if size is None or len(images) == size:
         return images
     return np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
+
+
+def require_width(logits: NDArray[np.float32], classes: Sequence[str]) -> None:
+    """Refuse a model whose card names other classes than it has logits.
+
+    Args:
+        logits: (n, classes).
+        classes: Of the model's card.
+
+    Raises:
+        DataError: Their numbers differ.
+    """
+    if logits.shape[1] != len(classes):
+        raise DataError(
+            f"a model has one logit for each class, but this one gives {logits.shape[1]} and names {len(classes)} "
+            "classes; export it again"
+        )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tavt_kit.core.budget import Budget, Verdict, worst
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.lock import held_folder
-from tavt_kit.core.parsing import parse_duration, several
+from tavt_kit.core.parsing import bounded, parse_duration, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
 from tavt_kit.errors import MeasurementError, RecordError
@@ -81,6 +81,7 @@ class BenchResult:
         return f"<bench: {', '.join([*shown, *more])}; {self.file}>"
 
 
+@bounded
 def bench(
     things: Given | Sequence[Given],
     *,

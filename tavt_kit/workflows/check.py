@@ -23,6 +23,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
+from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line
 from tavt_kit.errors import DataError, RecordError, ScheduleError
@@ -124,6 +125,7 @@ class CheckResult:
         return f"<CheckResult {', '.join(f'{one.artifact}: {one.verdict}' for one in self.checks)}>"
 
 
+@bounded
 def check(
     thing: str | PathLike[str] | None,
     against: Given | None = None,

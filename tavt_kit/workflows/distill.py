@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.parsing import parse_duration, several
+from tavt_kit.core.parsing import bounded, parse_duration, several
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import OutputError, ParameterError
 from tavt_kit.evaluation.frames import frame
@@ -49,6 +49,7 @@ class DistillResult(TrainResult):
         )
 
 
+@bounded
 def distill(
     model: Given,
     out: Path | str,

@@ -13,7 +13,7 @@ from tavt_kit.core.accuracy import Accuracy, bits_text
 from tavt_kit.core.artifact_card import read_metadata, require_unchanged
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.lock import held_folder
-from tavt_kit.core.parsing import parse_fraction
+from tavt_kit.core.parsing import bounded, parse_fraction
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, label_record
 from tavt_kit.errors import DataError, ParameterError, ScheduleError
@@ -75,6 +75,7 @@ class EvalResult:
         return f"<EvalResult of {self.record['thing']} under {self.schedule}: top-1 {self.top1}>"
 
 
+@bounded
 def evaluate(
     thing: Given,
     data: str | Path | None = None,
@@ -199,10 +200,10 @@ class Job:
     def answer(self, samples: Sequence[Sample], watch: Callable[[Any], None] | None = None) -> Answered:
         """What the model makes of these images; a watch is told the labels of each batch."""
         from tavt_kit.data.preprocess import Preprocessing
-        from tavt_kit.evaluation.answers import answer
+        from tavt_kit.evaluation.answers import answer, require_width
 
         preprocessing = Preprocessing.from_record(self.subject.card.preprocessing)
-        return answer(
+        found = answer(
             samples,
             self.subject.session,
             preprocessing,
@@ -210,6 +211,8 @@ class Job:
             allow_unreadable=self.allow_unreadable,
             watch=watch,
         )
+        require_width(found.logits, self.subject.card.classes)
+        return found
 
     def threshold(self, wanted: float) -> Threshold:
         """The least probability of an accepted answer, chosen on val."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.lock import held_folder
-from tavt_kit.core.parsing import several
+from tavt_kit.core.parsing import bounded, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_path, command_line, sha256_file, write_record
 from tavt_kit.errors import DataError, ParameterError, UnknownName
@@ -85,6 +85,7 @@ class ExplainResult:
         return f"<ExplainResult {self.folder}: {self.drawn} images, {self.unreadable} unreadable>"
 
 
+@bounded
 def explain(
     run: Given,
     images: Path | str | Sequence[Path | str],

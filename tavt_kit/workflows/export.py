@@ -13,7 +13,7 @@ from tavt_kit.core.budget import Verdict
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import licence_sentence
-from tavt_kit.core.parsing import several
+from tavt_kit.core.parsing import bounded, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import ExportError, OutputError, ParameterError
 from tavt_kit.evaluation.frames import frame
@@ -132,6 +132,7 @@ class ExportResult(Sequence[ExportedFile]):
         return f"<ExportResult {self.folder}: {', '.join(f'{one.path.name}: {one.verdict}' for one in self.files)}>"
 
 
+@bounded
 def export(
     run: Given,
     out: Path | str | None = None,

@@ -16,7 +16,7 @@ from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.parsing import parse_duration
+from tavt_kit.core.parsing import bounded, parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder, read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
@@ -145,6 +145,7 @@ class FitResult:
         return f"<FitResult {self.folder}: {self.table.advice}>"
 
 
+@bounded
 def fit(
     data: str | Path,
     out: str | Path,

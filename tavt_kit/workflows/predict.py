@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.model_card import licence_sentence
-from tavt_kit.core.parsing import several
+from tavt_kit.core.parsing import bounded, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_text
 from tavt_kit.evaluation.frames import frame
@@ -97,6 +97,7 @@ class Predictions(Sequence["Prediction"]):
         return f"<Predictions of {self.model}: {len(self)} images, {self.unreadable} unreadable>"
 
 
+@bounded
 def predict(
     thing: Given,
     images: Path | str | Sequence[Path | str],

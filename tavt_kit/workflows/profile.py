@@ -17,7 +17,7 @@ from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.parsing import parse_duration
+from tavt_kit.core.parsing import bounded, parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder, read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
@@ -77,6 +77,7 @@ class ProfileResult:
         return f"<profile of {self.table.model.name} on {self.table.target}{tested}; {self.file}>"
 
 
+@bounded
 def profile(
     model: Given,
     *,

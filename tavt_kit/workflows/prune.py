@@ -11,6 +11,7 @@ from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Limit, Verdict, facts_of, judge
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.lock import held_folder
+from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import label_record, read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
@@ -88,6 +89,7 @@ class PruneResult:
         return f"<PruneResult {self.folder}: top-1 {self.top1}, {change:+.1f} points>"
 
 
+@bounded
 def prune(
     run: Given,
     out: Path | str,

@@ -21,7 +21,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.lock import held_folder
-from tavt_kit.core.parsing import parse_duration, several
+from tavt_kit.core.parsing import bounded, parse_duration, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
 from tavt_kit.data.preprocess import Preprocessing
@@ -139,6 +139,7 @@ class SearchRun:
         return f"SearchRun({self.verdict}: {best}; {len(self.front)} on the front; {self.folder})"
 
 
+@bounded
 def search(
     model: Given,
     *,

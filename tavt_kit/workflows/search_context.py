@@ -323,10 +323,13 @@ def read_target(
     Raises:
         TargetError: The target cannot be read, or is another than the table's.
         RecordError: The table cannot be read.
+        ParameterError: A precision of no target.
     """
     text = None if target is None else str(target)
     table = read_profile(Path(profile), text, precision) if isinstance(profile, str | Path) else profile
     if text is None:
+        if table is None and precision is not None:
+            raise ParameterError(f"`precision` is the target's, got {precision} without a target; give `target` too")
         return None if table is None else table.target, table
     device = TargetDevice.parse(text, precision=precision).resolved()
     refuse_modes(device)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.parsing import parse_duration, parse_fraction
+from tavt_kit.core.parsing import bounded, parse_duration, parse_fraction
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import DataError
 from tavt_kit.evaluation.frames import frame
@@ -62,6 +62,7 @@ class TrainResult:
         )
 
 
+@bounded
 def train(
     model: Given,
     out: Path | str,

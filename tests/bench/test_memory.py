@@ -16,7 +16,7 @@ from tavt_kit.bench import memory
 from tavt_kit.bench.memory import FileJob, LiveJob, MemoryPeak, ScheduleMemory, peak_memory, refuse_untold
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import TargetError
+from tavt_kit.errors import MeasurementError, TargetError
 from tests.runtimes.models import write_linear
 from tests.verbs.tiny import write_run
 
@@ -142,3 +142,14 @@ def test_schedules_of_a_model_are_measured_on_every_runtime(
     with closing(ScheduleMemory(model, device)) as peak:
         found = peak(TokenSchedule((17, 9, 9, 5)), 2)
     assert len(found) == 2 and all(20e6 < one < 2e9 for one in found)
+
+
+def test_a_system_without_getrusage_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows is: neither /proc, nor the module, nor the name of a signal."""
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
+    monkeypatch.setitem(sys.modules, "resource", None)
+    with pytest.raises(MeasurementError, match="Linux and macOS alone"):
+        memory.memory_mark("VmHWM")
+    monkeypatch.delattr("signal.SIGKILL")
+    monkeypatch.setattr(memory, "_CHILD", ("-c", "raise SystemExit(3)"))
+    assert memory._answer({}, 30.0) == {"error": "the process ended with exit code 3: nothing said"}

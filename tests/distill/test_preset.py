@@ -9,7 +9,7 @@ import pytest
 
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.options import LOSSES, Objective
-from tavt_kit.distill.recipes import TrainRecipe, changed, names_of, recipe_names, train_recipe
+from tavt_kit.distill.recipes import TrainRecipe, changed, distill_recipe, names_of, recipe_names, train_recipe
 from tavt_kit.errors import TrainingError, UnknownName
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,5 +156,7 @@ def test_every_loss_has_its_terms() -> None:
 def test_what_would_be_passed_over_is_refused() -> None:
     with pytest.raises(TrainingError, match="`epochs=1`.*`steps=3`"):
         train_recipe("finetune", epochs=1, steps=3)
+    with pytest.raises(TrainingError, match="`epochs=1`.*`steps=3`"):
+        distill_recipe("modern", epochs=1, steps=3)
     with pytest.raises(UnknownName, match="'mX'"):
         train_recipe("finetune", auto_augment="rand-mX")

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from tavt_kit.core.accuracy import wilson
+from tavt_kit.core.model_card import ModelCard
 from tavt_kit.data.images import Sample
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import MeasurementError
-from tavt_kit.evaluation.answers import Answered, Prediction, answer
+from tavt_kit.errors import DataError, MeasurementError
+from tavt_kit.evaluation.answers import Answered, Prediction, Predictor, answer, require_width
 from tavt_kit.evaluation.metrics import calibration_error, choose_threshold, is_among_first, reached, reliability
 from tavt_kit.evaluation.record import answers_csv, classes_csv, confusion_csv, figures_of, predictions_csv
 from tests.verbs.tiny import write_images
@@ -124,3 +125,12 @@ def test_a_file_of_one_batch_size_gets_whole_batches(tmp_path: Path) -> None:
     assert seen == [0, 1, 2, 0, 1, 2] and [sample.path for sample in found.samples] == paths
     with pytest.raises(MeasurementError, match="not finite"):
         answer(samples, lambda images: np.full((len(images), 3), np.nan, np.float32), Preprocessing((8, 8)), batch=6)
+
+
+def test_a_model_of_more_names_than_logits_is_refused() -> None:
+    """It would never say the last name, and nobody would be told."""
+    require_width(np.zeros((2, 3), np.float32), ("a", "b", "c"))
+    card = ModelCard("timm_vit", "vit", {}, ("a", "b", "c", "d"), Preprocessing((8, 8)).as_record())
+    predictor = Predictor(card, lambda images: np.zeros((len(images), 3), np.float32))
+    with pytest.raises(DataError, match="gives 3 and names 4 classes"):
+        predictor._probabilities(np.zeros((1, 3, 8, 8), np.float32))

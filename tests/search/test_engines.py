@@ -6,6 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,24 @@ def test_ctrl_c_ends_all_workers(tmp_path: Path) -> None:
                     threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
                     threading.Event().wait(5)
     assert len(processes) == 2 and all(process.exitcode is not None for process in processes)
+
+
+def test_a_worker_that_dies_while_it_starts_is_heard_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its work is larger than a pipe holds, so that nobody reads what is written to it; that must not be waited for."""
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\nexit 7\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", str(dying).encode())
+    heard = list[str]()
+
+    def start() -> None:
+        try:
+            with Workers(Processes(partial(len, bytes(1 << 22))), 2) as workers:
+                list(workers([1]))
+        except MeasurementError as error:
+            heard.append(str(error))
+
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert heard == ["3 workers one after the other could not start: it ended with exit code 7"]

@@ -176,3 +176,9 @@ def test_half_of_val_judges_a_floor_and_the_search_does_not_see_it(
     assert again.front == found.front
     plain = search(model, out=tmp_path / "plain", budget="flops=400K", **asked)
     assert plain.record["selection"]["held_out"] == 0 and plain.record["candidates"][0]["n"] == len(samples)
+
+
+def test_a_precision_of_no_target_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="`precision` is the target's, got foo without a target"):
+        search(tmp_path / "none", budget="flops=9G", precision="foo", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
