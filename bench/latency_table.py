@@ -149,7 +149,7 @@ def measure_schedules(
         images: (B, 3, H, W) of the target's batch; random ones by default.
         opened: Sessions of some of the schedules from ``open_schedule``, so that converting them costs no time again.
         beside: Sessions of other models with their images, by name, timed in the same rounds.
-        on_round: As for ``bench``; the names are the indices of the schedules, and those of ``beside``.
+        on_round: Called as by ``bench``; the names are the indices of the schedules, and those of ``beside``.
 
     Returns:
         One measurement for each schedule, then one for each of ``beside``.

@@ -25,6 +25,7 @@ REPLACED = {
     "sealed": "integrity",
     "slack": "tolerance",
     "swayed": "bound",
+    "tails": "quantile_ratios",
     "untried": "proposal_pool",
     "witness": "validity_monitor",
     "workshop": "layer_parts",
@@ -67,6 +68,19 @@ def test_no_name_and_no_help_uses_a_word_that_was_replaced() -> None:
         for path, tree in _sources()
         for node in ast.walk(tree)
         for word in sorted(REPLACED.keys() & (_words(_named(node)) | set(re.findall(r"\w+", _help(node).lower()))))
+    ]
+    assert found == []
+
+
+def test_what_an_argument_is_begins_with_its_noun() -> None:
+    """A bare "Of ..." leaves the reader to guess what is meant."""
+    found = [
+        f"{path}: {line.strip()}"
+        for path, tree in _sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        for line in (ast.get_docstring(node) or "").splitlines()
+        if re.match(r"\s+\w+: (Of|As of|As in|As for)\b", line)
     ]
     assert found == []
 

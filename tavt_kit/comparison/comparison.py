@@ -59,7 +59,7 @@ class Entry:
         notes: Sentences that make it doubtful.
         correct: Which images were right, as ``bits_text`` writes it; empty where that is not known.
         images: Which images these are, for what is compared image by image.
-        choice: Of a search, what was measured.
+        choice: What a search measured.
     """
 
     name: str

@@ -183,7 +183,7 @@ def require_width(logits: NDArray[np.float32], classes: Sequence[str]) -> None:
 
     Args:
         logits: (n, classes).
-        classes: Of the model's card.
+        classes: Classes of the model's card.
 
     Raises:
         DataError: Their numbers differ.

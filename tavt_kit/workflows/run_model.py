@@ -121,7 +121,7 @@ def open_given(
         score: What ranks the tokens, instead of the model's own.
         pool: Which tokens a pooling head sees, instead of the model's own.
         reduction: What becomes of the tokens that a layer does not keep, instead of the model's own.
-        copied: As of ``load_given``.
+        copied: Whether a wrapped model is copied, as by ``load_given``.
 
     Raises:
         ParameterError: A wrapped model is asked for with other weights or at another image size.
