@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from tavt_kit.core.model_card import Licence
 from tavt_kit.core.records import read_record, sha256_text, write_record
 from tavt_kit.data.images import SPLITS, ImageSet, Sample
 from tavt_kit.errors import DataError, RecordError
+
+_log = logging.getLogger(__name__)
 
 SPLIT_FILE = "split.json"
 
@@ -141,6 +144,7 @@ class _SplitRecord(Record):
     splits: Mapping[str, tuple[tuple[str, int], ...]]
     hierarchy: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fraction: float = 1.0
+    sizes_sha256: str = ""
     BESIDE: ClassVar[tuple[str, ...]] = ("schema", "version")
 
 
@@ -150,8 +154,9 @@ def write_split(folder: Path, images: ImageSet) -> None:
         name: tuple((images.relative(sample), sample.label) for sample in samples)
         for name, samples in images.splits.items()
     }
-    own = {name: getattr(images, name) for name in _SplitRecord.__slots__ if name != "splits"}
-    write_record(Path(folder) / SPLIT_FILE, "split", _SplitRecord(**own, splits=splits).as_record())
+    own = {name: getattr(images, name) for name in _SplitRecord.__slots__ if name not in ("splits", "sizes_sha256")}
+    record = _SplitRecord(**own, splits=splits, sizes_sha256=_sizes_sha256(images))
+    write_record(Path(folder) / SPLIT_FILE, "split", record.as_record())
 
 
 def read_split(folder: Path, root: Path | None = None) -> ImageSet:
@@ -172,11 +177,12 @@ def read_split(folder: Path, root: Path | None = None) -> ImageSet:
     splits = {
         name: tuple(Sample(root / path, label) for path, label in samples) for name, samples in record.splits.items()
     }
-    own = {name: getattr(record, name) for name in _SplitRecord.__slots__ if name not in ("root", "splits", "sha256")}
+    beside = ("root", "splits", "sha256", "sizes_sha256")
+    own = {name: getattr(record, name) for name in _SplitRecord.__slots__ if name not in beside}
     images = ImageSet(root=root, splits=splits, **own)
     if images.sha256 != record.sha256:
         raise RecordError(f"{Path(folder) / SPLIT_FILE} was changed by hand: its SHA-256 no longer fits")
-    return images
+    return _warned_of_other_files(record, images, folder)
 
 
 def inherit_split(folder: Path, images: ImageSet) -> ImageSet:
@@ -196,6 +202,30 @@ def inherit_split(folder: Path, images: ImageSet) -> ImageSet:
             f"{images.name} ({_sizes(images.splits)}, seed {images.seed}) is given; figures of two divisions "
             "cannot be compared: use the same data and seed, or another `out`"
         )
+    return _warned_of_other_files(there, images, folder)
+
+
+_LOOKED_AT = 1000
+"""Files whose sizes are looked at, spread evenly: enough to know another data set of the same names, and quick."""
+
+
+def _sizes_sha256(images: ImageSet) -> str:
+    """Of the sizes of some files; those that are packed into one, or gone, count as nothing."""
+    paths = [sample.path for samples in images.splits.values() for sample in samples]
+    some = paths[:: -(-len(paths) // _LOOKED_AT)]
+    return sha256_text(" ".join(str(path.stat().st_size if path.is_file() else 0) for path in some))
+
+
+def _warned_of_other_files(record: _SplitRecord, images: ImageSet, folder: Path) -> ImageSet:
+    """The images, after a warning where files have the names that the run knows, but not their sizes.
+
+    They may be the same images in another format; or images that the run trained on, in what is now its test split.
+    """
+    if record.sizes_sha256 and record.sizes_sha256 != _sizes_sha256(images):
+        _log.warning(
+            "the files in %s have the names, but not the sizes of those that %s was made with: if they are other "
+            "images, they may be divided otherwise, and no accuracy on them is a test", images.root, folder,
+        )  # fmt: skip
     return images
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tavt_kit.data import Ratios, Sample, inherit_split, keep_fraction, load_images, read_split, write_split
 from tavt_kit.data.splits import divide
 from tavt_kit.errors import DataError, RecordError
+from tests.verbs.tiny import write_images
 
 Folders = Callable[[Path, Iterable[str], int], Path]
 
@@ -127,3 +128,15 @@ def test_a_fraction_of_train_is_stratified_nested_and_inherited(tmp_path: Path, 
     for share in (0.0, 1.5, float("nan")):
         with pytest.raises(DataError, match="above 0 and at most 100"):
             keep_fraction(images, share, seed=0)
+
+
+def test_other_files_of_the_same_names_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, other = write_images(tmp_path / "data"), write_images(tmp_path / "other", size=40)
+    write_split(tmp_path, load_images(str(data)))
+    assert read_split(tmp_path).sha256 == read_split(tmp_path, data).sha256 and not caplog.messages
+    data.rename(tmp_path / "moved")
+    read_split(tmp_path, tmp_path / "moved")
+    assert not caplog.messages  # the same files at another place
+    read_split(tmp_path, other)
+    (said,) = caplog.messages
+    assert "not the sizes" in said and str(other) in said
