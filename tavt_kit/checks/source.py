@@ -24,7 +24,7 @@ from tavt_kit.core.records import sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import Batch, Sample, batches
 from tavt_kit.data.images import ImageSet, sha256_samples
-from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.data.preprocess import BACKGROUND, Preprocessing
 from tavt_kit.errors import DataError
 from tavt_kit.runtimes import open_module
 
@@ -95,6 +95,7 @@ class Source:
                 "images": len(self.samples),
                 "sha256": images.sha256,
                 "images_sha256": sha256_samples(self.samples, card.classes),
+                "background": BACKGROUND,
             },
         }
 

@@ -123,6 +123,7 @@ def evaluate(
         0.893
     """
     from tavt_kit.data.images import sha256_samples
+    from tavt_kit.data.preprocess import BACKGROUND
     from tavt_kit.evaluation.metrics import reached
     from tavt_kit.evaluation.record import figures_of, write_evaluation
 
@@ -153,6 +154,7 @@ def evaluate(
             "data": job.images.name,
             "images_sha256": sha256_samples(found.samples, classes),
             "correct": bits_text(found.right),
+            "background": BACKGROUND,
             **figures_of(found, classes, chosen, job.images.relative),
             "reject": reject,
             "heads": None if subject.heads is None else subject.heads.as_record(chosen),

@@ -81,6 +81,7 @@ def test_evaluations_are_matched_by_their_images_and_paired(tmp_path: Path) -> N
     bits = [json.loads((tmp_path / name / "eval.json").read_text())["correct"] for name in "ab"]
     difference = PairedDifference.of_bits(*bits)
     assert difference.flips > 0
+    assert json.loads((tmp_path / "a" / "eval.json").read_text())["background"] == "white"
     (change,) = found.changes
     assert (change.estimate.low, change.estimate.high) == pytest.approx(difference.bounds(0.05))
     with pytest.raises(RecordError, match="differ in images"):  # the data's name and number of images are the same
