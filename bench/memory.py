@@ -210,30 +210,24 @@ class ScheduleMemory:
             MeasurementError: A process failed or died.
             ExportError: The schedule cannot be written as the target's file.
         """
-        measured = self._of_run if self._target.runtime == "torch" else self._of_file
-        return tuple(self._counted(schedule, peak) for peak in measured(schedule, processes))
-
-    def _counted(self, schedule: TokenSchedule, peak: MemoryPeak) -> int:
-        if peak.counted is None:
-            raise MeasurementError(
-                f"the peak memory of {schedule} on {self._target} could not be measured: {peak.reason}; leave memory "
-                "out of the search, or choose another target"
-            )
-        return peak.counted
-
-    def _of_run(self, schedule: TokenSchedule, processes: int) -> list[MemoryPeak]:
-        job = LiveJob(str(self._run), self._target, counts_text(schedule.counts), executed=schedule.executed)
-        return [peak_memory(job) for _ in range(processes)]
-
-    def _of_file(self, schedule: TokenSchedule, processes: int) -> list[MemoryPeak]:
+        if self._target.runtime == "torch":
+            job = LiveJob(str(self._run), self._target, counts_text(schedule.counts), executed=schedule.executed)
+            return self._counted(schedule, job, processes)
         with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
             path = Path(folder) / FILE_OF[self._target.runtime]
-            if self._target.precision == "int8":
-                write_int8(self._model, schedule, path, self._target)
-            else:
-                write_plain(self._model, schedule, path)
-            job = FileJob(path, self._target, self._model.backbone.image_size)
-            return [peak_memory(job) for _ in range(processes)]
+            write = write_int8 if self._target.precision == "int8" else write_plain
+            write(self._model, schedule, path)
+            return self._counted(schedule, FileJob(path, self._target, self._model.backbone.image_size), processes)
+
+    def _counted(self, schedule: TokenSchedule, job: FileJob | LiveJob, processes: int) -> tuple[int, ...]:
+        peaks = [peak_memory(job) for _ in range(processes)]
+        for peak in peaks:
+            if peak.counted is None:
+                raise MeasurementError(
+                    f"the peak memory of {schedule} on {self._target} could not be measured: {peak.reason}; leave "
+                    "memory out of the search, or choose another target"
+                )
+        return tuple(peak.counted for peak in peaks if peak.counted is not None)
 
     @cached_property
     def _run(self) -> Path:
@@ -266,15 +260,16 @@ def write_plain(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None
         to_openvino(model, card, path)
 
 
-def write_int8(model: AdaptiveViT, schedule: TokenSchedule, path: Path, target: TargetDevice) -> None:
-    """As ``write_plain`` for a target in int8, calibrated on random data: it weighs what a shipped one weighs.
+def write_int8(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None:
+    """As ``write_plain`` in int8, calibrated on random data: it weighs what a shipped one weighs.
 
     Raises:
         ExportError: The model cannot be written or quantized so.
     """
     from tavt_kit.bench.parts import whole_graph
 
-    graph = whole_graph(model, schedule, target)
+    runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+    graph = whole_graph(model, schedule, TargetDevice(runtime, "cpu", precision="int8"))
     if isinstance(graph, bytes):
         path.write_bytes(graph)
     else:
@@ -290,7 +285,8 @@ _RUNS = 3
 def main() -> None:
     """Do a job in the process that ``peak_memory`` starts: JSON on stdin, one JSON object on stdout.
 
-    A known error is an answer too; any other goes to stderr as it is."""
+    A known error is an answer too; any other goes to stderr as it is.
+    """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     _die_first()
