@@ -221,12 +221,12 @@ def _by_torch(target: TargetDevice, left: Array, right: Array) -> Iterator[Produ
 
 
 def _by_openvino(target: TargetDevice, left: Array, right: Array) -> Iterator[Product]:
-    from tavt_kit.runtimes.available import device_of, openvino_core
+    from tavt_kit.runtimes.available import name_device, openvino_core
     from tavt_kit.runtimes.on_openvino import compile_for, executed_precision, request_clock
 
     if target.processor not in ("cpu", "gpu", "npu"):
         return
-    able = openvino_core().get_property(device_of(target), "OPTIMIZATION_CAPABILITIES")
+    able = openvino_core().get_property(name_device(target), "OPTIMIZATION_CAPABILITIES")
     words = {"f32": "FP32", "f16": "FP16", "bf16": "BF16", "int8": "INT8"}
     for precision in (word for word, name in words.items() if name in able):
         own = TargetDevice("openvino", target.processor, target.index, target.threads, precision)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, TavtError, UnknownName
-from tavt_kit.models.backbones import adapter_of
+from tavt_kit.models.backbones import make_adapter
 from tavt_kit.models.backbones.pruned import reshape
 from tavt_kit.models.backbones.registry import OverlappingPatchEmbed, overlapping
 from tavt_kit.models.timm_import import timm
@@ -128,7 +128,7 @@ def create(
         )
     laid_out = _laid_out(name, arguments)
     options = _options(arguments)
-    adapter_of(laid_out)
+    make_adapter(laid_out)
     _check_size(name, laid_out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -205,7 +205,7 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
         DataError: It takes other than 3 channels.
     """
     config = timm.data.resolve_data_config({}, pretrained_cfg=model.pretrained_cfg)
-    return Preprocessing.from_config(config, adapter_of(model).image_size)
+    return Preprocessing.from_config(config, make_adapter(model).image_size)
 
 
 def _pair(value: Any) -> tuple[int, int]:

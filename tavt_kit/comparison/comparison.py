@@ -119,7 +119,7 @@ def read_readable(path: Path) -> Readable:
     return Readable(path, kind, traits, facts, tuple(entries))
 
 
-def files_of_run(folder: Path) -> dict[str, Path]:
+def list_run_files(folder: Path) -> dict[str, Path]:
     """The records of a run folder that can be compared, by kind.
 
     Raises:

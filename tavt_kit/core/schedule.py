@@ -204,6 +204,11 @@ class TokenSchedule:
         """Number of layers."""
         return len(self.counts)
 
+    @property
+    def running(self) -> Sequence[int]:
+        """The layers that are executed, ascending."""
+        return range(self.layers) if self.executed is None else self.executed
+
     def runs(self, layer: int) -> bool:
         """Whether ``layer`` is executed."""
         return self.executed is None or layer in self.executed

@@ -21,7 +21,7 @@ its class is named, or its number is written into it."""
 
 
 @cache
-def font_of(size: int) -> Font:
+def load_font(size: int) -> Font:
     """Pillow's own font, so that an image is the same on every machine."""
     return ImageFont.load_default(size)
 
@@ -43,14 +43,14 @@ def draw_confusion(record: Mapping[str, Any]) -> Image.Image:
     """
     names, counts = [f"{i} {name}" for i, name in enumerate(record["classes"])], np.array(record["confusion"])
     cell = min(_LARGEST, max(_WANTED // len(names), min(_NAMED + 1, _ACROSS // len(names)), 2))
-    font, side = font_of(max(9, min(14, cell - 2))), len(names) * cell
+    font, side = load_font(max(9, min(14, cell - 2))), len(names) * cell
     edge = int(min(max(font.getlength(name) for name in names), 220)) + 10 if cell >= _NAMED else 40
     left, top = edge + 34, edge + 58
     image = Image.new("RGB", (max(left + side + 20, 420), top + side + 46), _BACK)
     draw = ImageDraw.Draw(image)
     top1 = record["top1"]
     title = f"top-1 {100 * top1['value']:.1f} % of {top1['n']} images ({top1['split']})"
-    draw.text((14, 12), title, fill=_INK, font=font_of(16))
+    draw.text((14, 12), title, fill=_INK, font=load_font(16))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     colours = _shaded(np.where(np.eye(len(names))[..., None], _RIGHT, _WRONG), shares)
     image.paste(Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST), (left, top))
@@ -80,14 +80,14 @@ def _shaded(colours: Any, shares: Any) -> Any:
 def _name_sides(image: Image.Image, names: Sequence[str], cell: int, edge: int) -> None:
     """Names or numbers at the left and, turned, at the top; the words truth and said beyond them."""
     draw, left, top, named = ImageDraw.Draw(image), edge + 34, edge + 58, cell >= _NAMED
-    font, side = font_of(max(9, min(14, cell - 2)) if named else 11), len(names) * cell
+    font, side = load_font(max(9, min(14, cell - 2)) if named else 11), len(names) * cell
     for index in range(0, len(names), 1 if named else 10):
         text = shortened(names[index], font, edge - 8) if named else str(index)
         middle, high = round((index + 0.5) * cell), max(cell, 14)
         draw.text((left - 6, top + middle), text, fill=_INK, font=font, anchor="rm")
         _turned(image, text, font, (edge, high), (left + middle - high // 2, top - edge - 4))
-    draw.text((left + side / 2, top - edge - 8), "said", fill=_FAINT, font=font_of(13), anchor="mb")
-    _turned(image, "truth", font_of(13), (60, 20), (8, top + max(0, side // 2 - 30)))
+    draw.text((left + side / 2, top - edge - 8), "said", fill=_FAINT, font=load_font(13), anchor="mb")
+    _turned(image, "truth", load_font(13), (60, 20), (8, top + max(0, side // 2 - 30)))
 
 
 def _turned(image: Image.Image, text: str, font: Font, size: tuple[int, int], corner: tuple[int, int]) -> None:
@@ -98,7 +98,7 @@ def _turned(image: Image.Image, text: str, font: Font, size: tuple[int, int], co
 
 
 def _legend(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
-    font, shares = font_of(12), np.array((0.05, 0.25, 1.0))
+    font, shares = load_font(12), np.array((0.05, 0.25, 1.0))
     for x, colour, text in ((left, _RIGHT, "right"), (left + 100, _WRONG, "wrong")):
         for i, shade in enumerate(_shaded([colour] * 3, shares).tolist()):
             draw.rectangle((x + 16 * i, top, x + 16 * i + 15, top + 13), fill=tuple(shade))
@@ -125,9 +125,9 @@ def draw_reliability(record: Mapping[str, Any]) -> Image.Image:
     fine = Image.new("RGB", (wide * _FINE, high * _FINE), _BACK)
     _draw_bins(ImageDraw.Draw(fine), bins, most)
     image = fine.resize((wide, high), Image.Resampling.LANCZOS)
-    draw, font = ImageDraw.Draw(image), font_of(12)
+    draw, font = ImageDraw.Draw(image), load_font(12)
     title = f"calibration error {100 * calibration['error']:.1f} %; {top1['n']} images ({top1['split']})"
-    draw.text((14, 14), title, fill=_INK, font=font_of(16))
+    draw.text((14, 14), title, fill=_INK, font=load_font(16))
     for tick in range(6):
         text, far = f"{20 * tick} %", tick / 5 * _PLOT
         draw.text((_LEFT - 8, _TOP + _PLOT - far), text, fill=_FAINT, font=font, anchor="rm")
@@ -138,7 +138,7 @@ def draw_reliability(record: Mapping[str, Any]) -> Image.Image:
         draw.text((_LEFT - 8, y), str(count), fill=_FAINT, font=font, anchor="rm")
     _turned(image, "images", font, (_COUNTS, 18), (4, _BELOW))
     key = "bars: accuracy; whiskers: 95 % intervals; line: confidence = accuracy"
-    draw.text((14, _BELOW + _COUNTS + 14), key, fill=_FAINT, font=font_of(11))
+    draw.text((14, _BELOW + _COUNTS + 14), key, fill=_FAINT, font=load_font(11))
     return image
 
 

@@ -25,7 +25,7 @@ from tavt_kit.core.records import make_folder, write_record
 from tavt_kit.data import ImageSet, Sample
 from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop, save_thumbnail
 from tavt_kit.errors import DataError, MeasurementError
-from tavt_kit.evaluation.drawing import font_of, shortened
+from tavt_kit.evaluation.drawing import load_font, shortened
 from tavt_kit.models.backbones.base import MapWatch
 from tavt_kit.models.backbones.fusion import FfvtBackbone, FusionBackbone
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
@@ -114,8 +114,7 @@ def _layers(adaptive: AdaptiveViT, images: Tensor) -> tuple[TokenState, _Maps, d
     maps: _Maps = []
     kept: dict[int, Tensor] = {}
     chosen: tuple[Marked, ...] = ()
-    executed = adaptive.schedule.executed
-    for layer in range(adaptive.layers) if executed is None else executed:
+    for layer in adaptive.schedule.running:
         entered = everyone if state.place is None else state.place[0]
         watch = MapWatch(adaptive.score) if adaptive.backbone.droppable[layer] else None
         if watch is None:
@@ -196,7 +195,7 @@ def _pim_heat(adaptive: AdaptiveViT, state: TokenState, label: int, name: str) -
     if isinstance(backbone, PimVitBackbone):
         grids = [adaptive.grid] * len(levels)
     else:
-        grids = [level.grid or _grid_of(level.places, model.image_size) for level in model.plan]
+        grids = [level.grid or _estimate_grid(level.places, model.image_size) for level in model.plan]
     _, logits = model.judge(levels)
     finest = max(grids, key=lambda grid: grid[0] * grid[1])
     maps = [
@@ -210,7 +209,7 @@ def _pim_heat(adaptive: AdaptiveViT, state: TokenState, label: int, name: str) -
     return [Heat("pim", f"probability of {name}", torch.cat(maps).mean(dim=0)[0].cpu().numpy())]
 
 
-def _grid_of(places: int, size: tuple[int, int]) -> tuple[int, int]:
+def _estimate_grid(places: int, size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of a level of so many places on an image (H, W)."""
     rows = round((places * size[0] / size[1]) ** 0.5)
     return rows, places // rows
@@ -303,7 +302,7 @@ def _sheet(panels: Sequence[Panel], columns: int = _COLUMNS) -> Image.Image:
     high = max(panel.height for _, panel in panels) + _CAPTION + _GAP
     wide = max(panel.width for _, panel in panels) + _GAP
     sheet = Image.new("RGB", (columns * wide + _GAP, math.ceil(len(panels) / columns) * high + _GAP), _BACK)
-    draw, font = ImageDraw.Draw(sheet), font_of(13)
+    draw, font = ImageDraw.Draw(sheet), load_font(13)
     for number, (title, panel) in enumerate(panels):
         row, column = divmod(number, columns)
         left, top = _GAP + column * wide, _GAP + row * high
@@ -386,13 +385,12 @@ def write_kept(
 
 
 def _heading(adaptive: AdaptiveViT, images: ImageSet, preprocessing: Preprocessing, split: str) -> dict[str, Any]:
-    executed = adaptive.schedule.executed
     return {
         "data": images.name,
         "split": split,
         "licence": None if images.licence is None else images.licence.as_record(),
         "schedule": list(adaptive.schedule.counts),
-        "layers": list(range(adaptive.layers) if executed is None else executed),
+        "layers": list(adaptive.schedule.running),
         "tokens": adaptive.tokens,
         "prefix": adaptive.prefix,
         "grid": list(adaptive.grid),

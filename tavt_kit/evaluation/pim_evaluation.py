@@ -38,15 +38,13 @@ class PimHeads(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, rows, K): the logits, the probabilities of each head, and of each group of tokens the
-        share that is said to be of each class; the selected
-        tokens of each level first."""
+        share that is said to be of each class; the selected tokens of each level first."""
         adaptive = self.adaptive
         pim: Any = adaptive.bare
-        executed = adaptive.schedule.executed
-        layers = range(adaptive.layers) if executed is None else executed
-        state = adaptive.advance(adaptive.start(images), layers, adaptive.schedule.counts, lean=True)
+        schedule = adaptive.schedule
+        state = adaptive.advance(adaptive.start(images), schedule.running, schedule.counts, lean=True)
         backbone: Any = adaptive.backbone
-        outputs = pim.outputs_of(backbone.levels(state))
+        outputs = pim.compute_outputs(backbone.levels(state))
         heads = head_scores(outputs).float()
         tokens = [_said(outputs[name]) for name in _groups(pim)]
         return torch.cat([pim.logits_among(outputs).float()[:, None], heads, *tokens], dim=1)

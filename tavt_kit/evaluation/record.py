@@ -21,7 +21,7 @@ _LISTED, _EXAMPLES = 10, 3
 """Confusions that are named, and images of each."""
 
 
-def figures_of(
+def summarise_answers(
     found: Answered,
     classes: Sequence[str],
     split: str,

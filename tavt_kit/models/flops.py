@@ -60,11 +60,11 @@ def count_macs(model: AdaptiveViT, schedule: TokenSchedule | None = None, rule: 
         >>> tk.count_macs(model, rule="tavt")
         78509611776
     """
-    formula = _formula_of(model, rule)
+    formula = _find_formula(model, rule)
     return formula.macs(model.schedule if schedule is None else schedule)
 
 
-def _formula_of(model: AdaptiveViT, rule: Rule) -> MacsFormula:
+def _find_formula(model: AdaptiveViT, rule: Rule) -> MacsFormula:
     """The formula of a model, read once: reading takes milliseconds, and a search asks thousands of times.
 
     It is read again once a linear layer or a convolution is another one or has another weight, as after pruning in
@@ -156,7 +156,7 @@ class MacsFormula:
         """Multiply-adds of one image under ``schedule``; a few microseconds."""
         schedule.check(self.layout)
         counts, total, tapped = schedule.counts, self.stem, 0
-        for layer in range(len(counts)) if schedule.executed is None else schedule.executed:
+        for layer in schedule.running:
             cost, (whole, reduced), kept = self.layers[layer], self.terms[layer], counts[layer]
             if cost.fuses:
                 total += whole.at(cost.fuses + tapped, cost.fuses + tapped)

@@ -16,7 +16,7 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, ScheduleError, UnknownName, UnsupportedBackbone
-from tavt_kit.models.backbones import Backbone, Outputs, adapter_of
+from tavt_kit.models.backbones import Backbone, Outputs, make_adapter
 from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.token_reduction import REDUCTIONS, SCORES, Pick, TokenState, drop, gather_rows, merge, restore
 
@@ -101,7 +101,7 @@ class AdaptiveViT(nn.Module):
 
     def __init__(self, model: nn.Module, score: str = "column", pool: str = "kept", reduction: str = "drop") -> None:
         super().__init__()
-        backbone = adapter_of(model)
+        backbone = make_adapter(model)
         # The very dictionaries of the bare model: same keys, and .to(), load_state_dict() or pruning reach both.
         self._modules = model._modules
         self._parameters = model._parameters
@@ -301,21 +301,15 @@ class AdaptiveViT(nn.Module):
             watch: Looks at the attention of one layer, which then runs on all rows.
         """
         for layer in layers:
-            with part_scope(layer_scope(layer), self.backbone.module_of(layer)):
-                state = self._layer(layer, state, counts[layer], lean and watch is None, watch)
-        return state
-
-    def _layer(
-        self, layer: int, state: TokenState, count: int | Tensor, lean: bool, watch: Watch | None = None
-    ) -> TokenState:
-        backbone = self.backbone
-        pick = self._pick(layer, state, count, lean)
-        if pick is None:
-            state = backbone.feed(layer, backbone.attend(layer, state, watch))
-        else:
-            state = backbone.feed(layer, self.attend_and_reduce(layer, state, pick, lean=lean, watch=watch))
-        if state.last is not None:
-            state = replace(state, last=restore(state.last, state.tokens, state.place))
+            with part_scope(layer_scope(layer), self.backbone.find_module(layer)):
+                pick = self._pick(layer, state, counts[layer], lean and watch is None)
+                if pick is None:
+                    state = self.backbone.attend(layer, state, watch)
+                else:
+                    state = self.attend_and_reduce(layer, state, pick, lean=lean and watch is None, watch=watch)
+                state = self.backbone.feed(layer, state)
+                if state.last is not None:
+                    state = replace(state, last=restore(state.last, state.tokens, state.place))
         return state
 
     def attend_and_reduce(
@@ -375,11 +369,7 @@ class AdaptiveViT(nn.Module):
 
     def _run(self, images: Tensor, *, lean: bool, track: bool = False) -> TokenState:
         state = self.start(images, track=track or self.restores)
-        return self.advance(state, self._executed(), self._schedule.counts, lean=lean)
-
-    def _executed(self) -> Sequence[int]:
-        executed = self._schedule.executed
-        return range(self.layers) if executed is None else executed
+        return self.advance(state, self._schedule.running, self._schedule.counts, lean=lean)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, classes) under the schedule, by the plain path."""
@@ -396,7 +386,7 @@ class AdaptiveViT(nn.Module):
         ``tokens`` and stay above ``prefix``.
         """
         state = self.start(images, track=self.restores)
-        return self.finish(self.advance(state, self._executed(), counts, lean=True))
+        return self.finish(self.advance(state, self._schedule.running, counts, lean=True))
 
     def forward_pooled(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> the features (B, D) that the head's last linear layer receives, by the lean path."""
@@ -410,7 +400,7 @@ class AdaptiveViT(nn.Module):
         state = self.start(images, track=self.restores)
         everything = torch.arange(self.tokens, device=images.device).expand(images.shape[0], -1)
         kept = []
-        for layer in self._executed():
+        for layer in self._schedule.running:
             state = self.advance(state, [layer], self._schedule.counts)
             if self.backbone.droppable[layer]:
                 everything = everything if state.place is None else state.place
@@ -430,7 +420,7 @@ class AdaptiveViT(nn.Module):
             )
         state = self.start(images, track=True)
         owners = []
-        for layer in self._executed():
+        for layer in self._schedule.running:
             state = self.advance(state, [layer], self._schedule.counts)
             assert state.owner is not None  # what track asks for
             owners.append(state.owner if state.place is None else gather_rows(state.place, state.owner))

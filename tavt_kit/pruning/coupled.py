@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.backbones import adapter_of
+from tavt_kit.models.backbones import make_adapter
 from tavt_kit.models.backbones.fusion import FusionViT
 from tavt_kit.models.backbones.pim import Pim
-from tavt_kit.models.backbones.pruned import blocks_of
+from tavt_kit.models.backbones.pruned import find_blocks
 from tavt_kit.models.backbones.vitae import Vitae
 from tavt_kit.models.timm_import import timm
 
@@ -69,17 +69,17 @@ def coupled(model: nn.Module, kind: str) -> list[Coupled]:
     Raises:
         UnsupportedBackbone: They cannot be pruned in this model.
     """
-    if not all(adapter_of(model).joint):
+    if not all(make_adapter(model).joint):
         raise UnsupportedBackbone(
             f"{kind} cannot be pruned where attention and feed-forward half share one projection, as in "
-            f"{type(blocks_of(model)[1][0]).__name__}; prune whole layers with `depth`"
+            f"{type(find_blocks(model)[1][0]).__name__}; prune whole layers with `depth`"
         )
     return {"mlp": _mlps, "heads": _heads, "width": _width}[kind](model)
 
 
 def _in_blocks(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Every module of the blocks, by its name in the model."""
-    name, blocks = blocks_of(model)
+    name, blocks = find_blocks(model)
     return ((f"{name}.{below}", module) for below, module in blocks.named_modules())
 
 
@@ -113,7 +113,7 @@ def _heads(model: nn.Module) -> list[Coupled]:
             "each head of all layers together; prune with `mlp` or `depth`"
         )
     # TransFG multiplies the maps of a head through the layers, so a head is the same one in all of them.
-    tied = attentions[:-1] if type(adapter_of(model)).__name__ == "TransFgBackbone" else []
+    tied = attentions[:-1] if type(make_adapter(model)).__name__ == "TransFgBackbone" else []
     names = {name for name, _ in tied}
     return [_head(name, attention, "rollout" if name in names else "") for name, attention in attentions]
 
@@ -175,7 +175,7 @@ def _width(model: nn.Module) -> list[Coupled]:
         stands[stand] = name
     if isinstance(twin, FusionViT):  # what it fuses is chosen by attention, which has a stand-in here
         twin.__class__ = timm.models.vision_transformer.VisionTransformer
-    images = torch.zeros(2, 3, *adapter_of(model).image_size, device=device)
+    images = torch.zeros(2, 3, *make_adapter(model).image_size, device=device)
     cuts = _traced(twin, images, first, stands, "")
     inner: list[Cut] = []
     all_units = tuple(range(width))
@@ -223,7 +223,7 @@ def _traced(
         if module in stands or not isinstance(module, nn.Module | nn.Parameter) or not _has_tensors(module):
             continue
         if isinstance(module, nn.Parameter):
-            found = [(parameters[module], _axis_of(module, len(owner), item.dep.target.pruning_dim))]
+            found = [(parameters[module], _find_axis(module, len(owner), item.dep.target.pruning_dim))]
         else:
             into_it = graph.is_in_channel_pruning_fn(item.dep.handler) and isinstance(
                 module, nn.Linear | nn.Conv1d | nn.Conv2d
@@ -245,7 +245,7 @@ def _tensors(module: nn.Module) -> list[str]:
     return [name for name in names if isinstance(getattr(module, name, None), Tensor)]
 
 
-def _axis_of(parameter: nn.Parameter, size: int, said: int) -> int:
+def _find_axis(parameter: nn.Parameter, size: int, said: int) -> int:
     return said if said >= 0 else max(i for i, edge in enumerate(parameter.shape) if edge == size)
 
 

@@ -27,7 +27,7 @@ from tavt_kit.checkpoints.architecture import sketch
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones.pim import PimVitBackbone
-from tavt_kit.models.backbones.pruned import blocks_of, cut, keep_blocks, set_heads, set_width, structure_of
+from tavt_kit.models.backbones.pruned import cut, find_blocks, keep_blocks, record_structure, set_heads, set_width
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.pruning.coupled import Coupled, Cut, coupled
@@ -81,11 +81,11 @@ class Targets:
         return any(x is not None for x in (self.mlp, self.heads, self.width, self.depth))
 
 
-def left_of(group: Coupled, share: float, round_to: int) -> int:
+def count_left(group: Coupled, share: float, round_to: int) -> int:
     """Units that are left of a group: the nearest number whose channels are a multiple, at least one such step.
 
     Example:
-        >>> left_of(Coupled("mlp", "", 1536, 1, ()), 0.7, 8), left_of(Coupled("heads", "", 6, 64, ()), 0.4, 8)
+        >>> count_left(Coupled("mlp", "", 1536, 1, ()), 0.7, 8), count_left(Coupled("heads", "", 6, 64, ()), 0.4, 8)
         (1072, 2)
     """
     step = round_to // math.gcd(round_to, group.size)
@@ -110,7 +110,7 @@ def needs_images(name: str) -> bool:
     return name == "taylor"
 
 
-def scores_of(
+def score_units(
     model: nn.Module, groups: Sequence[Coupled], name: str, images: tuple[Tensor, Tensor] | None, seed: int
 ) -> list[Tensor]:
     """The importance (units,) of every unit of each group; means of a group are 1.
@@ -361,7 +361,7 @@ def prune(
     left = _left(groups, targets)
     flat = [group for found in groups.values() for group in found]
     given = None if images is None else (images.images, images.labels)
-    scores = scores_of(model, flat, importance, given, seed)
+    scores = score_units(model, flat, importance, given, seed)
     best = _best(flat, scores, [count for counts in left.values() for count in counts])
     for group, keep in zip(flat, best, strict=True):
         _apply(model, group, keep)
@@ -387,7 +387,7 @@ def _free(model: nn.Module, targets: Targets, ceiling: Ceiling) -> list[str]:
 
 def _take_layers(model: nn.Module, targets: Targets, images: LabelledImages | None) -> list[int]:
     if targets.depth is None:
-        return list(range(len(blocks_of(model)[1])))
+        return list(range(len(find_blocks(model)[1])))
     assert images is not None  # checked by prune
     kept = strongest_layers(model, targets.depth, images.images, images.labels)
     keep_blocks(model, kept)
@@ -396,7 +396,7 @@ def _take_layers(model: nn.Module, targets: Targets, images: LabelledImages | No
 
 def _left(groups: Mapping[str, Sequence[Coupled]], targets: Targets) -> dict[str, tuple[int, ...]]:
     return {
-        kind: tuple(left_of(group, targets.share(kind) or 1.0, targets.round_to) for group in found)
+        kind: tuple(count_left(group, targets.share(kind) or 1.0, targets.round_to) for group in found)
         for kind, found in groups.items()
     }
 
@@ -478,6 +478,6 @@ def pruned_card(card: ModelCard, model: nn.Module, kept: Sequence[int], provenan
     plain = {name: value for name, value in card.arguments.items() if name != "pruned"}
     before = card.arguments.get("pruned", {}).get("blocks")
     blocks = list(kept) if before is None else [before[place] for place in kept]
-    structure = structure_of(sketch(card.name, {"num_classes": len(card.classes), **plain}), model, blocks)
+    structure = record_structure(sketch(card.name, {"num_classes": len(card.classes), **plain}), model, blocks)
     arguments = {**plain, "pruned": structure} if structure else plain
     return replace(card, arguments=arguments, weights_sha256="", provenance=f"{card.provenance}; {provenance}")

@@ -82,7 +82,7 @@ def _torch(target: TargetDevice) -> None:
 def _onnxruntime(target: TargetDevice) -> None:
     import onnxruntime
 
-    provider = provider_of(target)
+    provider = name_provider(target)
     found = onnxruntime.get_available_providers()
     if provider not in found:
         raise TargetError(
@@ -91,7 +91,7 @@ def _onnxruntime(target: TargetDevice) -> None:
         )
 
 
-def provider_of(target: TargetDevice) -> str:
+def name_provider(target: TargetDevice) -> str:
     """onnxruntime's name of the target's processor."""
     return {
         "cpu": "CPUExecutionProvider",
@@ -102,7 +102,7 @@ def provider_of(target: TargetDevice) -> str:
 
 def _openvino(target: TargetDevice) -> None:
     core = openvino_core()
-    device = device_of(target)
+    device = name_device(target)
     found = core.available_devices
     if device not in found and not (target.index == 0 and target.processor.upper() in found):
         raise TargetError(
@@ -123,7 +123,7 @@ def _openvino(target: TargetDevice) -> None:
         )
 
 
-def device_of(target: TargetDevice) -> str:
+def name_device(target: TargetDevice) -> str:
     """OpenVINO's name of the target's processor."""
     return "CPU" if target.is_cpu else f"{target.processor.upper()}.{target.index}"
 
@@ -136,7 +136,7 @@ def accelerator_name(target: TargetDevice) -> str | None:
     if target.is_cpu:
         return None
     if target.runtime == "openvino":
-        return str(openvino_core().get_property(device_of(target), "FULL_DEVICE_NAME"))
+        return str(openvino_core().get_property(name_device(target), "FULL_DEVICE_NAME"))
     if find_spec("torch") is None:
         return None
     import torch

@@ -16,7 +16,7 @@ import onnxruntime
 
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import DataError, TargetError
-from tavt_kit.runtimes.available import provider_of
+from tavt_kit.runtimes.available import name_provider
 from tavt_kit.runtimes.session import LENGTHS, Images, InputShape, Lengths, check_images, image_shape, lengths_for
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def open_session(source: Path | bytes, target: TargetDevice, optimised: Path | N
         DataError: onnxruntime cannot read it.
         TargetError: The target's provider does not load here.
     """
-    provider, options = provider_of(target), _options(target)
+    provider, options = name_provider(target), _options(target)
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
     try:

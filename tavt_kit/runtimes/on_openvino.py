@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +16,7 @@ import openvino
 
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import DataError, ExportError, TargetError
-from tavt_kit.runtimes.available import device_of, openvino_core
+from tavt_kit.runtimes.available import name_device, openvino_core
 from tavt_kit.runtimes.session import Images, InputShape, Lengths, check_images, image_shape, lengths_for
 
 if TYPE_CHECKING:
@@ -164,18 +161,15 @@ def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tup
     Raises:
         ExportError: OpenVINO cannot convert it.
     """
-    import copy
-
     import torch
-    from torch.jit._trace import TracerWarning
+
+    from tavt_kit.runtimes.suppress_output import suppress_output
 
     if any(part.training for part in module.modules()):
         module = copy.deepcopy(module).eval()
-    # Where logging is at INFO the converter prints its arguments on stdout, which belongs to the verbs.
-    with warnings.catch_warnings(), torch.inference_mode(), contextlib.redirect_stdout(io.StringIO()):
-        # The token counts of one schedule are constants of its graph; tracing says so for each of them.
-        warnings.simplefilter("ignore", category=TracerWarning)
-        warnings.simplefilter("ignore", category=DeprecationWarning)
+    # Where logging is at INFO the converter prints its arguments on stdout, the verbs' own, and tracing warns
+    # of each token count of a schedule, which is a constant of its graph.
+    with suppress_output(), torch.inference_mode():
         try:
             # Traced here without the second trace that only compares itself with the first: half of the time.
             trace: Callable[..., Any] = torch.jit.trace
@@ -197,7 +191,7 @@ def compile_for(model: Any, target: TargetDevice, **more: str) -> Any:
         if target.is_usual:
             settings["NUM_STREAMS"] = "1"
     try:
-        return openvino_core().compile_model(model, device_of(target), settings)
+        return openvino_core().compile_model(model, name_device(target), settings)
     except RuntimeError as error:
         raise TargetError(f"OpenVINO cannot compile the model for {target}: {_last_line(error)}") from None
 

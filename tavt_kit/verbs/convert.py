@@ -74,7 +74,7 @@ def convert_verb(
     from tavt_kit.core.parsing import parse_numbers
     from tavt_kit.core.records import label_record
     from tavt_kit.errors import ParameterError
-    from tavt_kit.models.backbones import adapter_of
+    from tavt_kit.models.backbones import make_adapter
 
     rule = next((known for known in POSITION_RULES if known == positions), None)
     if rule is None:
@@ -89,7 +89,7 @@ def convert_verb(
     )  # fmt: skip
     with held_folder(out):
         card = save_model(out, model, card)
-    adapter = adapter_of(model)
+    adapter = make_adapter(model)
     if as_json:
         print(json.dumps(label_record("model", {"folder": str(out), **card.as_record()})))
         return 0

@@ -13,7 +13,7 @@ from tavt_kit.comparison.comparison import (
     Readable,
     compare_records,
     compare_within,
-    files_of_run,
+    list_run_files,
     read_readable,
 )
 from tavt_kit.core.budget import Verdict, worst
@@ -148,7 +148,7 @@ def _answered(entry: Entry, stored: tuple[str, str] | None) -> Entry:
 
 def _bench_of(path: Path) -> Readable:
     """The record, or the bench of a run folder."""
-    return read_readable(files_of_run(path).get("bench", path / "bench.json") if path.is_dir() else path)
+    return read_readable(list_run_files(path).get("bench", path / "bench.json") if path.is_dir() else path)
 
 
 def _pairs(first: Path, second: Path) -> list[tuple[Readable, Readable]]:
@@ -158,7 +158,7 @@ def _pairs(first: Path, second: Path) -> list[tuple[Readable, Readable]]:
             _read(path / twin.name if path.is_dir() else path) for path, twin in ((first, second), (second, first))
         )
         return [(one, other)]
-    ours, theirs = files_of_run(first), files_of_run(second)
+    ours, theirs = list_run_files(first), list_run_files(second)
     kinds = [kind for kind in ours if kind in theirs]
     if not kinds:
         raise RecordError(f"{first} has {', '.join(ours)} and {second} {', '.join(theirs)}: no record in common")

@@ -125,7 +125,7 @@ def evaluate(
     from tavt_kit.data.images import sha256_samples
     from tavt_kit.data.preprocess import BACKGROUND
     from tavt_kit.evaluation.metrics import reached
-    from tavt_kit.evaluation.record import figures_of, write_evaluation
+    from tavt_kit.evaluation.record import summarise_answers, write_evaluation
 
     wanted = parse_share(precision_wanted)
     progress = progress or Silent()
@@ -155,7 +155,7 @@ def evaluate(
             "images_sha256": sha256_samples(found.samples, classes),
             "correct": bits_text(found.right),
             "background": BACKGROUND,
-            **figures_of(found, classes, chosen, job.images.relative),
+            **summarise_answers(found, classes, chosen, job.images.relative),
             "reject": reject,
             "heads": None if subject.heads is None else subject.heads.as_record(chosen),
             "skipped": len(samples) - len(found.samples),

@@ -14,7 +14,7 @@ from tavt_kit.checkpoints.folder import read_weight_file
 from tavt_kit.core.records import sha256_file
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, RecordError, UnknownName, UnsupportedBackbone
-from tavt_kit.models.backbones import adapter_of
+from tavt_kit.models.backbones import make_adapter
 from tavt_kit.models.wrap import AdaptiveViT
 
 TINY = "test_vit"  # timm's own toy: 5 layers of 64, patches of 16
@@ -333,7 +333,7 @@ def test_every_listed_model_can_be_used() -> None:
     assert len(names) > 250
     for name in names:
         model = sketch(name)
-        adapter_of(model)
+        make_adapter(model)
         assert preprocessing_of(model).image_size == tuple(model.pretrained_cfg["input_size"][1:])  # type: ignore[index]
 
 

@@ -22,7 +22,7 @@ from tavt_kit.errors import DataError, ExportError
 from tavt_kit.exporters.options import EXPORTERS
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
-from tavt_kit.models.backbones import adapter_of, vitae
+from tavt_kit.models.backbones import make_adapter, vitae
 from tavt_kit.models.backbones.vitae import Grid
 from tavt_kit.models.token_reduction import keep_best
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
@@ -58,7 +58,7 @@ SLOW_ROUTES = [
 
 
 def _card(model: nn.Module, schedule: TokenSchedule, tokens: int, prefix: int) -> ArtifactCard:
-    height, width = adapter_of(model).image_size
+    height, width = make_adapter(model).image_size
     preprocessing = Preprocessing((height, width)).as_record()
     classes = tuple(f"class {i}" for i in range(7))
     return ArtifactCard(ModelCard("timm_vit", "small", {}, classes, preprocessing), schedule, tokens, prefix)

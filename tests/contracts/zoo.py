@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tavt_kit.models.backbones import adapter_of
+from tavt_kit.models.backbones import make_adapter
 from tavt_kit.models.timm_import import timm
 
 SMALL: dict[str, Any] = {"depth": 4, "embed_dim": 48, "num_heads": 3, "num_classes": 7}
@@ -144,5 +144,5 @@ def shake(model: nn.Module, seed: int) -> None:
 
 def images(model: nn.Module, batch: int = 3, seed: int = 1) -> torch.Tensor:
     """Random images of the model's size."""
-    height, width = adapter_of(model).image_size
+    height, width = make_adapter(model).image_size
     return torch.randn(batch, 3, int(height), int(width), generator=torch.Generator().manual_seed(seed))

@@ -11,7 +11,7 @@ from PIL import Image
 from tavt_kit.data.images import Sample
 from tavt_kit.evaluation.answers import Answered
 from tavt_kit.evaluation.drawing import draw_confusion, draw_reliability
-from tavt_kit.evaluation.record import figures_of
+from tavt_kit.evaluation.record import summarise_answers
 
 
 def record(size: int, *, wrong: bool = False) -> dict:  # type: ignore[type-arg]
@@ -19,7 +19,7 @@ def record(size: int, *, wrong: bool = False) -> dict:  # type: ignore[type-arg]
     said = np.roll(labels, 1) if wrong else labels
     samples = tuple(Sample(Path(f"{label}.png"), int(label)) for label in labels)
     names = [f"a long name of class {i} that does not end" for i in range(size)]
-    return figures_of(Answered(samples, 3 * np.eye(size, dtype=np.float32)[said]), names, "test", str)
+    return summarise_answers(Answered(samples, 3 * np.eye(size, dtype=np.float32)[said]), names, "test", str)
 
 
 def share(image: Image.Image, colour: tuple[int, int, int]) -> int:

@@ -17,7 +17,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.evaluation.answers import Answered, Prediction, Predictor, answer, require_width
 from tavt_kit.evaluation.metrics import calibration_error, choose_threshold, is_among_first, reached, reliability
-from tavt_kit.evaluation.record import answers_csv, classes_csv, confusion_csv, figures_of, predictions_csv
+from tavt_kit.evaluation.record import answers_csv, classes_csv, confusion_csv, predictions_csv, summarise_answers
 from tests.verbs.tiny import write_images
 
 NAMES = ("a", "b, c", "d", "e", "f", "g")
@@ -29,7 +29,7 @@ def answered(truth: list[int], said: list[int], height: float = 4.0) -> Answered
 
 
 def record(found: Answered) -> dict:  # type: ignore[type-arg]
-    return figures_of(found, NAMES, "test", lambda sample: sample.path.name)
+    return summarise_answers(found, NAMES, "test", lambda sample: sample.path.name)
 
 
 def test_figures_of_eight_images() -> None:

@@ -14,7 +14,7 @@ from tavt_kit.checkpoints import load_model, save_model
 from tavt_kit.checkpoints.architecture import create, preprocessing_of
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.backbones.pruned import reshape, structure_of
+from tavt_kit.models.backbones.pruned import record_structure, reshape
 from tavt_kit.models.flops import count_by_tracing, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
@@ -67,7 +67,7 @@ def test_a_pruned_model_keeps_the_law_and_is_counted(kind: str, monkeypatch: pyt
 @torch.no_grad()
 def test_a_pruned_model_is_built_again_from_its_structure(kind: str) -> None:
     model = pruned(kind)
-    structure = structure_of(build(kind), model, range(4))
+    structure = record_structure(build(kind), model, range(4))
     again = reshape(build(kind, seed=5), structure)
     again.load_state_dict(model.state_dict(), strict=True)
     assert torch.equal(again(images(model)), model(images(model)))

@@ -14,7 +14,7 @@ from tavt_kit.core.records import sha256_file, write_record
 from tavt_kit.data.images import Sample
 from tavt_kit.evaluation.answers import Answered
 from tavt_kit.evaluation.metrics import choose_threshold, reached
-from tavt_kit.evaluation.record import figures_of, write_evaluation
+from tavt_kit.evaluation.record import summarise_answers, write_evaluation
 from tavt_kit.reports import write_report
 from tavt_kit.reports.page import build_report
 from tavt_kit.reports.records import Found, Records
@@ -33,7 +33,7 @@ def write_eval(folder: Path) -> dict[str, Any]:
     body = {
         "thing": "runs/birds",
         "schedule": "65x12",
-        **figures_of(found, CLASSES, "test", lambda sample: sample.path.name),
+        **summarise_answers(found, CLASSES, "test", lambda sample: sample.path.name),
         "reject": {**threshold.as_record(), **reached(threshold, found.confidence, found.right, "test")},
         "heads": None,
     }

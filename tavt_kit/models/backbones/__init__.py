@@ -18,7 +18,7 @@ from tavt_kit.models.backbones.static import StaticModel, is_whole
 from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
 from tavt_kit.models.backbones.vitae_adapter import VitaeBackbone
 
-__all__ = ["Backbone", "Outputs", "adapter_of"]
+__all__ = ["Backbone", "Outputs", "make_adapter"]
 
 ADAPTERS: Registry[Callable[[nn.Module], Backbone]] = Registry("a model class", "tavt_kit.backbones", {})
 """Adapters of other packages, by the name of the model's class."""
@@ -31,7 +31,7 @@ _REFUSED = {
 }
 
 
-def adapter_of(model: nn.Module) -> Backbone:
+def make_adapter(model: nn.Module) -> Backbone:
     """The adapter for a model.
 
     Raises:

@@ -38,7 +38,10 @@ class Outputs:
 
 
 class Backbone(Protocol):
-    """One adapter per family. The loop in ``models/wrap.py`` knows nothing else of a model."""
+    """One adapter per family. The loop in ``models/wrap.py`` knows nothing else of a model.
+
+    What has a value here, or a body, is so unless a family says otherwise.
+    """
 
     layers: int
     prefix: int
@@ -48,22 +51,23 @@ class Backbone(Protocol):
     droppable: tuple[bool, ...]
     joint: tuple[bool, ...]
     """Whether a layer has a place between its halves; without one the drop comes after the whole layer."""
-    head_rows: int | None
+    head_rows: int | None = None
     """How many leading tokens the head reads, or None where it pools over all of them."""
     thin: tuple[bool, ...]
     """Whether ``attend_rows`` of a layer skips the work for rows that do not go on."""
     alike: int
     """How many leading layers are of one kind; a layer after them (a fusion) is timed on its own."""
-    static_reason: str | None
+    static_reason: str | None = None
     """Why nothing can be dropped at all, or None."""
-    rowwise: bool
+    rowwise: bool = True
     """Whether ``feed`` treats each token by itself, so that it may come before the drop as well as after it."""
-    taps: int
+    taps: int = 0
     """Tokens of each layer that the last one takes, at most; 0 where it takes what is left."""
-    unmergeable: str | None
+    unmergeable: str | None = None
     """Why tokens can be dropped but not merged, or None."""
-    weighs_sizes: bool
+    weighs_sizes: bool = False
     """Whether the head can count a merged token as often as it stands for patches; else every patch is restored."""
+    has_class_token: bool = False
 
     def embed(self, images: Tensor) -> TokenState:
         """(B, 3, H, W) -> the state before layer 0."""
@@ -71,7 +75,7 @@ class Backbone(Protocol):
 
     def alone(self, layer: int, state: TokenState) -> TokenState:
         """A state of mere tokens, with what the layer expects of the layers before it: for timing layers singly."""
-        ...
+        return state
 
     def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         """The attention half-block on all rows; ``watch`` sees each attention call, None leaves it fused."""
@@ -85,9 +89,9 @@ class Backbone(Protocol):
         """The feed-forward half-block."""
         ...
 
-    def module_of(self, layer: int) -> nn.Module | None:
+    def find_module(self, layer: int) -> nn.Module | None:
         """The module that holds a layer's weights; ``None`` where no single one does."""
-        ...
+        return None
 
     def outputs(self, state: TokenState) -> Outputs:
         """Final norm, pooling and head."""

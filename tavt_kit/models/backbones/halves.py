@@ -39,7 +39,7 @@ class Halves:
     add_attend: Callable[[Any, Tensor, Tensor], Tensor] | None = None
 
 
-def halves_of(block: nn.Module) -> Halves:
+def find_halves(block: nn.Module) -> Halves:
     """The halves of a timm block.
 
     Raises:

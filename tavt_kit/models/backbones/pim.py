@@ -25,6 +25,7 @@ sum of all five does not depend on that.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -102,7 +103,7 @@ def plan_levels(name: str, size: tuple[int, int], in_chans: int, options: Mappin
     )
 
 
-def levels_of(model: nn.Module, images: Tensor) -> list[Tensor]:
+def read_levels(model: nn.Module, images: Tensor) -> list[Tensor]:
     """(B, 3, H, W) -> four levels (B, S, C), from shallow to deep."""
     return [m.flatten(2).transpose(1, 2) if m.dim() == 4 else m for m in _maps(model, images)]
 
@@ -342,7 +343,27 @@ def mean_of_heads(logits: Sequence[Tensor]) -> Tensor:
     return torch.stack([each.log_softmax(1) for each in logits]).logsumexp(0) - math.log(len(logits))
 
 
-class PimVitBackbone(TimmVit):
+class _PimHead:
+    """What both adapters do after the backbone: the plug-in reads four levels (B, S, C) of a state."""
+
+    pim: Pim
+
+    @abstractmethod
+    def levels(self, state: TokenState) -> tuple[Tensor, ...]:
+        """The four levels of a state that passed every layer."""
+
+    def outputs(self, state: TokenState) -> Outputs:
+        return self.pim.compute_result(self.levels(state))
+
+    def pooled(self, state: TokenState) -> Tensor:
+        return self.pim.pool_levels(self.levels(state))
+
+    def closest(self, state: TokenState) -> Tensor:
+        """See ``Pim.closest``."""
+        return self.pim.closest(self.levels(state))
+
+
+class PimVitBackbone(_PimHead, TimmVit):
     """See the module; attributes as in ``Backbone``."""
 
     def __init__(self, pim: Pim) -> None:
@@ -373,30 +394,23 @@ class PimVitBackbone(TimmVit):
         return replace(state, notes=MappingProxyType({**state.notes, "levels": levels}))
 
     def levels(self, state: TokenState) -> tuple[Tensor, ...]:
-        """The four levels (B, N, D) of a state that passed every layer."""
         if state.last is None:  # mere tokens, to time the head: as many rows to restore, at whatever places
             places = torch.arange(state.count, device=state.tokens.device).expand(state.tokens.shape[0], -1)
             blank = state.tokens.new_zeros(state.tokens.shape[0], self.tokens, state.tokens.shape[2])
             state = replace(state, last=restore(blank, state.tokens, places))
         return self._noted(self.layers, state).notes["levels"]  # type: ignore[no-any-return]
 
-    def outputs(self, state: TokenState) -> Outputs:
-        return self.pim.result_of(self.levels(state))
-
-    def pooled(self, state: TokenState) -> Tensor:
-        return self.pim.pooled_of(self.levels(state))
-
-    def closest(self, state: TokenState) -> Tensor:
-        """See ``Pim.closest``."""
-        return self.pim.closest(self.levels(state))
-
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
         layers = tuple(layer_costs(block, joint) for block, joint in zip(self.blocks, self.joint, strict=True))
         return stem_macs(self.model), layers, HeadCosts(self.pim.head_macs())
 
 
-class PimWhole(StaticModel):
+class PimWhole(_PimHead, StaticModel):
     """Of backbones with nothing to drop; the state carries their levels to the head."""
+
+    def __init__(self, pim: Pim) -> None:
+        super().__init__(pim)
+        self.pim = pim
 
     def embed(self, images: Tensor) -> TokenState:
         """(B, 3, H, W) -> the deepest level (B, S, C), the four of them noted."""
@@ -404,18 +418,7 @@ class PimWhole(StaticModel):
         return TokenState(levels[-1], 0, notes=MappingProxyType({"levels": levels}))
 
     def levels(self, state: TokenState) -> tuple[Tensor, ...]:
-        """The four levels (B, S, C)."""
         return state.notes["levels"]  # type: ignore[no-any-return]
-
-    def outputs(self, state: TokenState) -> Outputs:
-        return self.model.result_of(self.levels(state))  # type: ignore[no-any-return]
-
-    def pooled(self, state: TokenState) -> Tensor:
-        return self.model.pooled_of(self.levels(state))  # type: ignore[no-any-return]
-
-    def closest(self, state: TokenState) -> Tensor:
-        """See ``Pim.closest``."""
-        return self.model.closest(self.levels(state))  # type: ignore[no-any-return]
 
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
         training = self.model.training
@@ -526,15 +529,15 @@ class Pim(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, K) of ``head``."""
-        return self.logits_of(self.levels(images))
+        return self.compute_logits(self.levels(images))
 
     def forward_outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> what the losses read: see ``outputs_of``."""
-        return self.outputs_of(self.levels(images))
+        """(B, 3, H, W) -> what the losses read: see ``compute_outputs``."""
+        return self.compute_outputs(self.levels(images))
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> the backbone's four levels (B, S, C), shallow to deep."""
-        return levels_of(self.backbone, images)
+        return read_levels(self.backbone, images)
 
     def judge(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Four levels (B, S, C) -> their features (B, S, F), and the logits (B, S, K) of every token."""
@@ -542,7 +545,7 @@ class Pim(nn.Module):
         logits = [each(x.transpose(1, 2)).transpose(1, 2) for each, x in zip(self.classifiers, features, strict=True)]
         return features, logits
 
-    def outputs_of(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
+    def compute_outputs(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
         """Four levels (B, S, C) -> all outputs by their official names.
 
         ``layer1`` to ``layer4`` (B, S, K); ``select_layer1`` (B, n, K) and ``drop_layer1`` (B, S - n, K) to 4, the
@@ -561,7 +564,7 @@ class Pim(nn.Module):
             outputs["comb_outs"] = self.combiner(picked)
         return outputs
 
-    def logits_of(self, levels: Sequence[Tensor]) -> Tensor:
+    def compute_logits(self, levels: Sequence[Tensor]) -> Tensor:
         """Four levels (B, S, C) -> logits (B, K) of ``head``, and nothing that they do not need."""
         features, logits = self.judge(levels)
         combined: list[Tensor] = [] if self.combiner is None else [self.combiner(self.selected(features, logits))]
@@ -569,21 +572,21 @@ class Pim(nn.Module):
             return combined[0]
         return mean_of_heads([*(each.mean(1) for each in logits), *combined])
 
-    def result_of(self, levels: Sequence[Tensor]) -> Outputs:
+    def compute_result(self, levels: Sequence[Tensor]) -> Outputs:
         """Four levels (B, S, C) -> the logits; while training with all outputs, for the losses."""
         if not self.training:
-            return Outputs(self.logits_of(levels))
-        outputs = self.outputs_of(levels)
+            return Outputs(self.compute_logits(levels))
+        outputs = self.compute_outputs(levels)
         return Outputs(self.logits_among(outputs), outputs)
 
     def logits_among(self, outputs: Mapping[str, Tensor]) -> Tensor:
-        """What ``outputs_of`` gave -> the logits (B, K) of ``head``."""
+        """What ``compute_outputs`` gave -> the logits (B, K) of ``head``."""
         if self.head == "combiner":
             return outputs["comb_outs"]
         heads = [each.mean(1) for name, each in outputs.items() if name.startswith("layer")]
         return mean_of_heads([*heads, *(outputs[n] for n in ("comb_outs",) if n in outputs)])
 
-    def pooled_of(self, levels: Sequence[Tensor]) -> Tensor:
+    def pool_levels(self, levels: Sequence[Tensor]) -> Tensor:
         """Four levels (B, S, C) -> (B, F), what ``get_classifier`` receives.
 
         Raises:
@@ -619,28 +622,17 @@ class Pim(nn.Module):
 _CLASSIFIERS = ("combiner.head", *(f"classifiers.{level}.3" for level in range(LEVELS)))
 
 
-def _evaluation(size: int, first_conv: str) -> dict[str, Any]:
-    """Every edge to 510 px at any input size, as the official code has it, then the centre."""
-    return {
-        **FGVC_EVALUATION, "input_size": (3, size, size), "crop_pct": size / 510, "classifier": _CLASSIFIERS,
-        "first_conv": f"backbone.{first_conv}",
-    }  # fmt: skip
-
-
-register(
-    __name__, Pim, {"pim_vit_base_patch16": {"backbone": "vit_base_patch16_224_miil"}},
-    _evaluation(448, "patch_embed.proj"),
-)  # fmt: skip
-register(
-    __name__, Pim,
-    {"pim_swin_large_patch4_window12_384": {"backbone": "swin_large_patch4_window12_384", "fpn_size": 1536,
-                                            "num_selects": CUB_SELECTS}},
-    _evaluation(384, "patch_embed.proj"),
-)  # fmt: skip
-register(__name__, Pim, {"pim_resnet50": {"backbone": "resnet50"}}, _evaluation(448, "conv1"))
-register(
-    __name__, Pim,
+for _name, _shape, _size, _first in (
+    ("pim_vit_base_patch16", {"backbone": "vit_base_patch16_224_miil"}, 448, "patch_embed.proj"),
+    ("pim_swin_large_patch4_window12_384",
+     {"backbone": "swin_large_patch4_window12_384", "fpn_size": 1536, "num_selects": CUB_SELECTS}, 384,
+     "patch_embed.proj"),
+    ("pim_resnet50", {"backbone": "resnet50"}, 448, "conv1"),
     # torchvision's B7, which the official builder takes, has another epsilon in its norms than timm's.
-    {"pim_efficientnet_b7": {"backbone": "efficientnet_b7", "bn_eps": 1e-3}},
-    _evaluation(448, "conv_stem"),
-)  # fmt: skip
+    ("pim_efficientnet_b7", {"backbone": "efficientnet_b7", "bn_eps": 1e-3}, 448, "conv_stem"),
+):  # fmt: skip
+    # Every edge to 510 px at any input size, as the official code has it, then the centre.
+    register(__name__, Pim, {_name: _shape}, {
+        **FGVC_EVALUATION, "input_size": (3, _size, _size), "crop_pct": _size / 510, "classifier": _CLASSIFIERS,
+        "first_conv": f"backbone.{_first}",
+    })  # fmt: skip

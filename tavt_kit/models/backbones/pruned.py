@@ -26,7 +26,7 @@ from tavt_kit.models.backbones.vitae_adapter import VitaeBackbone
 Structure = Mapping[str, Any]
 
 
-def blocks_of(model: nn.Module) -> tuple[str, nn.Sequential | nn.ModuleList]:
+def find_blocks(model: nn.Module) -> tuple[str, nn.Sequential | nn.ModuleList]:
     """The name and the list of the blocks that tokens are dropped in.
 
     Raises:
@@ -47,7 +47,7 @@ def blocks_of(model: nn.Module) -> tuple[str, nn.Sequential | nn.ModuleList]:
 
 def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:
     """Leave the blocks at these places, in this order, and remove the others."""
-    name, blocks = blocks_of(model)
+    name, blocks = find_blocks(model)
     parent, _, leaf = name.rpartition(".")
     left = [blocks[place] for place in kept]
     setattr(
@@ -94,13 +94,13 @@ def set_heads(model: nn.Module, name: str, heads: int) -> None:
 def set_width(model: nn.Module) -> None:
     """Bring the widths that timm's models keep of themselves up to date."""
     inner: Any = model.backbone if isinstance(model, Pim) else model
-    first = blocks_of(model)[1][0]
+    first = find_blocks(model)[1][0]
     width = next(module for module in first.modules() if isinstance(module, nn.Linear)).in_features
     if getattr(inner, "embed_dim", width) != width:  # only timm's own models keep it
         inner.embed_dim = inner.num_features = inner.head_hidden_size = width
 
 
-def structure_of(whole: nn.Module, model: nn.Module, blocks: Sequence[int]) -> dict[str, Any]:
+def record_structure(whole: nn.Module, model: nn.Module, blocks: Sequence[int]) -> dict[str, Any]:
     """What ``reshape`` needs to make ``model`` of the whole architecture.
 
     Args:
@@ -108,7 +108,7 @@ def structure_of(whole: nn.Module, model: nn.Module, blocks: Sequence[int]) -> d
         blocks: Positions of the model's blocks in the whole architecture.
     """
     structure: dict[str, Any] = {}
-    if list(blocks) != list(range(len(blocks_of(whole)[1]))):
+    if list(blocks) != list(range(len(find_blocks(whole)[1]))):
         structure["blocks"] = list(blocks)
         keep_blocks(whole, blocks)
     before, after = whole.state_dict(), model.state_dict()
@@ -142,7 +142,7 @@ def reshape(model: nn.Module, structure: Structure | None) -> nn.Module:
     _check(structure)
     blocks = structure.get("blocks")
     if blocks is not None:
-        depth = len(blocks_of(model)[1])
+        depth = len(find_blocks(model)[1])
         if not blocks or blocks != sorted(set(blocks)) or not 0 <= blocks[0] <= blocks[-1] < depth:
             raise CheckpointError(
                 f"a pruned model keeps some of its {depth} blocks in order, but the card says {blocks}"
@@ -161,7 +161,7 @@ def _check(structure: Any) -> None:
     """The shape of the JSON object, before anything is done with it."""
     parts = {"blocks": list, "heads": dict, "sizes": dict}
     if not isinstance(structure, Mapping) or any(
-        name not in parts or not isinstance(value, parts[name]) for name, value in structure.items()
+        not isinstance(value, parts.get(name, ())) for name, value in structure.items()
     ):
         raise CheckpointError(
             "the structure of a pruned model has the parts blocks (a list), heads and sizes (objects), got "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tavt_kit.models.backbones.base import Outputs, Watch
+from tavt_kit.models.backbones.base import Backbone, Outputs, Watch
 from tavt_kit.models.costs import HeadCosts, LayerCosts
 from tavt_kit.models.token_reduction import Pick, TokenState
 
@@ -34,43 +34,27 @@ def pass_macs(model: nn.Module, image_size: tuple[int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-class StaticModel:
+class StaticModel(Backbone):
     """See the module; attributes as in ``Backbone``."""
 
-    layers, prefix, taps = 1, 0, 0
-    alike = 1
-    rowwise = True
-    droppable: tuple[bool, ...] = (False,)
-    joint: tuple[bool, ...] = (True,)
-    thin: tuple[bool, ...] = (False,)
-    head_rows: int | None = None
-    has_class_token = False
-    weighs_sizes = False
+    layers, prefix, alike = 1, 0, 1
+    droppable, joint, thin = (False,), (True,), (False,)
 
     def __init__(self, model: nn.Module) -> None:
         self.model = cast("Any", model)
-        self.static_reason: str | None = self.model.static_reason
-        self.unmergeable: str | None = self.model.static_reason
-        self.image_size: tuple[int, int] = self.model.image_size
-        self.tokens: int = self.model.num_tokens
+        self.static_reason = self.unmergeable = self.model.static_reason
+        self.image_size, self.tokens = self.model.image_size, self.model.num_tokens
         self.grid = (1, self.tokens)
 
     def embed(self, images: Tensor) -> TokenState:
         """(B, 3, H, W) -> the tokens (B, T, D) that the head reads."""
         return TokenState(self.model.forward_features(images), 0)
 
-    def alone(self, layer: int, state: TokenState) -> TokenState:
-        return state
-
     def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         return state
 
     def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
         return state
-
-    def module_of(self, layer: int) -> nn.Module | None:
-        """No single one."""
-        return None
 
     def feed(self, layer: int, state: TokenState) -> TokenState:
         return state

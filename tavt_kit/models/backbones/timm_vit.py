@@ -15,8 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.backbones.base import Outputs, Watch, add_size_bias, inside_attention, pick_after_attention
-from tavt_kit.models.backbones.halves import halves_of
+from tavt_kit.models.backbones.base import (
+    Backbone,
+    Outputs,
+    Watch,
+    add_size_bias,
+    inside_attention,
+    pick_after_attention,
+)
+from tavt_kit.models.backbones.halves import find_halves
 from tavt_kit.models.backbones.thin import is_thin, thin_attention
 from tavt_kit.models.costs import HeadCosts, LayerCosts, head_costs, layer_costs, stem_macs
 from tavt_kit.models.timm_import import timm
@@ -40,7 +47,7 @@ def is_timm_vit(model: nn.Module) -> bool:
     return type(model) in _kinds()
 
 
-class TimmVit:
+class TimmVit(Backbone):
     """See the module; the attributes are those of ``Backbone``.
 
     Raises:
@@ -50,7 +57,7 @@ class TimmVit:
     def __init__(self, model: nn.Module) -> None:
         self.model = cast("Any", model)
         self.blocks: list[Any] = list(self.model.blocks)
-        self.halves = [halves_of(block) for block in self.blocks]
+        self.halves = [find_halves(block) for block in self.blocks]
         self._refuse_options()
         self.layers = len(self.blocks)
         self.prefix: int = self.model.num_prefix_tokens
@@ -60,10 +67,7 @@ class TimmVit:
         self.droppable = (True,) * self.layers
         self.joint = tuple(halves.joint for halves in self.halves)
         self.thin = tuple(self._is_thin(layer) for layer in range(self.layers))
-        self.alike, self.taps = self.layers, 0
-        self.rowwise = True
-        self.static_reason: str | None = None
-        self.unmergeable: str | None = None
+        self.alike = self.layers
         self.head_rows = self._head_rows()
         self.weighs_sizes = self._weighs_sizes()
         self.has_class_token = getattr(self.model, "cls_token", None) is not None
@@ -136,9 +140,6 @@ class TimmVit:
             notes["bias"] = ("shared_rel_pos", None if shared is None else shared.get_bias())
         return x
 
-    def alone(self, layer: int, state: TokenState) -> TokenState:
-        return state
-
     def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         block, halves, extra = self.blocks[layer], self.halves[layer], self._extra(layer, state)
         if watch is None and state.sizes is None and (state.place is None or "bias" not in state.notes):
@@ -170,8 +171,7 @@ class TimmVit:
         kept = first_rows(state, pick.count) if index is None else drop(state, index)
         return kept.with_tokens(halves.add_attend(block, kept.tokens, y))
 
-    def module_of(self, layer: int) -> nn.Module | None:
-        """See ``Backbone``."""
+    def find_module(self, layer: int) -> nn.Module | None:
         block: nn.Module = self.blocks[layer]
         return block
 

@@ -28,14 +28,14 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.backbones.base import Outputs, Watch, inside_attention
+from tavt_kit.models.backbones.base import Backbone, Outputs, Watch, inside_attention
 from tavt_kit.models.backbones.thin import is_thin, thin_attention
 from tavt_kit.models.backbones.vitae import FULL, NormalCell, Vitae
 from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows, gather_rows
 
 
-class VitaeBackbone:
+class VitaeBackbone(Backbone):
     """See the module; the attributes are those of ``Backbone``.
 
     Raises:
@@ -58,12 +58,7 @@ class VitaeBackbone:
         self.tokens = self.prefix + self.grid[0] * self.grid[1]
         self.droppable = self.joint = (True,) * self.layers
         self.thin = tuple(is_thin(cell.attn) for cell in self.cells)
-        self.head_rows: int | None = None
-        self.static_reason: str | None = None
-        self.unmergeable: str | None = "its convolutions need each token in a place of its own"
-        self.weighs_sizes = False
-        self.taps = 0
-        self.rowwise = True
+        self.unmergeable = "its convolutions need each token in a place of its own"
         self.has_class_token = model.class_token
 
     def embed(self, images: Tensor) -> TokenState:
@@ -108,8 +103,7 @@ class VitaeBackbone:
         local = cell.local(_whole(state))
         return local if place is None else gather_rows(local, place[:, self.prefix :] - self.prefix)
 
-    def module_of(self, layer: int) -> nn.Module | None:
-        """See ``Backbone``."""
+    def find_module(self, layer: int) -> nn.Module | None:
         cell: nn.Module = self.cells[layer]
         return cell
 

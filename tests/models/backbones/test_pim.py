@@ -11,7 +11,7 @@ from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.losses import pim_loss, pim_terms
 from tavt_kit.errors import TavtError, UnknownName, UnsupportedBackbone
-from tavt_kit.models.backbones.pim import fuse_heads, head_scores, levels_of, make_backbone
+from tavt_kit.models.backbones.pim import fuse_heads, head_scores, make_backbone, read_levels
 from tavt_kit.models.flops import count_by_tracing, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
@@ -83,7 +83,7 @@ def test_levels_of_swin_are_merged() -> None:
     plain = backbone.forward_intermediates(x, 4, intermediates_only=True)  # type: ignore[operator]
     plain = [level.permute(0, 2, 3, 1) for level in plain]
     merged = [stage.downsample(level) for stage, level in zip(backbone.layers[1:], plain, strict=False)]  # type: ignore[index]
-    for mine, theirs in zip(levels_of(backbone, x), [*merged, plain[3]], strict=True):
+    for mine, theirs in zip(read_levels(backbone, x), [*merged, plain[3]], strict=True):
         assert torch.equal(mine, theirs.flatten(1, 2))
 
 
@@ -130,7 +130,7 @@ def test_a_block_left_out_hands_on_what_it_received() -> None:
     model.schedule = TokenSchedule((26,) * 4, executed=(0, 3))
     state = model.advance(model.start(x), [0], model.dense_schedule.counts)
     last = model.advance(state, [3], model.dense_schedule.counts)
-    expected = model.bare.logits_of([state.tokens, state.tokens, state.tokens, last.tokens])  # type: ignore[operator]
+    expected = model.bare.compute_logits([state.tokens, state.tokens, state.tokens, last.tokens])  # type: ignore[operator]
     assert torch.equal(model(x), expected)
 
 
@@ -148,10 +148,10 @@ def test_parts_can_be_timed_on_mere_tokens() -> None:
         (dropped,) = DropPart(model, [layer], notes, True)(9, tokens)
         assert dropped.shape == (3, 9, 48)
     whole = HeadPart(model, (), notes, False)(tokens)
-    assert torch.equal(whole, model.bare.logits_of([tokens] * 4))  # type: ignore[operator]
+    assert torch.equal(whole, model.bare.compute_logits([tokens] * 4))  # type: ignore[operator]
     blank = torch.cat([tokens[:, :5], torch.zeros_like(tokens[:, 5:])], dim=1)
     few = HeadPart(model, (), notes, False)(tokens[:, :5])
-    torch.testing.assert_close(few, model.bare.logits_of([blank] * 4))  # type: ignore[operator]
+    torch.testing.assert_close(few, model.bare.compute_logits([blank] * 4))  # type: ignore[operator]
 
 
 # --------------------------------------------------------------------------------------- switches and heads
@@ -176,7 +176,7 @@ def test_every_switch_is_heeded(backbone: str, switches: dict[str, Any]) -> None
     assert ("select_layer1" in outputs) == switches.get("use_selection", True)
     assert (model.pyramid is None) == (not switches.get("use_fpn", True))
     assert set(pim_terms(outputs, torch.tensor([0, 1, 2]))) == set(outputs)
-    result = model.result_of(model.levels(x))
+    result = model.compute_result(model.levels(x))
     assert set(result.named) == set(outputs)
     with torch.no_grad():
         logits = model.eval()(x)
