@@ -67,7 +67,7 @@ class Backbone(Protocol):
     """Why tokens can be dropped but not merged, or None."""
     weighs_sizes: bool = False
     """Whether the head can count a merged token as often as it stands for patches; else every patch is restored."""
-    has_class_token: bool = False
+    has_class_token: bool = True
 
     def embed(self, images: Tensor) -> TokenState:
         """(B, 3, H, W) -> the state before layer 0."""

@@ -39,6 +39,7 @@ class StaticModel(Backbone):
 
     layers, prefix, alike = 1, 0, 1
     droppable, joint, thin = (False,), (True,), (False,)
+    has_class_token = False
 
     def __init__(self, model: nn.Module) -> None:
         self.model = cast("Any", model)
