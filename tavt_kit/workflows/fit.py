@@ -227,8 +227,8 @@ def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | Non
                 f"{folder} holds a fit with `{name}` {record['asked'].get(name)}, got {value}; choose another `out`"
             )
     try:
-        plan = {"budgets": (), "sizes": (), **record["plan"]}
-        return FitPlan(**plan | {name: tuple(plan[name]) for name in ("budgets", "sizes", "reasons")})
+        plan = {"budgets": (), "sizes": (), "adapt_sizes": (), **record["plan"]}
+        return FitPlan(**plan | {name: tuple(plan[name]) for name in ("budgets", "sizes", "adapt_sizes", "reasons")})
     except (KeyError, TypeError) as error:
         raise RecordError(f"{file} cannot be used ({error}); start again with `fresh`") from None
 
@@ -275,7 +275,7 @@ class _Stages:
             self.progress.say("No time is left: this is the answer.")
             return self._checked(result)
         full, plan = head, self.plan
-        if plan.adapt_steps:
+        if plan.image_size in plan.adapt_sizes:
             full = self.out / f"adapted-{plan.image_size}"
             with self._stage(f"fine-tune all layers, {plan.adapt_steps} steps"):
                 self._train(full, "finetune", blocks="all", steps=plan.adapt_steps, batch=BATCH)
@@ -372,7 +372,7 @@ class _Stages:
 
     def _at_size(self, full: Path, size: int) -> Path:
         """The same at another image size: the fine-tuned network trained as long again, else a head of its own."""
-        steps = self.plan.adapt_steps
+        steps = self.plan.adapt_steps if size in self.plan.adapt_sizes else 0
         out = self.out / f"{'adapted' if steps else 'head'}-{size}"
         with self._stage(f"the same at {size} pixels"):
             if steps:

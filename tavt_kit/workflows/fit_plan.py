@@ -44,7 +44,8 @@ class FitPlan:
         budgets: The limits, once shares of the dense model's time are known in ms.
         sizes: Pixels a side that merging brings into the budget, and that keep to it with every token; empty until the
             first answer is there.
-        adapt_steps: Steps of fine-tuning at each image size; 0 where the time is too short.
+        adapt_sizes: Image sizes that are fine-tuned; the others get a head alone.
+        adapt_steps: Steps of fine-tuning at each of them.
         distil_steps: Steps of distillation; 0 where the time is too short.
         seconds: Estimate for each stage after the first answer.
         reasons: Why, in sentences.
@@ -55,6 +56,7 @@ class FitPlan:
     image_size: int
     budgets: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
+    adapt_sizes: tuple[int, ...] = ()
     adapt_steps: int = 0
     distil_steps: int = 0
     seconds: Mapping[str, float] | None = None
@@ -178,30 +180,39 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, file_seconds: 
         images: Training images.
     """
     more = plan.further_sizes
-    share = [(size / plan.image_size) ** 2 for size in more]
-    merged = (plan.sizes[0] / plan.image_size) ** 2
-    files = (2 + len(share) + 1 + len(share) + finalists) * file_seconds
+    share = {size: (size / plan.image_size) ** 2 for size in (plan.image_size, *more)}
+    files = (2 * len(more) + 1 + finalists) * file_seconds
     search = max(LEAST_SEARCH, _SEARCH * left)
-    room = left - files - search
-    a_step, a_distil_step = _ADAPT * BATCH * image_seconds, _DISTIL * BATCH * image_seconds * merged
+    room = max(0.0, left - files - search)
+    a_step = _ADAPT * BATCH * image_seconds
+    a_distil_step = _DISTIL * BATCH * image_seconds * share[plan.sizes[0]]
     most = max(_MOST_STEPS, _EPOCHS * images // BATCH)
-    adapt = min(most, int(max(0.0, room) / (a_step * (1 + sum(share)))))
-    adapt = adapt if adapt >= _LEAST_STEPS else 0
-    distil = min(2 * most, int((room - adapt * a_step * (1 + sum(share))) / a_distil_step)) if adapt else 0
+    for sizes in ((plan.image_size, *more), more, more[-1:]):  # all, those in the budget, the one that needs no merging
+        whole = plan.image_size in sizes
+        for_training = room - 2 * file_seconds * whole
+        adapt = min(most, int(for_training / (a_step * sum(share[size] for size in sizes)))) if sizes else 0
+        if adapt >= _LEAST_STEPS:
+            break
+    else:
+        sizes, adapt, whole = (), 0, False
+    trained = {size: adapt * a_step * share[size] for size in sizes}
+    distil = min(2 * most, int((for_training - sum(trained.values())) / a_distil_step)) if whole else 0
     distil = distil if distil >= _LEAST_STEPS else 0
-    each = {
-        size: adapt * a_step * part if adapt else head_seconds * part for size, part in zip(more, share, strict=True)
-    }
     stages = {
-        f"fine-tune at {plan.image_size} px, {adapt} steps": adapt * a_step,
-        **{f"{'fine-tune' if adapt else 'a head'} at {size} px": time for size, time in each.items()},
+        **{f"fine-tune at {size} px, {adapt} steps": time for size, time in trained.items()},
+        **{f"a head at {size} px": head_seconds * share[size] for size in more if size not in sizes},
         f"distil, {distil} steps": distil * a_distil_step,
         "search": max(0.0, min(search, left - files)),
-        "export, check and measure": files,
+        "export, check and measure": files + 2 * file_seconds * whole,
     }
     seconds = {stage: time for stage, time in stages.items() if time}
     estimate = ", ".join(f"{stage} ({time:.0f} s)" for stage, time in seconds.items())
     reasons = [*plan.reasons, f"{left:.0f} s are left for: {estimate}."]
-    if not adapt:
-        reasons.append(f"No fine-tuning: fewer than {_LEAST_STEPS} steps have room. A longer `max_time` has it.")
-    return replace(plan, adapt_steps=adapt, distil_steps=distil, seconds=seconds, reasons=tuple(reasons))
+    if not whole:
+        where = f"at {plan.image_size} px " if sizes else ""
+        reasons.append(
+            f"No fine-tuning {where}(fewer than {_LEAST_STEPS} steps have room): a longer `max_time` has it."
+        )
+    return replace(
+        plan, adapt_sizes=sizes, adapt_steps=adapt, distil_steps=distil, seconds=seconds, reasons=tuple(reasons)
+    )

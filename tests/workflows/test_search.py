@@ -113,7 +113,7 @@ def test_measured_on_openvino_from_the_model_to_the_verdict(
 ) -> None:
     """Nothing stands in for anything: a table of layer times, a search by it, and whole passes that decide.
 
-    The cheapest of all is at the smallest image, and ``export`` writes it as it was found.
+    Which of such small models is the fastest is the machine's matter; ``export`` writes it as it was found.
     """
     target = "openvino:cpu:threads=1"
     found = search(
@@ -131,10 +131,10 @@ def test_measured_on_openvino_from_the_model_to_the_verdict(
     assert (tmp_path / "out" / "profile.json").is_file() and found.report.is_file()
     assert f"{found.best.latency.median:.3g} ms" in repr(found)
     chosen = Configuration.of(found.best.schedule)
-    assert chosen.image_size is not None
     (file,) = export(found, out=tmp_path / "files", accept_inconclusive=True)
     card = read_metadata(file.path)
-    assert card.image_size == chosen.image_size and card.schedule == chosen.schedule
+    assert card.image_size == (chosen.image_size or load_model(model).backbone.image_size)
+    assert card.schedule == chosen.schedule
 
 
 @pytest.mark.slow
