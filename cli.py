@@ -59,7 +59,7 @@ GONE = {
     ("datasets", "check"): "data sets are not counted any more; NAME:FOLDER shows the classes and images of one",
 }
 """Options and words of earlier versions: the verb, the option, and what to do instead."""
-GONE_VERBS = {"demo": "`fgvc-kit fit elpv --budget latency=50%` does all that it did, on any images"}
+GONE_VERBS = {"demo": "`fgvc-kit fit elpv --budget latency=60%` does all that it did, on any images"}
 
 OK, BAD_INPUT, BUG, INTERRUPTED, UNREAD = 0, 2, 70, 130, 141
 MACHINE = (

@@ -20,6 +20,8 @@ _MERGED = 0.7
 """Of the time of the dense model: what merging in three layers leaves, almost free of loss without any training."""
 _ROOM = 0.5
 """Share of the dense model's time that is aimed at where the budget has no time and no multiply-adds."""
+_LESS = 0.8
+"""A part of the time does not go with the patches, so a size is aimed at this share of what is allowed."""
 _ADAPT, _DISTIL = 3.0, 10.0
 """Forward passes that a step takes for each image: forward and backward; a teacher and three networks."""
 _LEAST_STEPS, _MOST_STEPS, _EPOCHS = 250, 300, 5
@@ -134,7 +136,7 @@ def image_sizes(plan: FitPlan, grid: int, rows: Sequence[FitRow], budget: Budget
     rooms = [limit.value / dense.times[limit.statistic or "p90"] for limit in budget.of("latency")]
     rooms += [limit.value / dense.macs for limit in budget.of("flops")]
     rooms += [1e3 * batch / dense.times["p50"] / limit.value for limit in budget.of("throughput")]
-    room, side = min(rooms, default=_ROOM), plan.image_size
+    room, side = _LESS * min(rooms, default=_ROOM), plan.image_size
     sides = [side // grid * count for count in range(grid, (grid + 1) // 2 - 1, -1)]
     merged, plain = (
         next((size for size in sides if (size / side) ** 2 * share <= room), sides[-1]) for share in (_MERGED, 1.0)
