@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tavt_kit.core.measurement import Accuracy
+from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.data import ImageSet, inherit_split

@@ -344,8 +344,6 @@ def _run_converted(tensors: Mapping[str, NDArray[np.float32]], images: NDArray[n
     import torch
     import torch.nn.functional as F
 
-    from tavt_kit.models.timm_import import timm
-
     state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
     table = state["pos_embed"]
     side = images.shape[-1] // 14

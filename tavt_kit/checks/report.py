@@ -198,7 +198,8 @@ def _exact(answers: Answers, gate: Gate, tied: Sequence[int]) -> Judgement:
 
 def _allowed(answers: Answers, gate: Gate) -> Judgement:
     difference = answers.against(answers.source)
-    verdict = judge_limit(gate.limit, facts_of(difference=difference))
+    facts = facts_of(difference=difference)
+    verdict = judge_limit(gate.limit, facts)
     low, high = 100 * difference.low, 100 * difference.high
     reason = (
         f"top-1 changes by {100 * difference.difference:+.2f} points [{low:+.2f}, {high:+.2f}] on {difference.n} "
@@ -207,7 +208,7 @@ def _allowed(answers: Answers, gate: Gate) -> Judgement:
     if verdict is not Verdict.INCONCLUSIVE:
         return Judgement(verdict, reason)
     # What a user can act on: what these images do show.
-    most = math.ceil(1000 * facts_of(difference=difference)["drop"].high) / 10
+    most = math.ceil(1000 * facts["drop"].high) / 10
     reason += f"; {100 * answers.agreement:.1f} % of its answers are its source's, and a limit of {most:g} would pass"
     needed = images_to_decide(difference, gate.limit)
     if needed is None:

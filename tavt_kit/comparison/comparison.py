@@ -21,6 +21,7 @@ from typing import Any
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.block_bootstrap import LEAST_ROUNDS
 from tavt_kit.core.budget import Fact, Limit, Verdict, facts_of, judge
+from tavt_kit.core.candidate import latency_of
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_bounds import DOUBT, LEAST_RUNS, latency_bounds
@@ -229,8 +230,7 @@ def _measured(time: Mapping[str, Any] | None) -> Measurement | Summary | None:
     """Its samples where they are kept."""
     if not time or not time.get("raw_ms"):
         return _read_summary(time)
-    samples = tuple(time["pace"] * ms for ms in time["raw_ms"])
-    return Measurement(samples, time["steady"], tuple(time["rounds"]), speed_factor=time["pace"])
+    return latency_of(time)
 
 
 def _read_summary(time: Mapping[str, Any] | None) -> Summary | None:

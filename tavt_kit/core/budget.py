@@ -13,7 +13,8 @@ from tavt_kit.core.latency_bounds import DOUBT, latency_bounds
 from tavt_kit.errors import BudgetError
 
 if TYPE_CHECKING:
-    from tavt_kit.core.measurement import Accuracy, Measurement, PairedDifference
+    from tavt_kit.core.accuracy import Accuracy, PairedDifference
+    from tavt_kit.core.measurement import Measurement
 
 _EXAMPLES = "latency=20ms, flops=9G, memory=300MB, size=25MB, throughput=120/s, top1=84%, drop=0.5"
 _TEXT = re.compile(r"\s*(?P<name>\w+)\s*(?:\[(?P<statistic>.*)\])?\s*(?P<sense><=|>=|=)\s*(?P<value>\S.*?)\s*")

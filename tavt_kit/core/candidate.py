@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from tavt_kit.core.budget import LEAST_HELD_OUT, Budget, Fact, Limit, Verdict, facts_of, judge, time_facts, worst
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.latency_bounds import LEAST_RUNS, latency_bounds
+from tavt_kit.core.measurement import Measurement
 
 if TYPE_CHECKING:
     from tavt_kit.core.accuracy import Accuracy, PairedDifference
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.measurement import Measurement, PairedRatio
+    from tavt_kit.core.measurement import PairedRatio
 
 CostKind = Literal["macs", "predicted", "p50", "p90", "p99"]
 """What a front calls cost: multiply-adds, the predicted latency, or a quantile of the measured one."""
@@ -248,6 +249,12 @@ def latency_record(latency: Measurement) -> dict[str, Any]:
         "raw_ms": [round(sample / latency.speed_factor, 6) for sample in latency.samples],
         "rounds": list(latency.rounds),
     }
+
+
+def latency_of(record: Mapping[str, Any]) -> Measurement:
+    """The measurement that ``latency_record`` wrote."""
+    samples = tuple(record["pace"] * ms for ms in record["raw_ms"])
+    return Measurement(samples, record["steady"], tuple(record["rounds"]), speed_factor=record["pace"])
 
 
 def dense_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:

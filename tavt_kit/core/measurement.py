@@ -9,10 +9,7 @@ from functools import cache
 from statistics import NormalDist, median
 from typing import Any, ClassVar
 
-from tavt_kit.core.accuracy import Accuracy as Accuracy
-from tavt_kit.core.accuracy import PairedDifference as PairedDifference
 from tavt_kit.core.codec import Record, recorded_as
-from tavt_kit.core.host import HostFacts as HostFacts
 from tavt_kit.errors import MeasurementError
 
 _Z95 = NormalDist().inv_cdf(0.975)

@@ -316,8 +316,6 @@ def upgraded(path: Path, kind: str, record: dict[str, Any]) -> dict[str, Any]:
     Raises:
         RecordError: It has another version, or not the shape that its readers rely on.
     """
-    from tavt_kit.core.records import SHAPES
-
     found = record.get("version")
     if names := _RENAMED.get(f"{kind} {found}"):
         record = {names.get(key, key): value for key, value in record.items()} | {"version": SCHEMAS[kind]}

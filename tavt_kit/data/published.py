@@ -78,7 +78,6 @@ def read_mat(file: Path, name: str) -> Any:
     Raises:
         DataError: The file is missing, is damaged, or has no such variable.
     """
-    import numpy as np
     from scipy.io import loadmat
 
     if not file.is_file():

@@ -160,8 +160,6 @@ def _openvino_products(model: Any) -> Iterator[tuple[str, str, str]]:
 
 def _onnx_products(model: Any) -> Iterator[tuple[str, str, str]]:
     """As ``_openvino_products``."""
-    import onnx
-
     graph = onnx.shape_inference.infer_shapes(model).graph
     ranks = {entry.name: len(entry.type.tensor_type.shape.dim) for entry in (*graph.value_info, *graph.input)}
     turned = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Transpose"}

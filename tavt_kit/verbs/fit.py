@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tavt_kit.verbs import options
-
-if TYPE_CHECKING:
-    pass
 
 Images = Annotated[
     str,
@@ -83,6 +80,7 @@ def print_fit(record: Mapping[str, Any], folder: Path) -> None:
         record: Body of ``fit.json``.
     """
     from tavt_kit.verbs.console import console_of, table_of
+    from tavt_kit.workflows.run_model import recommended_file
 
     rows = []
     for role, index in record["shown"].items():
@@ -94,7 +92,6 @@ def print_fit(record: Mapping[str, Any], folder: Path) -> None:
     print(record["advice"])
     if "check" in record:
         print("check on {split}: {verdict}, {reason}".format(**record["check"]))
-    if record["recommended"] is not None:
-        name = f"model{Path(record['rows'][record['recommended']]['file']).suffix}"
-        print(f"ship:   {folder / 'recommended'}   (python predict.py {name} photo.jpg)")
+    if (file := recommended_file(folder, record)) is not None:
+        print(f"ship:   {file.parent}   (python predict.py {file.name} photo.jpg)")
     print(f"report: {folder / 'report.html'}")

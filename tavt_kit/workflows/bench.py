@@ -159,7 +159,6 @@ def bench(
     from tavt_kit.bench.judged import refuse_qualities
     from tavt_kit.bench.record import bench_body
     from tavt_kit.runtimes.available import accelerator_name
-    from tavt_kit.workflows.bench import Plan, measure
 
     progress = Silent() if progress is None else progress
     given: tuple[Given, ...] = several(things)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.accuracy import bits_text
 from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.configuration import Configuration
+from tavt_kit.core.deadline import Deadline
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement
@@ -46,9 +48,9 @@ from tavt_kit.workflows.fit_plan import (
     training_seconds,
     with_stages,
 )
-from tavt_kit.workflows.fit_rows import FitRow, FitTable
+from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row
 from tavt_kit.workflows.recommended import write_recommended
-from tavt_kit.workflows.run_model import FIT_FILE
+from tavt_kit.workflows.run_model import FIT_FILE, recommended_file
 from tavt_kit.workflows.search import search
 from tavt_kit.workflows.train import train
 
@@ -112,8 +114,7 @@ class FitResult:
     @property
     def recommended(self) -> Path | None:
         """The file to ship, in the folder ``recommended``; None where nothing keeps to the budget."""
-        index = self.table.recommended
-        return None if index is None else self.folder / "recommended" / f"model{self.table.rows[index].file.suffix}"
+        return recommended_file(self.folder, self.record)
 
     @property
     def report(self) -> Path:
@@ -199,8 +200,7 @@ def fit(
     if device.runtime not in ("openvino", "onnxruntime"):
         raise TargetError(f"a fit ships files for openvino or onnxruntime, got {device}; use search and bench there")
     check_available(device)
-    seconds, progress = parse_duration(str(max_time)) or 0.0, progress or Silent()
-    deadline = time.monotonic() + seconds
+    deadline, progress = Deadline(parse_duration(str(max_time))), progress or Silent()
     if (known := KNOWN.get(str(data))) is not None:
         licence = PACKAGES[known.package].licence
         progress.say(f"{licence.name}: {licence.licence} ({licence.source}). {known.note}")
@@ -248,7 +248,7 @@ class _Stages:
     target: TargetDevice
     texts: Sequence[str]
     """The limits, as they were given."""
-    deadline: float
+    deadline: Deadline
     seed: int
     fresh: bool
     progress: Progress
@@ -271,7 +271,7 @@ class _Stages:
         if not self.plan.sizes:
             self._write_plan(asked, self._with_stages(rows, head, head_seconds))
         result = self._finished(facts, rows)
-        if self._left() <= 0 and not (self.out / "search").exists():
+        if not self.deadline.left() and not (self.out / "search").exists():
             self.progress.say("No time is left: this is the answer.")
             return self._checked(result)
         full, plan = head, self.plan
@@ -299,9 +299,6 @@ class _Stages:
         found.sort(key=lambda row: not (row.run == full and row.is_dense and row.configuration.precision is None))
         return self._checked(self._finished(facts, found))
 
-    def _left(self) -> float:
-        return max(0.0, self.deadline - time.monotonic())
-
     @property
     def budget(self) -> Budget:
         """The limits in ms."""
@@ -309,29 +306,29 @@ class _Stages:
 
     def _sized(self, plan: FitPlan) -> FitPlan:
         """The largest image size that trains within the time."""
+        sizes = ", ".join(map(str, IMAGE_SIZES))
         for size in IMAGE_SIZES:
-            each = self.forward_seconds(plan.model, size)
-            if training_seconds(each) <= self._left():
+            each, left = self.forward_seconds(plan.model, size), self.deadline.left()
+            if training_seconds(each) <= left:
+                reason = f"{size} pixels: the largest of {sizes} that trains within {left:.0f} s"
                 break
-        reason = (
-            f"{size} pixels: the largest of {', '.join(map(str, IMAGE_SIZES))} that trains within {self._left():.0f} s"
-            if training_seconds(each) <= self._left()
-            else f"{size} pixels: the smallest of {', '.join(map(str, IMAGE_SIZES))}; the time is short"
-        )
+        else:
+            reason = f"{size} pixels: the smallest of {sizes}; the time is short"
         return replace(plan, image_size=size, reasons=(*plan.reasons, f"{reason} ({1e3 * each:.0f} ms an image here)."))
 
     def _with_stages(self, rows: Sequence[FitRow], head: Path, head_seconds: float) -> FitPlan:
         """Budget in ms, image sizes, and steps, by what the first answer showed."""
-        dense = next(row for row in reversed(rows) if row.is_dense)
+        dense = dense_row(rows, head)
         budget = in_ms(self.texts, dense.times)
         plan = replace(self.plan, budgets=tuple(budget.texts()))
         if any("%" in text for text in self.texts):
             reason = f"The budget is {' and '.join(plan.budgets)}: {dense.name} takes {dense.latency.p90:.2f} ms (p90)."
             plan = replace(plan, reasons=(*plan.reasons, reason))
-        plan = replace(plan, sizes=image_sizes(plan, load_model(head).grid[0], rows, budget, self.target.batch))
+        plan = replace(plan, sizes=image_sizes(plan, load_model(head).grid[0], dense, budget, self.target.batch))
+        each = self.forward_seconds(plan.model, plan.image_size)
         return with_stages(
-            plan, self._left(), self.forward_seconds(plan.model, plan.image_size), self.file_seconds, head_seconds,
-            _FINALISTS, len(self.images.split("train")),
+            plan, self.deadline.left(), each, self.file_seconds, head_seconds, _FINALISTS,
+            len(self.images.split("train")),
         )  # fmt: skip
 
     def forward_seconds(self, name: str, size: int) -> float:
@@ -400,7 +397,8 @@ class _Stages:
 
     def _merged(self, runs: Iterable[Path], rows: Sequence[FitRow]) -> _Wanted:
         """Of each network the gentlest merging in three layers that is foretold to keep to the budget."""
-        most, wanted = most_macs(rows, self.budget, self.target.batch), dict[_Key, list[TokenSchedule]]()
+        merged, wanted = next((row for row in rows if not row.is_dense), None), dict[_Key, list[TokenSchedule]]()
+        most = most_macs(dense_row(rows, self.out / "head"), merged, self.budget, self.target.batch)
         if most is None:
             return wanted
         known = {(row.run, str(row.configuration.schedule)) for row in rows}
@@ -416,7 +414,7 @@ class _Stages:
 
     def _searched(self, network: Path, files: int, *, dense: bool) -> _Wanted:
         """What a search of schedules finds within the time, less what the files take that are measured after it."""
-        out, seconds = self.out / "search", self._left() - (files + _FINALISTS) * self.file_seconds
+        out, seconds = self.out / "search", self.deadline.left() - (files + _FINALISTS) * self.file_seconds
         if not (out / "front.json").is_file() and seconds < LEAST_SEARCH:
             self.progress.say("No time is left for a search; what was trained is measured all the same.")
             return {}
@@ -474,11 +472,6 @@ class _Stages:
             found = Configuration.from_record(record)
             wanted.setdefault((searched, self._precisions[-1]), []).append(found.schedule)
         return wanted
-
-    @property
-    def _fewest(self) -> str:
-        """The precision of the fewest bits, as a row names it."""
-        return "int8" if self._precisions[-1] == "int8" else "f32"
 
     @property
     def _precisions(self) -> tuple[str, ...]:
@@ -543,7 +536,7 @@ class _Stages:
                 session = open_file(one.file, device, card.lengths)
                 how = Preprocessing.from_record(card.model.preprocessing)
                 known[name] = {
-                    split: _text(answer(self.images.split(split), session, how, batch=32).right)
+                    split: bits_text(answer(self.images.split(split), session, how, batch=32).right)
                     for split in ("val", "test")
                     if split in self.images.splits
                 }
@@ -584,8 +577,7 @@ class _Stages:
     def _finished(self, facts: DataFacts, rows: Sequence[FitRow]) -> FitResult:
         """Write ``fit.json``, the recommended file and the report."""
         # A share is of the dense model's time in the same bench: processors change their clock from one to the next.
-        dense = next(row for row in rows if row.run.name == "head" and row.is_dense and row.precision == self._fewest)
-        budget = in_ms(self.texts, dense.times)
+        budget = in_ms(self.texts, dense_row(rows, self.out / "head").times)
         table = FitTable(rows, budget, self.target.batch, _tolerated(budget))
         body = {
             **table.as_record(self.out), "data": facts.as_record(), "target": self.target.as_record(),
@@ -628,10 +620,6 @@ def _recorded_times(record: Path) -> dict[Path, Measurement]:
 def _tolerated(budget: Budget) -> float:
     """The loss of top-1 that the budget allows, or a point."""
     return next((limit.value for limit in budget.of("drop")), 0.01)
-
-
-def _text(bits: NDArray[np.bool_]) -> str:
-    return "".join("01"[int(bit)] for bit in bits)
 
 
 def _bits(text: str | None) -> NDArray[np.bool_] | None:

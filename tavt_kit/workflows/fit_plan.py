@@ -32,7 +32,7 @@ LEAST_SEARCH = 100.0
 """Seconds that a search is begun with at the least."""
 _AIM = 0.95
 """Share of a limit that merging is aimed at, where its time is foretold."""
-_SHARE = re.compile(r"\s*latency(?P<statistic>\[p\d+\])?\s*<?=\s*(?P<share>\d+(\.\d+)?)\s*%\s*")
+_SHARE = re.compile(r"\s*latency(\[(?P<statistic>p\d+)\])?\s*<?=\s*(?P<share>\d+(\.\d+)?)\s*%\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,9 @@ def in_ms(texts: Sequence[str], times: Mapping[str, float]) -> Budget:
     written = []
     for text in texts:
         if share := _SHARE.fullmatch(text):
-            statistic = share["statistic"] or ""
-            text = (
-                f"latency{statistic}={times.get(statistic.strip('[]') or 'p90', 0) * float(share['share']) / 100:.3g}ms"
-            )
+            whole = times.get(share["statistic"] or "p90", 0.0)
+            of = f"[{share['statistic']}]" if share["statistic"] else ""
+            text = f"latency{of}={whole * float(share['share']) / 100:.3g}ms"
         written.append(text)
     budget = Budget.parse(written)
     if not list(budget):
@@ -120,22 +119,18 @@ def training_seconds(image_seconds: float) -> float:
     return 5 * _LEAST_STEPS * BATCH * image_seconds * _ADAPT
 
 
-def image_sizes(plan: FitPlan, grid: int, rows: Sequence[FitRow], budget: Budget, batch: int) -> tuple[int, int]:
+def image_sizes(plan: FitPlan, grid: int, dense: FitRow, budget: Budget, batch: int) -> tuple[int, int]:
     """The image size that merging brings into the budget, and the one that keeps to it with every token.
-
-    By the dense model in the fewest bits, as it was measured at the full size; its time goes with its patches.
 
     Args:
         plan: With the full size.
         grid: Patches a side there.
-        rows: Rows of the first answer.
+        dense: The dense model at the full size; its time goes with its patches.
         budget: In ms.
         batch: Images of an inference.
     """
-    dense = next(row for row in reversed(rows) if row.is_dense)
-    rooms = [limit.value / dense.times[limit.statistic or "p90"] for limit in budget.of("latency")]
+    rooms = [most / dense.times[statistic] for statistic, most in _most_times(budget, batch)]
     rooms += [limit.value / dense.macs for limit in budget.of("flops")]
-    rooms += [1e3 * batch / dense.times["p50"] / limit.value for limit in budget.of("throughput")]
     room, side = _LESS * min(rooms, default=_ROOM), plan.image_size
     sides = [side // grid * count for count in range(grid, (grid + 1) // 2 - 1, -1)]
     merged, plain = (
@@ -144,28 +139,31 @@ def image_sizes(plan: FitPlan, grid: int, rows: Sequence[FitRow], budget: Budget
     return merged, plain
 
 
-def most_macs(rows: Sequence[FitRow], budget: Budget, batch: int) -> float | None:
-    """Multiply-adds that keep to the budget, by the line through the first answer's times in the fewest bits.
+def most_macs(dense: FitRow, merged: FitRow | None, budget: Budget, batch: int) -> float | None:
+    """Multiply-adds that keep to the budget, by the line through two times.
 
     Args:
-        rows: Rows of the first answer.
+        dense: The dense model.
+        merged: The same network in the same precision with tokens merged; None where it was not measured.
         budget: In ms.
         batch: Images of an inference.
 
     Returns:
         None where the budget limits no cost, or where merging saved no time.
     """
-    dense = next(row for row in reversed(rows) if row.is_dense)
-    merged = next((row for row in rows if not row.is_dense), None)
     found = [limit.value for limit in budget.of("flops")]
-    ceilings = [(limit.statistic or "p90", limit.value) for limit in budget.of("latency")]
-    ceilings += [("p50", 1e3 * batch / limit.value) for limit in budget.of("throughput")]
-    for statistic, most in ceilings:
+    for statistic, most in _most_times(budget, batch):
         if merged is None or (saved := dense.times[statistic] - merged.times[statistic]) <= 0:
             return None
         slope = saved / (dense.macs - merged.macs)  # ms for a multiply-add
         found.append(dense.macs - (dense.times[statistic] - _AIM * most) / slope)
     return min(found, default=None)
+
+
+def _most_times(budget: Budget, batch: int) -> list[tuple[str, float]]:
+    """Each limit on time as a statistic and the most ms that an inference may take."""
+    times = [(limit.statistic or "p90", limit.value) for limit in budget.of("latency")]
+    return [*times, *(("p50", 1e3 * batch / limit.value) for limit in budget.of("throughput"))]
 
 
 def with_stages(plan: FitPlan, left: float, image_seconds: float, file_seconds: float, head_seconds: float,

@@ -11,6 +11,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget, Fact, Verdict, facts_of, judge, time_facts, worst
 from tavt_kit.core.candidate import latency_record
 from tavt_kit.core.configuration import Configuration
+from tavt_kit.errors import ExportError
 from tavt_kit.evaluation.result import paired
 
 if TYPE_CHECKING:
@@ -87,6 +88,18 @@ class FitRow:
     def is_faster(self, other: FitRow) -> bool:
         """Whether nine of ten inferences are no slower."""
         return self.latency.p90 <= other.latency.p90
+
+
+def dense_row(rows: Sequence[FitRow], run: Path) -> FitRow:
+    """The dense model of a run in the fewest bits, whose time a share of latency is of.
+
+    Raises:
+        ExportError: None of its files passed its check.
+    """
+    dense = [row for row in rows if row.run == run and row.is_dense]
+    if not dense:
+        raise ExportError(f"no file of the dense model of {run} passed its check, so nothing can be held against it")
+    return min(dense, key=lambda row: row.precision != "int8")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

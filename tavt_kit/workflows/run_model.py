@@ -6,7 +6,7 @@ import copy
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.records import read_record
@@ -14,7 +14,7 @@ from tavt_kit.errors import DataError, ParameterError, RecordError
 from tavt_kit.workflows.schedules import model_for, read_front, schedule_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tavt_kit.core.progress import Progress
     from tavt_kit.data import ImageSet
@@ -57,13 +57,24 @@ def recommended_of(given: object, progress: Progress | None = None) -> Recommend
         return None
     folder = Path(given)
     record = read_record(folder / FIT_FILE, "fit")
-    if record["recommended"] is None:
+    file = recommended_file(folder, record)
+    if file is None:
         raise RecordError(f"the fit in {folder} recommends nothing, so give one of its runs: {record['advice']}")
     row = record["rows"][record["recommended"]]
     if progress is not None:
         progress.say(f"{folder} stands for what its fit recommends: {row['name']}")
-    file = folder / "recommended" / f"model{Path(row['file']).suffix}"
     return Recommended(file, folder / row["run"], Configuration.from_record(row["configuration"]))
+
+
+def recommended_file(folder: Path, record: Mapping[str, Any]) -> Path | None:
+    """The file that a fit's folder ships; None where nothing keeps to its budget.
+
+    Args:
+        folder: The fit's.
+        record: Body of ``fit.json``.
+    """
+    index = record["recommended"]
+    return None if index is None else folder / "recommended" / f"model{Path(record['rows'][index]['file']).suffix}"
 
 
 def name_of(given: Given) -> str:

@@ -272,19 +272,19 @@ def table_seconds(context: SearchContext) -> float:
 
 
 def _table(context: SearchContext, target: TargetDevice, opened: dict[TokenSchedule, Session] | None) -> LatencyTable:
-    config = context.config
     import numpy as np
 
-    seconds = table_seconds(context)
+    config = context.config
+    seconds, points = table_seconds(context), config.table_points
+    if seconds != config.table_seconds:
+        points = min(points, max(2, int(seconds / 4)))
     return measure_table(
         context.model,
         target,
         context.preprocessing.image_size,
         name=context.card.name,
         seconds=seconds,
-        points=config.table_points
-        if seconds == config.table_seconds
-        else min(config.table_points, max(2, int(seconds / 4))),
+        points=points,
         rng=np.random.default_rng(config.seed),
         opened=opened,
         on_step=context.progress.update,

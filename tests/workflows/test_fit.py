@@ -17,12 +17,12 @@ from tavt_kit.core.records import read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_images
 from tavt_kit.data.look import look_at
-from tavt_kit.errors import BudgetError, OutputError, RecordError, TargetError
+from tavt_kit.errors import BudgetError, ExportError, OutputError, RecordError, TargetError
 from tavt_kit.workflows.check import check
 from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.fit import fit
 from tavt_kit.workflows.fit_plan import FitPlan, first_plan, in_ms, most_macs, with_stages
-from tavt_kit.workflows.fit_rows import FitRow, FitTable
+from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row
 from tavt_kit.workflows.predict import predict
 from tavt_kit.workflows.run_model import model_at, recommended_of
 from tests.verbs.tiny import write_images
@@ -113,12 +113,16 @@ def test_a_share_of_the_dense_models_time_becomes_milliseconds() -> None:
 
 def test_the_line_through_two_times_says_how_many_multiply_adds_a_budget_has() -> None:
     dense, int8 = replace(row(90, 20.0), macs=100), replace(row(89, 8.0, precision="int8"), macs=100)
-    rows = [dense, int8, replace(row(88, 5.0, counts=(17, 9), precision="int8"), macs=60)]
-    most = most_macs(rows, Budget.parse(["latency=4ms", "drop=1"]), 1)
+    merged = replace(row(88, 5.0, counts=(17, 9), precision="int8"), macs=60)
+    assert dense_row([dense, int8, merged], dense.run) is int8 and dense_row([dense, merged], dense.run) is dense
+    most = most_macs(int8, merged, Budget.parse(["latency=4ms", "drop=1"]), 1)
     assert most == pytest.approx(100 - (8 - 0.95 * 4) / (3 / 40))
-    assert most_macs(rows, Budget.parse(["flops=20"]), 1) == 20
-    assert most_macs(rows, Budget.parse(["drop=1"]), 1) is None
-    assert most_macs(rows[:2], Budget.parse(["latency=4ms"]), 1) is None
+    assert most_macs(int8, merged, Budget.parse(["throughput=250/s"]), 1) == pytest.approx(most)
+    assert most_macs(int8, merged, Budget.parse(["flops=20"]), 1) == 20
+    assert most_macs(int8, merged, Budget.parse(["drop=1"]), 1) is None
+    assert most_macs(int8, None, Budget.parse(["latency=4ms"]), 1) is None
+    with pytest.raises(ExportError, match="passed its check"):
+        dense_row([merged], dense.run)
 
 
 def test_without_a_limit_on_cost_the_fastest_that_keeps_is_recommended() -> None:
