@@ -184,6 +184,21 @@ def _final(body: Mapping[str, Any]) -> Parts:
     return traits, _facts(host), entries
 
 
+def _fit(body: Mapping[str, Any]) -> Parts:
+    """Its files by their names; accuracies of test where there is one, for val had its say in the choice."""
+    traits = {**_host_traits(body["host"]), **_target(body["target"]), "data": str(body["data"]["name"])}
+    entries = []
+    for row in body["rows"]:
+        split = "val" if row["test"] is None else "test"
+        accuracy = Accuracy("top1", split, row[split]["top1"], row[split]["n"], *row[split]["ci95"])
+        choice = Configuration.from_record(row["configuration"])
+        name = f"{row['name']} {choice}"  # several schedules of one network have one name there
+        entries.append(
+            Entry(name, {"split": split, "schedule": str(choice)}, _read_summary(row["latency_ms"]), accuracy)
+        )
+    return traits, {"budgets": ", ".join(body["budgets"]), **_facts(body["host"])}, entries
+
+
 def _eval(body: Mapping[str, Any]) -> Parts:
     top1 = Accuracy.from_record(body["top1"])
     traits = _images_traits(body, str(body["data"]), top1)
@@ -194,7 +209,8 @@ def _eval(body: Mapping[str, Any]) -> Parts:
 
 
 KINDS: Mapping[str, Callable[[Mapping[str, Any]], Parts]] = {
-    "bench": _bench, "check": _check, "front": _front, "final": _final, "eval": _eval,
+    "bench": _bench, "check": _check, "front": _front, "final": _final, "fit": _fit,
+    "eval": _eval,
 }  # fmt: skip
 """What can be compared, and how each is read: what must agree, what may differ, the candidates."""
 

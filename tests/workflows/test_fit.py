@@ -12,6 +12,8 @@ import pytest
 
 from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.configuration import Configuration
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
@@ -19,6 +21,7 @@ from tavt_kit.data import load_images
 from tavt_kit.data.look import look_at
 from tavt_kit.errors import BudgetError, ExportError, OutputError, RecordError, TargetError
 from tavt_kit.workflows.check import check
+from tavt_kit.workflows.compare import compare
 from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.fit import fit
 from tavt_kit.workflows.fit_plan import FitPlan, first_plan, in_ms, most_macs, with_stages
@@ -159,6 +162,19 @@ def test_a_fit_that_recommends_nothing_stands_for_nothing(tmp_path: Path) -> Non
     write_record(tmp_path / "fit.json", "fit", body)
     with pytest.raises(RecordError, match="Nothing keeps to latency=8ms"):
         predict(tmp_path, tmp_path / "a.png")
+
+
+def test_two_fits_are_compared_file_by_file(tmp_path: Path) -> None:
+    for folder, right in (("a", 90), ("b", 20)):
+        (tmp_path / folder).mkdir()
+        rows = row(95, 20.0, test=95), row(90, 6.0, counts=(17, 9), test=right)
+        told = {"data": {"name": "birds"}, "target": TargetDevice.parse("openvino:cpu").as_record(), "command": "",
+                "host": HostFacts.gather().as_record()}  # fmt: skip
+        write_record(tmp_path / folder / "fit.json", "fit", {**table(*rows).as_record(RUN), **told})
+    found = compare(tmp_path / "a", tmp_path / "b")
+    judged = {(change.name.split(" ")[0], change.figure): change.verdict for change in found.comparisons[0].changes}
+    assert judged == {("dense", "time"): Verdict.PASS, ("dense", "top1"): Verdict.INCONCLUSIVE,
+                      ("merged", "time"): Verdict.PASS, ("merged", "top1"): Verdict.FAIL}  # fmt: skip
 
 
 def test_copies_and_leaks_are_seen(tmp_path: Path) -> None:
