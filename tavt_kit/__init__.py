@@ -19,6 +19,10 @@ _here = Path(__file__).resolve().parent
 if not (_here / "search" / "__init__.py").is_file():
     __path__.append(str(_here.parent))
 
+# OpenVINO and NNCF report each import and conversion to their maker, each time from a fork of this process: seconds of
+# processor time, in the middle of what is being measured. Without this package they report nothing.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
 if TYPE_CHECKING:
     from tavt_kit.checkpoints import convert_checkpoint, load_model
     from tavt_kit.core.accuracy import Accuracy

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import tavt_kit as tavt_kit  # before any test imports OpenVINO, which would report to its maker
 from tests.parity.kinds import pytest_sessionfinish as pytest_sessionfinish
 from tests.parity.kinds import pytest_terminal_summary as pytest_terminal_summary
 

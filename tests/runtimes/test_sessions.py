@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -25,6 +26,16 @@ from tests.runtimes.models import SHAPE, SIZE, images, tiny_vit, write_linear
 
 HAS_BF16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bf16")
+
+
+def test_a_conversion_reports_to_nobody(lean: LeanViT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reports are sent by forked processes, which would also disturb a measurement."""
+    forked: list[int] = []
+    fork = os.fork
+    monkeypatch.setattr(os, "fork", lambda: forked.append(0) or fork())
+    convert_module(lean, (torch.randn(2, 3, SIZE, SIZE),), [(-1, 3, SIZE, SIZE)])
+    assert not forked
+    assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 
 
 def target(text: str) -> TargetDevice:

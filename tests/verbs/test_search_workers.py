@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 def arguments(place: Path, out: Path, *flags: object) -> list[str]:
     fixed = ("search", place / "run", "--data", place / "data", "--budget", "flops=300K", "--population", "8",
-             "--screen", "4", "--min-patches", "1", "--no-baselines")  # fmt: skip
+             "--screen", "4", "--min-patches", "1", "--no-baselines", "--fix", "all")  # fmt: skip
     return [str(argument) for argument in (*fixed, "-o", out, *flags)]
 
 
