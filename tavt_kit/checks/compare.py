@@ -16,7 +16,7 @@ from tavt_kit.core.records import make_folder, sha256_text
 from tavt_kit.data.preprocess import Preprocessing, open_image, resize_crop, save_thumbnail
 from tavt_kit.errors import DataError
 from tavt_kit.evaluation.metrics import CALIBRATION_BINS, METRICS, Predictions, calibration_error
-from tavt_kit.evaluation.record import confusion_matrix
+from tavt_kit.evaluation.record import count_confusions
 
 Logits = NDArray[np.float32]
 
@@ -201,14 +201,15 @@ def _hit(one: ClassFigures) -> tuple[float, int]:
 
 def _grown(answers: Answers, names: Sequence[str]) -> tuple[Confusion, ...]:
     """Off-diagonal entries of the confusion matrix that are larger after than before."""
-    size = len(names)
-    before, after = (confusion_matrix(answers.labels, classes(one), size) for one in (answers.source, answers.artifact))
-    grown = after - before
-    np.fill_diagonal(grown, 0)
-    largest = np.argsort(-grown, axis=None, kind="stable")[:_LISTED]
+    before, after = (
+        {(true, said): count for true, said, count in count_confusions(answers.labels, classes(one)).tolist()}
+        for one in (answers.source, answers.artifact)
+    )
+    grown = {pair: count - before.get(pair, 0) for pair, count in after.items() if pair[0] != pair[1]}
+    most = sorted(grown, key=lambda pair: -grown[pair])[:_LISTED]  # of equals the first
     return tuple(
-        Confusion(names[true], names[said], int(before[true, said]), int(after[true, said]))
-        for true, said in (divmod(int(index), size) for index in largest)
+        Confusion(names[true], names[said], before.get((true, said), 0), after[true, said])
+        for true, said in most
         if grown[true, said] > 0
     )
 

@@ -88,7 +88,7 @@ def _read_classes(
 
 
 def _images(folder: Path) -> list[Path]:
-    """Every image below a class folder, at any depth; hidden files and folders are left out."""
+    """Every image below a class folder, at any depth, in no order; hidden files and folders are left out."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"the folder {folder} cannot be read: {error.strerror}")
@@ -96,8 +96,9 @@ def _images(folder: Path) -> list[Path]:
     found = []
     for where, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_CLASSES]
-        found += [Path(where, name) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+        paths = (Path(where, name) for name in files if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    return found
 
 
 def images_below(folder: Path) -> list[Path]:
@@ -108,7 +109,7 @@ def images_below(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} must be a folder of images, but is {'a file' if folder.exists() else 'not there'}")
-    if not (found := _images(folder)):
+    if not (found := sorted(_images(folder))):
         raise DataError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def copies(images: ImageSet, *, across: bool = False) -> list[_Group]:
         images: Images that are files of their own; those packed into one (CIFAR's) are left out.
         across: Whether groups within one split are left out.
     """
-    files = [(split, each.path) for split, samples in images.splits.items() for each in samples if each.path.is_file()]
+    files = [(split, each.path) for split, samples in images.splits.items() for each in samples]
     keys = (_inode,) if len(files) > _MOST else (_size, _some_bytes, sha256_file)
     groups = [files]
     for key in keys:
@@ -136,15 +137,27 @@ def _alike(group: _Group, key: Callable[[Path], Hashable], across: bool) -> Iter
     parts: dict[Hashable, _Group] = defaultdict(list)
     for split, path in group:
         parts[key(path)].append((split, path))
+    parts.pop(None, None)
     return (part for part in parts.values() if len({split for split, _ in part} if across else part) > 1)
 
 
-def _inode(path: Path) -> tuple[int, int]:
-    return path.stat().st_dev, path.stat().st_ino
+def _inode(path: Path) -> tuple[int, int] | None:
+    found = _status(path)
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
+def _size(path: Path) -> int | None:
+    found = _status(path)
+    return None if found is None else found.st_size
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Of a file; None of what is none."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def _some_bytes(path: Path) -> bytes:

@@ -127,16 +127,19 @@ def _agreement(seen: Predictions) -> NDArray[np.bool_]:
 
 def _f1_bounds(seen: Predictions) -> tuple[float, float]:
     """A bootstrap interval of the macro F1."""
-    classes = seen.logits.shape[1]
-    # Images with the same truth and prediction are alike, so whole cells are drawn.
-    cells, counts = np.unique(seen.labels * classes + seen.said, return_counts=True)
+    # Images with the same truth and prediction are alike, so whole cells are drawn; of classes, those that occur.
+    pairs, counts = np.unique(np.stack([seen.labels, seen.said], axis=1), axis=0, return_counts=True)
+    present, place = np.unique(pairs, return_inverse=True)
     draws = np.random.default_rng(0).multinomial(len(seen.labels), counts / len(seen.labels), size=_RESAMPLES)
-    truth, found = np.divmod(cells, classes)
-    both = draws @ (np.eye(classes)[truth] + np.eye(classes)[found])
-    hits = 2 * (draws * (truth == found)) @ np.eye(classes)[truth]
+    truth, found = place.reshape(pairs.shape).T
+    both, hits = np.zeros((2, len(present), _RESAMPLES))
+    np.add.at(both, truth, draws.T)
+    np.add.at(both, found, draws.T)
+    np.add.at(hits, truth[truth == found], 2 * draws.T[truth == found])
+    both, hits = both[present >= 0], hits[present >= 0]  # -1 is no class
     with np.errstate(invalid="ignore"):
         each = np.where(both > 0, hits / both, np.nan)
-    low, high = np.quantile(np.nanmean(each, axis=1), (0.025, 0.975))
+    low, high = np.quantile(np.nanmean(each, axis=0), (0.025, 0.975))
     return float(low), float(high)
 
 

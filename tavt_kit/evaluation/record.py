@@ -20,6 +20,9 @@ from tavt_kit.evaluation.metrics import CALIBRATION_BINS, METRICS, Predictions, 
 _LISTED, _EXAMPLES = 10, 3
 """Confusions that are named, and images of each."""
 
+_WHOLE = 1000
+"""Classes up to which the confusion matrix is recorded and drawn whole; of more only the cells that hold images."""
+
 
 def summarise_answers(
     found: Answered,
@@ -30,13 +33,17 @@ def summarise_answers(
     """Everything that is counted of a model's answers, JSON-ready.
 
     Returns:
-        ``top1``, ``top5`` (null of five classes or fewer, where it is 1), ``macro_f1``; ``confusion`` (rows: truth);
-        ``recall``, ``precision`` and ``f1`` by class, of classes with images, or that were said; ``confusions``, the
-        pairs that are taken for one another most often, each with a few images, the surest mistakes first;
-        ``calibration``.
+        ``top1``, ``top5`` (null of five classes or fewer, where it is 1), ``macro_f1``; ``confusion`` (rows: truth;
+        null of more than 1,000 classes) and ``confusion_cells`` (index of the truth, of what was said, images; null of
+        fewer); ``recall``, ``precision`` and ``f1`` by class, of classes with images, or that were said;
+        ``confusions``, the pairs that are taken for one another most often, each with a few images, the surest
+        mistakes first; ``calibration``.
     """
-    matrix = confusion_matrix(found.labels, found.said, len(classes))
-    hits, of_truth, of_said = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    cells, size = count_confusions(found.labels, found.said), len(classes)
+    hits, of_truth, of_said = (
+        np.bincount(labels, minlength=size)
+        for labels in (found.labels[found.right], found.labels, found.said[found.said >= 0])
+    )
 
     def shares(counts: NDArray[np.int64], metric: str) -> dict[str, Any]:
         return {
@@ -52,7 +59,8 @@ def summarise_answers(
         **told,
         "top5": told["top5"] if len(classes) > 5 else None,
         "classes": list(classes),
-        "confusion": matrix.tolist(),
+        "confusion": whole_confusion(cells, size).tolist() if size <= _WHOLE else None,
+        "confusion_cells": cells.tolist() if size > _WHOLE else None,
         "recall": shares(of_truth, "recall"),
         "precision": shares(of_said, "precision"),
         "f1": {
@@ -60,7 +68,7 @@ def summarise_answers(
             for i, name in enumerate(classes)
             if of_truth[i] + of_said[i]
         },
-        "confusions": _confusions(found, matrix, classes, named),
+        "confusions": _confusions(found, cells, classes, named),
         "calibration": {
             "error": sum(one.apart for one in bins) / len(found.labels),
             "bins": [one.as_record() for one in bins],
@@ -69,34 +77,38 @@ def summarise_answers(
     }
 
 
-def confusion_matrix(truth: NDArray[np.int64], said: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """(n,) and (n,) -> (size, size) images, rows the truth; what was said -1 is left out.
+def count_confusions(truth: NDArray[np.int64], said: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) and (n,) -> (cells, 3): truth, what was said, and images of both, sorted; what was said -1 is left out.
 
     Example:
-        >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
-        [[1, 1], [0, 1]]
+        >>> count_confusions(np.array([0, 0, 1]), np.array([0, 1, 1])).tolist()
+        [[0, 0, 1], [0, 1, 1], [1, 1, 1]]
     """
-    counted = np.bincount(truth[said >= 0] * size + said[said >= 0], minlength=size * size)
-    return counted.reshape(size, size).astype(np.int64)
+    pairs, counts = np.unique(np.stack([truth, said], axis=1)[said >= 0], axis=0, return_counts=True)
+    return np.column_stack([pairs, counts])
+
+
+def whole_confusion(cells: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """(cells, 3) of ``count_confusions`` -> (size, size) images, rows the truth."""
+    matrix = np.zeros((size, size), np.int64)
+    matrix[cells[:, 0], cells[:, 1]] = cells[:, 2]
+    return matrix
 
 
 def _confusions(
-    found: Answered, matrix: NDArray[np.int64], classes: Sequence[str], named: Callable[[Sample], str]
+    found: Answered, cells: NDArray[np.int64], classes: Sequence[str], named: Callable[[Sample], str]
 ) -> list[dict[str, Any]]:
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    places = np.argsort(-wrong, axis=None, kind="stable")[:_LISTED]
-    pairs = [divmod(int(place), len(classes)) for place in places]
+    wrong = cells[cells[:, 0] != cells[:, 1]]
+    most = wrong[np.argsort(-wrong[:, 2], kind="stable")[:_LISTED]]
     return [
         {
             "truth": classes[true],
             "said": classes[said],
-            "count": int(wrong[true, said]),
-            "n": int(matrix[true].sum()),
+            "count": count,
+            "n": int((found.labels == true).sum()),
             "examples": _examples(found, (found.labels == true) & (found.said == said), named),
         }
-        for true, said in pairs
-        if wrong[true, said]
+        for true, said, count in most.tolist()
     ]
 
 
@@ -115,10 +127,9 @@ def write_evaluation(folder: Path, body: Mapping[str, Any], found: Answered, nam
         The record, with the files it names.
     """
     threshold = None if body["reject"] is None else body["reject"]["threshold"]
-    images = {
-        "confusion.png": ("confusion matrix", draw_confusion(body)),
-        "reliability.png": ("reliability diagram", draw_reliability(body)),
-    }
+    images = {"reliability.png": ("reliability diagram", draw_reliability(body))}
+    if body["confusion"] is not None:
+        images = {"confusion.png": ("confusion matrix", draw_confusion(body)), **images}
     tables = {
         "confusion.csv": ("confusion matrix", confusion_csv(body)),
         "classes.csv": ("every class", classes_csv(body)),
@@ -141,8 +152,14 @@ FIRST = 5
 
 
 def confusion_csv(record: Mapping[str, Any]) -> str:
-    """The confusion matrix of an evaluation's record: a row of each true class, a column of each that was said."""
+    """The confusion matrix of an evaluation's record: a row of each true class, a column of each that was said.
+
+    Of more classes than the record has whole, a row of each cell that holds images.
+    """
     classes = record["classes"]
+    if record["confusion"] is None:
+        listed = ([classes[true], classes[said], count] for true, said, count in record["confusion_cells"])
+        return csv_text(["truth", "said", "images"], listed)
     rows = ([name, *row] for name, row in zip(classes, record["confusion"], strict=True))
     return csv_text(["truth \\ said", *classes], rows)
 
@@ -156,10 +173,15 @@ def classes_csv(record: Mapping[str, Any]) -> str:
 
     head = ["class", "images", "recall", "recall_low", "recall_high", "precision", "precision_low", "precision_high"]
     rows = (
-        [name, sum(row), *cells(name, "recall"), *cells(name, "precision"), record["f1"].get(name, "")]
-        for name, row in zip(record["classes"], record["confusion"], strict=True)
+        [name, class_size(record, name), *cells(name, "recall"), *cells(name, "precision"), record["f1"].get(name, "")]
+        for name in record["classes"]
     )
     return csv_text([*head, "f1"], rows)
+
+
+def class_size(record: Mapping[str, Any], name: str) -> int:
+    """Images of a class in an evaluation's record."""
+    return int(record["recall"][name]["n"]) if name in record["recall"] else 0
 
 
 def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str], threshold: float | None = None) -> str:

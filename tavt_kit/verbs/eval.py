@@ -169,11 +169,11 @@ def _classes(record: Mapping[str, Any]) -> Table:
     title = "rows: truth; columns: prediction" if wide else f"the {len(shown)} classes of {len(classes)} found least"
     rows = []
     for i in shown:
-        name, row = classes[i], record["confusion"][i]
+        name = classes[i]
         found, precision = recall.get(name), record["precision"].get(name)
         ends = "" if found is None else " [{:.1f}, {:.1f}]".format(*(100 * end for end in found["ci95"]))
         share = "no image" if found is None else f"{_percent(found)}{ends}"
-        counts = map(str, row) if wide else ()
+        counts = map(str, record["confusion"][i]) if wide else ()
         rows.append((f"{i} {name}", share, _percent(precision) if precision else "-", *counts))
     columns = map(str, range(len(classes) if wide else 0))
     return table_of(("class", "recall, % [95 %]", "prec.", *columns), rows, title=title)

@@ -61,13 +61,15 @@ class EvalResult:
         Raises:
             MissingDependency: pandas is not installed.
         """
+        from tavt_kit.evaluation.record import class_size
+
         recall, precision = self.record["recall"], self.record["precision"]
         none = {"value": float("nan")}
         return frame(
             [
-                {"class": name, "n": sum(row), "recall": recall.get(name, none)["value"],
+                {"class": name, "n": class_size(self.record, name), "recall": recall.get(name, none)["value"],
                  "precision": (precision.get(name) or none)["value"]}
-                for name, row in zip(self.record["classes"], self.record["confusion"], strict=True)
+                for name in self.record["classes"]
             ]
         )  # fmt: skip
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tavt_kit.checks.compare import Answers, figures_of
 from tavt_kit.core.accuracy import wilson
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.data.images import Sample
@@ -17,7 +19,14 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.evaluation.answers import Answered, Prediction, Predictor, answer, require_width
 from tavt_kit.evaluation.metrics import calibration_error, choose_threshold, is_among_first, reached, reliability
-from tavt_kit.evaluation.record import answers_csv, classes_csv, confusion_csv, predictions_csv, summarise_answers
+from tavt_kit.evaluation.record import (
+    answers_csv,
+    classes_csv,
+    confusion_csv,
+    predictions_csv,
+    summarise_answers,
+    write_evaluation,
+)
 from tests.verbs.tiny import write_images
 
 NAMES = ("a", "b, c", "d", "e", "f", "g")
@@ -87,6 +96,36 @@ def test_a_threshold_counts_one_mistake_more_and_keeps_equals_together() -> None
     assert reject["coverage"]["value"] == 2 / 3 and reject["precision"]["value"] == 0.5
     assert reject["precision"]["n"] == 2 and reject["chosen_on"]["split"] == "val"
     assert reached(found, np.array([0.1]), np.array([True]), "test")["precision"] is None
+
+
+def test_of_many_classes_only_the_cells_that_hold_images_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = answered([0, 0, 0, 1, 2], [0, 1, 1, 1, 0])
+    whole = record(found)
+    monkeypatch.setattr("tavt_kit.evaluation.record._WHOLE", 5)
+    cells = record(found)
+    assert whole["confusion_cells"] is None and cells["confusion"] is None
+    assert cells["confusion_cells"] == [[0, 0, 1], [0, 1, 2], [1, 1, 1], [2, 0, 1]]
+    assert {**whole, "confusion": 0, "confusion_cells": 0} == {**cells, "confusion": 0, "confusion_cells": 0}
+    assert list(csv.reader(io.StringIO(confusion_csv(cells))))[:3] == [
+        ["truth", "said", "images"], ["a", "a", "1"], ["a", "b, c", "2"]
+    ]  # fmt: skip
+    assert classes_csv(cells) == classes_csv(whole)
+
+
+def test_ten_thousand_classes_are_evaluated_and_compared_in_seconds(tmp_path: Path) -> None:
+    """Their confusion matrix alone would be 800 MB, and 600 MB of JSON."""
+    rng, size = np.random.default_rng(0), 10_000
+    names = [f"class {i}" for i in range(size)]
+    labels = rng.integers(0, size, 200)
+    logits = rng.normal(size=(len(labels), size)).astype(np.float32)
+    found = Answered(tuple(Sample(Path(f"{i}.png"), int(label)) for i, label in enumerate(labels)), logits)
+    begin = time.monotonic()
+    body = {**summarise_answers(found, names, "test"), "reject": None}
+    write_evaluation(tmp_path, body, found, [sample.path.name for sample in found.samples])
+    figures_of(Answers(labels, logits, rng.normal(size=logits.shape).astype(np.float32)), names, "test")
+    assert time.monotonic() - begin < 60
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 5e6
+    assert not (tmp_path / "confusion.png").exists()
 
 
 def test_tables_can_be_read_back() -> None:
