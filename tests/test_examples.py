@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -11,6 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tavt_kit.data import inherit_split, load_images
+from tests.verbs.tiny import write_images, write_run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 STANDALONE = EXAMPLES.parent / "tavt_kit" / "exporters" / "standalone.py"
@@ -132,3 +136,38 @@ def test_the_whole_way_in_python(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert "SearchRun(PASS" in done.stdout and "ExportedFile" in done.stdout and "Predictions" in done.stdout
     assert (tmp_path / "out" / "found" / "report.html").is_file()
+
+
+def _notebook(name: str, **given: object) -> dict[str, object]:
+    """Run a notebook's code with other parameters, where the cell of that tag has them."""
+    names: dict[str, object] = {}
+    for cell in json.loads((EXAMPLES / "notebooks" / f"{name}.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"{name}.ipynb", "exec"), names)
+            if "parameters" in cell["metadata"].get("tags", ()):
+                assert given.keys() <= names.keys()
+                names.update(given)
+    return names
+
+
+def test_the_notebook_of_an_own_model_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_images(tmp_path / "data", each=12)
+    _notebook("own_model", MODEL="vit_tiny_patch16_224", WEIGHTS="random", IMAGE_SIZE=64, DATA=str(data),
+              OUT=str(tmp_path / "out"))  # fmt: skip
+    assert "stages:0.5" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_notebook_of_a_fit_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_images(tmp_path / "data", each=30)
+    _notebook("fit", DATA=str(data), OUT=str(tmp_path / "out"), BUDGET="latency=2s", MAX_TIME="1s",
+              CHOICES={"model": "vit_tiny_patch16_224", "weights": "random", "image_size": 64})  # fmt: skip
+    assert "predict.py" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_notebook_of_many_budgets_runs(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    inherit_split(run, load_images(str(write_images(tmp_path / "data", each=20))))
+    found = _notebook("many_budgets", RUN=str(run), OUT=str(tmp_path / "out"), SEARCH={"evaluations": 12})
+    assert len(found["timed"].record["candidates"]) > 1  # type: ignore[attr-defined]

@@ -192,6 +192,33 @@ def proof(record: Mapping[str, Any]) -> str:
     )
 
 
+def fitted(*records: Mapping[str, Any]) -> str:
+    """The closing table of each fit, and what it advises."""
+    parts = []
+    for record in records:
+        rows = []
+        for role, index in record["shown"].items():
+            row = record["rows"][index]
+            shares = ("" if row[split] is None else accuracy(row[split]) for split in ("val", "test"))
+            verdict, ms = row["verdict"] if row["fits"] else "missed", row["latency_ms"]
+            times = f"{ms['median']:.2f}, {ms['p90']:.2f}" + ("" if ms["steady"] else ", unsteady")
+            rows.append([role, row["name"], *shares, f"{row['macs'] / 1e9:.2f}", times, verdict])
+        spent, data, target = record["seconds"], record["data"], record["target"]
+        runs = ":".join(str(target[key]) for key in ("runtime", "processor", "threads") if target.get(key) is not None)
+        parts.append(
+            f"**{data['name']}**, {data['classes']} classes, `{record['command']}`: {runs}, batch 1, {device(record)}; "
+            f"first answer after {spent['first']:.0f} s, the end after {spent['all']:.0f} s.\n\n"
+            + table(["", "model", "val, %", "test, %", "GMACs", "median, p90, ms", "budget"], rows)
+            + f"\n\n> {record['advice']}"
+        )
+    return "\n\n".join(parts)
+
+
+def accuracy(found: Mapping[str, Any]) -> str:
+    low, high = found["ci95"]
+    return f"{100 * found['top1']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 def mean(points: Sequence[float] | None) -> str:
     return "" if points is None else f"{points[0]:+.1f} [{points[1]:+.1f}, {points[2]:+.1f}]"
 

@@ -255,6 +255,8 @@ class _Stages:
     plan: FitPlan = field(init=False)
     file_seconds: float = _FILE_SECONDS
     """Of exporting, checking, asking and measuring one file of the first answer."""
+    first_seconds: float = 0.0
+    """After which the first answer was there."""
 
     def run(self, asked: Mapping[str, Any], plan: FitPlan) -> FitResult:
         """First without training, then as far as the time allows."""
@@ -271,6 +273,7 @@ class _Stages:
         if not self.plan.sizes:
             self._write_plan(asked, self._with_stages(rows, head, head_seconds))
         result = self._finished(facts, rows)
+        self.first_seconds = self.deadline.spent
         if not self.deadline.left() and not (self.out / "search").exists():
             self.progress.say("No time is left: this is the answer.")
             return self._checked(result)
@@ -572,6 +575,7 @@ class _Stages:
             ).checks[0]  # fmt: skip
         self.progress.say(f"check on {split}: {found.verdict}, {found.reason}")
         record = {**result.record, "check": {"split": split, "verdict": str(found.verdict), "reason": found.reason}}
+        record["seconds"] = {**record["seconds"], "all": self.deadline.spent}
         return replace(result, record=write_record(self.out / FIT_FILE, "fit", record))
 
     def _finished(self, facts: DataFacts, rows: Sequence[FitRow]) -> FitResult:
@@ -582,6 +586,7 @@ class _Stages:
         body = {
             **table.as_record(self.out), "data": facts.as_record(), "target": self.target.as_record(),
             "host": HostFacts.gather().as_record(), "command": command_line(),
+            "seconds": {"first": self.first_seconds or self.deadline.spent, "all": self.deadline.spent},
         }  # fmt: skip
         record = write_record(self.out / FIT_FILE, "fit", body)
         if table.recommended is not None:
