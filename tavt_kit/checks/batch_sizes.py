@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class Attempts:
         self._session, self._classes = session, classes
         self.refusal: str | None = None
 
-    def __call__(self, images: NDArray[np.float32]) -> Logits:
+    def __call__(self, images: NDArray[Any]) -> Logits:
         try:
             logits = self._session(images)
             if len(logits) == len(images):
@@ -46,7 +47,7 @@ class Attempts:
 def check_batches(
     attempts: Attempts,
     source: Source,
-    seen: Preprocessing,
+    seen: Preprocessing | None,
     main: Logits,
     *,
     tolerance: float,
@@ -60,11 +61,21 @@ def check_batches(
     now and then, but not most images of a batch size, and not the same row of most batches. An answer that is not
     finite is wrong everywhere.
 
+    Images that the artifact prepares itself may come in many sizes, each of which is a batch of its own; the first of
+    them, cut to the size that they have in common, then take the place of the images.
+
     Args:
+        seen: How the images are prepared; ``None`` of an artifact that does it itself.
         main: (n, classes) answers of the main pass, in the artifact's own order of classes.
         tolerance: Largest difference, as a share of ``scale``.
         near_ties: Tells which images hang on the last bits; None for an artifact that rounds otherwise than its source.
     """
+    if seen is None:
+        images = _cut_alike(source.at(range(min(len(main), max(OTHERS))), as_they_are=True))
+        alone = np.concatenate([attempts(image[None]) for image in images])
+        apart = _errors(attempts(images), alone, scale)
+        reason = attempts.refusal or _fault(len(images), [range(len(images))], [apart], tolerance, None)
+        return BatchCheck((1, len(images)), float(apart.max()), not reason, reason)
     n = len(main)
     batches = {size: _split(range(min(n, _PARTS * size)), size) for size in (min(size, n) for size in OTHERS)}
     last = n % BATCH or _LAST
@@ -73,7 +84,7 @@ def check_batches(
         batches.setdefault(last, []).append(range(n - (BATCH if n % BATCH else _LAST), n))
     first = source.at(range(min(n, _PARTS * max(OTHERS))), seen)
 
-    def shown(part: range) -> NDArray[np.float32]:
+    def shown(part: range) -> NDArray[Any]:
         return first[part.start : part.stop] if part.stop <= len(first) else source.at(part, seen)
 
     largest, reason = 0.0, ""
@@ -83,6 +94,12 @@ def check_batches(
         reason = reason or _fault(size, parts, errors, tolerance, near_ties)
     sizes = (min(BATCH, n), *(min(size, n) for size in OTHERS), *((last,) if n > BATCH else ()))
     return BatchCheck(sizes, largest, not (reason or attempts.refusal), attempts.refusal or reason)
+
+
+def _cut_alike(images: NDArray[Any]) -> NDArray[np.uint8]:
+    """(n, h, w, 3): the upper left of each image."""
+    height, width = (min(image.shape[axis] for image in images) for axis in (0, 1))
+    return np.stack([image[:height, :width] for image in images])
 
 
 def _split(indices: range, size: int) -> list[range]:

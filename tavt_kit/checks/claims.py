@@ -190,17 +190,17 @@ def _in_onnx(path: Path) -> tuple[int, ...] | None:
     return tuple(int(numpy_helper.to_array(size).reshape(-1)[0]) for size in sizes)
 
 
+_ANY_SIDE = 64
+"""Pixels a side, for a file that takes images of any size."""
+
+
 def _in_openvino(path: Path) -> tuple[int, ...] | None:
     """The sizes at a batch of 1 of what picks along (B, n) scores."""
     from tavt_kit.runtimes.available import openvino_core
 
     model = openvino_core().read_model(path)
-    shape = [
-        1,
-        *(size.get_length() if size.is_static else -1 for size in list(model.inputs[0].get_partial_shape())[1:]),
-    ]
-    if -1 in shape:
-        return None
+    sides = list(model.inputs[0].get_partial_shape())[1:]
+    shape = [1, *(size.get_length() if size.is_static else _ANY_SIDE for size in sides)]
     model.reshape({0: shape})
     sizes: dict[str, list[Any]] = {"min": [], "max": []}
     for node in model.get_ordered_ops():

@@ -17,6 +17,7 @@ import numpy as np
 
 from tavt_kit.checks.claims import TokenChoice
 from tavt_kit.checks.compare import Answers, Figures, Losses
+from tavt_kit.checks.pixels import PixelCheck
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Limit, Verdict, facts_of, worst
 from tavt_kit.core.budget import judge as judge_limit
@@ -66,6 +67,7 @@ class CheckReport:
         same_weights: Whether the artifact was made from the very weights it is checked against.
         losses: Losses against the dense source, where it was run.
         correct: Which images the artifact has right, as ``bits_text`` writes it.
+        pixels: How far the pixels of a file that prepares its images itself are from the kit's.
     """
 
     artifact: str
@@ -92,6 +94,7 @@ class CheckReport:
     token_choice: TokenChoice | None = None
     losses: Losses | None = None
     correct: str = ""
+    pixels: PixelCheck | None = field(default=None, metadata=recorded_as(omit_default=True))
 
     @property
     def sentence(self) -> str:
@@ -159,13 +162,21 @@ def may_be_tied(strayed: int, n: int) -> bool:
 
 
 def judge(
-    answers: Answers, gate: Gate, batches: BatchCheck, *, exact: bool, tied: Sequence[int] = (), fault: str = ""
+    answers: Answers,
+    gate: Gate,
+    batches: BatchCheck,
+    *,
+    exact: bool,
+    tied: Sequence[int] = (),
+    moved: Sequence[int] = (),
+    fault: str = "",
 ) -> Judgement:
     """The verdict.
 
     Args:
         exact: Whether it must be its source: f32 weights, run in f32.
         tied: Indices of images on which the source's own choice of tokens hangs on the last bits.
+        moved: Indices of images on which the source answers as the artifact does, where it sees the artifact's pixels.
     """
     if fault:
         return Judgement(Verdict.FAIL, fault)
@@ -174,13 +185,13 @@ def judge(
     if not answers.finite:
         bad = int((~np.isfinite(answers.artifact)).any(axis=1).sum())
         return Judgement(Verdict.FAIL, f"it gives NaN or infinite logits for {bad} of {answers.n} images")
-    return _exact(answers, gate, tied) if exact else _allowed(answers, gate)
+    return _exact(answers, gate, tied, moved) if exact else _allowed(answers, gate)
 
 
-def _exact(answers: Answers, gate: Gate, tied: Sequence[int]) -> Judgement:
+def _exact(answers: Answers, gate: Gate, tied: Sequence[int], moved: Sequence[int]) -> Judgement:
     errors = answers.errors()
     strayed = np.flatnonzero(errors > gate.tolerance)
-    unexplained = sorted(set(strayed.tolist()) - set(tied))
+    unexplained = sorted(set(strayed.tolist()) - set(tied) - set(moved))
     if unexplained:
         off = float(errors[unexplained].max())
         return Judgement(
@@ -191,8 +202,13 @@ def _exact(answers: Answers, gate: Gate, tied: Sequence[int]) -> Judgement:
     steady = np.delete(errors, strayed)
     worst = f"worst difference {steady.max(initial=0):.1e} of the largest"
     reason = f"same logits as its source on {len(steady)} images ({worst})"
-    if len(strayed):
-        reason += f"; on {len(strayed)} more the source's own tokens tie in the last bits, and the other one stayed"
+    if moved:
+        reason += (
+            f"; on {len(moved)} more (worst {errors[list(moved)].max():.2g}, top-1 agreement "
+            f"{100 * answers.agreement:.1f} %) the source gives them too, where it sees the file's own pixels"
+        )
+    if tied:
+        reason += f"; on {len(tied)} more the source's own tokens tie in the last bits, and the other one stayed"
     return Judgement(Verdict.PASS, reason)
 
 

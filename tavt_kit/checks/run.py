@@ -11,7 +11,8 @@ import numpy as np
 
 from tavt_kit.checks.batch_sizes import Attempts, check_batches
 from tavt_kit.checks.claims import choice_of, false_claim, stored_precision
-from tavt_kit.checks.compare import Answers, classes, columns, figures_of, losses_of
+from tavt_kit.checks.compare import Answers, classes, columns, figures_of, losses_of, relative_error
+from tavt_kit.checks.pixels import OwnPixels
 from tavt_kit.checks.report import BatchCheck, CheckReport, Gate, Judgement, judge, may_be_tied
 from tavt_kit.checks.source import Count, Predicted, Source
 from tavt_kit.core.accuracy import bits_text
@@ -90,8 +91,9 @@ def check(
 ) -> CheckReport:
     """Compare an artifact with its source.
 
-    The artifact sees the images through the preprocessing it carries, the source through its own; classes are
-    compared by name; the source runs at the artifact's schedule, and dense as well if asked.
+    The artifact sees the images through the preprocessing it carries, or as they are where it holds that inside, the
+    source through its own; classes are compared by name; the source runs at the artifact's schedule, and dense as well
+    if asked.
 
     Args:
         artifact: What is to be shipped.
@@ -108,14 +110,16 @@ def check(
     order = columns(card.classes, source.card.classes, artifact.name)
     card.schedule.check(adaptive.layout)
     before = source.logits(card.schedule, count)
-    seen = Preprocessing.from_record(card.preprocessing)
+    own = None if card.pixels is None else OwnPixels.of(artifact.files[-1], card)
+    seen = Preprocessing.from_record(card.preprocessing) if own is None else None
     attempts = Attempts(artifact.session, len(order))
     after, _ = source.answers(attempts, seen, count)
     require_width(after, artifact.card.classes)
     answers = Answers(source.labels, before, after[:, order])
-    near_ties = _NearTies(artifact, source) if artifact.exact else None
+    near_ties = _NearTies(artifact, source, own) if artifact.exact else None
     strayed = np.flatnonzero(answers.errors() > gate.tolerance).tolist()
-    tied = sorted(near_ties(strayed, answers.n)) if near_ties else []
+    moved = _moved(strayed, answers, artifact, source, own, gate) if own and artifact.exact else []
+    tied = sorted(near_ties([index for index in strayed if index not in moved], answers.n)) if near_ties else []
     same_batches = check_batches(
         attempts,
         source,
@@ -131,7 +135,11 @@ def check(
         choice = choice_of(artifact.files[-1], card)
     stored = stored_precision(artifact.files[-1]) if artifact.files else None
     fault = "" if artifact.retrained else false_claim(card, source, stored=stored, executed=executed, choice=choice)
-    judgement = judge(answers, gate, same_batches, exact=artifact.exact, tied=tied, fault=fault)
+    pixels = None if own is None else own.compare(source, len(moved))
+    fault = fault or ("" if pixels is None else pixels.fault)
+    judgement = judge(answers, gate, same_batches, exact=artifact.exact, tied=tied, moved=moved, fault=fault)
+    if pixels is not None and not fault:
+        judgement = replace(judgement, reason=f"{judgement.reason}; {pixels.sentence}")
     report = CheckReport(
         artifact=artifact.name,
         sha256={file.name: sha256_file(file) for file in artifact.files},
@@ -142,6 +150,7 @@ def check(
         batches=same_batches,
         same_weights=card.model.weights_sha256 == source.card.weights_sha256,
         token_choice=choice,
+        pixels=pixels,
         **_counted(answers, source, gate, judgement),
     )
     return _finished(report, answers, source, dense=dense, count=count)
@@ -219,12 +228,27 @@ def _name(file: str, card: ArtifactCard) -> str:
     return f"{file} ({card.setting})" if card.is_switchable else file
 
 
+def _moved(
+    strayed: list[int], answers: Answers, artifact: Artifact, source: Source, own: OwnPixels, gate: Gate
+) -> list[int]:
+    """Images that strayed, but on which the source answers as the artifact does once it sees the artifact's pixels."""
+    session = source.session(artifact.card.schedule) if strayed else None
+    found = []
+    for index in strayed:
+        assert session is not None
+        again = session(own.at(source, [index]))
+        if relative_error(answers.artifact[index][None], again, answers.scale)[0] <= gate.tolerance:
+            found.append(index)
+    return found
+
+
 @dataclass(slots=True)
 class _NearTies:
     """Which images strayed because the source's own choice hangs on the last bits; asked only where few strayed."""
 
     artifact: Artifact
     source: Source
+    own: OwnPixels | None = None
     known: dict[int, bool] = field(default_factory=dict)
 
     def __call__(self, strayed: list[int], n: int) -> set[int]:
@@ -233,6 +257,7 @@ class _NearTies:
         from tavt_kit.checks.near_ties import NEAR_TIE, margins
 
         if new := [index for index in strayed if index not in self.known]:
-            narrow = margins(self.source.adaptive, self.artifact.card.schedule, self.source.at(new))
+            seen = self.source.at(new) if self.own is None else self.own.at(self.source, new)
+            narrow = margins(self.source.adaptive, self.artifact.card.schedule, seen)
             self.known |= {index: bool(margin < NEAR_TIE) for index, margin in zip(new, narrow, strict=True)}
         return {index for index in strayed if self.known[index]}

@@ -26,7 +26,7 @@ from tavt_kit.data import Batch, Sample, batches
 from tavt_kit.data.images import ImageSet, sha256_samples
 from tavt_kit.data.preprocess import BACKGROUND, Preprocessing
 from tavt_kit.errors import DataError
-from tavt_kit.runtimes import open_module
+from tavt_kit.runtimes import Session, open_module
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 BATCH = 8
 """Images in a batch of the main pass; the last one is mostly smaller, which is a test of its own."""
 
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""(B, 3, H, W) -> logits (B, classes)."""
+Run = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""(B, 3, H, W), or images as a file takes them -> logits (B, classes)."""
 
 Count = Callable[[int], None]
 """Told the number of images after each batch."""
@@ -112,12 +112,15 @@ class Source:
             DataError: Too many images cannot be read.
         """
         if schedule not in self._logits:
-            from tavt_kit.models.wrap import LeanViT
-
-            lean = LeanViT(self.adaptive, schedule).eval()
-            session = open_module(lean, TargetDevice("torch", "cpu"), (BATCH, 3, *self.preprocessing.image_size))
-            self._logits[schedule], self._labels = self.answers(session, self.preprocessing, count)
+            self._logits[schedule], self._labels = self.answers(self.session(schedule), self.preprocessing, count)
         return self._logits[schedule]
+
+    def session(self, schedule: TokenSchedule) -> Session:
+        """The model under ``schedule``, in torch f32 on the CPU."""
+        from tavt_kit.models.wrap import LeanViT
+
+        lean = LeanViT(self.adaptive, schedule).eval()
+        return open_module(lean, TargetDevice("torch", "cpu"), (BATCH, 3, *self.preprocessing.image_size))
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -132,18 +135,21 @@ class Source:
             self._readable = np.concatenate([part.indices for part in self.images(self.preprocessing)])
         return self._readable
 
-    def images(self, preprocessing: Preprocessing) -> Iterator[Batch]:
-        """The images that can be read, in batches."""
+    def images(self, preprocessing: Preprocessing | None) -> Iterator[Batch]:
+        """The images that can be read, in batches; without a preprocessing as they are."""
         return batches(self.samples, preprocessing, batch=BATCH, allow_unreadable=self.allow_unreadable)
 
-    def at(self, indices: Sequence[int], preprocessing: Preprocessing | None = None) -> NDArray[np.float32]:
-        """(n, 3, H, W): the images at these indices among those that can be read."""
+    def at(
+        self, indices: Sequence[int], preprocessing: Preprocessing | None = None, *, as_they_are: bool = False
+    ) -> NDArray[Any]:
+        """The images at these indices among those that can be read: (n, 3, H, W), or as ``images`` has them."""
         samples = [self.samples[self.readable[index]] for index in indices]
-        parts = batches(samples, preprocessing or self.preprocessing, batch=BATCH)
+        how = None if as_they_are else preprocessing or self.preprocessing
+        parts = batches(samples, how, batch=BATCH)
         return np.concatenate([part.images for part in parts])
 
     def answers(
-        self, run: Run, preprocessing: Preprocessing, count: Count | None = None
+        self, run: Run, preprocessing: Preprocessing | None, count: Count | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """What ``run`` says of the images (n, classes), and their labels (n,)."""
         logits, labels, indices = [], [], []

@@ -204,13 +204,16 @@ METADATA_KEY = "fgvc_kit"
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
 """The file that is given to a runtime, of each format."""
 
+PIXEL_ORDERS = ("nhwc:rgb", "nhwc:bgr", "nchw:rgb", "nchw:bgr")
+"""Layouts and colours of the images that a file with its preprocessing inside may take."""
+
 UNPROVEN = ".unproven"
 """Behind the name of a file whose check could not decide."""
 WEIGHTS_SUFFIX = ".weights"
 """Of a file that holds the weights of one or more .onnx files, and is named after its content."""
 
 _OWN = ("schedule", "executed", "tokens", "prefix", "precision", "calibration")
-_LATER: Mapping[str, Any] = MappingProxyType({"presets": {}, "weights_file": None})
+_LATER: Mapping[str, Any] = MappingProxyType({"presets": {}, "weights_file": None, "pixels": None})
 """Fields that files of earlier programs lack, with what their absence means."""
 
 
@@ -228,6 +231,8 @@ class ArtifactCard:
         calibration: How an int8 file was calibrated: split, images, hash of the listing; else ``None``.
         presets: Names and schedules of a switchable file, whose counts are an input; cheapest first.
         weights_file: Name of the file beside an .onnx file that holds its weights; ``None`` where it holds them itself.
+        pixels: Order of the uint8 images that the file takes and prepares itself, one of ``PIXEL_ORDERS``; ``None``
+            where they are prepared before.
 
     Raises:
         ScheduleError: The presets of a switchable file do not fit the model, or run other layers than the file does.
@@ -241,6 +246,7 @@ class ArtifactCard:
     calibration: Mapping[str, Any] | None = None
     presets: Mapping[str, TokenSchedule] = field(default_factory=dict)
     weights_file: str | None = None
+    pixels: str | None = None
 
     def __post_init__(self) -> None:
         for name, schedule in self.presets.items():
@@ -356,6 +362,7 @@ class ArtifactCard:
             "calibration": None if self.calibration is None else dict(self.calibration),
             "presets": {name: list(schedule.counts) for name, schedule in self.presets.items()},
             "weights_file": self.weights_file,
+            **({} if self.pixels is None else {"pixels": self.pixels}),
         }
         return label_record("artifact", body)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +66,8 @@ class ByteArrays(NamedTuple):
 class Batch(NamedTuple):
     """One step of ``batches``."""
 
-    images: NDArray[np.float32]
-    """(n, 3, H, W), normalised."""
+    images: NDArray[Any]
+    """(n, 3, H, W), normalised; without a preprocessing (n,) of images (h, w, 3) uint8."""
     labels: NDArray[np.int64]
     """(n,)"""
     indices: NDArray[np.int64]
@@ -167,7 +167,7 @@ def load_prepared(
 
 def batches(
     samples: Sequence[Sample],
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
     *,
     batch: int,
     allow_unreadable: int = 0,
@@ -180,7 +180,7 @@ def batches(
 
     Args:
         samples: In the order in which they are read.
-        preprocessing: The model's.
+        preprocessing: The model's; ``None`` for images as they are, for a file that prepares them itself.
         batch: Images in a batch; the last may be smaller.
         allow_unreadable: As ``load_arrays``; judged as soon as it is passed.
         threads: As ``load_arrays``.
@@ -191,7 +191,7 @@ def batches(
     if batch < 1:
         raise DataError(f"a batch needs at least one image, got {batch}")
     skipped: list[Unreadable] = []
-    prepare = partial(resize_crop, p=preprocessing)
+    prepare: Prepare = np.asarray if preprocessing is None else partial(resize_crop, p=preprocessing)
     results = enumerate(read_each(samples, _opened_by(prepare), threads=threads))
     while group := list(islice(results, batch)):
         good: list[tuple[int, NDArray[np.uint8]]] = []
@@ -202,11 +202,21 @@ def batches(
                 good.append((index, result))
         _refuse_too_many(skipped, len(samples), allow_unreadable)
         if good:
-            pixels = np.stack([result for _, result in good])
+            images = stack_images([result for _, result in good], preprocessing)
             indices = np.array([index for index, _ in good], np.int64)
             labels = np.array([samples[index].label for index, _ in good], np.int64)
-            yield Batch(normalise(pixels, preprocessing), labels, indices)
+            yield Batch(images, labels, indices)
     _report(skipped, len(samples))
+
+
+def stack_images(pixels: Sequence[NDArray[np.uint8]], preprocessing: Preprocessing | None) -> NDArray[Any]:
+    """What a model is given of images that were resized and cropped, or of such as are in no preprocessing."""
+    if preprocessing is not None:
+        return normalise(np.stack(pixels), preprocessing)
+    found = np.empty(len(pixels), object)
+    for index, image in enumerate(pixels):  # at once, NumPy would look into images of one size
+        found[index] = image
+    return found
 
 
 def thin_out(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tavt_kit.data import batches
 from tavt_kit.data.images import Sample
-from tavt_kit.data.preprocess import Preprocessing, apply, open_image
+from tavt_kit.data.loading import stack_images
+from tavt_kit.data.preprocess import Preprocessing, open_image, resize_crop
 from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.evaluation.metrics import probabilities
 
@@ -66,12 +67,12 @@ class Predictor:
             raise DataError(f"at least one class must be named, got `top` {top}")
         if batch < 1:
             raise DataError(f"a batch needs at least one image, got {batch}")
-        preprocessing = Preprocessing.from_record(self.card.preprocessing)
+        preprocessing = seen_by(self.run, Preprocessing.from_record(self.card.preprocessing))
         for start in range(0, len(paths), batch):
             part = paths[start : start + batch]
             opened = [_inputs(path, preprocessing) for path in part]
             good = [each for each in opened if not isinstance(each, DataError)]
-            answers = iter(self._probabilities(np.stack(good)) if good else ())
+            answers = iter(self._probabilities(stack_images(good, preprocessing)) if good else ())
             for path, each in zip(part, opened, strict=True):
                 if isinstance(each, DataError):
                     yield Prediction(str(path), (), str(each))
@@ -91,12 +92,18 @@ class Predictor:
         return tuple((self.card.classes[i], float(shares[i])) for i in best)
 
 
-def _inputs(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32] | DataError:
-    """The model's input (3, H, W), or why there is none."""
+def seen_by(run: object, preprocessing: Preprocessing) -> Preprocessing | None:
+    """How images are prepared before a session is given them: not at all, where its file does that itself."""
+    return None if getattr(run, "pixels", None) else preprocessing
+
+
+def _inputs(path: Path, preprocessing: Preprocessing | None) -> NDArray[np.uint8] | DataError:
+    """The model's input, not normalised yet, or why there is none."""
     if path.is_dir():
         return DataError(f"{path} is a folder; give the images in it, such as {path}/*.jpg")
     try:
-        return apply(open_image(path), preprocessing)
+        image = open_image(path)
+        return np.asarray(image) if preprocessing is None else resize_crop(image, preprocessing)
     except DataError as error:
         return error
 
@@ -160,7 +167,8 @@ def answer(
     fixed = getattr(session, "input_shape", (None,))[0]
     read: list[Sample] = []
     found: list[NDArray[np.float32]] = []
-    for part in batches(samples, preprocessing, batch=fixed or batch, allow_unreadable=allow_unreadable):
+    how = seen_by(session, preprocessing)
+    for part in batches(samples, how, batch=fixed or batch, allow_unreadable=allow_unreadable):
         logits = session(_filled(part.images, fixed))[: len(part.images)]
         if not np.isfinite(logits).all():
             raise MeasurementError("the model's logits are not finite; evaluate it in f32")

@@ -161,6 +161,7 @@ def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any
         "onnx": plan.onnx.as_record() if form.format == "onnx" else None,
         "tensorrt": plan.tensorrt or None,
         "share": (form.format == "onnx" and plan.share) or None,
+        "pixels": plan.pixels,
     }
 
 

@@ -228,6 +228,8 @@ class Plan:
         target: Where the files are run; ``None`` for each one's own runtime on the CPU.
         tensorrt: Whether ONNX files must be such as TensorRT takes.
         share: Whether ONNX files keep their weights in one file beside them.
+        pixels: Order of the uint8 images that the files take and prepare themselves; ``None`` where they are prepared
+            before.
     """
 
     forms: tuple[Form, ...] = ()
@@ -243,6 +245,7 @@ class Plan:
     int8: Int8Options = Int8Options()
     tensorrt: bool = False
     share: bool = False
+    pixels: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,7 @@ from tavt_kit.core.progress import Progress
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.options import Int8Options
-from tavt_kit.exporters.to_onnx import INPUT
-from tavt_kit.runtimes.session import LENGTHS
+from tavt_kit.runtimes.session import INPUT, LENGTHS
 from tavt_kit.runtimes.suppress_output import suppress_output
 
 _log = logging.getLogger(__name__)

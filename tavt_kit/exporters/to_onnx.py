@@ -30,9 +30,9 @@ from tavt_kit.exporters.options import OnnxOptions
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.onnx_graph import quiet_exporters
-from tavt_kit.runtimes.session import LENGTHS
+from tavt_kit.runtimes.session import INPUT, LENGTHS
 
-INPUT, OUTPUT = "images", "logits"
+OUTPUT = "logits"
 
 _TRACED = 2  # a batch of one would be baked into the graph
 _BATCHES = (1, _TRACED, 3)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from tavt_kit.core.artifact_card import METADATA_KEY, ArtifactCard, seal
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.to_onnx import INPUT, OUTPUT, example_images, example_lengths, refused_layer
+from tavt_kit.exporters.preprocessing import prepend_openvino
+from tavt_kit.exporters.to_onnx import OUTPUT, example_images, example_lengths, refused_layer
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.runtimes.on_openvino import convert_module
-from tavt_kit.runtimes.session import LENGTHS
+from tavt_kit.runtimes.session import INPUT, LENGTHS
 
 _LEAST = 1024  # numbers of a constant that is worth it
 
@@ -76,6 +77,8 @@ def save(model: Any, card: ArtifactCard, path: Path) -> None:
     """Write a model with its card; ``f16`` and ``bf16`` halve the weights, which the runtime may widen again."""
     if card.precision == "bf16":
         model = _in_bf16(model)
+    if card.pixels is not None:
+        model = prepend_openvino(model, card)
     model.set_rt_info(card.as_text(), METADATA_KEY)
     openvino.save_model(model, path, compress_to_fp16=card.precision == "f16")
     seal(path)

@@ -55,7 +55,9 @@ class Writer:
         """The card of one form; of int8 it says how it is to be calibrated."""
         presets = dict(self.schedules) if form.is_switchable else {}
         schedule = self._default() if form.is_switchable else self.schedules[form.label]
-        card = replace(describe(self.adaptive, schedule), precision=form.precision, presets=presets)
+        card = replace(
+            describe(self.adaptive, schedule), precision=form.precision, presets=presets, pixels=self.plan.pixels
+        )
         if form.precision != "int8":
             return card
         facts = {"split": "train", "images": len(self._calibrating()), "data": self.images.name}
@@ -86,12 +88,16 @@ class Writer:
 
         from tavt_kit.exporters.to_onnx import WeightFile, save, to_onnx
 
-        to_onnx(self.adaptive, replace(card, precision="f32", calibration=None), path, self.plan.onnx)
+        to_onnx(self.adaptive, replace(card, precision="f32", calibration=None, pixels=None), path, self.plan.onnx)
         model, card = self._narrow_onnx(onnx.load(str(path)), card)
         if self.plan.tensorrt:
             from tavt_kit.exporters.to_onnx import refuse_operators
 
             refuse_operators(model)
+        if card.pixels is not None:
+            from tavt_kit.exporters.preprocessing import prepend_onnx
+
+            model = prepend_onnx(model, card)
         weights = None
         if self.plan.share:
             # The first file's weights; what a later one has besides stays inside of it.

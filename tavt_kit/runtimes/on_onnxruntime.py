@@ -14,10 +14,21 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import DataError, TargetError
 from tavt_kit.runtimes.available import name_provider
-from tavt_kit.runtimes.session import LENGTHS, Images, InputShape, Lengths, check_images, image_shape, lengths_for
+from tavt_kit.runtimes.session import (
+    LENGTHS,
+    Images,
+    InputShape,
+    Lengths,
+    arrange,
+    check_images,
+    image_shape,
+    lengths_for,
+    run_pixels,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,14 +55,19 @@ class OnnxSession:
         self._output = output.name
         self.classes = output.shape[-1] if output.shape and isinstance(output.shape[-1], int) else None
         self._half = self._input.type == "tensor(float16)"
+        takes_bytes = self._input.type == "tensor(uint8)"
+        self.pixels = read_metadata(source).pixels if takes_bytes and isinstance(source, Path) else None
         self.target = replace(target, precision=_precision(source, target, self._half))
-        self.input_shape: InputShape = image_shape(self._input.shape, self._name)
+        whole = image_shape(self._input.shape, self._name)
+        self.input_shape: InputShape = whole if self.pixels is None else (whole[0], 3, None, None)
         self.load_ms = (time.perf_counter() - begin) * 1e3
         self.compile_ms: float | None = None  # making a session reads and prepares in one step
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
-        logits = self._session.run([self._output], self._feed(images))[0]
-        return np.asarray(logits, dtype=np.float32)
+        return self._run(images) if self.pixels is None else run_pixels(self._run, images)
+
+    def _run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        return np.asarray(self._session.run([self._output], self._feed(images))[0], dtype=np.float32)
 
     def at(self, lengths: Lengths) -> OnnxSession:
         other = copy.copy(self)
@@ -67,8 +83,11 @@ class OnnxSession:
         return run_clock(self._session, list(self._feed(images).values()))
 
     def _feed(self, images: Images) -> dict[str, npt.NDArray[Any]]:
-        checked = check_images(images, self.input_shape)
-        first = checked.astype(np.float16) if self._half else checked
+        if self.pixels is None:
+            checked = check_images(images, self.input_shape)
+            first: npt.NDArray[Any] = checked.astype(np.float16) if self._half else checked
+        else:
+            first = arrange(images, self.pixels)
         return dict(zip((self._input.name, LENGTHS), (first, *self._lengths), strict=False))
 
 

@@ -14,10 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
+from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import DataError, ExportError, TargetError
 from tavt_kit.runtimes.available import name_device, openvino_core
-from tavt_kit.runtimes.session import Images, InputShape, Lengths, check_images, image_shape, lengths_for
+from tavt_kit.runtimes.session import (
+    Images,
+    InputShape,
+    Lengths,
+    arrange,
+    check_images,
+    image_shape,
+    lengths_for,
+    run_pixels,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,6 +74,7 @@ class OpenvinoSession:
     Args:
         begin: ``time.perf_counter()`` when loading began.
         of_file: Whether the model is a file, whose own quantisation the target need not repeat.
+        pixels: Order of the uint8 images that it prepares itself.
     """
 
     def __init__(
@@ -75,13 +86,16 @@ class OpenvinoSession:
         of_file: bool,
         name: str = "the model",
         lengths: Lengths | None = None,
+        pixels: str | None = None,
     ) -> None:
+        self.pixels = pixels
         target = target.resolved()
         self._name, self._layers = name, model.inputs[1].shape[0] if len(model.inputs) > 1 else None
         self._lengths = lengths_for(name, self._layers, lengths)
         shape = model.inputs[0].get_partial_shape()
         sizes = [] if shape.rank.is_dynamic else [None if size.is_dynamic else size.get_length() for size in shape]
-        self.input_shape: InputShape = image_shape(sizes, name)
+        whole = image_shape(sizes, name)
+        self.input_shape: InputShape = whole if pixels is None else (whole[0], 3, None, None)
         width = model.outputs[0].get_partial_shape()[-1]
         self.classes = None if width.is_dynamic else int(width.get_length())
         compiling = time.perf_counter()
@@ -93,6 +107,9 @@ class OpenvinoSession:
         self.load_ms = (time.perf_counter() - begin) * 1e3
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
+        return self._run(images) if self.pixels is None else run_pixels(self._run, images)
+
+    def _run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         self._request.infer(dict(enumerate(self._inputs(images))), share_inputs=True)
         return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
 
@@ -113,7 +130,8 @@ class OpenvinoSession:
         return other
 
     def _inputs(self, images: Images) -> list[npt.NDArray[Any]]:
-        return [check_images(images, self.input_shape), *self._lengths]
+        first = check_images(images, self.input_shape) if self.pixels is None else arrange(images, self.pixels)
+        return [first, *self._lengths]
 
 
 def open_openvino_module(
@@ -139,7 +157,9 @@ def open_openvino_file(path: Path, target: TargetDevice, lengths: Lengths | None
         model = openvino_core().read_model(path)
     except RuntimeError as error:
         raise DataError(f"OpenVINO cannot read {path}: {_last_line(error)}") from None
-    return OpenvinoSession(model, target, begin, of_file=True, name=path.name, lengths=lengths)
+    takes_bytes = model.inputs[0].get_element_type() == openvino.Type.u8
+    pixels = read_metadata(path).pixels if takes_bytes else None
+    return OpenvinoSession(model, target, begin, of_file=True, name=path.name, lengths=lengths, pixels=pixels)
 
 
 def image_model(module: nn.Module, example_shape: tuple[int, int, int, int]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,18 @@ from tavt_kit.errors import DataError, ScheduleError
 Images: TypeAlias = npt.NDArray[np.float32]
 """(B, 3, H, W), normalised as the model's preprocessing says."""
 
+Pixels: TypeAlias = npt.NDArray[Any]
+"""(B, H, W, 3) uint8 RGB, or (B,) of such images (H, W, 3) in any sizes."""
+
 InputShape: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 """(B, 3, H, W); ``None`` where any size is taken."""
 
+
+INPUT = "images"
+"""The first input of an exported file."""
+
+PREPARED = "prepared"
+"""In a file that prepares images itself: (B, 3, H, W) uint8 RGB, resized and cropped, but not normalised yet."""
 
 LENGTHS = "lengths"
 """The second input of a switchable file: int64[layers], tokens kept after each layer."""
@@ -61,7 +70,15 @@ class Session(Protocol):
 
 
 class FileSession(Session, Protocol):
-    """A session of a file."""
+    """A session of a file.
+
+    One that prepares images itself is called with ``Pixels``, and its input shape has no height and width.
+    """
+
+    @property
+    def pixels(self) -> str | None:
+        """Order of the uint8 images that it prepares itself; ``None`` of others."""
+        ...
 
     @property
     def classes(self) -> int | None:
@@ -98,6 +115,33 @@ def check_images(images: Images, shape: InputShape) -> Images:
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise DataError(f"the model takes images of shape ({wanted}), got {images.shape}")
     return np.ascontiguousarray(images, dtype=np.float32)
+
+
+def run_pixels(run: Callable[[Pixels], npt.NDArray[np.float32]], images: Pixels) -> npt.NDArray[np.float32]:
+    """What a file makes of images that it prepares itself: those of one size go in as one batch."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(image.shape, []).append(index)
+    found: dict[int, npt.NDArray[np.float32]] = {}
+    for indices in groups.values():
+        found.update(zip(indices, run(np.stack([images[index] for index in indices])), strict=True))
+    return np.stack([found[index] for index in range(len(images))])
+
+
+def arrange(images: Pixels, order: str) -> npt.NDArray[np.uint8]:
+    """(B, H, W, 3) uint8 RGB in the order that a file takes.
+
+    Raises:
+        DataError: They are no such images.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise DataError(
+            f"the file prepares its images itself and takes them as (batch, height, width, 3) uint8, got "
+            f"{images.dtype} {images.shape}"
+        )
+    layout, _, colours = order.partition(":")
+    turned = images[..., ::-1] if colours == "bgr" else images
+    return np.ascontiguousarray(turned.transpose(0, 3, 1, 2) if layout == "nchw" else turned)
 
 
 def lengths_for(name: str, layers: int | None, lengths: Lengths | None) -> list[npt.NDArray[np.int64]]:

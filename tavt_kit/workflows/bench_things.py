@@ -224,6 +224,11 @@ class Opener:
 
     def _file_sizes(self, path: Path, session: Session) -> list[tuple[int, int]]:
         """Those that were asked for and that the file takes; its own where it takes but one."""
+        if getattr(session, "pixels", None):
+            raise DataError(
+                f"{path.name} prepares its images itself, whose sizes would be in its time; bench the same model with "
+                "its preprocessing outside"
+            )
         height, width = session.input_shape[2:]
         if height is None or width is None:
             if not self.sweep.sizes:

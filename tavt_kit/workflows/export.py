@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from tavt_kit.core.artifact_card import UNPROVEN
+from tavt_kit.core.artifact_card import PIXEL_ORDERS, UNPROVEN
 from tavt_kit.core.budget import Verdict
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
@@ -149,6 +149,8 @@ def export(
     smooth_quant: str = "both",
     accuracy_aware: bool = False,
     tensorrt: bool = False,
+    preprocessing: str = "outside",
+    input_order: str = "nhwc:rgb",
     data: str | Path | None = None,
     split: str | None = None,
     limit: int | None = None,
@@ -187,6 +189,9 @@ def export(
         accuracy_aware: Whether layers of an int8 OpenVINO file go back to float until ``max_drop`` is kept on held-out
             training images.
         tensorrt: Whether to write ONNX of operators that TensorRT is known to take.
+        preprocessing: outside or inside: whether the files take uint8 images of any size and resize, crop and normalise
+            them.
+        input_order: Layout and colours of these images: nhwc:rgb, nhwc:bgr, nchw:rgb or nchw:bgr.
         data: Source of the images; by default what the run was trained on.
         split: Split of the check's images; test if there is one, else val.
         limit: Most images of the check.
@@ -213,8 +218,10 @@ def export(
         <Verdict.PASS: 'PASS'>
     """
     from tavt_kit.checks import Gate
+    from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.exporters.export import export as write_files
     from tavt_kit.exporters.options import SWITCHABLE, Int8Options, OnnxOptions, Plan, forms_of
+    from tavt_kit.exporters.preprocessing import OPSET, refuse_outside_alone
     from tavt_kit.runtimes import check_available
 
     progress = progress or Silent()
@@ -222,7 +229,11 @@ def export(
     if tensorrt:
         _refuse_for_tensorrt(formats, switchable)
     forms_of(formats, precisions or ["f32"])  # what is not written at all is refused before a model is read
+    pixels = _pixels(preprocessing, input_order, formats, tensorrt)
+    opset = str(OPSET) if pixels and opset is None else opset
     onnx = OnnxOptions.parse(exporter or ("tracing" if tensorrt else None), opset)
+    if pixels and "onnx" in formats and onnx.opset is not None and onnx.opset < OPSET:
+        raise ParameterError(f"preprocessing inside of ONNX needs `opset` {OPSET} or later, got {opset}")
     most = max_drop / 100 if accuracy_aware else None
     int8 = Int8Options(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, most, symmetric=tensorrt)
     device = TargetDevice.parse(target) if isinstance(target, str) else target
@@ -243,6 +254,8 @@ def export(
     chosen = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, picks)
     # A model in hand may not be what its folder holds any more, so it is not read from there at another size.
     model = model_for(folder if isinstance(run, str | PathLike) else None, model, chosen)
+    if pixels:
+        refuse_outside_alone(Preprocessing.from_record(model.require_card().preprocessing))
     wanted = precisions or (precision_for(chosen),)
     schedules = {label: Configuration.of(one).schedule for label, one in chosen.items()}
     try:
@@ -266,6 +279,7 @@ def export(
         int8=int8,
         tensorrt=tensorrt,
         share=is_shared if share_weights is None else share_weights,
+        pixels=pixels,
     )
     images = images_of(folder, data)
     destination = Path(out) if out is not None else Path(str(folder)) / "export"
@@ -288,6 +302,20 @@ def _refuse_for_tensorrt(formats: Sequence[str], switchable: bool) -> None:
         raise ParameterError(f"TensorRT reads ONNX, got `format={formats[0]}`; leave `format` out")
     if switchable:
         raise ParameterError("a switchable file is for onnxruntime and OpenVINO; give TensorRT each `schedule`")
+
+
+def _pixels(preprocessing: str, order: str, formats: Sequence[str], tensorrt: bool) -> str | None:
+    """The order of the images that files prepare themselves; None where that stays outside."""
+    if preprocessing not in ("inside", "outside"):
+        raise ParameterError(f"`preprocessing` is outside or inside of the files, got {preprocessing!r}")
+    if order not in PIXEL_ORDERS:
+        raise ParameterError(f"`input_order` is {', '.join(PIXEL_ORDERS)}, got {order!r}")
+    if preprocessing == "outside":
+        return None
+    if tensorrt or "safetensors" in formats:
+        other = "TensorRT" if tensorrt else "safetensors"
+        raise ParameterError(f"{other} cannot hold the preprocessing; leave `preprocessing` outside")
+    return order
 
 
 def _result(made: Exported, licence: str | None) -> ExportResult:
