@@ -74,7 +74,7 @@ def distill(
         out: The run folder.
         recipe: ``distill_recipe()`` by default.
         teacher: Another trained model of the same classes, from ``load_model``, that the full network learns from
-            beside the labels; its images may be of another size.
+            beside the labels, or every network (``recipe.taught``); its images may be of another size.
         twins: The same model at the smaller sizes of ``recipe.image_sizes``, from ``load_model(run, image_size=...)``:
             each step draws the size at which the sandwich is trained. Their weights become the model's own, and at a
             smaller size every network learns from what the dense model says of the image at full size.
@@ -120,7 +120,8 @@ def distill(
         seen = preprocessing.at(image_size)
         return open_split(images, "val", seen, recipe, allow_unreadable=allow_unreadable, progress=progress)
 
-    train = open_split(images, "train", preprocessing, recipe, plain=False, progress=progress)
+    read = preprocessing if asks is None else preprocessing.at(asks.read_size(preprocessing.image_size))
+    train = open_split(images, "train", read, recipe, plain=False, progress=progress)
     val = read_val(preprocessing.image_size)
     smaller = [(twin, read_val(twin.backbone.image_size)) for twin in twins]
     settings = recipe.optimisation
@@ -220,14 +221,16 @@ def _prepare(
         twin = draw_size(twins, draws)
         full, subs = samplers[id(twin or model)].draw(draws, (batch.number - 1) / last)
         labels = batch.labels if batch.soft is None else batch.soft
-        if twin is None:
-            done = sandwich_step(
-                model, batch.images, labels, subs, full=full, rule=rule, teacher=teacher, backward=backward
-            )
-        else:
-            targets = full_size_logits(model, batch.images, len(batch.images) if rule.chunk is None else rule.chunk)
-            small = resize_images(batch.images, twin.train(model.training))
-            done = sandwich_step(twin, small, labels, subs, full=full, rule=rule, targets=targets, backward=backward)
+        images, targets, taught = resize_images(batch.images, model), None, "all"
+        if teacher is not None and (twin is None or recipe.taught == "all"):
+            targets, taught = teacher.logits(batch.images), recipe.taught
+        elif twin is not None:
+            targets = full_size_logits(model, images, len(images) if rule.chunk is None else rule.chunk)
+        if twin is not None:
+            images = resize_images(batch.images, twin.train(model.training))
+        done = sandwich_step(
+            twin or model, images, labels, subs, full=full, rule=rule, targets=targets, taught=taught, backward=backward
+        )
         named = {"loss": done.loss, **done.full, "kl_smallest": done.divergences[0], **done.inside}
         others = done.divergences[1:]
         return {**named, "kl_random": sum(others[1:], others[0]) / len(others)} if others else named
@@ -318,9 +321,11 @@ def draw_size(twins: Sequence[AdaptiveViT], draws: Draws) -> AdaptiveViT | None:
     return twins[min(int(draws.random() * len(twins)), len(twins) - 1)]
 
 
-def resize_images(images: Tensor, twin: AdaptiveViT) -> Tensor:
-    """(B, 3, H, W) normalised images at the size of ``twin``: bicubic, antialiased."""
-    return F.interpolate(images, twin.backbone.image_size, mode="bicubic", antialias=True)
+def resize_images(images: Tensor, model: AdaptiveViT) -> Tensor:
+    """(B, 3, H, W) normalised images at the size of ``model``: bicubic, antialiased; what has it stays as it is."""
+    if images.shape[-2:] == model.backbone.image_size:
+        return images
+    return F.interpolate(images, model.backbone.image_size, mode="bicubic", antialias=True)
 
 
 @torch.no_grad()

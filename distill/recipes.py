@@ -130,6 +130,7 @@ class DistillRecipe:
         attention_weight: Weight of ``attention_loss`` beside the divergence; 0 for none.
         attention_layers: Layers, from 0, whose maps that compares; the last layer but one by default.
         teacher_weight: Share of the full network's term that is learnt from an external teacher, where there is one.
+        taught: Networks that an external teacher teaches: full, which the sub-networks then learn from, or all.
         chunk: Images that go through the networks at a time; ``None`` decides by the device.
         optimisation: Optimiser, steps and learning rates.
         reading: Training images: how they are read.
@@ -155,6 +156,7 @@ class DistillRecipe:
     attention_weight: float = 0.0
     attention_layers: tuple[int, ...] = ()
     teacher_weight: float = 0.5
+    taught: str = "full"
     chunk: int | None = None
     optimisation: OptimizerOptions = field(default_factory=OptimizerOptions)
     reading: DataOptions = field(default_factory=DataOptions)
@@ -165,6 +167,8 @@ class DistillRecipe:
     def __post_init__(self) -> None:
         # Every other value is checked by the sampler and the rule that are made of it.
         Bound.parse(self.bound)
+        if self.taught not in ("full", "all"):
+            raise UnknownName(f"a teacher teaches full or all, got {self.taught!r}")
 
     def as_record(self) -> dict[str, Any]:
         """Flat, JSON-ready."""
@@ -172,6 +176,8 @@ class DistillRecipe:
                for key, value in asdict(self).items() if key not in ("name", *parts_of(self))}  # fmt: skip
         if not self.image_sizes:  # a run of one size reads as it always did
             del own["image_sizes"]
+        if self.taught == "full":
+            del own["taught"]
         how = {**asdict(self.optimisation), **self.reading.as_record(), **self.running.as_record()}
         return {"recipe": self.name, **own, **how}
 

@@ -112,8 +112,8 @@ def sandwich_step(
     *,
     full: TokenSchedule | None = None,
     rule: SandwichRule | None = None,
-    teacher: Teacher | None = None,
     targets: Tensor | None = None,
+    taught: str = "all",
     backward: Callable[[Tensor], None] = torch.Tensor.backward,
 ) -> SandwichStep:
     """Accumulate the gradients of one step: the full network's own loss, divergences of its sub-networks.
@@ -129,9 +129,10 @@ def sandwich_step(
         subs: The smallest network and random ones, from ``Sampler.draw``.
         full: The full network, where layer dropout thins it; ``None`` is the dense schedule.
         rule: ``None`` is the default rule.
-        teacher: Another model that the full network learns from too.
-        targets: (B, C) logits that every network learns from in place of the full network's own, the full one beside
-            its labels as from a teacher; for a model at a smaller image size.
+        targets: (B, C) logits of a teacher, which may have seen the images at a larger size; the full network learns
+            them beside its labels.
+        taught: ``all`` where the sub-networks learn ``targets`` too, in place of what the full network says; ``full``
+            where they do not.
         backward: Called with each scaled term; replace it to scale for half precision.
 
     Raises:
@@ -152,7 +153,7 @@ def sandwich_step(
     for schedule in networks:
         schedule.check(model.layout)
     parts = math.ceil(len(images) / _at_once(model, images, rule))
-    step = _StepSums(model, rule, teacher, backward, networks=len(networks), batch=len(images))
+    step = _StepSums(model, rule, taught, backward, networks=len(networks), batch=len(images))
     wanted = [None] * parts if targets is None else targets.detach().tensor_split(parts)
     for these, names, aims in zip(images.tensor_split(parts), labels.tensor_split(parts), wanted, strict=True):
         step.begin(these, names, aims)
@@ -176,7 +177,7 @@ class _StepSums:
 
     model: AdaptiveViT
     rule: SandwichRule
-    teacher: Teacher | None
+    taught: str
     backward: Callable[[Tensor], None]
     networks: int
     batch: int
@@ -215,15 +216,12 @@ class _StepSums:
         for name, term in terms.items():
             self._add(f"full.{name}", term)
         loss = torch.stack(tuple(terms.values())).sum()
-        soft = self.targets
-        if soft is not None:
-            self.full_logits = soft
-        elif self.teacher is not None:
-            soft = self.teacher.logits(self.images)
-        else:
+        if self.targets is None:
             return loss
+        if self.taught == "all":
+            self.full_logits = self.targets
         # Hinton et al. (2015), section 2: towards the teacher's soft targets, so always its "forward" direction.
-        apart = divergence(logits, soft, "forward", self.rule.temperature)
+        apart = divergence(logits, self.targets, "forward", self.rule.temperature)
         self._add("full.teacher", apart)
         return (1 - self.rule.teacher_weight) * loss + self.rule.teacher_weight * apart
 
@@ -276,8 +274,8 @@ def training_attention(tokens: int, device: torch.device, dtype: torch.dtype) ->
 class Teacher:
     """A model that is asked and never trained.
 
-    Its images are the student's, normalised as it expects and resized to its own size (bicubic, antialiased); what
-    the student's crop left out, it does not see either.
+    It sees the student's images, normalised as it expects and resized to its own size (bicubic, antialiased): what a
+    crop left out, it does not see either. Images are read at the larger of the two sizes.
 
     Args:
         model: From ``load_model``; put into evaluation.
@@ -296,9 +294,13 @@ class Teacher:
             raise DataError(_difference(card.classes, self.student.classes))
         self.model.eval().requires_grad_(False)
 
+    def read_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """The size at which images are read for both: the larger of the student's and the teacher's."""
+        return max(image_size, self.model.backbone.image_size)
+
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) as the student gets them -> (B, K)."""
+        """(B, 3, H, W) normalised for the student, of any size -> (B, C)."""
         ours, theirs = (
             Preprocessing.from_record(card.preprocessing) for card in (self.student, self.model.require_card())
         )

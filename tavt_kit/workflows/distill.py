@@ -117,7 +117,7 @@ def distill(
     if texts or schedules is not None:
         _refuse_idle(changes, ("bound", "sampling"), "schedules are given, and decide what is drawn")
     if teacher is None:
-        _refuse_idle(changes, ("teacher_weight",), "no `teacher` is given")
+        _refuse_idle(changes, ("teacher_weight", "taught"), "no `teacher` is given")
     seconds = parse_duration(str(save_every))
     from tavt_kit.distill import distill as fit
     from tavt_kit.distill.processes import Processes

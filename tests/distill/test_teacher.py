@@ -2,15 +2,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tavt_kit.checkpoints import open_model
-from tavt_kit.distill.sandwich import SandwichRule, Teacher, sandwich_step
-from tavt_kit.errors import DataError
+from tavt_kit.data import ImageSet
+from tavt_kit.distill import distill, distill_recipe, in_place
+from tavt_kit.distill.sandwich import SandwichRule, SandwichStep, Teacher, sandwich_step
+from tavt_kit.errors import DataError, ParameterError, UnknownName
 from tavt_kit.models.wrap import AdaptiveViT
+from tavt_kit.workflows.distill import distill as tk_distill
 from tests.distill.conftest import COLOURS
 from tests.distill.test_sandwich import batch, shaken, taken
 
@@ -26,7 +31,7 @@ def test_the_full_network_learns_from_labels_and_teacher(make_model: Make) -> No
     images, labels = batch()
     teacher = Teacher(master(), model.require_card())
     rule = SandwichRule(temperature=2.0, teacher_weight=0.3)
-    step = sandwich_step(model, images, labels, [], rule=rule, teacher=teacher)
+    step = sandwich_step(model, images, labels, [], rule=rule, targets=teacher.logits(images), taught="full")
     ours = taken(model)
     logits = model(images)
     wanted = teacher.model(images).detach()
@@ -62,3 +67,32 @@ def test_a_teacher_of_other_classes_is_refused_in_a_sentence(make_model: Make) -
         Teacher(master(classes=("red", "green", "blue")), card)
     with pytest.raises(DataError, match="no card"):
         Teacher(AdaptiveViT(master().unwrap()), card)
+
+
+def test_a_larger_teacher_sees_the_images_at_its_own_size_and_teaches_every_network(
+    make_model: Make, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, taught = [], []
+    logits, step = Teacher.logits, in_place.sandwich_step
+
+    def watched(self: Teacher, images: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(images.shape[-2:]))
+        return logits(self, images)
+
+    def noted(model: AdaptiveViT, images: torch.Tensor, *rest: Any, **given: Any) -> SandwichStep:
+        taught.append((tuple(images.shape[-2:]), given["taught"], given["targets"]))
+        return step(model, images, *rest, **given)
+
+    monkeypatch.setattr(Teacher, "logits", watched)
+    monkeypatch.setattr(in_place, "sandwich_step", noted)
+    recipe = distill_recipe(steps=2, batch=4, precision="f32", taught="all")
+    record = distill(make_model(), images, tmp_path / "run", recipe, teacher=master(96))
+    assert record["asked"]["taught"] == "all" and seen == [(96, 96)] * 2
+    assert all(size == (64, 64) and whom == "all" and found is not None for size, whom, found in taught)
+
+
+def test_whom_a_teacher_teaches_is_one_of_two(images: ImageSet) -> None:
+    with pytest.raises(UnknownName, match="full or all, got 'none'"):
+        distill_recipe(taught="none")
+    with pytest.raises(ParameterError, match="no `teacher` is given"):
+        tk_distill("runs/none", "runs/out", taught="all")
