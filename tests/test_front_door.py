@@ -13,28 +13,33 @@ import tavt_kit as tk
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize(
-    ("name", "before"),
-    [
-        *((name, "from tavt_kit.{name} import {name}") for name in tk._PACKAGES),
-        pytest.param("search", "", marks=pytest.mark.slow),
-        pytest.param("search", "import tavt_kit.{name}", marks=pytest.mark.slow),
-    ],
-)
-def test_a_package_is_called_as_its_workflow(name: str, before: str) -> None:
-    """In a fresh interpreter: what was imported before decides what the name is bound to."""
-    code = f"""
+CALLED = """
 import importlib
 import tavt_kit as tk
-{before.format(name=name)}
-workflow = importlib.import_module("tavt_kit.workflows.{name}")
-calls = []
-workflow.{name} = lambda *args, **options: calls.append((args, options))
-tk.{name}("runs/x", out="y")
-import tavt_kit.{name}
-tk.{name}("runs/z")
-assert calls == [(("runs/x",), {{"out": "y"}}), (("runs/z",), {{}})], calls
+for name in {names}:
+    exec("{before}".replace("NAME", name))
+    workflow = importlib.import_module(f"tavt_kit.workflows.{{name}}")
+    calls = []
+    setattr(workflow, name, lambda *args, **options: calls.append((args, options)))
+    getattr(tk, name)("runs/x", out="y")
+    importlib.import_module(f"tavt_kit.{{name}}")
+    getattr(tk, name)("runs/z")
+    assert calls == [(("runs/x",), {{"out": "y"}}), (("runs/z",), {{}})], calls
 """
+
+
+@pytest.mark.parametrize(
+    ("names", "before"),
+    [
+        (tk._PACKAGES, "from tavt_kit.NAME import NAME"),
+        pytest.param(("search",), "", marks=pytest.mark.slow),
+        pytest.param(("search",), "import tavt_kit.NAME", marks=pytest.mark.slow),
+    ],
+    ids=["from", "nothing", "import"],
+)
+def test_a_package_is_called_as_its_workflow(names: tuple[str, ...], before: str) -> None:
+    """In a fresh interpreter: what was imported before decides what a name is bound to."""
+    code = CALLED.format(names=tuple(names), before=before)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from statistics import NormalDist
 from typing import ClassVar
 
@@ -190,6 +191,7 @@ def _alike(ends: tuple[float, float], accuracy: Accuracy) -> bool:
     return max(abs(ends[0] - accuracy.low), abs(ends[1] - accuracy.high)) < 1e-6
 
 
+@lru_cache(maxsize=4096)  # a search asks for the same counts again and again
 def _exact_low(correct: int, n: int, doubt: float) -> float:
     """The least share of which ``correct`` or more of ``n`` would be seen with a probability of ``doubt``."""
     if correct == 0:
@@ -210,6 +212,7 @@ def _exact_low(correct: int, n: int, doubt: float) -> float:
     return _bisect(lambda share: share == 0.0 or at_least(share) < doubt, 0.0, min(correct / n, 1 - 1e-12))
 
 
+@lru_cache(maxsize=4096)
 def _tango_interval(gained: int, lost: int, n: int, z: float, continuity: float) -> tuple[float, float]:
     """All differences that the score test of paired proportions does not refuse at ``z``."""
     value = (gained - lost) / n

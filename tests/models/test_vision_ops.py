@@ -37,8 +37,11 @@ def test_a_timm_model_can_be_made_in_a_fresh_process() -> None:
     "imports",
     [
         "import tavt_kit as tk; import timm",
-        "import torch; import tavt_kit; import torchvision",
-        "import tavt_kit, importlib; importlib.reload(tavt_kit); from torchvision import ops",
+        # The first imports torchvision too, and the last of the operators' cases declares them beside torch.
+        pytest.param("import torch; import tavt_kit; import torchvision", marks=pytest.mark.slow),
+        pytest.param(
+            "import tavt_kit, importlib; importlib.reload(tavt_kit); from torchvision import ops", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_torchvision_can_be_imported_after_the_package(imports: str) -> None:
@@ -56,7 +59,9 @@ def test_looking_for_torchvision_loads_nothing() -> None:
 DEFINE = "library.define('{0}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
 
 
-@pytest.mark.parametrize(("there", "declared"), [(("nms", "qnms"), "False"), (("nms",), "True")])
+@pytest.mark.parametrize(("there", "declared"), [
+    pytest.param(("nms", "qnms"), "False", marks=pytest.mark.slow), (("nms",), "True"),
+])  # fmt: skip
 def test_only_what_is_missing_is_declared(there: tuple[str, ...], declared: str) -> None:
     """Operators that torch knows already, as beside a torchvision that loads, are left alone."""
     code = (
