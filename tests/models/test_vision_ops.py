@@ -40,7 +40,8 @@ def test_a_timm_model_can_be_made_in_a_fresh_process() -> None:
         # The first imports torchvision too, and the last of the operators' cases declares them beside torch.
         pytest.param("import torch; import tavt_kit; import torchvision", marks=pytest.mark.slow),
         pytest.param(
-            "import tavt_kit, importlib; importlib.reload(tavt_kit); from torchvision import ops", marks=pytest.mark.slow
+            "import tavt_kit, importlib; importlib.reload(tavt_kit); from torchvision import ops",
+            marks=pytest.mark.slow,
         ),
     ],
 )
