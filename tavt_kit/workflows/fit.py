@@ -22,7 +22,7 @@ from tavt_kit.core.parsing import bounded, parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder, read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.data import KNOWN, ImageSet, inherit_split, load_images
+from tavt_kit.data import KNOWN, ImageSet, inherit_split, load_images, thin_out
 from tavt_kit.data.look import DataFacts, look_at
 from tavt_kit.data.packages import PACKAGES
 from tavt_kit.data.preprocess import Preprocessing
@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 
 PLAN_FILE = "plan.json"
 
-_FIRST_IMAGES = 4_000
-"""Training images of the first answer at most."""
+_IMAGES = 4_000
+"""Images of a split that are read at most; training reads more where it has steps for them."""
 _FIRST_SCHEDULE = "stages:0.3"
 """Merging 30 % in three layers keeps a network's answers without any training (docs/merging.md)."""
 _EVALUATIONS, _POPULATION, _FINALISTS = 48, 12, 3
@@ -263,11 +263,13 @@ class _Stages:
         inherit_split(self.out, self.images)  # for whoever asks the recommended file about val or test
         facts = look_at(self.images)
         self.progress.show(facts)
+        if any(number > _IMAGES for number in facts.images.values()):
+            self.progress.say(f"Of each split {_IMAGES:,} images at most are read, and more where training has steps.")
         self._busy()
         self._write_plan(asked, plan if plan.image_size else self._sized(plan))
         head, began = self.out / "head", time.monotonic()
         with self._stage("a head on cached features, the backbone as it is"):
-            self._train(head, "probe", limit=_FIRST_IMAGES)
+            self._train(head, "probe")
         head_seconds = time.monotonic() - began
         rows = self._measured("first", self._first(head))
         if not self.plan.sizes:
@@ -364,6 +366,7 @@ class _Stages:
     def _train(self, out: Path, recipe: str, **changes: Any) -> None:
         plan = self.plan
         given: dict[str, Any] = {"weights": plan.weights, "image_size": plan.image_size} | changes
+        given["limit"] = max(_IMAGES, BATCH * changes.get("steps", 0))
         done = train(
             plan.model, out, self.data, recipe=recipe, reduction="merge", seed=self.seed, fresh=self.fresh,
             progress=self.progress, **given,
@@ -379,14 +382,14 @@ class _Stages:
                 self._train(out, "finetune", weights=str(full), image_size=size, blocks="all", probe=False, steps=steps,
                             batch=BATCH, lr=_RATE)  # fmt: skip
             else:
-                self._train(out, "probe", image_size=size, limit=_FIRST_IMAGES)
+                self._train(out, "probe", image_size=size)
         return out
 
     def _distilled(self, network: Path) -> Path:
         """The distilled network, or the one that it was, whichever answers better on val with half of its tokens."""
         done = distill(
             network, self.out / "distilled", recipe="merge", steps=self.plan.distil_steps, batch=BATCH, seed=self.seed,
-            fresh=self.fresh, progress=self.progress,
+            limit=max(_IMAGES, BATCH * self.plan.distil_steps), fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
         self.progress.show(done)
         before, after = (
@@ -436,7 +439,7 @@ class _Stages:
             network, out=out, target=replace(self.target, precision=self._precisions[-1]), budget=self.budget,
             fix=("image-size", "layers", "reduction", "precision"), evaluations=_EVALUATIONS, population=_POPULATION,
             final=_FINALISTS, table_seconds=10.0, table_points=5, measure_seconds=1.0, baselines=False, seed=self.seed,
-            max_time=f"{seconds:.0f}s", fresh=self.fresh, progress=self.progress,
+            limit=_IMAGES, max_time=f"{seconds:.0f}s", fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
         self.progress.show(found)
 
@@ -539,7 +542,7 @@ class _Stages:
                 session = open_file(one.file, device, card.lengths)
                 how = Preprocessing.from_record(card.model.preprocessing)
                 known[name] = {
-                    split: bits_text(answer(self.images.split(split), session, how, batch=32).right)
+                    split: bits_text(answer(thin_out(self.images.split(split), _IMAGES), session, how, batch=32).right)
                     for split in ("val", "test")
                     if split in self.images.splits
                 }
@@ -571,7 +574,7 @@ class _Stages:
         with self._stage(f"check the recommended file on {split}"):
             found = check(
                 result.recommended, result.table.rows[index].run, split=split, max_drop=lost, dense=False,
-                accept_inconclusive=True, progress=self.progress,
+                limit=_IMAGES, accept_inconclusive=True, progress=self.progress,
             ).checks[0]  # fmt: skip
         self.progress.say(f"check on {split}: {found.verdict}, {found.reason}")
         record = {**result.record, "check": {"split": split, "verdict": str(found.verdict), "reason": found.reason}}
