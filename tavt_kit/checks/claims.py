@@ -172,22 +172,26 @@ def _in_onnx(path: Path) -> tuple[int, ...] | None:
     import onnx
     from onnx import numpy_helper
 
-    graph = onnx.load(str(path)).graph
+    model = onnx.load(str(path))
+    graph = model.graph
     known = {one.name: one for one in graph.initializer}
-    sizes = []
     for node in graph.node:
-        given = {one.name: one for one in node.attribute}
-        if node.op_type == "Constant" and "value" in given:
-            known[node.output[0]] = given["value"].t
-        if node.op_type == "TopK":
-            largest, axis = (
-                (given[name].i if name in given else usual) for name, usual in (("largest", 1), ("axis", -1))
-            )
-            if largest == 1 and axis in (1, -1):
-                sizes.append(known.get(node.input[1]))
+        if node.op_type == "Constant":
+            known.update((node.output[0], one.t) for one in node.attribute if one.name == "value")
+    sizes = [known.get(node.input[1]) for node in largest_choices(model)]
     if not sizes or any(size is None for size in sizes):
         return None
     return tuple(int(numpy_helper.to_array(size).reshape(-1)[0]) for size in sizes)
+
+
+def largest_choices(model: Any) -> list[Any]:
+    """The TopK nodes of an ONNX model that look for the largest along the second axis, in order."""
+    found = []
+    for node in model.graph.node:
+        given = {"largest": 1, "axis": -1} | {one.name: one.i for one in node.attribute}
+        if node.op_type == "TopK" and given["largest"] == 1 and given["axis"] in (1, -1):
+            found.append(node)
+    return found
 
 
 _ANY_SIDE = 64

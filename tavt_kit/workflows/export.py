@@ -149,8 +149,10 @@ def export(
     smooth_quant: str = "both",
     accuracy_aware: bool = False,
     tensorrt: bool = False,
-    preprocessing: str = "outside",
+    preprocessing: str | None = None,
     input_order: str = "nhwc:rgb",
+    bundle: str | Sequence[str] | None = None,
+    web_runtime: Path | str | None = None,
     data: str | Path | None = None,
     split: str | None = None,
     limit: int | None = None,
@@ -190,8 +192,11 @@ def export(
             training images.
         tensorrt: Whether to write ONNX of operators that TensorRT is known to take.
         preprocessing: outside or inside: whether the files take uint8 images of any size and resize, crop and normalise
-            them.
+            them; outside by default, inside for a ``bundle``.
         input_order: Layout and colours of these images: nhwc:rgb, nhwc:bgr, nchw:rgb or nchw:bgr.
+        bundle: Folder to write beside the files, or several: onnx-web (a page for browsers), ovms (OpenVINO Model
+            Server) or triton.
+        web_runtime: Folder with the files of onnxruntime-web for a page; by default npm fetches them.
         data: Source of the images; by default what the run was trained on.
         split: Split of the check's images; test if there is one, else val.
         limit: Most images of the check.
@@ -219,17 +224,28 @@ def export(
     """
     from tavt_kit.checks import Gate
     from tavt_kit.data.preprocess import Preprocessing
+    from tavt_kit.exporters.bundles import FORMATS, require_web_runtime
     from tavt_kit.exporters.export import export as write_files
     from tavt_kit.exporters.options import SWITCHABLE, Int8Options, OnnxOptions, Plan, forms_of
     from tavt_kit.exporters.preprocessing import OPSET, refuse_outside_alone
     from tavt_kit.runtimes import check_available
 
     progress = progress or Silent()
-    formats, precisions = several(format) or ("onnx" if tensorrt else "openvino",), several(precision)
+    bundles = _bundles(several(bundle), tensorrt)
+    usual = dict.fromkeys(FORMATS[one][0] for one in bundles) or ("onnx" if tensorrt else "openvino",)
+    formats, precisions = several(format) or tuple(usual), several(precision)
+    for one in bundles:
+        if not set(FORMATS[one]) & set(",".join(formats).split(",")):
+            raise ParameterError(f"a bundle for {one} holds {' or '.join(FORMATS[one])} files, got {formats}")
+    if "onnx-web" in bundles:
+        require_web_runtime(None if web_runtime is None else Path(web_runtime))
     if tensorrt:
         _refuse_for_tensorrt(formats, switchable)
     forms_of(formats, precisions or ["f32"])  # what is not written at all is refused before a model is read
-    pixels = _pixels(preprocessing, input_order, formats, tensorrt)
+    place = preprocessing or ("inside" if bundles else "outside")
+    if place == "outside" and "onnx-web" in bundles:
+        raise ParameterError("a page gives the file its images as they are; leave `preprocessing` out")
+    pixels = _pixels(place, input_order, formats, tensorrt)
     opset = str(OPSET) if pixels and opset is None else opset
     onnx = OnnxOptions.parse(exporter or ("tracing" if tensorrt else None), opset)
     if pixels and "onnx" in formats and onnx.opset is not None and onnx.opset < OPSET:
@@ -294,7 +310,9 @@ def export(
         fresh=fresh,
         progress=progress,
     )
-    return _result(made, licence_sentence((*model.require_card().licences, images.licence)))
+    result = _result(made, licence_sentence((*model.require_card().licences, images.licence)))
+    _write_bundles(result, bundles, None if web_runtime is None else Path(web_runtime), progress)
+    return result
 
 
 def _refuse_for_tensorrt(formats: Sequence[str], switchable: bool) -> None:
@@ -302,6 +320,29 @@ def _refuse_for_tensorrt(formats: Sequence[str], switchable: bool) -> None:
         raise ParameterError(f"TensorRT reads ONNX, got `format={formats[0]}`; leave `format` out")
     if switchable:
         raise ParameterError("a switchable file is for onnxruntime and OpenVINO; give TensorRT each `schedule`")
+
+
+def _bundles(asked: Sequence[str], tensorrt: bool) -> tuple[str, ...]:
+    from tavt_kit.exporters.bundles import FORMATS
+
+    found = tuple(dict.fromkeys(word.strip() for text in asked for word in text.split(",")))
+    if unknown := [one for one in found if one not in FORMATS]:
+        raise ParameterError(f"a bundle is {', '.join(FORMATS)}, got {unknown[0]!r}")
+    if found and tensorrt:
+        raise ParameterError("a bundle's files prepare their images, and TensorRT's cannot; leave `bundle` out")
+    return found
+
+
+def _write_bundles(result: ExportResult, bundles: Sequence[str], web_runtime: Path | None, progress: Progress) -> None:
+    from tavt_kit.exporters.bundles import FORMATS, write_bundle
+
+    for one in bundles:
+        models = [file.path for file in result if file.status == "final" and file.format in FORMATS[one]]
+        if not models:
+            progress.say(f"no bundle for {one}: it holds files that passed their check, and none did")
+            continue
+        progress.update(f"writing the bundle for {one}")
+        progress.say(write_bundle(one, models, result.folder, web_runtime)[1])
 
 
 def _pixels(preprocessing: str, order: str, formats: Sequence[str], tensorrt: bool) -> str | None:
