@@ -107,7 +107,7 @@ def test_uneven_counts_are_looked_for_where_positions_follow_the_tokens(
     assert model.tokens == 65
     monkeypatch.setattr(timing, "_excess", lambda first, again=None: {61: 0.1, 65: 0.2, 67: 0.1})
     monkeypatch.setattr(timing, "_GROWTH", 0.0)
-    table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=3.0, points=3)
+    table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=30.0, points=3)
     found = table.cells.uneven
     assert found is not None and found.counts == (61, 65) and 0 <= found.share <= 1
     assert (found.dropping, found.reading) == ((1.0, 1.0) if kind != "plain" else (0.75, 0.5))

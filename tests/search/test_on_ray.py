@@ -84,7 +84,8 @@ def test_the_very_front_though_a_worker_and_a_machine_are_lost(machines: Any, tm
             )
             assert len(store) == 120
         assert summary(there) == summary(here) and there.history == here.history
-        assert removed and crew._started == 4  # two, and one for each that was lost
+        # Two, and one for each that was lost; one that began on the lost machine before the cluster knew is lost too.
+        assert removed and crew._started in (4, 5)
         with Workers(Actors(cluster, Toy(wrong="starting")), 1) as workers:
             with pytest.raises(MeasurementError, match="a worker cannot work: the images are gone"):
                 list(workers([SPACE.least]))
