@@ -95,7 +95,12 @@ def _agrees(kind: str, suffix: str, tmp_path: Path, batches: tuple[int, ...]) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "suffix"), [*ROUTES, *SLOW_ROUTES])
-def test_a_switchable_model_agrees_with_torch(kind: str, suffix: str, tmp_path: Path) -> None:
+def test_a_switchable_model_agrees_with_torch(
+    kind: str, suffix: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if (kind, suffix) == ("parallel_scaling", ".onnx"):
+        reason = "its RMS norm needs torch's dynamo exporter, which does not follow open counts"
+        request.applymarker(pytest.mark.xfail(strict=True, raises=ExportError, reason=reason))
     model = zoo.build(kind)
     adaptive = wrap(model)
     presets = {f"taper-{ratio}": TokenSchedule.taper(adaptive.layout, ratio) for ratio in (0.5, 0.3, 0.1, 0.0)}
