@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 
-def load(path: Path) -> tuple[dict[str, Any], Callable[[NDArray[np.float32]], NDArray[np.float32]]]:
-    """What the file says of itself, and a function from images (B, 3, H, W) to logits (B, classes)."""
+def load(path: Path) -> tuple[dict[str, Any], Callable[[NDArray[Any]], NDArray[np.float32]]]:
+    """What the file says of itself, and a function from a batch of images to logits (B, classes)."""
     if path.suffix == ".onnx":
         import onnxruntime
 
@@ -34,20 +34,28 @@ def load(path: Path) -> tuple[dict[str, Any], Callable[[NDArray[np.float32]], ND
     return card, lambda images: np.asarray(compiled([images])[0])
 
 
-def prepare(path: str, how: Mapping[str, Any]) -> NDArray[np.float32]:
-    """One image file as (3, H, W): the shorter edge resized, the centre cut out, normalised."""
+def prepare(path: str, card: Mapping[str, Any]) -> NDArray[Any]:
+    """One image file as (3, H, W): shorter edge resized, centre cut out, normalised; or as the file takes it."""
+    how, pixels = card["preprocessing"], card.get("pixels")
     height, width = how["image_size"]
+    if pixels:
+        whole = np.asarray(_open(path))[..., :: -1 if pixels.endswith("bgr") else 1]
+        return whole.transpose(2, 0, 1) if pixels.startswith("nchw") else whole
     if how["crop_mode"] != "center" or height != width:
         raise SystemExit("this script cuts out squares from the centre; use fgvc-kit predict")
-    image: Image.Image = ImageOps.exif_transpose(Image.open(path))
-    if image.has_transparency_data:  # on white, as fgvc-kit sees it
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert("RGB")
+    image = _open(path)
     size = [int(int(height / how["crop_pct"]) * edge / min(image.size)) for edge in image.size]
     image = image.resize((size[0], size[1]), Image.Resampling[how["interpolation"].upper()])
     left, top = (round((edge - height) / 2) for edge in size)
-    pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / np.float32(255)
-    return ((pixels - np.float32(how["mean"])) / np.float32(how["std"])).transpose(2, 0, 1)
+    values = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / np.float32(255)
+    return ((values - np.float32(how["mean"])) / np.float32(how["std"])).transpose(2, 0, 1)
+
+
+def _open(path: str) -> Image.Image:
+    image: Image.Image = ImageOps.exif_transpose(Image.open(path))
+    if image.has_transparency_data:  # on white, as fgvc-kit sees it
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def main(words: list[str]) -> None:
@@ -56,7 +64,7 @@ def main(words: list[str]) -> None:
     if not images:
         raise SystemExit(__doc__)
     card, run = load(Path(words[0]))
-    logits = np.concatenate([run(prepare(image, card["preprocessing"])[None]) for image in images])
+    logits = np.concatenate([run(np.ascontiguousarray(prepare(image, card)[None])) for image in images])
     for image, row in zip(images, logits, strict=True):
         shares = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
         best = (f"{card['classes'][i]} {100 * shares[i]:.1f} %" for i in np.argsort(-shares)[:3])

@@ -21,6 +21,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import Sample
 from tavt_kit.data.preprocess import Preprocessing, apply, open_image, resize_crop
 from tavt_kit.errors import DataError, ExportError, ParameterError
+from tavt_kit.exporters import standalone
 from tavt_kit.exporters.preprocessing import refuse_outside_alone
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.session import arrange
@@ -165,6 +166,15 @@ def test_predict_eval_and_check_take_it_as_any_other_file(run: Path, files: Expo
         assert dict(said.ranked) == pytest.approx(dict(plain.ranked), abs=5e-3)
         assert evaluate(file.path, run / "data").top1.n == 6
         assert check(file.path, run / "run", data=run / "data", out=tmp_path / file.path.name).verdict == "PASS"
+
+
+def test_the_script_beside_a_file_gives_it_the_image_as_it_is(
+    run: Path, files: ExportResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = sorted((run / "data").rglob("*.png"))[1]
+    for file in files:
+        standalone.main([str(file.path), str(image)])
+        assert capsys.readouterr().out.split("  ")[1].rsplit(" ", 2)[0] == predict(file.path, image)[0].label
 
 
 def test_a_switchable_file_and_half_precision_prepare_images_too(run: Path, tmp_path: Path) -> None:
