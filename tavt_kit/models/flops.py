@@ -233,7 +233,7 @@ _FREE = {
     *("bernoulli_", "dropout", "feature_dropout", "amax", "argmax", "clone", "copy_", "broadcast_tensors", "meshgrid"),
     *("linspace", "zeros", "ones", "empty", "full", "div_", "rms_norm", "flip", "roll", "tile", "square"),
     *("chunk", "split", "unbind", "unflatten", "new_full", "zeros_like", "ones_like", "index_put_", "where"),
-    *("log_softmax", "logsumexp", "max_pool2d", "ceil", "reshape_as", "scatter_add"),
+    *("log_softmax", "logsumexp", "max_pool2d", "clamp_min", "var_mean", "ceil", "reshape_as", "scatter_add"),
     *("hardsigmoid", "hardsigmoid_", "hardswish", "hardswish_", "hardtanh", "hardtanh_", "relu_", "sigmoid_", "silu_"),
     *("__or__", "__and__", "lt", "gt", "eq", "linalg_vector_norm"),
 }

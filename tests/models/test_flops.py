@@ -83,6 +83,16 @@ def test_restored_pooling_is_counted(kind: str) -> None:
     assert count_macs(adaptive) == counted
 
 
+def test_a_static_model_counts_its_attention_on_every_device() -> None:
+    """On a CPU, and as a sketch without weights, by our count and by a counting pass."""
+    arguments = {"num_classes": 5, "img_size": 64, "resnet_blocks": (1, 1, 1), "resnet_width": 32}
+    model = wrap(timm.create_model("mixvit_hybrid_r50", **arguments).eval())
+    with torch.device("meta"):
+        sketch = wrap(timm.create_model("mixvit_hybrid_r50", **arguments).eval())
+    counted = count_by_tracing(LeanViT(model), torch.zeros(1, 3, 64, 64))
+    assert count_macs(model) == count_macs(sketch) == counted
+
+
 def test_skipped_layers_cost_nothing() -> None:
     adaptive = wrap(build("plain"))
     schedule = TokenSchedule((17, 17, 9, 9), executed=(0, 2))
