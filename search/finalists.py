@@ -102,14 +102,17 @@ class FinalistPool:
     def note(self, group: Sequence[tuple[Candidate, Measurement]]) -> None:
         """Judge a group, its first the dense model, and all before it, at the slowest speed of any group.
 
-        A group is measured for many seconds, so its speed is one at which the machine does run for a while.
+        A group is measured for many seconds, so its speed is one at which the machine does run for a while. The choice
+        is made among all measurements, repeated ones too, and each is judged as one of them.
         """
         self.dense_medians.append(group[0][1].median)
         for one, time in group:
             if one.schedule not in self.raw or one.schedule in self.again:  # the dense model's first time stands
                 self.raw[one.schedule] = one, time, len(self.dense_medians) - 1
-        slowest = max(self.dense_medians)
+        slowest, dense = max(self.dense_medians), self.result.dense.schedule
+        among = max(1, len(self.raw.keys() - {dense}) + len(self.again))
         for one, time, number in self.raw.values():
+            time = replace(time, among=1 if one.schedule == dense else among)
             self.known[one.schedule] = self.judged(
                 replace(one, latency=time.at_speed_factor(slowest / self.dense_medians[number]))
             )

@@ -246,6 +246,7 @@ def latency_record(latency: Measurement) -> dict[str, Any]:
         "samples": latency.n,
         "steady": latency.steady,
         "pace": latency.speed_factor,
+        "among": latency.among,
         "raw_ms": [round(sample / latency.speed_factor, 6) for sample in latency.samples],
         "rounds": list(latency.rounds),
     }
@@ -254,7 +255,8 @@ def latency_record(latency: Measurement) -> dict[str, Any]:
 def latency_of(record: Mapping[str, Any]) -> Measurement:
     """The measurement that ``latency_record`` wrote."""
     samples = tuple(record["pace"] * ms for ms in record["raw_ms"])
-    return Measurement(samples, record["steady"], tuple(record["rounds"]), speed_factor=record["pace"])
+    rounds, among = tuple(record["rounds"]), record.get("among", 1)
+    return Measurement(samples, record["steady"], rounds, speed_factor=record["pace"], among=among)
 
 
 def dense_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -48,6 +48,7 @@ def latency_bounds(
 
     An unsteady measurement is of a machine that changed on the way, and what it would have been on a quiet one no
     statistic tells: its bounds are at least its fastest and its slowest run, so that it decides nothing near the line.
+    One that was chosen from many has its share of the doubt, so that all of them together are as seldom wrong.
 
     Args:
         measurement: Runs in the order taken.
@@ -57,7 +58,7 @@ def latency_bounds(
     Raises:
         BudgetError: Another statistic.
     """
-    low, high = quantile_bounds(measurement.samples, _quantile(statistic), doubt)
+    low, high = quantile_bounds(measurement.samples, _quantile(statistic), doubt / measurement.among)
     if not measurement.steady:
         low, high = min(low, *measurement.samples), max(high, *measurement.samples)
     return low, high

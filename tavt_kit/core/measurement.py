@@ -28,6 +28,8 @@ class Measurement(Record):
         first_ms: The first inference, warm-up not begun.
         warmup: Inferences before the first sample.
         speed_factor: Factor of the samples, to stand beside those of another moment; see ``at_speed_factor``.
+        among: Measurements that it was chosen from: the quickest of many looks quicker than it is, so its bounds share
+            the doubt of one (Bonferroni).
 
     Raises:
         MeasurementError: No samples, a time that is not above zero and finite, or rounds that do not add up.
@@ -40,6 +42,7 @@ class Measurement(Record):
     first_ms: float | None = None
     warmup: int = 0
     speed_factor: float = field(default=1.0, metadata=recorded_as("pace"))
+    among: int = 1
     BESIDE: ClassVar[None] = None
     """The views of the samples, and what their readers add."""
 

@@ -572,7 +572,7 @@ class LatencyRefinement:
         times: dict[Choice, float] = {}
         if self._measure is not None and without:
             shown = list(dict.fromkeys([dense, pick.schedule, *without.values()]))
-            runs = zip(shown, self._measure(shown), strict=True)
+            runs = zip(shown, self._measure(shown, judges=False), strict=True)
             times = {one: run.median for one, run in runs if run is not None}
         return [
             {

@@ -40,11 +40,12 @@ TOLERANCE = 0.03
 _RESTLESS = 2.0
 """How much longer than asked each finalist runs where the machine is not quiet: a dozen of them wait for each other."""
 
-_RUNS = 40
-"""Runs of each finalist at least, whatever they take: an upper bound of the p90 needs 29."""
+_RUNS = {"p50": 60, "p90": 60, "p99": 700}
+"""Runs of each finalist at least, whatever they take, by the statistic that is limited: an upper bound of one among
+thirty needs 61 for the p90 and 637 for the p99."""
 
-_RUNS_P99 = 320
-"""The same where a p99 is limited: its upper bound needs 299."""
+_RUNS_AGAIN = {"p50": 100, "p90": 200, "p99": 1500}
+"""The same of what is measured again because it lies about the limit: what is 5 % inside is then mostly proven."""
 
 _TABLES = 0.2
 """Share of the allowed time that timing the layers may take."""
@@ -192,17 +193,22 @@ class MeasureWithin:
     context: SearchContext
     dense_ms: float | None
     baselines: Baselines
+    _measured: set[Choice] = field(default_factory=set, init=False)
 
-    def __call__(self, schedules: Sequence[Choice], keep: float = REPORT) -> list[Measurement | None]:
+    def __call__(
+        self, schedules: Sequence[Choice], keep: float = REPORT, *, judges: bool = True
+    ) -> list[Measurement | None]:
         """The measurements of the schedules, the dense one first; ``None`` where no time was left.
 
         Args:
             schedules: Schedules; the first and the second are measured whatever the time.
             keep: Share of the allowed time that stays for what comes later.
+            judges: Whether what is measured again is measured longer, because the first time decided nothing.
         """
         context, config, baselines = self.context, self.context.config, self.baselines
         first, *others = schedules
-        protocol = _final_protocol(self.dense_ms, config.budget, config.measure_seconds)
+        again = judges and not self._measured.isdisjoint(others)
+        protocol = _final_protocol(self.dense_ms, config.budget, config.measure_seconds, again=again)
         longest = protocol.max_seconds + protocol.warmup_seconds
         size, waiting = _group_size(context), [*others, *baselines.waiting]
         groups = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
@@ -230,6 +236,7 @@ class MeasureWithin:
             speed_factor = found[first].median / runs[0].median if found else 1.0
             for one, run in zip(chosen, runs, strict=False):
                 found.setdefault(one, run.at_speed_factor(speed_factor))
+        self._measured.update(found)
         return [found.get(one) for one in schedules]
 
 
@@ -255,9 +262,10 @@ def _brief_protocol(config: SearchConfig) -> BenchProtocol:
     )
 
 
-def _final_protocol(dense_ms: float | None, budget: Budget, seconds: float) -> BenchProtocol:
+def _final_protocol(dense_ms: float | None, budget: Budget, seconds: float, *, again: bool = False) -> BenchProtocol:
     """The documented protocol, cut short for fast models on a restless machine, never below the runs it takes."""
-    runs = _RUNS_P99 if any(limit.statistic == "p99" for limit in budget.of("latency")) else _RUNS
+    least = _RUNS_AGAIN if again else _RUNS
+    runs = max((least[limit.statistic or "p90"] for limit in budget.of("latency")), default=least["p50"])
     longest = max(seconds, min(60.0, max(_RESTLESS * seconds, runs * (dense_ms or 0.0) / 1e3)))
     return BenchProtocol(min_seconds=seconds, max_seconds=longest, min_runs=runs, warmup_seconds=min(1.0, seconds))
 
