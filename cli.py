@@ -24,7 +24,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 from tavt_kit import __version__
 from tavt_kit.core.parsing import require_counts
 from tavt_kit.errors import TavtError
-from tavt_kit.verbs.settings import settings_of, spell_settings
+from tavt_kit.verbs.settings import help_of, setting_flags, settings_of, shown_settings, spell_settings, summary_of
 from tavt_kit.verbs.streams import guarded_streams
 
 VERBS = {
@@ -95,7 +95,8 @@ class Verbs(TyperGroup):
             return None
         module, function = VERBS[cmd_name].split(":")
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        app.command(cmd_name, cls=Verb)(getattr(importlib.import_module(module), function))
+        verb = getattr(importlib.import_module(module), function)
+        app.command(cmd_name, cls=Verb, short_help=summary_of(cmd_name))(verb)
         return typer.main.get_command(app)
 
 
@@ -112,10 +113,10 @@ class Verb(TyperCommand):
         ):
             say(f"fgvc-kit {ctx.info_name}: --out is a folder, got an empty name; give one, or . for this folder")
             raise typer.Exit(BAD_INPUT)
-        named = any("--model" in parameter.opts for parameter in self.params)
+        own, verb = self.own_flags(ctx), str(ctx.info_name)
         takes_argument = any(isinstance(parameter, TyperArgument) for parameter in self.params)
-        args = args if named or not takes_argument else model_first(args)
-        return super().parse_args(ctx, spell_settings(str(ctx.info_name), args, self.own_flags(ctx)))
+        args = args if "--model" in {*own, *setting_flags(verb)} or not takes_argument else model_first(args)
+        return super().parse_args(ctx, spell_settings(verb, args, own))
 
     def own_flags(self, ctx: Any) -> dict[str, bool]:
         """The flags of the verb's own options, and whether each is a switch."""
@@ -125,13 +126,28 @@ class Verb(TyperCommand):
             for flag in (*parameter.opts, *parameter.secondary_opts)
         }
 
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        verb, own = str(ctx.info_name), self.help or ""
+        self.help = f"{help_of(verb)}\n\n{own}".strip() if shown_settings(verb) else own
+        super().format_help_text(ctx, formatter)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        super().format_options(ctx, formatter)
-        own = self.own_flags(ctx)
-        rows = [one.help_row() for one in settings_of(str(ctx.info_name)).values() if own.keys().isdisjoint(one.flags)]
-        if rows:
-            with formatter.section("Settings, each as --NAME VALUE, --set NAME=VALUE or in the file of --config"):
-                formatter.write_dl(rows)
+        rows: dict[str, list[Any]] = {"Arguments": [], "Options": []}
+        verb = str(ctx.info_name)
+        shown = shown_settings(verb)
+        for one in sorted(self.get_params(ctx), key=lambda one: not one.required):  # what is asked for stands first
+            kind = "Arguments" if isinstance(one, TyperArgument) else "Options"
+            if kind == "Options" and not one.required:
+                rows[kind] += [setting.help_row() for setting in shown]
+                shown = []
+            rows[kind].append(one.get_help_record(ctx))
+        rows["Settings, each as --NAME VALUE, --set NAME=VALUE or in the file of --config"] = [
+            one.help_row() for one in settings_of(verb).values() if one not in shown_settings(verb)
+        ]
+        for title, found in rows.items():
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl(found)
 
     def invoke(self, ctx: Any) -> Any:
         def verb() -> Any:

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 _MOST = {"seed": 2**63 - 1, "population": 100_000, "workers": 1024, "image_size": 16_384, "image_sizes": 16_384}
 _MOST_ELSE = 10**9
+_LEAST = {"seed": 0, "allow_unreadable": 0, "held_out": 0, "max_drop": 0, "image_size": 1, "limit": 1, "top": 1,
+          "evaluations": 1, "population": 1, "final": 1, "screen": 0, "table_points": 2, "min_patches": 1}  # fmt: skip
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*h)?\s*(?:{_NUMBER}\s*m(?:in)?)?\s*(?:{_NUMBER}\s*s)?")
 
@@ -88,7 +90,7 @@ def parse_numbers(text: str | None, name: str, example: str) -> list[int] | None
 
 
 def require_counts(values: Mapping[str, Any]) -> None:
-    """Refuse whole numbers that no run could come to the end of, or no memory hold.
+    """Refuse whole numbers that no run could come to the end of, or no memory hold, and those below the least.
 
     Args:
         values: By the names of parameters; several whole numbers may stand in one.
@@ -104,6 +106,8 @@ def require_counts(values: Mapping[str, Any]) -> None:
         for one in value if isinstance(value, list | tuple) else [value]:
             if isinstance(one, int) and abs(one) > most:
                 raise ParameterError(f"`{name}` is at most {most}, got {str(one)[:40]}")
+            if isinstance(one, int | float) and one < _LEAST.get(name, one):
+                raise ParameterError(f"`{name}` must be at least {_LEAST[name]}, got {one}")
 
 
 def bounded(function: Callable[P, T]) -> Callable[P, T]:

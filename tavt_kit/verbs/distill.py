@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
@@ -14,64 +11,25 @@ from tavt_kit.verbs.settings import read_settings
 if TYPE_CHECKING:
     from tavt_kit.workflows.distill import DistillResult
 
-Run = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, for example of `fgvc-kit train`.")]
-Recipe = Annotated[
-    str,
-    typer.Option(
-        help="modern (AdamW), merge (for that reduction, from a fine-tune), tavt (the official SGD with layer dropout, "
-        "bound 0.2), or a TOML file."
-    ),
-]
-ScheduleFile = Annotated[
-    Path | None,
-    typer.Option(help="Distil the schedules of a search instead: its run folder or front.json; see --schedule too."),
-]
-TeacherRun = Annotated[
-    Path | None, typer.Option("--teacher", help="A run of the same classes to learn from beside the labels.")
-]
-
 
 def distill_verb(
-    model: Run,
+    model: options.Run,
     out: options.Out,
-    data: options.Data = None,
-    recipe: Recipe = "modern",
-    schedule: options.Schedules = None,
-    schedules: ScheduleFile = None,
-    teacher: TeacherRun = None,
-    steps: options.Steps = None,
-    batch: options.Batch = None,
-    lr: options.Rate = None,
-    device: options.Device = None,
-    seed: options.Seed = 0,
-    limit: options.Limit = None,
-    allow_unreadable: options.AllowUnreadable = 0,
-    settings: options.Set = None,
-    fresh: options.Fresh = False,
-    dry_run: options.DryRun = False,
+    settings: options.Settings = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Distil a fine-tuned model into itself with patch drop, so that dropped schedules keep its accuracy.
+    """Defaults of the settings are those of the recipe modern, which --recipe replaces; run.json records all of them.
 
-    Each step trains the full network by its family's loss, and the smallest and random sub-networks towards it (the
-    sandwich rule); --schedules takes the sub-networks from a search's front, so that distil, search, distil again
-    trains what was found. Images and split are those MODEL was trained on; other data is refused. The accuracy of a
-    fixed ladder of schedules on val, down to ten times fewer multiply-adds, is recorded before and after;
-    --evaluate-every selects by the mean of the metric over it. The same command continues what was interrupted.
     `accelerate launch` or torchrun before it shares the work among several processes.
     """
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.distill import distill
 
+    given = read_settings("distill", settings)
     with ConsoleProgress() as progress:
-        done = distill(
-            model, out, data, recipe=recipe, schedule=schedule or (), schedules=schedules, teacher=teacher,
-            steps=steps, batch=batch, lr=lr, device=device, seed=seed, limit=limit,
-            allow_unreadable=allow_unreadable, fresh=fresh, dry_run=dry_run, progress=progress,
-            **read_settings("distill", settings),
-        )  # fmt: skip
-    if dry_run:
+        done = distill(model, out, progress=progress, **given)
+    if given.get("dry_run"):
         print(json.dumps(done.record, indent=1))
     elif done.speaks and as_json:
         print(json.dumps(done.record))

@@ -12,6 +12,7 @@ import typer
 
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
+from tavt_kit.verbs.settings import read_settings
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,68 +20,31 @@ if TYPE_CHECKING:
     from tavt_kit.workflows.evaluate import EvalResult
     from tavt_kit.workflows.predict import Predictions
 
-Thing = Annotated[Path, typer.Argument(metavar="THING", help="A run folder, or an exported .onnx or .xml file.")]
-Split = Annotated[str | None, typer.Option(help="train, val or test. [default: test if there is one, else val]")]
-Target = Annotated[
-    str | None, typer.Option(help="Where to run. [default: torch:cpu; of a file onnxruntime:cpu or openvino:cpu]")
-]
-Wanted = Annotated[
-    str | None,
-    typer.Option(
-        "--precision-wanted", help="Of the accepted answers, such as 95%: the threshold is chosen on val, told on test."
-    ),
-]
 Unlabelled = Annotated[
     Path | None, typer.Option(help="A folder of images without labels: a CSV of labels and probabilities instead.")
-]
-Batch = Annotated[int, typer.Option(min=1, help="Images that the model is given at once.")]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="The folder for eval.json, PNGs and CSVs. [default: nothing is written]"),
 ]
 
 
 def eval_verb(
-    thing: Thing,
-    data: options.Data = None,
-    split: Split = None,
-    schedule: options.Schedule = None,
-    preset: options.Preset = None,
-    target: Target = None,
-    batch: Batch = 32,
-    limit: options.Limit = None,
-    precision_wanted: Wanted = None,
+    thing: options.Thing,
     unlabelled: Unlabelled = None,
-    out: Out = None,
-    allow_unreadable: options.AllowUnreadable = 0,
+    settings: options.Settings = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Count what a model has right: accuracies with 95 % intervals, every class, confusions, calibration.
-
-    A run is evaluated on the split it was made with. With --out: eval.json, the confusion matrix and the reliability
-    diagram as PNG, the matrix, the classes and every image as CSV. PIM's heads are counted too, of a run on torch.
-    --unlabelled writes predictions.csv (to stdout without --out), and exits 2 if no image could be read.
-    """
+    """--unlabelled writes predictions.csv (to stdout without --out), and exits 2 if no image could be read."""
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.evaluate import evaluate
     from tavt_kit.workflows.predict import label_images
 
-    if unlabelled is not None and split is not None:
+    given = read_settings("eval", settings)
+    if unlabelled is not None and "split" in given:
         raise ParameterError("--split needs labels, but --unlabelled has none; leave one of them out")
     with ConsoleProgress() as progress:
         if unlabelled is not None:
-            labelled = label_images(
-                thing, unlabelled, data=data, schedule=schedule, preset=preset, target=target, batch=batch,
-                limit=limit, precision_wanted=precision_wanted, out=out, allow_unreadable=allow_unreadable,
-                progress=progress,
-            )  # fmt: skip
+            labelled = label_images(thing, unlabelled, progress=progress, **given)
         else:
-            found = evaluate(
-                thing, data, split=split, schedule=schedule, preset=preset, target=target, batch=batch, limit=limit,
-                precision_wanted=precision_wanted, out=out, allow_unreadable=allow_unreadable,
-                progress=progress,
-            )  # fmt: skip
+            found = evaluate(thing, progress=progress, **given)
     if unlabelled is not None:
         return _show_labelled(labelled, as_json)
     _show(found, as_json)

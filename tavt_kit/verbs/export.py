@@ -16,91 +16,25 @@ from tavt_kit.verbs.settings import read_settings
 if TYPE_CHECKING:
     from tavt_kit.workflows.export import ExportedFile, ExportResult
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train, distill or search.")]
-ExportOut = Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write. [default: RUN/export]")]
-Pick = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="fast, balanced, accurate, or a place on the search's front from 0; repeat for several files. [default: "
-        "what the search chose]"
-    ),
-]
-NamedSchedules = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--schedule",
-        help="dense, taper:0.2, stages:0.5, or counts such as 197x4,150x4,90x4; repeat for several files, with names "
-        "if you like (fast=taper:0.3).",
-    ),
-]
-Switchable = Annotated[
-    bool,
-    typer.Option(
-        help="One file for every schedule: the counts are an input, with presets fast, balanced and accurate from the "
-        "front, or each --schedule NAME=..."
-    ),
-]
-Formats = Annotated[
-    list[str] | None,
-    typer.Option("--format", help="onnx, openvino, safetensors; repeat, or list with commas. [default: openvino]"),
-]
-Precisions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--precision",
-        help="f32, f16, bf16, int8, w8 (8-bit weights); repeat, or list with commas. [default: f32, or as a joint "
-        "search chose]",
-    ),
-]
 For = Annotated[str | None, typer.Option("--for", help="tensorrt: ONNX of operators that it is known to take.")]
-Drop = Annotated[
-    float, typer.Option("--max-drop", "--drop", min=0.0, help="Points of top-1 that a file narrower than f32 may lose.")
-]
-Accept = Annotated[
-    bool, typer.Option("--accept-inconclusive", help="Take a file whose check has too few images to decide.")
-]
-FileTarget = Annotated[
-    str | None,
-    typer.Option("--target", help="Where the file is run. [default: onnxruntime:cpu, openvino:cpu for .xml]"),
-]
 
 
 def export_verb(
-    run: Run,
-    out: ExportOut = None,
-    schedule: NamedSchedules = None,
-    pick: Pick = None,
-    switchable: Switchable = False,
-    format: Formats = None,
-    precision: Precisions = None,
+    run: options.Run,
     for_: For = None,
-    data: options.Data = None,
-    drop: Drop = 0.5,
-    accept_inconclusive: Accept = False,
-    target: FileTarget = None,
-    settings: options.Set = None,
-    fresh: options.Fresh = False,
+    settings: options.Settings = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Write a model as ONNX, OpenVINO or safetensors, and check every file on the same real images.
-
-    The schedule is frozen into the file unless it is --switchable; the batch stays free; labels and preprocessing
-    travel inside. An f32 file must give its source's logits; others may lose --max-drop points of top-1, decided by the
-    paired 95 % interval. A file that fails is removed; one that cannot be decided is kept as *.unproven. Exits 1 unless
-    every file passed.
-    """
+    """Exits 1 unless every file passed."""
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.export import export
 
+    given = read_settings("export", settings)
     if for_ not in (None, "tensorrt"):
         raise ParameterError(f"--for takes tensorrt, got {for_!r}")
     with ConsoleProgress() as progress:
-        done = export(
-            run, out, schedule=schedule, pick=pick, switchable=switchable, format=format, precision=precision,
-            tensorrt=for_ is not None, data=data, max_drop=drop, accept_inconclusive=accept_inconclusive,
-            target=target, fresh=fresh, progress=progress, **read_settings("export", settings),
-        )  # fmt: skip
+        done = export(run, tensorrt=for_ is not None, progress=progress, **given)
     if as_json:
         _say_licence(done)
         artifacts, checks = ([one.record for one in found] for found in (done.files, done.checks))

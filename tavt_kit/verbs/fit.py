@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tavt_kit.verbs import options
+from tavt_kit.verbs.settings import read_settings
 
 Images = Annotated[
     str,
@@ -21,51 +22,22 @@ FitOut = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="The folder to write; the same command continues it. [default: runs/fit-DATA]"),
 ]
-MaxTime = Annotated[str, typer.Option(help="For all of it: 90s, 15m or 1h; the first answer is finished anyway.")]
-Limits = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--budget",
-        help="latency=8ms, latency=50% (of dense INT8), flops=1G, top1=84% or drop=1; repeatable. [default: drop=1]",
-    ),
-]
-FitModel = Annotated[str | None, typer.Option("--model", help="A timm model's name. [default: DINOv2's ViT-S/14]")]
-Size = Annotated[int | None, typer.Option(min=1, help="Pixels a side. [default: what --max-time lets train]")]
 
 
 def fit_verb(
     data: Images,
-    target: options.Target = "openvino:cpu",
-    budget: Limits = None,
     out: FitOut = None,
-    max_time: MaxTime = "15m",
-    model: FitModel = None,
-    weights: options.Weights = None,
-    image_size: Size = None,
-    seed: options.Seed = 0,
-    fresh: options.Fresh = False,
+    settings: options.Settings = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """One command from images to a model you can ship: --budget latency=8ms, perhaps with --budget drop=1.
-
-    Without a budget on time it is the fastest that loses at most a point of top-1 against the dense model.
-
-    A first answer comes without training the backbone; then all layers are fine-tuned, one network is distilled for
-    several image sizes and token counts, and searched, as far as --max-time allows. Everything is measured beside the
-    dense model, dense INT8 and smaller images; what is best on val within the budget is in OUT/recommended with a
-    script and a model card, whatever it is. Interrupted, the best so far stays, and the same command goes on. Exits 1
-    where nothing keeps to the budget.
-    """
+    """Exits 1 where nothing keeps to the budget."""
     from tavt_kit.verbs.live import FitProgress
     from tavt_kit.workflows.fit import fit
 
     folder = out or Path("runs") / f"fit-{Path(data.partition(':')[2] or data).name}"
     with FitProgress() as progress:
-        done = fit(
-            data, folder, target=target, budget=budget or ("drop=1",), max_time=max_time, model=model, weights=weights,
-            image_size=image_size, seed=seed, fresh=fresh, progress=progress,
-        )  # fmt: skip
+        done = fit(data, folder, progress=progress, **read_settings("fit", settings))
     if as_json:
         print(json.dumps(done.record))
     else:

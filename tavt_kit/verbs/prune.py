@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
@@ -15,53 +12,22 @@ from tavt_kit.verbs.settings import read_settings
 if TYPE_CHECKING:
     from tavt_kit.workflows.prune import PruneResult
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train, distill, convert or prune.")]
-Mlp = Annotated[float | None, typer.Option(help="Share of the feed-forward channels that is left, e.g. 0.5.")]
-Heads = Annotated[float | None, typer.Option(help="Share of the attention heads that is left.")]
-Width = Annotated[float | None, typer.Option(help="Share of the embedding channels that is left.")]
-Depth = Annotated[int | None, typer.Option(help="Number of layers that are left.")]
-Budget = Annotated[
-    str | None, typer.Option("--budget", help="flops=0.8G or latency=8ms: finds how many heads and channels may stay.")
-]
-PruneTarget = Annotated[
-    str | None, typer.Option("--target", help="Where a latency budget is measured. [default: openvino:cpu]")
-]
-For = Annotated[str | None, typer.Option("--schedule", help="Schedule that the budget is meant for. [default: dense]")]
-
 
 def prune_verb(
-    run: Run,
+    run: options.Run,
     out: options.Out,
-    mlp: Mlp = None,
-    heads: Heads = None,
-    width: Width = None,
-    depth: Depth = None,
-    budget: Budget = None,
-    schedule: For = None,
-    target: PruneTarget = None,
-    data: options.Data = None,
-    seed: options.Seed = 0,
-    settings: options.Set = None,
-    fresh: options.Fresh = False,
+    settings: options.Settings = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Remove the heads, channels and layers that matter least, and save a smaller run.
-
-    Of each layer the same share is left, in multiples of --round-to. With --budget the share of heads and feed-forward
-    channels is found that meets it; one of --mlp and --heads may then be given to hold it fixed. What is lost has to be
-    learned anew: go on with `fgvc-kit distill OUT --teacher RUN`. Accuracy is told on val, before and after; dense
-    models of no more multiply-adds are named, because pruning often loses to them.
-    """
+    """Exits 1 where the budget is not met for sure."""
     from tavt_kit.core.budget import Verdict
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.prune import prune
 
+    given = read_settings("prune", settings)
     with ConsoleProgress() as progress:
-        done = prune(
-            run, out, data, mlp=mlp, heads=heads, width=width, depth=depth, budget=budget, schedule=schedule,
-            target=target, seed=seed, fresh=fresh, progress=progress, **read_settings("prune", settings),
-        )  # fmt: skip
+        done = prune(run, out, progress=progress, **given)
     if as_json:
         about = {key: done.record[key] for key in ("schema", "version")}
         print(json.dumps({**about, "folder": str(done.folder), **done.record}))

