@@ -29,9 +29,9 @@ def verb(
     model: options.Model,
     out: options.Out = Path("out"),
     seed: options.Seed = 0,
-    budgets: options.Budgets = None,
+    budgets: Annotated[list[str] | None, typer.Option("--budget")] = None,
     image_size: options.ImageSize = None,
-    dry_run: options.DryRun = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
     config: options.Config = None,
 ) -> int:
     """A verb for these tests."""

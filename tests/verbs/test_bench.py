@@ -114,7 +114,7 @@ def test_the_same_thing_twice_gets_two_names(tmp_path: Path) -> None:
         ((*TINY, "--target", "torch:cpu:batch=2", "--batch", "1,8"), "batch is given twice"),
         ((*TINY, "--target", "torch:cpu", "--threads", "4096"), "this process may use"),
         ((*TINY, "--target", "torch:cpu:mode=graph"), "choose torch:cuda"),
-        ((*TINY, "--precision", "f32,,bf16"), "several such as f32,bf16"),
+        ((*TINY, "--precision", "f32,,bf16"), "choose f32, f16, bf16 or int8"),
         ((*TINY, "--budget", "top1=84%"), "measures no accuracy"),
         ((*TINY, "--target", "torch:cpu", "--e2e", "--no-meters"), "give a data set by --data, or a folder"),
         (

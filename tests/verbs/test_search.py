@@ -315,7 +315,7 @@ FLOPS = ("--budget", "flops=300K")
         ((*FLOPS, "--schedule", "often"), "'often'"),
         ((*FLOPS, "--evaluations", "0"), "at least 1"),
         ((*FLOPS, "--population", "0"), "at least 1"),
-        ((*FLOPS, "--seed", "often"), "valid integer"),
+        ((*FLOPS, "--seed", "often"), "a whole number"),
         ((*FLOPS, "--limit", "19"), "val of data has 18"),
         ((*FLOPS, "--algorithm", "annealing"), "one of nsga2"),
         ((*FLOPS, "--algorithm", "tavt-official"), "use tavt"),
