@@ -302,7 +302,8 @@ def help_of(verb: str) -> str:
 
 def summary_of(verb: str) -> str | None:
     """The first sentence of that."""
-    return (ast.get_docstring(_workflow(verb)) or "").partition("\n")[0] if verb in _WORKFLOWS else None
+    said = ast.get_docstring(_workflow(verb)) if verb in _WORKFLOWS else None
+    return None if said is None else said.partition("\n")[0].replace("``", "")
 
 
 @cache
