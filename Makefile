@@ -12,7 +12,7 @@ MINUTES ?= 15
 PARTS ?= 8
 PART = $$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 0) % $(PARTS)))
 
-.PHONY: setup demo docs gpu test ci nightly lowest lint types slow parity clean
+.PHONY: setup demo docs gpu test ci nightly lowest lint types slow parity release-check clean
 
 setup: .venv/.ready-$(TORCH)
 
@@ -58,6 +58,9 @@ lowest: setup
 
 parity: setup
 	$(PYTEST) tests/parity --reference tests/reference
+
+release-check: setup
+	.ci/release-check
 
 clean:
 	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
