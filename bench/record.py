@@ -141,7 +141,7 @@ def bench_body(
         "host": host.as_record(),
         **(meters or {}),
         "reference": rows[0].name,
-        "candidates": [_row(one, rows) for one in rows],
+        "candidates": [_row(row, rows) for row in rows],
     }
 
 

@@ -322,7 +322,7 @@ def torch_clocks(parts: Mapping[str, Any], target: TargetDevice) -> PartClocks:
         module = parts[part]
         parameter = next(module.parameters())
         tensors = [torch.from_numpy(array).to(parameter.device) for array in inputs]
-        tensors = [one.to(parameter.dtype) if one.is_floating_point() else one for one in tensors]
+        tensors = [tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
         arguments = tensors if kept is None else [kept, *tensors]
         return torch_clock(lambda: module(*arguments), target)
 

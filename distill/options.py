@@ -293,7 +293,7 @@ class DataOptions:
         if self.auto_augment is not None:
             beginning, *settings = self.auto_augment.split("-")
             _one_of("policy's beginning", beginning, POLICIES)
-            if unread := [one for one in settings if not re.fullmatch(r"[a-z]+\d[\d.]*", one)]:
+            if unread := [setting for setting in settings if not re.fullmatch(r"[a-z]+\d[\d.]*", setting)]:
                 raise UnknownName(f"a policy's settings are letters and a number, such as m9, got {unread[0]!r}")
         for name in ("blur", "sharpness", "erasing"):
             _within(name.replace("_", " "), getattr(self, name), 1.0)

@@ -74,7 +74,7 @@ class FinalistPool:
         The dense model is first, then the best that is predicted to fit: time may run out.
         """
         dense = self.result.dense.schedule
-        group = list({one.schedule: one for one in candidates}.values())
+        group = list({candidate.schedule: candidate for candidate in candidates}.values())
         group.sort(key=lambda one: (one.schedule == dense, self.keeps_ceilings(one), self._value(one)), reverse=True)
         again = {one.schedule for one in self.undecided()}
         group = [one for one in group if one.schedule not in self.known or one.schedule in (dense, *again)]
@@ -234,7 +234,7 @@ class FinalistPool:
         """Whether a candidate should be within the ceilings on what is measured, by corrected predictions."""
         times = self.budget.of("latency", "throughput")
         per_second = self.result.dense.images_per_second
-        allowed = (per_second(one.value) if one.quantity == "throughput" else one.value for one in times)
+        allowed = (per_second(limit.value) if limit.quantity == "throughput" else limit.value for limit in times)
         longest = min(allowed, default=math.inf)
         slower: dict[str | None, list[float]] = {}
         for one in self.known.values():
@@ -377,7 +377,7 @@ def confirm(
         if not following:
             break
         pool.take([result.dense, *following])
-    shown, preferred = [one.schedule for one in baselines], pool.ranked()
+    shown, preferred = [baseline.schedule for baseline in baselines], pool.ranked()
     if exact is not None:
         pool.settle([*shown, *(one.schedule for one in preferred if held_out)], *exact, held_out=held_out)
         preferred = preferred if held_out else pool.ranked()
@@ -390,7 +390,7 @@ def confirm(
     return Final(
         tuple(front),
         None if pick is None else front.index(pick),
-        tuple(pool.known[one.schedule] for one in baselines if one.schedule in pool.known),
+        tuple(pool.known[baseline.schedule] for baseline in baselines if baseline.schedule in pool.known),
         pool.kind,
         sum(not pool.keeps_ceilings(one) for one in pool.within()),
         tuple(pool.known.values()) if measure is not None else (),
@@ -435,7 +435,7 @@ def better_baseline(final: Final, baselines: Sequence[Baseline], budget: Budget)
         cost = one.latency.median if one.latency is not None else math.inf if one.macs is None else one.macs
         return (-cost, accuracy) if budget.floors else (accuracy, -cost)
 
-    able = [one for one in baselines if one.verdict is Verdict.PASS and one.accuracy is not None]
+    able = [baseline for baseline in baselines if baseline.verdict is Verdict.PASS and baseline.accuracy is not None]
     best, pick = max(able, key=worth, default=None), final.pick
     if best is None or pick is None or pick.verdict is not Verdict.PASS:
         return best

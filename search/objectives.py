@@ -70,7 +70,7 @@ class SearchResult:
     @property
     def whole(self) -> list[Candidate]:
         """The candidates that were looked at on all images."""
-        return [one for one in self.candidates if is_whole(one, self.dense)]
+        return [candidate for candidate in self.candidates if is_whole(candidate, self.dense)]
 
     @property
     def dense(self) -> Candidate:

@@ -368,12 +368,12 @@ class History:
     @property
     def losses(self) -> NDArray[np.float64]:
         """(n, objectives), all to be minimised; see ``Outcome.losses``."""
-        return np.array([one.losses for one in self._outcomes], dtype=float)
+        return np.array([outcome.losses for outcome in self._outcomes], dtype=float)
 
     @property
     def missed(self) -> NDArray[np.float64]:
         """(n,) how far floors are missed; NaN where the evaluation failed."""
-        return np.array([np.nan if one.failed else one.shortfall for one in self._outcomes])
+        return np.array([np.nan if outcome.failed else outcome.shortfall for outcome in self._outcomes])
 
     def front(self) -> Levels:
         """(m, G): of what keeps to the floors (else of what is nearest to them) that which nothing dominates."""

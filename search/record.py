@@ -125,7 +125,7 @@ def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
     """Write every evaluated candidate, one a line, in the order of evaluation; its path."""
     measured = {one.schedule: one for one in (*final.measured, *final.baselines, *final.candidates)}
     sized = any(one.memory for one in final.measured)
-    front = {one.schedule for one in final.candidates}
+    front = {candidate.schedule for candidate in final.candidates}
     lines = [
         _row(number, measured.get(one.schedule, one), one.schedule in front, seconds, sized)
         for number, (one, seconds) in enumerate(zip_longest(result.candidates, result.clock))
@@ -141,7 +141,7 @@ def update_candidates(folder: Path, final: Final) -> None:
     if not path.is_file():
         return
     measured = {str(one.schedule): one for one in final.measured}
-    front = {str(one.schedule) for one in final.candidates}
+    front = {str(candidate.schedule) for candidate in final.candidates}
     with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     for line in lines:

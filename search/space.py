@@ -109,7 +109,7 @@ class Space:
 
     def holding(self, schedules: Iterable[TokenSchedule]) -> Self:
         """The same, its minimum lowered to what these schedules of the user's keep at least."""
-        least = min((min(one.counts) for one in schedules), default=self.low)
+        least = min((min(schedule.counts) for schedule in schedules), default=self.low)
         return replace(self, minimum=least) if least < self.low else self
 
     def decode(self, levels: Levels) -> Choice:
@@ -259,7 +259,7 @@ class JointSpace(Space):
         With fewer layers it is there in the target's own precision and in the fewest bits.
         """
         sizes, layers, _, precisions, _ = self.choices
-        kinds = ["int8" if one == "int8" else "other" for one in self.precisions]
+        kinds = ["int8" if precision == "int8" else "other" for precision in self.precisions]
         wanted = [(kinds[one], {_PRECISION: one}) for one in range(1, precisions)]
         wanted += [
             ("resolution", {_SIZE: size, _PRECISION: one}) for size, one in product(range(1, sizes), range(precisions))

@@ -243,7 +243,9 @@ class Store:
                     accuracy,
                     answer.failure,
                     None if answer.correct is None else np.packbits(answer.correct).tobytes(),
-                    json.dumps({"values": dict(answer.values), "others": [one.as_record() for one in answer.metrics]}),
+                    json.dumps(
+                        {"values": dict(answer.values), "others": [metric.as_record() for metric in answer.metrics]}
+                    ),
                     answer.seconds,
                     json.dumps(dict(answer.timings)),
                     code_version(),

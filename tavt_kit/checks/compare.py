@@ -264,8 +264,8 @@ class Losses:
         return {
             "classes": [_dense(one.as_record()) for one in figures.classes],
             "worst_hit": list(figures.worst_hit),
-            "confusions_grown": [_dense(one.as_record()) for one in figures.confusions],
-            "examples": [one.as_record() for one in self.examples],
+            "confusions_grown": [_dense(confusion.as_record()) for confusion in figures.confusions],
+            "examples": [example.as_record() for example in self.examples],
         }
 
 
@@ -299,6 +299,6 @@ def save_examples(losses: Losses, preprocessing: Preprocessing, folder: Path) ->
     if not losses.examples:
         return
     make_folder(folder / EXAMPLES_FOLDER)
-    for one in losses.examples:
-        if not (folder / one.thumbnail).exists():
-            save_thumbnail(resize_crop(open_image(one.path), preprocessing), folder / one.thumbnail)
+    for example in losses.examples:
+        if not (folder / example.thumbnail).exists():
+            save_thumbnail(resize_crop(open_image(example.path), preprocessing), folder / example.thumbnail)

@@ -473,7 +473,7 @@ def compare_within(record: Readable, *, threshold: float, reference: str | None 
             f"one record alone must be a bench of at least two candidates; give a second one to {record.path}"
         )
     base = record.entries[0] if reference is None else _named(record, reference)
-    changes = [_time_change(base, one, paired_change, threshold) for one in record.entries if one is not base]
+    changes = [_time_change(base, entry, paired_change, threshold) for entry in record.entries if entry is not base]
     method = f"time over that of {base.name}, paired by the rounds of one run, so that what slowed both cancels"
     return Comparison("bench", method, tuple(changes))
 

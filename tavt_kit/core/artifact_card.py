@@ -119,7 +119,7 @@ def _checked(name: str, folder: Path) -> set[str]:
         checks: Any = read_record(record, "check").get("checks")
     except RecordError:
         return set()  # another program's file of this name, which says nothing of ours
-    entries = [one.get("sha256") for one in checks if isinstance(one, dict)] if isinstance(checks, list) else []
+    entries = [check.get("sha256") for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
     return {str(entry[name]) for entry in entries if isinstance(entry, dict) and name in entry}
 
 

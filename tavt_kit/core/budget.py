@@ -307,7 +307,7 @@ def facts_of(
         seen: Whether a search chose it by these very images. The best of many looks better than it is, and of a search
             that learns from its answers nothing says by how much; such images can refute a floor, not prove it.
     """
-    known = [(one.metric, one.bounds(DOUBT)) for one in accuracies if one is not None]
+    known = [(accuracy.metric, accuracy.bounds(DOUBT)) for accuracy in accuracies if accuracy is not None]
     found = {metric: Fact(0.0 if seen else low, high) for metric, (low, high) in known}
     if macs is not None:
         found["flops"] = Fact(macs, macs)

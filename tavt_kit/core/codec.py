@@ -295,7 +295,7 @@ def describe(hint: Any) -> str:
     """A type in words: ``a number``, ``two whole numbers``, ``a list of texts``, ``a number or none``."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(one) for one in arguments)
+        return " or ".join(describe(argument) for argument in arguments)
     if origin is Literal:
         return "one of " + ", ".join(str(word) for word in arguments)
     if origin in (tuple, list, Sequence) and arguments:

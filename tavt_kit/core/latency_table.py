@@ -386,7 +386,7 @@ def measure_quantile_ratios(runs: Iterable[Measurement]) -> dict[str, float]:
     believed too long would shut out the best schedules, while one too short is put right by the measurement.
     """
     ratios = [{"p90": run.p90 / run.median, "p99": run.p99 / run.median} for run in runs]
-    return {name: min(bound, *(one[name] for one in ratios)) for name, bound in _BOUNDS.items()}
+    return {name: min(bound, *(ratio[name] for ratio in ratios)) for name, bound in _BOUNDS.items()}
 
 
 def _agrees(mine: Any, other: Any, within: float) -> bool:

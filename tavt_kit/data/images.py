@@ -164,7 +164,7 @@ def sha256_samples(samples: Iterable[Sample], classes: Sequence[str]) -> str:
         DataError: An image cannot be read.
     """
     try:
-        return sha256_text("\n".join(f"{sha256_file(one.path)}\t{classes[one.label]}" for one in samples))
+        return sha256_text("\n".join(f"{sha256_file(sample.path)}\t{classes[sample.label]}" for sample in samples))
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror}; give data whose images can be read") from None
 

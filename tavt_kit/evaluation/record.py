@@ -198,18 +198,18 @@ def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str], t
 
 def predictions_csv(predictions: Sequence[Prediction], threshold: float | None = None) -> str:
     """As ``answers_csv``, of images without labels; what could not be read has its reason in the last column."""
-    count = max((len(one.ranked) for one in predictions), default=0)
+    count = max((len(prediction.ranked) for prediction in predictions), default=0)
     accepted = ["accepted"] if threshold is not None else []
     rows = (
-        [one.path, *([""] * (2 * count + len(accepted))), one.error]
-        if one.error is not None
+        [prediction.path, *([""] * (2 * count + len(accepted))), prediction.error]
+        if prediction.error is not None
         else [
-            one.path,
-            *(cell for label, share in one.ranked for cell in (label, f"{share:.6f}")),
-            *_accepted(one.ranked[0][1], threshold),
+            prediction.path,
+            *(cell for label, share in prediction.ranked for cell in (label, f"{share:.6f}")),
+            *_accepted(prediction.ranked[0][1], threshold),
             "",
         ]
-        for one in predictions
+        for prediction in predictions
     )
     return csv_text(["file", *_ranked_columns(count), *accepted, "error"], rows)
 

@@ -108,8 +108,12 @@ def _lead(view: FrontView, pick: CandidateView) -> str:
 
 def _nearest(view: FrontView) -> str:
     """What the cheapest candidate takes: time or multiply-adds, unless memory alone is limited, and memory if it is."""
-    least = min((cost for one in view.candidates if (cost := view.cost(one)) is not None), default=None)
-    peaks = [one.memory.most for one in view.candidates if one.memory is not None and one.memory.most is not None]
+    least = min((cost for candidate in view.candidates if (cost := view.cost(candidate)) is not None), default=None)
+    peaks = [
+        candidate.memory.most
+        for candidate in view.candidates
+        if candidate.memory is not None and candidate.memory.most is not None
+    ]
     sizes = view.budget.of("memory")
     alone = bool(sizes) and view.budget.ceilings == sizes
     needs = [] if least is None or alone else [_cost(view, least)]

@@ -273,8 +273,8 @@ class FrontView:
     @property
     def shown(self) -> tuple[CandidateView, ...]:
         """Every candidate, then the baselines of other schedules."""
-        drawn = {one.schedule for one in self.candidates}
-        return (*self.candidates, *(one for one in self.baselines if one.schedule not in drawn))
+        drawn = {candidate.schedule for candidate in self.candidates}
+        return (*self.candidates, *(baseline for baseline in self.baselines if baseline.schedule not in drawn))
 
     @property
     def tokens(self) -> int:
@@ -506,7 +506,7 @@ def _chosen_again(view: FrontView, budget: Budget) -> dict[str, Any]:
         "budgets": budget.texts(),
         "searched_for": list(sequence(view.record, "budgets")),
         "candidates": entries,
-        "baselines": judged([one for one in view.baselines if one.record]),
+        "baselines": judged([baseline for baseline in view.baselines if baseline.record]),
         "measured": judged([one for one in view.measured if one.record]),
         "chosen": place,
         "verdict": verdict,

@@ -132,7 +132,7 @@ def _split(run: RunRecords) -> str | None:
 
 def _counts(runs: Sequence[RunRecords]) -> set[int]:
     """How many images the candidates' accuracies are of."""
-    found = (one.accuracy for run in runs for one in run.view.candidates)
+    found = (candidate.accuracy for run in runs for candidate in run.view.candidates)
     return {accuracy.n for accuracy in found if accuracy is not None and accuracy.n}
 
 

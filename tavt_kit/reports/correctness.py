@@ -187,12 +187,16 @@ def _classes(rows: Sequence[Mapping[str, Any]], caption: str, folded: bool) -> T
 def _wrong(examples: Sequence[Mapping[str, Any]], folder: Path) -> list[Figure]:
     """The images that became wrong."""
     items = []
-    for one in examples[:_SHOWN]:
-        source, truth, said = data_uri(folder, text(one, "thumbnail")), text(one, "truth"), text(one, "said")
+    for example in examples[:_SHOWN]:
+        source, truth, said = (
+            data_uri(folder, text(example, "thumbnail")),
+            text(example, "truth"),
+            text(example, "said"),
+        )
         if source is not None and truth is not None and said is not None:
             image = el("image", href=source, width=100, height=100)
             drawn = el("svg", image, viewBox="0 0 100 100", role="img", aria_label=f"{truth}, taken for {said}")
-            file = el("code", text(one, "file") or "")
+            file = el("code", text(example, "file") or "")
             items.append(el("li", drawn, el("strong", truth), el("br"), f"taken for {said}", file))
     count = words.plural(len(items), "image")
     caption = f"{count} that the dense model has right and the file wrong, as the model sees them."
@@ -290,8 +294,8 @@ def _confusions(record: _Entry) -> Table:
 def _drawings(found: Found) -> list[Block]:
     entries = [one for one in sequence(found.body, "files") if (text(one, "file") or "").endswith(".png")]
     drawn = {
-        str(one["file"]): recorded_image(found.path.parent, one, text(one, "shows") or "", _DRAWING_BYTES)
-        for one in entries
+        str(entry["file"]): recorded_image(found.path.parent, entry, text(entry, "shows") or "", _DRAWING_BYTES)
+        for entry in entries
     }
     shown = [el("li", image) for image in drawn.values() if image is not None]
     blocks: list[Block] = []

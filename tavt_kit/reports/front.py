@@ -52,7 +52,7 @@ def front_chart(records: Records) -> Figure | None:
     """The front of a search, its baselines, and what else it evaluated; None where no point is known."""
     view = FrontView.of(records.first("front"))
     statistic = view.statistic if view.is_timed else None
-    rows = [mark for one in view.models if (mark := _row_mark(one, statistic))]
+    rows = [mark for model in view.models if (mark := _row_mark(model, statistic))]
     marks = [*marks_of(view, statistic), *rows]
     frame = frame_of(view.budget, view.metric, view.split, statistic)
     return _figure(marks, frame, statistic, cloud_of(records, view)) if marks else None

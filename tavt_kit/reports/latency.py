@@ -97,9 +97,9 @@ def _sentence(shown: Sequence[LayerTimes], where: str) -> str:
         f"On {where} the {first.name} model takes {words.ms_text(first.sum)}, predicted by the sum of its parts, "
         f"{around} of it outside the layers."
     )
-    for one in others:
-        faster = words.ratio_text(first.sum / one.sum)
-        said += f" The chosen schedule takes {words.ms_text(one.sum)}, {faster} as fast."
+    for other in others:
+        faster = words.ratio_text(first.sum / other.sum)
+        said += f" The chosen schedule takes {words.ms_text(other.sum)}, {faster} as fast."
     return said
 
 

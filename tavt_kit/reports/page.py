@@ -79,7 +79,7 @@ def build_report(records: Records) -> Report:
     title = " on ".join(part for part in (name, data) if part) or folder
     found = {heading: [section(records) for section in sections] for heading, sections in _GROUPS.items()}
     # All that is not there in one place, so that a short report stays short.
-    missing = [one for sections in found.values() for one in sections if isinstance(one, Missing)]
+    missing = [section for sections in found.values() for section in sections if isinstance(section, Missing)]
     if missing and not records.all("fit"):
         lead = Text.of("Each of these is made by the command beside it.")
         facts = Facts(tuple((one.what, Code(one.command)) for one in missing))

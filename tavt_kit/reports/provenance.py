@@ -33,7 +33,7 @@ def provenance_section(records: Records) -> Section:
     entries += [mapping(found.body, "licence") for kind in ("split", "kept") for found in records.all(kind)]
     keys = ("name", "licence", "source")
     if rows := dict.fromkeys(
-        tuple(text(one, key) or "unknown" for key in keys) for one in entries if text(one, "name")
+        tuple(text(entry, key) or "unknown" for key in keys) for entry in entries if text(entry, "name")
     ):
         table = Table.of(
             rows,

@@ -59,7 +59,7 @@ def _show(found: EvalResult, as_json: bool) -> None:
         return
     _say(found.record)
     if found.folder is not None:
-        beside = ", ".join(one["file"] for one in found.record["files"])
+        beside = ", ".join(file["file"] for file in found.record["files"])
         print(f"{found.folder / EVAL_FILE}, and beside it {beside}")
 
 
@@ -105,9 +105,11 @@ def _say(record: Mapping[str, Any]) -> None:
     console_of().print(_classes(record))
     if record["confusions"]:
         print("taken for one another most often:")
-    for one in record["confusions"][:_NAMED]:
-        files = ", ".join(example["file"] for example in one["examples"])
-        print(f"  {one['truth']} taken for {one['said']}: {one['count']} of {one['n']} ({files})")
+    for confusion in record["confusions"][:_NAMED]:
+        files = ", ".join(example["file"] for example in confusion["examples"])
+        print(
+            f"  {confusion['truth']} taken for {confusion['said']}: {confusion['count']} of {confusion['n']} ({files})"
+        )
     if (reject := record["reject"]) is not None:
         said = f"{_threshold_words(reject)}; it accepts {Accuracy.from_record(reject['coverage'])}"
         right = reject["precision"]

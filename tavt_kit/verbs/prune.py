@@ -60,11 +60,9 @@ def _say(done: PruneResult) -> None:
         where = f" on {verdict['target']}" if verdict["target"] else ""
         print(f"{limit} under {verdict['schedule']}{where}: {verdict['verdict']} ({limit.show(verdict['value'])})")
     print(f"what was lost has to be learned anew: fgvc-kit distill {done.folder} --teacher {done.run} -o NEXT")
-    for one in record["dense_rivals"]:
-        print(
-            f"train a dense {one['model']} at {one['image_size']} px as well ({one['macs'] / 1e9:.3g} GMACs): "
-            "pruning often loses to such a model"
-        )
+    for network in record["dense_rivals"]:
+        what = f"a dense {network['model']} at {network['image_size']} px"
+        print(f"train {what} as well ({network['macs'] / 1e9:.3g} GMACs): pruning often loses to such a model")
 
 
 _NAMES = {"heads": "heads", "mlp": "feed-forward channels", "width": "embedding channels"}

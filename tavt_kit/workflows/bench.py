@@ -76,7 +76,7 @@ class BenchResult:
         return frame([_line(one, row) for one, row in zip(self.rows, self.record["candidates"], strict=True)])
 
     def __repr__(self) -> str:
-        shown = [f"{one.name!r} {one.latency.median:.3g} ms" for one in self.rows[:_SHOWN]]
+        shown = [f"{row.name!r} {row.latency.median:.3g} ms" for row in self.rows[:_SHOWN]]
         more = [f"{len(self.rows) - _SHOWN} more"] if len(self.rows) > _SHOWN else []
         return f"<bench: {', '.join([*shown, *more])}; {self.file}>"
 

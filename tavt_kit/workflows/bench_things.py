@@ -218,7 +218,9 @@ class Opener:
             texts = (f"{own.runtime}:{own.processor}:precision={own.precision}",)
         targets = self.sweep.targets_of(texts)
         able = [
-            one for one in targets if (one.runtime, path.suffix) != ("onnxruntime", ".xml") and one.runtime != "torch"
+            target
+            for target in targets
+            if (target.runtime, path.suffix) != ("onnxruntime", ".xml") and target.runtime != "torch"
         ]
         return able or targets
 

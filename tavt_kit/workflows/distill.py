@@ -130,7 +130,7 @@ def distill(
     adaptive.check_droppable()
     adaptive.score, adaptive.reduction = score or adaptive.score, reduction or adaptive.reduction
     front = None if schedules is None else Path(schedules)
-    chosen = replace(chosen, schedules=listed_schedules(adaptive, [str(one) for one in texts], front))
+    chosen = replace(chosen, schedules=listed_schedules(adaptive, [str(text) for text in texts], front))
     master = None if teacher is None else load_given(teacher, copied=True)
     if chosen.image_sizes and chosen.schedules:
         raise ParameterError(

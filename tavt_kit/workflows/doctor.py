@@ -83,7 +83,7 @@ class DoctorResult:
             "room": self.room.as_record(),
             "targets": {text: {"usable": not reason, "reason": reason} for text, reason in self.refused.items()},
             "speed": self.speed,
-            "findings": [one.as_record() for one in self.findings],
+            "findings": [finding.as_record() for finding in self.findings],
         }
         return label_record("doctor", body)
 

@@ -64,7 +64,7 @@ class ExplainResult:
     @property
     def drawn(self) -> int:
         """Images that were drawn."""
-        return sum(one.error is None for one in self.images)
+        return sum(image.error is None for image in self.images)
 
     @property
     def unreadable(self) -> int:

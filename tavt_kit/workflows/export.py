@@ -49,7 +49,7 @@ class ExportedFile:
     @property
     def check(self) -> FileCheck:
         """Its check; of a switchable file the worst of its presets'."""
-        return next(one for one in self.checks if one.verdict == self.verdict)
+        return next(check for check in self.checks if check.verdict == self.verdict)
 
     @property
     def format(self) -> str:
@@ -111,16 +111,16 @@ class ExportResult(Sequence[ExportedFile]):
         return frame(
             [
                 {
-                    "file": one.record["file"],
-                    "format": one.format,
-                    "precision": one.precision,
-                    "status": one.status,
-                    "verdict": str(one.verdict),
-                    "bytes": one.record["bytes"],
-                    "top1": one.check.top1.value,
-                    "source_top1": one.check.source_top1.value,
+                    "file": file.record["file"],
+                    "format": file.format,
+                    "precision": file.precision,
+                    "status": file.status,
+                    "verdict": str(file.verdict),
+                    "bytes": file.record["bytes"],
+                    "top1": file.check.top1.value,
+                    "source_top1": file.check.source_top1.value,
                 }
-                for one in self.files
+                for file in self.files
             ]
         )
 
@@ -129,7 +129,7 @@ class ExportResult(Sequence[ExportedFile]):
         return str(self.folder)
 
     def __repr__(self) -> str:
-        return f"<ExportResult {self.folder}: {', '.join(f'{one.path.name}: {one.verdict}' for one in self.files)}>"
+        return f"<ExportResult {self.folder}: {', '.join(f'{file.path.name}: {file.verdict}' for file in self.files)}>"
 
 
 @bounded
@@ -339,13 +339,13 @@ def _bundles(asked: Sequence[str], tensorrt: bool) -> tuple[str, ...]:
 def _write_bundles(result: ExportResult, bundles: Sequence[str], web_runtime: Path | None, progress: Progress) -> None:
     from tavt_kit.exporters.bundles import FORMATS, write_bundle
 
-    for one in bundles:
-        models = [file.path for file in result if file.status == "final" and file.format in FORMATS[one]]
+    for bundle in bundles:
+        models = [file.path for file in result if file.status == "final" and file.format in FORMATS[bundle]]
         if not models:
-            progress.say(f"no bundle for {one}: it holds files that passed their check, and none did")
+            progress.say(f"no bundle for {bundle}: it holds files that passed their check, and none did")
             continue
-        progress.update(f"writing the bundle for {one}")
-        progress.say(write_bundle(one, models, result.folder, web_runtime)[1])
+        progress.update(f"writing the bundle for {bundle}")
+        progress.say(write_bundle(bundle, models, result.folder, web_runtime)[1])
 
 
 def _pixels(preprocessing: str, order: str, formats: Sequence[str], tensorrt: bool) -> str | None:
@@ -372,7 +372,7 @@ def _result(made: Exported, licence: str | None) -> ExportResult:
             entry["status"],
             Verdict(entry["verdict"]),
             # A check of a switchable file's preset is named ``FILE (PRESET)``.
-            tuple(one for one in checks if one.artifact.partition(" (")[0] == entry["file"]),
+            tuple(check for check in checks if check.artifact.partition(" (")[0] == entry["file"]),
             entry,
         )
         for entry in made.entries

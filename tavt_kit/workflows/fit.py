@@ -467,9 +467,9 @@ class _Stages:
         body = read_record(searched / "front.json", "front")
         tokens = load_model(searched).layout.tokens
         measured = [
-            one
-            for one in body["candidates"]
-            if one["latency_ms"] is not None and (dense or set(one["schedule"]) != {tokens})
+            candidate
+            for candidate in body["candidates"]
+            if candidate["latency_ms"] is not None and (dense or set(candidate["schedule"]) != {tokens})
         ]
         wanted: _Wanted = {}
         timed = bool(self.budget.ceilings)

@@ -231,9 +231,9 @@ class ConfigurationEvaluator:
             try:
                 own = self._evaluator(members[0])
             except ExportError as error:  # told for each, and the search goes on
-                yield from ((one, EvaluationResult(None, 0.0, str(error))) for one in members)
+                yield from ((member, EvaluationResult(None, 0.0, str(error))) for member in members)
                 continue
-            asked = {Configuration.of(one).schedule: one for one in members}
+            asked = {Configuration.of(member).schedule: member for member in members}
             yield from ((asked[schedule], answer) for schedule, answer in own.look(list(asked), start, stop))
 
     def result(self, choice: Choice) -> EvaluationResult:

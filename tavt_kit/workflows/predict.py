@@ -47,13 +47,13 @@ class Predictions(Sequence["Prediction"]):
     @property
     def unreadable(self) -> int:
         """Images that could not be read."""
-        return sum(one.error is not None for one in self.predictions)
+        return sum(prediction.error is not None for prediction in self.predictions)
 
     @property
     def accepted(self) -> int:
         """Answers that are sure enough; all, where no threshold was asked for."""
         least = 0.0 if self.threshold is None else self.threshold.value
-        return sum(one.error is None and one.ranked[0][1] >= least for one in self.predictions)
+        return sum(prediction.error is None and prediction.ranked[0][1] >= least for prediction in self.predictions)
 
     @property
     def csv(self) -> str:
@@ -65,7 +65,7 @@ class Predictions(Sequence["Prediction"]):
     @property
     def record(self) -> dict[str, Any]:
         """JSON-ready."""
-        found = [one.as_record() for one in self.predictions]
+        found = [prediction.as_record() for prediction in self.predictions]
         reject = {} if self.threshold is None else {"reject": self.threshold.as_record()}
         return {"model": self.model, "predictions": found, "unreadable": self.unreadable, **reject}
 
@@ -87,9 +87,9 @@ class Predictions(Sequence["Prediction"]):
         """
         return frame(
             [
-                {"image": one.path, "rank": rank, "label": label, "probability": share}
-                for one in self.predictions
-                for rank, (label, share) in enumerate(one.ranked, 1)
+                {"image": prediction.path, "rank": rank, "label": label, "probability": share}
+                for prediction in self.predictions
+                for rank, (label, share) in enumerate(prediction.ranked, 1)
             ]
         )
 

@@ -368,7 +368,7 @@ def read_front(run: Path) -> dict[str, Any]:
 
 def _plain(records: Iterable[Mapping[str, Any]]) -> list[TokenSchedule]:
     """The schedules of those that are of the model as it is."""
-    found = [Configuration.from_record(one).choice for one in records]
+    found = [Configuration.from_record(record).choice for record in records]
     return [one for one in found if isinstance(one, TokenSchedule)]
 
 
@@ -378,7 +378,8 @@ def front_schedules(body: Mapping[str, Any]) -> list[tuple[str, TokenSchedule]]:
     if record is None:
         raise RecordError("the front records no dense model to compare with; search again")
     dense = Configuration.from_record(record).schedule
-    chosen, found = body.get("chosen"), [Configuration.from_record(one).schedule for one in body["candidates"]]
+    chosen = body.get("chosen")
+    found = [Configuration.from_record(candidate).schedule for candidate in body["candidates"]]
     nearest = sorted(range(len(found)), key=lambda index: abs(index - (chosen or 0)))
     baselines = _plain(body.get("baselines", ()))
     kept = [one for one in dict.fromkeys([found[index] for index in nearest[:MOST]] + baselines) if one != dense]
@@ -476,7 +477,7 @@ def _candidate(record: Mapping[str, Any], body: Mapping[str, Any], target: Targe
 
 def _result(known: Sequence[Candidate], dense: Candidate, body: Mapping[str, Any]) -> SearchResult:
     others = [replace(one, latency=None) for one in known if one is not dense]
-    on_front = any(one["origin"] == "dense" for one in body["candidates"])
+    on_front = any(candidate["origin"] == "dense" for candidate in body["candidates"])
     return SearchResult(
         ParetoFront("predicted", [*([dense] if on_front else []), *others], more=tuple(body["objectives"][2:])),
         (dense, *others),

@@ -49,7 +49,7 @@ def _card(name: str, model: Any, table: FitTable, facts: DataFacts, record: Mapp
     assert table.recommended is not None
     row = table.rows[table.recommended]
     accuracies = [one for split in ("val", "test") if (one := row.accuracy(split)) is not None]
-    licences = [f"* {one.name}: {one.licence} ({one.source})" for one in model.licences]
+    licences = [f"* {licence.name}: {licence.licence} ({licence.source})" for licence in model.licences]
     budgets = " and ".join(table.budget.texts())
     host, target = record["host"], record["target"]
     return "\n".join(
@@ -58,7 +58,7 @@ def _card(name: str, model: Any, table: FitTable, facts: DataFacts, record: Mapp
             "",
             f"{row.name}, schedule {row.configuration}, {row.macs / 1e9:.2f} GMACs an image.",
             "",
-            *(f"* top-1 {one}" for one in accuracies),
+            *(f"* top-1 {accuracy}" for accuracy in accuracies),
             f"* latency {row.latency.median:.2f} ms median, {row.latency.p90:.2f} ms p90 on {_target(target)} "
             f"({host.get('cpu') or 'unknown processor'}), batch {table.batch}; budget {budgets}: {table.verdict(row)}",
             "",

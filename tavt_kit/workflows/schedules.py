@@ -160,7 +160,7 @@ def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, Choi
     """
     from tavt_kit.checkpoints import load_model
 
-    chosen = [Configuration.of(one) for one in schedules.values()]
+    chosen = [Configuration.of(schedule) for schedule in schedules.values()]
     wanted = {(one.image_size, one.score, one.reduction) for one in chosen}
     if len(wanted) > 1:
         raise ScheduleError(
@@ -188,7 +188,7 @@ def precision_for(schedules: Mapping[str, Choice]) -> str:
     Raises:
         ScheduleError: They want different ones.
     """
-    wanted = {Configuration.of(one).precision or "f32" for one in schedules.values()}
+    wanted = {Configuration.of(schedule).precision or "f32" for schedule in schedules.values()}
     if len(wanted) > 1:
         raise ScheduleError(
             f"{' and '.join(map(str, schedules.values()))} were found in different precisions; give `precision`, or "
@@ -256,7 +256,7 @@ def _bend(front: Mapping[str, Any], candidates: int) -> int:
 
 def knee_of(body: Mapping[str, Any]) -> int:
     """The candidate after which spending more buys little, on the front of the first cost and the metric."""
-    points = [(_cost(body, one), float(one[body["metric"]])) for one in body["candidates"]]
+    points = [(_cost(body, candidate), float(candidate[body["metric"]])) for candidate in body["candidates"]]
     # With three objectives some are on the front for the third one's sake.
     free = [i for i, point in enumerate(points) if not any(dominates(other, point) for other in points)]
     return free[knee([points[i] for i in free])] if free else knee([])

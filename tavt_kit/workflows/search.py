@@ -343,7 +343,7 @@ def _searched(config: SearchConfig, progress: Progress, deadline: Deadline) -> S
             refinement = LatencyRefinement(context, store, evaluators, costs, baselines, memory)
             result, final = refinement.run()
             ablation = refinement.gene_ablation(final)
-            dense = next(one for one in final.baselines if one.origin == "dense")
+            dense = next(baseline for baseline in final.baselines if baseline.origin == "dense")
             beside = baselines.finished(dense, config.budget)
     return _written(context, result, final, beside, baselines.left_out, ablation, memory.record)
 

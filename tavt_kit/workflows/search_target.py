@@ -237,7 +237,7 @@ class MeasureWithin:
             for one, run in zip(chosen, runs, strict=False):
                 found.setdefault(one, run.at_speed_factor(speed_factor))
         self._measured.update(found)
-        return [found.get(one) for one in schedules]
+        return [found.get(schedule) for schedule in schedules]
 
 
 def check_profile(context: SearchContext, profile: LatencyTable) -> None:
@@ -314,16 +314,16 @@ def _passes(
     import numpy as np
 
     sessions = dict(opened or {})
-    sessions |= {one: _opened(context, one) for one in choices if one not in sessions}
-    own = {one: sessions[one][0] for one in choices if isinstance(one, TokenSchedule)}
-    others = {str(one): sessions[one] for one in choices if one not in own}
+    sessions |= {choice: _opened(context, choice) for choice in choices if choice not in sessions}
+    own = {choice: sessions[choice][0] for choice in choices if isinstance(choice, TokenSchedule)}
+    others = {str(choice): sessions[choice] for choice in choices if choice not in own}
     runs = measure_schedules(
         context.model, context.target, context.preprocessing.image_size, [*own], protocol,
         np.random.default_rng(context.config.seed),
         opened=own, beside=others | dict(beside or {}),
     )  # fmt: skip
     found = dict(zip((*map(str, own), *others), runs, strict=False))
-    return [found[str(one)] for one in choices] + runs[len(own) + len(others) :]
+    return [found[str(choice)] for choice in choices] + runs[len(own) + len(others) :]
 
 
 def _opened(context: SearchContext, choice: Choice, graphs: WholeGraphs | None = None) -> _Opened:
