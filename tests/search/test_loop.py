@@ -18,7 +18,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, MeasurementError, RecordError
+from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, MeasurementError, ParameterError, RecordError
 from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import Costs, Evaluate, Progress, SearchResult, Space, Store, one_by_one, search
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers, evaluate
@@ -81,7 +81,9 @@ def test_bounds() -> None:
     assert result.evaluations == tiny.size and "no schedule is left" in result.stopped_because
     with pytest.raises(BudgetError, match="needs a bound"):
         search(SPACE, answers, costs=COSTS, evaluations=None)
-    for seed in (1.5, "often", True, -1):
+    with pytest.raises(ParameterError, match="`seed` must be at least 0, got -1"):
+        search(SPACE, answers, costs=COSTS, seed=-1)
+    for seed in (1.5, "often", True):
         with pytest.raises(BudgetError, match="seed of a search is a whole number"):
             search(SPACE, answers, costs=COSTS, seed=seed)  # type: ignore[arg-type]
     result = search(SPACE, answers, costs=COSTS, evaluations=None, max_seconds=0.02)
