@@ -439,7 +439,8 @@ class _Stages:
             network, out=out, target=replace(self.target, precision=self._precisions[-1]), budget=self.budget,
             fix=("image-size", "layers", "reduction", "precision"), evaluations=_EVALUATIONS, population=_POPULATION,
             final=_FINALISTS, table_seconds=10.0, table_points=5, measure_seconds=1.0, baselines=False, seed=self.seed,
-            limit=_IMAGES, max_time=f"{seconds:.0f}s", fresh=self.fresh, progress=self.progress,
+            limit=min(_IMAGES, len(self.images.split("val"))), max_time=f"{seconds:.0f}s", fresh=self.fresh,
+            progress=self.progress,
         )  # fmt: skip
         self.progress.show(found)
 

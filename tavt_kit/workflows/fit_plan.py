@@ -181,29 +181,29 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, file_seconds: 
     """
     more = plan.further_sizes
     share = {size: (size / plan.image_size) ** 2 for size in (plan.image_size, *more)}
-    files = (2 * len(more) + 1 + finalists) * file_seconds
-    search = max(LEAST_SEARCH, _SEARCH * left)
-    room = max(0.0, left - files - search)
     a_step = _ADAPT * BATCH * image_seconds
     a_distil_step = _DISTIL * BATCH * image_seconds * share[plan.sizes[0]]
     most = max(_MOST_STEPS, _EPOCHS * images // BATCH)
-    for sizes in ((plan.image_size, *more), more, more[-1:]):  # all, those in the budget, the one that needs no merging
+    trainable = ((plan.image_size, *more), more, more[-1:])  # all, those in the budget, the one that needs no merging
+    # Weights trained for a smaller image are worth more than a search of schedules; without either, a search is.
+    searched = max(LEAST_SEARCH, _SEARCH * left)
+    for sizes, search in (*((sizes, search) for search in (searched, 0.0) for sizes in trainable), ((), searched)):
         whole = plan.image_size in sizes
-        for_training = room - 2 * file_seconds * whole
+        heads = {size: head_seconds * share[size] for size in more if size not in sizes}
+        files = (2 * len(more) + 1 + 2 * whole + (finalists if search else 0)) * file_seconds
+        for_training = max(0.0, left - files - search - sum(heads.values()))
         adapt = min(most, int(for_training / (a_step * sum(share[size] for size in sizes)))) if sizes else 0
         if adapt >= _LEAST_STEPS:
             break
-    else:
-        sizes, adapt, whole = (), 0, False
     trained = {size: adapt * a_step * share[size] for size in sizes}
     distil = min(2 * most, int((for_training - sum(trained.values())) / a_distil_step)) if whole else 0
     distil = distil if distil >= _LEAST_STEPS else 0
     stages = {
         **{f"fine-tune at {size} px, {adapt} steps": time for size, time in trained.items()},
-        **{f"a head at {size} px": head_seconds * share[size] for size in more if size not in sizes},
+        **{f"a head at {size} px": time for size, time in heads.items()},
         f"distil, {distil} steps": distil * a_distil_step,
         "search": max(0.0, min(search, left - files)),
-        "export, check and measure": files + 2 * file_seconds * whole,
+        "export, check and measure": files,
     }
     seconds = {stage: time for stage, time in stages.items() if time}
     estimate = ", ".join(f"{stage} ({time:.0f} s)" for stage, time in seconds.items())

@@ -142,12 +142,14 @@ def _planned(left: float) -> FitPlan:
 
 def test_a_plan_fits_into_its_time_and_says_what_each_stage_takes() -> None:
     least = 48 * 0.01 * 250 * (1 + (98 / 112) ** 2 + (70 / 112) ** 2)  # 259 s: 250 steps at three sizes
-    short, some, long = _planned(300.0), _planned((200 + least) / 0.7 + 5), _planned(2000.0)
+    short, some, long = _planned(150.0), _planned((200 + least) / 0.7 + 5), _planned(2000.0)
     assert (short.adapt_steps, some.adapt_steps, long.adapt_steps) == (0, 253, 312)
     assert (short.distil_steps, some.distil_steps, long.distil_steps) == (0, 0, 624)
     assert some.seconds is not None and sum(some.seconds.values()) <= (200 + least) / 0.7 + 5
     assert long.seconds is not None and sum(long.seconds.values()) <= 2000
     assert "a head at 98 px" in short.reasons[-2] and "longer" in short.reasons[-1]
+    tight = _planned(300.0)  # too short for fine-tuning and a search: weights for the smaller image are worth more
+    assert tight.adapt_sizes == (98, 70) and tight.adapt_steps >= 250 and "search" not in (tight.seconds or {})
 
 
 def test_another_fits_folder_is_refused(data: Path, tmp_path: Path) -> None:
