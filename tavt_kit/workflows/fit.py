@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -42,9 +43,9 @@ from tavt_kit.workflows.fit_plan import (
     LEAST_SEARCH,
     FitPlan,
     first_plan,
+    foretell_keeps,
     image_sizes,
     in_ms,
-    most_macs,
     training_seconds,
     with_stages,
 )
@@ -403,16 +404,14 @@ class _Stages:
 
     def _merged(self, runs: Iterable[Path], rows: Sequence[FitRow]) -> _Wanted:
         """Of each network the gentlest merging in three layers that is foretold to keep to the budget."""
-        merged, wanted = next((row for row in rows if not row.is_dense), None), dict[_Key, list[TokenSchedule]]()
-        most = most_macs(dense_row(rows, self.out / "head"), merged, self.budget, self.target.batch)
-        if most is None:
-            return wanted
-        known = {(row.run, str(row.configuration.schedule)) for row in rows}
+        dense, merged = dense_row(rows, self.out / "head"), next((row for row in rows if not row.is_dense), None)
+        known, wanted = {(row.run, str(row.configuration.schedule)) for row in rows}, dict[_Key, list[TokenSchedule]]()
         for run in runs:
             model = load_model(run)
-            least = model.layout.prefix + _LEAST_PATCHES
+            whole, least = count_macs(model, model.dense_schedule), model.layout.prefix + _LEAST_PATCHES
             tried = (TokenSchedule.parse(f"stages:{share}", model.layout) for share in _SHARES)
-            fitting = (one for one in tried if one.counts[-1] >= least and count_macs(model, one) <= most)
+            keeps = partial(foretell_keeps, dense, merged, self.budget, self.target.batch, whole=whole)
+            fitting = (one for one in tried if one.counts[-1] >= least and keeps(macs=count_macs(model, one)))
             schedule = next(fitting, model.dense_schedule)
             if schedule != model.dense_schedule and (run, str(schedule)) not in known:
                 wanted[run, self._precisions[-1]] = [schedule]

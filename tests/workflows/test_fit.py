@@ -24,7 +24,7 @@ from tavt_kit.workflows.check import check
 from tavt_kit.workflows.compare import compare
 from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.fit import fit
-from tavt_kit.workflows.fit_plan import FitPlan, first_plan, in_ms, most_macs, with_stages
+from tavt_kit.workflows.fit_plan import FitPlan, first_plan, foretell_keeps, in_ms, with_stages
 from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row
 from tavt_kit.workflows.predict import predict
 from tavt_kit.workflows.run_model import model_at, recommended_of
@@ -118,12 +118,19 @@ def test_the_line_through_two_times_says_how_many_multiply_adds_a_budget_has() -
     dense, int8 = replace(row(90, 20.0), macs=100), replace(row(89, 8.0, precision="int8"), macs=100)
     merged = replace(row(88, 5.0, counts=(17, 9), precision="int8"), macs=60)
     assert dense_row([dense, int8, merged], dense.run) is int8 and dense_row([dense, merged], dense.run) is dense
-    most = most_macs(int8, merged, Budget.parse(["latency=4ms", "drop=1"]), 1)
-    assert most == pytest.approx(100 - (8 - 0.95 * 4) / (3 / 40))
-    assert most_macs(int8, merged, Budget.parse(["throughput=250/s"]), 1) == pytest.approx(most)
-    assert most_macs(int8, merged, Budget.parse(["flops=20"]), 1) == 20
-    assert most_macs(int8, merged, Budget.parse(["drop=1"]), 1) is None
-    assert most_macs(int8, None, Budget.parse(["latency=4ms"]), 1) is None
+
+    def keeps(budget: str, macs: float, whole: float = 100, beside: FitRow | None = merged) -> bool:
+        return foretell_keeps(int8, beside, Budget.parse([budget, "drop=1"]), 1, whole=whole, macs=macs)
+
+    most = 100 - (8 - 0.95 * 4) / (3 / 40)  # merging saves 3 ms by 40 multiply-adds
+    assert keeps("latency=4ms", most) and not keeps("latency=4ms", most + 1)
+    assert keeps("throughput=250/s", most) and not keeps("throughput=250/s", most + 1)
+    assert keeps("flops=20", 20) and not keeps("flops=20", 21) and not keeps("top1=50%", 20)
+    assert not keeps("latency=4ms", most, beside=None) and not keeps(
+        "latency=4ms", most, beside=replace(merged, latency=row(88, 9.0).latency)
+    )
+    # Of half the multiply-adds by a smaller image 65 % of the time are left, less what merging saves there.
+    assert keeps("latency=5.2ms", 46, whole=50) and not keeps("latency=5.2ms", 48, whole=50)
     with pytest.raises(ExportError, match="passed its check"):
         dense_row([merged], dense.run)
 
