@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,13 +127,17 @@ class FitTable:
         return all(judge(limit, facts) is Verdict.PASS for limit in self.budget)
 
     def verdict(self, row: FitRow) -> Verdict:
-        """The worst verdict over the budget; floors by test where there is one, for val had its say in the choice."""
+        """The worst verdict over the budget; floors by test where there is one, for val had its say in the choice.
+
+        A row was chosen by its time too, so the times of all rows share one doubt.
+        """
         bits, split, seen = (self.rows[0].val, row.val), "val", row is not self.rows[0]
         if row.test is not None and self.rows[0].test is not None:
             bits, split, seen = (self.rows[0].test, row.test), "test", False
         accuracy = Accuracy.of_counts(int(bits[1].sum()), len(bits[1]), split=split)
+        latency = replace(row.latency, among=len(self.rows))
         facts = facts_of(
-            macs=row.macs, latency=row.latency, batch=self.batch, accuracies=[accuracy], difference=paired(*bits),
+            macs=row.macs, latency=latency, batch=self.batch, accuracies=[accuracy], difference=paired(*bits),
             seen=seen,
         )  # fmt: skip
         return worst(judge(limit, facts) for limit in self.budget)

@@ -119,6 +119,8 @@ def test_the_line_through_two_times_says_how_many_multiply_adds_a_budget_has() -
     merged = replace(row(88, 5.0, counts=(17, 9), precision="int8"), macs=60)
     assert dense_row([dense, int8, merged], dense.run) is int8 and dense_row([dense, merged], dense.run) is dense
 
+    slower = replace(merged, latency=row(88, 9.0).latency)
+
     def keeps(budget: str, macs: float, whole: float = 100, beside: FitRow | None = merged) -> bool:
         return foretell_keeps(int8, beside, Budget.parse([budget, "drop=1"]), 1, whole=whole, macs=macs)
 
@@ -126,13 +128,19 @@ def test_the_line_through_two_times_says_how_many_multiply_adds_a_budget_has() -
     assert keeps("latency=4ms", most) and not keeps("latency=4ms", most + 1)
     assert keeps("throughput=250/s", most) and not keeps("throughput=250/s", most + 1)
     assert keeps("flops=20", 20) and not keeps("flops=20", 21) and not keeps("top1=50%", 20)
-    assert not keeps("latency=4ms", most, beside=None) and not keeps(
-        "latency=4ms", most, beside=replace(merged, latency=row(88, 9.0).latency)
-    )
+    assert not keeps("latency=4ms", most, beside=None) and not keeps("latency=4ms", most, beside=slower)
     # Of half the multiply-adds by a smaller image 65 % of the time are left, less what merging saves there.
     assert keeps("latency=5.2ms", 46, whole=50) and not keeps("latency=5.2ms", 48, whole=50)
     with pytest.raises(ExportError, match="passed its check"):
         dense_row([merged], dense.run)
+
+
+def test_the_times_of_all_rows_share_one_doubt() -> None:
+    times = Measurement((7.0,) * 40, steady=True)  # of 40 runs the slowest bounds p90 alone, not among six
+    tight = replace(row(90, 7.0), latency=times)
+    assert table(tight).verdict(tight) is Verdict.PASS
+    many = table(tight, *(row(80, 20.0) for _ in range(5)))
+    assert many.keeps(tight) and many.verdict(tight) is Verdict.INCONCLUSIVE
 
 
 def test_without_a_limit_on_cost_the_fastest_that_keeps_is_recommended() -> None:
