@@ -177,19 +177,23 @@ def proof(record: Mapping[str, Any]) -> str:
          mean(row["against_dense"])]
         for row in record["rows"]
     ]  # fmt: skip
-    goals = [
-        f"- {one['goal']}: {', '.join(filter(None, (mean(one['points']), one['verdict'])))}"
-        + "".join(f"; {chosen}" for chosen in one["chosen"]) + "."
-        for one in record["goals"]
-    ]  # fmt: skip
     header = ["network", "size, schedule", "precision", "GMACs", "`val`, %", "`test`, %", "against dense, points"]
     dense = ", ".join(f"{name} on {place}" for place, name in record["dense"].items())
     seeds = f"{len(places)} fold or seed of a set" if len(places) == 1 else f"{len(places)} folds and seeds of sets"
     return (
         f"{seeds} ({', '.join(places)}), n = {record['rows'][0]['test']['n']} test images, "
         f"{record['answers']}, {device(record)}. Dense, chosen on `val`: {dense}.\n\n{table(header, rows)}\n"
-        + "\n".join(goals)
+        + proof_goals(record)
     )
+
+
+def proof_goals(record: Mapping[str, Any]) -> str:
+    """What came of the goals, over all sets of the record."""
+    return "\n".join(
+        f"- {goal['goal']}: {', '.join(filter(None, (mean(goal['points']), goal['verdict'])))}"
+        + "".join(f"; {chosen}" for chosen in goal["chosen"]) + "."
+        for goal in record["goals"]
+    )  # fmt: skip
 
 
 def fitted(*records: Mapping[str, Any]) -> str:

@@ -225,6 +225,11 @@ class FitTable:
                 + ("" if self.keeps(other) else f", which misses {limits}")
             )
         text = "; ".join(parts) + "."
+        if self.verdict(best) is not Verdict.PASS:
+            text += (
+                f" That it keeps to {limits} was measured and is not proven: bench it longer on a quiet machine, "
+                "or judge it by more images."
+            )
         if best.is_dense:
             text += " Nothing that reduces tokens is better within the budget here."
         if better := self.test_dominated_by(best):

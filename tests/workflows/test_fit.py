@@ -141,6 +141,7 @@ def test_the_times_of_all_rows_share_one_doubt() -> None:
     assert table(tight).verdict(tight) is Verdict.PASS
     many = table(tight, *(row(80, 20.0) for _ in range(5)))
     assert many.keeps(tight) and many.verdict(tight) is Verdict.INCONCLUSIVE
+    assert "not proven" in many.advice and "not proven" not in table(tight).advice
 
 
 def test_without_a_limit_on_cost_the_fastest_that_keeps_is_recommended() -> None:
