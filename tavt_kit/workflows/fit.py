@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 
 PLAN_FILE = "plan.json"
 
-_IMAGES = 4_000
-"""Images of a split that are read at most; training reads more where it has steps for them."""
+_IMAGES, _JUDGED = 2_000, 1_000
+"""Images of a split that are read at most, more where training has steps for them; and those that a file is judged by."""
 _FIRST_SCHEDULE = "stages:0.3"
 """Merging 30 % in three layers keeps a network's answers without any training (docs/merging.md)."""
 _EVALUATIONS, _POPULATION, _FINALISTS = 48, 12, 3
@@ -265,7 +265,8 @@ class _Stages:
         facts = look_at(self.images)
         self.progress.show(facts)
         if any(number > _IMAGES for number in facts.images.values()):
-            self.progress.say(f"Of each split {_IMAGES:,} images at most are read, and more where training has steps.")
+            self.progress.say(f"Of each split {_IMAGES:,} images at most are read, and more where training has steps; "
+                              f"files are judged by {_JUDGED:,}.")  # fmt: skip
         self._busy()
         self._write_plan(asked, plan if plan.image_size else self._sized(plan))
         head, began = self.out / "head", time.monotonic()
@@ -542,7 +543,7 @@ class _Stages:
                 session = open_file(one.file, device, card.lengths)
                 how = Preprocessing.from_record(card.model.preprocessing)
                 known[name] = {
-                    split: bits_text(answer(thin_out(self.images.split(split), _IMAGES), session, how, batch=32).right)
+                    split: bits_text(answer(thin_out(self.images.split(split), _JUDGED), session, how, batch=32).right)
                     for split in ("val", "test")
                     if split in self.images.splits
                 }
@@ -574,7 +575,7 @@ class _Stages:
         with self._stage(f"check the recommended file on {split}"):
             found = check(
                 result.recommended, result.table.rows[index].run, split=split, max_drop=lost, dense=False,
-                limit=_IMAGES, accept_inconclusive=True, progress=self.progress,
+                limit=_JUDGED, accept_inconclusive=True, progress=self.progress,
             ).checks[0]  # fmt: skip
         self.progress.say(f"check on {split}: {found.verdict}, {found.reason}")
         record = {**result.record, "check": {"split": split, "verdict": str(found.verdict), "reason": found.reason}}
