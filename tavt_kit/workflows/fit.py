@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 PLAN_FILE = "plan.json"
 
 _IMAGES, _JUDGED = 2_000, 1_000
-"""Images of a split that are read at most, more where training has steps for them; and those that a file is judged by."""
+"""Images of a split that are read at most, more where training has steps for them; and those that judge a file."""
 _FIRST_SCHEDULE = "stages:0.3"
 """Merging 30 % in three layers keeps a network's answers without any training (docs/merging.md)."""
 _EVALUATIONS, _POPULATION, _FINALISTS = 48, 12, 3
@@ -264,7 +264,7 @@ class _Stages:
         inherit_split(self.out, self.images)  # for whoever asks the recommended file about val or test
         facts = look_at(self.images)
         self.progress.show(facts)
-        if any(number > _IMAGES for number in facts.images.values()):
+        if any(n > (_IMAGES if split == "train" else _JUDGED) for split, n in facts.images.items()):
             self.progress.say(f"Of each split {_IMAGES:,} images at most are read, and more where training has steps; "
                               f"files are judged by {_JUDGED:,}.")  # fmt: skip
         self._busy()
