@@ -127,20 +127,20 @@ class FitTable:
         return all(judge(limit, facts) is Verdict.PASS for limit in self.budget)
 
     def verdict(self, row: FitRow) -> Verdict:
-        """The worst verdict over the budget; floors by test where there is one, for val had its say in the choice.
-
-        A row was chosen by its time too, so the times of all rows share one doubt.
-        """
+        """The worst verdict over the budget; floors by test where there is one, for val had its say in the choice."""
         bits, split, seen = (self.rows[0].val, row.val), "val", row is not self.rows[0]
         if row.test is not None and self.rows[0].test is not None:
             bits, split, seen = (self.rows[0].test, row.test), "test", False
         accuracy = Accuracy.of_counts(int(bits[1].sum()), len(bits[1]), split=split)
-        latency = replace(row.latency, among=len(self.rows))
         facts = facts_of(
-            macs=row.macs, latency=latency, batch=self.batch, accuracies=[accuracy], difference=paired(*bits),
-            seen=seen,
+            macs=row.macs, latency=self._latency(row), batch=self.batch, accuracies=[accuracy],
+            difference=paired(*bits), seen=seen,
         )  # fmt: skip
         return worst(judge(limit, facts) for limit in self.budget)
+
+    def _latency(self, row: FitRow) -> Measurement:
+        """Its time as one of all: a row was chosen by its time too, so the rows' times share one doubt."""
+        return replace(row.latency, among=len(self.rows))
 
     def dominated_by(self, row: FitRow) -> list[int]:
         """Rows that answer no worse on val and are no slower, and better in one of the two."""
@@ -251,6 +251,7 @@ class FitTable:
 
     def _row_record(self, row: FitRow, folder: Path) -> dict[str, Any]:
         accuracies = {split: row.accuracy(split) for split in ("val", "test")}
+        times = latency_record(self._latency(row))
         return {
             "name": row.name,
             "kind": row.kind,
@@ -258,7 +259,7 @@ class FitTable:
             "run": row.run.name,
             "macs": row.macs,
             **{split: None if one is None else _short(one) for split, one in accuracies.items()},
-            "latency_ms": {name: value for name, value in latency_record(row.latency).items() if name not in _IN_BENCH},
+            "latency_ms": {name: value for name, value in times.items() if name not in _IN_BENCH},
             "fits": self.keeps(row),
             "verdict": str(self.verdict(row)),
             "file": row.file.relative_to(folder).as_posix(),
