@@ -130,11 +130,12 @@ class Verb(TyperCommand):
         verb, own = str(ctx.info_name), self.help or ""
         self.help = f"{help_of(verb)}\n\n{own}".strip() if shown_settings(verb) else own
         super().format_help_text(ctx, formatter)
+        self.help = own
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         rows: dict[str, list[Any]] = {"Arguments": [], "Options": []}
         verb = str(ctx.info_name)
-        shown = shown_settings(verb)
+        listed = shown = shown_settings(verb)
         for one in sorted(self.get_params(ctx), key=lambda one: not one.required):  # what is asked for stands first
             kind = "Arguments" if isinstance(one, TyperArgument) else "Options"
             if kind == "Options" and not one.required:
@@ -142,7 +143,7 @@ class Verb(TyperCommand):
                 shown = []
             rows[kind].append(one.get_help_record(ctx))
         rows["Settings, each as --NAME VALUE, --set NAME=VALUE or in the file of --config"] = [
-            one.help_row() for one in settings_of(verb).values() if one not in shown_settings(verb)
+            one.help_row() for one in settings_of(verb).values() if one not in listed
         ]
         for title, found in rows.items():
             if found:

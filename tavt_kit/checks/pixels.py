@@ -103,7 +103,7 @@ def _onnx(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
 
     model = onnx.load(str(path), load_external_data=False)
     nodes = list(model.graph.node)
-    end = next(place for place, node in enumerate(nodes) if PREPARED in node.output)
+    end = next(index for index, node in enumerate(nodes) if PREPARED in node.output)
     front = nodes[: end + 1]
     used = {name for node in front for name in node.input}
     constants = [tensor for tensor in model.graph.initializer if tensor.name in used]

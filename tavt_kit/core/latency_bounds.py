@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+from tavt_kit.core.accuracy import bits_text
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.errors import BudgetError
 
@@ -128,7 +129,7 @@ def effective_runs(samples: Sequence[float], quantile: float) -> float:
 def _memory_by_lags(above: Sequence[bool]) -> float:
     """Integrated autocorrelation time of an indicator, in runs: 1 of independent ones."""
     n, total = len(above), sum(above)
-    bits = int("".join("1" if one else "0" for one in above), 2)
+    bits = int(bits_text(above), 2)
     mean = total / n
 
     def covariance(lag: int) -> float:

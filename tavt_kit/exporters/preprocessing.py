@@ -109,9 +109,9 @@ def prepend_onnx(model: Any, card: ArtifactCard) -> Any:
     values = node("Div", values, constant(_channels(how.std), np.float32))
     ready = node("Cast", values, to=TensorProto.FLOAT16) if half else values
     for reader in graph.node:
-        for place, name in enumerate(reader.input):
+        for index, name in enumerate(reader.input):
             if name == INPUT:
-                reader.input[place] = ready
+                reader.input[index] = ready
     others = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *others])

@@ -23,11 +23,10 @@ from tavt_kit.runtimes.session import (
     Images,
     InputShape,
     Lengths,
-    arrange,
-    check_images,
     image_shape,
+    input_images,
     lengths_for,
-    run_pixels,
+    run_images,
 )
 
 if TYPE_CHECKING:
@@ -58,13 +57,12 @@ class OnnxSession:
         takes_bytes = self._input.type == "tensor(uint8)"
         self.pixels = read_metadata(source).pixels if takes_bytes and isinstance(source, Path) else None
         self.target = replace(target, precision=_precision(source, target, self._half))
-        whole = image_shape(self._input.shape, self._name)
-        self.input_shape: InputShape = whole if self.pixels is None else (whole[0], 3, None, None)
+        self.input_shape: InputShape = image_shape(self._input.shape, self._name, self.pixels)
         self.load_ms = (time.perf_counter() - begin) * 1e3
         self.compile_ms: float | None = None  # making a session reads and prepares in one step
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
-        return self._run(images) if self.pixels is None else run_pixels(self._run, images)
+        return run_images(self._run, images, self.pixels)
 
     def _run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return np.asarray(self._session.run([self._output], self._feed(images))[0], dtype=np.float32)
@@ -83,11 +81,8 @@ class OnnxSession:
         return run_clock(self._session, list(self._feed(images).values()))
 
     def _feed(self, images: Images) -> dict[str, npt.NDArray[Any]]:
-        if self.pixels is None:
-            checked = check_images(images, self.input_shape)
-            first: npt.NDArray[Any] = checked.astype(np.float16) if self._half else checked
-        else:
-            first = arrange(images, self.pixels)
+        given = input_images(images, self.input_shape, self.pixels)
+        first = given.astype(np.float16) if self._half else given
         return dict(zip((self._input.name, LENGTHS), (first, *self._lengths), strict=False))
 
 

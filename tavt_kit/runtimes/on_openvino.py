@@ -22,11 +22,10 @@ from tavt_kit.runtimes.session import (
     Images,
     InputShape,
     Lengths,
-    arrange,
-    check_images,
     image_shape,
+    input_images,
     lengths_for,
-    run_pixels,
+    run_images,
 )
 
 if TYPE_CHECKING:
@@ -94,8 +93,7 @@ class OpenvinoSession:
         self._lengths = lengths_for(name, self._layers, lengths)
         shape = model.inputs[0].get_partial_shape()
         sizes = [] if shape.rank.is_dynamic else [None if size.is_dynamic else size.get_length() for size in shape]
-        whole = image_shape(sizes, name)
-        self.input_shape: InputShape = whole if pixels is None else (whole[0], 3, None, None)
+        self.input_shape: InputShape = image_shape(sizes, name, pixels)
         width = model.outputs[0].get_partial_shape()[-1]
         self.classes = None if width.is_dynamic else int(width.get_length())
         compiling = time.perf_counter()
@@ -107,7 +105,7 @@ class OpenvinoSession:
         self.load_ms = (time.perf_counter() - begin) * 1e3
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
-        return self._run(images) if self.pixels is None else run_pixels(self._run, images)
+        return run_images(self._run, images, self.pixels)
 
     def _run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         self._request.infer(dict(enumerate(self._inputs(images))), share_inputs=True)
@@ -130,8 +128,7 @@ class OpenvinoSession:
         return other
 
     def _inputs(self, images: Images) -> list[npt.NDArray[Any]]:
-        first = check_images(images, self.input_shape) if self.pixels is None else arrange(images, self.pixels)
-        return [first, *self._lengths]
+        return [input_images(images, self.input_shape, self.pixels), *self._lengths]
 
 
 def open_openvino_module(

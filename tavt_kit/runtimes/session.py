@@ -94,8 +94,8 @@ class FileSession(Session, Protocol):
         ...
 
 
-def image_shape(sizes: Sequence[int | str | None], name: str) -> InputShape:
-    """What a graph's first input accepts, any size that has a name or none being open.
+def image_shape(sizes: Sequence[int | str | None], name: str, pixels: str | None = None) -> InputShape:
+    """What a graph's first input accepts, any size that has a name or none being open; of ``pixels`` any size goes in.
 
     Raises:
         DataError: It is not of images.
@@ -106,7 +106,7 @@ def image_shape(sizes: Sequence[int | str | None], name: str) -> InputShape:
             "model of images"
         )
     batch, channels, height, width = (size if isinstance(size, int) else None for size in sizes)
-    return batch, channels, height, width
+    return (batch, channels, height, width) if pixels is None else (batch, 3, None, None)
 
 
 def check_images(images: Images, shape: InputShape) -> Images:
@@ -117,8 +117,12 @@ def check_images(images: Images, shape: InputShape) -> Images:
     return np.ascontiguousarray(images, dtype=np.float32)
 
 
-def run_pixels(run: Callable[[Pixels], npt.NDArray[np.float32]], images: Pixels) -> npt.NDArray[np.float32]:
-    """What a file makes of images that it prepares itself: those of one size go in as one batch."""
+def run_images(
+    run: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]], images: npt.NDArray[Any], pixels: str | None
+) -> npt.NDArray[np.float32]:
+    """What a file makes of images; of those that it prepares itself (``pixels``) one size goes in as one batch."""
+    if pixels is None:
+        return run(images)
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
         groups.setdefault(image.shape, []).append(index)
@@ -126,6 +130,11 @@ def run_pixels(run: Callable[[Pixels], npt.NDArray[np.float32]], images: Pixels)
     for indices in groups.values():
         found.update(zip(indices, run(np.stack([images[index] for index in indices])), strict=True))
     return np.stack([found[index] for index in range(len(images))])
+
+
+def input_images(images: npt.NDArray[Any], shape: InputShape, pixels: str | None) -> npt.NDArray[Any]:
+    """One batch as a file's first input, or DataError where it is none; ``pixels`` as ``FileSession`` has it."""
+    return check_images(images, shape) if pixels is None else arrange(images, pixels)
 
 
 def arrange(images: Pixels, order: str) -> npt.NDArray[np.uint8]:

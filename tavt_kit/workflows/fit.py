@@ -368,7 +368,7 @@ class _Stages:
     def _train(self, out: Path, recipe: str, **changes: Any) -> None:
         plan = self.plan
         given: dict[str, Any] = {"weights": plan.weights, "image_size": plan.image_size} | changes
-        given["limit"] = max(_IMAGES, BATCH * changes.get("steps", 0))
+        given["limit"] = _images_read(changes.get("steps", 0))
         done = train(
             plan.model, out, self.data, recipe=recipe, reduction="merge", seed=self.seed, fresh=self.fresh,
             progress=self.progress, **given,
@@ -391,7 +391,7 @@ class _Stages:
         """The distilled network, or the one that it was, whichever answers better on val with half of its tokens."""
         done = distill(
             network, self.out / "distilled", recipe="merge", steps=self.plan.distil_steps, batch=BATCH, seed=self.seed,
-            limit=max(_IMAGES, BATCH * self.plan.distil_steps), fresh=self.fresh, progress=self.progress,
+            limit=_images_read(self.plan.distil_steps), fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
         self.progress.show(done)
         before, after = (
@@ -619,6 +619,11 @@ class _Made:
     configuration: Configuration
     tokens: int
     macs: int
+
+
+def _images_read(steps: int) -> int:
+    """Images of a split that training for so many steps reads at most."""
+    return max(_IMAGES, BATCH * steps)
 
 
 def _recorded_times(record: Path) -> dict[Path, Measurement]:
