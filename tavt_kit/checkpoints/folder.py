@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -65,10 +64,8 @@ def sha256_tensors(tensors: Mapping[str, Tensor], *, shapes: bool = True) -> str
 def read_weight_file(file: Path) -> WeightFile:
     """A ``.safetensors`` file, or a torch file that holds nothing but tensors and plain values.
 
-    Of a checkpoint with averaged weights (``state_dict_ema``) these are read.
-
-    What training loops put in front of every name is taken off: ``module.`` (DataParallel), ``model.`` (Lightning) and
-    ``_orig_mod.`` (torch.compile), in any order.
+    Of a checkpoint with averaged weights (``state_dict_ema``) these are read. What training loops put in front of
+    every name is taken off: ``module.`` (DataParallel), ``model.`` (Lightning), ``_orig_mod.`` (torch.compile).
 
     Raises:
         CheckpointError: The file is missing, truncated, of another kind, holds Python objects (which would
@@ -78,7 +75,13 @@ def read_weight_file(file: Path) -> WeightFile:
     if not file.is_file():
         raise CheckpointError(f"the weight file {file} does not exist")
     if file.suffix == ".safetensors":
-        read = WeightFile(_read_safetensors(file))
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            read = WeightFile(load_file(file))
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{file} is damaged or truncated ({_first_line(error)})") from None
     elif file.suffix in _TORCH_SUFFIXES:
         read = _read_torch(file)
     else:
@@ -87,51 +90,6 @@ def read_weight_file(file: Path) -> WeightFile:
             f"torch, but {file.name} is neither"
         )
     tensors = read.tensors
-    _check(file, tensors)
-    while start := next((start for start in _STARTS if all(name.startswith(start) for name in tensors)), None):
-        tensors = {name.removeprefix(start): tensor for name, tensor in tensors.items()}
-    return replace(read, tensors=tensors)
-
-
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors: dict[str, Tensor] = load_file(file)
-        return tensors
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{file} is damaged or truncated ({_first_line(error)})") from None
-
-
-def _read_torch(file: Path) -> WeightFile:
-    content = _load_torch(file)
-    arch = content.get("arch") if isinstance(content, Mapping) else None
-    averaged = isinstance(content, Mapping) and isinstance(content.get(_WRAPPERS[0]), Mapping)
-    for name in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{file} must hold tensors by name, but holds a {type(content).__name__}")
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    return WeightFile(tensors, arch if isinstance(arch, str) else None, averaged)
-
-
-def _load_torch(file: Path) -> Any:
-    try:
-        # timm's checkpoints hold the command line beside the weights: plain values in a Namespace, which runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{file} holds Python objects, not only tensors, and reading them would run code from the file; "
-            "where you trust it, load it with torch yourself and save its state_dict as .safetensors"
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file} is damaged or truncated ({_first_line(error)})") from None
-
-
-def _check(file: Path, tensors: Mapping[str, Tensor]) -> None:
     if not tensors:
         raise CheckpointError(f"{file} holds no tensors")
     if unfit := [f"{name} is {kind}" for name, tensor in tensors.items() if (kind := _unfit(tensor))]:
@@ -146,6 +104,32 @@ def _check(file: Path, tensors: Mapping[str, Tensor]) -> None:
             f"{file} holds values that are not finite, in {len(broken)} tensors such as {broken[0]}; "
             "its training diverged: take an earlier checkpoint"
         )
+    while start := next((start for start in _STARTS if all(name.startswith(start) for name in tensors)), None):
+        tensors = {name.removeprefix(start): tensor for name, tensor in tensors.items()}
+    return replace(read, tensors=tensors)
+
+
+def _read_torch(file: Path) -> WeightFile:
+    try:
+        # timm's checkpoints hold the command line beside the weights: plain values in a Namespace, which runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{file} holds Python objects, not only tensors, and reading them would run code from the file; "
+            "where you trust it, load it with torch yourself and save its state_dict as .safetensors"
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} is damaged or truncated ({_first_line(error)})") from None
+    arch = content.get("arch") if isinstance(content, Mapping) else None
+    averaged = isinstance(content, Mapping) and isinstance(content.get(_WRAPPERS[0]), Mapping)
+    for name in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file} must hold tensors by name, but holds a {type(content).__name__}")
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    return WeightFile(tensors, arch if isinstance(arch, str) else None, averaged)
 
 
 def _unfit(tensor: Tensor) -> str:
@@ -160,10 +144,6 @@ def _unfit(tensor: Tensor) -> str:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__
-
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def is_run(path: str | Path) -> bool:

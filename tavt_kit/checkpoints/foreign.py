@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,8 @@ from tavt_kit.errors import CheckpointError, UnsupportedBackbone
 from tavt_kit.models.backbones.timm_vit import is_timm_vit
 from tavt_kit.models.timm_import import timm
 
-_FIXED = {"class_token": "cls_token", "encoder.pos_embedding": "pos_embed"}
-_STARTS = {"conv_proj.": "patch_embed.proj.", "encoder.ln.": "norm.", "heads.head.": "head."}
+_STARTS = {"class_token": "cls_token", "encoder.pos_embedding": "pos_embed", "conv_proj.": "patch_embed.proj.",
+           "encoder.ln.": "norm.", "heads.head.": "head."}  # fmt: skip
 _LAYER = re.compile(r"encoder\.layers\.encoder_layer_(\d+)\.(.+)")
 _LAYER_PARTS = {
     "ln_1.": "norm1.",
@@ -66,10 +65,12 @@ def read_torchvision(tensors: Mapping[str, Tensor], options: ConvertOptions) -> 
         return None
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        ours = _our_name(name)
-        if ours is None:
+        layer = _LAYER.fullmatch(name)
+        starts, rest, place = (_STARTS, name, "") if layer is None else (_LAYER_PARTS, layer[2], f"blocks.{layer[1]}.")
+        start = next((start for start in starts if rest.startswith(start)), None)
+        if start is None:
             raise CheckpointError(f"the file is of torchvision's ViT, but adds {name}; nothing was loaded")
-        found[ours] = tensor
+        found[place + starts[start] + rest.removeprefix(start)] = tensor
     shape = vit_arguments(found, options.heads)
     width, patch, side = shape["embed_dim"], shape["patch_size"], grid_side(found)
     size, found["pos_embed"] = fit_positions(found, options, patch)
@@ -77,15 +78,6 @@ def read_torchvision(tensors: Mapping[str, Tensor], options: ConvertOptions) -> 
     crop, interpolation = _EVALUATION.get((width, patch, side), (224 / 256, "bilinear"))
     preprocessing = Preprocessing((size, size), crop, "center", interpolation)
     return Official("torchvision", "vit_base_patch16_224", arguments, found, "torchvision's ViT", preprocessing)
-
-
-def _our_name(name: str) -> str | None:
-    if name in _FIXED:
-        return _FIXED[name]
-    layer = _LAYER.fullmatch(name)
-    starts, rest, place = (_STARTS, name, "") if layer is None else (_LAYER_PARTS, layer[2], f"blocks.{layer[1]}.")
-    found = next((theirs for theirs in starts if rest.startswith(theirs)), None)
-    return None if found is None else place + starts[found] + rest.removeprefix(found)
 
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
@@ -110,11 +102,7 @@ def is_folder(path: Path) -> bool:
 
 
 def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[str, ...] | None]:
-    """The model of a folder, and the names of its classes where the config has them.
-
-    Raises:
-        CheckpointError: It is of another kind, cannot be read, or does not hold together.
-    """
+    """The model of a folder, and the names of its classes where the config has them."""
     config = _read_json(path / "config.json")
     kind = config.get("model_type")
     if kind not in _NAMES:
@@ -132,26 +120,40 @@ def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[st
     tensors = {name.removeprefix(f"{kind}."): tensor for name, tensor in read_weight_file(file).tensors.items()}
     names = _our_names(kind, int(config["num_hidden_layers"]), tensors)
     known = {theirs for parts in names.values() for theirs in parts}
-    left_out = [name for name in tensors if name not in known and _is_unused(kind, name)]
+    # The token for masked pre-training, the pooler, and DINOv2's classifier, which reads two vectors.
+    unused = ("embeddings.mask_token", "pooler.", *(("classifier.",) if kind == "dinov2" else ()))
+    left_out = [name for name in tensors if name not in known and name.startswith(unused)]
     tensors = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     found = renamed(tensors, names, f"a Hugging Face {kind} ({path})")
     untrained: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
     if "head.weight" in found:
         (count,) = shape_of(found, "head.bias", 1)
-        labels = _class_names(config, count)
+        said = config.get("id2label") or {}
+        labels = tuple(str(said.get(str(index), "")) for index in range(count))
+        if not all(labels) or len(set(labels)) < count:
+            labels = None
     elif options.classes is None:
         raise CheckpointError(f"{path} has no classifier for a token; give `data`, for whose classes a new one is made")
     else:
-        labels, count, untrained = None, len(options.classes), ("head.",)
-    arguments = _folder_arguments(kind, config, count, "head_dist.weight" in found)
-    size = int(config["image_size"])
+        count, untrained = len(options.classes), ("head.",)
+    size, width = int(config["image_size"]), int(config["hidden_size"])
+    arguments: dict[str, Any] = {
+        "num_classes": count,
+        "img_size": [size, size],
+        "patch_size": int(config["patch_size"]),
+        "embed_dim": width,
+        "depth": int(config["num_hidden_layers"]),
+        "num_heads": int(config["num_attention_heads"]),
+        "mlp_ratio": config["mlp_ratio"] if kind == "dinov2" else config["intermediate_size"] / width,
+        "qkv_bias": bool(config.get("qkv_bias", True)),
+        "norm_eps": float(config.get("layer_norm_eps", 1e-12)),
+    }
     preprocessing = _preprocessing(path / "preprocessor_config.json", size)
+    name = _NAMES[kind]
     if kind == "deit" and "head_dist.weight" not in found:
         # One head on the class token: in timm a ViT whose distillation token is a register.
-        found["reg_token"] = found.pop("dist_token")
-        name = _NAMES["vit"]
-    else:
-        name = _NAMES[kind]
+        found["reg_token"], arguments["reg_tokens"], name = found.pop("dist_token"), 1, _NAMES["vit"]
     return Official(kind, name, arguments, found, f"a Hugging Face {kind}", preprocessing, untrained, left_out), labels
 
 
@@ -180,38 +182,6 @@ def _our_names(kind: str, layers: int, tensors: Mapping[str, Tensor]) -> dict[st
         for scale in (1, 2):
             names[f"blocks.{layer}.ls{scale}.gamma"] = (f"encoder.layer.{layer}.layer_scale{scale}.lambda1",)
     return names
-
-
-def _is_unused(kind: str, name: str) -> bool:
-    """The token for masked pre-training, the pooler, and DINOv2's classifier, which reads two vectors."""
-    return name.startswith(("embeddings.mask_token", "pooler.")) or (
-        kind == "dinov2" and name.startswith("classifier.")
-    )
-
-
-def _folder_arguments(kind: str, config: Mapping[str, Any], classes: int, two_heads: bool) -> dict[str, Any]:
-    width = int(config["hidden_size"])
-    ratio = config["mlp_ratio"] if kind == "dinov2" else config["intermediate_size"] / width
-    arguments: dict[str, Any] = {
-        "num_classes": classes,
-        "img_size": [int(config["image_size"])] * 2,
-        "patch_size": int(config["patch_size"]),
-        "embed_dim": width,
-        "depth": int(config["num_hidden_layers"]),
-        "num_heads": int(config["num_attention_heads"]),
-        "mlp_ratio": ratio,
-        "qkv_bias": bool(config.get("qkv_bias", True)),
-        "norm_eps": float(config.get("layer_norm_eps", 1e-12)),
-    }
-    if kind == "deit" and not two_heads:
-        arguments["reg_tokens"] = 1
-    return arguments
-
-
-def _class_names(config: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
-    known = config.get("id2label") or {}
-    names = [str(known.get(str(index), "")) for index in range(count)]
-    return tuple(names) if all(names) and len(set(names)) == count else None
 
 
 def _preprocessing(file: Path, size: int) -> Preprocessing:
@@ -259,21 +229,23 @@ def read_timm(
 ) -> Official | None:
     """A file in timm's names, or ``None`` if its names are others.
 
-    Args:
-        tensors: By name.
-        options: ``name`` is taken as it is; ``heads`` only where the width is not that of the named model.
-        folder: Where the file lies; a ``config.json`` of timm's hub in it may tell the architecture.
-        architecture: What the file itself says that it is of.
+    Its architecture is told by the options, by the file itself, by a ``config.json`` of timm's hub in its ``folder``,
+    or by the keys, if these fit one model only.
 
     Raises:
-        CheckpointError: No name was given and the keys fit several models or none; the position table is of no square
-            grid; there is no classifier and no classes are asked for.
-        UnknownName: timm has no model of the given name.
         UnsupportedBackbone: The named model is not one of timm's Vision Transformers.
     """
     if not any(stem in tensors for stem in _STEM) or "blocks.0.norm1.weight" not in tensors:
         return None
-    given = options.name or _told(architecture, folder)
+    given, config = options.name or architecture, folder / "config.json"
+    if given is None and config.is_file():
+        try:
+            content = parse_json(config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{config} beside the file cannot be read as JSON ({error}); give `name`") from None
+        given = content.get("architecture") if isinstance(content, dict) else None
+    if given != options.name and not (isinstance(given, str) and timm.is_model(given)):
+        given = None
     name, shape = _told_by_keys(tensors, options) if given is None else (given, {})
     check_name(name)
     if "head.weight" not in tensors and options.classes is None:
@@ -295,19 +267,6 @@ def read_timm(
     return Official("timm", name, arguments, dict(tensors), origin, None, absent)
 
 
-def _told(architecture: str | None, folder: Path) -> str | None:
-    """The architecture that timm's training script left in a checkpoint, or its hub's ``config.json`` beside one."""
-    name: Any = architecture
-    config = folder / "config.json"
-    if name is None and config.is_file():
-        try:
-            said = parse_json(config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{config} beside the file cannot be read as JSON ({error}); give `name`") from None
-        name = said.get("architecture") if isinstance(said, dict) else None
-    return name if isinstance(name, str) and timm.is_model(name) else None
-
-
 def _told_by_keys(tensors: Mapping[str, Tensor], options: ConvertOptions) -> tuple[str, dict[str, Any]]:
     """The one model that has these keys and shapes; else a plain ViT of that size, if they are a plain ViT's."""
     found = _candidates(tensors)
@@ -317,7 +276,8 @@ def _told_by_keys(tensors: Mapping[str, Tensor], options: ConvertOptions) -> tup
     if len(groups) == 1:
         return min(found, key=_by_length), {}
     if not groups:
-        if _is_plain(tensors):
+        plain = _kinds(sketch(_PLAIN, {"depth": 1}).state_dict())
+        if _kinds(tensors) | {"head.weight", "head.bias"} == plain:
             return _PLAIN, vit_arguments(tensors, options.heads)  # of a size that timm has no name for
         raise CheckpointError(
             "the file is in timm's names, but none of its Vision Transformers has these shapes; give `name`, the model "
@@ -342,35 +302,27 @@ def _candidates(tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
     (width,) = shape_of(tensors, "blocks.0.norm1.weight", 1)
     rows = {"num_classes": shape_of(tensors, "head.weight", 2)[0] if "head.weight" in tensors else 0}
     found = {}
-    for name in filter(partial(_may_have, tensors), timm_names()):
-        short = _sketch(name, {**rows, "depth": 1})
-        if short is None or getattr(short, "embed_dim", width) != width or _shapes(short.state_dict()) != first:
+    stem = next(stem for stem in _STEM if stem in tensors)
+    for name in timm_names():
+        said = re.search(r"patch(\d+)_", name)
+        if said is not None and (stem != _STEM[0] or int(said[1]) != shape_of(tensors, stem, 4)[-1]):
+            continue
+        try:
+            short = sketch(name, {**rows, "depth": 1})
+        except (AssertionError, TypeError, ValueError):  # models whose depth cannot be set alone
+            continue
+        if getattr(short, "embed_dim", width) != width or _shapes(short.state_dict()) != first:
             continue
         whole = sketch(name, rows)
         if len(whole.blocks) == depth and _shapes(whole.state_dict()) == _shapes(tensors):  # type: ignore[arg-type]
             found[name] = whole
-    table = tuple(tensors["pos_embed"].shape) if "pos_embed" in tensors else None
-    exact = {n: m for n, m in found.items() if table == _table(m)}
+    table = _shape(tensors.get("pos_embed"))
+    exact = {n: m for n, m in found.items() if table == _shape(getattr(m, "pos_embed", None))}
     return exact or found
 
 
-def _may_have(tensors: Mapping[str, Tensor], name: str) -> bool:
-    """Whether what the name says of its patches is true of the file."""
-    stem = next(stem for stem in _STEM if stem in tensors)
-    said = re.search(r"patch(\d+)_", name)
-    return said is None or (stem == _STEM[0] and int(said[1]) == shape_of(tensors, stem, 4)[-1])
-
-
-def _sketch(name: str, arguments: Mapping[str, Any]) -> nn.Module | None:
-    try:
-        return sketch(name, arguments)
-    except (AssertionError, TypeError, ValueError):  # models whose depth cannot be set alone
-        return None
-
-
-def _table(model: nn.Module) -> tuple[int, ...] | None:
-    table = getattr(model, "pos_embed", None)
-    return None if table is None else tuple(table.shape)
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else tuple(tensor.shape)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -380,12 +332,6 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def _kinds(names: Iterable[str]) -> set[str]:
     """Names with the number of the block left out."""
     return {_BLOCK.sub("blocks.N.", name) for name in names}
-
-
-def _is_plain(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of the plain ViT, with or without its head."""
-    plain = _kinds(sketch(_PLAIN, {"depth": 1}).state_dict())
-    return _kinds(tensors) | {"head.weight", "head.bias"} == plain
 
 
 def _by_length(name: str) -> tuple[int, str]:

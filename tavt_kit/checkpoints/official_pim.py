@@ -75,11 +75,23 @@ def read_pim(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official
     backbone = {n.removeprefix("backbone."): t for n, t in named.items() if n.startswith("backbone.")}
     architecture, backbone, arguments, size = _backbone(backbone, found, options)
     classes, width = shape_of(found, "combiner.head.weight", 2)
+    total = shape_of(found, "combiner.gather.weight", 2)[1]
+    selects = options.num_selects or _SELECTS.get(total)
+    if selects is None:
+        raise CheckpointError(
+            f"the combiner reads {total} selected tokens, but no key tells how many of each level; "
+            "give `num_selects`, such as 2048,512,128,32"
+        )
+    if len(selects) != 4 or sum(selects) != total:
+        raise CheckpointError(
+            f"the combiner reads {total} selected tokens of 4 levels, but `num_selects` names "
+            f"{', '.join(map(str, selects))}; give 4 numbers of that sum"
+        )
     arguments = {
         "num_classes": classes,
         "img_size": [size, size],
         "fpn_size": width,
-        "num_selects": _selects(shape_of(found, "combiner.gather.weight", 2)[1], options),
+        "num_selects": list(selects),
         **arguments,
     }
     found |= {f"backbone.{name}": tensor for name, tensor in backbone.items()}
@@ -103,27 +115,15 @@ def _flat(name: str, tensor: Tensor) -> Tensor:
     return tensor.flatten(1) if name.startswith("fpn.Proj_") else tensor.flatten(2)
 
 
-def _selects(total: int, options: ConvertOptions) -> list[int]:
-    found = options.num_selects or _SELECTS.get(total)
-    if found is None:
-        raise CheckpointError(
-            f"the combiner reads {total} selected tokens, but no key tells how many of each level; "
-            "give `num_selects`, such as 2048,512,128,32"
-        )
-    if len(found) != 4 or sum(found) != total:
-        raise CheckpointError(
-            f"the combiner reads {total} selected tokens of 4 levels, but `num_selects` names "
-            f"{', '.join(map(str, found))}; give 4 numbers of that sum"
-        )
-    return list(found)
-
-
 def _backbone(
     tensors: dict[str, Tensor], found: Mapping[str, Tensor], options: ConvertOptions
 ) -> tuple[str, dict[str, Tensor], dict[str, Any], int]:
     """Our name of the model, the backbone's tensors in timm's names, arguments for creating it, and the image size."""
     if "blocks.0.attn.qkv.weight" in tensors:
-        return _vit(tensors, options)
+        shape = vit_arguments(tensors, options.heads)
+        size, positions = fit_positions(tensors, options, shape["patch_size"])
+        arguments = {**shape, "qkv_bias": "blocks.0.attn.qkv.bias" in tensors}
+        return "pim_vit_base_patch16", {**tensors, "pos_embed": positions}, arguments, size
     if "layers.0.blocks.0.attn.qkv.weight" in tensors:
         return _swin(tensors, found, options)
     if "layer1.0.conv1.weight" in tensors:
@@ -134,14 +134,6 @@ def _backbone(
     raise CheckpointError(
         "the file is of a PIM over a backbone that is not known: no ViT, Swin, ResNet or EfficientNet"
     )
-
-
-def _vit(tensors: dict[str, Tensor], options: ConvertOptions) -> tuple[str, dict[str, Tensor], dict[str, Any], int]:
-    shape = vit_arguments(tensors, options.heads)
-    patch = shape["patch_size"]
-    size, positions = fit_positions(tensors, options, patch)
-    arguments = {**shape, "qkv_bias": "blocks.0.attn.qkv.bias" in tensors}
-    return "pim_vit_base_patch16", {**tensors, "pos_embed": positions}, arguments, size
 
 
 def _swin(

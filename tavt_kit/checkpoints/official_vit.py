@@ -74,11 +74,7 @@ class Official:
 
 
 def resize_positions(table: Tensor, side: int, rule: PositionRule) -> Tensor:
-    """A position table (1, 1 + n * n, D) for a grid of ``side`` x ``side``; the class row stays as it is.
-
-    Raises:
-        CheckpointError: No such rule.
-    """
+    """A position table (1, 1 + n * n, D) for a grid of ``side`` x ``side``; the class row stays as it is."""
     if rule not in POSITION_RULES:
         raise CheckpointError(f"position tables are resized by the rule {' or '.join(POSITION_RULES)}, got {rule!r}")
     before = round((table.shape[1] - 1) ** 0.5)
@@ -94,11 +90,7 @@ HEADS = {768: 12, 1024: 16, 1280: 16}
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, rank: int) -> tuple[int, ...]:
-    """The shape of a tensor that the architecture is read off.
-
-    Raises:
-        CheckpointError: It is absent, empty, or has another number of dimensions than ``rank``.
-    """
+    """The shape of a tensor that the architecture is read off; CheckpointError unless it has ``rank`` filled axes."""
     if name not in tensors:
         raise CheckpointError(f"the file lacks {name}, which tells the architecture; nothing was loaded")
     shape = tuple(tensors[name].shape)
@@ -111,11 +103,7 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, rank: int) -> tuple[int, 
 
 
 def grid_side(tensors: Mapping[str, Tensor], name: str = "pos_embed") -> int:
-    """Patches a side, by a position table (1, 1 + n * n, D).
-
-    Raises:
-        CheckpointError: As ``shape_of``; or the rows are not those of a square grid and a class.
-    """
+    """Patches a side, by a position table (1, 1 + n * n, D); CheckpointError where it is of no square grid."""
     first, rows, _ = shape_of(tensors, name, 3)
     side = math.isqrt(rows - 1)
     if first != 1 or side * side != rows - 1 or side == 0:
@@ -124,11 +112,7 @@ def grid_side(tensors: Mapping[str, Tensor], name: str = "pos_embed") -> int:
 
 
 def joined(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """Tensors one below the other.
-
-    Raises:
-        CheckpointError: Their shapes differ in more than the first dimension.
-    """
+    """Tensors one below the other; CheckpointError where they differ in more than the first dimension."""
     shapes = [list(tensors[name].shape) for name in names]
     if len(names) > 1 and any(not shape or shape[1:] != shapes[0][1:] for shape in shapes):
         raise CheckpointError(
@@ -139,15 +123,10 @@ def joined(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
 
 
 def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, Sequence[str]], what: str) -> dict[str, Tensor]:
-    """Every tensor of a file under our name.
-
-    Args:
-        tensors: Tensors by their names in the file.
-        names: Our name -> theirs, whose tensors, one below the other, it holds.
-        what: What the file is of, for people.
+    """Every tensor of a file under our name, by a table of our name -> theirs, whose tensors are ``joined`` in it.
 
     Raises:
-        CheckpointError: Tensors are missing or have no place, or do not go together.
+        CheckpointError: Tensors are missing or have no place, or do not go together; ``what`` the file is of is said.
     """
     known = {theirs for parts in names.values() for theirs in parts}
     missing, unexpected = sorted(known - set(tensors)), sorted(set(tensors) - known)
@@ -171,7 +150,6 @@ def fit_positions(
     """The edge of the images in pixels, the table's own unless asked for, and the position table for it.
 
     Raises:
-        CheckpointError: As ``grid_side`` and ``resize_positions``.
         DataError: The size is no multiple of ``stride``, the pixels from one patch to the next.
     """
     size = options.image_size or grid_side(tensors, name) * stride
@@ -181,15 +159,7 @@ def fit_positions(
 
 
 def vit_arguments(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str, Any]:
-    """Sizes of a plain ViT, by its tensors in timm's names.
-
-    Args:
-        tensors: By name.
-        heads: As given; by the width where not.
-
-    Raises:
-        CheckpointError: A tensor that tells of them is absent or mis-shaped, or the heads must be given.
-    """
+    """Sizes of a plain ViT, by its tensors in timm's names; heads by the width where they are not given."""
     width, _, patch, _ = shape_of(tensors, "patch_embed.proj.weight", 4)
     return {
         "patch_size": patch,
@@ -201,11 +171,7 @@ def vit_arguments(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str,
 
 
 def count_heads(width: int, given: int | None) -> int:
-    """Attention heads at a width, unless given.
-
-    Raises:
-        CheckpointError: They must be given, or do not divide the width.
-    """
+    """Attention heads at a width, unless given; CheckpointError where they must be, or do not divide it."""
     heads = given or HEADS.get(width)
     if heads is None:
         raise CheckpointError(f"no key tells the number of attention heads at a width of {width}; give `heads`")
@@ -305,27 +271,23 @@ def vit_model(
     recipe: bool,
     left_out: tuple[str, ...] = (),
 ) -> Official:
-    """The model for tensors in timm's names.
+    """The model of a family for the tensors of a whole plain ViT in timm's names.
 
     Args:
-        tensors: Tensors of a whole plain ViT.
-        family: One of ``FAMILIES``.
-        origin: For people.
-        options: What the user says of the file.
         recipe: Whether the file is a fine-tuned one of the family: then its table is that of its own split, and
             evaluation follows the recipe. Google's is of the split without overlap, and evaluated as timm does.
-        left_out: See ``Official``.
-
-    Raises:
-        CheckpointError: A tensor is mis-shaped, or what no key tells must be given.
-        DataError: An image size or step that the split does not allow.
     """
     arguments = _arguments(tensors, options, own_split=recipe)
     name = _NAMES.get((arguments["embed_dim"], arguments["depth"], arguments["patch_size"]), "vit_base_patch16_224")
     if family != "vit":
         name = name.replace("vit_", f"{family}_", 1).removesuffix("_224")
     if family == "ffvt":
-        arguments["num_token"] = _num_token(options.num_token, arguments["num_classes"])
+        classes = arguments["num_classes"]
+        arguments["num_token"] = options.num_token or _TOKENS.get(classes)
+        if arguments["num_token"] is None:
+            raise CheckpointError(
+                f"no key tells how many tokens FFVT takes from each layer, nor do {classes} classes; give `num_token`"
+            )
     patch, step = arguments["patch_size"], arguments.get("slide_step", arguments["patch_size"])
     size = arguments["img_size"][0]
     positions = resize_positions(tensors["pos_embed"], (size - patch) // step + 1, options.positions)
@@ -333,16 +295,9 @@ def vit_model(
     fresh = (f"blocks.{arguments['depth'] - 1}.", *(("norm.",) if family == "ffvt" else ()))
     untrained = () if recipe or family == "vit" else fresh
     own = {n: tensor for n, tensor in tensors.items() if not n.startswith(untrained)}
-    return Official(
-        family,
-        name,
-        _shortest(arguments),
-        {**own, "pos_embed": positions},
-        origin,
-        Preprocessing.from_config(FGVC_EVALUATION, size) if recipe else None,
-        untrained,
-        left_out,
-    )
+    evaluation = Preprocessing.from_config(FGVC_EVALUATION, size) if recipe else None
+    own["pos_embed"] = positions
+    return Official(family, name, _shortest(arguments), own, origin, evaluation, untrained, left_out)
 
 
 def official_names(layers: int) -> dict[str, tuple[str, ...]]:
@@ -369,31 +324,16 @@ def _arguments(tensors: Mapping[str, Tensor], options: ConvertOptions, own_split
     step = options.slide_step or patch
     if not 0 < step <= patch:
         raise DataError(f"a slide step is 1 to the patch size of {patch}, got {step}")
-    side = _side(tensors, patch, options.slide_step if own_split else patch)
+    side = grid_side(tensors)
+    if side == 37 and patch == 16 and own_split and options.slide_step is None:
+        raise CheckpointError(
+            "a grid of 37 x 37 is 448 px in the overlapping split or 592 px without; give `slide_step` 12 or 16"
+        )
     size = options.image_size or (side - 1) * (step if own_split else patch) + patch
     if size < patch or (step == patch and size % patch):
         raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
     arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size], **arguments}
     return arguments if step == patch else {**arguments, "slide_step": step}
-
-
-def _side(tensors: Mapping[str, Tensor], patch: int, slide_step: int | None) -> int:
-    """Patches a side."""
-    side = grid_side(tensors)
-    if side == 37 and patch == 16 and slide_step is None:
-        raise CheckpointError(
-            "a grid of 37 x 37 is 448 px in the overlapping split or 592 px without; give `slide_step` 12 or 16"
-        )
-    return side
-
-
-def _num_token(given: int | None, classes: int) -> int:
-    found = given or _TOKENS.get(classes)
-    if found is None:
-        raise CheckpointError(
-            f"no key tells how many tokens FFVT takes from each layer, nor do {classes} classes; give `num_token`"
-        )
-    return found
 
 
 def _shortest(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -421,7 +361,21 @@ def read_mixvit_hybrid(tensors: Mapping[str, Tensor], options: ConvertOptions) -
     found["proj.weight"] = found["proj.weight"].flatten(1)  # a 1x1 convolution over the parts
     size = options.image_size or 448
     preprocessing = Preprocessing.from_config(FGVC_EVALUATION, size)
-    arguments = _hybrid_arguments(found, depth, size, options)
+    (width,) = shape_of(found, "proj.bias", 1)
+    units = {tuple(map(int, name.split(".")[2:4])) for name in found if name.startswith("resnet.stages.")}
+    arguments = {
+        "num_classes": shape_of(found, "head.bias", 1)[0],
+        "img_size": [size, size],
+        "num_parts": shape_of(found, "grouping.weight", 4)[0],
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": count_heads(width, options.heads),
+        "mlp_dim": shape_of(found, "blocks.0.mlp.fc1.bias", 1)[0],
+        "resnet_blocks": [
+            sum(stage == number for stage, _ in units) for number in range(1 + max(stage for stage, _ in units))
+        ],
+        "resnet_width": shape_of(found, "resnet.conv.weight", 4)[0],
+    }
     return Official("mixvit", "mixvit_hybrid_r50", arguments, found, "Mix-ViT (hybrid)", preprocessing, (), left_out)
 
 
@@ -440,23 +394,6 @@ def hybrid_names(used: Mapping[str, Tensor], depth: int) -> dict[str, tuple[str,
             stage, place = int(block.removeprefix("block")) - 1, int(unit.removeprefix("unit")) - 1
             names[f"resnet.stages.{stage}.{place}.{rest}"] = (theirs,)
     return names
-
-
-def _hybrid_arguments(found: Mapping[str, Tensor], depth: int, size: int, options: ConvertOptions) -> dict[str, Any]:
-    (width,) = shape_of(found, "proj.bias", 1)
-    units = {tuple(map(int, name.split(".")[2:4])) for name in found if name.startswith("resnet.stages.")}
-    blocks = [sum(stage == number for stage, _ in units) for number in range(1 + max(stage for stage, _ in units))]
-    return {
-        "num_classes": shape_of(found, "head.bias", 1)[0],
-        "img_size": [size, size],
-        "num_parts": shape_of(found, "grouping.weight", 4)[0],
-        "embed_dim": width,
-        "depth": depth,
-        "num_heads": count_heads(width, options.heads),
-        "mlp_dim": shape_of(found, "blocks.0.mlp.fc1.bias", 1)[0],
-        "resnet_blocks": blocks,
-        "resnet_width": shape_of(found, "resnet.conv.weight", 4)[0],
-    }
 
 
 _BLOCK = "Transformer/encoderblock_"
@@ -482,11 +419,7 @@ _HYBRIDS = {
 
 
 def read_npz(file: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an ``.npz`` file, without running anything in it.
-
-    Raises:
-        CheckpointError: It is missing, damaged, or holds Python objects or values that are not finite.
-    """
+    """The arrays of an ``.npz`` file, read without running it; CheckpointError where it is not whole and sane."""
     if not file.is_file():
         raise CheckpointError(f"the weight file {file} does not exist")
     if not zipfile.is_zipfile(file):
@@ -494,15 +427,7 @@ def read_npz(file: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        OSError,
-        EOFError,
-        ValueError,
-        AttributeError,
-        NotImplementedError,
-    ) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, AttributeError, RuntimeError) as error:
         reason = "holds Python objects" if "allow_pickle" in str(error) else "is damaged or no .npz file"
         raise CheckpointError(f"{file} {reason}; fetch it anew") from None
     broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
@@ -516,33 +441,24 @@ def read_google(arrays: Mapping[str, NDArray[Any]], options: ConvertOptions) -> 
     if "Transformer/posembed_input/pos_embedding" not in arrays:
         return None
     if options.heads is None:
-        options = replace(options, heads=_heads(arrays))
-    if "conv_root/kernel" in arrays:
-        return _hybrid(arrays, options)
-    return vit_model(
-        google_to_timm(arrays), options.family or "vit", "Google's Vision Transformer", options, recipe=False
-    )
-
-
-def _heads(arrays: Mapping[str, NDArray[Any]]) -> int:
-    """Attention heads; here a shape tells them."""
-    kernel = arrays.get(f"{_BLOCK}0/{_ATTENTION}/query/kernel")
-    if kernel is None or kernel.ndim != 3 or 0 in kernel.shape:
-        raise CheckpointError(
-            f"the file looks like one of Google's ViTs, but lacks {_BLOCK}0/{_ATTENTION}/query/kernel of three "
-            "dimensions; nothing was loaded"
-        )
-    return int(kernel.shape[1])
-
-
-def _hybrid(arrays: Mapping[str, NDArray[Any]], options: ConvertOptions) -> Official:
-    """A ViT over a ResNet, as timm's; FFVT and TransFG never published one of theirs."""
+        kernel = arrays.get(f"{_BLOCK}0/{_ATTENTION}/query/kernel")
+        if kernel is None or kernel.ndim != 3 or 0 in kernel.shape:
+            raise CheckpointError(
+                f"the file looks like one of Google's ViTs, but lacks {_BLOCK}0/{_ATTENTION}/query/kernel of three "
+                "dimensions; nothing was loaded"
+            )
+        options = replace(options, heads=int(kernel.shape[1]))
+    if "conv_root/kernel" not in arrays:
+        origin = "Google's Vision Transformer"
+        return vit_model(google_to_timm(arrays), options.family or "vit", origin, options, recipe=False)
+    # A ViT over a ResNet is read as timm's; FFVT and TransFG never published one of theirs.
     if options.family is not None:
         raise CheckpointError(
             f"a ViT over a ResNet is read as timm has it, not as {options.family}, whose stem computes otherwise; "
             "leave `family` out, or take a file without a ResNet such as ViT-B_16.npz"
         )
-    units = _units(arrays)
+    numbers = {(int(match[1]), int(match[2])) for name in arrays if (match := _UNIT.match(name))}
+    units = tuple(sum(block == own for own, _ in numbers) for block in sorted({block for block, _ in numbers}))
     if units not in _HYBRIDS:
         said = "-".join(map(str, units)) or "no"
         raise CheckpointError(
@@ -558,18 +474,8 @@ def _hybrid(arrays: Mapping[str, NDArray[Any]], options: ConvertOptions) -> Offi
     return Official("hybrid", name, arguments, tensors, "Google's hybrid of ResNet and Vision Transformer")
 
 
-def _units(arrays: Mapping[str, Any]) -> tuple[int, ...]:
-    """Units of each block of the ResNet."""
-    found = {(int(match[1]), int(match[2])) for name in arrays if (match := _UNIT.match(name))}
-    return tuple(sum(block == own for own, _ in found) for block in sorted({block for block, _ in found}))
-
-
 def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-    """Every array under timm's name, in torch's layout.
-
-    Raises:
-        CheckpointError: An array is missing or has no place; all of them are named.
-    """
+    """Every array under timm's name, in torch's layout; CheckpointError where one is missing or has no place."""
     left, taken = dict(arrays), dict[str, Tensor]()
 
     def take(name: str, rank: int) -> NDArray[Any]:
@@ -599,10 +505,7 @@ def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     convolution("patch_embed.proj", "embedding")
     keep("patch_embed.proj.bias", take("embedding/bias", 1))
     for ours, theirs in _resnet_names(arrays).items():
-        if "/gn" in f"/{theirs}":
-            norm(ours, theirs, 4)
-        else:
-            convolution(ours, theirs)
+        norm(ours, theirs, 4) if "/gn" in f"/{theirs}" else convolution(ours, theirs)
     for layer in range(count_layers(arrays, _BLOCK)):
         block, attention = f"{_BLOCK}{layer}", f"{_BLOCK}{layer}/{_ATTENTION}"
         parts = [f"{attention}/{name}" for name in ("query", "key", "value")]

@@ -8,22 +8,14 @@ moved from its start, and the plain ones must be saved on their own first.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from tavt_kit.checkpoints.official_vit import (
-    ConvertOptions,
-    Official,
-    count_layers,
-    fit_positions,
-    shape_of,
-)
+from tavt_kit.checkpoints.official_vit import ConvertOptions, Official, count_layers, fit_positions, shape_of
 from tavt_kit.errors import CheckpointError
 from tavt_kit.models.backbones.vitae import VARIANTS
-
-_HEADS = ("nc_heads", "rc_heads")
 
 
 def read_vitae(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
@@ -39,7 +31,9 @@ def read_vitae(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Offici
     if name is None:
         found = {**found, **_heads(found, options)}
     second = found["version"] == 2
-    size, table = _size(tensors, found, options)
+    size, table = options.image_size or 224, {}
+    if (positions := "layers.0.RC.pos_embed") in tensors:
+        size, table[positions] = fit_positions(tensors, options, found["downsample_ratios"][0], positions)
     arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size]}
     if name is None:
         arguments |= {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
@@ -75,12 +69,24 @@ class _Reading:
             width = rows[-1]["token_dims"]
         found: dict[str, Any] = {key: tuple(row[key] for row in rows) for key in rows[0]}
         found |= {"version": self.version, "class_token": self._has("layers.0.RC.cls_token")}
-        found["mlp_ratio"] = self._mlp_ratio(found)
-        return found | self._windows()
+        filled = [stage for stage, depth in enumerate(found["nc_depth"]) if depth]
+        if not filled:
+            raise CheckpointError("the file is of ViTAE, but has no normal cells; nothing was loaded")
+        hidden = self._shape(f"layers.{filled[0]}.NC.0.mlp.fc1.bias", 1)[0]
+        found["mlp_ratio"] = float(hidden / found["token_dims"][filled[0]])
+        windows = [f"layers.{stage}.NC.0.attn.relative_position_index" for stage in range(self.stages)]
+        if window := next(filter(self._has, windows), None):
+            found["window_size"] = math.isqrt(self._shape(window, 2)[0])
+        if any(name.endswith("relative_position_bias_table") for name in self.tensors):
+            found["relative_pos"] = True
+        return found
 
     def _stage(self, stage: int, width_in: int) -> dict[str, Any]:
         root = f"layers.{stage}.RC."
-        kind = self._reduction_kind(root)
+        marks = {"PRM.proj.weight": "embedding", "attn.kqv.weight": "performer",
+                 "attn.attn.relative_position_index": "window", "attn.attn.qkv.weight": "transformer",
+                 "PRM.convs.0.0.weight": "performer_less"}  # fmt: skip
+        kind = next((kind for mark, kind in marks.items() if self._has(root + mark)), "none")
         embed, out, ratio, group = width_in, width_in, 1, 1
         if kind == "embedding":
             out, _, ratio, _ = self._shape(f"{root}PRM.proj.weight", 4)
@@ -88,26 +94,17 @@ class _Reading:
         elif kind != "none":
             embed, _, kernel, _ = self._shape(f"{root}PRM.convs.0.0.weight", 4)
             ratio = 4 if kernel == 7 else 2
-            out = self._token_width(root, kind, embed)
+            if kind == "performer_less":
+                starts, ends = f"{root}PRM.convs.", "weight"
+                out = embed * sum(name.startswith(starts) and name.endswith(ends) for name in self.tensors)
+            else:
+                out = self._shape(f"{root}attn.{'proj' if kind == 'performer' else 'attn.proj'}.bias", 1)[0]
             if self._has(f"{root}PCM.0.weight"):
                 group = width_in // self._shape(f"{root}PCM.0.weight", 4)[1]
         return {
             "embed_dims": embed, "token_dims": out, "downsample_ratios": ratio, "rc_tokens": kind, "rc_group": group,
             **self._normal(stage, out),
         }  # fmt: skip
-
-    def _reduction_kind(self, root: str) -> str:
-        marks = {"PRM.proj.weight": "embedding", "attn.kqv.weight": "performer",
-                 "attn.attn.relative_position_index": "window", "attn.attn.qkv.weight": "transformer",
-                 "PRM.convs.0.0.weight": "performer_less"}  # fmt: skip
-        return next((kind for mark, kind in marks.items() if self._has(root + mark)), "none")
-
-    def _token_width(self, root: str, kind: str, embed: int) -> int:
-        if kind == "performer_less":
-            return embed * sum(
-                name.startswith(f"{root}PRM.convs.") and name.endswith("weight") for name in self.tensors
-            )
-        return self._shape(f"{root}attn.{'proj' if kind == 'performer' else 'attn.proj'}.bias", 1)[0]
 
     def _normal(self, stage: int, width: int) -> dict[str, Any]:
         cells = {name.split(".")[3] for name in self.tensors if name.startswith(f"layers.{stage}.NC.")}
@@ -119,21 +116,6 @@ class _Reading:
         kind = "window" if self._has(f"{root}attn.relative_position_index") else kind
         group = width // self._shape(f"{root}PCM.0.weight", 4)[1]
         return {"nc_tokens": kind, "nc_depth": len(cells), "nc_group": group}
-
-    def _mlp_ratio(self, found: Mapping[str, Any]) -> float:
-        stage = next((i for i, depth in enumerate(found["nc_depth"]) if depth), None)
-        if stage is None:
-            raise CheckpointError("the file is of ViTAE, but has no normal cells; nothing was loaded")
-        return float(self._shape(f"layers.{stage}.NC.0.mlp.fc1.bias", 1)[0] / found["token_dims"][stage])
-
-    def _windows(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for stage in range(self.stages):
-            if self._has(name := f"layers.{stage}.NC.0.attn.relative_position_index"):
-                found = {"window_size": math.isqrt(self._shape(name, 2)[0])} | found
-        if any(name.endswith("relative_position_bias_table") for name in self.tensors):
-            found["relative_pos"] = True
-        return found
 
 
 def _variant(found: Mapping[str, Any]) -> str | None:
@@ -149,9 +131,8 @@ def _variant(found: Mapping[str, Any]) -> str | None:
 
 def _heads(found: Mapping[str, Any], options: ConvertOptions) -> dict[str, tuple[int, ...]]:
     """Of the cells of each stage: as given, or of the official size of these widths."""
-    given, stages = options.stage_heads, len(found["token_dims"])
-    if given is None and options.heads is not None:
-        given = (options.heads,)
+    stages = len(found["token_dims"])
+    given = options.stage_heads or (None if options.heads is None else (options.heads,))
     for shape in () if given is not None else VARIANTS.values():
         if shape.get("token_dims", (64, 64, 256)) == found["token_dims"]:
             given = (*shape.get("nc_heads", (1, 1, 4)), *shape.get("rc_heads", (1,) * stages))
@@ -163,22 +144,6 @@ def _heads(found: Mapping[str, Any], options: ConvertOptions) -> dict[str, tuple
             f"`heads` for the normal cells of its {stages} stages and then for its reduction cells, such as "
             f"{','.join(['1'] * (2 * stages - 1))},2 (got {shown})"
         )
-    return dict(zip(_HEADS, _spread(given, stages), strict=True))
-
-
-def _spread(given: Sequence[int], stages: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """One number is the last stage's; what is not given of reduction cells is that of the cells before them."""
-    normal = (*(1,) * (stages - 1), given[0]) if len(given) == 1 else tuple(given[:stages])
-    reducing = tuple(given[stages:]) if len(given) > stages else (1, *normal[:-1])
-    return normal, reducing
-
-
-def _size(
-    tensors: Mapping[str, Tensor], found: Mapping[str, Any], options: ConvertOptions
-) -> tuple[int, dict[str, Tensor]]:
-    """The edge of the image, and the position table for it, if there is one."""
-    name = "layers.0.RC.pos_embed"
-    if name not in tensors:
-        return options.image_size or 224, {}
-    size, table = fit_positions(tensors, options, found["downsample_ratios"][0], name)
-    return size, {name: table}
+    # One number is the last stage's; what is not given of reduction cells is that of the cells before them.
+    normal = (*(1,) * (stages - 1), given[0]) if len(given) == 1 else given[:stages]
+    return {"nc_heads": normal, "rc_heads": given[stages:] or (1, *normal[:-1])}

