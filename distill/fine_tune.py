@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.common import (
@@ -58,7 +59,7 @@ def train(
     progress: Progress | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> dict[str, Any]:
-    """Fit a model to a data set; the dense network, nothing dropped.
+    """Fit a model to a data set: the dense network, or the one schedule that the recipe names.
 
     A recipe may fit the head to cached features first, its penalty chosen by ``val`` accuracy; then it trains the last
     blocks or everything, step by step.
@@ -122,22 +123,26 @@ def train(
         balanced = objective.class_weights == "balanced"
         weights = balanced_weights(train.labels, len(images.classes)) if balanced else None
         step, branch = make_step(model, objective, frozen=settings.freeze or 0, class_weights=weights, seed=recipe.seed)
+        schedule = model.schedule = TokenSchedule.parse(recipe.schedule, model.layout)
         with attached(model, branch):
             loop = run_loop(
                 model, train, step, settings, recipe.running, run.folder,
                 seed=recipe.seed, progress=progress, what="finetune", processes=processes, save_seconds=save_seconds,
-                judge=judge_of(recipe.running, val, images.classes, (model.dense_schedule,)),
+                judge=judge_of(recipe.running, val, images.classes, (schedule,)),
             )  # fmt: skip
         dense = processes.once(
             lambda: evaluate_sweep(
-                model, val, "val", ("dense",), precision=precision, progress=progress, what="evaluate"
+                model, val, "val", (recipe.schedule,), precision=precision, progress=progress, what="evaluate"
             )
         )
         results = {"loop": loop_record(loop, settings.batch), "val": dense[0].accuracy.as_record()}
         trained = "everything" if recipe.blocks == "all" else f"head and last {recipe.blocks} blocks"
         how = f"{trained} fine-tuned by the recipe {recipe.name}"
+        if recipe.schedule != "dense":
+            how += f" for the schedule {recipe.schedule}"
     if processes.first:
-        save_trained(run.folder, model, replace(card, image_sizes=()), images, how)
+        counts = None if model.schedule == model.dense_schedule else model.schedule.counts
+        save_trained(run.folder, model, replace(card, image_sizes=(), schedule=counts), images, how)
     run.finish(**results, precision=str(recipe.running.precision))
     if processes.first:
         remove_state(run.folder)

@@ -561,7 +561,7 @@ def make_step(
     """The step of an objective, and the branch that trains with the model but is not a part of it.
 
     Args:
-        model: Trained in place; nothing is dropped.
+        model: Trained in place, under its schedule.
         objective: What is minimised.
         frozen: Leading layers, the embedding with them, that train nothing; they run without a graph.
         class_weights: (C,) for the cross-entropy; ``None`` weighs all classes alike.
@@ -650,9 +650,9 @@ def _pim_terms(model: AdaptiveViT, weights: Mapping[str, float], frozen: int) ->
 
 
 def _through(model: AdaptiveViT, images: Tensor, frozen: int) -> TokenState:
-    """The state after every layer, by the lean path."""
+    """The state after every layer, by the lean path, under the model's schedule."""
     track = model.restores
-    counts = model.dense_schedule.counts
+    counts = model.schedule.counts
     with torch.no_grad() if frozen else nullcontext():
         state = model.advance(model.start(images, track=track), range(frozen), counts, lean=True)
     return model.advance(state, range(frozen, model.layers), counts, lean=True)

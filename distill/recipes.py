@@ -47,6 +47,7 @@ class TrainRecipe:
         blocks: Last blocks that train with the head; ``"all"`` trains everything, 0 nothing but the probe.
         drop_path: Probability that training leaves out the last block's branches, rising from 0 at the first.
         dropout: Dropout of position embeddings and feed-forward halves.
+        schedule: Tokens that each layer keeps while training, as text: the network learns for this one schedule.
         objective: Loss that is minimised.
         optimisation: Optimiser, steps and learning rates.
         reading: Training images: how they are read.
@@ -67,6 +68,7 @@ class TrainRecipe:
     blocks: int | str = 0
     drop_path: float = 0.0
     dropout: float = 0.0
+    schedule: str = "dense"
     objective: Objective = field(default_factory=Objective)
     optimisation: OptimizerOptions = field(default_factory=OptimizerOptions)
     reading: DataOptions = field(default_factory=DataOptions)
@@ -81,6 +83,11 @@ class TrainRecipe:
             raise TrainingError(f"blocks to train are a number from 0 on, or all, got {self.blocks!r}")
         if self.blocks == 0 and not self.probe:
             raise TrainingError("a recipe that trains no blocks fits the head by a probe; give `blocks` or `probe`")
+        if self.schedule != "dense" and (self.blocks == 0 or self.objective.loss != "cross_entropy"):
+            raise TrainingError(
+                f"a `schedule` is trained step by step by the loss cross_entropy, got schedule={self.schedule}, "
+                f"blocks={self.blocks}, loss={self.objective.loss}; leave it out, or give `blocks`"
+            )
         for name in ("drop_path", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} is a probability below 1, got {getattr(self, name)}")
@@ -106,6 +113,8 @@ class TrainRecipe:
         if self.probe_only:
             return {**head, "precision": self.running.precision}
         own = {"probe": self.probe, "blocks": self.blocks, "drop_path": self.drop_path, "dropout": self.dropout}
+        if self.schedule != "dense":  # as runs had it before there was a choice
+            own["schedule"] = self.schedule
         how = {**asdict(self.objective.settled()), **asdict(self.optimisation)}
         return {**head, **own, **how, **self.reading.as_record(), **self.running.as_record()}
 

@@ -55,6 +55,31 @@ def test_finetune_goes_on_from_the_probe_with_the_last_blocks(
     assert record["asked"]["freeze"] == 4 and "last 2 blocks" in load_model(tmp_path).require_card().provenance
 
 
+def test_a_network_is_fine_tuned_for_one_schedule(make_model: Make, images: ImageSet, tmp_path: Path) -> None:
+    """Its gradients are those of the reduced pass, and the run is opened, judged and described under the schedule."""
+    model = make_model()
+    model.reduction = "merge"
+    recipe = replace(FINETUNE, schedule="17x2,9x2,5x2", blocks="all")
+    record = train(model, images, tmp_path / "merged", recipe)
+    loaded = load_model(tmp_path / "merged")
+    assert str(loaded.schedule) == str(model.schedule) == "17x2,9x2,5x2" and loaded.reduction == "merge"
+    assert "for the schedule 17x2,9x2,5x2" in loaded.require_card().provenance
+    val = read_images(images.split("val"), Preprocessing((64, 64)))
+    (under,) = evaluate_sweep(loaded, val, "val", ("17x2,9x2,5x2",))
+    assert Accuracy.from_record(record["results"]["val"]) == under.accuracy
+    assert record["asked"]["schedule"] == "17x2,9x2,5x2"
+    dense = train(make_model(), images, tmp_path / "dense", replace(FINETUNE, blocks="all"))
+    assert "schedule" not in dense["asked"] and load_model(tmp_path / "dense").require_card().schedule is None
+    other = load_model(tmp_path / "dense").state_dict()
+    assert not all(torch.equal(tensor, other[name]) for name, tensor in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("changes", [{"blocks": 0}, {"loss": "contrastive"}])
+def test_what_cannot_learn_under_a_schedule_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(TrainingError, match="schedule=stages:0.3"):
+        train_recipe("finetune", schedule="stages:0.3", **changes)
+
+
 def test_an_interrupted_finetune_is_continued_without_a_second_probe(
     make_model: Make, images: ImageSet, tmp_path: Path
 ) -> None:

@@ -138,7 +138,7 @@ def test_recipes_in_a_circle_and_files_that_are_not_there(tmp_path: Path) -> Non
 
 
 def test_every_value_has_one_name_and_is_recorded() -> None:
-    recipe = train_recipe("modern")
+    recipe = train_recipe("modern", schedule="taper:0.2")
     names = names_of(recipe)
     assert len(set(names)) == len(names)
     left_out = {"name", "family", "image_size", "workers", "cache", "keep", "allow_smaller_batch"}
