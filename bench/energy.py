@@ -12,14 +12,12 @@ Whatever else the machine does meanwhile is in the joules too, and so is what it
 from __future__ import annotations
 
 import importlib
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice, read_text
@@ -29,6 +27,10 @@ _LEAST_RUNS = 5
 
 _RAMP = 0.25
 """Share of the time that is run before counting: power rises over tenths of a second."""
+
+_SLOWED = 0x08 | 0x20 | 0x40 | 0x80
+"""NVML's reasons for a low clock: hardware slowdown, heat by software and by hardware, power brake. Its power cap is
+not among them: at the cap the clock moves with the work, which its range tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,21 @@ class Energy(Record):
     source: str = ""
     reason: str = ""
     images: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyMeter:
+    """Counts joules from the moment it is made.
+
+    Args:
+        joules: Counted since; to be asked more often than the counters turn over (minutes at full power).
+        source: Which counters.
+        reason: Why it cannot count; empty where it can.
+    """
+
+    joules: Callable[[], float] = lambda: 0.0
+    source: str = ""
+    reason: str = ""
 
 
 def measure_energy(run: Callable[[], object], meter: EnergyMeter, *, batch: int = 1, seconds: float = 2.0) -> Energy:
@@ -74,161 +91,74 @@ def measure_energy(run: Callable[[], object], meter: EnergyMeter, *, batch: int 
     return Energy(joules / (runs * batch), joules / took, meter.source, images=runs * batch)
 
 
-class EnergyMeter(Protocol):
-    """Counts joules from the moment it is made."""
-
-    source: str
-    reason: str
-    """Why it cannot count; empty where it can."""
-
-    def joules(self) -> float:
-        """Since it was made. To be read more often than its counters turn over (minutes at full power)."""
-        ...
-
-
 def energy_meter(target: TargetDevice, root: Path = Path("/")) -> EnergyMeter:
-    """The meter of the target's processor; never fails, a ``NoMeter`` says why there is none.
+    """The meter of the target's processor; never fails, its ``reason`` says why it cannot count.
 
     Args:
         target: A CPU is metered with its memory, a CUDA device alone, without the CPU that feeds it.
         root: Root of the file system; another one in tests.
     """
     if target.is_cpu:
-        return Rapl.found(root)
+        return _rapl(root / "sys/class/powercap")
     if target.processor in ("cuda", "tensorrt"):
-        return _nvidia(target)
-    return NoMeter(f"no energy counter is known for {target.runtime}:{target.processor}")
+        return _nvml(target.index)
+    return EnergyMeter(reason=f"no energy counter is known for {target.runtime}:{target.processor}")
 
 
-class NoMeter:
-    """Where nothing counts."""
+def _rapl(folder: Path) -> EnergyMeter:
+    """The packages' and their memories' counters, which turn over at a range of their own.
 
-    source = ""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def joules(self) -> float:
-        """None were counted."""
-        return 0.0
-
-
-class Rapl:
-    """Sums the packages' and their memories' counters of /sys/class/powercap, which turn over at a range of their own.
-
-    "core" and "uncore" are parts of a package and "psys" holds it, so none of these is added.
+    "core" and "uncore" are parts of a package and "psys" holds it, so none of these is added; "intel-rapl-mmio" shows
+    the same packages a second time. AMD's counters have Intel's name too.
     Source: the kernel's documentation, power/powercap.
     """
+    zones = sorted(folder.glob("intel-rapl:*")) if folder.is_dir() else []
+    zones = [zone for zone in zones if read_text(zone / "name").startswith(("package", "dram"))]
+    if not zones:
+        return EnergyMeter(reason="this machine shows no RAPL energy counters (a virtual machine, or no x86 processor)")
+    if not all(read_text(zone / "energy_uj").isdecimal() for zone in zones):
+        return EnergyMeter(
+            reason=f"the energy counters are readable by root only; allow it by: sudo chmod a+r {folder}/*/energy_uj"
+        )
+    ranges = [int(read_text(zone / "max_energy_range_uj") or 0) for zone in zones]
+    last, total = [int(read_text(zone / "energy_uj")) for zone in zones], 0
 
-    source, reason = "RAPL, packages and memory", ""
+    def joules() -> float:
+        nonlocal last, total
+        now = [int(read_text(zone / "energy_uj")) for zone in zones]
+        for before, after, most in zip(last, now, ranges, strict=True):
+            total += after - before if after >= before else after - before + most + 1
+        last = now
+        return total / 1e6
 
-    def __init__(self, zones: tuple[Path, ...]) -> None:
-        self._zones = zones
-        self._ranges = {zone: int(read_text(zone / "max_energy_range_uj") or 0) for zone in zones}
-        self._last = self._read()
-        self._sum = 0
-
-    @staticmethod
-    def found(root: Path = Path("/")) -> EnergyMeter:
-        """The machine's, or why there is none."""
-        folder = root / "sys/class/powercap"
-        # "intel-rapl-mmio" shows the same packages a second time. AMD's counters have Intel's name too.
-        zones = sorted(folder.glob("intel-rapl:*")) if folder.is_dir() else []
-        wanted = tuple(zone for zone in zones if read_text(zone / "name").startswith(("package", "dram")))
-        if not wanted:
-            return NoMeter("this machine shows no RAPL energy counters (a virtual machine, or no x86 processor)")
-        if not all(read_text(zone / "energy_uj").isdecimal() for zone in wanted):
-            return NoMeter(
-                f"the energy counters are readable by root only; allow it by: sudo chmod a+r {folder}/*/energy_uj"
-            )
-        return Rapl(wanted)
-
-    def joules(self) -> float:
-        """See ``EnergyMeter``."""
-        now = self._read()
-        for zone, count in now.items():
-            step = count - self._last[zone]
-            self._sum += step if step >= 0 else step + self._ranges[zone] + 1
-        self._last = now
-        return self._sum / 1e6
-
-    def _read(self) -> dict[Path, int]:
-        return {zone: int(read_text(zone / "energy_uj")) for zone in self._zones}
+    return EnergyMeter(joules, "RAPL, packages and memory")
 
 
-class Nvml:
-    """The driver's own counter of a GPU (Volta and later), by the nvidia-ml-py package.
-
-    Args:
-        nvml: Module ``pynvml``, initialised.
-    """
-
-    source, reason = "NVML, the GPU alone", ""
-
-    def __init__(self, nvml: Any, handle: Any) -> None:
-        self._nvml, self._handle = nvml, handle
-        self._begin = self._read()
-
-    def joules(self) -> float:
-        """See ``EnergyMeter``."""
-        return self._read() - self._begin
-
-    def _read(self) -> float:
-        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
-
-
-class NvidiaSmi:
-    """The power that nvidia-smi tells, times the seconds between two readings: rough, for want of a counter.
-
-    Args:
-        now: Clock in seconds.
-    """
-
-    source, reason = "nvidia-smi, power at both ends times the time, the GPU alone", ""
-
-    def __init__(self, watts: Callable[[], float], now: Callable[[], float] = time.perf_counter) -> None:
-        self._ask, self._now = watts, now
-        self._watts, self._when, self._sum = watts(), now(), 0.0
-
-    def joules(self) -> float:
-        """See ``EnergyMeter``."""
-        watts, when = self._ask(), self._now()
-        self._sum += (watts + self._watts) / 2 * (when - self._when)
-        self._watts, self._when = watts, when
-        return self._sum
-
-
-def _nvidia(target: TargetDevice) -> EnergyMeter:
-    name = _device_name(target.index)
+def _nvml(index: int) -> EnergyMeter:
+    """The driver's own counter of a GPU (Volta and later), by the nvidia-ml-py package."""
+    name = _device_name(index)
     if name.startswith("MIG-"):
-        return NoMeter(f"CUDA device {target.index} is a slice of a GPU (MIG), and the counter is of the whole one")
+        return EnergyMeter(reason=f"CUDA device {index} is a slice of a GPU (MIG), and the counter is of the whole one")
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
-        return _by_command(name)
+        return EnergyMeter(reason="the package nvidia-ml-py is not installed: pip install nvidia-ml-py")
     try:
-        return Nvml(nvml, _handle(nvml, name))
+        handle = _handle(nvml, name)
+        begin = nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except nvml.NVMLError as error:
-        return NoMeter(f"NVML cannot count the energy of CUDA device {target.index}: {error}")
+        return EnergyMeter(reason=f"NVML cannot count the energy of CUDA device {index}: {error}")
+    return EnergyMeter(
+        lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle) - begin) / 1e3, "NVML, the GPU alone"
+    )
 
 
-def _handle(nvml: Any, name: str) -> Any:
-    """NVML's own of a device; raises its ``NVMLError``."""
-    nvml.nvmlInit()
-    by_uuid = name.startswith(("GPU-", "MIG-"))
-    return nvml.nvmlDeviceGetHandleByUUID(name) if by_uuid else nvml.nvmlDeviceGetHandleByIndex(int(name))
+def gpu_state(target: TargetDevice) -> Callable[[], tuple[float, bool]] | None:
+    """Reads the state of an NVIDIA GPU, by the nvidia-ml-py package; ``None`` where nothing tells it.
 
-
-GpuState = tuple[float, bool]
-"""Its clock in MHz, and whether it is slowed: for heat, or because the supply of power tells it."""
-
-_SLOWED = 0x08 | 0x20 | 0x40 | 0x80
-"""NVML's reasons for a low clock: hardware slowdown, heat by software and by hardware, power brake. Its power cap is
-not among them: at the cap the clock moves with the work, which its range tells."""
-
-
-def gpu_state(target: TargetDevice) -> Callable[[], GpuState] | None:
-    """Reads the state of an NVIDIA GPU, by the nvidia-ml-py package; ``None`` where nothing tells it."""
+    Returns:
+        A function: its clock in MHz, and whether it is slowed, for heat or because the supply of power tells it.
+    """
     if target.processor not in ("cuda", "tensorrt") or find_spec("pynvml") is None:
         return None
     nvml: Any = importlib.import_module("pynvml")
@@ -236,7 +166,7 @@ def gpu_state(target: TargetDevice) -> Callable[[], GpuState] | None:
     names = "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"
     reasons = next(getattr(nvml, name) for name in names if hasattr(nvml, name))
 
-    def read() -> GpuState:
+    def read() -> tuple[float, bool]:
         clock = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
         return float(clock), bool(reasons(handle) & _SLOWED)
 
@@ -248,19 +178,11 @@ def gpu_state(target: TargetDevice) -> Callable[[], GpuState] | None:
     return read
 
 
-def _by_command(name: str) -> EnergyMeter:
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return NoMeter("there is neither the package nvidia-ml-py nor nvidia-smi: pip install nvidia-ml-py")
-
-    def watts() -> float:
-        query = [command, "--query-gpu=power.draw", "--format=csv,noheader,nounits", "-i", name]
-        return float(subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout)
-
-    try:
-        return NvidiaSmi(watts)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        return NoMeter(f"nvidia-smi does not tell the power of GPU {name}: {type(error).__name__}")
+def _handle(nvml: Any, name: str) -> Any:
+    """NVML's own of a device; raises its ``NVMLError``."""
+    nvml.nvmlInit()
+    by_uuid = name.startswith(("GPU-", "MIG-"))
+    return nvml.nvmlDeviceGetHandleByUUID(name) if by_uuid else nvml.nvmlDeviceGetHandleByIndex(int(name))
 
 
 def _device_name(index: int) -> str:

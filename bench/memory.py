@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -30,18 +31,20 @@ from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule, counts_text
-from tavt_kit.errors import MeasurementError, TargetError, TavtError
+from tavt_kit.errors import DataError, MeasurementError, TargetError, TavtError
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
     from tavt_kit.runtimes import Session
 
-
 _CHILD = ("-P", "-m", "tavt_kit.bench.memory")
 """What a fresh interpreter runs; -P, so that no file of the working folder stands in for a module."""
 
-FILE_OF = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
+_FILE_OF = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
 """By what name a model is written for a runtime."""
+
+_RUNS = 3
+"""Inferences: some runtimes allot more in the second than in the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,24 +138,27 @@ def peak_memory(job: FileJob | LiveJob, *, seconds: float = 600.0) -> MemoryPeak
     """
     record = job.as_record()
     if isinstance(job, FileJob) or job.target.runtime == "torch":
-        return _peak(_answer(record, seconds))
-    with tempfile.TemporaryDirectory(prefix="fgvc-kit-memory-") as folder:
-        path = Path(folder) / FILE_OF[job.target.runtime]
-        written = _answer({**record, "kind": "write", "path": str(path)}, seconds)
-        if "error" in written:
-            return _peak(written)
-        size: Sequence[int] = written["image_size"]
-        return _peak(_answer(FileJob(path, job.target, (size[0], size[1])).as_record(), seconds))
+        answer = _answer(record, seconds)
+    else:
+        with tempfile.TemporaryDirectory(prefix="fgvc-kit-memory-") as folder:
+            path = Path(folder) / _FILE_OF[job.target.runtime]
+            answer = _answer({**record, "kind": "write", "path": str(path)}, seconds)
+            if "error" not in answer:
+                height, width = answer["image_size"]
+                answer = _answer(FileJob(path, job.target, (height, width)).as_record(), seconds)
+    return MemoryPeak(reason=str(answer["error"])) if "error" in answer else MemoryPeak(**answer)
 
 
 def _answer(record: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """What the child wrote; with ``error`` where it failed or died."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_path())}
-    command = [sys.executable, *_CHILD]
+    spec = find_spec("tavt_kit")
+    assert spec is not None and spec.origin is not None  # this very package
+    path = [str(Path(spec.origin).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(
-            command, input=json.dumps(record), capture_output=True, text=True, env=environment, timeout=seconds
-        )
+            [sys.executable, *_CHILD], input=json.dumps(record), capture_output=True, text=True, timeout=seconds,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"error": f"the process was stopped after {seconds:g} s"}
     if done.returncode == -9:  # SIGKILL, a name that Windows lacks
@@ -165,21 +171,6 @@ def _answer(record: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         last = done.stderr.strip().splitlines()[-1:] or ["nothing said"]
         return {"error": f"the process ended with exit code {done.returncode}: {last[0]}"}
     return found
-
-
-def _path() -> list[str]:
-    """Where the child finds this package, and what the user gave."""
-    spec = find_spec("tavt_kit")
-    assert spec is not None and spec.origin is not None  # this very package
-    own = str(Path(spec.origin).resolve().parents[1])
-    given = os.environ.get("PYTHONPATH")
-    return [own] if not given else [own, given]
-
-
-def _peak(answer: Mapping[str, Any]) -> MemoryPeak:
-    if "error" in answer:
-        return MemoryPeak(reason=str(answer["error"]))
-    return MemoryPeak(answer["baseline"], answer["loaded"], answer["peak"], answer["device_peak"])
 
 
 def refuse_untold(target: TargetDevice) -> None:
@@ -210,17 +201,16 @@ class ScheduleMemory:
             MeasurementError: A process failed or died.
             ExportError: The schedule cannot be written as the target's file.
         """
-        if self._target.runtime == "torch":
-            job = LiveJob(str(self._run), self._target, counts_text(schedule.counts), executed=schedule.executed)
-            return self._counted(schedule, job, processes)
+        job: FileJob | LiveJob
         with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
-            path = Path(folder) / FILE_OF[self._target.runtime]
-            write = write_int8 if self._target.precision == "int8" else write_plain
-            write(self._model, schedule, path)
-            return self._counted(schedule, FileJob(path, self._target, self._model.backbone.image_size), processes)
-
-    def _counted(self, schedule: TokenSchedule, job: FileJob | LiveJob, processes: int) -> tuple[int, ...]:
-        peaks = [peak_memory(job) for _ in range(processes)]
+            if self._target.runtime == "torch":
+                job = LiveJob(str(self._run), self._target, counts_text(schedule.counts), executed=schedule.executed)
+            else:
+                path = Path(folder) / _FILE_OF[self._target.runtime]
+                write = _write_int8 if self._target.precision == "int8" else write_plain
+                write(self._model, schedule, path)
+                job = FileJob(path, self._target, self._model.backbone.image_size)
+            peaks = [peak_memory(job) for _ in range(processes)]
         for peak in peaks:
             if peak.counted is None:
                 raise MeasurementError(
@@ -260,12 +250,8 @@ def write_plain(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None
         to_openvino(model, card, path)
 
 
-def write_int8(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None:
-    """As ``write_plain`` in int8, calibrated on random data: it weighs what a shipped one weighs.
-
-    Raises:
-        ExportError: The model cannot be written or quantized so.
-    """
+def _write_int8(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None:
+    """As ``write_plain`` in int8, calibrated on random data: it weighs what a shipped one weighs."""
     from tavt_kit.bench.parts import whole_graph
 
     runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
@@ -278,10 +264,6 @@ def write_int8(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None:
         openvino.save_model(graph, path, compress_to_fp16=False)
 
 
-_RUNS = 3
-"""Inferences: some runtimes allot more in the second than in the first."""
-
-
 def main() -> None:
     """Do a job in the process that ``peak_memory`` starts: JSON on stdin, one JSON object on stdout.
 
@@ -289,10 +271,16 @@ def main() -> None:
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
-    _die_first()
+    with suppress(OSError):  # where memory runs out the kernel ends this process, not the one that waits for it
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     job: dict[str, Any] = json.loads(sys.stdin.read())
     try:
-        answer = _write(job) if job["kind"] == "write" else _measure(job)
+        if job["kind"] == "write":  # nothing is measured
+            model, schedule = _model(job)
+            write_plain(model, schedule, Path(job["path"]))
+            answer: dict[str, Any] = {"image_size": list(model.backbone.image_size)}
+        else:
+            answer = _measure(job)
     except TavtError as error:
         answer = {"error": str(error)}
     except MemoryError:
@@ -306,16 +294,22 @@ def _measure(job: Mapping[str, Any]) -> dict[str, Any]:
     """Load, run, and tell the marks."""
     import numpy as np
 
-    target = TargetDevice.from_record(job["target"])
-    _load_runtime(target, torch_too=job["kind"] == "live")
-    _reset_high_water()
+    target, is_live = TargetDevice.from_record(job["target"]), job["kind"] == "live"
+    _load_runtime(target, torch_too=is_live)
+    # The peak of importing is forgotten; where the kernel refuses, a smaller model shows less than it is.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     baseline = memory_mark("VmRSS")
-    session, (height, width) = _live(job, target) if job["kind"] == "live" else _of_file(job, target)
-    loaded = memory_mark("VmRSS")
+    session, (height, width) = _open_live(job, target) if is_live else _open_file(job, target)
+    loaded, device_peak = memory_mark("VmRSS"), None
     images = np.random.default_rng(0).standard_normal((target.batch, 3, height, width), dtype=np.float32)
     for _ in range(_RUNS):
         session(images)
-    return {"baseline": baseline, "loaded": loaded, "peak": memory_mark("VmHWM"), "device_peak": _device_peak(target)}
+    if target.runtime == "torch" and not target.is_cpu:
+        import torch
+
+        device_peak = int(torch.cuda.max_memory_allocated(target.index))
+    return {"baseline": baseline, "loaded": loaded, "peak": memory_mark("VmHWM"), "device_peak": device_peak}
 
 
 def _load_runtime(target: TargetDevice, *, torch_too: bool) -> None:
@@ -338,8 +332,7 @@ def _load_runtime(target: TargetDevice, *, torch_too: bool) -> None:
             torch.cuda.reset_peak_memory_stats(target.index)
 
 
-def _of_file(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tuple[int, int]]:
-    from tavt_kit.errors import DataError
+def _open_file(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tuple[int, int]]:
     from tavt_kit.runtimes import open_file
 
     session = open_file(Path(job["path"]), target, job["lengths"])
@@ -350,39 +343,23 @@ def _of_file(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tup
     return session, (height, width)
 
 
-def _live(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tuple[int, int]]:
+def _open_live(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tuple[int, int]]:
     from tavt_kit.models.wrap import LeanViT
     from tavt_kit.runtimes import open_module
 
-    model, schedule, size = _model(job)
+    model, schedule = _model(job)
+    size = model.backbone.image_size
     return open_module(LeanViT(model, schedule), target, (target.batch, 3, *size)), size
 
 
-def _write(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a live model as its target's file; nothing is measured."""
-
-    model, schedule, size = _model(job)
-    write_plain(model, schedule, Path(job["path"]))
-    return {"image_size": list(size)}
-
-
-def _model(job: Mapping[str, Any]) -> tuple[AdaptiveViT, TokenSchedule, tuple[int, int]]:
+def _model(job: Mapping[str, Any]) -> tuple[AdaptiveViT, TokenSchedule]:
     from tavt_kit.checkpoints import open_model
 
     flags = {name: job[name] for name in ("weights", "image_size", "seed", "score", "pool", "reduction")}
     model = open_model(job["thing"], **flags).eval()
     schedule = TokenSchedule.parse(job["schedule"], model.layout)
-    if job["executed"] is not None:
-        schedule = TokenSchedule(schedule.counts, tuple(job["executed"]))
-    return model, schedule, model.backbone.image_size
-
-
-def _device_peak(target: TargetDevice) -> int | None:
-    if target.runtime != "torch" or target.is_cpu:
-        return None
-    import torch
-
-    return int(torch.cuda.max_memory_allocated(target.index))
+    executed = job["executed"]
+    return model, schedule if executed is None else TokenSchedule(schedule.counts, tuple(executed))
 
 
 def memory_mark(name: str) -> int:
@@ -402,22 +379,6 @@ def memory_mark(name: str) -> int:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most if sys.platform == "darwin" else most * 1024
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
-def _reset_high_water() -> None:
-    """Forget the peak of importing; where the kernel refuses, a model smaller than that peak shows less than it is."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return
-
-
-def _die_first() -> None:
-    """Where memory runs out the kernel ends this process, not the one that waits for it."""
-    try:
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    except OSError:
-        return
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 The sequence, around an interleaved measurement::
 
-    watch = Watch()
-    with watch:                                             # reads the counters, here and at the end
+    with Watch() as watch:                                  # reads the counters, here and at the end
         found = bench(sessions, images, on_round=watch.turn)     # between turns: the clock, at most 4 times a second
     noise = watch.verdict()                                 # Noise("unsteady", ("other processes used ...",), ...)
     body["noise"] = noise.as_record()
@@ -14,6 +13,7 @@ No thread runs beside the measurement: what a turn costs (about a millisecond) i
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,25 +84,22 @@ class Watch:
         pace: Callable[[], float] | None = None,
         gpu: Callable[[], tuple[float, bool]] | None = None,
     ) -> None:
-        self._root, self._now, self._pace = root, now, pace or _pace
+        self._root, self._now, self._pace, self._gpu = root, now, pace or _pace, gpu
         self._cpus = frozenset(allowed_cpus() if cpus is None else cpus)
-        self._begin: tuple[float, Counters] | None = None
-        self._end: tuple[float, Counters] | None = None
+        self._ends = list[tuple[float, Counters]]()
         self._last = float("-inf")
         self._clocks, self._paces, self._heat = list[float](), list[float](), list[int]()
-        self._gpu, self._gpu_states = gpu, list[tuple[float, bool]]()
+        self._gpu_states = list[tuple[float, bool]]()
 
     def __enter__(self) -> Watch:
-        self.start()
+        self._ends.append((self._now(), Counters.read(self._cpus, self._root)))
+        self.turn()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Begin; just before warm-up."""
-        self._begin = (self._now(), Counters.read(self._cpus, self._root))
+        self._last = float("-inf")
         self.turn()
+        self._ends.append((self._now(), Counters.read(self._cpus, self._root)))
 
     def turn(self, *told: object) -> None:
         """Read the clock, unless that was done just before; to be called between turns."""
@@ -118,59 +115,48 @@ class Watch:
         self._paces.append(self._pace())
         self._last = self._now()
 
-    def stop(self) -> None:
-        """End; just after the last turn."""
-        self._last = float("-inf")
-        self.turn()
-        self._end = (self._now(), Counters.read(self._cpus, self._root))
-
     def verdict(self) -> Noise:
-        """What was seen between start and stop.
+        """What was seen in the block.
 
         Raises:
-            MeasurementError: The watch was not started and stopped.
+            MeasurementError: The block is not over.
         """
-        if self._begin is None or self._end is None:
-            raise MeasurementError("a watch gives its verdict after start and stop; call both around the measurement")
-        found = self._facts(self._end[0] - self._begin[0], self._begin[1], self._end[1])
-        facts = {name: None if value is None else round(value, 6) for name, value in found.items()}
-        reasons = tuple(disturbances(facts))
-        return Noise("unsteady" if reasons else "steady", reasons, tuple(unseen(facts)), facts)
+        if len(self._ends) < 2:
+            raise MeasurementError("a watch gives its verdict after its block; measure inside the block")
+        facts = {name: None if value is None else round(value, 6) for name, value in self._facts().items()}
+        reasons = tuple(_disturbances(facts))
+        unseen = tuple(words for name, words in _UNSEEN.items() if facts[name] is None)
+        return Noise("unsteady" if reasons else "steady", reasons, unseen, facts)
 
-    def _facts(self, seconds: float, begin: Counters, end: Counters) -> dict[str, float | None]:
-        seconds = max(seconds, 1e-9)
-        names = ("own", "busy", "elsewhere", "stolen", "preempted")
-        own, busy, elsewhere, stolen, preempted = (_grown(getattr(begin, name), getattr(end, name)) for name in names)
-        others = None if own is None or busy is None else max(0.0, busy - own)
-        throttled = _grown(begin.group.throttled_seconds, end.group.throttled_seconds)
+    def _facts(self) -> dict[str, float | None]:
+        (start, begin), (stop, end) = self._ends
+        seconds = max(stop - start, 1e-9)
+
+        def grown(before: float | None, after: float | None, by: float | None = 1.0) -> float | None:
+            return None if before is None or after is None or not by else max(0.0, float(after) - float(before)) / by
+
+        own, busy = grown(begin.own, end.own), grown(begin.busy, end.busy)
         clocks, paces = _stretches(self._clocks), _stretches(self._paces)
-        return {
+        found = {
             "seconds": seconds,
             "cpus": float(len(self._cpus)),
-            "others": None if others is None else others / seconds,
-            "elsewhere": None if elsewhere is None else elsewhere / seconds,
+            "others": grown(own, busy, seconds),
+            "elsewhere": grown(begin.elsewhere, end.elsewhere, seconds),
             "load1": end.load,
-            "stolen": None if stolen is None else stolen / seconds / len(self._cpus),
-            "preempted": None if preempted is None or not own else preempted / own,
-            "throttled": None if throttled is None else throttled / seconds,
+            "stolen": grown(begin.stolen, end.stolen, seconds * len(self._cpus)),
+            "preempted": grown(begin.preempted, end.preempted, own),
+            "throttled": grown(begin.group.throttled_seconds, end.group.throttled_seconds, seconds),
             "quota": end.group.cpus,
             "thermal": float(max(self._heat) - self._heat[0]) if self._heat else None,
             "mhz_low": min(clocks, default=None),
             "mhz_high": max(clocks, default=None),
             "pace": max(paces) / min(paces) if paces else None,
-            **self._gpu_facts(),
         }
-
-    def _gpu_facts(self) -> dict[str, float | None]:
-        if not self._gpu_states:
-            return {}
-        clocks = _stretches([clock for clock, _ in self._gpu_states])
-        slowed = sum(slowed for _, slowed in self._gpu_states) / len(self._gpu_states)
-        return {
-            "gpu_slowed": slowed,
-            "gpu_mhz_low": min(clocks, default=None),
-            "gpu_mhz_high": max(clocks, default=None),
-        }
+        if self._gpu_states:
+            clocks = _stretches([clock for clock, _ in self._gpu_states])
+            found["gpu_slowed"] = sum(slowed for _, slowed in self._gpu_states) / len(self._gpu_states)
+            found["gpu_mhz_low"], found["gpu_mhz_high"] = min(clocks, default=None), max(clocks, default=None)
+        return found
 
 
 def _stretches(readings: Sequence[float]) -> list[float]:
@@ -180,10 +166,6 @@ def _stretches(readings: Sequence[float]) -> list[float]:
         return []
     edges = [round(len(readings) * part / parts) for part in range(parts + 1)]
     return [median(readings[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
-
-
-def _grown(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else max(0.0, float(after) - float(before))
 
 
 def _pace() -> float:
@@ -228,38 +210,31 @@ _UNSEEN = {
 }
 
 
-def unseen(facts: Mapping[str, float | None]) -> list[str]:
-    """What the machine did not tell."""
-    return [words for name, words in _UNSEEN.items() if facts[name] is None]
-
-
-def disturbances(facts: Mapping[str, float | None]) -> list[str]:
-    """A sentence for each threshold that was crossed."""
+def _disturbances(facts: Mapping[str, float | None]) -> list[str]:
+    """A sentence for each threshold that was crossed; what is not told crosses none."""
     cpus, found = facts["cpus"] or 1.0, list[str]()
-
-    def above(name: str, most: float) -> float | None:
-        value = facts.get(name)
-        return value if value is not None and value > most else None
-
-    if (others := above("others", _OTHERS * cpus)) is not None:
-        found.append(f"other processes used {_percent(others / cpus)} of the time of the CPUs allowed")
-    if (stolen := above("stolen", _STOLEN)) is not None:
-        found.append(f"the hypervisor kept the CPUs for others {_percent(stolen)} of the time")
-    if (preempted := above("preempted", _PREEMPTED)) is not None and above("others", _SEEN * cpus) is not None:
-        found.append(f"threads were taken off their CPU {preempted:.0f} times a second of their work")
-    if (throttled := above("throttled", _THROTTLED)) is not None:
+    seen = {name: value or 0.0 for name, value in facts.items()}
+    if seen["others"] > _OTHERS * cpus:
+        found.append(f"other processes used {_percent(seen['others'] / cpus)} of the time of the CPUs allowed")
+    if seen["stolen"] > _STOLEN:
+        found.append(f"the hypervisor kept the CPUs for others {_percent(seen['stolen'])} of the time")
+    if seen["preempted"] > _PREEMPTED and seen["others"] > _SEEN * cpus:
+        found.append(f"threads were taken off their CPU {seen['preempted']:.0f} times a second of their work")
+    if seen["throttled"] > _THROTTLED:
         limit = "" if facts["quota"] is None else f" ({facts['quota']:.3g} CPUs)"
-        found.append(f"the control group's quota{limit} stopped the work {_percent(throttled)} of the time")
-    if (thermal := above("thermal", 0)) is not None:
-        found.append(f"CPUs were slowed for their heat {thermal:.0f} times")
-    if (slowed := above("gpu_slowed", 0)) is not None:
+        found.append(f"the control group's quota{limit} stopped the work {_percent(seen['throttled'])} of the time")
+    if seen["thermal"] > 0:
+        found.append(f"CPUs were slowed for their heat {seen['thermal']:.0f} times")
+    if (slowed := seen.get("gpu_slowed", 0.0)) > 0:
         found.append(f"the GPU was slowed for heat or power in {_percent(slowed)} of the readings")
     for whose, kind in (("the", ""), ("the GPU's", "gpu_")):
-        low, high = facts.get(f"{kind}mhz_low"), facts.get(f"{kind}mhz_high")
-        if low is not None and high is not None and high > (1 + _CLOCK) * low:
+        low, high = seen.get(f"{kind}mhz_low", 0.0), seen.get(f"{kind}mhz_high", 0.0)
+        if high > (1 + _CLOCK) * low:
             found.append(f"{whose} clock moved between {low:.0f} and {high:.0f} MHz in the run")
-    if (pace := above("pace", 1 + _CLOCK)) is not None:
-        found.append(f"a fixed piece of work took up to {_percent(pace - 1)} longer at some times than at others")
+    if seen["pace"] > 1 + _CLOCK:
+        found.append(
+            f"a fixed piece of work took up to {_percent(seen['pace'] - 1)} longer at some times than at others"
+        )
     return found
 
 
@@ -291,53 +266,32 @@ class Counters:
     stolen: float | None
     own: float | None
     preempted: int | None
-    thermal: int | None
     group: ControlGroup
     load: float | None
 
     @classmethod
     def read(cls, cpus: Collection[int], root: Path = Path("/")) -> Counters:
         """Now; about a millisecond."""
-        busy, elsewhere, stolen = _processors(root, cpus)
-        own, preempted, thermal = _own(root), _preempted(root), thermal_events(root)
-        return cls(busy, elsewhere, stolen, own, preempted, thermal, ControlGroup.read(root), _load(root))
-
-
-def _processors(root: Path, cpus: Collection[int]) -> tuple[float | None, float | None, float | None]:
-    """Seconds busy here, busy elsewhere and stolen here. Fields as in proc(5): user nice system idle iowait irq ..."""
-    here = elsewhere = stolen = 0
-    found = False
-    for line in read_text(root / "proc/stat").splitlines():
-        name, *fields = line.split()
-        if not name.startswith("cpu") or name == "cpu" or len(fields) < 8:
-            continue
-        found, ticks = True, [int(field) for field in fields]
-        busy = sum(ticks[:3]) + ticks[5] + ticks[6]
-        if int(name[3:]) in cpus:
-            here, stolen = here + busy, stolen + ticks[7]
-        else:
-            elsewhere += busy
-    return (here / _TICKS, elsewhere / _TICKS, stolen / _TICKS) if found else (None, None, None)
-
-
-def _own(root: Path) -> float | None:
-    """utime, stime, cutime and cstime, which follow the name in brackets (that may itself hold any sign)."""
-    fields = read_text(root / "proc/self/stat").rpartition(")")[2].split()
-    return sum(int(field) for field in fields[11:15]) / _TICKS if len(fields) > 15 else None
-
-
-def _preempted(root: Path) -> int | None:
-    found = list[int]()
-    for status in _matches(root / "proc/self/task", "*/status"):
-        for line in read_text(status).splitlines():
-            if line.startswith("nonvoluntary_ctxt_switches:"):
-                found.append(int(line.split()[1]))
-    return sum(found) if found else None
-
-
-def _load(root: Path) -> float | None:
-    fields = read_text(root / "proc/loadavg").split()
-    return float(fields[0]) if fields else None
+        here, there, lost, found = 0, 0, 0, False  # in ticks
+        for line in read_text(root / "proc/stat").splitlines():
+            name, *fields = line.split()
+            if not name.startswith("cpu") or name == "cpu" or len(fields) < 8:
+                continue
+            found, ticks = True, [int(field) for field in fields]
+            spent = sum(ticks[:3]) + ticks[5] + ticks[6]  # as in proc(5): user nice system idle iowait irq softirq
+            if int(name[3:]) in cpus:
+                here, lost = here + spent, lost + ticks[7]
+            else:
+                there += spent
+        busy, elsewhere, stolen = (ticks / _TICKS if found else None for ticks in (here, there, lost))
+        # The name in brackets may itself hold any sign; behind it are utime, stime, cutime and cstime.
+        fields = read_text(root / "proc/self/stat").rpartition(")")[2].split()
+        own = sum(int(field) for field in fields[11:15]) / _TICKS if len(fields) > 15 else None
+        statuses = "\n".join(map(read_text, _matches(root / "proc/self/task", "*/status")))
+        switches = [int(count) for count in re.findall(r"^nonvoluntary_ctxt_switches:\s*(\d+)", statuses, re.M)]
+        load = read_text(root / "proc/loadavg").split()
+        preempted, last = sum(switches) if switches else None, float(load[0]) if load else None
+        return cls(busy, elsewhere, stolen, own, preempted, ControlGroup.read(root), last)
 
 
 def thermal_events(root: Path) -> int | None:

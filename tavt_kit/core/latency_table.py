@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
@@ -114,22 +114,14 @@ class ShapePenalty:
     dropping: float = 0.75
     reading: float = 0.5
 
-    def feed(self, count: float) -> float:
-        """Milliseconds more of a feed-forward half."""
-        place = bisect_left(self.counts, count)
-        return self.ms[place] if place < len(self.counts) and self.counts[place] == count else 0.0
-
-    def attend(self, count: float) -> float:
-        """Of an attention half that keeps every token."""
-        return self.share * self.feed(count)
-
-    def drop(self, count: float, kept: float) -> float:
-        """Of one that drops."""
-        return self.dropping * self.attend(count) + (1 - self.dropping) * self.attend(kept)
-
-    def last(self, count: float) -> float:
-        """Of the last layer of a head that reads leading tokens only."""
-        return self.reading * self.attend(count)
+    def more(self, kind: str, count: int, kept: int = 0) -> float:
+        """Milliseconds more of a part: ``feed``, ``attend``, ``drop`` (to ``kept`` tokens) or ``last``; 0 of others."""
+        if kind == "drop":
+            return self.dropping * self.more("attend", count) + (1 - self.dropping) * self.more("attend", kept)
+        index = bisect_left(self.counts, count)
+        excess = self.ms[index] if index < len(self.counts) and self.counts[index] == count else 0.0
+        shares = {"feed": 1.0, "attend": self.share, "last": self.reading * self.share}
+        return shares.get(kind, 0.0) * excess
 
 
 EVEN = ShapePenalty((), (), 0.0)
@@ -159,22 +151,15 @@ class LayerCells:
     uneven: ShapePenalty | None = field(default=None, metadata=recorded_as(omit_default=True))
     """Left out of records where there is none, so that the digests of older profiles stay what they were."""
 
-    def attend_ms(self, count: int) -> float:
-        """The attention half at any count."""
-        return self.attend.at(count) + (self.uneven or EVEN).attend(count)
+    def ms(self, kind: str, count: int, kept: int = 0) -> float:
+        """Milliseconds of a part at any count: ``attend``, ``feed``, ``last`` where it has a time of its own, ``drop``.
 
-    def feed_ms(self, count: int) -> float:
-        """The feed-forward half at any count."""
-        return self.feed.at(count) + (self.uneven or EVEN).feed(count)
-
-    def last_ms(self, count: int) -> float:
-        """The last layer at any count, where it has a time of its own."""
-        assert self.last is not None  # heads that pool have no such layer
-        return self.last.at(count) + (self.uneven or EVEN).last(count)
-
-    def drop_ms(self, count: int, kept: int) -> float:
-        """Attention from ``count`` tokens to ``kept``: both neighbouring lengths at the same share kept."""
-        more = (self.uneven or EVEN).drop(count, kept)
+        A drop is interpolated between both neighbouring lengths at the same share kept.
+        """
+        more = (self.uneven or EVEN).more(kind, count, kept)
+        if kind != "drop":
+            curve: Curve = getattr(self, kind)
+            return curve.at(count) + more
         counts = [cell.count for cell in self.drop]
         above = min(max(bisect_right(counts, count), 1), len(counts) - 1)
         cells = self.drop[max(above - 1, 0) : above + 1]
@@ -292,12 +277,10 @@ class LatencyTable(Record):
         Raises:
             RecordError: It is another one; the message lists what differs.
         """
-        mine = self.model.as_record()
-        other = [
-            f"{name} {mine[name]} instead of {value}"
-            for name, value in model.as_record().items()
-            if not _agrees(mine[name], value, within=_MACS if name == "macs" else 0.0)
-        ]
+        mine, theirs = ({"reduction": one.reduction, **one.as_record()} for one in (self.model, model))
+        if mine["macs"] is not None and abs(mine["macs"] - theirs["macs"]) <= _MACS * max(mine["macs"], theirs["macs"]):
+            theirs["macs"] = mine["macs"]
+        other = [f"{name} {mine[name]} instead of {value}" for name, value in theirs.items() if mine[name] != value]
         if other:
             raise RecordError(
                 f"the profile is of another model: it has {', '.join(other)}; make one of this model (fgvc-kit profile)"
@@ -310,15 +293,12 @@ class LatencyTable(Record):
             ScheduleError: The schedule does not fit the model.
         """
         schedule.check(self.model.layout)
-        return self.scale * self._sum(schedule)
+        return self.scale * sum(self._parts(schedule))
 
     def parts(self, schedule: TokenSchedule) -> tuple[float, ...]:
         """Where ``predict`` comes from: milliseconds of the stem, of each layer (0 if it does not run), of the head."""
         schedule.check(self.model.layout)
         return tuple(self.scale * ms for ms in self._parts(schedule))
-
-    def _sum(self, schedule: TokenSchedule) -> float:
-        return sum(self._parts(schedule))
 
     def _parts(self, schedule: TokenSchedule) -> list[float]:
         cells, parts = self.cells, [self.cells.stem_ms]
@@ -328,25 +308,21 @@ class LatencyTable(Record):
                 parts.append(0.0)
                 continue
             if cells.last is not None and layer == layers - 1:
-                parts.append(cells.last_ms(fused if taps else count))
+                parts.append(cells.ms("last", fused if taps else count))
             elif kept == count:
-                parts.append(cells.attend_ms(count) + cells.feed_ms(count))
+                parts.append(cells.ms("attend", count) + cells.ms("feed", count))
             else:
-                parts.append(cells.drop_ms(count, kept) + cells.feed_ms(kept))
+                parts.append(cells.ms("drop", count, kept) + cells.ms("feed", kept))
             count, fused = kept, fused + min(taps, kept)
         return [*parts, cells.head.at(count)]
 
     def calibrated(self, measured: Iterable[tuple[TokenSchedule, float]]) -> LatencyTable:
-        """The same table with its scale set by end-to-end runs: the median of measured over predicted.
-
-        Args:
-            measured: Schedules and their milliseconds.
-        """
-        ratios = [ms / self._sum(schedule) for schedule, ms in measured]
+        """The same with its scale set by schedules and their milliseconds: the median of measured over predicted."""
+        ratios = [ms / sum(self._parts(schedule)) for schedule, ms in measured]
         return self if not ratios else replace(self, scale=median(ratios))
 
     def tested(self, held_out: Iterable[HeldOut]) -> LatencyTable:
-        """The same table with the schedules it was tested on."""
+        """The same with the schedules it was tested on."""
         return replace(self, held_out=tuple(held_out))
 
     @property
@@ -387,9 +363,3 @@ def measure_quantile_ratios(runs: Iterable[Measurement]) -> dict[str, float]:
     """
     ratios = [{"p90": run.p90 / run.median, "p99": run.p99 / run.median} for run in runs]
     return {name: min(bound, *(ratio[name] for ratio in ratios)) for name, bound in _BOUNDS.items()}
-
-
-def _agrees(mine: Any, other: Any, within: float) -> bool:
-    if within and mine is not None:
-        return bool(abs(mine - other) <= within * max(mine, other))
-    return bool(mine == other)

@@ -60,9 +60,9 @@ def _print(table: LatencyTable, file: Path) -> None:
     for count in reversed(cells.attend.counts):
         drop = drops.get(count)
         dropping = (
-            [None, None] if drop is None else [f"{cells.drop_ms(count, kept):.3f}" for kept in (drop.few, drop.many)]
+            [None, None] if drop is None else [f"{cells.ms('drop', count, kept):.3f}" for kept in (drop.few, drop.many)]
         )
-        rows.append((str(count), f"{cells.attend_ms(count):.3f}", *dropping, f"{cells.feed_ms(count):.3f}"))
+        rows.append((str(count), f"{cells.ms('attend', count):.3f}", *dropping, f"{cells.ms('feed', count):.3f}"))
     titles = ("tokens", "attention ms", "drop to half ms", "drop to 90 % ms", "feed-forward ms")
     console.print(table_of(titles, rows))
     console.print(

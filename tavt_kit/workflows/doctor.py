@@ -319,10 +319,10 @@ class Room(Record):
     @classmethod
     def gather(cls, root: Path = Path("/")) -> Room:
         """Look now."""
-        from tavt_kit.bench.energy import Rapl
+        from tavt_kit.bench.energy import energy_meter
         from tavt_kit.data.packages import cache_folder
 
-        meter = Rapl.found(root)
+        meter = energy_meter(TargetDevice("torch", "cpu"), root)
         memory, cache = _memory(root), cache_folder()
         there = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
         files, most = _files()
@@ -432,7 +432,7 @@ def _nvidia(machine: Machine) -> Iterator[Finding]:
         yield Finding(
             "an NVIDIA GPU is here, but this onnxruntime cannot use it", "pip install onnxruntime-gpu", optional=True
         )
-    if find_spec("pynvml") is None and shutil.which("nvidia-smi") is None:
+    if find_spec("pynvml") is None:
         yield Finding("the energy of the NVIDIA GPU cannot be read", "pip install nvidia-ml-py", optional=True)
 
 

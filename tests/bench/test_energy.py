@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tavt_kit.bench import energy as energy_module
-from tavt_kit.bench.energy import Energy, NoMeter, NvidiaSmi, Nvml, Rapl, energy_meter, gpu_state, measure_energy
+from tavt_kit.bench.energy import Energy, energy_meter, gpu_state, measure_energy
 from tavt_kit.core.device import TargetDevice
 
 CPU, CUDA = TargetDevice.parse("torch:cpu"), TargetDevice.parse("torch:cuda:0")
@@ -37,7 +37,7 @@ def counts(root: Path, package: int, dram: int = 0, other: int = 0) -> None:
 def test_packages_and_memory_are_summed_and_parts_are_not(tmp_path: Path) -> None:
     counts(tmp_path, 100, 10, 0)
     meter = energy_meter(CPU, tmp_path)
-    assert isinstance(meter, Rapl) and meter.joules() == 0
+    assert meter.source.startswith("RAPL") and meter.joules() == 0
     counts(tmp_path, 300_100, 50_010, 777_777)
     assert meter.joules() == pytest.approx(0.35)
 
@@ -93,12 +93,6 @@ def test_a_counter_that_stands_still_is_no_zero() -> None:
     assert energy.joules is None and "did not move" in energy.reason
 
 
-def test_power_is_summed_over_time() -> None:
-    watts, when = iter((100.0, 300.0, 300.0)), iter((0.0, 2.0, 3.0))
-    meter = NvidiaSmi(lambda: next(watts), now=lambda: next(when))
-    assert meter.joules() == pytest.approx(400) and meter.joules() == pytest.approx(700)
-
-
 class DriverError(Exception):
     """Stands in for pynvml.NVMLError."""
 
@@ -117,7 +111,7 @@ def test_the_driver_counts_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
     total = iter((5000, 7500))
     monkeypatch.setitem(sys.modules, "pynvml", driver(lambda handle: next(total)))
     meter = energy_meter(CUDA)
-    assert isinstance(meter, Nvml) and meter.joules() == 2.5
+    assert meter.source.startswith("NVML") and meter.joules() == 2.5
 
     def old(handle: object) -> int:
         raise DriverError("Not Supported")
@@ -130,7 +124,7 @@ def test_without_a_driver_there_is_no_meter(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.setenv("PATH", "")
     meter = energy_meter(CUDA)
-    assert isinstance(meter, NoMeter) and "pip install nvidia-ml-py" in meter.reason and meter.joules() == 0
+    assert "pip install nvidia-ml-py" in meter.reason and meter.joules() == 0
 
 
 def test_the_driver_tells_clock_and_reasons(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,15 +176,15 @@ def test_what_a_machine_does_not_tell_is_listed(tmp_path: Path) -> None:
 def test_turns_in_quick_succession_cost_nothing(machine: Machine) -> None:
     asked = list[int]()
     watch = Watch(machine.root, cpus=(0,), now=lambda: 0.0, pace=lambda: asked.append(1) or 1.0)
-    watch.start()
+    watch.__enter__()
     for _ in range(50):
         watch.turn()
     assert len(asked) == 1
 
 
-def test_a_verdict_needs_a_start_and_a_stop(machine: Machine) -> None:
+def test_a_verdict_needs_a_block_that_is_over(machine: Machine) -> None:
     watch = Watch(machine.root)
-    with pytest.raises(MeasurementError, match="start and stop"):
+    with pytest.raises(MeasurementError, match="after its block"):
         watch.verdict()
 
 

@@ -62,8 +62,8 @@ def test_uneven_counts_are_found_with_what_they_take_more() -> None:
     found = find_shape_penalty(PLAN, Machine(0.01, BAD), np.random.default_rng(0), math.inf)
     assert found is not None and set(found.counts) == set(BAD)
     for count, more in BAD.items():
-        assert found.feed(count) == pytest.approx(more * smooth("feed", count), rel=0.25)
-    assert found.share == pytest.approx(0.5, abs=0.1) and found.feed(68) == found.feed(2) == 0.0
+        assert found.more("feed", count) == pytest.approx(more * smooth("feed", count), rel=0.25)
+    assert found.share == pytest.approx(0.5, abs=0.1) and found.more("feed", 68) == found.more("feed", 2) == 0.0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -130,23 +130,23 @@ def test_what_thin_attention_spares_is_told() -> None:
 
 def test_curves_are_without_and_predictions_with_the_excess() -> None:
     more = ShapePenalty((67, 197), (0.2, 0.3), 0.5)
-    assert more.attend(67) == 0.1 and more.last(197) == 0.075
-    assert more.drop(197, 67) == pytest.approx(0.75 * 0.15 + 0.25 * 0.1) and more.drop(196, 100) == 0.0
+    assert more.more("attend", 67) == 0.1 and more.more("last", 197) == 0.075
+    assert more.more("drop", 197, 67) == pytest.approx(0.75 * 0.15 + 0.25 * 0.1) and more.more("drop", 196, 100) == 0.0
     cells = [_timed("empty", 1, 0, 1, 0.01), _timed("stem", 197, 0, 1, 0.5), _timed("head", 1, 0, 1, 0.1)]
     for count in (40, 197):
         cells += [
-            _timed("attend", count, 0, 2, 2 * (smooth("attend", count) + more.attend(count)) + 0.01),
-            _timed("feed", count, 0, 4, 4 * (smooth("feed", count) + more.feed(count)) + 0.01),
-            _timed("drop", count, count // 2, 1, 1 + more.drop(count, count // 2) + 0.01),
+            _timed("attend", count, 0, 2, 2 * (smooth("attend", count) + more.more("attend", count)) + 0.01),
+            _timed("feed", count, 0, 4, 4 * (smooth("feed", count) + more.more("feed", count)) + 0.01),
+            _timed("drop", count, count // 2, 1, 1 + more.more("drop", count, count // 2) + 0.01),
         ]
     found = collect(cells, 1.0, 384, more)
     assert found.feed.at(197) == pytest.approx(smooth("feed", 197))
-    assert found.feed_ms(197) == pytest.approx(smooth("feed", 197) + 0.3)
-    assert found.feed_ms(196) == pytest.approx(smooth("feed", 196))
-    assert found.feed_ms(67) == pytest.approx(smooth("feed", 67) + 0.2)
-    assert found.attend_ms(197) == pytest.approx(smooth("attend", 197) + 0.15)
-    assert found.drop_ms(197, 98) == pytest.approx(1 + more.drop(197, 98))
-    assert found.drop_ms(196, 98) == pytest.approx(1.0)
+    assert found.ms("feed", 197) == pytest.approx(smooth("feed", 197) + 0.3)
+    assert found.ms("feed", 196) == pytest.approx(smooth("feed", 196))
+    assert found.ms("feed", 67) == pytest.approx(smooth("feed", 67) + 0.2)
+    assert found.ms("attend", 197) == pytest.approx(smooth("attend", 197) + 0.15)
+    assert found.ms("drop", 197, 98) == pytest.approx(1 + more.more("drop", 197, 98))
+    assert found.ms("drop", 196, 98) == pytest.approx(1.0)
     again = decode(LayerCells, json.loads(json.dumps(encode(found))))
     assert again == found
 
