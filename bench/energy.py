@@ -22,15 +22,11 @@ from typing import Any
 from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice, read_text
 
-_LEAST_RUNS = 5
-"""Inferences whose joules are divided: RAPL counts in steps of a millisecond, NVML of tens."""
-
-_RAMP = 0.25
-"""Share of the time that is run before counting: power rises over tenths of a second."""
-
+_LEAST_RUNS = 5  # Inferences whose joules are divided: RAPL counts in steps of a millisecond, NVML of tens
+_RAMP = 0.25  # Share of the time that is run before counting: power rises over tenths of a second
+# NVML's reasons for a low clock: hardware slowdown, heat by software and by hardware, power brake. Its power cap is
+# not among them: at the cap the clock moves with the work, which its range tells.
 _SLOWED = 0x08 | 0x20 | 0x40 | 0x80
-"""NVML's reasons for a low clock: hardware slowdown, heat by software and by hardware, power brake. Its power cap is
-not among them: at the cap the clock moves with the work, which its range tells."""
 
 
 @dataclass(frozen=True, slots=True)

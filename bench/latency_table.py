@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tavt_kit.bench.parts import Graphs, LayerParts, WholeGraphs, calibration_of, whole_graph
+from tavt_kit.bench.parts import Graphs, LayerParts, WholeGraphs, whole_graph
 from tavt_kit.bench.protocol import BRIEF as BRIEF
 from tavt_kit.bench.protocol import Protocol, bench, random_images
 from tavt_kit.bench.timing import OnStep, TablePlan, graph_clocks, open_graph, time_plan, torch_clocks
@@ -56,12 +56,11 @@ def measure_table(
     check_available(target)
     target, begin, known = target.resolved(), time.perf_counter(), opened or {}
     parts, plan = plan_table(model, target, name=name, points=points)
+    in_torch = target.runtime == "torch"
     return time_plan(
         plan,
         target,
-        torch_clocks(parts.parts, plan.target)
-        if target.runtime == "torch"
-        else graph_clocks(Graphs(parts.parts, plan), plan.target),
+        torch_clocks(parts.parts, target) if in_torch else graph_clocks(Graphs(parts.parts, plan), target),
         lambda schedule: known.get(schedule) or open_schedule(model, target, image_size, schedule),
         seconds=seconds,
         rng=np.random.default_rng(0) if rng is None else rng,
@@ -76,7 +75,13 @@ def plan_table(
     """The parts of a model and what is to be timed of them; arguments as of ``measure_table``."""
     refuse_modes(target)
     parts = LayerParts(model, target, points)
-    return parts, parts.plan(name, tuple(_calibration(model)), calibration_of(target))
+    # Four whole passes: nothing dropped, a mild and a steep taper, and three big steps.
+    kept, counts, steps = model.tokens, list[int](), {round(model.layers * share) for share in (0.25, 0.5, 0.75)}
+    for layer in range(model.layers):
+        kept = max(math.ceil(0.7 * kept), model.prefix + 1, 2) if layer in steps else kept
+        counts.append(kept)
+    mild, steep = (TokenSchedule.taper(model.layout, ratio) for ratio in (0.15, 0.4))
+    return parts, parts.plan(name, (model.dense_schedule, mild, TokenSchedule(tuple(counts)), steep))
 
 
 def check_table(
@@ -113,17 +118,6 @@ def check_table(
     return table.tested(found)
 
 
-def _calibration(model: AdaptiveViT) -> list[TokenSchedule]:
-    """Four whole passes: nothing dropped, a mild and a steep taper, and three big steps."""
-    kept, counts = model.tokens, []
-    for layer in range(model.layers):
-        if layer in {round(model.layers * share) for share in (0.25, 0.5, 0.75)}:
-            kept = max(math.ceil(0.7 * kept), model.prefix + 1, 2)
-        counts.append(kept)
-    mild, steep = (TokenSchedule.taper(model.layout, ratio) for ratio in (0.15, 0.4))
-    return [model.dense_schedule, mild, TokenSchedule(tuple(counts)), steep]
-
-
 def measure_schedules(
     model: AdaptiveViT,
     target: TargetDevice,
@@ -154,17 +148,15 @@ def measure_schedules(
     Returns:
         One measurement for each schedule, then one for each of ``beside``.
     """
-    shape = (target.batch, 3, *image_size)
-    images = random_images(shape, rng) if images is None else images
-    known = opened or {}
+    images = random_images((target.batch, 3, *image_size), rng) if images is None else images
     sessions = {
-        str(index): known[schedule] if schedule in known else open_schedule(model, target, image_size, schedule)
+        str(index): (opened or {}).get(schedule) or open_schedule(model, target, image_size, schedule)
         for index, schedule in enumerate(schedules)
     }
-    others = beside or {}
-    inputs = dict.fromkeys(sessions, images) | {name: own for name, (_, own) in others.items()}
-    everything = sessions | {name: session for name, (session, _) in others.items()}
-    return list(bench(everything, inputs, protocol, rng=rng, on_round=on_round).values())
+    inputs = dict.fromkeys(sessions, images)
+    for name, (session, own) in (beside or {}).items():
+        sessions[name], inputs[name] = session, own
+    return list(bench(sessions, inputs, protocol, rng=rng, on_round=on_round).values())
 
 
 def open_schedule(

@@ -37,14 +37,10 @@ if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
     from tavt_kit.runtimes import Session
 
+# What a fresh interpreter runs; -P, so that no file of the working folder stands in for a module.
 _CHILD = ("-P", "-m", "tavt_kit.bench.memory")
-"""What a fresh interpreter runs; -P, so that no file of the working folder stands in for a module."""
-
-_FILE_OF = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
-"""By what name a model is written for a runtime."""
-
-_RUNS = 3
-"""Inferences: some runtimes allot more in the second than in the first."""
+_FILE_OF = {"onnxruntime": "model.onnx", "openvino": "model.xml"}  # By what name a model is written for a runtime
+_RUNS = 3  # Inferences: some runtimes allot more in the second than in the first
 
 
 @dataclass(frozen=True, slots=True)

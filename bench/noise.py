@@ -24,14 +24,10 @@ from tavt_kit.core.codec import Record
 from tavt_kit.core.device import ControlGroup, allowed_cpus, read_text
 from tavt_kit.errors import MeasurementError
 
+# Parts of the run whose median clocks are compared: a moment's dip cancels, a change that lasts does not.
 _STRETCHES = 5
-"""Parts of the run whose median clocks are compared: a moment's dip cancels, a change that lasts does not."""
-
-_LEAST = 3
-"""Readings in such a part."""
-
-_GAP = 0.25
-"""Least seconds between two readings of the clock."""
+_LEAST = 3  # Readings in such a part
+_GAP = 0.25  # Least seconds between two readings of the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,25 +175,19 @@ def _pace() -> float:
     return best
 
 
+# Share of our CPUs' time that other processes may use: with more, even an idle CPU to move to is not certain.
 _OTHERS = 0.05
-"""Share of our CPUs' time that other processes may use: with more, even an idle CPU to move to is not certain."""
-
-_STOLEN = 0.01
-"""Share of our CPUs' time that a hypervisor may take: the half width of the protocol's own interval."""
-
+_STOLEN = 0.01  # Share of our CPUs' time that a hypervisor may take: the half width of the protocol's own interval
+# Forced switches a second of own CPU time. Alone, a thread sees a few (the kernel's own work); beside a busy process
+# on the same CPU it is switched at every slice of 2 to 4 ms, 250 to 500 times.
 _PREEMPTED = 50.0
-"""Forced switches a second of own CPU time. Alone, a thread sees a few (the kernel's own work); beside a busy process
-on the same CPU it is switched at every slice of 2 to 4 ms, 250 to 500 times."""
-
+# Share of our CPUs' time by others from which on forced switches are theirs. Without any, it is our own threads that
+# take turns: one runtime's, still waiting busily, with the next one's. The untimed first run of each turn takes that.
 _SEEN = 0.01
-"""Share of our CPUs' time by others from which on forced switches are theirs. Without any, it is our own threads that
-take turns: one runtime's, still waiting busily, with the next one's. The untimed first run of each turn takes that."""
-
+# Share of the run that a control group may stop us: each stop lasts tens of milliseconds, many inferences long.
 _THROTTLED = 0.005
-"""Share of the run that a control group may stop us: each stop lasts tens of milliseconds, many inferences long."""
-
+# Change of the clock that is unsteady: times follow it one to one, and 5 % is the size of what one looks for.
 _CLOCK = 0.05
-"""Change of the clock that is unsteady: times follow it one to one, and 5 % is the size of what one looks for."""
 
 _UNSEEN = {
     "others": "the load of other processes",
@@ -244,8 +234,7 @@ def _percent(share: float) -> str:
     return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
 
 
-_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-"""Units of /proc/stat in a second."""
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # Units of /proc/stat in a second
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,11 +166,8 @@ def _module(name: str) -> tuple[str, bytes]:
     return path, source.read_bytes()
 
 
-_ALIGN = 64
-"""Bytes that runtimes want a mapped tensor to begin at a multiple of."""
-
-_SMALL = 1024
-"""Bytes up to which a tensor stays in its ONNX graph."""
+_ALIGN = 64  # Bytes that runtimes want a mapped tensor to begin at a multiple of
+_SMALL = 1024  # Bytes up to which a tensor stays in its ONNX graph
 
 
 class GraphFolder:

@@ -129,98 +129,99 @@ class HeadPart(Part):
         return self.model.finish(TokenState(tokens, self.model.prefix, notes=self.notes))
 
 
-_OWN_BYTES = 40 * 2**20
-"""Attention weights that one clock may hold a copy of; about 40 clocks do."""
+class _EmptyPart(Part):
+    """Next to nothing: what remains is the cost of starting an inference."""
 
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + 1
+
+
+_OWN_BYTES = 40 * 2**20  # Attention weights that one clock may hold a copy of; about 40 clocks do
 _BYTES = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1}
 
 
 class LayerParts:
-    """The parts of one model for one target."""
+    """The parts of one model for one target, by the names that a plan has for them (``.placed``: after a drop).
+
+    Args:
+        model: Wrapped; its parts are made of a copy where the target's device or precision is another.
+        points: Token counts at which each half is timed.
+    """
 
     def __init__(self, model: AdaptiveViT, target: TargetDevice, points: int) -> None:
-        self.target, self.model = target, _ready(model, target)
+        module = placed(model, target if target.runtime == "torch" else TargetDevice("torch", "cpu"))
+        assert isinstance(module, AdaptiveViT)
+        self.target, self.model = target, module.again().eval()
+        self.model.selection = "topk" if target.runtime == "onnxruntime" else "argsort"
         with torch.inference_mode():
             parameter = next(self.model.parameters())
             images = torch.zeros((1, 3, *self.model.backbone.image_size), dtype=parameter.dtype)
             state = self.model.start(images.to(parameter.device))
         self.notes: Mapping[str, Any] = state.notes
         self.width = state.tokens.shape[-1]
-        # On OpenVINO each clock is compiled for its length and has its own copy of the weights.
-        self.own_weights = target.runtime == "openvino"
-        self.layers = self._chain(4 * self.width**2 * _BYTES[target.precision])
         self.grid = token_grid(self.model.tokens, self.model.layout.least, points)
         if self.notes:  # position terms cost something only once tokens were dropped
             self.grid = tuple(sorted({*self.grid, self.model.tokens - 1}))
-        self.drop_grid = tuple(count for count in self.grid if count in {*self.grid[-2:], *self.grid[::-2]})
         # Where no position term follows the tokens, converters take their places out of the graph.
         self.has_places = bool(self.notes) or target.runtime == "torch" or model.reduction == "merge"
-        self.parts = self._parts()
+        layers, last = self._chain(), self.model.layers - 1
+        last_layers = layers if last < self.model.backbone.alike else (last,)
+        self.parts: dict[str, Part] = {
+            "stem": StemPart(self.model, (), self.notes, False),
+            "empty": _EmptyPart(self.model, (), self.notes, False),
+            "feed": FeedPart(self.model, layers, self.notes, False),
+            "head": HeadPart(self.model, (), self.notes, False),
+        }
+        for suffix, after_drop in (("", False), (".placed", True))[: 1 + self.has_places]:
+            self.parts[f"attend{suffix}"] = AttendPart(self.model, layers, self.notes, after_drop)
+            self.parts[f"drop{suffix}"] = DropPart(self.model, layers, self.notes, after_drop)
+            self.parts[f"last{suffix}"] = LastPart(self.model, last_layers, self.notes, after_drop)
 
-    def _chain(self, attention_bytes: int) -> tuple[int, ...]:
-        """Enough layers, evenly spaced, that their weights cannot stay in the caches from one run to the next.
-
-        Where every clock has its own copy the many clocks see to that, and fewer layers of a wide model save memory.
-        """
-        everything = self.model.backbone.alike
-        if self.own_weights:
+    def _chain(self) -> tuple[int, ...]:
+        """Enough layers, evenly spaced, that their weights cannot stay in the caches from one run to the next."""
+        everything, attention_bytes = self.model.backbone.alike, 4 * self.width**2 * _BYTES[self.target.precision]
+        if self.target.runtime == "openvino":
+            # Each clock is compiled for its length and has its own copy of the weights: the many clocks see to the
+            # caches, and fewer layers of a wide model save memory.
             wanted = min(4, max(2, _OWN_BYTES // attention_bytes))
         else:
             wanted = max(4, math.ceil(cache_bytes("index3", 32 * 2**20) / attention_bytes))
         count = min(wanted, everything)
         return tuple(step * everything // count for step in range(count))
 
-    def _parts(self) -> dict[str, Part]:
-        """By the names that the plan has for them; ``.placed``: after tokens were dropped."""
-        alike, last = self.model.backbone.alike, self.model.layers - 1
-        last_layers = self.layers if last < alike else (last,)
-        parts: dict[str, Part] = {
-            "stem": StemPart(self.model, (), self.notes, False),
-            "empty": _EmptyPart(self.model, (), self.notes, False),
-            "feed": FeedPart(self.model, self.layers, self.notes, False),
-            "head": HeadPart(self.model, (), self.notes, False),
-        }
-        for suffix, after_drop in (("", False), (".placed", True))[: 1 + self.has_places]:
-            parts[f"attend{suffix}"] = AttendPart(self.model, self.layers, self.notes, after_drop)
-            parts[f"drop{suffix}"] = DropPart(self.model, self.layers, self.notes, after_drop)
-            parts[f"last{suffix}"] = LastPart(self.model, last_layers, self.notes, after_drop)
-        return parts
-
-    def plan(self, name: str, wholes: tuple[TokenSchedule, ...], calibration: str | None = None) -> TablePlan:
+    def plan(self, name: str, wholes: tuple[TokenSchedule, ...]) -> TablePlan:
         """What is to be timed.
 
         Args:
             wholes: Schedules of whole passes, dense first.
         """
+        cost, model, all_rows = MacsFormula.of(self.model).layers[0], self.model, (1.0, 1.0)
+        if cost.rows:  # what thin attention spares
+            keys, chosen = cost.key_value / cost.rows, (cost.query + cost.key_value) / cost.rows
+            dropping = 1.0 if model.reduction == "merge" else keys if model.score == "cls" else chosen
+            all_rows = (dropping if model.backbone.thin[0] else 1.0), (keys if model.backbone.thin[-1] else 1.0)
         return TablePlan(
             target=self.target,
-            model=timed_model(self.model, name),
+            model=timed_model(model, name),
             width=self.width,
             cells=tuple(self._cells()),
             wholes=wholes,
-            calibration=calibration,
-            all_rows=self._all_rows(),
+            calibration=CALIBRATION if self.target.precision == "int8" else None,
+            all_rows=all_rows,
         )
 
-    def _all_rows(self) -> tuple[float, float]:
-        """See ``TablePlan``: what thin attention spares."""
-        cost, model = MacsFormula.of(self.model).layers[0], self.model
-        if not cost.rows:
-            return 1.0, 1.0
-        keys, chosen = cost.key_value / cost.rows, (cost.query + cost.key_value) / cost.rows
-        dropping = 1.0 if model.reduction == "merge" else keys if model.score == "cls" else chosen
-        return (dropping if model.backbone.thin[0] else 1.0), (keys if model.backbone.thin[-1] else 1.0)
-
     def _cells(self) -> Iterator[CellPlan]:
-        tokens, rows = self.model.tokens, self.model.backbone.head_rows
+        tokens, rows, least = self.model.tokens, self.model.backbone.head_rows, self.model.layout.least
         yield self._cell("stem", tokens)
         yield self._cell("empty", 1)
         for count in self.grid:
             yield self._cell("attend", count)
             yield self._cell("feed", count)
-            if count in self.drop_grid:
-                for kept in self._kept(count):
-                    yield self._cell("drop", count, kept)
+            if count in {*self.grid[-2:], *self.grid[::-2]}:
+                # Half and nine tenths of the tokens, as far as such drops exist.
+                for kept in sorted({max(round(count * share), least) for share in (0.5, 0.9)}):
+                    if kept < count:
+                        yield self._cell("drop", count, kept)
         for count in self.grid[::-1][::3]:
             yield self._cell("head" if rows is None else "last", count)
         if rows is not None:
@@ -235,31 +236,11 @@ class LayerParts:
             inputs.append("places")
         return CellPlan(kind, name, count, kept, max(1, layers), ("images",) if kind == "stem" else tuple(inputs))
 
-    def _kept(self, count: int) -> tuple[int, ...]:
-        """Half and nine tenths of the tokens, as far as such drops exist."""
-        choices = {max(round(count * share), self.model.layout.least) for share in (0.5, 0.9)}
-        return tuple(sorted(kept for kept in choices if kept < count))
-
 
 def timed_model(model: AdaptiveViT, name: str) -> TimedModel:
     """What a latency table of a model says of it."""
-    return TimedModel(
-        name,
-        model.layout,
-        model.score,
-        model.pool,
-        model.backbone.taps,
-        count_macs(model, model.dense_schedule),
-        model.backbone.image_size,
-        model.reduction,
-    )
-
-
-class _EmptyPart(Part):
-    """Next to nothing: what remains is the cost of starting an inference."""
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return tokens + 1
+    macs, size = count_macs(model, model.dense_schedule), model.backbone.image_size
+    return TimedModel(name, model.layout, model.score, model.pool, model.backbone.taps, macs, size, model.reduction)
 
 
 def token_grid(tokens: int, least: int, points: int) -> tuple[int, ...]:
@@ -270,22 +251,8 @@ def token_grid(tokens: int, least: int, points: int) -> tuple[int, ...]:
     return tuple(sorted({tokens, *(round(least * ratio**step) for step in range(points - 1))}))
 
 
-def _ready(model: AdaptiveViT, target: TargetDevice) -> AdaptiveViT:
-    """The model as its parts are made of it: on torch's device, or on the CPU in f32 to be converted."""
-    module = placed(model, target if target.runtime == "torch" else TargetDevice("torch", "cpu"))
-    assert isinstance(module, AdaptiveViT)
-    own = module.again()
-    own.selection = "topk" if target.runtime == "onnxruntime" else "argsort"
-    return own.eval()
-
-
 CALIBRATION = "random data: good for times, not for answers"
 """What records say of int8 in a latency table."""
-
-
-def calibration_of(target: TargetDevice) -> str | None:
-    """What a table's record says of its int8; ``None`` in floating point."""
-    return CALIBRATION if target.precision == "int8" else None
 
 
 class Graphs:
@@ -299,7 +266,8 @@ class Graphs:
         if name not in self._made:
             cell, arrays = self._plan.example(name)
             kept = cell.kept if isinstance(self._parts[name], DropPart) else None
-            self._made[name] = _graph(self._parts[name], arrays, kept, self._plan.target)
+            graph = _converted(self._parts[name], arrays, kept, self._plan.target)
+            self._made[name] = _in_precision(graph, arrays, kept, self._plan.target)
         return self._made[name]
 
 
@@ -315,41 +283,48 @@ def whole_graph(
     Args:
         known: What was converted for another precision of the same runtime, and where this is added.
     """
-    key, images = (id(model), schedule), _random_image(model.backbone.image_size)
-    graph = None if known is None else known.get(key)
-    if graph is None:
-        selection: Any = "topk" if target.runtime == "onnxruntime" else "argsort"
-        graph = _converted(LeanViT(model, schedule, selection=selection).eval(), [images], None, target)
-        if known is not None:
-            known[key] = graph
-    return _quantized(graph, [images]) if target.precision == "int8" else graph
+    selection: Any = "topk" if target.runtime == "onnxruntime" else "argsort"
+    known, key, image = {} if known is None else known, (id(model), schedule), _image(model.backbone.image_size)
+    if key not in known:
+        known[key] = _converted(LeanViT(model, schedule, selection=selection).eval(), [image], None, target)
+    return _in_precision(known[key], [image], None, target)
 
 
 def module_graph(module: torch.nn.Module, image_size: tuple[int, int], target: TargetDevice) -> Any:
     """Any model of images (B, 3, H, W), as ``whole_graph``."""
-    return _graph(module, [_random_image(image_size)], None, target)
+    image = _image(image_size)
+    return _in_precision(_converted(module, [image], None, target), [image], None, target)
 
 
-def _random_image(image_size: tuple[int, int]) -> Array:
-    return np.random.default_rng(0).standard_normal((1, 3, *image_size), dtype=np.float32)
-
-
-def _graph(module: torch.nn.Module, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:
-    graph = _converted(module, arrays, kept, target)
-    if target.precision != "int8":
-        return graph
-    counts = [] if kept is None else [np.array(kept, dtype=np.int64)]
-    return _quantized(graph, [*counts, *(array[:1] for array in arrays)])
+def _image(size: tuple[int, int]) -> Array:
+    return np.random.default_rng(0).standard_normal((1, 3, *size), dtype=np.float32)
 
 
 def _converted(module: torch.nn.Module, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:
-    tensors = [torch.from_numpy(np.repeat(array[:1], 2, axis=0)) for array in arrays]  # one sample would be baked in
-    counts = [] if kept is None else [kept]
-    return (_to_openvino if target.runtime == "openvino" else _to_onnx)(module, tensors, counts)
+    """A module in f32: images are open in their batch, tokens and places in batch and length."""
+    examples = [torch.from_numpy(np.repeat(array[:1], 2, axis=0)) for array in arrays]  # one sample would be baked in
+    shapes = [(-1, *one.shape[1:]) if one.dim() == 4 else (-1, -1, *one.shape[2:]) for one in examples]
+    counts = [] if kept is None else [torch.tensor(kept)]
+    if target.runtime == "openvino":
+        from tavt_kit.runtimes.on_openvino import convert_module
+
+        return convert_module(module, (*counts, *examples), [*(() for _ in counts), *shapes])
+    from tavt_kit.runtimes.onnx_graph import module_to_onnx
+
+    axes = {
+        f"input{index}": {axis: ("batch", "tokens")[axis] for axis, size in enumerate(shape) if size == -1}
+        for index, shape in enumerate(shapes)
+    }
+    graph = module_to_onnx(module, (*counts, *examples), [*("kept" for _ in counts), *axes], axes)
+    _try(graph, [*(count.numpy() for count in counts), *(array[:1] for array in arrays)])
+    return graph
 
 
-def _quantized(graph: Any, feeds: Sequence[Array]) -> Any:
-    """The graph in int8, by the settings of shipped files."""
+def _in_precision(graph: Any, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:
+    """The graph as it is, or in int8 by the settings of shipped files."""
+    if target.precision != "int8":
+        return graph
+    feeds = [*([] if kept is None else [np.array(kept, dtype=np.int64)]), *(array[:1] for array in arrays)]
     if not isinstance(graph, bytes):
         from tavt_kit.exporters.quantize import quantize
 
@@ -362,27 +337,6 @@ def _quantized(graph: Any, feeds: Sequence[Array]) -> Any:
     names = [one.name for one in model.graph.input]
     made: bytes = quantize_statically(model, [dict(zip(names, feeds, strict=True))]).SerializeToString()
     return made
-
-
-def _to_openvino(module: torch.nn.Module, tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> Any:
-    from tavt_kit.runtimes.on_openvino import convert_module
-
-    shapes: list[tuple[int, ...]] = [(), *map(_open_shape, tensors)] if counts else [*map(_open_shape, tensors)]
-    return convert_module(module, (*map(torch.tensor, counts), *tensors), shapes)
-
-
-def _to_onnx(module: torch.nn.Module, tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> bytes:
-    from tavt_kit.runtimes.onnx_graph import module_to_onnx
-
-    names = [f"input{index}" for index in range(len(tensors))]
-    axes = {
-        name: {axis: ("batch", "tokens")[axis] for axis, size in enumerate(_open_shape(tensor)) if size == -1}
-        for name, tensor in zip(names, tensors, strict=True)
-    }
-    example = (*map(torch.tensor, counts), *tensors)
-    graph = module_to_onnx(module, example, [*["kept" for _ in counts], *names], axes)
-    _try(graph, [*(np.array(count, dtype=np.int64) for count in counts), *(one[:1].numpy() for one in tensors)])
-    return graph
 
 
 def _try(graph: bytes, feeds: Sequence[Array]) -> None:
@@ -400,8 +354,3 @@ def _try(graph: bytes, feeds: Sequence[Array]) -> None:
         raise ExportError(
             f"onnxruntime cannot run what torch wrote of the model as ONNX ({reason}); choose target openvino or torch"
         ) from error
-
-
-def _open_shape(tensor: torch.Tensor) -> tuple[int, ...]:
-    """Images are open in their batch, tokens and places in batch and length."""
-    return (-1, *tensor.shape[1:]) if tensor.dim() == 4 else (-1, -1, *tensor.shape[2:])

@@ -25,10 +25,14 @@ from tavt_kit.core.device import TargetDevice, read_text
 from tavt_kit.errors import MeasurementError
 
 _ALL = ("torch", "openvino", "onnxruntime")
-
 _LEAST_ROUNDS = 3
-
 _MIB = 2**20
+_LEVELS = 256  # Of an 8 bit number
+
+Array = npt.NDArray[np.float32]
+
+Copy = tuple[Callable[[], float], int]
+"""A copy's milliseconds, and the bytes it reads and writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,20 @@ class Peaks(Record):
         return None if peak is None else gflops / peak
 
 
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One way to multiply two square matrices.
+
+    Args:
+        precision: Executed: ``f32 f16 bf16 int8``.
+        run: Multiplies once and returns milliseconds.
+    """
+
+    runtime: str
+    precision: str
+    run: Callable[[], float]
+
+
 def measure_peaks(
     target: TargetDevice, *, seconds: float = 2.0, runtimes: tuple[str, ...] = _ALL, size: int | None = None
 ) -> Peaks:
@@ -73,64 +91,54 @@ def measure_peaks(
         target: Where.
         seconds: Aim for the measuring itself; every product runs at least three times.
         runtimes: Which may be tried; those not installed are left out. Fewer load quicker, and may miss the best.
-        size: Rows of the matrices; more for more threads if not given.
+        size: Rows of the matrices; more for more threads if not given, so that a product takes a millisecond or more.
 
     Raises:
         MeasurementError: Nothing that is installed multiplies on this processor.
     """
     target = target.resolved()
-    size = size or _size(target)
+    threads = target.threads or 1
+    if size is None and target.is_cpu:
+        size = 1024 if threads <= 4 else 2048 if threads <= 16 else 4096
+    elif size is None:
+        size = 8192 if target.processor in ("cuda", "tensorrt") else 2048
     found = list(products(target, size, runtimes))
     if not found:
         raise MeasurementError(f"none of {', '.join(runtimes)} multiplies matrices on {target}; install one that does")
     with _copies(target) as copies:
-        best = _best([*(one.run for one in found), *(run for run, _ in copies)], seconds)
+        runs = [*(one.run for one in found), *(run for run, _ in copies)]
+        for run in runs:  # the first round warms up
+            run()
+        begin, rounds, best = time.perf_counter(), 0, [float("inf")] * len(runs)
+        while rounds < _LEAST_ROUNDS or time.perf_counter() - begin < seconds:
+            best = [min(least, run()) for least, run in zip(best, runs, strict=True)]
+            rounds += 1
     gflops, by = dict[str, float](), dict[str, str]()
     for one, took in zip(found, best, strict=False):
-        speed = 2 * size**3 / took / 1e9
+        speed = 2 * size**3 / took / 1e6
         if speed > gflops.get(one.precision, 0.0):
             gflops[one.precision], by[one.precision] = speed, one.runtime
-    rates = [moved / took / 1e9 for (_, moved), took in zip(copies, best[len(found) :], strict=True)]
+    rates = [moved / took / 1e6 for (_, moved), took in zip(copies, best[len(found) :], strict=True)]
     whole, cached = (*rates, None, None)[:2]
-    return Peaks(_name(target), target.threads, gflops, by, size, whole, cached)
-
-
-def _name(target: TargetDevice) -> str:
-    return "cpu" if target.is_cpu else f"{target.processor}:{target.index}"
-
-
-def _size(target: TargetDevice) -> int:
-    """So large that a product takes a millisecond or more: else what starts it would be in the time."""
-    if not target.is_cpu:
-        return 8192 if target.processor in ("cuda", "tensorrt") else 2048
-    threads = target.threads or 1
-    return 1024 if threads <= 4 else 2048 if threads <= 16 else 4096
-
-
-def _best(runs: list[Callable[[], float]], seconds: float) -> list[float]:
-    """The least seconds of each, in rounds; the first round warms up."""
-    for run in runs:
-        run()
-    begin, rounds = time.perf_counter(), 0
-    best = [float("inf")] * len(runs)
-    while rounds < _LEAST_ROUNDS or time.perf_counter() - begin < seconds:
-        best = [min(least, run()) for least, run in zip(best, runs, strict=True)]
-        rounds += 1
-    return best
-
-
-Copy = tuple[Callable[[], float], int]
-"""A copy's clock, and the bytes it reads and writes."""
+    name = "cpu" if target.is_cpu else f"{target.processor}:{target.index}"
+    return Peaks(name, target.threads, gflops, by, size, whole, cached)
 
 
 @contextmanager
 def _copies(target: TargetDevice) -> Iterator[list[Copy]]:
     """Copies in main memory and in cache; one in its own memory for CUDA, none for what cannot be told to copy."""
-    if target.is_cpu:
+    if target.processor in ("cuda", "tensorrt"):
+        import torch
+
+        from tavt_kit.runtimes.on_torch import torch_clock, torch_device
+
+        own = TargetDevice("torch", "cuda", target.index)
+        source = torch.ones(256 * _MIB, device=torch_device(own))
+        destination = torch.empty_like(source)
+        yield [(torch_clock(lambda: destination.copy_(source), own), 2 * source.nbytes)]
+    elif target.is_cpu:
         with ThreadPoolExecutor(target.threads or 1) as pool:
             yield [_large_copy(pool, target.threads or 1), _small_copy()]
-    elif target.processor in ("cuda", "tensorrt"):
-        yield [_cuda_copy(target)]
     else:
         yield []
 
@@ -141,56 +149,31 @@ def _large_copy(pool: ThreadPoolExecutor, threads: int) -> Copy:
     source, destination = np.ones(count), np.zeros(count)
     edges = [count * part // threads for part in range(threads + 1)]
     slices = [(destination[a:b], source[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
-    return plain_clock(lambda: list(pool.map(lambda pair: np.copyto(*pair), slices))), 2 * source.nbytes
+    return _clock(lambda: list(pool.map(lambda pair: np.copyto(*pair), slices))), 2 * source.nbytes
 
 
 def _small_copy() -> Copy:
     """Both ends together in half of a core's own cache, many times over so that the clock has something to tell."""
     count, repeats = cache_bytes("index2", 512 * 1024) // 32, 200
     source, destination = np.ones(count), np.zeros(count)
-
-    def call() -> None:
-        for _ in range(repeats):
-            np.copyto(destination, source)
-
-    return plain_clock(call), 2 * source.nbytes * repeats
+    return _clock(lambda: [np.copyto(destination, source) for _ in range(repeats)]), 2 * source.nbytes * repeats
 
 
-def _cuda_copy(target: TargetDevice) -> Copy:
-    import torch
+def _clock(call: Callable[[], object]) -> Callable[[], float]:
+    """Milliseconds of a call that is over when it returns."""
 
-    from tavt_kit.runtimes.on_torch import torch_clock, torch_device
+    def run() -> float:
+        begin = time.perf_counter()
+        call()
+        return (time.perf_counter() - begin) * 1e3
 
-    own = TargetDevice("torch", "cuda", target.index)
-    source = torch.ones(256 * _MIB, device=torch_device(own))
-    destination = torch.empty_like(source)
-    return _seconds(torch_clock(lambda: destination.copy_(source), own)), 2 * source.nbytes
+    return run
 
 
 def cache_bytes(index: str, otherwise: int) -> int:
     """Bytes of a cache of CPU 0."""
     text = read_text(Path(f"/sys/devices/system/cpu/cpu0/cache/{index}/size")).removesuffix("K")
     return int(text) * 1024 if text.isdecimal() else otherwise
-
-
-Array = npt.NDArray[np.float32]
-
-_LEVELS = 256
-"""Of an 8 bit number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """One way to multiply two square matrices.
-
-    Args:
-        precision: Executed: ``f32 f16 bf16 int8``.
-        run: Multiplies once and returns seconds.
-    """
-
-    runtime: str
-    precision: str
-    run: Callable[[], float]
 
 
 def products(target: TargetDevice, size: int, runtimes: tuple[str, ...]) -> Iterator[Product]:
@@ -217,7 +200,7 @@ def _by_torch(target: TargetDevice, left: Array, right: Array) -> Iterator[Produ
         kinds["f16"] = torch.float16
     for precision, dtype in kinds.items():
         rows, weight = (torch.from_numpy(array).to(torch_device(own), dtype) for array in (left, right))
-        yield Product("torch", precision, _seconds(torch_clock(partial(F.linear, rows, weight), own)))
+        yield Product("torch", precision, torch_clock(partial(F.linear, rows, weight), own))
 
 
 def _by_openvino(target: TargetDevice, left: Array, right: Array) -> Iterator[Product]:
@@ -232,7 +215,7 @@ def _by_openvino(target: TargetDevice, left: Array, right: Array) -> Iterator[Pr
         own = TargetDevice("openvino", target.processor, target.index, target.threads, precision)
         compiled = compile_for(_openvino_graph(left.shape, right, int8=precision == "int8"), own)
         if executed_precision(compiled) == precision:
-            yield Product("openvino", precision, _seconds(request_clock(compiled, [left])))
+            yield Product("openvino", precision, request_clock(compiled, [left]))
 
 
 def _openvino_graph(shape: tuple[int, ...], right: Array, *, int8: bool) -> Any:
@@ -260,10 +243,10 @@ def _by_onnxruntime(target: TargetDevice, left: Array, right: Array) -> Iterator
     from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
 
     own = TargetDevice("onnxruntime", "cpu", threads=target.threads)
-    yield Product("onnxruntime", "f32", _seconds(run_clock(open_session(_onnx_graph(right), own), [left])))
+    yield Product("onnxruntime", "f32", run_clock(open_session(_onnx_graph(right), own), [left]))
     signed = np.clip(np.round(right * 32), -127, 127).astype(np.int8)
     unsigned = np.clip(np.round(left * 32) + 128, 0, 255).astype(np.uint8)
-    yield Product("onnxruntime", "int8", _seconds(run_clock(open_session(_onnx_graph(signed), own), [unsigned])))
+    yield Product("onnxruntime", "int8", run_clock(open_session(_onnx_graph(signed), own), [unsigned]))
 
 
 def _onnx_graph(right: npt.NDArray[Any]) -> bytes:
@@ -282,19 +265,3 @@ def _onnx_graph(right: npt.NDArray[Any]) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     written: bytes = model.SerializeToString()
     return written
-
-
-def _seconds(clock: Callable[[], float]) -> Callable[[], float]:
-    """From a clock in milliseconds."""
-    return lambda: clock() / 1e3
-
-
-def plain_clock(call: Callable[[], object]) -> Callable[[], float]:
-    """Seconds of a call that is over when it returns."""
-
-    def run() -> float:
-        begin = time.perf_counter()
-        call()
-        return time.perf_counter() - begin
-
-    return run

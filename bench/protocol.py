@@ -18,16 +18,9 @@ from tavt_kit.errors import MeasurementError
 from tavt_kit.runtimes.session import Images, Session
 
 _log = logging.getLogger(__name__)
-
-_WINDOW = 5
-"""Runs whose median is compared with that of the runs before them, to see whether warm-up is over."""
-
-_STABLE = 0.03
-"""Largest relative difference of two such medians that counts as stable."""
-
-
-_ROUNDS = 6
-"""Fewer rounds have no 95 % interval of their median."""
+_WINDOW = 5  # Runs whose median is compared with that of the runs before them, to see whether warm-up is over
+_STABLE = 0.03  # Largest relative difference of two such medians that counts as stable
+_ROUNDS = 6  # Fewer rounds have no 95 % interval of their median
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,19 +36,14 @@ Clock = Callable[[], float]
 PartClocks = Callable[[str, Sequence[Array], int | None], Clock]
 """(name of a part, its inputs, how many tokens stay where it drops) -> its clock."""
 
-_LOOKING = 0.5
-"""Share of the seconds of a table by which looking for uneven counts has ended."""
-
+_LOOKING = 0.5  # Share of the seconds of a table by which looking for uneven counts has ended
+# Shares of the weights that whole passes may find in the caches. Long sequences hardly show it, short ones do: at 2
+# tokens a layer is little but the reading of its weights.
 _SHARES = tuple(step / 20 for step in range(21))
-"""Shares of the weights that whole passes may find in the caches. Long sequences hardly show it, short ones do:
-at 2 tokens a layer is little but the reading of its weights."""
-
-_ROUNDS = (5, 30)
-"""Least and most rounds."""
-
+_ROUNDS = (5, 30)  # Least and most rounds
+# Milliseconds, or runs, after which the caches hold what stays there: each run of a series is a little faster, a
+# whole pass of 6 ms by up to a third in all. A search's candidates are measured in such series.
 _SETTLE = 40.0, 8
-"""Milliseconds, or runs, after which the caches hold what stays there: each run of a series is a little faster, a whole
-pass of 6 ms by up to a third in all. A search's candidates are measured in such series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,24 +336,16 @@ def _fix_first_input(model: Any, value: int) -> None:
     model.remove_parameter(parameter)
 
 
-_FROM = 32
-"""Shorter sequences take the time of their weights, whatever their length."""
-
-_BEYOND = 4
-"""Counts above all tokens that are looked at too: the line below all times ends in its last point."""
-
-_OFF = 0.06
-"""The excess, relative, that is told from noise."""
-
+_FROM = 32  # Shorter sequences take the time of their weights, whatever their length
+_BEYOND = 4  # Counts above all tokens that are looked at too: the line below all times ends in its last point
+_OFF = 0.06  # The excess, relative, that is told from noise
+# Counts of a sample, which may be all that there is to see; rounds of a look, the first untimed; and about how often
+# all counts are looked at in the end, what stands out being looked at twice.
 _SAMPLE, _LOOKS, _TWICE = 24, (1, 5), 1.5
-"""Counts of a sample, which may be all that there is to see; rounds of a look, the first untimed; and about how often
-all counts are looked at in the end, what stands out being looked at twice."""
-
+# All tokens take at least so many times what few do, or there is no product to look at (fused, or none at all).
 _GROWTH = 1.5
-"""All tokens take at least so many times what few do, or there is no product to look at (fused, or none at all)."""
-
+# Counts at which attention's own excess is looked at; where there is none, half: it has half of the products.
 _COMPARED = 6
-"""Counts at which attention's own excess is looked at; where there is none, half: it has half of the products."""
 
 
 def find_shape_penalty(

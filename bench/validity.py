@@ -22,20 +22,33 @@ from tavt_kit.runtimes.session import Images, Session
 if TYPE_CHECKING:
     from tavt_kit.bench.protocol import Turns
 
-_PLAIN = 0.9
-"""Share of one value from which an input is no image; photographs on white paper stay below."""
-
+_PLAIN = 0.9  # Share of one value from which an input is no image; photographs on white paper stay below
+# Share of the threads asked for below which the cores were too idle for them. Small models leave a fifth idle.
 _IDLE = 0.6
-"""Share of the threads asked for below which the cores were too idle for them. Small models leave a fifth idle."""
-
-_EXTRA = 0.5
-"""Cores busy beyond the threads asked for: more than Python's own work beside an inference."""
-
-_ENOUGH_SECONDS = 0.2
-"""Less time says nothing of busy cores: the processor's clock may tick in hundredths of a second."""
-
+_EXTRA = 0.5  # Cores busy beyond the threads asked for: more than Python's own work beside an inference
+_ENOUGH_SECONDS = 0.2  # Less time says nothing of busy cores: the processor's clock may tick in hundredths of a second
+# A whole answer of so many times a timed run, and these milliseconds for copies and Python, is more than was timed.
 _LESS, _LEAST_MS = 2.0, 1.0
-"""A whole answer of so many times a timed run, and these milliseconds for copies and Python, is more than was timed."""
+# Length of the move, as a share of the input's spread: below bfloat16's and float16's steps, far above float32's.
+_HAIR = 3e-4
+_STRAIGHT = 0.2  # Largest rest, as a share of the move, that counts as straight
+# Directions: a token that is dropped for another one makes an honest model jump, but hardly three times in a row.
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What was found.
+
+    Args:
+        fine: Whether it computes in about float32's digits; ``None`` where the logits do not tell.
+        answer_ms: The quickest whole answer, images in and logits out.
+    """
+
+    finite: bool
+    follows: bool
+    fine: bool | None
+    answer_ms: float
 
 
 class ValidityMonitor:
@@ -54,10 +67,8 @@ class ValidityMonitor:
         then: Turns | None = None,
     ) -> None:
         self._sessions, self._images, self._then = dict(sessions), dict(images), then
-        self._rng, self._probed = rng, dict[str, Probed]()
-        self._worked = dict.fromkeys(sessions, 0.0)
-        self._passed = dict.fromkeys(sessions, 0.0)
-        self._begin = (0.0, 0.0)
+        self._rng, self._probed, self._begin = rng, dict[str, Probed](), (0.0, 0.0)
+        self._worked, self._passed = dict.fromkeys(sessions, 0.0), dict.fromkeys(sessions, 0.0)
 
     def begin(self, name: str) -> None:
         """See ``Turns``. In its first turn a candidate is probed: not before, so that its first inference is timed."""
@@ -95,7 +106,8 @@ class ValidityMonitor:
 def of_images(images: Images) -> tuple[str, ...]:
     """Doubts in the input (B, 3, H, W); a constant image is refused by ``bench`` itself."""
     found = []
-    share = float(np.mean([_largest_share(channel) for image in images for channel in image]))
+    channels = (channel for image in images for channel in image)
+    share = float(np.mean([np.unique(one, return_counts=True)[1].max() / one.size for one in channels]))
     if share > _PLAIN:
         found.append(f"{100 * share:.0f} % of its input is one value: that is no image")
     different = len({image.tobytes() for image in images})
@@ -150,36 +162,6 @@ def of_answers(target: TargetDevice, probed: Probed, timed_ms: float) -> tuple[s
             "timed is less than an inference"
         )
     return tuple(found)
-
-
-def _largest_share(values: np.ndarray) -> float:
-    """Share of the most frequent value."""
-    return float(np.unique(values, return_counts=True)[1].max() / values.size)
-
-
-_HAIR = 3e-4
-"""Length of the move, as a share of the input's spread: below bfloat16's and float16's steps, far above float32's."""
-
-_STRAIGHT = 0.2
-"""Largest rest, as a share of the move, that counts as straight."""
-
-_TRIES = 3
-"""Directions: a token that is dropped for another one makes an honest model jump, but hardly three times in a row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probed:
-    """What was found.
-
-    Args:
-        fine: Whether it computes in about float32's digits; ``None`` where the logits do not tell.
-        answer_ms: The quickest whole answer, images in and logits out.
-    """
-
-    finite: bool
-    follows: bool
-    fine: bool | None
-    answer_ms: float
 
 
 def probe(session: Session, images: Images, rng: np.random.Generator) -> Probed:

@@ -67,11 +67,11 @@ def require_unchanged(path: Path) -> None:
 
 
 SEAL_KEY = "fgvc_kit_sha256"
+# What stands before and behind the hash with which a file ends, by suffix; no runtime looks at it.
 _SEALS = {
     ".onnx": (b"r\x53\x0a\x0ffgvc_kit_sha256\x12\x40", b""),  # field 14 of ModelProto: an entry of metadata_props
     ".xml": (b"<!-- fgvc_kit_sha256 ", b" -->\n"),
 }
-"""What stands before and behind the hash with which a file ends, by suffix; no runtime looks at it."""
 _HEX = 64
 
 
@@ -213,8 +213,8 @@ WEIGHTS_SUFFIX = ".weights"
 """Of a file that holds the weights of one or more .onnx files, and is named after its content."""
 
 _OWN = ("schedule", "executed", "tokens", "prefix", "precision", "calibration")
+# Fields that files of earlier programs lack, with what their absence means.
 _LATER: Mapping[str, Any] = MappingProxyType({"presets": {}, "weights_file": None, "pixels": None})
-"""Fields that files of earlier programs lack, with what their absence means."""
 
 
 @dataclass(frozen=True, slots=True)

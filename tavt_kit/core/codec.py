@@ -19,8 +19,7 @@ from tavt_kit.errors import RecordError, TavtError
 T = TypeVar("T")
 
 _COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
-_LARGEST = 2**63 - 1
-"""A count; beyond it, arithmetic with floats, arrays and other programs fails."""
+_LARGEST = 2**63 - 1  # A count; beyond it, arithmetic with floats, arrays and other programs fails
 _EXACT = (str, int, bool, type(None))
 _WORDS = {int: "a whole number", float: "a number", str: "text", Path: "text", bool: "true or false",
           type(None): "none", TokenSchedule: "a list of whole numbers"}  # fmt: skip

@@ -14,9 +14,7 @@ from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.errors import TargetError
 
 _BASE = "sys/fs/cgroup"
-
-_UNLIMITED = 2**60
-"""Version 1 writes "no limit" as the largest whole number of pages."""
+_UNLIMITED = 2**60  # Version 1 writes "no limit" as the largest whole number of pages
 
 
 @dataclass(frozen=True, slots=True)

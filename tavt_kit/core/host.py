@@ -13,6 +13,7 @@ from pathlib import Path
 from tavt_kit.core.codec import Record
 from tavt_kit.core.device import ControlGroup, allowed_cpus
 
+# Instruction sets that decide which kernels run; from ``asimd`` on ARM's.
 _FLAGS = (
     "avx2",
     "avx512f",
@@ -28,7 +29,6 @@ _FLAGS = (
     "i8mm",
     "bf16",
 )
-"""Instruction sets that decide which kernels run; from ``asimd`` on ARM's."""
 
 _PACKAGES = ("tavt-kit", "torch", "timm", "onnxruntime", "openvino", "nncf", "numpy")
 

@@ -28,17 +28,12 @@ LEAST_RUNS = 40
 """Of fewer runs that differ nothing tells how long one is remembered: they count as one."""
 
 _BATCHES = 9
+# How much wider Student's t with 8 degrees of freedom is than the normal distribution at one in twenty.
 _FEW_BATCHES = (1.859548 / 1.644854) ** 2
-"""How much wider Student's t with 8 degrees of freedom is than the normal distribution at one in twenty."""
-
+# Memory hides in few runs: of twice as many it is taken half as long again, of ten times as many a tenth.
 _FEW_RUNS = 20
-"""Memory hides in few runs: of twice as many it is taken half as long again, of ten times as many a tenth."""
-
-_FEW_ABOVE = 3
-"""The same of runs above the quantile: of thirty, as a minute has above its p99, a tenth more."""
-
-_SUMMED = 0.25
-"""The part of the runs over which autocorrelations are summed at most: what lies beyond is noise."""
+_FEW_ABOVE = 3  # The same of runs above the quantile: of thirty, as a minute has above its p99, a tenth more
+_SUMMED = 0.25  # The part of the runs over which autocorrelations are summed at most: what lies beyond is noise
 
 
 @lru_cache(maxsize=256)

@@ -16,8 +16,8 @@ from tavt_kit.errors import RecordError
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 
+# ``NC`` as a word of its own, as in CC BY-NC, or the words.
 _NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non.?commercial", re.IGNORECASE)
-"""``NC`` as a word of its own, as in CC BY-NC, or the words."""
 
 
 @dataclass(frozen=True, slots=True)

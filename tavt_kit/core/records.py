@@ -24,8 +24,7 @@ from tavt_kit.core.parsing import parse_json
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import OutputError, RecordError
 
-_MOST = 1e12
-"""What no time and no share reaches; charts of more would overflow."""
+_MOST = 1e12  # What no time and no share reaches; charts of more would overflow
 
 
 @dataclass(frozen=True)
@@ -203,8 +202,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
+# What a write fails with through no fault of the program's.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-"""What a write fails with through no fault of the program's."""
 
 
 def _sync(path: Path) -> None:
@@ -300,6 +299,7 @@ def read_record(path: Path, kind: str) -> dict[str, Any]:
     return upgraded(path, kind, record)
 
 
+# Of a kind and its former version, the keys that the next version calls otherwise; nothing else changed.
 _RENAMED = {
     "front 1": {
         "rivals": "baseline_models",
@@ -307,7 +307,6 @@ _RENAMED = {
         "bought": "gene_ablation",
     }
 }
-"""Of a kind and its former version, the keys that the next version calls otherwise; nothing else changed."""
 
 
 def upgraded(path: Path, kind: str, record: dict[str, Any]) -> dict[str, Any]:

@@ -145,8 +145,8 @@ def shares_to_counts(
 _RUN = re.compile(r"(\d+)(?:x(\d+))?")
 _FORMS = "'dense', 'taper:0.2', 'stages:0.5', 'curve:3:9:0.2', 'diffrate:2' or counts such as '197x4,150x4,90x4'"
 _DIGITS, _MOST_LAYERS = 9, 10_000
+# Depths of the drops of a stage schedule: the 4th, 7th and 10th of 12 layers (EViT and most after it).
 _STAGES = (1 / 3, 7 / 12, 10 / 12)
-"""Depths of the drops of a stage schedule: the 4th, 7th and 10th of 12 layers (EViT and most after it)."""
 
 
 @dataclass(frozen=True, slots=True)

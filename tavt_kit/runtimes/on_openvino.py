@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+# Inferences of one burst for each request in flight: at its two ends not all of them are busy, a small share of it.
 _TIMES = 8
-"""Inferences of one burst for each request in flight: at its two ends not all of them are busy, a small share of it."""
 
 
 class Burst:

@@ -20,11 +20,9 @@ from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 from tavt_kit.runtimes.session import Images, InputShape, check_images
 from tavt_kit.runtimes.suppress_output import suppress_output
 
+# Compiled forms of one piece of code that torch keeps; its own 8 are few for the schedules of one model.
 _VARIANTS = 256
-"""Compiled forms of one piece of code that torch keeps; its own 8 are few for the schedules of one model."""
-
-_WARM = 3
-"""Runs before a recording: the first ones choose kernels and allocate their work space."""
+_WARM = 3  # Runs before a recording: the first ones choose kernels and allocate their work space
 
 
 def compiled(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:

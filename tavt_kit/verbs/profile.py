@@ -13,8 +13,7 @@ from tavt_kit.verbs.settings import read_settings
 if TYPE_CHECKING:
     from tavt_kit.core.latency_table import LatencyTable, ShapePenalty
 
-_WORST = 6
-"""Token counts that are named."""
+_WORST = 6  # Token counts that are named
 
 
 def profile_verb(

@@ -38,12 +38,8 @@ if TYPE_CHECKING:
 BENCH_FILE = "bench.json"
 
 _log = logging.getLogger(__name__)
-
-_MANY = 12
-"""Candidates in one run that are measured without a word."""
-
-_SHOWN = 4
-"""Candidates that a repr names."""
+_MANY = 12  # Candidates in one run that are measured without a word
+_SHOWN = 4  # Candidates that a repr names
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -266,13 +262,10 @@ def _line(one: BenchRow, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+# Its name and number, and the threads used of it: what has a peak of its own.
 _Processor: TypeAlias = tuple[str, int, int | None]
-"""Its name and number, and the threads used of it: what has a peak of its own."""
-
 _PEAK_SECONDS = 2.0
-
-_WHOLE = " end to end"
-"""Behind the name of a candidate whose way from the image files is timed beside it."""
+_WHOLE = " end to end"  # Behind the name of a candidate whose way from the image files is timed beside it
 
 
 @dataclass(frozen=True, slots=True)

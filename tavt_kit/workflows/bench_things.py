@@ -391,6 +391,7 @@ def macs_of(card: Any) -> int | None:
         return None
 
 
+# What can differ between candidates of one thing, in the order in which a name says it.
 _PARTS: tuple[Callable[[BenchCandidate], str], ...] = (
     lambda one: one.reduction or "",
     lambda one: f"on {one.session.target.runtime}",
@@ -401,7 +402,6 @@ _PARTS: tuple[Callable[[BenchCandidate], str], ...] = (
     lambda one: f"batch={one.session.target.batch}",
     lambda one: f"{one.image_size[0]}px",
 )
-"""What can differ between candidates of one thing, in the order in which a name says it."""
 
 
 def told_apart(opened: Sequence[BenchCandidate]) -> list[BenchCandidate]:
@@ -433,8 +433,7 @@ def _numbered(label: str) -> list[str]:
     return [f"{label} #{number}" for number in range(2, 1000)]
 
 
-_FILES = 32
-"""Image files that end-to-end runs take in turn: enough that no single one's size decides."""
+_FILES = 32  # Image files that end-to-end runs take in turn: enough that no single one's size decides
 
 
 @dataclass(slots=True)

@@ -47,7 +47,6 @@ CLEARLY = 1.1
 """Times as fast that counts as faster."""
 
 _PEAK_SECONDS = 1.5
-
 _SHAPE = (1, 3, 224, 224)
 
 
@@ -272,19 +271,11 @@ class _Opener:
             return open_graph(self._graph, target, begin)
 
 
-_FILES = 1024
-"""Open files a training run may need: a few for each worker process and each image on its way."""
-
+_FILES = 1024  # Open files a training run may need: a few for each worker process and each image on its way
 _ENOUGH = 65536
-
-_SHARED = 256 * 2**20
-"""Bytes of /dev/shm: two batches a worker of 64 images at 224 px are 77 MB."""
-
-_DISK = 2**30
-"""Bytes for the cache: the downloads of ``fit elpv`` and what is made of them are 400 MB."""
-
+_SHARED = 256 * 2**20  # Bytes of /dev/shm: two batches a worker of 64 images at 224 px are 77 MB
+_DISK = 2**30  # Bytes for the cache: the downloads of ``fit elpv`` and what is made of them are 400 MB
 _INTEL = "0x8086"
-
 _SLOW_GOVERNORS = ("powersave", "conservative", "ondemand", "schedutil")
 
 

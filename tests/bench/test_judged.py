@@ -15,7 +15,7 @@ DRIFTING = (8.0,) * 50 + (12.0,) * 50
 
 
 def verdicts(one: BenchRow, *limits: str, is_quiet: bool = True) -> list[str]:
-    return [str(found.verdict) for found in judge(one, Budget.parse(limits), is_quiet=is_quiet)]
+    return [found["verdict"] for found in judge(one, Budget.parse(limits), is_quiet=is_quiet)]
 
 
 def test_latency_by_its_own_interval() -> None:
@@ -45,7 +45,7 @@ def test_costs_that_are_counted_and_what_is_not_known() -> None:
     assert verdicts(one, "flops=1G", "size=29MB", "memory=200MB") == ["PASS", "FAIL", "PASS"]
     live = BenchRow("a", "a", CPU, Measurement(TIMES, True))
     found = judge(live, Budget.parse(["size=1GB", "flops=9G", "memory=1GB"]), is_quiet=True)
-    assert {one.verdict for one in found} == {"INCONCLUSIVE"} and "no file" in found[0].reason
+    assert {one["verdict"] for one in found} == {"INCONCLUSIVE"} and "no file" in found[0]["reason"]
 
 
 def test_end_to_end_is_its_own_p90() -> None:
@@ -60,7 +60,7 @@ def test_too_few_runs_for_an_upper_bound_are_inconclusive_and_recorded_as_null()
     (found,) = judge(
         BenchRow("a", "a", CPU, Measurement((1.0,) * 20, True)), Budget.parse(["latency=9ms"]), is_quiet=True
     )
-    assert found.verdict == "INCONCLUSIVE" and found.as_record()["high"] is None
+    assert found["verdict"] == "INCONCLUSIVE" and found["high"] is None
 
 
 def test_accuracy_is_not_a_bench() -> None:

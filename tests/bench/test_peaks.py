@@ -17,23 +17,23 @@ from tavt_kit.errors import MeasurementError
 CPU = TargetDevice.parse("torch:cpu:threads=1")
 
 
-def in_turn(*seconds: float) -> object:
+def in_turn(*times: float) -> object:
     """A clock that shows these times, then the last one for ever."""
-    left = list(seconds)
+    left = list(times)
     return lambda: left.pop(0) if len(left) > 1 else left[0]
 
 
 @contextmanager
 def copies(target: TargetDevice) -> Iterator[list[peaks.Copy]]:
-    yield [(lambda: 0.5, 4 * 10**9), (lambda: 0.001, 10**8)]
+    yield [(lambda: 500.0, 4 * 10**9), (lambda: 1.0, 10**8)]
 
 
 def test_the_fastest_runtime_is_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     made = [
-        Product("torch", "f32", in_turn(9.0, 4e-3, 2e-3, 4e-3)),  # type: ignore[arg-type]
-        Product("openvino", "f32", lambda: 1e-3),
-        Product("onnxruntime", "f32", lambda: 3e-3),
-        Product("torch", "bf16", in_turn(9.0, 4e-3, 5e-4, 4e-3)),  # type: ignore[arg-type]
+        Product("torch", "f32", in_turn(9000.0, 4.0, 2.0, 4.0)),  # type: ignore[arg-type]
+        Product("openvino", "f32", lambda: 1.0),
+        Product("onnxruntime", "f32", lambda: 3.0),
+        Product("torch", "bf16", in_turn(9000.0, 4.0, 0.5, 4.0)),  # type: ignore[arg-type]
     ]
     monkeypatch.setattr(peaks, "products", lambda target, size, runtimes: iter(made))
     monkeypatch.setattr(peaks, "_copies", copies)

@@ -81,7 +81,7 @@ def by_bench(known: Known, budget: Budget) -> str:
     assert known.latency is not None
     memory = None if known.memory is None else {"peak": known.memory}
     row = BenchRow("a", "a", TARGET, known.latency, SCHEDULE, known.macs, memory=memory)
-    return str(judge_bench(row, budget, is_quiet=True)[0].verdict)
+    return str(judge_bench(row, budget, is_quiet=True)[0]["verdict"])
 
 
 ASKED: dict[Callable[[Known, Budget], str], Callable[[Known, str], bool]] = {
