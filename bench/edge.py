@@ -36,28 +36,26 @@ PACK_FILE, GRAPHS, WEIGHTS_FILE = "pack.json", "graphs", "weights.bin"
 
 def main(pack: str, arguments: Sequence[str]) -> int:
     """Run a pack; 0 done, 2 bad input, 130 interrupted."""
-    options = _options(Path(pack).name).parse_args(arguments)
-    try:
-        out = make_folder(options.out)
-        with tempfile.TemporaryDirectory(prefix="fgvc-kit-") as folder:
-            record = _unpacked(Path(pack), Path(folder))
-            file = _RUNS[record["kind"]](record, Path(folder) / GRAPHS, options, out)
-    except TavtError as error:
-        _say(f"{Path(pack).name}: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _say(f"{Path(pack).name}: interrupted; nothing was written")
-        return 130
-    _say(f"written: {file}; carry it back to the workstation")
-    return 0
-
-
-def _options(name: str) -> argparse.ArgumentParser:
+    name = Path(pack).name
     parser = argparse.ArgumentParser(prog=f"python {name}", description="Measure what this pack holds on this machine.")
     parser.add_argument("-o", "--out", type=Path, default=Path(), help="folder to write to (default: this one)")
     parser.add_argument("--threads", type=int, help="CPU threads, if not those that the pack was made for")
     parser.add_argument("--max-time", type=float, default=60.0, help="seconds to aim for (default: 60)")
-    return parser
+    options = parser.parse_args(arguments)
+    try:
+        out = make_folder(options.out)
+        with tempfile.TemporaryDirectory(prefix="fgvc-kit-") as folder:
+            record = _unpacked(Path(pack), Path(folder))
+            run = _profile if record["kind"] == "profile" else _bench
+            file = run(record, Path(folder) / GRAPHS, options, out)
+    except TavtError as error:
+        _say(f"{name}: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _say(f"{name}: interrupted; nothing was written")
+        return 130
+    _say(f"written: {file}; carry it back to the workstation")
+    return 0
 
 
 def _unpacked(pack: Path, folder: Path) -> dict[str, Any]:
@@ -138,9 +136,6 @@ def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace,
     body = bench_body(rows, protocol=protocol, inputs="random", seed=0, host=host)
     write_record(out / "bench.json", "bench", {**body, "model": record["model"]})
     return out / "bench.json"
-
-
-_RUNS = {"profile": _profile, "bench": _bench}
 
 
 def _steps() -> Callable[[str, float], None]:

@@ -87,9 +87,7 @@ class Notes:
     def requests(self, name: str, whole: Measurement) -> Measurement | None:
         """Latencies of single requests (ms), or ``None`` where one inference was run at a time."""
         found = self._latencies[name]
-        if not found:
-            return None
-        return Measurement(tuple(found), whole.steady, tuple(self._rounds[name]), whole.load_ms)
+        return Measurement(tuple(found), whole.steady, tuple(self._rounds[name]), whole.load_ms) if found else None
 
     def in_flight(self, name: str) -> tuple[int, int]:
         """Requests at once, and OpenVINO's streams that compute them; (1, 1) where one inference is run at a time."""

@@ -120,15 +120,8 @@ def pack_passes(
         for index, (label, schedule) in enumerate(schedules):
             progress.update(f"converting {label}")
             file = folder.add(f"candidate{index}", whole_graph(model, schedule, target))
-            candidates.append(
-                {
-                    "name": label,
-                    "schedule": list(schedule.counts),
-                    "macs": count_macs(model, schedule),
-                    "graph": file,
-                    "size_bytes": None,
-                }
-            )
+            counted = {"schedule": list(schedule.counts), "macs": count_macs(model, schedule)}
+            candidates.append({"name": label, **counted, "graph": file, "size_bytes": None})
         record = {
             "kind": "bench",
             "target": target.as_record(),
@@ -149,21 +142,15 @@ def _zip(path: Path, graphs: Path, record: Mapping[str, Any], target: TargetDevi
             zipped.writestr("__main__.py", _MAIN.format(name=path.name, runtime=target.runtime))
             zipped.writestr(PACK_FILE, json.dumps(body, indent=1, allow_nan=False))
             for name in CARRIED:
-                zipped.writestr(*_module(name))
+                full = name if name == "tavt_kit" else f"tavt_kit.{name}"
+                spec = importlib.util.find_spec(full)
+                assert spec is not None and spec.origin is not None  # our own modules are there
+                ending = "/__init__.py" if Path(spec.origin).name == "__init__.py" else ".py"
+                zipped.writestr(full.replace(".", "/") + ending, Path(spec.origin).read_bytes())
             for name, file in files.items():
                 zipped.write(file, name)
         digest = sha256_file(temporary)
     return digest
-
-
-def _module(name: str) -> tuple[str, bytes]:
-    """Where a module lies in the zip, and its source."""
-    full = name if name == "tavt_kit" else f"tavt_kit.{name}"
-    spec = importlib.util.find_spec(full)
-    assert spec is not None and spec.origin is not None  # our own modules are there
-    source = Path(spec.origin)
-    path = full.replace(".", "/") + ("/__init__.py" if source.name == "__init__.py" else ".py")
-    return path, source.read_bytes()
 
 
 _ALIGN = 64  # Bytes that runtimes want a mapped tensor to begin at a multiple of
@@ -183,39 +170,35 @@ class GraphFolder:
         Args:
             graph: An ``openvino.Model``, or the bytes of an ``.onnx`` file.
         """
-        file = f"{name}.onnx" if isinstance(graph, bytes) else f"{name}.xml"
-        write = self._add_onnx if isinstance(graph, bytes) else self._add_openvino
-        write(self._folder / file, graph)
-        return file
+        path = self._folder / (f"{name}.onnx" if isinstance(graph, bytes) else f"{name}.xml")
+        if isinstance(graph, bytes):
+            import onnx
+            from onnx.external_data_helper import set_external_data
 
-    def _add_onnx(self, path: Path, graph: bytes) -> None:
-        import onnx
-        from onnx.external_data_helper import set_external_data
-
-        model = onnx.load_from_string(graph)
-        for tensor in model.graph.initializer:
-            data = onnx.numpy_helper.to_array(tensor).tobytes()
-            if len(data) <= _SMALL:
-                continue
-            tensor.raw_data = data  # what set_external_data wants, however the values were held
-            set_external_data(tensor, WEIGHTS_FILE, offset=self._place(data), length=len(data))
-            for held in ("raw_data", "float_data", "int32_data", "int64_data"):
-                tensor.ClearField(held)
-        path.write_bytes(model.SerializeToString())
-
-    def _add_openvino(self, path: Path, graph: Any) -> None:
+            model = onnx.load_from_string(graph)
+            for tensor in model.graph.initializer:
+                data = onnx.numpy_helper.to_array(tensor).tobytes()
+                if len(data) <= _SMALL:
+                    continue
+                tensor.raw_data = data  # what set_external_data wants, however the values were held
+                set_external_data(tensor, WEIGHTS_FILE, offset=self._place(data), length=len(data))
+                for held in ("raw_data", "float_data", "int32_data", "int64_data"):
+                    tensor.ClearField(held)
+            path.write_bytes(model.SerializeToString())
+            return path.name
         import openvino
 
         openvino.save_model(graph, path, compress_to_fp16=False)
         own = path.with_suffix(".bin")
         weights, tree = own.read_bytes(), ElementTree.parse(path)
         for layer in tree.iter("layer"):
-            held = layer.find("data") if layer.get("type") == "Const" else None
-            if held is not None:
-                offset, size = int(held.attrib["offset"]), int(held.attrib["size"])
-                held.set("offset", str(self._place(weights[offset : offset + size])))
+            held_data = layer.find("data") if layer.get("type") == "Const" else None
+            if held_data is not None:
+                offset, size = int(held_data.attrib["offset"]), int(held_data.attrib["size"])
+                held_data.set("offset", str(self._place(weights[offset : offset + size])))
         tree.write(path)
         own.unlink()
+        return path.name
 
     def _place(self, data: bytes) -> int:
         """Where a tensor's bytes begin in the file of weights; they are appended if they are new."""
