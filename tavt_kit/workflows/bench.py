@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from tavt_kit.bench.noise import Noise
     from tavt_kit.bench.peaks import Peaks
     from tavt_kit.bench.protocol import Protocol
-    from tavt_kit.bench.record import BenchRow, EndToEndTime
+    from tavt_kit.bench.record import BenchRow
     from tavt_kit.bench.validity import ValidityMonitor
     from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.measurement import Measurement
-    from tavt_kit.runtimes import Images, Session
-    from tavt_kit.runtimes.executed import ExecutedGraph
+    from tavt_kit.runtimes import Session
     from tavt_kit.workflows.bench_things import BenchCandidate
 
 BENCH_FILE = "bench.json"
@@ -69,7 +68,31 @@ class BenchResult:
         Raises:
             MissingDependency: pandas is not installed.
         """
-        return frame([_line(one, row) for one, row in zip(self.rows, self.record["candidates"], strict=True)])
+        lines = []
+        for one, row in zip(self.rows, self.record["candidates"], strict=True):
+            latency, ratio = one.latency, row["ratio"]
+            verdicts = [Verdict(found["verdict"]) for found in row["budgets"]]
+            lines.append({
+                "name": one.name,
+                "target": str(one.target),
+                "schedule": None if one.schedule is None else str(one.schedule),
+                "macs": one.macs,
+                "median": latency.median,
+                "low": latency.interval95[0],
+                "high": latency.interval95[1],
+                "p90": latency.p90,
+                "p99": latency.p99,
+                "steady": latency.steady,
+                "images_per_second": one.throughput,
+                "ratio": ratio["value"],
+                "ratio_low": ratio["low"],
+                "ratio_high": ratio["high"],
+                "size_bytes": one.size_bytes,
+                "memory_bytes": one.memory_bytes,
+                "joules": (row["energy"] or {}).get("joules"),
+                "verdict": str(worst(verdicts)) if verdicts else None,
+            })  # fmt: skip
+        return frame(lines)
 
     def __repr__(self) -> str:
         shown = [f"{row.name!r} {row.latency.median:.3g} ms" for row in self.rows[:_SHOWN]]
@@ -157,7 +180,8 @@ def bench(
         >>> found = bench("runs/birds", schedule=["dense", "taper:0.2"], reductions=["drop", "merge"])  # doctest: +SKIP
         >>> found.to_frame()[["name", "median", "ratio"]]  # doctest: +SKIP
     """
-    from tavt_kit.bench.judged import refuse_qualities
+    from tavt_kit.bench import Protocol
+    from tavt_kit.bench.judged import judge, refuse_qualities
     from tavt_kit.bench.record import bench_body
     from tavt_kit.runtimes.available import accelerator_name
 
@@ -165,10 +189,18 @@ def bench(
     given: tuple[Given, ...] = several(things)
     if not given:
         raise MeasurementError("nothing to measure: give run folders, models' names, wrapped models or exported files")
-    named = tuple(_file_of(thing, bool(several(schedule)), progress) for thing in given)
+    named = list[Given]()
+    for thing in given:  # of a fit's folder the recommended file, or its run where schedules are given
+        fitted = recommended_of(thing, progress)
+        named.append(thing if fitted is None else fitted.run if several(schedule) else fitted.file)
     limits = budget if isinstance(budget, Budget) else Budget.parse(several(budget))
     refuse_qualities(limits)
-    protocol = _protocol(min_time, max_time)
+    most = parse_duration(max_time) if isinstance(max_time, str) else max_time
+    assert most is not None  # of a text, never
+    least = min(min_time, most)
+    protocol = Protocol(
+        min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10), warmup_seconds=min(5.0, most)
+    )
     sweep = Sweep(
         tuple(str(each) for each in several(target)),
         several(schedule),
@@ -182,7 +214,6 @@ def bench(
     inputs = Inputs(None if data is None else str(data), None if image_folder is None else Path(image_folder), seed)
     whole = e2e or image_folder is not None or any(limit.statistic == "e2e" for limit in limits)
     memory = memory or bool(limits.of("memory"))
-    plan = Plan(protocol, limits, seed, whole, memory, meters, mixed, executed)
     with (
         held_folder(default_folder(given[0]) if out is None else out) as folder,
         Opener(sweep, inputs, weights or "hub", score, pool, memory, seed) as opener,
@@ -190,106 +221,43 @@ def bench(
         placed = [(thing, opener.targets_of(thing)) for thing in named]
         _warn_of_many(sweep.number(named), protocol)
         opened = opener.open_all(placed, progress)
+        if not mixed:
+            _refuse_mixed(opened)
         host = HostFacts.gather(next(filter(None, (accelerator_name(one.session.target) for one in opened)), None))
-        rows, noise, peaks = measure(opened, inputs, plan, progress)
-        found = {"peaks": [each.as_record() for each in peaks], "noise": noise.as_record()}
-        body = bench_body(rows, protocol=protocol, inputs=inputs.name, seed=seed, host=host, meters=found)
-        body["command"] = command_line()
-        record = write_record(folder / BENCH_FILE, "bench", body)
-        return BenchResult(rows, noise, folder / BENCH_FILE, record)
-
-
-def _file_of(thing: Given, scheduled: bool, progress: Progress) -> Given:
-    """What is measured: of a fit's folder the recommended file, or its run where schedules are given."""
-    fitted = recommended_of(thing, progress)
-    return thing if fitted is None else fitted.run if scheduled else fitted.file
-
-
-def _protocol(min_time: float, max_time: float | str) -> Protocol:
-    from tavt_kit.bench import Protocol
-
-    most = parse_duration(max_time) if isinstance(max_time, str) else max_time
-    assert most is not None  # of a text, never
-    least = min(min_time, most)
-    return Protocol(
-        min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10), warmup_seconds=min(5.0, most)
-    )
+        sessions, images = {one.name: one.session for one in opened}, {one.name: one.images for one in opened}
+        if whole:
+            _add_whole(opened, inputs, sessions, images)
+        peaks = _peaks(opened, min(_PEAK_SECONDS, protocol.min_seconds), progress) if meters else {}
+        found, notes, monitor, noise = _measure(opened, sessions, images, protocol, seed, progress)
+        rows = []
+        for one in opened:
+            row, peak = _row(one, sessions, found, notes, monitor), peaks.get(_processor(one.session.target))
+            row = replace(row, peak_gflops=None if peak is None else peak.gflops.get(row.target.precision))
+            row = _with_alone(row, one, meters, memory, executed, progress)
+            rows.append(replace(row, verdicts=judge(row, limits, is_quiet=noise.is_steady)))
+        facts = {"peaks": [each.as_record() for each in peaks.values()], "noise": noise.as_record()}
+        body = bench_body(rows, protocol=protocol, inputs=inputs.name, seed=seed, host=host, meters=facts)
+        record = write_record(folder / BENCH_FILE, "bench", {**body, "command": command_line()})
+        return BenchResult(tuple(rows), noise, folder / BENCH_FILE, record)
 
 
 def _warn_of_many(candidates: int, protocol: Protocol) -> None:
     """Say how long it will take, where that may be long."""
-    if candidates <= _MANY:
-        return
-    least, most = (candidates * seconds for seconds in (protocol.min_seconds, protocol.max_seconds))
-    _log.warning(
-        "up to %d candidates will be measured together, %.3g s to %.3g s each: %s to %s in all, and all of them are in "
-        "memory at once; list fewer values, or lower `max_time`",
-        candidates,
-        protocol.min_seconds,
-        protocol.max_seconds,
-        _time(least),
-        _time(most),
-    )
+    if candidates > _MANY:
+        least, most = (candidates * seconds for seconds in (protocol.min_seconds, protocol.max_seconds))
+        spans = [f"{all_:.0f} s" if all_ < 120 else f"{all_ / 60:.0f} min" for all_ in (least, most)]
+        _log.warning(
+            "up to %d candidates will be measured together, %.3g s to %.3g s each: %s to %s in all, and all of them "
+            "are in memory at once; list fewer values, or lower `max_time`",
+            *(candidates, protocol.min_seconds, protocol.max_seconds, *spans),
+        )
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _line(one: BenchRow, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A candidate as a line of a frame."""
-    latency, ratio = one.latency, row["ratio"]
-    verdicts = [Verdict(found["verdict"]) for found in row["budgets"]]
-    return {
-        "name": one.name,
-        "target": str(one.target),
-        "schedule": None if one.schedule is None else str(one.schedule),
-        "macs": one.macs,
-        "median": latency.median,
-        "low": latency.interval95[0],
-        "high": latency.interval95[1],
-        "p90": latency.p90,
-        "p99": latency.p99,
-        "steady": latency.steady,
-        "images_per_second": one.throughput,
-        "ratio": ratio["value"],
-        "ratio_low": ratio["low"],
-        "ratio_high": ratio["high"],
-        "size_bytes": one.size_bytes,
-        "memory_bytes": one.memory_bytes,
-        "joules": (row["energy"] or {}).get("joules"),
-        "verdict": str(worst(verdicts)) if verdicts else None,
-    }
-
-
-# Its name and number, and the threads used of it: what has a peak of its own.
 _Processor: TypeAlias = tuple[str, int, int | None]
+"""Its name and number, and the threads used of it: what has a peak of its own."""
+
 _PEAK_SECONDS = 2.0
 _WHOLE = " end to end"  # Behind the name of a candidate whose way from the image files is timed beside it
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is taken of every candidate.
-
-    Args:
-        protocol: Protocol of the measurement.
-        seed: Seed of the order of the turns and of the resampling.
-        end_to_end: Whether the way from image files is timed too.
-        memory: Whether each runs once more in a fresh process, to see its memory.
-        meters: Whether the machine's peak is measured before, and the joules of each candidate after.
-        mixed: Whether candidates of different classes are taken.
-        executed: Whether each file is opened once more, to look at the kernels that ran.
-    """
-
-    protocol: Protocol
-    budget: Budget
-    seed: int
-    end_to_end: bool = False
-    memory: bool = False
-    meters: bool = True
-    mixed: bool = False
-    executed: bool = False
 
 
 def _refuse_mixed(opened: Sequence[BenchCandidate]) -> None:
@@ -303,14 +271,47 @@ def _refuse_mixed(opened: Sequence[BenchCandidate]) -> None:
         )
 
 
-def measure(
-    opened: Sequence[BenchCandidate], inputs: Inputs, plan: Plan, progress: Progress
-) -> tuple[tuple[BenchRow, ...], Noise, list[Peaks]]:
-    """Measure all candidates together, and judge them; with the noise and the peaks of the machine.
+def _add_whole(
+    opened: Sequence[BenchCandidate], inputs: Inputs, sessions: dict[str, Session], images: dict[str, Any]
+) -> None:
+    """Each candidate once more, from the image files on."""
+    from tavt_kit.bench.end_to_end import EndToEnd
+    from tavt_kit.data.preprocess import Preprocessing
 
-    Raises:
-        TavtError: Images are constant or unreadable, or do not fit.
-    """
+    files = inputs.files()
+    for one in opened:
+        if one.preprocessing is None:
+            raise RecordError(f"{one.name} does not say how its images are prepared; leave it out, or leave out `e2e`")
+        how = Preprocessing.from_record(one.preprocessing).at(one.image_size)
+        sessions[one.name + _WHOLE], images[one.name + _WHOLE] = EndToEnd(one.session, files, how), one.images
+
+
+def _peaks(opened: Sequence[BenchCandidate], seconds: float, progress: Progress) -> dict[_Processor, Peaks]:
+    """The best of every processor with every number of threads that is measured."""
+    from tavt_kit.bench.peaks import measure_peaks
+
+    found: dict[_Processor, Peaks] = {}
+    for one in opened:
+        target = one.session.target
+        if _processor(target) not in found:
+            progress.update(f"measuring the peak of {target.processor}")
+            found[_processor(target)] = measure_peaks(target, seconds=seconds)
+    return found
+
+
+def _processor(target: TargetDevice) -> _Processor:
+    return "cuda" if target.processor == "tensorrt" else target.processor, target.index, target.threads
+
+
+def _measure(
+    opened: Sequence[BenchCandidate],
+    sessions: Mapping[str, Session],
+    images: Mapping[str, Any],
+    protocol: Protocol,
+    seed: int,
+    progress: Progress,
+) -> tuple[dict[str, Measurement], Notes, ValidityMonitor, Noise]:
+    """All sessions in turns, and what was seen beside the times."""
     import numpy as np
 
     from tavt_kit.bench import bench
@@ -320,34 +321,25 @@ def measure(
     from tavt_kit.bench.validity import ValidityMonitor
     from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 
-    if not plan.mixed:
-        _refuse_mixed(opened)
-    sessions, images = _sessions(opened, inputs, plan.end_to_end)
-    peaks = _peaks(opened, plan, progress) if plan.meters else {}
     notes = Notes(sessions)
-    watch = Watch(gpu=next(filter(None, (gpu_state(one.session.target) for one in opened)), None))
     alone = {one.name: one.session for one in opened}
-    monitor = ValidityMonitor(alone, images, np.random.default_rng(plan.seed), then=notes)
+    monitor = ValidityMonitor(alone, images, np.random.default_rng(seed), then=notes)
 
     def on_round(seconds: float, unsure: Sequence[str]) -> None:
         watch.turn()
         progress.update(f"measuring, {len(unsure)} of {len(sessions)} not sure yet")
 
     found: dict[str, Measurement] = {}
-    with watch:
+    with Watch(gpu=next(filter(None, (gpu_state(one.session.target) for one in opened)), None)) as watch:
         try:
-            found = bench(
-                sessions, images, plan.protocol, rng=np.random.default_rng(plan.seed), on_round=on_round, turns=monitor
-            )
+            rng = np.random.default_rng(seed)
+            found = bench(sessions, images, protocol, rng=rng, on_round=on_round, turns=monitor)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
     if not found:
         raise MeasurementError(f"the memory ran out while {len(sessions)} candidates took turns; {_what_fits(opened)}")
-    noise = watch.verdict()
-    rows = [_row(one, found, notes, sessions, peaks, monitor) for one in opened]
-    rows = [_with_alone(row, one, plan, progress) for row, one in zip(rows, opened, strict=True)]
-    return tuple(_judged(row, plan, noise) for row in rows), noise, list(peaks.values())
+    return found, notes, monitor, watch.verdict()
 
 
 def _what_fits(opened: Sequence[BenchCandidate]) -> str:
@@ -369,120 +361,45 @@ def _what_fits(opened: Sequence[BenchCandidate]) -> str:
     return "give a smaller `batch` or fewer candidates"
 
 
-def _peaks(opened: Sequence[BenchCandidate], plan: Plan, progress: Progress) -> dict[_Processor, Peaks]:
-    """The best of every processor with every number of threads that is measured."""
-    from tavt_kit.bench.peaks import measure_peaks
-
-    found: dict[_Processor, Peaks] = {}
-    for one in opened:
-        target = one.session.target
-        if _processor(target) not in found:
-            progress.update(f"measuring the peak of {target.processor}")
-            seconds = min(_PEAK_SECONDS, plan.protocol.min_seconds)
-            found[_processor(target)] = measure_peaks(target, seconds=seconds)
-    return found
-
-
-def _processor(target: TargetDevice) -> _Processor:
-    name = "cuda" if target.processor == "tensorrt" else target.processor
-    return name, target.index, target.threads
-
-
-def _sessions(
-    opened: Sequence[BenchCandidate], inputs: Inputs, end_to_end: bool
-) -> tuple[dict[str, Session], dict[str, Images]]:
-    """What takes turns: the candidates and, where asked for, each once more from the image files on."""
-    sessions, images = {one.name: one.session for one in opened}, {one.name: one.images for one in opened}
-    if not end_to_end:
-        return sessions, images
-    from tavt_kit.bench.end_to_end import EndToEnd
-    from tavt_kit.data.preprocess import Preprocessing
-
-    files = inputs.files()
-    for one in opened:
-        if one.preprocessing is None:
-            raise RecordError(f"{one.name} does not say how its images are prepared; leave it out, or leave out `e2e`")
-        how = Preprocessing.from_record(one.preprocessing).at(one.image_size)
-        sessions[one.name + _WHOLE], images[one.name + _WHOLE] = EndToEnd(one.session, files, how), one.images
-    return sessions, images
-
-
 def _row(
     one: BenchCandidate,
+    sessions: Mapping[str, Session],
     found: Mapping[str, Measurement],
     notes: Notes,
-    sessions: Mapping[str, Session],
-    peaks: Mapping[_Processor, Peaks],
     monitor: ValidityMonitor,
 ) -> BenchRow:
-    from tavt_kit.bench.record import BenchRow
-
-    target, measured = one.session.target, found[one.name]
-    peak = peaks.get(_processor(target))
-    return BenchRow(
-        one.name,
-        one.thing,
-        target,
-        measured,
-        one.schedule,
-        one.macs,
-        one.size_bytes,
-        notes.requests(one.name, measured),
-        *notes.in_flight(one.name),
-        one.session.compile_ms,
-        one.image_size,
-        None if peak is None else peak.gflops.get(target.precision),
-        _whole(one.name + _WHOLE, found, notes, sessions),
-        busy_cores=monitor.busy(one.name),
-        doubts=monitor.doubts(one.name, measured.median),
-    )
-
-
-def _whole(
-    name: str, found: Mapping[str, Measurement], notes: Notes, sessions: Mapping[str, Session]
-) -> EndToEndTime | None:
     from tavt_kit.bench.end_to_end import EndToEnd
-    from tavt_kit.bench.record import EndToEndTime
+    from tavt_kit.bench.record import BenchRow, EndToEndTime
 
-    session = sessions.get(name)
-    if not isinstance(session, EndToEnd):
-        return None
-    return EndToEndTime(found[name], notes.parts(name), len(session.files))
+    measured, whole = found[one.name], one.name + _WHOLE
+    session, from_files = sessions.get(whole), None
+    if isinstance(session, EndToEnd):
+        from_files = EndToEndTime(found[whole], notes.parts(whole), len(session.files))
+    return BenchRow(
+        one.name, one.thing, one.session.target, measured, one.schedule, one.macs, one.size_bytes,
+        notes.requests(one.name, measured), *notes.in_flight(one.name), one.session.compile_ms, one.image_size,
+        end_to_end=from_files, busy_cores=monitor.busy(one.name), doubts=monitor.doubts(one.name, measured.median),
+    )  # fmt: skip
 
 
-def _with_alone(row: BenchRow, one: BenchCandidate, plan: Plan, progress: Progress) -> BenchRow:
+def _with_alone(
+    row: BenchRow, one: BenchCandidate, meters: bool, memory: bool, executed: bool, progress: Progress
+) -> BenchRow:
     """What is taken of a candidate alone, because it cannot be told apart while others take turns."""
     from tavt_kit.bench.energy import energy_meter, measure_energy
-    from tavt_kit.bench.memory import peak_memory
-
-    energy = memory = None
-    if plan.meters:
-        progress.update(f"energy of {one.name}")
-        target = one.session.target
-        run = one.session.timer(one.images)
-        images = target.batch * getattr(run, "inferences", 1)  # a burst of OpenVINO's throughput hint has many
-        energy = measure_energy(run, energy_meter(target), batch=images).as_record()
-    if plan.memory:
-        progress.update(f"memory of {one.name}")
-        assert one.job is not None  # what an opener promises where memory is asked for
-        memory = peak_memory(one.job).as_record()
-    executed = _executed(one, progress) if plan.executed else None
-    return replace(row, energy=energy, memory=memory, executed=executed)
-
-
-def _executed(one: BenchCandidate, progress: Progress) -> ExecutedGraph | None:
-    """The kernels of a file on its target; ``None`` of a live model."""
-    from tavt_kit.bench.memory import FileJob
+    from tavt_kit.bench.memory import FileJob, peak_memory
     from tavt_kit.runtimes.executed import executed_graph
 
-    if not isinstance(one.job, FileJob):
-        return None
-    progress.update(f"looking at what ran of {one.name}")
-    return executed_graph(one.job.path, one.session.target, one.images, one.job.lengths)
-
-
-def _judged(row: BenchRow, plan: Plan, noise: Noise) -> BenchRow:
-    from tavt_kit.bench.judged import judge
-
-    found = judge(row, plan.budget, is_quiet=noise.word == "steady")
-    return replace(row, verdicts=[one.as_record() for one in found])
+    if meters:
+        progress.update(f"energy of {one.name}")
+        run = one.session.timer(one.images)
+        images = row.target.batch * getattr(run, "inferences", 1)  # a burst of OpenVINO's throughput hint has many
+        row = replace(row, energy=measure_energy(run, energy_meter(row.target), batch=images).as_record())
+    if memory:
+        progress.update(f"memory of {one.name}")
+        assert one.job is not None  # what an opener promises where memory is asked for
+        row = replace(row, memory=peak_memory(one.job).as_record())
+    if executed and isinstance(one.job, FileJob):  # a live model has no file to look into
+        progress.update(f"looking at what ran of {one.name}")
+        row = replace(row, executed=executed_graph(one.job.path, row.target, one.images, one.job.lengths))
+    return row

@@ -8,7 +8,8 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import chain, product
+from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from tavt_kit.core.artifact_card import ArtifactCard
     from tavt_kit.core.progress import Progress
     from tavt_kit.data import ImageSet, Sample
-    from tavt_kit.models.wrap import AdaptiveViT, LeanViT
-    from tavt_kit.runtimes import Images, Session
+    from tavt_kit.models.wrap import AdaptiveViT
+    from tavt_kit.runtimes import FileSession, Images, Session
 
 FILES = {".onnx": "onnxruntime:cpu", ".xml": "openvino:cpu"}
 """Exported files, and where they run unless told."""
@@ -148,7 +149,7 @@ class Opener:
         self._folder.cleanup()
 
     def targets_of(self, thing: Given) -> list[TargetDevice]:
-        """The targets that the thing runs on; nothing is opened.
+        """The targets that the thing runs on; nothing is opened. All of a file where none can run it: opening says why.
 
         Raises:
             TargetError: A target cannot be read, or is not on this machine.
@@ -156,11 +157,17 @@ class Opener:
         """
         from tavt_kit.runtimes import check_available
 
-        file = _file(thing)
+        file, texts = _file(thing), self.sweep.targets
         if file is None:
-            targets = self.sweep.targets_of(self.sweep.targets or ("openvino:cpu",))
+            targets = self.sweep.targets_of(texts or ("openvino:cpu",))
         else:
-            targets = self._file_targets(file, card_of(file))
+            card = card_of(file)
+            if card is not None and not texts and not self.sweep.precisions:
+                own = card.own_target(file)
+                texts = (f"{own.runtime}:{own.processor}:precision={own.precision}",)
+            targets = self.sweep.targets_of(texts or (FILES[file.suffix],))
+            unable = {"torch"} if file.suffix == ".onnx" else {"torch", "onnxruntime"}
+            targets = [target for target in targets if target.runtime not in unable] or targets
         for target in targets:
             check_available(target)
         return targets
@@ -180,53 +187,37 @@ class Opener:
                 self._open_model(thing, targets)
             else:
                 self._open_file(file, targets)
-        return told_apart(self.opened)
+        return _told_apart(self.opened)
 
     def _open_file(self, path: Path, targets: Sequence[TargetDevice]) -> None:
         from tavt_kit.bench.memory import FileJob
         from tavt_kit.runtimes import open_file
 
-        card = card_of(path)
-        cards = [card] if card is None or not card.is_switchable else self._settings(card)
+        card, presets, schedules = card_of(path), self.sweep.presets, self.sweep.schedules
+        cards = [card]
+        if card is not None and card.is_switchable:  # at what is asked for, or at all of its presets
+            asked = presets if presets or schedules else tuple(card.presets)
+            cards = [*map(card.chosen, asked), *(card.chosen(schedule=str(schedule)) for schedule in schedules)]
         if card is not None:
             require_unchanged(path)
+        bytes_ = sum(part.stat().st_size for part in files_of(path) if part.is_file())
         for target in targets:
             session = open_file(path, target, cards[0].lengths if cards[0] is not None else None)
-            bytes_ = sum(part.stat().st_size for part in files_of(path) if part.is_file())
             for size, one in product(self._file_sizes(path, session), cards):
-                how = None if one is None else one.preprocessing
-                self.opened.append(
-                    BenchCandidate(
-                        f"{path.name} {one.setting}" if one is not None and one.is_switchable else path.name,
-                        str(path),
-                        session if one is None or one.lengths is None else session.at(one.lengths),
-                        self.inputs.images(target.batch, size, how),
-                        FileJob(path, target, size, None if one is None else one.lengths),
-                        None if one is None else one.schedule,
-                        None if one is None else macs_of(one),
-                        bytes_,
-                        session.classes,
-                        how,
-                    )
-                )
+                lengths, how = (None, None) if one is None else (one.lengths, one.preprocessing)
+                candidate = BenchCandidate(
+                    path.name, str(path), session, self.inputs.images(target.batch, size, how),
+                    FileJob(path, target, size, lengths), size_bytes=bytes_, classes=session.classes, preprocessing=how,
+                )  # fmt: skip
+                if one is not None:
+                    candidate = replace(candidate, schedule=one.schedule, macs=macs_of(one))
+                if one is not None and one.lengths is not None:
+                    candidate = replace(candidate, name=f"{path.name} {one.setting}", session=session.at(one.lengths))
+                self.opened.append(candidate)
 
-    def _file_targets(self, path: Path, card: ArtifactCard | None) -> list[TargetDevice]:
-        """Those that can run the file; all of them where none can, because opening says why."""
-        texts = self.sweep.targets or (FILES[path.suffix],)
-        if card is not None and not self.sweep.targets and not self.sweep.precisions:
-            own = card.own_target(path)
-            texts = (f"{own.runtime}:{own.processor}:precision={own.precision}",)
-        targets = self.sweep.targets_of(texts)
-        able = [
-            target
-            for target in targets
-            if (target.runtime, path.suffix) != ("onnxruntime", ".xml") and target.runtime != "torch"
-        ]
-        return able or targets
-
-    def _file_sizes(self, path: Path, session: Session) -> list[tuple[int, int]]:
+    def _file_sizes(self, path: Path, session: FileSession) -> list[tuple[int, int]]:
         """Those that were asked for and that the file takes; its own where it takes but one."""
-        if getattr(session, "pixels", None):
+        if session.pixels:
             raise DataError(
                 f"{path.name} prepares its images itself, whose sizes would be in its time; bench the same model with "
                 "its preprocessing outside"
@@ -244,101 +235,56 @@ class Opener:
             )
         return [(height, width)]
 
-    def _settings(self, card: ArtifactCard) -> list[ArtifactCard]:
-        """A switchable file's card at each preset and schedule asked for; at all of its presets where none is."""
-        if not self.sweep.presets and not self.sweep.schedules:
-            return [card.chosen(preset) for preset in card.presets]
-        asked = [card.chosen(preset) for preset in self.sweep.presets]
-        return asked + [card.chosen(schedule=str(schedule)) for schedule in self.sweep.schedules]
-
     def _open_model(self, thing: Given, targets: Sequence[TargetDevice]) -> None:
+        named = _path(thing) is not None
         for image_size, reduction in product(self.sweep.sizes or (None,), self.sweep.reductions or (None,)):
             model = open_given(
-                thing,
-                weights=self.weights if _path(thing) is not None else None,
-                image_size=image_size,
-                seed=self.seed,
-                score=self.score,
-                pool=self.pool,
-                reduction=reduction,
-            )
-            own = "dense" if _path(thing) is not None or model.schedule == model.dense_schedule else model.schedule
-            for schedule in self.sweep.schedules or (own,):
-                for target in targets:
-                    self._open_schedule(thing, model, schedule, target, image_size)
+                thing, weights=self.weights if named else None, image_size=image_size, seed=self.seed,
+                score=self.score, pool=self.pool, reduction=reduction,
+            )  # fmt: skip
+            own = "dense" if named or model.schedule == model.dense_schedule else model.schedule
+            for schedule, target in product(self.sweep.schedules or (own,), targets):
+                self._open_schedule(thing, model, schedule, target, image_size)
 
     def _open_schedule(
-        self,
-        thing: Given,
-        model: AdaptiveViT,
-        given: str | Choice,
-        target: TargetDevice,
-        image_size: int | None,
+        self, thing: Given, model: AdaptiveViT, given: str | Choice, target: TargetDevice, image_size: int | None
     ) -> None:
+        from tavt_kit.bench.memory import LiveJob, write_plain
+        from tavt_kit.checkpoints import save_model
         from tavt_kit.models.flops import count_macs
+        from tavt_kit.models.wrap import LeanViT
+        from tavt_kit.runtimes import open_file, open_module
         from tavt_kit.runtimes.out_of_memory import memory_for
 
-        card = model.require_card()
-        height, width = (int(side) for side in card.preprocessing["image_size"])
+        path, name, card, folder = _path(thing), name_of(thing), model.require_card(), Path(self._folder.name)
+        label = f"{path.name if path is not None and path.is_dir() else name} {given}"
+        size: tuple[int, int] = (card.preprocessing["image_size"][0], card.preprocessing["image_size"][1])
         schedule = given if isinstance(given, TokenSchedule) else TokenSchedule.parse(str(given), model.layout)
-        with memory_for(
-            f"when {_label(thing)} {given} was opened on {target}; name fewer candidates or a smaller batch"
-        ):
-            session = _session(self._source(model, schedule, target), target, (height, width))
+        session: Session
+        with memory_for(f"when {label} was opened on {target}; name fewer candidates or a smaller batch"):
+            if target.runtime == "onnxruntime":
+                export = folder / f"{len(self.opened)}.onnx"
+                write_plain(model, schedule, export)
+                session = open_file(export, target)
+            else:
+                session = open_module(LeanViT(model, schedule), target, (target.batch, 3, *size))
+        job = None
+        if path is not None or self.memory:
+            saved = name
+            if path is None:
+                saved = str(folder / f"model{len(self.opened)}")
+                save_model(saved, model, card)
+            job = LiveJob(
+                saved, target, counts_text(schedule.counts), self.weights, image_size, self.seed, self.score, self.pool,
+                schedule.executed, model.reduction,
+            )  # fmt: skip
+        images = self.inputs.images(target.batch, size, card.preprocessing)
         self.opened.append(
             BenchCandidate(
-                f"{_label(thing)} {given}",
-                name_of(thing),
-                session,
-                self.inputs.images(target.batch, (height, width), card.preprocessing),
-                self._job(thing, model, schedule, target, image_size),
-                schedule,
-                count_macs(model, schedule),
-                None,
-                len(card.classes),
-                card.preprocessing,
-                model.reduction,
+                label, name, session, images, job, schedule, count_macs(model, schedule), None, len(card.classes),
+                card.preprocessing, model.reduction,
             )
-        )
-
-    def _job(
-        self, thing: Given, model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice, image_size: int | None
-    ) -> LiveJob | None:
-        """How a fresh process opens it; a wrapped model is written for that, so only where it will be asked."""
-        from tavt_kit.bench.memory import LiveJob
-
-        name = name_of(thing)
-        if _path(thing) is None:
-            if not self.memory:
-                return None
-            from tavt_kit.checkpoints import save_model
-
-            name = str(Path(self._folder.name) / f"model{len(self.opened)}")
-            save_model(name, model, model.require_card())
-        return LiveJob(
-            name,
-            target,
-            counts_text(schedule.counts),
-            self.weights,
-            image_size,
-            self.seed,
-            self.score,
-            self.pool,
-            schedule.executed,
-            model.reduction,
-        )
-
-    def _source(self, model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice) -> Path | LeanViT:
-        """What runs: the module itself, or for onnxruntime a temporary export."""
-        from tavt_kit.models.wrap import LeanViT
-
-        if target.runtime != "onnxruntime":
-            return LeanViT(model, schedule)
-        from tavt_kit.bench.memory import write_plain
-
-        path = Path(self._folder.name) / f"{len(self.opened)}.onnx"
-        write_plain(model, schedule, path)
-        return path
+        )  # fmt: skip
 
 
 def _path(thing: Given) -> Path | None:
@@ -350,20 +296,6 @@ def _file(thing: Given) -> Path | None:
     """The path of an exported file; ``None`` of everything else."""
     path = _path(thing)
     return path if path is not None and path.suffix in FILES else None
-
-
-def _label(thing: Given) -> str:
-    """A run by its folder's name, everything else as it is named."""
-    path = _path(thing)
-    return path.name if path is not None and path.is_dir() else name_of(thing)
-
-
-def _session(source: Path | LeanViT, target: TargetDevice, size: tuple[int, int]) -> Session:
-    from tavt_kit.runtimes import open_file, open_module
-
-    if isinstance(source, Path):
-        return open_file(source, target)
-    return open_module(source, target, (target.batch, 3, *size))
 
 
 def card_of(path: Path) -> ArtifactCard | None:
@@ -404,7 +336,7 @@ _PARTS: tuple[Callable[[BenchCandidate], str], ...] = (
 )
 
 
-def told_apart(opened: Sequence[BenchCandidate]) -> list[BenchCandidate]:
+def _told_apart(opened: Sequence[BenchCandidate]) -> list[BenchCandidate]:
     """The candidates, each with a name of its own.
 
     Of those with one name, each says where and how it runs as far as that differs; then its folder; then a number.
@@ -412,25 +344,18 @@ def told_apart(opened: Sequence[BenchCandidate]) -> list[BenchCandidate]:
     groups: dict[str, list[BenchCandidate]] = defaultdict(list)
     for one in opened:
         groups[one.name].append(one)
-    longer = [replace(one, name=_with_parts(one, groups[one.name])) for one in opened]
+    longer = []
+    for one in opened:
+        parts = [part(one) for part in _PARTS if len({part(other) for other in groups[one.name]}) > 1]
+        longer.append(replace(one, name=" ".join([one.name, *filter(None, parts)])))
     several = {name for name, count in Counter(one.name for one in longer).items() if count > 1}
-    found: list[BenchCandidate] = []
-    taken: set[str] = set()
+    found: dict[str, BenchCandidate] = {}
     for one in longer:
         label = f"{Path(one.thing).absolute().parent.name}/{one.name}" if one.name in several else one.name
-        unique = next(text for text in (label, *_numbered(label)) if text not in taken)
-        taken.add(unique)
-        found.append(replace(one, name=unique))
-    return found
-
-
-def _with_parts(one: BenchCandidate, group: Sequence[BenchCandidate]) -> str:
-    parts = [part(one) for part in _PARTS if len({part(other) for other in group}) > 1]
-    return " ".join([one.name, *filter(None, parts)])
-
-
-def _numbered(label: str) -> list[str]:
-    return [f"{label} #{number}" for number in range(2, 1000)]
+        numbered = (f"{label} #{number}" for number in count_from(2))
+        unique = next(text for text in chain([label], numbered) if text not in found)
+        found[unique] = replace(one, name=unique)
+    return list(found.values())
 
 
 _FILES = 32  # Image files that end-to-end runs take in turn: enough that no single one's size decides
