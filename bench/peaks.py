@@ -156,7 +156,12 @@ def _small_copy() -> Copy:
     """Both ends together in half of a core's own cache, many times over so that the clock has something to tell."""
     count, repeats = cache_bytes("index2", 512 * 1024) // 32, 200
     source, destination = np.ones(count), np.zeros(count)
-    return _clock(lambda: [np.copyto(destination, source) for _ in range(repeats)]), 2 * source.nbytes * repeats
+
+    def call() -> None:
+        for _ in range(repeats):
+            np.copyto(destination, source)
+
+    return _clock(call), 2 * source.nbytes * repeats
 
 
 def _clock(call: Callable[[], object]) -> Callable[[], float]:
