@@ -6,6 +6,7 @@ import hashlib
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not asked and item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
-        if item.get_closest_marker("gpu") and not _has_cuda():
+        gpu = item.get_closest_marker("gpu")
+        if gpu and not gpu.kwargs.get("pretended") and not _has_cuda():
             item.add_marker(pytest.mark.skip(reason="gpu: no CUDA device"))
     wanted, parts = (int(number) for number in config.getoption("--slice").split("/"))
     kept = [item for item in items if _name_hash(item) % parts == wanted % parts]
@@ -63,6 +65,19 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def _pretended_cuda(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests marked ``gpu(pretended=True)`` run everywhere: without a CUDA device on one that is pretended."""
+    gpu = request.node.get_closest_marker("gpu")
+    if gpu is None or not gpu.kwargs.get("pretended") or _has_cuda():
+        yield
+        return
+    from tests.pretend_cuda import pretend_cuda
+
+    with pretend_cuda():
+        yield
 
 
 @pytest.fixture(scope="session")

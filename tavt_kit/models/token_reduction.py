@@ -149,26 +149,24 @@ def column_score_by_sums(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
         True
     """
     scale = q.shape[3] ** -0.5 if scale is None else scale
-    keys, queries, values, scale = fold_bias(k, q, q, -_log_sums(q, k, k, scale), scale)
-    return _log_sums(keys, queries, values, scale).exp().sum(dim=1)
+    keys, queries, scale = fold_bias(k, q, -_log_sums(q, k, scale), scale)
+    return _log_sums(keys, queries, scale).exp().sum(dim=1)
 
 
-def _log_sums(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """(B, H, m) float32: the log of each row's sum, before the softmax divides by it."""
+def _log_sums(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """(B, H, m) float32: the log of each row's sum, before the softmax divides by it; the keys stand for values."""
     aten: Any = torch.ops.aten
     if not q.is_cuda:
-        found = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, scale=scale)
+        found = aten._scaled_dot_product_flash_attention_for_cpu(q, k, k, 0.0, False, scale=scale)
     elif q.dtype in (torch.float16, torch.bfloat16) and torch.cuda.get_device_capability(q.device) >= (8, 0):
-        found = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, False, False, scale=scale)
+        found = aten._scaled_dot_product_flash_attention(q, k, k, 0.0, False, False, scale=scale)
     else:
-        found = aten._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)
+        found = aten._scaled_dot_product_efficient_attention(q, k, k, None, True, scale=scale)
     sums: Tensor = found[1][..., : q.shape[2]]  # rounded up by one of them
     return sums
 
 
-def fold_bias(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float | None
-) -> tuple[Tensor, Tensor, Tensor, float]:
+def fold_bias(q: Tensor, k: Tensor, bias: Tensor, scale: float | None) -> tuple[Tensor, Tensor, float]:
     """Queries and keys whose products hold a bias of each key, as the quickest kernels take none.
 
     The heads grow by a multiple of 8: a power of two near 1 / scale in each query meets the bias, divided by its
@@ -177,12 +175,11 @@ def fold_bias(
     Args:
         q: (B, H, m, d).
         k: (B, H, n, d).
-        v: (B, H, n, dv).
         bias: (B, H or 1, n) float32, such as the log of how many tokens each stands for.
         scale: ``None`` means ``d ** -0.5``.
 
     Returns:
-        The three, and the scale to attend with; the first dv numbers of the output are meant.
+        Both, and the scale to attend with; values are to be as wide as the keys.
     """
     width = q.shape[-1]
     scale = width**-0.5 if scale is None else scale
@@ -190,9 +187,9 @@ def fold_bias(
     lever = 2.0 ** round(math.log2(1 / scale))
     weights = (bias / (lever * scale)).unsqueeze(3)
     rounded = weights.to(k.dtype)
-    tail = F.pad(torch.cat([rounded, (weights - rounded).to(k.dtype)], dim=3), (0, more - 2))
-    k = torch.cat([k, tail.expand(-1, k.shape[1], -1, -1)], dim=3)
-    return F.pad(q, (0, more), value=lever), k, F.pad(v, (0, max(0, k.shape[3] - v.shape[3]))), scale
+    tail = rounded, (weights - rounded).to(k.dtype), k.new_zeros(1, 1, 1, 1)
+    wide = [one.expand(*k.shape[:3], count) for one, count in zip(tail, (1, 1, more - 2), strict=True)]
+    return F.pad(q, (0, more), value=lever), torch.cat([k, *wide], dim=3), scale
 
 
 def attend_and_score(
@@ -338,10 +335,17 @@ def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     tracing = _is_tracing()
     if torch.onnx.is_in_onnx_export() and (tracing or hasattr(torch.onnx, "ops")):  # which came with torch 2.8
         return _rows_in_onnx(values, index, tracing)
+    if values.is_cuda:  # one kernel there, where the other way takes four, and launching one is what costs
+        return _gathered(values, index)
     batch, n = values.shape[:2]
     offset = torch.arange(batch, device=index.device).unsqueeze(1) * n
     flat = (index + offset).reshape(-1)
     return values.flatten(0, 1).index_select(0, flat).reshape(batch, index.shape[1], *values.shape[2:])
+
+
+def _gathered(values: Tensor, index: Tensor) -> Tensor:
+    at = index.reshape(*index.shape, *(1,) * (values.dim() - 2)).expand(*index.shape, *values.shape[2:])
+    return values.gather(1, at)
 
 
 def _rows_in_onnx(values: Tensor, index: Tensor, tracing: bool) -> Tensor:
@@ -360,8 +364,7 @@ class _RowsInOnnx(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, index: Tensor) -> Tensor:
-        at = index.reshape(*index.shape, *(1,) * (values.dim() - 2)).expand(*index.shape, *values.shape[2:])
-        return values.gather(1, at)
+        return _gathered(values, index)
 
     @staticmethod
     def symbolic(g: Any, values: Any, index: Any) -> Any:

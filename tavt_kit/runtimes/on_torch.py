@@ -82,7 +82,8 @@ class CudaGraph:
 
     def load(self, images: Tensor) -> None:
         """Put images where the graph reads them."""
-        self._images.copy_(images)
+        with torch.inference_mode():  # in which they were made, and outside of which torch does not change them
+            self._images.copy_(images)
 
     def replay(self) -> None:
         """Run it on what was loaded."""

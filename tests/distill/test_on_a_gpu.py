@@ -21,7 +21,7 @@ from tavt_kit.distill.run_folder import read_metrics
 from tavt_kit.distill.trainer import run_loop
 from tests.distill.children import Job, some_images, some_model
 
-pytestmark = pytest.mark.gpu
+pytestmark = pytest.mark.gpu(pretended=True)
 SETTINGS = OptimizerOptions(steps=20, batch=8, lr=3e-3, warmup=2, freeze=0)
 
 

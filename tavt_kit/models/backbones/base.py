@@ -168,7 +168,8 @@ class inside_attention(TorchFunctionMode):
             raise UnsupportedBackbone("tokens cannot be dropped from causal or grouped-query attention calls")
         # Inside __torch_function__ the mode is switched off, so these calls are not intercepted again.
         if self.sizes is not None and attn_mask is None and folds_sizes(q):
-            longer_q, longer_k, longer_v, scale = fold_bias(q, k, v, self.sizes.log().unsqueeze(1), scale)
+            longer_q, longer_k, scale = fold_bias(q, k, self.sizes.log().unsqueeze(1), scale)
+            longer_v = F.pad(v, (0, max(0, longer_k.shape[-1] - v.shape[-1])))
             return self._watched(longer_q, longer_k, longer_v, None, dropout_p, scale)[..., : v.shape[-1]]
         bias = attn_mask if attn_mask is None or self.place is None else gather_bias(attn_mask, self.place)
         if self.sizes is not None:
