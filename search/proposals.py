@@ -5,9 +5,7 @@ Every algorithm takes its schedules from one pool, so none is asked twice.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.schedule import PUBLISHED, Curve, TokenSchedule, published_shares, shares_to_counts, stage_layers
-from tavt_kit.errors import BudgetTooTight, TavtError
+from tavt_kit.errors import BudgetTooTight
 from tavt_kit.search.space import Levels, Space
 
 if TYPE_CHECKING:
@@ -240,8 +238,6 @@ def _weakest(made: Callable[[float], Levels], space: Space, fits: Fits) -> Level
     return best
 
 
-EXHAUSTED = "no schedule is left that was not tried"
-
 _TRIES = 400  # random draws for one missing schedule, before the space is listed or the search ends
 _LISTABLE = 20_000  # spaces up to this size are listed to the end before they count as exhausted
 
@@ -260,8 +256,7 @@ class ProposalPool:
             raise BudgetTooTight(f"not even the least schedule keeps to the ceilings: {space.ends[-1]}")
         self.asked: set[bytes] = set()
         self._rng = rng
-        self._origins: dict[Choice, str] = {}
-        self._waiting = 0
+        self.origins: dict[Choice, str] = {}
 
     def first(self, number: int, seeds: Sequence[Choice]) -> list[Levels]:
         """The seeds, and at least as many from the families of ``first_proposals``; a small space gives fewer."""
@@ -282,7 +277,8 @@ class ProposalPool:
                 break
             self._admit(found, self.space.decode(self.space.sample(self._rng)), "random")
         if not found and self.space.size <= _LISTABLE:
-            found = {row.tobytes(): row for row in islice(self._listed(), number)}
+            untried = (row for row in self.space.every() if row.tobytes() not in self.asked)
+            return list(islice((row for row in untried if self.fits(self.space.decode(row))), number))
         return list(found.values())
 
     def new(self, rows: Iterable[Levels], number: int) -> list[Levels]:
@@ -297,33 +293,12 @@ class ProposalPool:
         return list(found.values())
 
     def issue(self, genes: Sequence[Levels], origin: str) -> list[Choice]:
-        """The schedules of the genes, asked from now on; ``origin`` is of those that have none yet.
-
-        Raises:
-            RuntimeError: The outcomes of the last generation have not been told.
-        """
-        self.check_told()
+        """The schedules of the genes, asked from now on; ``origin`` is of those that have none yet."""
         self.asked.update(row.tobytes() for row in genes)
         schedules = [self.space.decode(row) for row in genes]
         for schedule in schedules:
-            self._origins.setdefault(schedule, origin)
-        self._waiting = len(schedules)
+            self.origins.setdefault(schedule, origin)
         return schedules
-
-    def check_told(self) -> None:
-        """Raise RuntimeError where outcomes are still awaited."""
-        if self._waiting:
-            raise RuntimeError("tell the outcomes of the last generation before asking for the next")
-
-    def take(self, outcomes: Sequence[Outcome]) -> None:
-        """Check that the outcomes are those that were asked for."""
-        if not self._waiting or len(outcomes) != self._waiting:
-            raise RuntimeError(f"{self._waiting} schedules were asked, but {len(outcomes)} outcomes told")
-        self._waiting = 0
-
-    def origin(self, schedule: Choice, otherwise: str) -> str:
-        """Who proposed it."""
-        return self._origins.get(schedule, otherwise)
 
     def _seeded(self, seeds: Sequence[Choice]) -> dict[bytes, Levels]:
         found: dict[bytes, Levels] = {}
@@ -337,12 +312,7 @@ class ProposalPool:
         if genes.tobytes() not in self.asked:
             found.setdefault(genes.tobytes(), genes)
             same = np.array_equal(genes[: self.space.extras], wanted[: self.space.extras])
-            self._origins.setdefault(self.space.decode(genes), origin if same else "joint")
-
-    def _listed(self) -> Iterable[Levels]:
-        for row in self.space.every():
-            if row.tobytes() not in self.asked and self.fits(self.space.decode(row)):
-                yield row
+            self.origins.setdefault(self.space.decode(genes), origin if same else "joint")
 
 
 class History:
@@ -390,82 +360,3 @@ def non_dominated(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
     nowhere_worse = (losses[:, None, :] <= losses[None, :, :]).all(-1)
     somewhere_better = (losses[:, None, :] < losses[None, :, :]).any(-1)
     return np.asarray(~(nowhere_worse & somewhere_better).any(0))
-
-
-class Sampler:
-    """An ``Algorithm`` but for ``ask`` and ``tell``.
-
-    Args:
-        seed: Seed of its own generator; nothing global is touched.
-        population: Schedules of a generation, at least 1.
-        seeds: Schedules to begin with, brought into the ceilings if they exceed them.
-        fits: Whether a schedule keeps to the ceilings; only such are proposed. ``None``: all do.
-
-    Raises:
-        TavtError: A population below 1.
-        BudgetTooTight: No schedule keeps to the ceilings.
-    """
-
-    name: str
-    """Of the algorithm, as the origin of what it bred."""
-
-    def __init__(
-        self,
-        space: Space,
-        *,
-        seed: int,
-        population: int = 16,
-        seeds: Sequence[Choice] = (),
-        fits: Fits | None = None,
-    ) -> None:
-        if population < 1:
-            raise TavtError(f"a population needs at least 1 schedule, got {population}")
-        self.space, self.population, self.stopped_because = space, population, ""
-        self._seeds = tuple(seeds)
-        self._rng = np.random.default_rng(seed)
-        self._pool = ProposalPool(space, rng=self._rng, fits=fits)
-
-    def done(self) -> bool:
-        """Whether the last ``ask`` found nothing new; ``stopped_because`` says why."""
-        return bool(self.stopped_because)
-
-    def origin(self, schedule: Choice) -> str:
-        """Who proposed it: ``user``, a family of first proposals, ``random``, or the algorithm's name."""
-        return self._pool.origin(schedule, self.name)
-
-
-class PopulationSampler(Sampler, ABC):
-    """A proposer that breeds each generation from all that was told."""
-
-    first_name: str
-    """Origin of the first generation, where nothing else says."""
-
-    _waiting: list[Levels]
-    """Asked for and not yet told of."""
-
-    @cached_property
-    def _history(self) -> History:
-        return History()
-
-    def ask(self) -> list[Choice]:
-        """The next generation; see ``Algorithm``."""
-        self._pool.check_told()
-        learnt = len(self._history) > 0
-        genes = (self._bred() if learnt else self._first()) or self._pool.random(self.population)
-        if not genes:
-            self.stopped_because = EXHAUSTED
-        self._waiting = genes
-        return self._pool.issue(genes, self.name if learnt else self.first_name)
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """The outcomes; see ``Algorithm``."""
-        self._pool.take(outcomes)
-        self._history.add(self._waiting, outcomes)
-
-    @abstractmethod
-    def _first(self) -> list[Levels]:
-        """The first generation."""
-
-    @abstractmethod
-    def _bred(self) -> list[Levels]:
-        """A generation from what was told; none where nothing new comes of it."""

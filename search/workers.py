@@ -1,4 +1,8 @@
-"""Work shared out among workers, here processes: answers stream back, and what a lost worker had goes to another."""
+"""Work shared out among workers, processes or actors: answers stream back, what a lost worker had goes to another.
+
+A pool of ``concurrent.futures`` breaks as a whole where one process dies, does not say over which schedule, and gives
+no answer of a group before all are there.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,11 @@ import os
 import pickle
 import signal
 import socket
-import sys
 import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing.connection import Connection, wait
@@ -59,19 +62,20 @@ class WorkerPool(Protocol):
 
     def start(self) -> int:
         """Begin to start a worker; its number. It is heard of when it waits for work, or is lost."""
-        ...
 
     def give(self, worker: int, schedules: Sequence[Any]) -> None:
-        """Give work to a worker that waits for it."""
-        ...
+        """Give work to a worker that waits for it; one that has just died is heard of as lost."""
 
     def events(self) -> Iterable[WorkerEvent]:
-        """Wait until something is heard; errors of the evaluator itself, a bug, are raised."""
-        ...
+        """Wait until something is heard.
+
+        Raises:
+            MeasurementError: No worker can work, for a reason that the user can put right.
+            RuntimeError: An evaluator failed otherwise, a bug; with its traceback.
+        """
 
     def close(self) -> None:
         """End all workers, whatever they do."""
-        ...
 
 
 @dataclass
@@ -90,8 +94,9 @@ class Workers:
     pool: WorkerPool
     count: int
     at_once: int | None = 1
-    _idle: deque[int] = field(default_factory=deque, init=False)
     _held: dict[int, list[Any]] = field(default_factory=dict, init=False)
+    """What each living worker has been given and has not answered."""
+    _idle: deque[int] = field(default_factory=deque, init=False)
     _starting: set[int] = field(default_factory=set, init=False)
     _unstarted: int = field(default=0, init=False)
 
@@ -107,16 +112,17 @@ class Workers:
         losses: Counter[Any] = Counter()
         before: float | None = None  # when the first work was given: that workers start is no evaluation's time
         while missing:
-            while len(self._idle) + len(self._held) + len(self._starting) < self.count:
-                self._starting.add(self.pool.start())
+            while len(self._held) < self.count:
+                worker = self.pool.start()
+                self._starting.add(worker)
+                self._held[worker] = []
             while waiting and self._idle:
                 worker = self._idle.popleft()
                 self._held[worker] = waiting.popleft()
                 self.pool.give(worker, self._held[worker])
                 before = before or time.monotonic()
             for event in self.pool.events():
-                answers = [*event.answers, *self._settled(event, waiting, losses)]
-                for schedule, answer in answers:
+                for schedule, answer in [*event.answers, *self._settled(event, waiting, losses)]:
                     if schedule not in missing:  # of an earlier call that was abandoned
                         continue
                     del missing[schedule]
@@ -128,45 +134,34 @@ class Workers:
     def _settled(
         self, event: WorkerEvent, waiting: deque[list[Any]], losses: Counter[Any]
     ) -> list[tuple[Any, EvaluationResult]]:
-        """Note who is idle or lost; the failures of schedules that have lost too many workers."""
-        answered = {schedule for schedule, _ in event.answers}
-        held = [schedule for schedule in self._held.get(event.worker, ()) if schedule not in answered]
-        if event.worker in self._held:
-            self._held[event.worker] = held
+        """Note what is heard; the failure of a schedule that has lost too many workers.
+
+        What a lost worker had is put back, each schedule alone, so that it is seen which one is fatal.
+        """
+        worker, answered = event.worker, {schedule for schedule, _ in event.answers}
+        held = self._held[worker] = [schedule for schedule in self._held[worker] if schedule not in answered]
         if event.idle:
             if held:
                 raise RuntimeError(f"the evaluator left {len(held)} schedules unanswered, the first is {held[0]}")
             self._unstarted = 0
-            self._forget(event.worker)
-            self._idle.append(event.worker)
-        elif event.lost is not None:
-            if event.worker in self._starting:
-                self._count_unstarted(event.lost)
-            self._forget(event.worker)
-            return self._reassigned(held, event.lost, waiting, losses)
-        return []
-
-    def _forget(self, worker: int) -> None:
-        self._held.pop(worker, None)
-        self._starting.discard(worker)
+            self._starting.discard(worker)
+            self._idle.append(worker)
+        if event.lost is None:
+            return []
+        del self._held[worker]
         if worker in self._idle:
             self._idle.remove(worker)
-
-    def _count_unstarted(self, why: str) -> None:
-        self._unstarted += 1
-        if self._unstarted >= _TRIES:
-            raise MeasurementError(f"{self._unstarted} workers one after the other could not start: {why}")
-
-    def _reassigned(
-        self, held: list[Any], why: str, waiting: deque[list[Any]], losses: Counter[Any]
-    ) -> list[tuple[Any, EvaluationResult]]:
-        """Put back what a lost worker had, each schedule alone now, so that it is seen which one is fatal."""
+        if worker in self._starting:
+            self._starting.remove(worker)
+            self._unstarted += 1
+            if self._unstarted >= _TRIES:
+                raise MeasurementError(f"{self._unstarted} workers one after the other could not start: {event.lost}")
         losses.update(held)
         fatal = [schedule for schedule in held if losses[schedule] >= _TRIES and len(held) == 1]
-        back = [schedule for schedule in held if schedule not in fatal]
-        _log.warning("a worker is lost (%s); %d schedules go to another", why, len(back))
+        back = [] if fatal else held
+        _log.warning("a worker is lost (%s); %d schedules go to another", event.lost, len(back))
         waiting.extendleft([schedule] for schedule in reversed(back))
-        failure = f"{_TRIES} workers were lost over this schedule, the last one: {why}"
+        failure = f"{_TRIES} workers were lost over this schedule, the last one: {event.lost}"
         return [(schedule, EvaluationResult(None, 0.0, failure)) for schedule in fatal]
 
     def close(self) -> None:
@@ -209,8 +204,13 @@ class Processes:
         """As ``WorkerPool``."""
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=_work, args=(theirs,), daemon=True, name="fgvc-kit worker")
-        with _no_interrupt():
+        masks = hasattr(signal, "pthread_sigmask")  # what is started under the mask never hears Ctrl-C
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
+        try:
             process.start()
+        finally:
+            if masks:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the end of the process is the end of the pipe
         # Arguments of a process are written into a pipe that its parent holds open at both ends: one that dies before
         # it has read them would be waited for without end. Here it is heard of, and no worker waits for another.
@@ -225,38 +225,34 @@ class Processes:
         return pickle.dumps(self.make)
 
     def give(self, worker: int, schedules: Sequence[Any]) -> None:
-        """As ``WorkerPool``; to a worker that has just died nothing can be given, which is heard of as its loss."""
-        try:
+        """As ``WorkerPool``."""
+        with suppress(OSError):
             self._workers[worker].pipe.send(list(schedules))
-        except OSError:
-            return
 
     def events(self) -> Iterator[WorkerEvent]:
-        """As ``WorkerPool``.
-
-        Raises:
-            MeasurementError: An evaluator could not be made, for a reason that the user can put right.
-            RuntimeError: An evaluator failed otherwise, with its traceback.
-        """
+        """As ``WorkerPool``."""
         ready = wait([worker.pipe for worker in self._workers.values()])
-        for number in [number for number, worker in self._workers.items() if worker.pipe in ready]:
-            yield self._heard(number)
-
-    def _heard(self, number: int) -> WorkerEvent:
-        process, pipe, sender = self._workers[number]
-        try:
-            kind, content = pipe.recv()
-        except (EOFError, OSError):
-            del self._workers[number]
-            process.join()
-            sender.join()
-            pipe.close()
-            return WorkerEvent(number, lost=_end(process.exitcode))
-        if kind == "refused":
-            raise MeasurementError(f"a worker cannot work: {content}")
-        if kind == "bug":
-            raise RuntimeError(f"an evaluator failed in a worker:\n{content}")
-        return WorkerEvent(number, idle=True) if kind == "idle" else WorkerEvent(number, [content])
+        for number, (process, pipe, sender) in list(self._workers.items()):
+            if pipe not in ready:
+                continue
+            try:
+                kind, content = pipe.recv()
+            except (EOFError, OSError):
+                del self._workers[number]
+                process.join()
+                sender.join()
+                pipe.close()
+                code = process.exitcode
+                ended = f"it ended with exit code {code}"
+                if code is not None and code < 0:
+                    ended = f"it was ended by signal {-code}; is there memory enough for so many workers?"
+                yield WorkerEvent(number, lost=ended)
+                continue
+            if kind == "refused":
+                raise MeasurementError(f"a worker cannot work: {content}")
+            if kind == "bug":
+                raise RuntimeError(f"an evaluator failed in a worker:\n{content}")
+            yield WorkerEvent(number, idle=True) if kind == "idle" else WorkerEvent(number, [content])
 
     def close(self) -> None:
         """As ``WorkerPool``."""
@@ -272,53 +268,32 @@ class Processes:
         self._workers.clear()
 
 
-@contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """What is started in here never hears Ctrl-C; this process hears it afterwards."""
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _send(pipe: Connection[Any, Any], payload: bytes) -> None:
     with suppress(OSError):  # it died, which is heard of as its loss
         pipe.send_bytes(payload)
 
 
-def _end(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return f"it was ended by signal {-exitcode}; is there memory enough for so many workers?"
-    return f"it ended with exit code {exitcode}"
+_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
+"""The parent is gone, or wants nothing more."""
 
 
 def _work(pipe: Connection[Any, Any]) -> None:
     """A worker's life: make the evaluator, then answer until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        _answer_all(pipe)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the parent is gone, or wants nothing more
-
-
-def _answer_all(pipe: Connection[Any, Any]) -> None:
-    try:
-        make: MakeEvaluate = pickle.loads(pipe.recv_bytes())  # of this program, through a pipe of its own
-        evaluate = make()
-        while True:
-            pipe.send(("idle", None))
-            for pair in evaluate(pipe.recv()):
-                pipe.send(("answer", pair))
-    except TavtError as error:
-        pipe.send(("refused", str(error)))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        raise
-    except Exception:
-        pipe.send(("bug", traceback.format_exc()))
+    with suppress(*_GONE):
+        try:
+            make: MakeEvaluate = pickle.loads(pipe.recv_bytes())  # of this program, through a pipe of its own
+            evaluate = make()
+            while True:
+                pipe.send(("idle", None))
+                for pair in evaluate(pipe.recv()):
+                    pipe.send(("answer", pair))
+        except _GONE:
+            raise
+        except TavtError as error:
+            pipe.send(("refused", str(error)))
+        except Exception:
+            pipe.send(("bug", traceback.format_exc()))
 
 
 _KNOCK = 10.0
@@ -349,7 +324,9 @@ def join_cluster(address: str | None = None) -> Cluster:
         return Cluster(ray, ours=False)
     address = address or os.environ.get("RAY_ADDRESS") or "auto"  # without any, Ray would start a cluster of its own
     try:
-        _knock(address)
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if port.isdecimal():  # see that somebody listens: Ray itself would try for minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError) as error:
         said = str(error).strip().splitlines()[0]
@@ -358,13 +335,6 @@ def join_cluster(address: str | None = None) -> Cluster:
             "ray start --head, or give `ray_address`"
         ) from None
     return Cluster(ray, ours=True)
-
-
-def _knock(address: str) -> None:
-    """See that somebody listens at an address that names a port: Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,43 +411,39 @@ class Actors:
         self._tasks[self._actors[worker].answer.remote(list(schedules))] = worker
 
     def events(self) -> Iterator[WorkerEvent]:
-        """As ``WorkerPool``.
-
-        Raises:
-            MeasurementError: The cluster starts no worker, or a worker's machine has other code.
-            RuntimeError: An evaluator failed, with its traceback.
-        """
+        """As ``WorkerPool``; that the cluster starts no worker, or one of other code, is a MeasurementError too."""
+        ray = self.cluster.ray
         working = any(worker in self._begun for worker in self._tasks.values())
-        done, _ = self.cluster.ray.wait(list(self._tasks), timeout=None if working else _RAY_PATIENCE)
+        done, _ = ray.wait(list(self._tasks), timeout=None if working else _RAY_PATIENCE)
         if not done:
             raise MeasurementError(
                 f"the Ray cluster has started no worker in {_RAY_PATIENCE:.0f} s; each needs a free "
                 f"{'GPU' if self.gpus else 'CPU'}: give fewer `workers`, or wait for the cluster"
             )
         for task in done:
-            yield self._heard(task, self._tasks.pop(task))
-
-    def _heard(self, task: Any, worker: int) -> WorkerEvent:
-        ray = self.cluster.ray
-        try:
-            content = ray.get(task)
-        except ray.exceptions.RayTaskError as error:  # out of the evaluator's making: a bug or a missing package
-            if isinstance(error.cause, TavtError):
-                raise MeasurementError(f"a worker cannot work: {error.cause}") from None
-            raise
-        except ray.exceptions.RayError as error:
-            del self._actors[worker]
-            return WorkerEvent(worker, lost=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-        if worker in self._begun:
-            if isinstance(content, str):
-                raise RuntimeError(f"an evaluator failed in a worker:\n{content}")
-            return WorkerEvent(worker, content, idle=True)
-        if content != code_version():
-            raise MeasurementError(
-                f"a machine of the Ray cluster has tavt_kit {content}, but this one {code_version()}; install the same"
-            )
-        self._begun.add(worker)
-        return WorkerEvent(worker, idle=True)
+            worker = self._tasks.pop(task)
+            try:
+                content = ray.get(task)
+            except ray.exceptions.RayTaskError as error:  # out of the evaluator's making: a bug or a missing package
+                if isinstance(error.cause, TavtError):
+                    raise MeasurementError(f"a worker cannot work: {error.cause}") from None
+                raise
+            except ray.exceptions.RayError as error:
+                del self._actors[worker]
+                yield WorkerEvent(worker, lost=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+                continue
+            answers: Sequence[tuple[Any, EvaluationResult]] = ()
+            if worker in self._begun:
+                if isinstance(content, str):
+                    raise RuntimeError(f"an evaluator failed in a worker:\n{content}")
+                answers = content
+            elif content != code_version():
+                raise MeasurementError(
+                    f"a machine of the Ray cluster has tavt_kit {content}, but this one {code_version()}; install the "
+                    "same"
+                )
+            self._begun.add(worker)
+            yield WorkerEvent(worker, answers, idle=True)
 
     def close(self) -> None:
         """As ``WorkerPool``; the cluster itself stays."""

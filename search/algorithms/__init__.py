@@ -7,7 +7,7 @@ from typing import Any
 
 from tavt_kit.core.registry import Registry
 from tavt_kit.errors import BudgetError
-from tavt_kit.search.algorithms.base import Algorithm, AlgorithmOptions
+from tavt_kit.search.algorithms.base import Algorithm, AlgorithmOptions, Sampler
 from tavt_kit.search.algorithms.nsga2 import Evolution
 from tavt_kit.search.algorithms.random import RandomSearch
 from tavt_kit.search.algorithms.surrogate import Surrogate
@@ -15,14 +15,11 @@ from tavt_kit.search.algorithms.tavt import OfficialTavt, Tavt
 from tavt_kit.search.space import Space
 
 
-def _maker(kind: Callable[..., Algorithm], *further: str) -> Callable[[AlgorithmOptions], Algorithm]:
-    """Makes an algorithm of what all take, and of further options by name."""
-
-    def make(given: AlgorithmOptions) -> Algorithm:
-        more = {name: getattr(given, name) for name in further}
-        return kind(given.space, seed=given.seed, population=given.size, seeds=given.seeds, fits=given.fits, **more)
-
-    return make
+def _maker(kind: type[Sampler]) -> Callable[[AlgorithmOptions], Algorithm]:
+    return lambda given: kind(
+        given.space, seed=given.seed, population=given.size, seeds=given.seeds, fits=given.fits, cost=given.cost,
+        objectives=given.objectives,
+    )  # fmt: skip
 
 
 def _make_official(given: AlgorithmOptions) -> Algorithm:
@@ -39,11 +36,11 @@ ALGORITHMS: Registry[Callable[[AlgorithmOptions], Algorithm]] = Registry(
     "a search algorithm",
     "tavt_kit.algorithms",
     {
-        "nsga2": _maker(Evolution, "objectives"),
+        "nsga2": _maker(Evolution),
         "tavt": _maker(Tavt),
         "tavt-official": _make_official,
         "random": _maker(RandomSearch),
-        "surrogate": _maker(Surrogate, "cost", "objectives"),
+        "surrogate": _maker(Surrogate),
     },
 )
 """By name; another package adds one by an entry point of the group ``tavt_kit.algorithms``."""

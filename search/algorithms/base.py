@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from tavt_kit.core.configuration import Choice
-
-if TYPE_CHECKING:
-    from tavt_kit.search.space import Space
+from tavt_kit.errors import TavtError
+from tavt_kit.search.proposals import Fits, History, ProposalPool
+from tavt_kit.search.space import Levels, Space
 
 POPULATION = 16
 """Schedules of a generation where nothing else is asked for."""
+
+EXHAUSTED = "no schedule is left that was not tried"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +40,7 @@ class AlgorithmOptions:
     seed: int
     cost: Callable[[Any], float]
     official_macs: Callable[[Any], int]
-    fits: Callable[[Any], bool]
+    fits: Fits
     population: int | None = None
     seeds: Sequence[Choice] = ()
     objectives: int = 2
@@ -105,3 +110,80 @@ class Algorithm(Protocol):
     def origin(self, schedule: Choice) -> str:
         """Who proposed it, for people: ``user``, ``dense``, ``taper``, ``random``, or the algorithm's own name."""
         ...
+
+
+class Sampler(ABC):
+    """An ``Algorithm`` that takes each generation from one pool, where it bred nothing new by chance.
+
+    Args:
+        space: Schedules that may be proposed.
+        seed: Seed of its own generator; nothing global is touched.
+        population: Schedules of a generation, at least 1.
+        seeds: Schedules to begin with, before its own; brought into the ceilings if they exceed them.
+        fits: Whether a schedule keeps to the ceilings; only such are proposed. ``None``: all do.
+        cost: Gives what ``Outcome.cost`` will be, for those that ask before they propose.
+        objectives: Number of values of an outcome, its cost and metric included.
+
+    Raises:
+        TavtError: A population below 1.
+        BudgetTooTight: No schedule keeps to the ceilings.
+    """
+
+    name: str
+    """Name of the algorithm, as the origin of what it bred."""
+
+    first_name = ""
+    """Origin of the first generation, where nothing else says and it is not the name."""
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int,
+        population: int = POPULATION,
+        seeds: Sequence[Choice] = (),
+        fits: Fits | None = None,
+        cost: Callable[[Any], float] | None = None,
+        objectives: int = 2,
+    ) -> None:
+        if population < 1:
+            raise TavtError(f"a population needs at least 1 schedule, got {population}")
+        self.space, self.population, self.stopped_because = space, population, ""
+        self._seed, self._seeds, self._cost, self._objectives = seed, tuple(seeds), cost, objectives
+        self._rng = np.random.default_rng(seed)
+        self._pool = ProposalPool(space, rng=self._rng, fits=fits)
+        self._history = History()
+        self._waiting: list[Levels] = []
+
+    def ask(self) -> list[Choice]:
+        """The next generation: schedules never asked before; see ``Algorithm``."""
+        if self._waiting:
+            raise RuntimeError("tell the outcomes of the last generation before asking for the next")
+        learnt = len(self._history) > 0
+        self._waiting = (self._bred() if learnt else self._first()) or self._pool.random(self.population)
+        if not self._waiting:
+            self.stopped_because = EXHAUSTED
+        return self._pool.issue(self._waiting, self.name if learnt else self.first_name or self.name)
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """The outcomes of the schedules last asked; see ``Algorithm``."""
+        if not self._waiting or len(outcomes) != len(self._waiting):
+            raise RuntimeError(f"{len(self._waiting)} schedules were asked, but {len(outcomes)} outcomes told")
+        self._history.add(self._waiting, outcomes)
+        self._waiting = []
+
+    def done(self) -> bool:
+        """Whether the last ``ask`` found nothing new; ``stopped_because`` says why."""
+        return bool(self.stopped_because)
+
+    def origin(self, schedule: Choice) -> str:
+        """Who proposed it: ``user``, a family of first proposals, ``random``, or the algorithm's name."""
+        return self._pool.origins.get(schedule, self.name)
+
+    @abstractmethod
+    def _first(self) -> list[Levels]:
+        """The first generation."""
+
+    def _bred(self) -> list[Levels]:
+        """A generation from what was told; none where nothing new comes of it."""
+        return []

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tavt_kit.core.configuration import Choice
-from tavt_kit.search.algorithms.base import Outcome
-from tavt_kit.search.proposals import EXHAUSTED, Sampler
+from tavt_kit.search.algorithms.base import Sampler
+from tavt_kit.search.space import Levels
 
 
 class RandomSearch(Sampler):
@@ -22,15 +19,5 @@ class RandomSearch(Sampler):
 
     name = "random"
 
-    def ask(self) -> list[Choice]:
-        """The next generation; see ``Algorithm``."""
-        self._pool.check_told()
-        genes = self._pool.random(self.population, self._seeds)
-        self._seeds = ()
-        if not genes:
-            self.stopped_because = EXHAUSTED
-        return self._pool.issue(genes, self.name)
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Checks their number only."""
-        self._pool.take(outcomes)
+    def _first(self) -> list[Levels]:
+        return self._pool.random(self.population, self._seeds)

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import dominated_volume
-from tavt_kit.search.algorithms.base import Outcome
+from tavt_kit.search.algorithms.base import Outcome, Sampler
 from tavt_kit.search.algorithms.nsga2 import Evolution
-from tavt_kit.search.proposals import Fits, PopulationSampler, non_dominated
-from tavt_kit.search.space import Levels, Space
+from tavt_kit.search.proposals import non_dominated
+from tavt_kit.search.space import Levels
 
 Real = NDArray[np.float64]
 
@@ -44,14 +43,11 @@ class GaussianProcess:
     same predictions; no start is drawn. Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 5.4.1.
 
     Args:
-        features: (n, d) as fitted, scaled.
-        centre: (d,) mean of the features.
-        spread: (d,) standard deviation of the features.
+        features: (n, d) as fitted, scaled by their ``centre`` and ``spread``, (d,) each.
         length: Length scale.
         weights: (n,) weights of the kernel's columns.
         root: (n, n) root of the inverse of the kernel matrix with its noise.
-        mean: Mean of the values.
-        scale: Standard deviation of the values.
+        mean: Mean of the values, and their standard deviation as ``scale``.
         variance: Variance of the signal, as a share of the scale's square.
 
     Example:
@@ -126,33 +122,23 @@ _NEARLY = 0.005
 """Predicted shortfall that is still looked at: half a point of the images."""
 
 
-class Surrogate(PopulationSampler):
-    """Proposes what a regression on all answers expects to be best."""
+class Surrogate(Sampler):
+    """Proposes what a regression on all answers expects to be best; it has to be given the ``cost``."""
 
-    name = first_name = "surrogate"
-
-    def __init__(
-        self,
-        space: Space,
-        *,
-        cost: Callable[[Any], float],
-        seed: int,
-        population: int = 16,
-        seeds: Sequence[Choice] = (),
-        fits: Fits | None = None,
-        objectives: int = 2,
-    ) -> None:
-        super().__init__(space, seed=seed, population=population, seeds=seeds, fits=fits)
-        self._cost, self._objectives = cost, objectives
+    name = "surrogate"
 
     def _first(self) -> list[Levels]:
         return self._pool.first(self.population, self._seeds)
 
     def _bred(self) -> list[Levels]:
         """Of many children, those that are predicted to add most to the front."""
-        models = self._models()
-        if not models:
+        missed = self._history.missed
+        if np.isnan(missed).all():  # nothing was answered
             return []
+        features = self._features(self._history.genes)[-_LEARNT:]
+        # One of each loss but the first, which is known, and one of the shortfall.
+        values = [*self._history.losses.T[1:], np.nan_to_num(missed, nan=1.0)]
+        models = [GaussianProcess.fit(features, value[-_LEARNT:]) for value in values]
         rows = self._children(models)
         rows = rows[[row.tobytes() not in self._pool.asked for row in rows]]
         if not len(rows):
@@ -169,7 +155,7 @@ class Surrogate(PopulationSampler):
         """
         known = self._history.losses
         scale = np.maximum(known.max(0), 1e-12)
-        scale[:2] = self._cost(self.space.dense), 1.0
+        scale[:2] = self._costs([self.space.dense])[0], 1.0
         held = [tuple(point) for point in (known[non_dominated(known)] / scale).tolist()]
         points = [tuple(point) for point in (losses / scale).tolist()]
         volume, taken = dominated_volume(held), list[int]()
@@ -206,15 +192,6 @@ class Surrogate(PopulationSampler):
             ])  # fmt: skip
         return np.stack(genes)
 
-    def _models(self) -> list[GaussianProcess]:
-        """Of every loss but the first, which is known, and of the shortfall; none where nothing was answered."""
-        missed = self._history.missed
-        if np.isnan(missed).all():
-            return []
-        features = self._features(self._history.genes)[-_LEARNT:]
-        values = [*self._history.losses.T[1:], np.nan_to_num(missed, nan=1.0)]
-        return [GaussianProcess.fit(features, value[-_LEARNT:]) for value in values]
-
     def _predicted(
         self, models: Sequence[GaussianProcess], schedules: Sequence[Choice], rows: Levels
     ) -> tuple[Real, Real]:
@@ -222,8 +199,11 @@ class Surrogate(PopulationSampler):
         features = self._features(rows)
         expected = [model.predict(features) for model in models]
         believed = [mean - _OPTIMISM * deviation for mean, deviation in expected]  # a little better than is expected
-        costs = np.array([self._cost(schedule) for schedule in schedules])
-        return np.stack([costs, *believed[:-1]], axis=1), np.maximum(believed[-1], 0.0)
+        return np.stack([self._costs(schedules), *believed[:-1]], axis=1), np.maximum(believed[-1], 0.0)
+
+    def _costs(self, schedules: Sequence[Choice]) -> Real:
+        assert self._cost is not None  # see the class
+        return np.array([self._cost(schedule) for schedule in schedules])
 
     def _features(self, rows: Levels) -> Real:
         """(n, G) genes -> (n, 2 G): shares of the tokens and their logarithms; the last tokens are worth most."""

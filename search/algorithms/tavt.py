@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ import numpy as np
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, ScheduleError
-from tavt_kit.search.algorithms.base import Outcome
-from tavt_kit.search.proposals import PopulationSampler, redraw, taper
+from tavt_kit.search.algorithms.base import Outcome, Sampler
+from tavt_kit.search.proposals import redraw, taper
 from tavt_kit.search.space import Levels, Space
 
 Gene = tuple[int, ...]
@@ -99,9 +100,8 @@ class OfficialEvolution:
         """Below the front, from the left, as a share of the allowed costs."""
         if not self.upper:
             raise ScheduleError("the area below a front needs an upper bound of its costs, but there is none")
-        seen = [self.store[gene] for gene in self.population]
-        steps = ((right.macs - left.macs) * left.score for left, right in zip(seen, seen[1:], strict=False))
-        return sum(steps) / (self.upper - self.lower)
+        steps = pairwise(self.store[gene] for gene in self.population)
+        return sum((right.macs - left.macs) * left.score for left, right in steps) / (self.upper - self.lower)
 
     def hull(self) -> list[Gene]:
         """The population's upper convex hull."""
@@ -138,13 +138,9 @@ class OfficialEvolution:
         child = tuple((one + other + 1) // 2 for one, other in zip(first, second, strict=True))
         return self.add(child, method=2, parents=(first, second))
 
-    def rows(self) -> Iterable[tuple[Gene, Seen]]:
-        """Everything evaluated, in the order in which it came."""
-        return self.store.items()
-
     def as_text(self) -> str:
         """The official store file: tab-separated, one gene a line."""
-        return "".join(f"{gene}\t{s.macs}\t{s.score}\t{s.method}\t{s.parents}\r\n" for gene, s in self.rows())
+        return "".join(f"{gene}\t{s.macs}\t{s.score}\t{s.method}\t{s.parents}\r\n" for gene, s in self.store.items())
 
     def read(self, text: str) -> None:
         """Add what a store file holds; as officially, how a gene came and from whom is not restored.
@@ -264,18 +260,15 @@ class OfficialTavt:
         schedule = TokenSchedule(gene)
         return schedule.canonical() if self.space.layout.token_pooled else schedule
 
-    def _taper(self, ratio: float) -> Gene:
-        return TokenSchedule.taper(self.space.layout, ratio).counts
-
     def _run(self) -> Iterator[None]:
         """The official loop, paused wherever scores are needed: they are read at the next front only."""
-        one = self._evolution
-        ends = self._taper(self._bound), self.space.dense.counts
+        one, layout = self._evolution, self.space.layout
+        ends = TokenSchedule.taper(layout, self._bound).counts, self.space.dense.counts
         for gene in ends:
             one.add(gene)
         one.lower, one.upper = (one.store[gene].macs for gene in ends)
         for ratio in first_ratios(self._bound, self.first):
-            one.add(self._taper(ratio))
+            one.add(TokenSchedule.taper(layout, ratio).counts)
         yield
         for _ in range(self.iterations):
             one.frontier()
@@ -298,7 +291,7 @@ class OfficialTavt:
         return False
 
 
-class Tavt(PopulationSampler):
+class Tavt(Sampler):
     """TAVT's search, mended: tapers first, then half mutations and half means of two of the front.
 
     Example:
@@ -324,17 +317,15 @@ class Tavt(PopulationSampler):
         return self._pool.new((*given, *tapers), max(self.population, len(given)))
 
     def _bred(self) -> list[Levels]:
-        parents = self._history.front()
-        if not len(parents):
-            return []
-        return self._pool.new(self._bred_of(parents), self.population)
-
-    def _bred_of(self, parents: Levels) -> Iterator[Levels]:
         """Mutations and means in turn, a bounded number of them."""
-        top = len(self.space.values) - 1
-        for turn in range(40 * self.population):
-            first, second = parents[self._rng.integers(len(parents), size=2)]
-            if turn % 2 and len(parents) > 1:
-                yield (first + second + 1) // 2
-            else:
-                yield self.space.mend(redraw(first.astype(float), top, self._rng))
+        parents, top = self._history.front(), len(self.space.values) - 1
+
+        def children() -> Iterator[Levels]:
+            for turn in range(40 * self.population):
+                first, second = parents[self._rng.integers(len(parents), size=2)]
+                if turn % 2 and len(parents) > 1:
+                    yield (first + second + 1) // 2
+                else:
+                    yield self.space.mend(redraw(first.astype(float), top, self._rng))
+
+        return self._pool.new(children(), self.population) if len(parents) else []

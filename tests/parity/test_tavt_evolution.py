@@ -39,7 +39,7 @@ def recorded(reference: Path, name: str) -> dict[str, Any]:
 
 
 def rows(evolution: OfficialEvolution) -> list[list[Any]]:
-    return [[list(gene), seen.macs, seen.score] for gene, seen in evolution.rows()]
+    return [[list(gene), seen.macs, seen.score] for gene, seen in evolution.store.items()]
 
 
 def genes(found: list[tuple[int, ...]]) -> list[list[int]]:
@@ -76,7 +76,7 @@ def test_the_store_file(recorded: dict[str, Any]) -> None:
         written.add(tuple(gene), cost, value)
     assert written.as_text() == recorded["store_file"]["text"]
     read.read(recorded["store_file"]["text"])
-    loaded = [[list(gene), s.macs, s.score, s.method, s.parents] for gene, s in read.rows()]
+    loaded = [[list(gene), s.macs, s.score, s.method, s.parents] for gene, s in read.store.items()]
     assert loaded == recorded["store_file"]["loaded"]
     with pytest.raises(RecordError, match="line 1 of the store"):
         read.read("no gene")
@@ -118,6 +118,6 @@ def test_a_whole_search(recorded: dict[str, Any]) -> None:
     final = [[*row[:4], row[4]] for row in data["final_store"]]
     mine = [
         [list(gene), seen.macs, seen.score, seen.method, None if seen.parents is None else genes(list(seen.parents))]
-        for gene, seen in evolution.rows()
+        for gene, seen in evolution.store.items()
     ]
     assert mine == final
