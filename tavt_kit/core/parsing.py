@@ -14,6 +14,7 @@ from tavt_kit.errors import ParameterError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Options = TypeVar("Options")
 
 _MOST = {"seed": 2**63 - 1, "population": 100_000, "workers": 1024, "image_size": 16_384, "image_sizes": 16_384}
 _MOST_ELSE = 10**9
@@ -133,6 +134,29 @@ def bounded(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **kwargs)
 
     return checked
+
+
+def taking(options: Callable[P, Options]) -> Callable[[Callable[[Options], T]], Callable[P, T]]:
+    """A function of one class of options, called with the fields of that class, so that each is written once, there.
+
+    Its counts are ``bounded``. Its docstring gets the ``Args`` of the class, before what it raises.
+    """
+    signature = inspect.signature(options)
+    arguments = (inspect.getdoc(options) or "").partition("Args:\n")[2].partition("\n\nRaises:")[0]
+
+    def take(function: Callable[[Options], T]) -> Callable[P, T]:
+        @wraps(function)
+        def taken(*args: P.args, **kwargs: P.kwargs) -> T:
+            require_counts({**dict(zip(signature.parameters, args, strict=False)), **kwargs})
+            return function(options(*args, **kwargs))
+
+        said, raises, rest = (inspect.getdoc(function) or "").partition("Raises:\n")
+        taken.__doc__ = f"{said}Args:\n{arguments}\n\n{raises}{rest}"
+        result = inspect.signature(function).return_annotation
+        taken.__signature__ = signature.replace(return_annotation=result)  # type: ignore[attr-defined]
+        return taken
+
+    return take
 
 
 def parse_json(text: str) -> Any:

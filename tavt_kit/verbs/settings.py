@@ -50,6 +50,8 @@ _WORKFLOWS = {
     "explain": ("explain:explain", "out schedule limit"),
 }
 """Of each verb the module and function of its workflow, and the settings that ``--help`` shows among the options."""
+_OPTIONS = {"search": "search_config:SearchConfig"}
+"""Of a workflow that takes one class of options: that class, whose fields are the settings."""
 _RECIPES = {"train": "train_recipe", "distill": "distill_recipe"}
 
 _NOT_GIVEN = ("progress", "tensorrt", "class_name", "name", "family", "evaluation")
@@ -296,40 +298,46 @@ def _text(value: Any) -> str:
 
 def help_of(verb: str) -> str:
     """What the docstring of a verb's workflow says before its arguments, parameters written as flags."""
-    said = (ast.get_docstring(_workflow(verb)) or "").partition("\n\nArgs:\n")[0]
+    said = re.split(r"\n\n(?:Args|Raises):\n", ast.get_docstring(_source(_WORKFLOWS[verb][0])) or "")[0]
     return _as_flags(said, {*settings_of(verb), "out"}).replace("``", "")
 
 
 def summary_of(verb: str) -> str | None:
     """The first sentence of that."""
-    said = ast.get_docstring(_workflow(verb)) if verb in _WORKFLOWS else None
+    said = ast.get_docstring(_source(_WORKFLOWS[verb][0])) if verb in _WORKFLOWS else None
     return None if said is None else said.partition("\n")[0].replace("``", "")
 
 
 @cache
-def _workflow(verb: str) -> ast.FunctionDef:
-    """The source of a verb's workflow; importing it would bring torch along."""
-    module, name = _WORKFLOWS[verb][0].split(":")
+def _source(where: str) -> ast.FunctionDef | ast.ClassDef:
+    """The source of a workflow or of its options; importing it would bring torch along."""
+    module, name = where.split(":")
     spec = find_spec(f"tavt_kit.workflows.{module}")
     assert spec is not None and spec.origin is not None
     text = Path(spec.origin).read_text(encoding="utf-8")
-    source = re.search(rf"^def {name}\(.*?\n(?=\S(?<!\)))", text + "\n#", re.MULTILINE | re.DOTALL)
+    source = re.search(rf"^(?:def|class) {name}\b.*?\n(?=\S(?<!\)))", text + "\n#", re.MULTILINE | re.DOTALL)
     assert source is not None
-    (function,) = ast.parse(source[0]).body
-    assert isinstance(function, ast.FunctionDef)
-    return function
+    (found,) = ast.parse(source[0]).body
+    assert isinstance(found, ast.FunctionDef | ast.ClassDef)
+    return found
 
 
 def _of_workflow(verb: str) -> Iterator[Setting]:
-    """The arguments that have a default."""
-    function = _workflow(verb)
-    sentences = _sentences(ast.get_docstring(function) or "")
-    given, defaults = function.args.args, function.args.defaults
-    pairs = [*zip(given[len(given) - len(defaults) :], defaults, strict=True)]
-    for argument, default in (*pairs, *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)):
-        if argument.annotation is not None and default is not None:
-            kind = ast.unparse(argument.annotation)
-            yield Setting(argument.arg, kind, ast.literal_eval(default), sentences[argument.arg], in_recipe=False)
+    """The arguments, or the fields of its options, that have a default."""
+    source = _source(_OPTIONS.get(verb, _WORKFLOWS[verb][0]))
+    pairs: list[tuple[ast.arg | ast.AnnAssign, ast.expr | None]]
+    if isinstance(source, ast.ClassDef):
+        pairs = [(one, one.value) for one in source.body if isinstance(one, ast.AnnAssign)]
+    else:
+        given, defaults = source.args.args, source.args.defaults
+        pairs = [*zip(given[len(given) - len(defaults) :], defaults, strict=True)]
+        pairs += zip(source.args.kwonlyargs, source.args.kw_defaults, strict=True)
+    sentences = _sentences(ast.get_docstring(source) or "")
+    for one, default in pairs:
+        name = one.arg if isinstance(one, ast.arg) else ast.unparse(one.target)
+        if one.annotation is not None and default is not None:
+            kind = ast.unparse(one.annotation)
+            yield Setting(name, kind, ast.literal_eval(default), sentences[name], in_recipe=False)
 
 
 def _of_recipe(recipe: Any) -> Iterator[Setting]:

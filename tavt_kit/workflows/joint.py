@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import cast
+
+import torch
 
 from tavt_kit.checkpoints.architecture import create, fit, sketch
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.data import load_arrays, load_bytes, thin_out
-from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import ExportError, MeasurementError, TargetError, TavtError, UnsupportedBackbone
-from tavt_kit.evaluation.evaluator import Evaluator, SwitchableLogits
-from tavt_kit.evaluation.result import EvaluationResult, paired
+from tavt_kit.data import load_arrays, thin_out
+from tavt_kit.errors import TargetError, TavtError, UnsupportedBackbone
 from tavt_kit.exporters.options import SWITCHABLE, Form, Int8Options, Plan
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.models.token_reduction import REDUCTIONS, SCORES
-from tavt_kit.models.wrap import wrap
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.pruning.prune import spared_layers
 from tavt_kit.runtimes import FileSession, check_available
+from tavt_kit.runtimes.on_torch import is_bf16_faster
 from tavt_kit.search.space import JointSpace
-from tavt_kit.workflows.search_context import SearchConfig, SearchContext, val_samples
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from tavt_kit.core.accuracy import PairedDifference
-    from tavt_kit.models.wrap import AdaptiveViT
-
-_Key: TypeAlias = tuple[int, str, tuple[int, ...] | None]
-"""Of an evaluator: the model, the precision, and the layers that run where they are frozen into a graph."""
+from tavt_kit.workflows.search_context import SearchContext
 
 _SHARES = (0.875, 0.75, 0.625)
 """Of the patches along a side: the image sizes that are tried, in whole patches."""
@@ -54,19 +44,22 @@ def joint_space(context: SearchContext) -> JointSpace | None:
     be left out is known, which ones is made up: where layers are alike the costs are the same. ``with_weakest`` finds
     them.
     """
-    model, genes = context.model, context.config.genes
+    model, target, genes = context.model, context.config.device, context.config.genes
     sizes = _sizes(context) if "image-size" in genes else [(model.backbone.image_size, model.tokens)]
-    scores, reductions = [model.score], [model.reduction]
+    scores, reductions, precisions = [model.score], [model.reduction], ["f32" if target is None else target.precision]
     if "score" in genes:
         has_class_token = getattr(model.backbone, "has_class_token", True)
         scores += [score for score in SCORES if score != model.score and (score != "cls" or has_class_token)]
     if "reduction" in genes and model.backbone.unmergeable is None:
         reductions += [one for one in REDUCTIONS if one != model.reduction]
+    if "precision" in genes and target is not None:  # those of fewer bits that its processor has
+        halves = target.runtime == "openvino" and is_bf16_faster(torch.device("cpu"))
+        precisions += [one for one in (["bf16"] if halves else []) + ["int8"] if _runs(target, one)]
     spared = range(1, 1 + model.layers // _SPARED) if "layers" in genes else ()
     space = JointSpace(
         model.layout, context.plain.minimum, sizes=tuple(size for size, _ in sizes),
         at_size=tuple(tokens for _, tokens in sizes), spared=tuple(spared), scores=tuple(scores),
-        precisions=_precisions(context.config), reductions=tuple(reductions),
+        precisions=tuple(precisions), reductions=tuple(reductions),
     )  # fmt: skip
     return space if max(space.choices) > 1 else None
 
@@ -79,8 +72,6 @@ def with_weakest(space: JointSpace, context: SearchContext) -> JointSpace:
     """
     if not space.spared:
         return space
-    import torch
-
     samples = thin_out(context.images.split("train"), _LOOKED_AT)
     seen = load_arrays(samples, context.preprocessing, allow_unreadable=context.config.allow_unreadable)
     images, labels = torch.from_numpy(seen.images), torch.from_numpy(seen.labels)
@@ -88,20 +79,6 @@ def with_weakest(space: JointSpace, context: SearchContext) -> JointSpace:
         return replace(space, spared=tuple(spared_layers(context.model, len(space.spared), images, labels)))
     except UnsupportedBackbone:
         return replace(space, spared=())
-
-
-def _precisions(config: SearchConfig) -> tuple[str, ...]:
-    """The target's own, and those of fewer bits that its processor has."""
-    target = config.target
-    own = "f32" if target is None else target.precision
-    if target is None or "precision" not in config.genes:
-        return (own,)
-    import torch
-
-    from tavt_kit.runtimes.on_torch import is_bf16_faster
-
-    halves = target.runtime == "openvino" and is_bf16_faster(torch.device("cpu"))
-    return (own, *(one for one in (["bf16"] if halves else []) + ["int8"] if _runs(target, one)))
 
 
 def _runs(target: TargetDevice, precision: str) -> bool:
@@ -135,8 +112,7 @@ def _sizes(context: SearchContext) -> list[tuple[tuple[int, int], int]]:
             continue
         if tokens < model.tokens:
             found.setdefault(tokens, size)
-    own = (height, width), model.tokens
-    return [own, *((found[tokens], tokens) for tokens in sorted(found, reverse=True))]
+    return [((height, width), model.tokens), *((found[tokens], tokens) for tokens in sorted(found, reverse=True))]
 
 
 def variant_of(context: SearchContext, choice: Choice) -> AdaptiveViT:
@@ -150,9 +126,8 @@ def variant_of(context: SearchContext, choice: Choice) -> AdaptiveViT:
     if key not in context.variants:
         card, bare = context.card, context.model.bare
         if size is not None:
-            preprocessing = Preprocessing.from_record(card.preprocessing).at(size)
             arguments = {"num_classes": len(card.classes), **card.arguments, "img_size": list(size)}
-            card = replace(card, arguments=arguments, preprocessing=preprocessing.as_record())
+            card = replace(card, arguments=arguments, preprocessing=context.preprocessing.at(size).as_record())
             weights = bare.state_dict()
             bare = create(card.name, arguments)
             fit(bare, weights, card.name)
@@ -166,17 +141,11 @@ def variant_of(context: SearchContext, choice: Choice) -> AdaptiveViT:
 def counting(context: SearchContext) -> Callable[[Choice], int]:
     """Multiply-adds of a configuration, by the model that it is of."""
     formula = cache(MacsFormula.of)
-
-    def macs(choice: Choice) -> int:
-        return formula(variant_of(context, choice)).macs(Configuration.of(choice).schedule)
-
-    return cache(macs)
+    return cache(lambda choice: formula(variant_of(context, choice)).macs(Configuration.of(choice).schedule))
 
 
 def predicting(
-    context: SearchContext,
-    tables: Mapping[str | None, LatencyTable],
-    lines: Mapping[str, Sequence[float]],
+    context: SearchContext, tables: Mapping[str | None, LatencyTable], lines: Mapping[str, Sequence[float]]
 ) -> Callable[[Choice], float]:
     """Predicted milliseconds; of another image size by the same layers, the stem by its share of the patches.
 
@@ -199,6 +168,7 @@ def predicting(
         resized = replace(table.model, layout=replace(layout, tokens=tokens))
         return replace(table, model=resized, cells=replace(table.cells, stem_ms=table.cells.stem_ms * share))
 
+    @cache
     def milliseconds(choice: Choice) -> float:
         wanted = Configuration.of(choice)
         more = 1.0 if wanted.reduction is None else macs(choice) / macs(replace(wanted, reduction=None).choice)
@@ -206,94 +176,7 @@ def predicting(
         precision = wanted.precision if wanted.precision in tables else None
         return more * (start + slope * at(variant_of(context, choice).tokens, precision).predict(wanted.schedule))
 
-    return cache(milliseconds)
-
-
-@dataclass(slots=True)
-class ConfigurationEvaluator:
-    """Answers configurations, each by an evaluator of the variant that it is of.
-
-    Args:
-        own: Evaluator of the model as it is.
-    """
-
-    own: Evaluator
-    context: SearchContext
-    _of: dict[_Key, Evaluator] = field(default_factory=dict, init=False)
-    _read: dict[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, init=False)
-
-    def look(self, choices: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, EvaluationResult]]:
-        """As ``Evaluator.look``; those of one variant together."""
-        groups: dict[_Key, list[Choice]] = {}
-        for choice in choices:
-            groups.setdefault(self._key(choice), []).append(choice)
-        for members in groups.values():
-            try:
-                own = self._evaluator(members[0])
-            except ExportError as error:  # told for each, and the search goes on
-                yield from ((member, EvaluationResult(None, 0.0, str(error))) for member in members)
-                continue
-            asked = {Configuration.of(member).schedule: member for member in members}
-            yield from ((asked[schedule], answer) for schedule, answer in own.look(list(asked), start, stop))
-
-    def result(self, choice: Choice) -> EvaluationResult:
-        """The result of one configuration on all images."""
-        ((_, answer),) = self.look([choice], 0, len(self.own.labels))
-        return answer
-
-    def against(self, source: Choice, candidate: Choice) -> PairedDifference:
-        """Candidate minus source on the same images."""
-        return paired(self._correct(source), self._correct(candidate))
-
-    def _correct(self, choice: Choice) -> NDArray[np.bool_]:
-        try:
-            return self._evaluator(choice).correct(Configuration.of(choice).schedule)
-        except ExportError as error:
-            raise MeasurementError(str(error)) from None
-
-    def at(self, precision: str) -> ConfigurationEvaluator:
-        """The same by torch in another precision; what is read and made for other variants is shared."""
-        other = replace(self, own=replace(self.own, precision=precision, strategy=None))
-        other._of, other._read = self._of, self._read
-        return other
-
-    def _key(self, choice: Choice) -> _Key:
-        """Configurations of one key are answered together: a quantized graph runs the layers that it was made of."""
-        wanted = Configuration.of(choice)
-        precision = wanted.precision or self.own.precision
-        layers = wanted.schedule.executed if precision == "int8" else None
-        return id(variant_of(self.context, choice)), precision, layers
-
-    def _evaluator(self, choice: Choice) -> Evaluator:
-        model, key = variant_of(self.context, choice), self._key(choice)
-        _, precision, executed = key
-        if model is self.own.model and precision == self.own.precision:
-            return self.own
-        if key not in self._of:
-            preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
-            strategy = None
-            if precision == "int8":
-                strategy = SwitchableLogits(int8_session(self.context, model, executed), executed)
-            self._of[key] = replace(
-                self.own,
-                model=model,
-                pixels=self._images(preprocessing),
-                preprocessing=preprocessing,
-                precision=precision,
-                strategy=strategy,
-            )
-        return self._of[key]
-
-    def _images(self, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-        if preprocessing == self.own.preprocessing:
-            own: NDArray[np.uint8] = self.own.pixels[:]
-            return own
-        if preprocessing not in self._read:
-            allowed = self.context.config.allow_unreadable
-            self._read[preprocessing] = load_bytes(
-                val_samples(self.context), preprocessing, allow_unreadable=allowed
-            ).pixels
-        return self._read[preprocessing]
+    return milliseconds
 
 
 _CALIBRATE = 100

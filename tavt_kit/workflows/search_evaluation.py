@@ -2,39 +2,137 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
-from tavt_kit.core.progress import Progress
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_bytes
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.splits import inside
-from tavt_kit.errors import TargetError
-from tavt_kit.evaluation.evaluator import Evaluator, openvino_logits
+from tavt_kit.errors import ExportError, MeasurementError, TargetError
+from tavt_kit.evaluation.evaluator import Evaluator, SwitchableLogits, openvino_logits
 from tavt_kit.evaluation.metrics import Scoring
-from tavt_kit.evaluation.result import EvaluationResult
+from tavt_kit.evaluation.result import EvaluationResult, paired
+from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Costs, Evaluate, Store
 from tavt_kit.search.racing import Look, Race, stages
 from tavt_kit.search.study import Learn
-from tavt_kit.search.workers import Actors, Processes, Workers, join_cluster
-from tavt_kit.workflows.joint import ConfigurationEvaluator
-from tavt_kit.workflows.search_context import SearchConfig, SearchContext, sha256_images, val_samples
+from tavt_kit.search.workers import Actors, Processes, WorkerPool, Workers, join_cluster
+from tavt_kit.workflows.joint import int8_session, variant_of
+from tavt_kit.workflows.search_context import SearchContext
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+Bytes: TypeAlias = NDArray[np.uint8]
+"""Images (n, 3, H, W), prepared, not normalised."""
 
-    from tavt_kit.models.wrap import AdaptiveViT
+Classes: TypeAlias = NDArray[np.int64]
+"""(n,) the class of each image."""
+
+_Key: TypeAlias = tuple[int, str, tuple[int, ...] | None]
+"""Of an evaluator: the model, the precision, and the layers that run where they are frozen into a graph."""
+
+
+@dataclass(slots=True)
+class ConfigurationEvaluator:
+    """Answers configurations, each by an evaluator of the variant that it is of.
+
+    Args:
+        own: Evaluator of the model as it is.
+    """
+
+    own: Evaluator
+    context: SearchContext
+    _of: dict[_Key, Evaluator] = field(default_factory=dict, init=False)
+    _read: dict[Preprocessing, Bytes] = field(default_factory=dict, init=False)
+
+    def look(self, choices: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, EvaluationResult]]:
+        """As ``Evaluator.look``; those of one variant together."""
+        groups: dict[_Key, list[Choice]] = {}
+        for choice in choices:
+            groups.setdefault(self._key(choice), []).append(choice)
+        for members in groups.values():
+            try:
+                own = self._evaluator(members[0])
+            except ExportError as error:  # told for each, and the search goes on
+                yield from ((member, EvaluationResult(None, 0.0, str(error))) for member in members)
+                continue
+            asked = {Configuration.of(member).schedule: member for member in members}
+            yield from ((asked[schedule], answer) for schedule, answer in own.look(list(asked), start, stop))
+
+    def result(self, choice: Choice) -> EvaluationResult:
+        """The result of one configuration on all images."""
+        ((_, answer),) = self.look([choice], 0, len(self.own.labels))
+        return answer
+
+    def against(self, source: Choice, candidate: Choice) -> PairedDifference:
+        """Candidate minus source on the same images.
+
+        Raises:
+            MeasurementError: One of them cannot be made.
+        """
+        try:
+            before, after = (
+                self._evaluator(one).correct(Configuration.of(one).schedule) for one in (source, candidate)
+            )
+        except ExportError as error:
+            raise MeasurementError(str(error)) from None
+        return paired(before, after)
+
+    def at(self, precision: str) -> ConfigurationEvaluator:
+        """The same by torch in another precision; what is read and made for other variants is shared."""
+        other = replace(self, own=replace(self.own, precision=precision, strategy=None))
+        other._of, other._read = self._of, self._read
+        return other
+
+    def images(self, preprocessing: Preprocessing) -> Bytes:
+        """The same images by another preparation; kept."""
+        if preprocessing == self.own.preprocessing:
+            return self.own.pixels[:]
+        if preprocessing not in self._read:
+            allowed = self.context.config.allow_unreadable
+            read = load_bytes(self.context.samples(), preprocessing, allow_unreadable=allowed)
+            self._read[preprocessing] = read.pixels
+        return self._read[preprocessing]
+
+    def _key(self, choice: Choice) -> _Key:
+        """Configurations of one key are answered together: a quantized graph runs the layers that it was made of."""
+        wanted = Configuration.of(choice)
+        precision = wanted.precision or self.own.precision
+        layers = wanted.schedule.executed if precision == "int8" else None
+        return id(variant_of(self.context, choice)), precision, layers
+
+    def _evaluator(self, choice: Choice) -> Evaluator:
+        model, key = variant_of(self.context, choice), self._key(choice)
+        _, precision, executed = key
+        if model is self.own.model and precision == self.own.precision:
+            return self.own
+        if key not in self._of:
+            preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
+            quantized = precision == "int8"
+            session = int8_session(self.context, model, executed) if quantized else None
+            self._of[key] = replace(
+                self.own,
+                model=model,
+                pixels=self.images(preprocessing),
+                preprocessing=preprocessing,
+                precision=precision,
+                strategy=None if session is None else SwitchableLogits(session, executed),
+            )
+        return self._of[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,121 +143,86 @@ class Evaluators:
         evaluate: Answers generations of schedules.
         learn: Function to be told what was answered, or ``None``.
         fast: The evaluator behind ``evaluate``, or one of its kind.
-        exact: Evaluates what the result shows; ``fast`` itself where that is as exact.
-        held_out: Whether ``exact`` is on the images that the search does not see.
+        exact: Evaluates what the result shows; ``fast`` itself where that is as exact. Its context says whether it is
+            on the images that the search does not see.
     """
 
     evaluate: Evaluate
     learn: Learn | None
     fast: ConfigurationEvaluator
     exact: ConfigurationEvaluator
-    held_out: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class MakeEvaluator:
-    """Makes evaluators of a model on images and their classes, here or in a worker; can be pickled."""
-
-    device: TargetDevice
-    preprocessing: Preprocessing
-    metrics: tuple[str, ...]
-    classes: tuple[str, ...]
-
-    def __call__(self, model: AdaptiveViT, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Evaluator:
-        device, strategy = self.device, None
-        if device.runtime == "openvino":
-            strategy = openvino_logits(model, device.precision, device.threads)
-        scoring = Scoring(self.metrics, labels, self.classes)
-        return Evaluator(
-            model, pixels, labels, self.preprocessing, precision=device.precision, scoring=scoring, strategy=strategy
-        )
 
 
 @contextmanager
 def open_evaluators(context: SearchContext, store: Store, costs: Costs) -> Iterator[Evaluators]:
     """The evaluators of a search, by the runtime and in the precision of its config; workers end with the block.
 
-    The store is tied to these very images. They come in an order in which the first of them, however many, are like
-    all.
+    The store is tied to these very images.
 
     Raises:
         TavtError: An image cannot be read, the runtime cannot run the model, or workers cannot start.
     """
-    config = context.config
-    device, target = config.evaluation_device, config.target
-    make = MakeEvaluator(device, context.preprocessing, config.metrics, tuple(context.card.classes))
-    samples = val_samples(context)
-    pixels, labels, skipped = load_bytes(samples, context.preprocessing, allow_unreadable=config.allow_unreadable)
-    store.bind({"pictures": sha256_images(pixels, labels)})
+    config, preprocessing, say = context.config, context.preprocessing, context.progress.say
+    by, target, judge = config.evaluation_device, config.device, context.judge()
+    make = partial(
+        make_evaluator, device=by, preprocessing=preprocessing, metrics=config.metrics, classes=context.card.classes
+    )
+    samples = context.samples()
+    pixels, labels, skipped = load_bytes(samples, preprocessing, allow_unreadable=config.allow_unreadable)
+    store.bind({"pictures": _sha256(pixels, labels)})
     absent = {one.index for one in skipped}
     read = (sample.path for index, sample in enumerate(samples) if index not in absent)
     store.set_attr("pictures", [inside(path, context.images.root) for path in read])
     shown = len(labels)
     screens = config.races and len(stages(config.screen, shown)) > 1  # a judgement before the last image
-    context.progress.say(
+    say(
         f"Evaluating on {shown} val images{f', the first {config.screen} of them first' if screens else ''}, by "
-        f"{device.runtime} in {device.precision}; stored in {config.out / 'search.db'}."
+        f"{by.runtime} in {by.precision}; stored in {config.folder / 'search.db'}."
     )
     if target is not None and config.is_here and target.processor == "cuda":
         context.model.to(f"cuda:{target.index}")
-    fast = ConfigurationEvaluator(make(context.model, pixels, labels), context)
+    fast = exact = ConfigurationEvaluator(make(context.model, pixels, labels), context)
     with _open_look(context, fast, make) as look:
-        exact = fast
-        if (judge := context.judge()) is not None:
-            pixels, labels, _ = load_bytes(
-                val_samples(judge), context.preprocessing, allow_unreadable=config.allow_unreadable
-            )
-            store.bind({"pictures that judge": sha256_images(pixels, labels)})
-            floors = " and ".join(map(str, config.budget.floors))
-            context.progress.say(
-                f"{len(labels)} more val images, which the search does not see, judge {floors} in the end."
-            )
+        if judge is not None:
+            pixels, labels, _ = load_bytes(judge.samples(), preprocessing, allow_unreadable=config.allow_unreadable)
+            store.bind({"pictures that judge": _sha256(pixels, labels)})
+            floors = " and ".join(map(str, config.bounds.floors))
+            say(f"{len(labels)} more val images, which the search does not see, judge {floors} in the end.")
             exact = ConfigurationEvaluator(make(context.model, pixels, labels), judge)
-        if device.runtime != "torch" or device.precision != config.precision:
-            exact = exact.at(config.precision)
+        if by.runtime != "torch" or by.precision != config.final_precision:
+            exact = exact.at(config.final_precision)
 
         def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, EvaluationResult]]:
             return look(schedules, 0, shown)
 
-        evaluate: Evaluate = whole
-        learn: Learn | None = None
-        if screens:
-            kind = config.weighed.settled(config.budget, costs).cost
-            assert kind is not None  # settled
-            race = Race(look, costs.by(kind), shown, config.screen)
-            evaluate, learn = race, race.update
-        yield Evaluators(evaluate, learn, fast, exact, judge is not None)
+        if not screens:
+            yield Evaluators(whole, None, fast, exact)
+            return
+        kind = config.weighed.settled(config.bounds, costs).cost
+        assert kind is not None  # settled
+        race = Race(look, costs.by(kind), shown, config.screen)
+        yield Evaluators(race, race.update, fast, exact)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerPayload:
-    """All that a worker needs, wherever it is: nothing is read from a disk that it may not have.
+def make_evaluator(
+    model: AdaptiveViT, pixels: Bytes, labels: Classes, *, device: TargetDevice, preprocessing: Preprocessing,
+    metrics: tuple[str, ...], classes: Sequence[str],
+) -> Evaluator:  # fmt: skip
+    """An evaluator of a model on images, here or in a worker, by the runtime and in the precision of ``device``."""
+    openvino = device.runtime == "openvino"
+    strategy = openvino_logits(model, device.precision, device.threads) if openvino else None
+    scoring = Scoring(metrics, labels, tuple(classes))
+    return Evaluator(
+        model, pixels, labels, preprocessing, precision=device.precision, scoring=scoring, strategy=strategy
+    )
 
-    Args:
-        files: Files of the run's model: names and contents.
-        pixels: Images (n, 3, H, W) in bytes.
-        labels: Classes (n,).
-        device: Device of the model.
-        threads: Threads of torch.
-    """
 
-    files: Mapping[str, bytes]
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    make: Callable[[AdaptiveViT, NDArray[np.uint8], NDArray[np.int64]], Evaluator]
-    device: str
-    threads: int
-
-    def __call__(self) -> Callable[[Sequence[Part]], Iterator[tuple[Part, EvaluationResult]]]:
-        """Called in the worker, once."""
-        import torch
-
-        torch.set_num_threads(self.threads)
-        with TemporaryDirectory(prefix="fgvc-kit-") as folder:
-            for name, content in self.files.items():
-                Path(folder, name).write_bytes(content)
-            model = load_model(folder)
-        return partial(_parts, self.make(model.to(self.device), self.pixels, self.labels))
+def _sha256(pixels: Bytes, labels: Classes) -> str:
+    """Of prepared images and their classes: names may stay while files change."""
+    digest = hashlib.sha256(f"{pixels.shape} {labels.tolist()}".encode())
+    for image in pixels:
+        digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 class Part(NamedTuple):
@@ -170,41 +233,82 @@ class Part(NamedTuple):
     stop: int
 
 
-def _parts(evaluator: Evaluator, parts: Sequence[Part]) -> Iterator[tuple[Part, EvaluationResult]]:
-    for start, stop in dict.fromkeys((part.start, part.stop) for part in parts):
-        schedules = [part.schedule for part in parts if (part.start, part.stop) == (start, stop)]
-        for schedule, answer in evaluator.look(schedules, start, stop):
-            yield Part(schedule, start, stop), answer
+@dataclass(frozen=True, slots=True)
+class WorkerPayload:
+    """All that a worker needs, wherever it is: nothing is read from a disk that it may not have.
 
-
-def check_engine(config: SearchConfig) -> None:
-    """See that the cluster is there, if one is wanted, before anything is written.
-
-    Raises:
-        MissingDependency: Ray is wanted, but not installed.
-        TargetError: There is no such cluster.
+    Args:
+        files: Files of the run's model: names and contents.
+        pixels: Images (n, 3, H, W) in bytes.
+        labels: Classes (n,).
+        make: Makes the evaluator of a model on these.
+        device: Device of the model.
+        threads: Threads of torch.
     """
-    if config.engine == "ray":
-        join_cluster(config.ray_address).leave()
+
+    files: Mapping[str, bytes]
+    pixels: Bytes
+    labels: Classes
+    make: Callable[[AdaptiveViT, Bytes, Classes], Evaluator]
+    device: str
+    threads: int
+
+    def __call__(self) -> Callable[[Sequence[Part]], Iterator[tuple[Part, EvaluationResult]]]:
+        """Called in the worker, once."""
+        torch.set_num_threads(self.threads)
+        with TemporaryDirectory(prefix="fgvc-kit-") as folder:
+            for name, content in self.files.items():
+                Path(folder, name).write_bytes(content)
+            model = load_model(folder)
+        evaluator = self.make(model.to(self.device), self.pixels, self.labels)
+
+        def answers(parts: Sequence[Part]) -> Iterator[tuple[Part, EvaluationResult]]:
+            for start, stop in dict.fromkeys((part.start, part.stop) for part in parts):
+                schedules = [part.schedule for part in parts if (part.start, part.stop) == (start, stop)]
+                for schedule, answer in evaluator.look(schedules, start, stop):
+                    yield Part(schedule, start, stop), answer
+
+        return answers
 
 
 @contextmanager
-def _open_look(context: SearchContext, fast: ConfigurationEvaluator, make: MakeEvaluator) -> Iterator[Look]:
+def _open_look(
+    context: SearchContext, fast: ConfigurationEvaluator, make: Callable[[AdaptiveViT, Bytes, Classes], Evaluator]
+) -> Iterator[Look]:
     """Who looks at images: ``fast`` itself, or as many of its kind as the config wants, ended with the block.
 
     Raises:
         TargetError: Nothing is free on the cluster.
         MeasurementError: The workers cannot start.
     """
-    config = context.config
+    config, say = context.config, context.progress.say
     if config.engine == "local" and (config.workers or 1) == 1:
         yield fast.look
         return
-    evaluator = fast.own
-    files = {name: (config.out / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
-    device = str(next(evaluator.model.parameters()).device)
-    payload = WorkerPayload(files, evaluator.pixels[:], evaluator.labels, make, device, threads=1)
-    with (_on_ray if config.engine == "ray" else _here)(config, payload, context.progress) as workers:
+    files = {name: (config.folder / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
+    device = str(next(fast.own.model.parameters()).device)
+    payload = WorkerPayload(files, fast.own.pixels[:], fast.own.labels, make, device, threads=1)
+    pool: WorkerPool
+    with ExitStack() as stack:
+        if config.engine == "local":
+            count = config.workers or 1
+            threads = max(1, torch.get_num_threads() // count)
+            say(f"{count} worker processes, {threads} threads each.")
+            pool = Processes(replace(payload, threads=threads))
+        else:
+            cluster = join_cluster(config.ray_address)
+            stack.callback(cluster.leave)
+            gpus = int(device.startswith("cuda"))
+            resource = "GPU" if gpus else "CPU"
+            count = config.workers or cluster.free(resource)
+            if not count:
+                raise TargetError(
+                    f"no {resource} of the Ray cluster is free; wait, or give `workers` to queue for some"
+                )
+            say(f"{count} workers on the Ray cluster, one {resource} each.")
+            # Ray shows an actor its own GPU only, as number 0.
+            pool = Actors(cluster, replace(payload, device="cuda:0" if gpus else "cpu"), gpus)
+        workers = stack.enter_context(Workers(pool, count, at_once=None))
 
         def look(schedules: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, EvaluationResult]]:
             # Workers have the model as it is; what needs another one is answered here.
@@ -218,30 +322,3 @@ def _open_look(context: SearchContext, fast: ConfigurationEvaluator, make: MakeE
                 yield part.schedule, answer
 
         yield look
-
-
-def _here(config: SearchConfig, payload: WorkerPayload, progress: Progress) -> Workers:
-    import torch
-
-    count = config.workers or 1
-    threads = max(1, torch.get_num_threads() // count)
-    progress.say(f"{count} worker processes, {threads} threads each.")
-    return Workers(Processes(replace(payload, threads=threads)), count, at_once=None)
-
-
-@contextmanager
-def _on_ray(config: SearchConfig, payload: WorkerPayload, progress: Progress) -> Iterator[Workers]:
-    cluster = join_cluster(config.ray_address)
-    try:
-        gpus = int(payload.device.startswith("cuda"))
-        resource = "GPU" if gpus else "CPU"
-        count = config.workers or cluster.free(resource)
-        if not count:
-            raise TargetError(f"no {resource} of the Ray cluster is free; wait, or give `workers` to queue for some")
-        progress.say(f"{count} workers on the Ray cluster, one {resource} each.")
-        # Ray shows an actor its own GPU only, as number 0.
-        pool = Actors(cluster, replace(payload, device="cuda:0" if gpus else "cpu"), gpus)
-        with Workers(pool, count, at_once=None) as workers:
-            yield workers
-    finally:
-        cluster.leave()

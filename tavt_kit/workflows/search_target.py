@@ -13,12 +13,14 @@ from functools import cached_property
 from statistics import median
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from tavt_kit.bench import Protocol as BenchProtocol
 from tavt_kit.bench import measure_schedules, measure_table, random_images
 from tavt_kit.bench.latency_table import BRIEF, open_schedule
 from tavt_kit.bench.memory import ScheduleMemory
 from tavt_kit.bench.noise import Watch
-from tavt_kit.bench.parts import WholeGraphs, timed_model
+from tavt_kit.bench.parts import WholeGraphs
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
@@ -29,10 +31,10 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.runtimes import Images, Session
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Feasibility, feasibility_table
-from tavt_kit.search.finalists import Peaks
 from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.joint import counting, joint_space, predicting, target_of, variant_of
-from tavt_kit.workflows.search_context import PROFILE_FILE, SearchConfig, SearchContext
+from tavt_kit.workflows.search_config import PROFILE_FILE, SearchConfig
+from tavt_kit.workflows.search_context import SearchContext
 
 TOLERANCE = 0.03
 """How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
@@ -78,15 +80,17 @@ class FirstLook:
 
 def measured_feasibility(context: SearchContext) -> FirstLook:
     """The feasibility of the latency budgets, by measuring the ends briefly, or by a profile."""
-    config = context.config
-    space, quantile_ratios, tolerance = context.space, dict[str, float](), 0.0
-    lines = dict[str, tuple[float, float]]()
-    if config.profile is not None:
-        medians = {end: config.profile.predict(Configuration.of(end).schedule) for end in (space.dense, *space.ends)}
-        quantile_ratios = config.profile.believed_quantile_ratios
+    config, space, joint = context.config, context.space, context.joint
+    quantile_ratios, tolerance, lines = dict[str, float](), 0.0, dict[str, tuple[float, float]]()
+    if config.table is not None:
+        medians = {end: config.table.predict(Configuration.of(end).schedule) for end in (space.dense, *space.ends)}
+        quantile_ratios = dict(config.table.believed_quantile_ratios)
     else:
         context.progress.update("measuring the dense and the smallest schedule")
-        dense = _dense_ones(context)
+        dense: dict[str | None, Choice] = {None: space.dense}
+        if joint is not None and config.is_short and not context.alone:  # precisions that get no table
+            several = (joint.given(space.dense, precision=index) for index in range(len(joint.precisions)))
+            dense = {Configuration.of(one).precision: one for one in several}
         ends = list(dict.fromkeys([*dense.values(), *space.ends]))
         graphs: WholeGraphs = {}
         opened = {one: _opened(context, one, graphs) for one in ends}
@@ -96,64 +100,45 @@ def measured_feasibility(context: SearchContext) -> FirstLook:
             context.progress.say(
                 f"The machine is not quiet, so everything is measured slower than it could be: {'; '.join(reasons)}."
             )
-        medians, quantile_ratios, tolerance = (
-            {end: run.median for end, run in zip(ends, runs, strict=True)},
-            measure_quantile_ratios(runs),
-            TOLERANCE,
-        )
+        medians = {end: run.median for end, run in zip(ends, runs, strict=True)}
+        quantile_ratios, tolerance = measure_quantile_ratios(runs), TOLERANCE
         least = {Configuration.of(end).precision: end for end in space.ends}
         for precision in dense.keys() - {None}:
-            low, high = ((medians[of[None]], medians[of[precision]]) for of in (least, dense))
-            lines[str(precision)] = _line(low, high)
-    costs = Costs(counting(context), medians.__getitem__, config.target, quantile_ratios)
-    limits = Budget(config.budget.of("latency", "throughput"))
-    return FirstLook(feasibility_table(space, costs, limits, tolerance=tolerance), dict(quantile_ratios), lines)
+            (x0, x1), (y0, y1) = ((medians[least[one]], medians[dense[one]]) for one in (None, precision))
+            slope = (y1 - y0) / (x1 - x0) if x1 > x0 else 0.0
+            # Through the second point and 0 where the two do not tell a slope.
+            lines[str(precision)] = (y1 - slope * x1, slope) if slope > 0 else (0.0, y1 / x1)
+    costs = Costs(counting(context), medians.__getitem__, config.device, quantile_ratios)
+    limits = Budget(config.bounds.of("latency", "throughput"))
+    return FirstLook(feasibility_table(space, costs, limits, tolerance=tolerance), quantile_ratios, lines)
 
 
 def ways_out(context: SearchContext, rows: Sequence[Feasibility]) -> str:
     """What would meet a latency budget that nothing of this search does, measured: INT8, a smaller image, or both."""
-    config = context.config
-    target, limit = config.target, next((row.limit for row in rows if not row.reachable), None)
-    if target is None or limit is None or not config.is_here:
+    config, own = context.config, context.joint
+    limit = next((row.limit for row in rows if not row.reachable), None)
+    if limit is None or not config.is_here:
         return ""
-    free = joint_space(replace(context, config=replace(config, fix=("layers", "reduction"), max_seconds=None)))
+    loose = replace(config, target=config.device, fix=("layers", "reduction"), precision=None, max_time=None)
+    free = joint_space(replace(context, config=loose))
     if free is None:
         return ""
     sizes, _, _, precisions, _ = (number - 1 for number in free.choices)
-    own = context.joint
     if own is not None and not context.alone:  # what is searched anyway is no way out
         sizes, precisions = sizes * (len(own.sizes) == 1), precisions * (len(own.precisions) == 1)
     least = free.plain.least
-    ways = dict.fromkeys([(0, precisions), (sizes, 0), (sizes, precisions)])
-    found = [
-        least,
-        *(free.given(least, image_size=size, precision=precision) for size, precision in ways if size or precision),
-    ]
-    if len(found) == 1:
+    ways = [way for way in dict.fromkeys([(0, precisions), (sizes, 0), (sizes, precisions)]) if any(way)]
+    if not ways:
         return ""
+    found = [least, *(free.given(least, image_size=size, precision=precision) for size, precision in ways)]
     runs = _passes(context, found, _brief_protocol(config))
-    costs = Costs(counting(context), dict(zip(found, (run.median for run in runs), strict=True)).__getitem__, target)
+    medians = dict(zip(found, (run.median for run in runs), strict=True))
+    costs = Costs(counting(context), medians.__getitem__, config.device)
     told = [f"{one} {limit.show(costs.of(limit, one))}" for one in found]
     meets = [one for one in found if limit.admits(costs.of(limit, one))]
     return f"; measured with what `fix` and `precision` leave out: {', '.join(told)}" + (
         f", so {meets[0]} would meet it" if meets else ", so a smaller model is needed"
     )
-
-
-def _dense_ones(context: SearchContext) -> dict[str | None, Choice]:
-    """The dense model by precision: in the target's own, and in a short time in those that get no table."""
-    dense, joint = context.space.dense, context.joint
-    if joint is None or not context.config.is_short or context.alone:
-        return {None: dense}
-    return {Configuration.of(one).precision: one
-            for one in (joint.given(dense, precision=index) for index in range(len(joint.precisions)))}  # fmt: skip
-
-
-def _line(low: tuple[float, float], high: tuple[float, float]) -> tuple[float, float]:
-    """The line through two points, or through the second and 0 where they do not tell a slope."""
-    (x0, y0), (x1, y1) = low, high
-    slope = (y1 - y0) / (x1 - x0) if x1 > x0 else 0.0
-    return (y1 - slope * x1, slope) if slope > 0 else (0.0, y1 / x1)
 
 
 def timed(context: SearchContext, store: Store, look: Callable[[], FirstLook]) -> Costs:
@@ -163,21 +148,21 @@ def timed(context: SearchContext, store: Store, look: Callable[[], FirstLook]) -
         store: Store of the table, so that a continued search predicts the very same.
         look: Checks the budget by a brief measurement, before the table is made.
     """
-    target, dense = context.target, context.space.dense
+    target, dense, joint = context.target, context.space.dense, context.joint
     key = f"profile {sha256_text(json.dumps(context.ties(), sort_keys=True))}"
     known = store.get_attr(key)
     if known is None:
         seen = look()
-        table = context.config.profile or _table(context, target, {dense: _opened(context, dense)[0]})
+        table = context.config.table or _table(context, target, {dense: _opened(context, dense)[0]})
         others = {
             precision: _table(context, replace(target, precision=precision), None).as_record()
-            for precision in (() if seen.lines else context.further_precisions)
+            for precision in (() if seen.lines or joint is None else joint.precisions[1:])
         }
         known = {"tails": seen.quantile_ratios, "table": table.as_record(), "others": others, "lines": seen.lines}
         store.set_attr(key, known)
     records = {None: known["table"], **known.get("others", {})}
     tables = {precision: LatencyTable.from_record(record) for precision, record in records.items()}
-    write_record(context.config.out / PROFILE_FILE, "profile", known["table"])
+    write_record(context.config.folder / PROFILE_FILE, "profile", known["table"])
     return Costs(counting(context), predicting(context, tables, known.get("lines", {})), target, known["tails"])
 
 
@@ -208,9 +193,11 @@ class MeasureWithin:
         context, config, baselines = self.context, self.context.config, self.baselines
         first, *others = schedules
         again = judges and not self._measured.isdisjoint(others)
-        protocol = _final_protocol(self.dense_ms, config.budget, config.measure_seconds, again=again)
+        protocol = _final_protocol(self.dense_ms, config.bounds, config.measure_seconds, again=again)
         longest = protocol.max_seconds + protocol.warmup_seconds
-        size, waiting = _group_size(context), [*others, *baselines.waiting]
+        # Each finalist that is open has compiled weights of its own.
+        weights = sum(parameter.numel() for parameter in context.model.parameters()) * 4
+        size, waiting = max(2, int(_MEMORY // weights) - 1), [*others, *baselines.waiting]
         groups = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
         found: dict[Choice, Measurement] = {}
         for done, group in enumerate(groups):
@@ -238,17 +225,6 @@ class MeasureWithin:
                 found.setdefault(one, run.at_speed_factor(speed_factor))
         self._measured.update(found)
         return [found.get(schedule) for schedule in schedules]
-
-
-def check_profile(context: SearchContext, profile: LatencyTable) -> None:
-    """Raise RecordError where a profile is of another model than the context's."""
-    profile.check_model(timed_model(context.model, context.card.name))
-
-
-def _group_size(context: SearchContext) -> int:
-    """Finalists open at once beside the dense model; each has compiled weights of its own."""
-    weights = sum(parameter.numel() for parameter in context.model.parameters()) * 4
-    return max(2, int(_MEMORY // weights) - 1)
 
 
 def _brief_protocol(config: SearchConfig) -> BenchProtocol:
@@ -280,23 +256,14 @@ def table_seconds(context: SearchContext) -> float:
 
 
 def _table(context: SearchContext, target: TargetDevice, opened: dict[TokenSchedule, Session] | None) -> LatencyTable:
-    import numpy as np
-
-    config = context.config
-    seconds, points = table_seconds(context), config.table_points
+    config, seconds = context.config, table_seconds(context)
+    points = config.table_points
     if seconds != config.table_seconds:
         points = min(points, max(2, int(seconds / 4)))
     return measure_table(
-        context.model,
-        target,
-        context.preprocessing.image_size,
-        name=context.card.name,
-        seconds=seconds,
-        points=points,
-        rng=np.random.default_rng(config.seed),
-        opened=opened,
-        on_step=context.progress.update,
-    )
+        context.model, target, context.preprocessing.image_size, name=context.card.name, seconds=seconds, points=points,
+        rng=np.random.default_rng(config.seed), opened=opened, on_step=context.progress.update,
+    )  # fmt: skip
 
 
 _Opened: TypeAlias = tuple[Session, Images]
@@ -311,8 +278,6 @@ def _passes(
     beside: Mapping[str, _Opened] | None = None,
 ) -> list[Measurement]:
     """Whole passes of the choices, then of what is ``beside``; ``opened`` are those that are open already."""
-    import numpy as np
-
     sessions = dict(opened or {})
     sessions |= {choice: _opened(context, choice) for choice in choices if choice not in sessions}
     own = {choice: sessions[choice][0] for choice in choices if isinstance(choice, TokenSchedule)}
@@ -328,8 +293,6 @@ def _passes(
 
 def _opened(context: SearchContext, choice: Choice, graphs: WholeGraphs | None = None) -> _Opened:
     """A configuration on the target; the dense model stays open, as it is in every group that is measured."""
-    import numpy as np
-
     wanted, begin = Configuration.of(choice), time.monotonic()
     model = variant_of(context, wanted)
     size = model.backbone.image_size
@@ -366,7 +329,7 @@ class SearchMemory:
 
     def feasibility(self) -> list[Feasibility]:
         """The feasibility of a ceiling on memory, by measuring the two ends."""
-        limits = self.context.config.budget.of("memory")
+        limits = self.context.config.bounds.of("memory")
         if not limits:
             return []
         space = self.context.space
@@ -375,21 +338,16 @@ class SearchMemory:
         return [Feasibility(limit, min(ends), dense, any(map(limit.admits, (dense, *ends)))) for limit in limits]
 
     @property
-    def peaks(self) -> Peaks | None:
-        """Measures finalists; ``None`` where nobody asked."""
-        return self._peaks if self.context.config.asks_memory else None
-
-    @property
     def record(self) -> dict[str, Any] | None:
         """What ``front.json`` says of how it was measured; ``None`` where nobody asked."""
-        return {"is": IS, "allocator": _allocator()} if self.context.config.asks_memory else None
+        return {"is": IS, "allocator": _allocator()} if self.context.config.bounds.of("memory") else None
 
     def close(self) -> None:
         """Remove temporary files."""
         self._held.close()
 
-    def _peaks(self, schedules: Sequence[Choice]) -> list[tuple[int, ...] | None]:
-        """Of as many as half of the time that is left does for, of two at least."""
+    def peaks(self, schedules: Sequence[Choice]) -> list[tuple[int, ...] | None]:
+        """Peaks of as many as half of the time that is left does for, of two at least."""
         found, least = list[tuple[int, ...] | None](), self.context.deadline.left() / 2
         for done, schedule in enumerate(schedules):
             if done > 1 and self.context.deadline.left() <= least < math.inf:
@@ -405,17 +363,13 @@ class SearchMemory:
         key = f"peak memory, {schedule}, {self._ties}"
         known: Sequence[int] | None = self.store.get_attr(key)
         if known is None:
-            known = self._meter(schedule)(Configuration.of(schedule).schedule, _PROCESSES)
+            model, target = variant_of(self.context, schedule), target_of(self.context.target, schedule)
+            meter = id(model), target.precision
+            if meter not in self._meters:
+                self._meters[meter] = self._held.enter_context(closing(ScheduleMemory(model, target)))
+            known = self._meters[meter](Configuration.of(schedule).schedule, _PROCESSES)
             self.store.set_attr(key, list(known))
         return tuple(known)
-
-    def _meter(self, schedule: Choice) -> ScheduleMemory:
-        """Of the model that the schedule is of, in its precision."""
-        model, target = variant_of(self.context, schedule), target_of(self.context.target, schedule)
-        key = id(model), target.precision
-        if key not in self._meters:
-            self._meters[key] = self._held.enter_context(closing(ScheduleMemory(model, target)))
-        return self._meters[key]
 
     @cached_property
     def _ties(self) -> str:
