@@ -68,18 +68,18 @@ class Costs:
 
     def fits(self, budget: Budget, tolerance: float = 0.0) -> Callable[[Any], bool]:
         """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``tolerance``."""
-        ceilings = [(one, _loosened(one, 0.0 if one.quantity == "flops" else tolerance)) for one in _counted(budget)]
+
+        def loosened(limit: Limit) -> Limit:
+            factor = 1.0 if limit.quantity == "flops" else 1 + tolerance
+            return replace(limit, value=limit.value * factor if limit.sense == "<=" else limit.value / factor)
+
+        ceilings = [(one, loosened(one)) for one in _counted(budget)]
         return lambda schedule: all(loose.admits(self.of(limit, schedule)) for limit, loose in ceilings)
 
 
 def _counted(budget: Budget) -> list[Limit]:
     """The ceilings that are known of every schedule; memory is measured of the finalists alone."""
     return [limit for limit in budget.ceilings if limit.quantity != "memory"]
-
-
-def _loosened(limit: Limit, tolerance: float) -> Limit:
-    """The limit, missed by a share."""
-    return replace(limit, value=limit.value * (1 + tolerance) if limit.sense == "<=" else limit.value / (1 + tolerance))
 
 
 @dataclass(frozen=True, slots=True)

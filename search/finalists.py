@@ -40,18 +40,15 @@ class FinalistPool:
     """What is known of the measured candidates so far."""
 
     def __init__(
-        self,
-        result: SearchResult,
-        budget: Budget,
-        measure: Measure | None,
-        peaks: Peaks | None,
-        compare: Compare | None,
-        quantile_ratios: Mapping[str, float],
-    ) -> None:
+        self, result: SearchResult, budget: Budget, measure: Measure | None, peaks: Peaks | None,
+        compare: Compare | None, quantile_ratios: Mapping[str, float],
+    ) -> None:  # fmt: skip
         self.result, self.budget, self.compare, self.quantile_ratios = result, budget, compare, quantile_ratios
         self.measure, self.peaks = measure, peaks
         self.more = (*result.front.more, *(() if peaks is None else ("memory",)))
-        self.statistic = _statistic(budget)
+        statistics: dict[str | None, CostKind] = {"p50": "p50", "p90": "p90", "p99": "p99"}
+        # The latency statistic that the budget is about; else the median.
+        self.statistic = next((statistics[limit.statistic] for limit in budget.of("latency")), statistics["p50"])
         counts = measure is None or result.front.cost == "macs"
         self.kind: CostKind = result.front.cost if counts else self.statistic
         self.guessed: CostKind = "predicted" if result.dense.latency_predicted_ms is not None else result.front.cost
@@ -59,7 +56,7 @@ class FinalistPool:
         self.dense_medians: list[float] = []
         self.held_out: set[Choice] = set()
         self.raw: dict[Choice, tuple[Candidate, Measurement, int]] = {}
-        self.failed: dict[Choice, str] = {}
+        self.failed: set[Choice] = set()
         self.again: set[Choice] = set()
         self.waiting: dict[Choice, Candidate] = {}
 
@@ -80,7 +77,12 @@ class FinalistPool:
         group = [one for one in group if one.schedule not in self.known or one.schedule in (dense, *again)]
         if all(one.schedule in self.known and one.schedule not in again for one in group):
             return
-        group = self._sized(group)
+        if self.peaks is not None:  # of each measured once
+            new = [one for one in group if one.schedule not in self.known]
+            sizes = dict(zip((one.schedule for one in new), self.peaks([one.schedule for one in new]), strict=True))
+            self.waiting |= {one.schedule: one for one in new if sizes[one.schedule] is None}
+            group = [replace(one, memory=sizes.get(one.schedule) or one.memory) for one in group]
+            group = [one for one in group if one.schedule not in self.waiting]
         if self.measure is None:
             self.known |= {one.schedule: self.judged(one) for one in group}
             return
@@ -88,16 +90,6 @@ class FinalistPool:
         self.again |= again & {one.schedule for one, time in times if time is not None}
         self.waiting |= {one.schedule: one for one, time in times if time is None and one.schedule not in self.known}
         self.note([(one, time) for one, time in times if time is not None])
-
-    def _sized(self, group: list[Candidate]) -> list[Candidate]:
-        """With their peak memory, of each measured once."""
-        if self.peaks is None:
-            return group
-        new = [one for one in group if one.schedule not in self.known]
-        found = dict(zip((one.schedule for one in new), self.peaks([one.schedule for one in new]), strict=True))
-        self.waiting |= {one.schedule: one for one in new if found[one.schedule] is None}
-        sized = [replace(one, memory=found.get(one.schedule) or one.memory) for one in group]
-        return [one for one in sized if one.schedule not in self.waiting]
 
     def note(self, group: Sequence[tuple[Candidate, Measurement]]) -> None:
         """Judge a group, its first the dense model, and all before it, at the slowest speed of any group.
@@ -121,9 +113,6 @@ class FinalistPool:
         """With its verdict and, where asked for, its difference to the dense model."""
         if self.compare is not None and candidate.accuracy is not None:
             candidate = replace(candidate, difference=self.compare(candidate.schedule))
-        return self._judged(candidate)
-
-    def _judged(self, candidate: Candidate) -> Candidate:
         return replace(candidate, seen=False).judged(self.budget, self.quantile_ratios)
 
     def mark_seen(self) -> None:
@@ -151,18 +140,23 @@ class FinalistPool:
                 if one.accuracy is not None:
                     answer = evaluate(schedule)
                     if answer.failure is not None and one.origin != "dense":
-                        self._fail(schedule, answer.failure)
+                        _log.warning(
+                            "%s is left out of the result, because in the target's precision it failed: %s", schedule,
+                            answer.failure,
+                        )  # fmt: skip
+                        self.failed.add(schedule)
+                        del self.known[schedule]
                         continue
-                    one = _renewed(one, answer)
-                    one = replace(one, difference=None if self.compare is None else compare(schedule))
+                    if answer.accuracy is None:
+                        raise MeasurementError(
+                            f"{schedule} cannot be evaluated in the precision of the target: {answer.failure}"
+                        )
+                    accuracy, others = leading(one.accuracy.metric, (answer.accuracy, *answer.metrics))
+                    difference = None if self.compare is None else compare(schedule)
+                    one = replace(one, accuracy=accuracy, others=others, difference=difference)
                     self.held_out |= {schedule} if held_out else set()
-                self.known[schedule] = self._judged(one)
+                self.known[schedule] = replace(one, seen=False).judged(self.budget, self.quantile_ratios)
             settled |= waiting
-
-    def _fail(self, schedule: Choice, failure: str) -> None:
-        _log.warning("%s is left out of the result, because in the target's precision it failed: %s", schedule, failure)
-        self.failed[schedule] = failure
-        self.known.pop(schedule)
 
     def within(self) -> list[Candidate]:
         """What is known and was within the ceilings as searched, which the dense model may not have been."""
@@ -221,17 +215,6 @@ class FinalistPool:
         pick = self.pick()
         if pick is not None and not self.keeps_ceilings(pick):
             pick = None
-        likely = self._likely()
-        pool = [
-            one
-            for one in self.result.whole
-            if one.schedule not in self.known and one.schedule not in self.waiting and likely(one)
-            if pick is None or self._value(one) > self._value(pick)
-        ]
-        return by_preference(ParetoFront(self.guessed, pool), self.budget, self.result.dense)[:number]
-
-    def _likely(self) -> Callable[[Candidate], bool]:
-        """Whether a candidate should be within the ceilings on what is measured, by corrected predictions."""
         times = self.budget.of("latency", "throughput")
         per_second = self.result.dense.images_per_second
         allowed = (per_second(limit.value) if limit.quantity == "throughput" else limit.value for limit in times)
@@ -244,10 +227,17 @@ class FinalistPool:
         every = [error for errors in slower.values() for error in errors]
 
         def likely(one: Candidate) -> bool:
+            """Whether it should be within the ceilings on what is measured."""
             alike = slower.get(Configuration.of(one.schedule).precision, every)
             return not times or one.cost("predicted") * median(alike) <= longest
 
-        return likely
+        pool = [
+            one
+            for one in self.result.whole
+            if one.schedule not in self.known and one.schedule not in self.waiting and likely(one)
+            if pick is None or self._value(one) > self._value(pick)
+        ]
+        return by_preference(ParetoFront(self.guessed, pool), self.budget, self.result.dense)[:number]
 
     def _value(self, candidate: Candidate) -> tuple[float, float]:
         """The order of ``by_preference`` as a number, for candidates that are not on one front."""
@@ -255,27 +245,6 @@ class FinalistPool:
             return candidate.metric, -candidate.cost(self.guessed)
         missed = shortfall(candidate, self.budget, self.result.dense)
         return -missed, -candidate.cost(self.guessed)
-
-
-def _renewed(candidate: Candidate, answer: EvaluationResult) -> Candidate:
-    """With the metrics of another evaluation.
-
-    Raises:
-        MeasurementError: It failed, where the search's own had not.
-    """
-    if answer.accuracy is None:
-        raise MeasurementError(
-            f"{candidate.schedule} cannot be evaluated in the precision of the target: {answer.failure}"
-        )
-    name = None if candidate.accuracy is None else candidate.accuracy.metric
-    accuracy, others = leading(name, (answer.accuracy, *answer.metrics))
-    return replace(candidate, accuracy=accuracy, others=others)
-
-
-def _statistic(budget: Budget) -> CostKind:
-    """The latency statistic that the budget is about; else the median."""
-    statistics: dict[str | None, CostKind] = {"p50": "p50", "p90": "p90", "p99": "p99"}
-    return next((statistics[limit.statistic] for limit in budget.of("latency")), "p50")
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,8 +277,8 @@ class ProposalPool:
                 break
             self._admit(found, self.space.decode(self.space.sample(self._rng)), "random")
         if not found and self.space.size <= _LISTABLE:
-            untried = (row for row in self.space.every() if row.tobytes() not in self.asked)
-            return list(islice((row for row in untried if self.fits(self.space.decode(row))), number))
+            left = (row for row in self.space.every() if row.tobytes() not in self.asked)
+            return list(islice((row for row in left if self.fits(self.space.decode(row))), number))
         return list(found.values())
 
     def new(self, rows: Iterable[Levels], number: int) -> list[Levels]:

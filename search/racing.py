@@ -150,12 +150,15 @@ class Race:
         """The answer of a candidate that is looked at no further, or ``None``."""
         if seen.failure is not None:
             return EvaluationResult(None, seen.seconds, seen.failure)
-        values = {}
-        if len(seen.bits) < self.images:
+        values, count, right = {}, len(seen.bits), int(seen.bits.sum())
+        if count < self.images:
             if incumbent is None or not is_beaten(seen.bits, incumbent, self.confidence):
                 return None
-            values = {ESTIMATE: _estimate(seen.bits, incumbent)}
-        accuracy = Accuracy.of_counts(int(seen.bits.sum()), len(seen.bits), split=self.split)
+            # The incumbent's accuracy on all images, less what the candidate is behind it on those that both have seen:
+            # the first images may be easier than all, and a candidate must not gain by having been stopped among them.
+            behind = float(incumbent[:count].mean()) - float(seen.bits.mean())
+            values = {ESTIMATE: min(max(float(incumbent.mean()) - behind, 0.0), 1.0)}
+        accuracy = Accuracy.of_counts(right, count, split=self.split)
         return EvaluationResult(accuracy, seen.seconds, correct=seen.bits, values=values)
 
     def _incumbent(self, schedule: Choice) -> Bits | None:
@@ -179,12 +182,3 @@ class _Known:
             raise RuntimeError("a race needs to know which images were right, but the evaluator does not say")
         bits = self.bits if answer.correct is None else np.concatenate([self.bits, answer.correct])
         return _Known(bits, self.seconds + answer.seconds, answer.failure)
-
-
-def _estimate(bits: Bits, incumbent: Bits) -> float:
-    """The incumbent's accuracy on all images, less what the candidate is behind it on those that both have seen.
-
-    The first images may be easier than all; a candidate must not gain by having been stopped among them.
-    """
-    behind = float(incumbent[: len(bits)].mean()) - float(bits.mean())
-    return min(max(float(incumbent.mean()) - behind, 0.0), 1.0)

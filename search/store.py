@@ -8,7 +8,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,7 +65,7 @@ class Store:
 
     Args:
         path: The SQLite file, created if absent; ``None`` keeps everything in memory.
-        fresh: Forget what an earlier search left in it, unless that is still running.
+        fresh: Whether to forget what an earlier search left in it, unless that is still running.
 
     Raises:
         OutputError: The file cannot be created.
@@ -82,23 +82,32 @@ class Store:
 
     def __init__(self, path: Path | None, *, fresh: bool = False) -> None:
         self.path = path
+        # Where the one who holds the file says who that is.
+        self._card = None if path is None else path.with_suffix(".holder.json")
         try:
             self._base = self._held(fresh)
             try:
                 self._prepare(fresh)
-                self._sign()
+                if self._card is not None:
+                    since = datetime.now(UTC).isoformat(timespec="seconds")
+                    write_record(self._card, "holder", {"pid": os.getpid(), "host": platform.node(), "since": since})
             except BaseException:
                 self._base.close()
                 raise
         except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise RecordError(f"{self.path} is held by {self._holder()}; wait for it, or end it") from None
-            raise OutputError(f"cannot write {path}: {error}; choose another output folder") from None
+            if "locked" not in str(error):
+                raise OutputError(f"cannot write {path}: {error}; choose another output folder") from None
+            holder = "another process"  # of what a killed process left nothing is believed, as the lock decides
+            with suppress(RecordError, KeyError):
+                held = read_record(self._card, "holder") if self._card is not None else {}
+                holder = f"process {held['pid']} on {held['host']} since {held['since']}"
+            raise RecordError(f"{path} is held by {holder}; wait for it, or end it") from None
         except sqlite3.DatabaseError as error:
-            raise RecordError(
-                f"{self.path} is not readable as a search store ({error}); begin anew with `fresh`"
-            ) from None
-        self._warn_of_other_code()
+            raise RecordError(f"{path} is not readable as a search store ({error}); begin anew with `fresh`") from None
+        rows = self._base.execute("SELECT code, count(*) FROM evaluations GROUP BY code ORDER BY min(number)")
+        if others := ", ".join(f"{number} by {code}" for code, number in rows if code != code_version()):
+            message = "%s holds answers of other code (%s) than this, %s; they are taken as they are"
+            _log.warning(message, path, others, code_version())
 
     def _held(self, fresh: bool) -> sqlite3.Connection:
         """The file, locked for as long as it is open: another process is told, not mixed in."""
@@ -139,38 +148,10 @@ class Store:
         self._base.execute(f"PRAGMA user_version={_LAYOUT}")
         self._base.execute("COMMIT")
 
-    @property
-    def _card(self) -> Path | None:
-        """Where the one who holds the file says who that is."""
-        return None if self.path is None else self.path.with_suffix(".holder.json")
-
-    def _sign(self) -> None:
-        if self._card is not None:
-            since = datetime.now(UTC).isoformat(timespec="seconds")
-            write_record(self._card, "holder", {"pid": os.getpid(), "host": platform.node(), "since": since})
-
-    def _holder(self) -> str:
-        """Who holds the file, for people; of what a killed process left nothing is believed, as the lock decides."""
-        try:
-            held = read_record(self._card, "holder") if self._card is not None else {}
-            return f"process {held['pid']} on {held['host']} since {held['since']}"
-        except (RecordError, KeyError):
-            return "another process"
-
-    def _warn_of_other_code(self) -> None:
-        rows = self._base.execute("SELECT code, count(*) FROM evaluations GROUP BY code ORDER BY min(number)")
-        others = [f"{number} by {code}" for code, number in rows if code != code_version()]
-        if others:
-            _log.warning(
-                "%s holds answers of other code (%s) than this, %s; they are taken as they are",
-                self.path, ", ".join(others), code_version(),
-            )  # fmt: skip
-
     def bind(self, recipe: Mapping[str, Any]) -> None:
         """Tie the store to what its answers depend on, or check that it is tied to the very same.
 
-        Args:
-            recipe: Names and JSON values; as long as there are no answers, they may change.
+        The names and JSON values of the recipe may change as long as there are no answers.
 
         Raises:
             RecordError: A value differs; the message lists all that do.
@@ -201,10 +182,8 @@ class Store:
 
     def get(self, schedule: Choice, *, final: bool = False) -> EvaluationResult | None:
         """The stored answer, or ``None``; see ``add``."""
-        columns = "accuracy, failure, bits, metrics, seconds, timings"
-        table = "finals" if final else "evaluations"
-        rows = self._base.execute(f"SELECT {columns} FROM {table} WHERE schedule = ?", (_key(schedule),))
-        row = rows.fetchone()
+        table, columns = "finals" if final else "evaluations", "accuracy, failure, bits, metrics, seconds, timings"
+        row = self._base.execute(f"SELECT {columns} FROM {table} WHERE schedule = ?", (_key(schedule),)).fetchone()
         if row is None:
             return None
         try:
@@ -233,24 +212,20 @@ class Store:
         Raises:
             OutputError: The file cannot be written any more.
         """
-        accuracy = None if answer.accuracy is None else json.dumps(answer.accuracy.as_record())
+        values = (
+            _key(schedule),
+            None if answer.accuracy is None else json.dumps(answer.accuracy.as_record()),
+            answer.failure,
+            None if answer.correct is None else np.packbits(answer.correct).tobytes(),
+            json.dumps({"values": dict(answer.values), "others": [one.as_record() for one in answer.metrics]}),
+            answer.seconds,
+            json.dumps(dict(answer.timings)),
+            code_version(),
+        )
+        table = "finals" if final else "evaluations"
+        columns = "schedule, accuracy, failure, bits, metrics, seconds, timings, code"
         try:
-            self._base.execute(
-                f"INSERT INTO {'finals' if final else 'evaluations'} "
-                "(schedule, accuracy, failure, bits, metrics, seconds, timings, code) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    _key(schedule),
-                    accuracy,
-                    answer.failure,
-                    None if answer.correct is None else np.packbits(answer.correct).tobytes(),
-                    json.dumps(
-                        {"values": dict(answer.values), "others": [metric.as_record() for metric in answer.metrics]}
-                    ),
-                    answer.seconds,
-                    json.dumps(dict(answer.timings)),
-                    code_version(),
-                ),
-            )
+            self._base.execute(f"INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
         except sqlite3.OperationalError as error:  # a full disk, a folder gone
             raise OutputError(f"cannot write {self.path}: {error}; make room and repeat the command") from None
 
@@ -291,20 +266,22 @@ def stored_bits(path: Path, choices: Sequence[Choice]) -> list[tuple[str, str] |
             if base.execute("PRAGMA user_version").fetchone()[0] != _LAYOUT:
                 return [None] * len(choices)
             recipe = {name: json.loads(value) for name, value in base.execute("SELECT name, value FROM recipe")}
-            return [_stored_bits(base, recipe, choice) for choice in choices]
+            searched = recipe.get("pictures")
+            tables = (("finals", recipe.get("pictures that judge", searched)), ("evaluations", searched))
+            found = list[tuple[str, str] | None]()
+            for choice in choices:
+                found.append(None)
+                for table, images in tables:
+                    rows = base.execute(f"SELECT accuracy, bits FROM {table} WHERE schedule = ?", (_key(choice),))
+                    accuracy, bits = rows.fetchone() or (None, None)
+                    if bits is not None and accuracy is not None and images is not None:
+                        n = Accuracy.from_record(parse_json(accuracy)).n
+                        unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), count=n)
+                        found[-1] = str(images), bits_text(unpacked)
+                        break
+            return found
     except (sqlite3.DatabaseError, ValueError) as error:
         raise RecordError(f"cannot read the answers of {path} ({error}); give its front.json elsewhere") from None
-
-
-def _stored_bits(base: sqlite3.Connection, recipe: Mapping[str, Any], choice: Choice) -> tuple[str, str] | None:
-    searched = recipe.get("pictures")
-    for table, images in (("finals", recipe.get("pictures that judge", searched)), ("evaluations", searched)):
-        rows = base.execute(f"SELECT accuracy, bits FROM {table} WHERE schedule = ?", (_key(choice),))
-        for accuracy, bits in rows:
-            if bits is not None and accuracy is not None and images is not None:
-                n = Accuracy.from_record(parse_json(accuracy)).n
-                return str(images), bits_text(np.unpackbits(np.frombuffer(bits, np.uint8), count=n))
-    return None
 
 
 def _key(choice: Choice) -> str:

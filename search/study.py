@@ -23,7 +23,7 @@ from tavt_kit.core.parsing import bounded
 from tavt_kit.errors import BudgetError, DataError, MeasurementError
 from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search.algorithms import make_algorithm
-from tavt_kit.search.algorithms.base import POPULATION, Algorithm, Outcome
+from tavt_kit.search.algorithms.base import POPULATION, Outcome
 from tavt_kit.search.feasibility import Costs, feasibility_table, refuse_unsearchable, require_feasible
 from tavt_kit.search.objectives import Objectives, Progress, SearchResult, by_preference, is_whole, leading, shortfall
 from tavt_kit.search.proposals import once
@@ -107,7 +107,13 @@ def _stored(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Ge
         for schedule, answer in coming:
             if schedule not in missing:
                 raise RuntimeError(f"the evaluator answered {schedule}, which it was not asked, or answered before")
-            _check(schedule, answer)
+            if answer.failure is not None:
+                _log.warning("the evaluation of %s failed and is left out: %s", schedule, answer.failure)
+            for accuracy in (answer.accuracy, *answer.metrics):
+                if accuracy is not None and accuracy.split != "val":
+                    raise DataError(
+                        f"a search selects on the split 'val' only, but got an accuracy of {accuracy.split!r}"
+                    )
             store.add(schedule, answer)
             missing.discard(schedule)
             yield {schedule: answer}
@@ -117,20 +123,12 @@ def _stored(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Ge
             coming.close()
 
 
-def _check(schedule: Choice, answer: EvaluationResult) -> None:
-    if answer.failure is not None:
-        _log.warning("the evaluation of %s failed and is left out: %s", schedule, answer.failure)
-    for accuracy in (answer.accuracy, *answer.metrics):
-        if accuracy is not None and accuracy.split != "val":
-            raise DataError(f"a search selects on the split 'val' only, but got an accuracy of {accuracy.split!r}")
-
-
 Learn = Callable[[Sequence[tuple[Choice, EvaluationResult]]], None]
 """Told the answers of a generation when all have come."""
 
 
 @dataclass(slots=True)
-class Run:
+class _Run:
     """The state of one search: answers, front, and when to stop."""
 
     evaluate: Evaluate
@@ -156,6 +154,11 @@ class Run:
     together: int = 2
     """Schedules asked for at once at most where the clock is bounded."""
 
+    @property
+    def dense(self) -> Candidate:
+        """The dense model, which is evaluated first."""
+        return self.candidates[0]
+
     def why_stop(self) -> str:
         """Why the search ends here, or nothing."""
         if self.limit is not None and len(self.candidates) >= self.limit:
@@ -166,8 +169,7 @@ class Run:
     def take_over(self, after: SearchResult) -> None:
         """Begin with the answers of an earlier result, on a front within the ceilings of now."""
         self.candidates, self.history, self.seconds = list(after.candidates), list(after.history), after.seconds
-        self.estimates = dict(after.estimates)
-        self.clock = list(after.clock)
+        self.estimates, self.clock = dict(after.estimates), list(after.clock)
         for candidate in after.candidates:
             self.known[candidate.schedule] = candidate
             self._offer(candidate)
@@ -199,7 +201,7 @@ class Run:
         """
         while new:
             number, begin, fresh = len(new), time.monotonic(), list[float]()
-            if self.seconds_each is not None and (left := self._time_left) < math.inf:
+            if self.seconds_each is not None and (left := self._seconds_left()) < math.inf:
                 number = max(1, int(left / max(self.seconds_each, 1e-9)))
             if self.time_left() < math.inf:  # the first of a kind may take far longer than those before it
                 number, self.together = min(number, self.together), 2 * self.together
@@ -214,9 +216,8 @@ class Run:
                     self.seconds_each = max(sum(fresh), time.monotonic() - begin) / len(fresh)
             new = new[number:]
 
-    @property
-    def _time_left(self) -> float:
-        """Seconds for evaluations, by either bound."""
+    def _seconds_left(self) -> float:
+        """Seconds for evaluations, by either bound on the time."""
         own = math.inf if self.max_seconds is None else max(0.0, self.max_seconds - self.seconds)
         return min(own, self.time_left())
 
@@ -227,47 +228,44 @@ class Run:
         if answer.accuracy is not None:
             accuracy, others = leading(self.objectives.metric, (answer.accuracy, *answer.metrics))
         candidate = Candidate(
-            schedule,
-            self.costs.macs(schedule),
-            accuracy,
-            self.costs.predicted(schedule),
-            target=self.costs.target,
-            origin=origin,
-            others=others,
-        )
+            schedule, self.costs.macs(schedule), accuracy, self.costs.predicted(schedule), target=self.costs.target,
+            origin=origin, others=others,
+        )  # fmt: skip
         self.seconds += answer.seconds
         self.candidates.append(candidate)
         self.known[schedule] = candidate
         if ESTIMATE in answer.values:
             self.estimates[schedule] = answer.values[ESTIMATE]
         self._offer(candidate)
-        self.history.append(self.front.hypervolume(self.candidates[0]))
+        self.history.append(self.front.hypervolume(self.dense))
         self.clock.append(self.seconds)
-        self._report(candidate, replayed=replayed)
-
-    def _offer(self, candidate: Candidate) -> None:
-        """To the front, if it fits; what was stopped early is known by a part of the images, and never on it."""
-        if self.fits(candidate.schedule) and is_whole(candidate, self.candidates[0]):
-            self.front.add(candidate)
-
-    def _report(self, candidate: Candidate, *, replayed: bool) -> None:
         if self.on_progress is None:
             return
-        ranked = by_preference(self.front, self.budget, self.candidates[0])
-        best = ranked[0] if ranked and not shortfall(ranked[0], self.budget, self.candidates[0]) else None
-        self.on_progress(
-            Progress(
-                len(self.candidates), self.limit, len(self.front), self.history[-1], best, self.seconds,
-                self._seconds_left(), replayed, candidate,
-            )
-        )  # fmt: skip
-
-    def _seconds_left(self) -> float | None:
-        left = self._time_left
+        left = self._seconds_left()
         if self.limit is not None:
             each = self.seconds / len(self.candidates) if self.seconds_each is None else self.seconds_each
             left = min(left, max(0, self.limit - len(self.candidates)) * each)
-        return None if left == math.inf else left
+        best = next(iter(by_preference(self.front, self.budget, self.dense)), None)
+        if best is not None and shortfall(best, self.budget, self.dense):
+            best = None
+        self.on_progress(
+            Progress(
+                len(self.candidates), self.limit, len(self.front), self.history[-1], best, self.seconds,
+                None if left == math.inf else left, replayed, candidate,
+            )
+        )  # fmt: skip
+
+    def _offer(self, candidate: Candidate) -> None:
+        """To the front, if it fits; what was stopped early is known by a part of the images, and never on it."""
+        if self.fits(candidate.schedule) and is_whole(candidate, self.dense):
+            self.front.add(candidate)
+
+    def outcome(self, candidate: Candidate) -> Outcome:
+        """What the algorithm is told of a candidate."""
+        metric = self.estimates.get(candidate.schedule, candidate.metric)
+        missed = 0.0 if math.isnan(metric) else shortfall(candidate, self.budget, self.dense, metric)
+        more = tuple(candidate.loss(axis) for axis in self.front.more)
+        return Outcome(candidate.cost(self.front.cost), metric, missed, more)
 
 
 @bounded
@@ -361,86 +359,8 @@ def search(
     objectives = (objectives or Objectives()).settled(budget, costs)
     require_feasible(feasibility_table(space, costs, budget, tolerance=tolerance))
     store = Store(None) if store is None else store
-    store.bind(_recipe(space, budget, algorithm, objectives, population, seed, seeds, tolerance))
-    fits = costs.fits(budget, tolerance)
-    assert objectives.cost is not None  # settled
-    front = ParetoFront(objectives.cost, more=objectives.more)
-    sized = budget.of("memory") and algorithm != "tavt-official"
-    own = [one for one in once(space) if one not in seeds] if sized else []
-    plain, seeds = not seeds, [*seeds, *own]
-    run = Run(
-        evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, time_left, on_progress, learn
-    )
-    if space.extras:  # else they are no schedules of the space
-        seeds = [*seeds, *filter(fits, baselines)]
-    if after is not None:
-        run.take_over(after)
-        seed, seeds = seed + 1, _best_of(run, after, algorithm, population)
-    chosen = make_algorithm(
-        algorithm, space, seed=seed, population=population, seeds=seeds, fits=fits, objectives=objectives.number,
-        cost=costs.by(front.cost), official_macs=costs.official_macs or costs.macs,
-    )  # fmt: skip
-    run.answer([(space.dense, "dense")])
-    dense = run.known[space.dense]
-    if dense.accuracy is None:
-        why = answer.failure if (answer := store.get(space.dense)) is not None else "it failed before"
-        raise MeasurementError(
-            f"the dense model could not be evaluated, so there is nothing to compare with: {why}; put that right and "
-            "begin anew with `fresh`"
-        )
-    run.answer(list(baselines.items()))
-    stopped = _generations(run, chosen, dense, "once" if plain and own else "user")
-    return SearchResult(
-        run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense),
-        estimates=run.estimates, clock=tuple(run.clock),
-    )  # fmt: skip
-
-
-def _generations(run: Run, algorithm: Algorithm, dense: Candidate, given: str) -> str:
-    """Generations until a bound is reached or nothing new is left; returns why it ended.
-
-    ``given`` is the origin of the schedules that it was given to begin with.
-    """
-    while not (stopped := run.why_stop()):
-        origins = [(one, algorithm.origin(one)) for one in algorithm.ask()]
-        asked = [(one, given if origin == "user" else origin) for one, origin in origins]
-        found = run.answer(asked)
-        if len(found) < len(asked):
-            return run.why_stop()
-        if algorithm.done():
-            return algorithm.stopped_because
-        algorithm.tell([_outcome(candidate, run, dense) for candidate in found])
-    return stopped
-
-
-def _outcome(candidate: Candidate, run: Run, dense: Candidate) -> Outcome:
-    metric = run.estimates.get(candidate.schedule, candidate.metric)
-    missed = 0.0 if math.isnan(metric) else shortfall(candidate, run.budget, dense, metric)
-    more = tuple(candidate.loss(axis) for axis in run.front.more)
-    return Outcome(candidate.cost(run.front.cost), metric, missed, more)
-
-
-def _best_of(run: Run, after: SearchResult, algorithm: str, population: int | None) -> list[Choice]:
-    """The best of an earlier result, to begin with; the official algorithm begins with its own schedules only."""
-    if algorithm == "tavt-official":
-        return []
-    ranked = by_preference(run.front, run.budget, after.dense)
-    return [one.schedule for one in ranked[: (POPULATION if population is None else population) // 2]]
-
-
-def _recipe(
-    space: Space,
-    budget: Budget,
-    algorithm: str,
-    objectives: Objectives,
-    population: int | None,
-    seed: int,
-    seeds: Sequence[Choice],
-    tolerance: float,
-) -> dict[str, object]:
-    """What the proposals depend on, besides the answers and the costs."""
-    low = None if space.low == space.layout.least else space.low
-    return {
+    low, official = None if space.low == space.layout.least else space.low, algorithm == "tavt-official"
+    store.bind({  # what the proposals depend on, besides the answers and the costs
         "space": [*space.layout.as_record().values(), low, space.quantum, space.layout.token_pooled],
         "budget": budget.texts(),
         "algorithm": algorithm,
@@ -449,4 +369,41 @@ def _recipe(
         "seed": seed,
         "seeds": [str(schedule) for schedule in seeds],
         "slack": tolerance,
-    }
+    })  # fmt: skip
+    fits = costs.fits(budget, tolerance)
+    assert objectives.cost is not None  # settled
+    front = ParetoFront(objectives.cost, more=objectives.more)
+    run = _Run(
+        evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, time_left, on_progress, learn
+    )
+    own = [one for one in once(space) if one not in seeds] if budget.of("memory") and not official else []
+    given = "once" if own and not seeds else "user"
+    seeds = [*seeds, *own, *(filter(fits, baselines) if space.extras else ())]  # else they are none of the space
+    if after is not None:
+        run.take_over(after)
+        best = by_preference(front, budget, after.dense)[: (POPULATION if population is None else population) // 2]
+        seed, seeds = seed + 1, [] if official else [one.schedule for one in best]
+    chosen = make_algorithm(
+        algorithm, space, seed=seed, population=population, seeds=seeds, fits=fits, objectives=objectives.number,
+        cost=costs.by(front.cost), official_macs=costs.official_macs or costs.macs,
+    )  # fmt: skip
+    run.answer([(space.dense, "dense")])
+    if run.known[space.dense].accuracy is None:
+        why = answer.failure if (answer := store.get(space.dense)) is not None else "it failed before"
+        raise MeasurementError(
+            f"the dense model could not be evaluated, so there is nothing to compare with: {why}; put that right and "
+            "begin anew with `fresh`"
+        )
+    run.answer(list(baselines.items()))
+    while not (stopped := run.why_stop()):
+        origins = [(one, chosen.origin(one)) for one in chosen.ask()]
+        asked = [(one, given if origin == "user" else origin) for one, origin in origins]
+        found = run.answer(asked)
+        if len(found) < len(asked) or chosen.done():
+            stopped = chosen.stopped_because if len(found) == len(asked) else run.why_stop()
+            break
+        chosen.tell([run.outcome(candidate) for candidate in found])
+    return SearchResult(
+        front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense),
+        estimates=run.estimates, clock=tuple(run.clock),
+    )  # fmt: skip

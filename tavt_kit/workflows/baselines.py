@@ -7,12 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tavt_kit.bench import random_images
 from tavt_kit.bench.latency_table import open_schedule
@@ -39,6 +34,11 @@ from tavt_kit.workflows.bench_things import FILES, card_of, macs_of
 from tavt_kit.workflows.search_config import SearchConfig
 from tavt_kit.workflows.search_context import SearchContext
 from tavt_kit.workflows.search_evaluation import Bytes, Classes, ConfigurationEvaluator
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
 
 _AT_ONCE = 32
 
@@ -81,6 +81,8 @@ class Baselines:
 
     def prepare(self) -> None:
         """Open and evaluate them; one that cannot be had is left out with its reason."""
+        import numpy as np
+
         context = self.exact.context
         texts = several(context.config.baseline)
         for done, text in enumerate(texts):
@@ -130,6 +132,8 @@ class Baselines:
         self._open.clear()
 
     def _evaluated(self, model: BaselineModel) -> Baseline:
+        import numpy as np
+
         exact, config, dense = self.exact.own, self.exact.context.config, self.exact.context.space.dense
         batch = 1 if config.device is None else config.device.batch
         baseline = Baseline(model.name, "other", exact.split, model.macs, batch=batch, note=model.note)
@@ -253,6 +257,8 @@ def _of_name(name: str, context: SearchContext) -> BaselineModel:
 
     Its image size is the search's own, where it is not bound to another.
     """
+    import torch
+
     size = context.preprocessing.image_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.config.seed)
@@ -283,6 +289,8 @@ def session_logits(session: Session, preprocessing: Preprocessing, order: list[i
     Args:
         order: Column of each class; ``None`` where they are in order.
     """
+
+    import numpy as np
 
     def logits(pixels: Bytes, labels: Classes) -> NDArray[np.float32]:
         size = session.input_shape[0] or _AT_ONCE

@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-import torch
-
 from tavt_kit.checkpoints.architecture import create, fit, sketch
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
@@ -44,6 +42,8 @@ def joint_space(context: SearchContext) -> JointSpace | None:
     be left out is known, which ones is made up: where layers are alike the costs are the same. ``with_weakest`` finds
     them.
     """
+    import torch
+
     model, target, genes = context.model, context.config.device, context.config.genes
     sizes = _sizes(context) if "image-size" in genes else [(model.backbone.image_size, model.tokens)]
     scores, reductions, precisions = [model.score], [model.reduction], ["f32" if target is None else target.precision]
@@ -72,6 +72,8 @@ def with_weakest(space: JointSpace, context: SearchContext) -> JointSpace:
     """
     if not space.spared:
         return space
+    import torch
+
     samples = thin_out(context.images.split("train"), _LOOKED_AT)
     seen = load_arrays(samples, context.preprocessing, allow_unreadable=context.config.allow_unreadable)
     images, labels = torch.from_numpy(seen.images), torch.from_numpy(seen.labels)

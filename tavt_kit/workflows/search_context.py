@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tavt_kit.checkpoints import is_run, save_model
 from tavt_kit.checkpoints.folder import read_run, sha256_tensors
 from tavt_kit.core.budget import LEAST_HELD_OUT
@@ -200,6 +198,8 @@ def open_context(config: SearchConfig, deadline: Deadline) -> SearchContext:
     Raises:
         TavtError: Neither can be had, or their classes differ; or a metric is asked for that val cannot give.
     """
+    import numpy as np
+
     path = Path(config.model) if isinstance(config.model, str | os.PathLike) else None
     trained = path is not None and is_run(path)
     if trained and config.weights is not None:

@@ -9,11 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, TypeAlias
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.accuracy import PairedDifference
@@ -36,10 +32,14 @@ from tavt_kit.search.workers import Actors, Processes, WorkerPool, Workers, join
 from tavt_kit.workflows.joint import int8_session, variant_of
 from tavt_kit.workflows.search_context import SearchContext
 
-Bytes: TypeAlias = NDArray[np.uint8]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Bytes: TypeAlias = "NDArray[np.uint8]"
 """Images (n, 3, H, W), prepared, not normalised."""
 
-Classes: TypeAlias = NDArray[np.int64]
+Classes: TypeAlias = "NDArray[np.int64]"
 """(n,) the class of each image."""
 
 _Key: TypeAlias = tuple[int, str, tuple[int, ...] | None]
@@ -255,6 +255,8 @@ class WorkerPayload:
 
     def __call__(self) -> Callable[[Sequence[Part]], Iterator[tuple[Part, EvaluationResult]]]:
         """Called in the worker, once."""
+        import torch
+
         torch.set_num_threads(self.threads)
         with TemporaryDirectory(prefix="fgvc-kit-") as folder:
             for name, content in self.files.items():
@@ -291,6 +293,8 @@ def _open_look(
     pool: WorkerPool
     with ExitStack() as stack:
         if config.engine == "local":
+            import torch
+
             count = config.workers or 1
             threads = max(1, torch.get_num_threads() // count)
             say(f"{count} worker processes, {threads} threads each.")

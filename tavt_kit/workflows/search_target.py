@@ -13,8 +13,6 @@ from functools import cached_property
 from statistics import median
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from tavt_kit.bench import Protocol as BenchProtocol
 from tavt_kit.bench import measure_schedules, measure_table, random_images
 from tavt_kit.bench.latency_table import BRIEF, open_schedule
@@ -256,6 +254,8 @@ def table_seconds(context: SearchContext) -> float:
 
 
 def _table(context: SearchContext, target: TargetDevice, opened: dict[TokenSchedule, Session] | None) -> LatencyTable:
+    import numpy as np
+
     config, seconds = context.config, table_seconds(context)
     points = config.table_points
     if seconds != config.table_seconds:
@@ -278,6 +278,8 @@ def _passes(
     beside: Mapping[str, _Opened] | None = None,
 ) -> list[Measurement]:
     """Whole passes of the choices, then of what is ``beside``; ``opened`` are those that are open already."""
+    import numpy as np
+
     sessions = dict(opened or {})
     sessions |= {choice: _opened(context, choice) for choice in choices if choice not in sessions}
     own = {choice: sessions[choice][0] for choice in choices if isinstance(choice, TokenSchedule)}
@@ -293,6 +295,8 @@ def _passes(
 
 def _opened(context: SearchContext, choice: Choice, graphs: WholeGraphs | None = None) -> _Opened:
     """A configuration on the target; the dense model stays open, as it is in every group that is measured."""
+    import numpy as np
+
     wanted, begin = Configuration.of(choice), time.monotonic()
     model = variant_of(context, wanted)
     size = model.backbone.image_size
