@@ -16,6 +16,7 @@ from tavt_kit.reports.markup import asset, fill
 from tavt_kit.reports.words import DASH
 
 T = TypeVar("T")
+Kind = Literal["plain", "note", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,10 @@ class Text:
     """A paragraph; a ``note`` is set small, a ``warning`` is set apart."""
 
     parts: tuple[Inline, ...]
-    kind: Literal["plain", "note", "warning"] = "plain"
+    kind: Kind = "plain"
 
     @classmethod
-    def of(cls, *parts: Inline, kind: Literal["plain", "note", "warning"] = "plain") -> Text:
+    def of(cls, *parts: Inline, kind: Kind = "plain") -> Text:
         """From its parts."""
         return cls(parts, kind)
 
@@ -68,10 +69,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a table: a verdict as a badge, a schedule or file name as code, anything as text.
-
-    ``small`` is said below it; the image stands before it, in HTML only.
-    """
+    """One cell of a table, ``small`` below its text; the image before it is in HTML only."""
 
     text: str
     small: str = ""
@@ -89,9 +87,6 @@ class Table:
     """Rows of cells under columns, of which the first names the row.
 
     Args:
-        columns: Heads.
-        rows: As many cells as columns.
-        caption: What the table says.
         strong: Rows that are set off.
         keys: Key of each row, tying it to a mark of a chart.
         folded: Shown on demand, because an image says it already.
@@ -106,32 +101,18 @@ class Table:
 
     @classmethod
     def of(
-        cls,
-        rows: Iterable[T],
-        caption: str,
-        *rules: Rule[T],
-        strong: Iterable[int] = (),
-        keys: Iterable[str] = (),
+        cls, rows: Iterable[T], caption: str, *rules: Rule[T], strong: Iterable[int] = (), keys: Iterable[str] = (),
         folded: bool = False,
-    ) -> Table:
+    ) -> Table:  # fmt: skip
         """A row for each value, by the rules of the columns; a column that says nothing in any row is left out."""
-        values = list(rows)
-        columns = [
-            (Column(head, numeric=False) if isinstance(head, str) else head, [_as_cell(make(row)) for row in values])
-            for head, make in rules
-        ]
-        told = [(head, cells) for head, cells in columns if head is columns[0][0] or any(map(_says, cells))]
-        lines = zip(*(cells for _, cells in told), strict=True)
-        heads = tuple(head for head, _ in told)
-        return cls(heads, tuple(lines), caption, frozenset(strong), tuple(keys), folded)
-
-
-def _as_cell(made: Cell | str) -> Cell:
-    return Cell(made) if isinstance(made, str) else made
-
-
-def _says(cell: Cell) -> bool:
-    return cell.text not in ("", DASH) or bool(cell.small) or cell.image is not None
+        values, heads, columns = list(rows), list[Column](), list[list[Cell]]()
+        for head, make in rules:
+            cells = [made if isinstance(made, Cell) else Cell(made) for made in map(make, values)]
+            if not heads or any(cell.text not in ("", DASH) or cell.small or cell.image is not None for cell in cells):
+                heads.append(Column(head, numeric=False) if isinstance(head, str) else head)
+                columns.append(cells)
+        lines = tuple(zip(*columns, strict=True))
+        return cls(tuple(heads), lines, caption, frozenset(strong), tuple(keys), folded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +156,6 @@ class Answer:
         lead: What to do, in a few words.
         sentence: Why.
         more: What must be said beside it.
-        figures: A few numbers.
         command: The next step, and its command; None where there is none.
         beaten: A baseline does better, so that the verdict must not look like praise.
         opens: The anchor of the section that is open from the start.
@@ -232,15 +212,8 @@ def html_page(report: Report, downloads: Sequence[Download] = ()) -> str:
         "form-action 'none'"
     ).format(*hashes)
     icon = "data:image/svg+xml;base64," + base64.b64encode(_ICON.encode()).decode()
-    return fill(
-        "report.html",
-        report=report,
-        downloads=downloads,
-        policy=policy,
-        icon=icon,
-        style=Markup(style),
-        script=Markup(script),
-    ).lstrip()
+    ours = {"policy": policy, "icon": icon, "style": Markup(style), "script": Markup(script)}
+    return fill("report.html", report=report, downloads=downloads, **ours).lstrip()
 
 
 def markdown_page(report: Report) -> str:
@@ -258,59 +231,44 @@ def markdown_page(report: Report) -> str:
 def _answer(answer: Answer) -> Iterator[str]:
     verdict = f"**{_plain(answer.verdict)}**: " if answer.verdict else ""
     yield f"{verdict}{_plain(answer.lead)}"
-    yield _inlines(answer.sentence.parts)
+    yield _block(answer.sentence)
     if answer.figures:
         yield "\n".join(
-            f"- {_plain(figure.label)}: **{_plain(figure.value)}**{_in_brackets(figure.small)}"
-            for figure in answer.figures
+            f"- {_plain(one.label)}: **{_plain(one.value)}**{_in_brackets(one.small)}" for one in answer.figures
         )
     if answer.command is not None:
         yield f"{_plain(answer.command[0])}: {_code(answer.command[1])}"
-    for text in answer.more:
-        yield _inlines(text.parts)
+    yield from map(_block, answer.more)
 
 
 def _block(block: Block) -> str:
+    """A block as Markdown; an image has nothing to say there."""
+
+    def line(cells: Iterable[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
     if isinstance(block, Text):
-        return _inlines(block.parts)
+        return "".join(map(_inline, block.parts))
     if isinstance(block, Facts):
         return "\n".join(f"- {_plain(name)}: {_inline(value)}" for name, value in block.rows)
-    if isinstance(block, Table):
-        return _table(block)
-    assert isinstance(block, Figure)
-    return ""
-
-
-def _table(table: Table) -> str:
-    head = [column.title + (f" ({column.hint})" if column.hint else "") for column in table.columns]
-    lines = [
-        f"{_plain(table.caption)}\n",
-        _line(map(_plain, head)),
-        _line("--:" if column.numeric else ":--" for column in table.columns),
-    ]
-    for index, row in enumerate(table.rows):
-        cells = [_cell(cell) for cell in row]
-        if index in table.strong:
+    if isinstance(block, Figure):
+        return ""
+    heads = [column.title + (f" ({column.hint})" if column.hint else "") for column in block.columns]
+    lines = [f"{_plain(block.caption)}\n", line(map(_plain, heads))]
+    lines.append(line("--:" if column.numeric else ":--" for column in block.columns))
+    for index, row in enumerate(block.rows):
+        cells = [
+            (_code(cell.text) if cell.code and cell.text else _plain(cell.text)) + _in_brackets(cell.small)
+            for cell in row
+        ]
+        if index in block.strong:
             cells[0] = f"**{cells[0]}**"
-        lines.append(_line(cells))
+        lines.append(line(cells))
     return "\n".join(lines)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _cell(cell: Cell) -> str:
-    text = _code(cell.text) if cell.code and cell.text else _plain(cell.text)
-    return text + _in_brackets(cell.small)
 
 
 def _in_brackets(small: str) -> str:
     return f" ({_plain(small)})" if small else ""
-
-
-def _inlines(parts: Iterable[Inline]) -> str:
-    return "".join(map(_inline, parts))
 
 
 def _inline(part: Inline) -> str:
@@ -319,7 +277,7 @@ def _inline(part: Inline) -> str:
 
 def _plain(text: str) -> str:
     """Text in which nothing is Markdown or HTML, on one line."""
-    return _SPECIAL.sub(r"\\\1", escape(" ".join(text.split(" ")).replace("\n", " "), quote=False))
+    return _SPECIAL.sub(r"\\\1", escape(text.replace("\n", " "), quote=False))
 
 
 def _code(text: str) -> str:

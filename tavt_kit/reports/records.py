@@ -19,7 +19,6 @@ _KINDS = frozenset(
 )
 """What this report reads."""
 
-_OURS = frozenset(f"{kind}.json" for kind in _KINDS)
 _DEPTH = 2
 """Folders below a given one that are looked into: ``runs/demo/export/int8``."""
 
@@ -34,11 +33,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All records of a report, by kind; nearest to the given folder first.
+    """All records of a report, nearest to the given folder first.
 
     Args:
-        found: Kind (``"front"``) to the records of it.
-        candidates: Rows of the ``candidates.csv`` beside the front, or none.
+        found: The records of each kind, such as ``front``.
+        candidates: Rows of the ``candidates.csv`` beside the front.
         folders: What was given, as text for commands.
         steps: Lines of the ``metrics.jsonl`` beside each ``run.json``, by the path of the latter.
     """
@@ -54,8 +53,7 @@ class Records:
 
     def first(self, kind: str) -> Mapping[str, Any]:
         """The nearest record of this kind; empty if there is none."""
-        records = self.all(kind)
-        return records[0].body if records else {}
+        return next((one.body for one in self.all(kind)), {})
 
 
 def gather(places: Sequence[Path]) -> Records:
@@ -65,22 +63,19 @@ def gather(places: Sequence[Path]) -> Records:
         RecordError: A place is not there or holds no record, a file given by name is foreign, or a record is damaged
             or of another version.
     """
-    found: dict[str, list[Found]] = {}
-    for place in places:
-        ours = [known for path in _files(Path(place)) if (known := _read(path)) is not None]
+    found: dict[str, dict[Path, Found]] = {}
+    for place in map(Path, places):
+        ours = [known for path in _files(place) if (known := _read(path)) is not None]
         if not ours:
             raise RecordError(
                 f"{place} holds no record to report on; give what train, distill, search, export or bench wrote"
             )
         for kind, record in ours:
-            if all(record.path != other.path for other in found.setdefault(kind, [])):
-                found[kind].append(record)
-    fronts = found.get("front", [])
-    rows = candidates_beside(fronts[0].path) if fronts else ()
-    steps = {run.path: read_lines(run.path.parent / "metrics.jsonl") for run in found.get("run", [])}
-    return Records(
-        {kind: tuple(records) for kind, records in found.items()}, rows, tuple(str(place) for place in places), steps
-    )
+            found.setdefault(kind, {}).setdefault(record.path, record)
+    records = {kind: tuple(of_kind.values()) for kind, of_kind in found.items()}
+    rows = candidates_beside(records["front"][0].path) if "front" in records else ()
+    steps = {run.path: read_lines(run.path.parent / "metrics.jsonl") for run in records.get("run", ())}
+    return Records(records, rows, tuple(map(str, places)), steps)
 
 
 def candidates_beside(front: Path) -> tuple[Mapping[str, str], ...]:
@@ -102,10 +97,9 @@ def _files(place: Path) -> Iterator[Path]:
         return
     if not place.is_dir():
         raise RecordError(f"{place} is neither a run folder nor a record; give what search, export or bench wrote")
-    base = len(place.parts)
     names: list[Path] = []
     for folder, below, files in os.walk(place):
-        depth = len(Path(folder).parts) - base
+        depth = len(Path(folder).parts) - len(place.parts)
         below[:] = sorted(name for name in below if not name.startswith(".")) if depth < _DEPTH else []
         names += [Path(folder, name) for name in sorted(files) if name.endswith(".json") and not name.startswith(".")]
     yield from sorted(names, key=lambda path: len(path.parts))
@@ -118,14 +112,11 @@ def _read(path: Path) -> tuple[str, Found] | None:
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
-        if path.name not in _OURS:
+        if path.suffix != ".json" or path.stem not in _KINDS:
             return None
         raise RecordError(f"{path} is damaged, so write it again: {error}") from None
     kind = kind_of(body)
-    if kind is None or kind not in _KINDS:
-        return None
-    body = upgraded(path, kind, body)
-    return kind, Found(path, body)
+    return (kind, Found(path, upgraded(path, kind, body))) if kind in _KINDS and kind is not None else None
 
 
 def number(record: Any, *path: str | int) -> float | None:
@@ -172,10 +163,8 @@ def objects(record: Any, *path: str | int) -> list[Mapping[str, Any]]:
 
 def _at(record: Any, path: tuple[str | int, ...]) -> Any:
     for step in path:
-        if isinstance(record, Mapping) and isinstance(step, str):
-            record = record.get(step)
-        elif isinstance(record, list | tuple) and isinstance(step, int) and -len(record) <= step < len(record):
-            record = record[step]
-        else:
+        try:
+            record = None if isinstance(record, str) else record[step]
+        except (KeyError, IndexError, TypeError):
             return None
     return record
