@@ -186,45 +186,24 @@ class Spot:
         return Box(left, self.y - _LINE + 3, left + width, self.y + 3)
 
 
-def place_labels(
-    wanted: Sequence[tuple[str, float, float, float]],
-    marks: Sequence[tuple[float, float]],
-    inside: Box,
-    covered: Sequence[Box] = (),
-) -> list[Spot | None]:
-    """A spot for each text, in the given order of importance; ``None`` where every spot is taken.
-
-    Args:
-        wanted: Text, x and y of its mark, distance to keep from it.
-        marks: Pixels of all marks, which no text may cover.
-        inside: Area of the chart.
-        covered: What else no text may cover.
+def place_label(text: str, x: float, y: float, gap: float, inside: Box, taken: Sequence[Box]) -> Spot | None:
+    """A spot beside (x, y), ``gap`` away from it, where a text lies inside and covers nothing that is taken.
 
     Example:
-        >>> place_labels([("a", 50.0, 50.0, 10.0)], [(50.0, 50.0)], Box(0, 0, 100, 100))[0].anchor
+        >>> place_label("a", 50.0, 50.0, 10.0, Box(0, 0, 100, 100), [Box(44, 44, 56, 56)]).anchor
         'start'
     """
-    taken = [*covered, *(Box(x - 6, y - 6, x + 6, y + 6) for x, y in marks)]
-    spots: list[Spot | None] = []
-    for text, x, y, gap in wanted:
-        free = (
-            spot
-            for spot in _choices(x, y, gap)
-            if inside.holds(spot.box(text)) and all(spot.box(text).overlap(other) <= 1.0 for other in taken)
-        )
-        spots.append(found := next(free, None))
-        if found is not None:
-            taken.append(found.box(text))
-    return spots
-
-
-def _choices(x: float, y: float, gap: float) -> list[Spot]:
     sides: tuple[tuple[float, Literal["start", "end"]], ...] = ((x + gap, "start"), (x - gap, "end"))
-    near = [Spot(across, y + 4, anchor) for across, anchor in sides]
-    near += [Spot(x, y - gap - 3, "middle"), Spot(x, y + gap + 11, "middle")]
+    spots = [Spot(across, y + 4, anchor) for across, anchor in sides]
+    spots += [Spot(x, y - gap - 3, "middle"), Spot(x, y + gap + 11, "middle")]
     # Further off, above and below, where error bars leave room.
     steps = (-gap, gap + 8, -gap - 12, gap + 20)
-    return near + [Spot(across, y + step, anchor) for step in steps for across, anchor in sides]
+    spots += [Spot(across, y + step, anchor) for step in steps for across, anchor in sides]
+    for spot in spots:
+        box = spot.box(text)
+        if inside.holds(box) and all(box.overlap(other) <= 1.0 for other in taken):
+            return spot
+    return None
 
 
 # The front: cost to the right, accuracy upwards, with doubt, predictions, budget and baselines
@@ -252,10 +231,7 @@ class Mark:
     """One point of the chart: its cost ``x`` (ms, or multiply-adds in G), and its accuracy ``y`` in percent.
 
     Args:
-        kind: Decides shape and colour.
         label: Written beside it where there is room.
-        x_bar: Bounds of ``x``.
-        y_bar: 95 % interval of ``y``.
         measured: Whether ``x`` is known; else it is a prediction and drawn hollow.
         lines: The hover text.
         key: Ties it to the row of the table below.
@@ -331,9 +307,7 @@ def front_figure(
 
     Args:
         marks: At least one; those of kind ``chosen`` and ``front`` are joined to a staircase.
-        frame: Titles and limits.
         title: What a screen reader says for the whole image.
-        caption: Said below it.
         cloud: Points drawn faintly behind; those beyond the axes are left out.
         key: Another legend than that of the kinds of marks.
     """
@@ -342,13 +316,16 @@ def front_figure(
 
     def draw(size: str) -> Markup:
         plot = _Plot(size, *ranges, _BOTTOM, _TOP, frame.y_title, frame.x_title, ticks=(9, 6))
+        limits, covered = _limits(plot, frame)
+        faint = (plot.at(x, y) for x, y in cloud if plot.x.holds(x) and plot.y.holds(y))
+        dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in faint)
         plot.parts += [
-            *_limits(plot, frame),
-            _cloud(plot, cloud),
+            *limits,
+            el("path", d=dots, class_="cloud") if dots else None,
             *(_staircase(plot, marks, series) for series in sorted({mark.series for mark in marks})),
             *(_bars(plot, mark) for mark in painted),
             *(_mark(plot, mark) for mark in painted),
-            *_labels(plot, marks, frame),
+            *_labels(plot, marks, covered),
         ]
         ends = {"low": plot.x.low, "high": plot.x.high, "start": plot.x.start, "end": plot.x.end}
         return plot.svg(434, title, " front-chart", **{f"data_{name}": value for name, value in ends.items()})
@@ -372,30 +349,27 @@ def _front_legend(marks: Sequence[Mark], cloud: bool) -> Markup:
 
 
 def _ranges(marks: Sequence[Mark], frame: Frame) -> tuple[Interval, Interval]:
+    """What the axes hold; a baseline far below everything else is drawn at the edge instead."""
     xs = [x for mark in marks for x in (mark.x, *(mark.x_bar or ()))]
-    if frame.ceiling is not None:
-        # A budget far beyond every point would squeeze them into a corner; then it is only told at the edge.
-        xs += [frame.ceiling] if frame.ceiling <= 2.0 * max(xs) else []
+    if frame.ceiling is not None and frame.ceiling <= 2.0 * max(xs):
+        xs.append(frame.ceiling)  # one far beyond every point would squeeze them into a corner
     low, high = padded(xs, floor=0.0)
-    y_low, y_high = padded([*_shown_heights(marks), *(() if frame.floor is None else (frame.floor,))])
+    heights = [(mark.kind, (mark.y, *(mark.y_bar or ()))) for mark in marks]
+    main = [y for kind, ys in heights if kind in ("chosen", "front", "dense") for y in ys]
+    least = min(main) - 2.0 * (max(main) - min(main) or 10.0) if main else -math.inf
+    shown = [y for _, ys in heights if ys[0] >= least for y in ys]
+    y_low, y_high = padded([*shown, *(() if frame.floor is None else (frame.floor,))])
     y_high = min(100.0, y_high) if y_high < 104 else y_high
     return (0.0 if low < 0.35 * high else low, high), (max(0.0, y_low), y_high)
 
 
-def _shown_heights(marks: Sequence[Mark]) -> list[float]:
-    """What the y axis must hold; a baseline far below everything else is drawn at its edge instead."""
-    heights = [(mark.kind, mark.y, *(mark.y_bar or ())) for mark in marks]
-    main = [y for kind, *ys in heights if kind in ("chosen", "front", "dense") for y in ys]
-    if not main:
-        return [y for _, *ys in heights for y in ys]
-    least = min(main) - 2.0 * (max(main) - min(main) or 10.0)
-    return [y for _, *ys in heights if ys[0] >= least for y in ys] or main
-
-
-def _limits(plot: _Plot, frame: Frame) -> list[Markup]:
-    left, right, parts = plot.x.start, plot.x.end, list[Markup]()
+def _limits(plot: _Plot, frame: Frame) -> tuple[list[Markup], list[Box]]:
+    """The lines of the budget with their texts, and what they cover."""
+    left, right, parts, covered = plot.x.start, plot.x.end, list[Markup](), list[Box]()
+    wide = 7 * len(frame.ceiling_text)
     if frame.ceiling is not None and frame.ceiling > plot.x.high:
         parts.append(el("text", f"{frame.ceiling_text} →", x=right - 8, y=_TOP + 16, class_="limit-text end"))
+        covered.append(Box(right - 24 - wide, _TOP, right, _TOP + 20))
     elif frame.ceiling is not None:
         x = plot.x.at(frame.ceiling)
         turn = f"rotate(-90 {x - 7:g} {_BOTTOM - 10:g})"
@@ -405,17 +379,15 @@ def _limits(plot: _Plot, frame: Frame) -> list[Markup]:
             el("text", frame.ceiling_text, x=x - 7, y=_BOTTOM - 10, transform=turn, class_="limit-text"),
         )
         parts.append(el("g", *ceiling, class_="ceiling"))  # the slider moves it
-    if frame.floor is not None and plot.y.holds(frame.floor):
+        covered += [Box(x - 3, _TOP, x + 3, _BOTTOM), Box(x - 20, _BOTTOM - 10 - wide, x, _BOTTOM)]
+    if frame.floor is not None:
         y = plot.y.at(frame.floor)
-        parts.append(el("rect", x=left, y=y, width=right - left, height=_BOTTOM - y, class_="beyond"))
-        parts.append(el("line", x1=left, x2=right, y1=y, y2=y, class_="limit"))
-        parts.append(el("text", frame.floor_text, x=right - 8, y=y - 6, class_="limit-text end"))
-    return parts
-
-
-def _cloud(plot: _Plot, points: Iterable[tuple[float, float]]) -> Markup | None:
-    inside = [plot.at(x, y) for x, y in points if plot.x.holds(x) and plot.y.holds(y)]
-    return el("path", d="".join(f"M{x:.1f} {y:.1f}h0" for x, y in inside), class_="cloud") if inside else None
+        covered += [Box(left, y - 3, right, y + 3), Box(right - 8 - 7 * len(frame.floor_text), y - 20, right, y)]
+        if plot.y.holds(frame.floor):
+            parts.append(el("rect", x=left, y=y, width=right - left, height=_BOTTOM - y, class_="beyond"))
+            parts.append(el("line", x1=left, x2=right, y1=y, y2=y, class_="limit"))
+            parts.append(el("text", frame.floor_text, x=right - 8, y=y - 6, class_="limit-text end"))
+    return parts, covered
 
 
 def _staircase(plot: _Plot, marks: Sequence[Mark], series: str) -> Markup | None:
@@ -445,22 +417,19 @@ def _bars(plot: _Plot, mark: Mark) -> Markup | None:
 
 def _mark(plot: _Plot, mark: Mark) -> Markup:
     x, y = plot.at(mark.x, mark.y)
-    parts = []
-    if mark.kind == "chosen":
-        parts.append(el("circle", cx=x, cy=y, r=13, class_=f"ring{mark.colour}"))
-    parts.append(el("circle", cx=x, cy=y, r=14, class_="target"))
+    ring = el("circle", cx=x, cy=y, r=13, class_=f"ring{mark.colour}") if mark.kind == "chosen" else None
     look = f"mark {mark.kind}{'' if mark.measured else ' hollow'}{mark.colour}"
-    parts.append(el("g", SHAPES[mark.kind](x, y), class_=look))
+    parts = (ring, el("circle", cx=x, cy=y, r=14, class_="target"), el("g", SHAPES[mark.kind](x, y), class_=look))
     words = "; ".join(mark.lines) or mark.label or f"{significant(mark.x)}, {mark.y:.1f} %"
     return el("g", *parts, class_="point", tabindex=0, role="img", aria_label=words, data_key=mark.key or None)
 
 
-def _labels(plot: _Plot, marks: Sequence[Mark], frame: Frame) -> list[Markup]:
+def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Markup]:
     """Names beside the marks that have one, where they cover no mark, no error bar and no other name."""
-    spots, covered, named = [], _covered(plot, frame), []
+    spots, named = list[Box](), list[tuple[Mark, str, float, float]]()
     for mark in marks:
         x, y = plot.at(mark.x, mark.y)
-        spots.append((x, y))
+        spots.append(Box(x - 6, y - 6, x + 6, y + 6))
         if mark.y_bar is not None:
             covered.append(Box(x - 3, plot.y.at(mark.y_bar[1]), x + 3, plot.y.at(mark.y_bar[0])))
         if mark.x_bar is not None:
@@ -468,37 +437,18 @@ def _labels(plot: _Plot, marks: Sequence[Mark], frame: Frame) -> list[Markup]:
         off = "" if plot.y.holds(mark.y) else f"{mark.y:.1f} % ↓"  # it is drawn at the edge
         label = mark.label if plot.is_wide or mark.kind != "chosen" or mark.series else mark.kind
         if text := " ".join(filter(None, (label, off))):
-            named.append((mark, (text, x, y, 17.0 if mark.kind == "chosen" else 10.0)))
-    named.sort(key=lambda one: one[0].kind != "chosen")
-    inside = Box(plot.x.start, _TOP, plot.x.end, _BOTTOM)
-    placed: list[Spot | None] = []
-    for mark, wanted in named:
-        (spot,) = place_labels([wanted], spots, inside, covered)
+            named.append((mark, text, x, y))
+    inside, parts = Box(plot.x.start, _TOP, plot.x.end, _BOTTOM), list[Markup]()
+    for mark, text, x, y in sorted(named, key=lambda one: one[0].kind != "chosen"):
+        gap = 17.0 if mark.kind == "chosen" else 10.0
+        spot = place_label(text, x, y, gap, inside, [*covered, *spots])
         if spot is None and mark.kind == "chosen":  # it is named even across a bar
-            (spot,) = place_labels([wanted], spots, inside)
-        placed.append(spot)
-        covered += [] if spot is None else [spot.box(wanted[0])]
-    return [
-        el("text", text, x=spot.x, y=spot.y, class_=f"name {mark.kind} {spot.anchor}{mark.colour}")
-        for (mark, (text, *_)), spot in zip(named, placed, strict=True)
-        if spot is not None
-    ]
-
-
-def _covered(plot: _Plot, frame: Frame) -> list[Box]:
-    """The lines of the budget with their texts."""
-    boxes = []
-    if frame.ceiling is not None and frame.ceiling > plot.x.high:
-        boxes.append(Box(plot.x.end - 24 - 7 * len(frame.ceiling_text), _TOP, plot.x.end, _TOP + 20))
-    elif frame.ceiling is not None:
-        x = plot.x.at(frame.ceiling)
-        boxes.append(Box(x - 3, _TOP, x + 3, _BOTTOM))
-        boxes.append(Box(x - 20, _BOTTOM - 10 - 7 * len(frame.ceiling_text), x, _BOTTOM))
-    if frame.floor is not None:
-        y = plot.y.at(frame.floor)
-        boxes.append(Box(plot.x.start, y - 3, plot.x.end, y + 3))
-        boxes.append(Box(plot.x.end - 8 - 7 * len(frame.floor_text), y - 20, plot.x.end, y))
-    return boxes
+            spot = place_label(text, x, y, gap, inside, spots)
+        if spot is not None:
+            covered.append(spot.box(text))
+            look = f"name {mark.kind} {spot.anchor}{mark.colour}"
+            parts.append(el("text", text, x=spot.x, y=spot.y, class_=look))
+    return parts
 
 
 # Curves over the steps of a run, over seconds or layers
@@ -509,7 +459,6 @@ class Curve:
     """A line of (step, value), by step.
 
     Args:
-        name: For the legend and the hover text.
         points: At least one.
         spread: (step, least, greatest) around it.
         dots: Whether each point is marked.
@@ -530,26 +479,22 @@ def thinned(name: str, points: Sequence[tuple[float, float]], most: int = 60, *,
         >>> thinned("loss", [(1, 4.0), (2, 2.0), (3, 1.0), (4, 1.0)], 2).points
         ((1.5, 3.0), (3.5, 1.0))
     """
-    size = -(-len(points) // most)
-    groups = [points[start : start + size] for start in range(0, len(points), size)] if size else []
-    means = [(fmean(x for x, _ in group), fmean(y for _, y in group)) for group in groups]
-    around = [
-        (x, min(y for _, y in group), max(y for _, y in group)) for (x, _), group in zip(means, groups, strict=True)
-    ]
-    return Curve(name, tuple(means), tuple(around) if spread and size > 1 else ())
+    size = max(1, -(-len(points) // most))
+    groups = [list(zip(*points[start : start + size], strict=True)) for start in range(0, len(points), size)]
+    around = tuple((fmean(xs), min(ys), max(ys)) for xs, ys in groups) if spread and size > 1 else ()
+    return Curve(name, tuple((fmean(xs), fmean(ys)) for xs, ys in groups), around)
 
 
-def curve_figure(
-    curves: Sequence[Curve], last: float, y_title: str, title: str, *, x_title: str = "step", caption: str = ""
-) -> Figure:
+def curve_figure(curves: Sequence[Curve], last: float, y_title: str, title: str, *, x_title: str = "step") -> Figure:
     """One to four curves over their steps, with the spread of the first; the axis ends at ``last``."""
     values = [y for curve in curves for _, y in curve.points]
-    values += [end for _, *ends in curves[0].spread for end in ends]
+    spread = curves[0].spread
+    values += [end for _, *ends in spread for end in ends]
     ends = padded(values, floor=0.0 if min(values) >= 0 else -math.inf)
 
     def draw(size: str) -> Markup:
         plot = _Plot(size, (0.0, max(1.0, last)), ends, 234.0, 16.0, y_title, x_title, ticks=(8, 5))
-        if spread := curves[0].spread:
+        if spread:
             around = [*((x, high) for x, _, high in spread), *((x, low) for x, low, _ in reversed(spread))]
             plot.path(around, "band", "Z")
         for letter, curve in zip(_LETTERS, curves, strict=False):
@@ -569,33 +514,22 @@ def curve_figure(
             plot.hover(plot.x.start + slot * width, width, [f"about {x_title} {near[0][0]:.0f}", *told])
         return plot.svg(280, title)
 
-    is_plain = len(curves) == 1 and not curves[0].spread and not curves[0].dots  # then the axis says it all
-    return Figure(title, _drawn(draw), caption, None if is_plain else _curve_legend(curves))
-
-
-def _curve_legend(curves: Sequence[Curve]) -> Markup:
-    """The lines that occur, and what stands behind and around them."""
     line = el("path", d="M2 10H18")
     entries = [(line, f"curve curve-{letter}", curve.name) for letter, curve in zip(_LETTERS, curves, strict=False)]
-    if curves[0].spread:
+    if spread:
         around = f"{curves[0].name}, least to greatest of neighbouring steps"
         entries.append((el("rect", x=2, y=4, width=16, height=12), "band", around))
     if any(curve.ring is not None for curve in curves):
         entries.append((el("circle", cx=10, cy=10, r=6), "ring", "selected"))
-    return legend(entries)
+    is_plain = len(curves) == 1 and not spread and not curves[0].dots  # then the axis says it all
+    return Figure(title, _drawn(draw), "", None if is_plain else legend(entries))
 
 
 # Bars: the milliseconds of each layer, dense beside chosen
 
 
 def layer_figure(names: Sequence[str], models: Mapping[str, Mapping[str, float]], title: str) -> Figure:
-    """Groups of bars, one group a part of the model (stem, 0, 1, ..., head), one bar a model.
-
-    Args:
-        names: Names of the parts.
-        models: Milliseconds of each part, by the names of at most two models.
-        title: What a screen reader says for the whole image.
-    """
+    """Groups of bars: a group for each part ``names`` (stem, 0, 1, ..., head), a bar for each of at most two models."""
     highest = max([1e-9, *(ms for parts in models.values() for ms in parts.values())])
 
     def draw(size: str) -> Markup:

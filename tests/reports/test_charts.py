@@ -14,7 +14,7 @@ from tavt_kit.reports.charts import (
     front_figure,
     layer_figure,
     padded,
-    place_labels,
+    place_label,
     round_ticks,
     schedule_bar,
 )
@@ -44,8 +44,10 @@ def test_padding_never_gives_an_empty_range() -> None:
 
 def test_labels_cover_neither_marks_nor_one_another() -> None:
     marks = [(float(x), 50.0) for x in range(20, 200, 12)]
-    wanted = [("name", x, y, 10.0) for x, y in marks]
-    spots = place_labels(wanted, marks, Box(0, 0, 220, 100))
+    taken, spots = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in marks], []
+    for x, y in marks:
+        spots.append(spot := place_label("name", x, y, 10.0, Box(0, 0, 220, 100), taken))
+        taken += [spot.box("name")] if spot else []
     boxes = [Box(s.x - 14 if s.anchor == "middle" else s.x, s.y - 11, s.x + 20, s.y + 3) for s in spots if s]
     assert 0 < len(boxes) < len(marks)
     assert all(a.overlap(b) < 60 for i, a in enumerate(boxes) for b in boxes[:i])

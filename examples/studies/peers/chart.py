@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from peers.plan import AGAIN, DENSE, DROPS, SEARCHED
 from peers.table import median
-from tavt_kit.reports.charts import SHAPES, Box, Kind, Scale, Spot, padded, place_labels, round_ticks
+from tavt_kit.reports.charts import SHAPES, Box, Kind, Scale, Spot, padded, place_label, round_ticks
 from tavt_kit.reports.markup import el
 
 WIDTH, HEIGHT = 1040.0, 560.0
@@ -127,12 +127,12 @@ def drawn(method: str, line: Sequence[tuple[tuple[float, float], Mapping[str, An
 def names(lines: Mapping[str, Sequence[Mapping[str, Any]]], x_axis: Scale, y_axis: Scale, target: str) -> list[Markup]:
     """Each method's name once: beside its slowest mark with room for it, else over what is there."""
     places = {method: [point(entry, x_axis, y_axis, target) for entry in line] for method, line in lines.items()}
-    marks = [place for line in places.values() for place in line]
+    marks = [Box(x - 6, y - 6, x + 6, y + 6) for line in places.values() for x, y in line]
     inside = Box(LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
     parts, covered = [], list[Box]()
     for method, line in places.items():
         ends = sorted(line, reverse=True)
-        spots = (place_labels([(method, x, y, 10.0)], marks, inside, covered)[0] for x, y in ends)
+        spots = (place_label(method, x, y, 10.0, inside, [*covered, *marks]) for x, y in ends)
         spot = next((one for one in spots if one is not None), None)
         wide = 7.0 * len(method)
         if spot is None and ends:
