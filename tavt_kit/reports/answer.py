@@ -39,12 +39,12 @@ def _of_fit(fit: Found) -> Answer:
         lead = f"Nothing to ship: nothing keeps to {words.budget_words(budget)}"
         return Answer("FAIL", lead, Text.of(said), opens="final")
     row, dense = rows[index], rows[0]
-    p90, slow = row.time.p90 if row.time else None, dense.time.median if dense.time else None
+    p90 = row.time.p90
     figures = (
         _figure(words.ms_text(p90), "p90 latency", f"budget {words.budget_words(budget)}"),
         _accuracy(row.accuracy, "top-1 on val", f"dense {dense.accuracy}"),
         _accuracy(Estimate.of(mapping(row.record, "test"), "top1"), "top-1 on test"),
-        _figure(ratio_of(row.ratio), "speed vs dense f32", f"dense {words.ms_text(slow)}"),
+        _figure(ratio_of(row.ratio), "speed vs dense f32", f"dense {dense.time}"),
     )
     folder = fit.path.parent / "recommended"
     file = folder / f"model{Path(text(row.record, 'file') or '.onnx').suffix}"
@@ -58,9 +58,10 @@ def _of_fit(fit: Found) -> Answer:
 def _of_search(records: Records) -> Answer:
     front, folder = records.first("front"), records.all("front")[0].path.parent
     view = FrontView.of(front)
-    pick, budget = view.pick, words.budget_words(view.budget)
+    pick, budget, target = view.pick, words.budget_words(view.budget), words.target_words(mapping(front, "target"))
+    where = f" on {target}" if target else ""
     if pick is None:
-        sentence = f"Nothing fits {budget}{_where(front)}{_nearest(view)}; FAIL."
+        sentence = f"Nothing fits {budget}{where}{_nearest(view)}; FAIL."
         return Answer(view.verdict or "FAIL", f"Nothing to ship: nothing keeps to {budget}", Text.of(sentence))
     final = final_rows(records.first("final"))
     chosen = next((row for row in final if row.kind == "chosen"), None)
@@ -70,7 +71,7 @@ def _of_search(records: Records) -> Answer:
         "What the search chose is exported by" if better or view.verdict != "PASS" else "Export it, and check the file"
     )
     command = (whose, export_command(view, pick, folder))
-    why, figures = _sentence(view, pick, _where(front)), tuple(_figures(view, pick, chosen))
+    why, figures = _sentence(view, pick, where), tuple(_figures(view, pick, chosen))
     if better:
         rows = [one.row for one in better if one.row.split == view.split]
         best = max(rows, key=lambda row: row.accuracy.value if row.accuracy else 0.0, default=None)
@@ -108,27 +109,16 @@ def _lead(view: FrontView, pick: CandidateView) -> str:
 
 def _nearest(view: FrontView) -> str:
     """What the cheapest candidate takes: time or multiply-adds, unless memory alone is limited, and memory if it is."""
-    least = min((cost for candidate in view.candidates if (cost := view.cost(candidate)) is not None), default=None)
-    peaks = [
-        candidate.memory.most
-        for candidate in view.candidates
-        if candidate.memory is not None and candidate.memory.most is not None
-    ]
-    sizes = view.budget.of("memory")
-    alone = bool(sizes) and view.budget.ceilings == sizes
-    needs = [] if least is None or alone else [_cost(view, least)]
+    costs = [cost for candidate in view.candidates if (cost := view.cost(candidate)) is not None]
+    peaks = [one.memory.most for one in view.candidates if one.memory and one.memory.most is not None]
+    sizes, needs = view.budget.of("memory"), []
+    if costs and not (sizes and view.budget.ceilings == sizes):
+        least = min(costs)
+        timed, counted = f"{words.ms_text(least)} ({view.statistic})", f"{words.macs_text(least)} multiply-adds"
+        needs.append(timed if view.is_timed else counted)
     if sizes and peaks:
         needs.append(f"{words.peak_text(min(peaks))} of memory")
     return f"; the least that a candidate needs is {' and '.join(needs)}" if needs else ""
-
-
-def _cost(view: FrontView, value: float) -> str:
-    return f"{words.ms_text(value)} ({view.statistic})" if view.is_timed else f"{words.macs_text(value)} multiply-adds"
-
-
-def _where(front: object) -> str:
-    target = words.target_words(mapping(front, "target"))
-    return f" on {target}" if target else ""
 
 
 def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
@@ -137,43 +127,34 @@ def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
     if not view.budget.limits:
         lead = "The most accurate candidate{where}"
     fits = {"fits": "keeps to", "fit": "keep to"} if view.budget.floors else {"fits": "fits", "fit": "fit"}
-    parts = [lead.format(budget=words.budget_words(view.budget), where=where, **fits) + " ", _keeps(view, pick)]
-    speedup = view.speedup(pick)
-    if speedup is not None and pick.origin != "dense":
-        parts.append(f", {words.ratio_text(speedup)} {'faster' if speedup >= 1 else 'the speed'}")
-    parts.append(f"; {', '.join(word for word in (view.verdict, _time(view, pick), _memory(view, pick)) if word)}")
-    return "".join(parts) + "."
-
-
-def _keeps(view: FrontView, pick: CandidateView) -> str:
-    accuracy, difference = pick.accuracy, pick.difference
+    said = lead.format(budget=words.budget_words(view.budget), where=where, **fits)
+    accuracy, difference, speedup = pick.accuracy, pick.difference, view.speedup(pick)
     if accuracy is None:
-        return "has an accuracy that is not known"
-    dense = ""
-    if view.dense and view.dense.accuracy:
-        dense = f" (dense {view.dense.accuracy})"
-    elif difference is not None:  # only that is recorded
-        dense = f" (dense {words.percent_text(accuracy.value - difference.value)})"
-    n = f", {words.n_text(accuracy.n)}" if accuracy.n else ""
-    return f"keeps {accuracy} {words.metric_words(view.metric)}{dense} on the {view.split} split{n}"
+        said += " has an accuracy that is not known"
+    else:
+        dense = ""
+        if view.dense and view.dense.accuracy:
+            dense = f" (dense {view.dense.accuracy})"
+        elif difference is not None:  # only that is recorded
+            dense = f" (dense {words.percent_text(accuracy.value - difference.value)})"
+        n = f", {words.n_text(accuracy.n)}" if accuracy.n else ""
+        said += f" keeps {accuracy} {words.metric_words(view.metric)}{dense} on the {view.split} split{n}"
+    if speedup is not None and pick.origin != "dense":
+        said += f", {words.ratio_text(speedup)} {'faster' if speedup >= 1 else 'the speed'}"
+    beside = "" if view.dense is None or view.dense.memory is None else f" (dense {view.dense.memory})"
+    memory = "" if pick.memory is None else f"peak memory {pick.memory}{beside}"
+    return f"{said}; {', '.join(filter(None, (view.verdict, _time(view, pick), memory)))}."
 
 
 def _time(view: FrontView, pick: CandidateView) -> str:
     time = pick.time
-    if time is None:
+    if not time.is_known:
         return f"{words.macs_text(pick.macs)} multiply-adds"
     if time.median is None:
         return f"predicted {words.ms_text(time.predicted)}"
     name = "median" if view.statistic == "p50" else view.statistic
     said = f"{name} {words.ms_text(time.of_statistic(view.statistic))} {time.doubt_of(view.statistic)}".rstrip()
     return f"{said}, unsteady" if time.steady is False else said
-
-
-def _memory(view: FrontView, pick: CandidateView) -> str:
-    """Where memory was limited or weighed: the measured peak, or that it was only predicted."""
-    dense = None if view.dense is None else view.dense.memory
-    beside = "" if dense is None else f" (dense {dense})"
-    return "" if pick.memory is None else f"peak memory {pick.memory}{beside}"
 
 
 def _held_out(view: FrontView, rows: Sequence[CandidateView]) -> list[Text]:
@@ -209,7 +190,7 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
         )
     sentences += [f"Not decided: {text}." for text in sequence(front, "undecided") if isinstance(text, str)]
     time = pick.time
-    if time is not None and time.steady is False and time.p10 is not None and time.p90 is not None:
+    if time.steady is False and time.p10 is not None and time.p90 is not None:
         load, cores = number(front, "host", "load", 0), len(sequence(front, "host", "affinity"))
         busy = f", with a load of {load:g} on {words.plural(cores, 'CPU')}" if load is not None and cores else ""
         sentences.append(
@@ -223,24 +204,25 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
 
 def _figures(view: FrontView, pick: CandidateView, chosen: CandidateView | None) -> Iterator[KeyFigure]:
     """At most six numbers: time, accuracies, loss and speed; memory where it was limited, else multiply-adds."""
-    if pick.time is not None and pick.time.median is not None:
+    metric, dense, speedup = words.metric_words(view.metric), view.dense, view.speedup(pick)
+    if pick.time.median is not None:
         limit = next(iter(view.budget.of("latency")), None)
         small = f"budget {words.limit_words(limit)}" if limit else ""
         yield KeyFigure(words.ms_text(pick.time.of_statistic(view.statistic)), view.cost_name, small)
-    yield from _known([_accuracy(pick.accuracy, f"{words.metric_words(view.metric)} on {view.split}")])
+    known = [_accuracy(pick.accuracy, f"{metric} on {view.split}")]
     if chosen is not None and chosen.split != view.split:
-        yield from _known([_accuracy(chosen.accuracy, f"{words.metric_words(view.metric)} on {chosen.split}")])
+        known.append(_accuracy(chosen.accuracy, f"{metric} on {chosen.split}"))
     if pick.origin != "dense":
-        yield from _known([_loss(pick.difference, f"points vs dense, {view.split}")])
-    speedup = view.speedup(pick)
-    if speedup is not None and view.dense is not None and view.dense.time is not None:
-        yield KeyFigure(words.ratio_text(speedup), "speed vs dense", f"dense {words.ms_text(view.dense.time.median)}")
+        known.append(_loss(pick.difference, f"points vs dense, {view.split}"))
+    yield from _known(known)
+    if speedup is not None and dense is not None:
+        yield KeyFigure(words.ratio_text(speedup), "speed vs dense", f"dense {words.ms_text(dense.time.median)}")
     if pick.memory is not None and pick.memory.median is not None:
         limit = next(iter(view.budget.of("memory")), None)
         small = f"budget {limit.show(limit.value)}, " if limit else ""
         yield KeyFigure(str(pick.memory), "peak memory", f"{small}at most {words.peak_text(pick.memory.most)}")
-    elif pick.macs and view.dense is not None and view.dense.macs:
-        share = words.percent_text(pick.macs / view.dense.macs, 0)
+    elif pick.macs and dense is not None and dense.macs:
+        share = words.percent_text(pick.macs / dense.macs, 0)
         yield KeyFigure(share, "of the multiply-adds", words.macs_text(pick.macs))
 
 
@@ -256,8 +238,9 @@ def _figure(value: str, label: str, small: str = "") -> KeyFigure | None:
 def _accuracy(accuracy: Estimate | None, label: str, beside: str = "") -> KeyFigure | None:
     if accuracy is None:
         return None
-    interval, n = f"95 % {accuracy.interval}" if accuracy.interval else "", words.n_text(accuracy.n or 0)
-    return KeyFigure(str(accuracy), label, ", ".join(filter(None, (interval, n if accuracy.n else "", beside))))
+    interval = f"95 % {accuracy.interval}" if accuracy.interval else ""
+    n = words.n_text(accuracy.n) if accuracy.n else ""
+    return KeyFigure(str(accuracy), label, ", ".join(filter(None, (interval, n, beside))))
 
 
 def _loss(difference: Estimate | None, label: str) -> KeyFigure | None:
@@ -310,20 +293,19 @@ def _of_checks(found: Sequence[Found]) -> Answer:
 def _of_bench(found: Sequence[Found]) -> Answer:
     """The fastest, against the reference."""
     rows = [CandidateView.of(row, "") for row in objects(found[0].body, "candidates")]
-    timed = [(row.time.median, row.time, row) for row in rows if row.time and row.time.median]
-    lead, figures, said = "Nothing was timed", _known(()), Text.of(_SAID.format("Measured"))
-    if timed:
-        ms, time, best = min(timed, key=lambda one: one[0])
-        against = text(found[0].body, "reference")
-        ratio = words.DASH if against in (None, best.name) else ratio_of(best.ratio)
-        lead = f"{best.name or 'The first'} is the fastest: {words.ms_text(ms)}"
-        lead += "" if ratio == words.DASH else f", {ratio} as fast as {against}"
-        figures = _known((
-            _figure(words.ms_text(ms), "median latency", time.doubt),
-            _figure(words.ms_text(time.p90), "p90 latency"),
-            _figure(ratio, f"speed vs {against}", best.ratio.span if best.ratio else ""),
-        ))  # fmt: skip
-    return Answer("", lead, said, (), figures, opens="bench")
+    best = min((row for row in rows if row.time.median), key=lambda row: row.time.median or 0.0, default=None)
+    if best is None:
+        return Answer("", "Nothing was timed", Text.of(_SAID.format("Measured")), opens="bench")
+    against = text(found[0].body, "reference")
+    ratio = words.DASH if against in (None, best.name) else ratio_of(best.ratio)
+    lead = f"{best.name or 'The first'} is the fastest: {best.time}"
+    lead += "" if ratio == words.DASH else f", {ratio} as fast as {against}"
+    figures = (
+        _figure(str(best.time), "median latency", best.time.doubt),
+        _figure(words.ms_text(best.time.p90), "p90 latency"),
+        _figure(ratio, f"speed vs {against}", best.ratio.span if best.ratio else ""),
+    )
+    return Answer("", lead, Text.of(_SAID.format("Measured")), (), _known(figures), opens="bench")
 
 
 def _of_pruning(found: Sequence[Found]) -> Answer:

@@ -58,7 +58,8 @@ class Estimate:
     @property
     def points(self) -> str:
         """Of a difference: its interval, ``−2.4 to +1.2``, or nothing."""
-        return words.points_interval(self.low, self.high)
+        known = self.low is not None and self.high is not None
+        return f"{words.points_text(self.low)} to {words.points_text(self.high)}" if known else ""
 
     def __str__(self) -> str:
         return words.percent_text(self.value)
@@ -76,7 +77,7 @@ def ratio_of(one: Estimate | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TimeView:
-    """Latency in ms: predicted, measured, and how sure."""
+    """Latency in ms: predicted, measured, and how sure; from the ``latency_ms`` of a candidate or a measurement."""
 
     predicted: float | None
     median: float | None
@@ -90,18 +91,20 @@ class TimeView:
     steady: bool | None
 
     @classmethod
-    def known(cls, record: Any) -> TimeView | None:
-        """From the ``latency_ms`` of a candidate, or a measurement's own record; None where nothing is known."""
-        names = ("interval95", "p50_bounds", "p90_bounds", "p99_bounds")
-        plain = (number(record, name) for name in ("predicted", "median", "p10", "p90", "p99"))
-        predicted, median, low, high, highest = plain
-        bounds = ((number(record, name, 0), number(record, name, 1)) for name in names)
+    def of(cls, record: Any) -> TimeView:
+        """From a record; without a prediction and a median nothing in it counts."""
+        if number(record, "predicted") is None and number(record, "median") is None:
+            record = {}
+        given: dict[str, Any] = {name: number(record, name) for name in ("predicted", "median", "p10", "p90", "p99")}
+        for name in ("interval95", "p50_bounds", "p90_bounds", "p99_bounds"):
+            given[name] = number(record, name, 0), number(record, name, 1)
         steady = mapping([record], 0).get("steady")
-        steady = steady if isinstance(steady, bool) else None
-        own, p50, p90, p99 = bounds
-        if predicted is None and median is None:
-            return None
-        return cls(predicted, median, low, high, highest, own, p50, p90, p99, steady)
+        return cls(**given, steady=steady if isinstance(steady, bool) else None)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was predicted or measured."""
+        return self.predicted is not None or self.median is not None
 
     def of_statistic(self, statistic: str) -> float | None:
         """The quantile named ``p50``, ``p90`` or ``p99``."""
@@ -133,12 +136,6 @@ class TimeView:
         if self.median is None or low is None or high is None:
             return ""
         return f"± {words.significant(50 * (high - low) / self.median, 2)} %"
-
-    @property
-    def lines(self) -> list[str]:
-        """What a point of a chart tells."""
-        measured = [] if self.median is None else [f"median {self} {self.doubt}, p90 {words.ms_text(self.p90)}"]
-        return measured + ([] if self.predicted is None else [f"predicted {words.ms_text(self.predicted)}"])
 
     def __str__(self) -> str:
         return words.ms_text(self.median)
@@ -179,7 +176,7 @@ class CandidateView:
     genes: str
     macs: float | None
     accuracy: Estimate | None
-    time: TimeView | None
+    time: TimeView
     memory: MemoryView | None
     difference: Estimate | None
     ratio: Estimate | None
@@ -196,22 +193,21 @@ class CandidateView:
     def of(cls, record: Any, metric: str, key: str = "") -> CandidateView:
         """From an entry of ``front.json`` or a row of ``final.json``."""
         texts = {name: text(record, name) or "" for name in ("verdict", "origin", "name", "kind", "split", "note")}
+        own, counts = mapping([record], 0), sequence(record, "schedule")
+        genes = (text(record, gene) for gene in ("score", "precision", "reduction"))
         return cls(
-            record=mapping([record], 0),
+            record=own,
             key=key,
             counts=integers(record, "schedule"),
             genes=genes_text(
-                len(sequence(record, "schedule")),
-                sequence(record, "executed") or None,
-                sequence(record, "image_size") or None,
-                *(text(record, gene) for gene in ("score", "precision", "reduction")),
+                len(counts), sequence(record, "executed") or None, sequence(record, "image_size") or None, *genes
             ),
             macs=number(record, "macs"),
             accuracy=Estimate.of(record, metric),
-            time=TimeView.known(mapping(record, "latency_ms")),
+            time=TimeView.of(mapping(record, "latency_ms")),
             memory=MemoryView.known(mapping(record, "memory_bytes")),
             difference=Estimate.of(mapping(record, "against_dense"), "difference"),
-            ratio=Estimate.of(mapping([record], 0).get("ratio")),
+            ratio=Estimate.of(own.get("ratio")),
             others=mapping(record, "others"),
             place=whole(record, "place"),
             **texts,
@@ -260,10 +256,19 @@ class FrontView:
 
         candidates, baselines = views("candidates", "c"), views("baselines", "b")
         chosen = _chosen(front, candidates, budget)
-        dense = next((view for view in (*baselines, *candidates) if view.origin == "dense"), None)
-        split, models, measured = text(front, "split") or "val", views("baseline_models"), views("measured")
-        verdict = text(front, "verdict") or (candidates[chosen].verdict if chosen is not None else "")
-        return cls(front, candidates, chosen, baselines, models, measured, dense, metric, split, budget, verdict)
+        return cls(
+            record=front,
+            candidates=candidates,
+            chosen=chosen,
+            baselines=baselines,
+            models=views("baseline_models"),
+            measured=views("measured"),
+            dense=next((view for view in (*baselines, *candidates) if view.origin == "dense"), None),
+            metric=metric,
+            split=text(front, "split") or "val",
+            budget=budget,
+            verdict=text(front, "verdict") or ("" if chosen is None else candidates[chosen].verdict),
+        )
 
     @property
     def pick(self) -> CandidateView | None:
@@ -275,17 +280,6 @@ class FrontView:
         """Every candidate, then the baselines of other schedules."""
         drawn = {candidate.schedule for candidate in self.candidates}
         return (*self.candidates, *(baseline for baseline in self.baselines if baseline.schedule not in drawn))
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the dense model, as far as the schedules tell."""
-        found = [view.counts[0] for view in (*self.candidates, *self.baselines) if view.counts]
-        return max(found, default=1)
-
-    @property
-    def batch(self) -> int:
-        """Images at once on the target: a throughput is theirs."""
-        return whole(self.record, "target", "batch") or 1
 
     @property
     def statistic(self) -> str:
@@ -301,38 +295,36 @@ class FrontView:
         """What a budget is held against: the quantile of the latency, predicted where not measured; else MACs."""
         if not self.is_timed:
             return view.macs
-        if (time := view.time) is None:
-            return None
+        time = view.time
         return time.predicted if time.median is None else time.of_statistic(self.statistic) or time.median
 
     @property
     def is_timed(self) -> bool:
         """Whether latencies are known, so that they and not multiply-adds are the cost."""
-        return any(view.time is not None for view in self.candidates)
+        return any(view.time.is_known for view in self.candidates)
 
     def choosable(self) -> list[CandidateView]:
         """What may be chosen, by rising cost: the front, and each baseline that none of it beats."""
+
+        def covers(one: CandidateView, other: CandidateView) -> bool:
+            """Whether there is no reason to take ``other``: the same schedule, or dearer and no better."""
+            cost, least = self.cost(other), self.cost(one)
+            if one.schedule == other.schedule or other.accuracy is None or cost is None:
+                return True
+            if one.accuracy is None or least is None:
+                return False
+            return least <= cost and one.accuracy.value >= other.accuracy.value
+
         found = list(self.candidates)
         for view in self.baselines:
-            if not any(self._covers(other, view) for other in found):
+            if not any(covers(other, view) for other in found):
                 found.append(view)
         known = [one for one in found if one.accuracy is not None and self.cost(one) is not None]
         return sorted(known, key=lambda one: self.cost(one) or 0.0)
 
-    def _covers(self, one: CandidateView, other: CandidateView) -> bool:
-        """Whether there is no reason to take ``other``: the same schedule, or dearer and no better."""
-        cost, least = self.cost(other), self.cost(one)
-        if one.schedule == other.schedule or other.accuracy is None or cost is None:
-            return True
-        if one.accuracy is None or least is None:
-            return False
-        return least <= cost and one.accuracy.value >= other.accuracy.value
-
     def speedup(self, view: CandidateView | None) -> float | None:
         """Median time of the dense model over the candidate's; None unless both were measured."""
-        if view is None or view.time is None or self.dense is None or self.dense.time is None:
-            return None
-        slow, fast = self.dense.time.median, view.time.median
+        slow, fast = (None if one is None else one.time.median for one in (self.dense, view))
         return slow / fast if slow and fast else None
 
 
@@ -355,9 +347,8 @@ def _chosen(front: Mapping[str, Any], candidates: tuple[CandidateView, ...], bud
     index = whole(front, "chosen")
     if index is not None and 0 <= index < len(candidates):
         return index
-    recorded = sequence(front, "chosen")
-    if recorded:
-        return next((i for i, view in enumerate(candidates) if list(view.counts) == list(recorded)), None)
+    if recorded := list(sequence(front, "chosen")):
+        return next((i for i, view in enumerate(candidates) if list(view.counts) == recorded), None)
     return best_of([view.verdict for view in candidates], candidates, cheapest=bool(budget.floors))
 
 
@@ -388,11 +379,6 @@ def difference_cell(one: Estimate | None) -> Cell:
     return Cell(points_of(one), one.points if one else "")
 
 
-def ratio_cell(one: Estimate | None) -> Cell:
-    """A paired ratio above its interval."""
-    return Cell(ratio_of(one), one.span if one else "")
-
-
 def verdict_cell(verdict: str | None) -> Cell:
     """A verdict as a badge."""
     return Cell(verdict or words.DASH, badge=bool(verdict))
@@ -406,14 +392,10 @@ def accuracy_column(metric: str, split: str = "") -> Rule[CandidateView]:
 
 MACS: Rule[CandidateView] = Column("MACs", hint="of one image"), lambda one: words.macs_text(one.macs)
 AGAINST_DENSE = Column("Against dense", hint="points, paired")
-MEDIAN: Rule[CandidateView] = (
-    Column("Median", hint="95 %"), lambda one: Cell(str(one.time), one.time.doubt) if one.time else words.DASH,
-)  # fmt: skip
-P90: Rule[CandidateView] = Column("p90"), lambda one: words.ms_text(one.time.p90 if one.time else None)
+SPEED = Column("Speed", hint="dense = 1")
+MEDIAN: Rule[CandidateView] = Column("Median", hint="95 %"), lambda one: Cell(str(one.time), one.time.doubt)
+P90: Rule[CandidateView] = Column("p90"), lambda one: words.ms_text(one.time.p90)
 VERDICT: Rule[CandidateView] = "Verdict", lambda one: verdict_cell(one.verdict)
-
-
-_RECORDED = ("flops", "latency", "latency[p50]", "latency[p99]", "throughput", "drop")
 
 
 def judge_view(view: CandidateView, budget: Budget, metric: str, batch: int = 1) -> Verdict:
@@ -425,7 +407,8 @@ def judge_view(view: CandidateView, budget: Budget, metric: str, batch: int = 1)
     facts = _facts(view, metric, batch)
     for limit in budget:
         # A time or a difference that one candidate lacks is not known; what no candidate has cannot be asked.
-        if limit.name not in facts and limit.name not in _RECORDED:
+        times = ("latency", "latency[p50]", "latency[p99]", "throughput")
+        if limit.name not in facts and limit.name not in (*times, "flops"):
             raise BudgetError(
                 f"this front does not record what {limit} limits; give a budget of latency, throughput, flops, drop or "
                 f"{', '.join((metric, *view.others))}, or search again with this one"
@@ -439,20 +422,20 @@ def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
     def known(low: float | None, high: float | None) -> Fact:
         return Fact(math.nan if low is None else low, math.nan if high is None else high)
 
-    found: dict[str, Fact] = {}
+    found, time, memory, difference = dict[str, Fact](), view.time, view.memory, view.difference
     if view.macs is not None:
         found["flops"] = Fact(view.macs, view.macs)
-    if view.time is not None:
-        predicted = view.time.predicted if view.time.median is None else None
-        names = ("p50", "p90", "p99")
-        bounds = {name: view.time.bounds(name) if predicted is None else (predicted, predicted) for name in names}
+    if time.is_known:
+        predicted = time.predicted if time.median is None else None
+        ends = None if predicted is None else (predicted, predicted)
+        bounds = {name: ends or time.bounds(name) for name in ("p50", "p90", "p99")}
         found |= time_facts(bounds, batch, predicted=predicted is not None)
-    if (memory := view.memory) is not None:
+    if memory is not None:
         found["memory"] = known(memory.least, memory.most)
         if memory.median is None and memory.predicted is not None:
             found["memory"] = Fact(memory.predicted, memory.predicted, predicted=True)
-    low, high = (view.difference.low, view.difference.high) if view.difference else (None, None)
-    found["drop"] = known(None if high is None else -high, None if low is None else -low)
+    lost = [None if end is None else -end for end in (difference.high, difference.low)] if difference else [None, None]
+    found["drop"] = known(*lost)
     for name in view.others:
         found[name] = known(number(view.others, name, "ci95", 0), number(view.others, name, "ci95", 1))
     found[metric] = known(view.accuracy.low, view.accuracy.high) if view.accuracy else known(None, None)
@@ -468,7 +451,6 @@ def asked(records: Records, budget: Budget) -> Records:
 
     Args:
         records: With one search.
-        budget: Given to the report.
 
     Raises:
         BudgetError: There is no front, or it does not record what the budget limits.
@@ -483,22 +465,31 @@ def asked(records: Records, budget: Budget) -> Records:
     body = _chosen_again(view, budget)
     before, after = view.pick, FrontView.of(body).pick
     moved = before is None or after is None or before.schedule != after.schedule
-    found = {**records.found, "front": (Found(fronts[0].path, body),)}
-    found["final"] = tuple(Found(one.path, _final(one.body, budget, moved=moved)) for one in records.all("final"))
-    return replace(records, found=found)
+
+    def closing(final: Mapping[str, Any]) -> dict[str, Any]:
+        """The closing table: its verdicts were on the search's budget, and its choice may not be this one."""
+        rows = []
+        for row in objects(final, "rows"):
+            is_moved = moved and row.get("kind") in ("chosen", "chosen-int8")
+            own = {"kind": "other", "name": f"{row.get('name')} (the search's choice)"} if is_moved else {}
+            rows.append({**row, "verdict": None, **own})
+        return {**final, "rows": rows, "budgets": budget.texts()}
+
+    finals = tuple(Found(one.path, closing(one.body)) for one in records.all("final"))
+    return replace(records, found={**records.found, "front": (Found(fronts[0].path, body),), "final": finals})
 
 
 def _chosen_again(view: FrontView, budget: Budget) -> dict[str, Any]:
-    def judged(views: Sequence[CandidateView]) -> list[dict[str, Any]]:
-        verdicts = [str(judge_view(one, budget, view.metric, view.batch)) for one in views]
-        return [{**one.record, "verdict": verdict} for one, verdict in zip(views, verdicts, strict=True)]
+    batch = whole(view.record, "target", "batch") or 1
 
-    # Candidates change their places here, but an export picks them by those of the run's front.json.
+    def judged(views: Sequence[CandidateView]) -> list[dict[str, Any]]:
+        return [{**one.record, "verdict": str(judge_view(one, budget, view.metric, batch))} for one in views]
+
     views = view.choosable()
-    entries = [
-        {**entry, "place": int(one.key[1:])} if one.key.startswith("c") else entry
-        for one, entry in zip(views, judged(views), strict=True)
-    ]
+    entries = judged(views)
+    for one, entry in zip(views, entries, strict=True):
+        if one.key.startswith("c"):  # candidates change their places here, but an export picks them by the run's own
+            entry["place"] = int(one.key[1:])
     place = best_of([entry["verdict"] for entry in entries], views, cheapest=bool(budget.floors))
     verdict = "FAIL" if place is None else entries[place]["verdict"]
     return {
@@ -510,31 +501,18 @@ def _chosen_again(view: FrontView, budget: Budget) -> dict[str, Any]:
         "measured": judged([one for one in view.measured if one.record]),
         "chosen": place,
         "verdict": verdict,
-        "undecided": _undecided(views[place], budget) if place is not None and verdict == "INCONCLUSIVE" else [],
+        "undecided": _undecided(views[place].time, budget) if place is not None and verdict == "INCONCLUSIVE" else [],
         "measured_over_budget": None,
     }
 
 
-def _undecided(pick: CandidateView, budget: Budget) -> list[str]:
+def _undecided(time: TimeView, budget: Budget) -> list[str]:
     """Where the measured bounds lie on both sides of the line."""
     found = []
     for limit in budget.of("latency"):
-        low, high = pick.time.bounds(limit.statistic or "p90") if pick.time else (0.0, math.inf)
+        low, high = time.bounds(limit.statistic or "p90")
         if low <= limit.value < high:
-            ends = (
-                f"between {words.ms_text(low)} and {words.ms_text(high)}"
-                if math.isfinite(high)
-                else f"{words.ms_text(low)} or more"
-            )
+            between = f"between {words.ms_text(low)} and {words.ms_text(high)}"
+            ends = between if math.isfinite(high) else f"{words.ms_text(low)} or more"
             found.append(f"{limit}: the {limit.statistic} is {ends}; measure longer, on a quieter machine")
     return found
-
-
-def _final(final: Mapping[str, Any], budget: Budget, *, moved: bool) -> dict[str, Any]:
-    """The closing table: its verdicts were on the search's budget, and its choice may not be this one."""
-    rows = []
-    for row in objects(final, "rows"):
-        own = {"kind": "other", "name": f"{row.get('name')} (the search's choice)"}
-        is_moved = moved and row.get("kind") in ("chosen", "chosen-int8")
-        rows.append({**row, "verdict": None, **(own if is_moved else {})})
-    return {**final, "rows": rows, "budgets": budget.texts()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.budget import Budget
@@ -25,7 +24,15 @@ from tavt_kit.reports.blocks import (
     Table,
     Text,
 )
-from tavt_kit.reports.candidates import AGAINST_DENSE, CandidateView, FrontView, accuracy_cell, points_of, verdict_cell
+from tavt_kit.reports.candidates import (
+    AGAINST_DENSE,
+    SPEED,
+    CandidateView,
+    FrontView,
+    accuracy_cell,
+    points_of,
+    verdict_cell,
+)
 from tavt_kit.reports.charts import Mark, front_figure, legend
 from tavt_kit.reports.front import cost_words, frame_of, front_table, marks_of, schedule_cell
 from tavt_kit.reports.markup import el
@@ -38,17 +45,11 @@ MOST_RUNS = 6
 
 @dataclass(frozen=True, slots=True)
 class RunRecords:
-    """One search.
-
-    Args:
-        name: What it is called, unlike the others.
-        records: Its own, and no other search's.
-    """
+    """One search by a name of its own: its records and no other search's, and its ``front.json``."""
 
     name: str
     records: Records
     view: FrontView = field(init=False)
-    """Its ``front.json``."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "view", FrontView.of(self.records.first("front")))
@@ -60,11 +61,7 @@ class RunRecords:
 
 
 def runs_of(records: Records, *, across: bool) -> tuple[RunRecords, ...]:
-    """The searches among the records, in the order given.
-
-    Args:
-        records: Records of all of them.
-        across: Whether they may be of different machines or targets.
+    """The searches among the records, in the order given; with ``across`` of different machines or targets too.
 
     Raises:
         RecordError: Too many, or of other images, classes or metrics; or, without ``across``, of other machines.
@@ -72,26 +69,23 @@ def runs_of(records: Records, *, across: bool) -> tuple[RunRecords, ...]:
     fronts = records.all("front")
     if len(fronts) > MOST_RUNS:
         raise RecordError(f"a report sets at most {MOST_RUNS} searches side by side, got {len(fronts)}; give fewer")
-    names = _names([one.path for one in fronts])
+    for spelled in (lambda path: path.parent.name, lambda path: str(path.parent), str):
+        names = [spelled(front.path) or "." for front in fronts]
+        if len(set(names)) == len(names):  # else their whole paths tell them apart
+            break
     runs = tuple(RunRecords(name, _own(records, front, fronts)) for name, front in zip(names, fronts, strict=True))
     _refuse(runs, "the metric", lambda run: run.view.metric)
     _refuse(runs, "the classes", lambda run: tuple(map(str, sequence(run.view.record, "model", "classes"))))
     _refuse(runs, "the split", lambda run: run.view.split)
-    _refuse(runs, "the images (the SHA-256 of the split)", _split)
+    _refuse(
+        runs, "the images (the SHA-256 of the split)",
+        lambda run: text(run.records.first("split"), "sha256") or text(run.records.first("recipe"), "ties", "split"),
+    )  # fmt: skip
     _refuse(runs, "the number of images", lambda run: max(_counts([run]), default=None))
     if not across:
         _refuse(runs, "the target", lambda run: run.target, mixed=True)
         _refuse(runs, "the machine", _machine, mixed=True)
     return runs
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The folders' names; where two are the same, the whole paths."""
-    for spelled in (lambda path: path.parent.name, lambda path: str(path.parent), str):
-        names = [spelled(path) or "." for path in paths]
-        if len(set(names)) == len(names):
-            break
-    return names
 
 
 def _own(records: Records, front: Found, fronts: Iterable[Found]) -> Records:
@@ -110,24 +104,20 @@ def _own(records: Records, front: Found, fronts: Iterable[Found]) -> Records:
 
 def _refuse(runs: Sequence[RunRecords], what: str, of: Callable[[RunRecords], Any], *, mixed: bool = False) -> None:
     """Refuse two runs that differ in this; what is not recorded cannot differ."""
+
+    def shown(value: object) -> str:
+        said = f"{len(value)} ({', '.join(value[:3])}, ...)" if isinstance(value, tuple) else str(value)
+        return said if len(said) <= 60 else f"{said[:57]}..."
+
     known = [(run.name, value) for run in runs if (value := of(run))]
     for name, value in known[1:]:
         first, other = known[0]
         if value != other:
             how = "give `across=True` to set them side by side all the same" if mixed else "make one report each"
             raise RecordError(
-                f"the searches of one report need {what} in common, but {first} has {_shown(other)} and {name} "
-                f"{_shown(value)}; {how}"
+                f"the searches of one report need {what} in common, but {first} has {shown(other)} and {name} "
+                f"{shown(value)}; {how}"
             )
-
-
-def _shown(value: object) -> str:
-    said = f"{len(value)} ({', '.join(value[:3])}, ...)" if isinstance(value, tuple) else str(value)
-    return said if len(said) <= 60 else f"{said[:57]}..."
-
-
-def _split(run: RunRecords) -> str | None:
-    return text(run.records.first("split"), "sha256") or text(run.records.first("recipe"), "ties", "split")
 
 
 def _counts(runs: Sequence[RunRecords]) -> set[int]:
@@ -145,19 +135,27 @@ def _machine(run: RunRecords) -> str | None:
 
 def compared_report(runs: Sequence[RunRecords]) -> Report:
     """The page of several runs."""
-    data = text(runs[0].records.first("split"), "name")
-    title = f"{' against '.join(run.name for run in runs)}{f' on {data}' if data else ''}"
-    where = dict.fromkeys(run.target for run in runs)
-    best = sorted(runs, key=_accuracy, reverse=True)
+
+    def accuracy(run: RunRecords) -> float:
+        """Of what it chose; those that chose nothing come last."""
+        pick = run.view.pick
+        return -1.0 if pick is None or pick.accuracy is None else pick.accuracy.value
+
+    data, where = text(runs[0].records.first("split"), "name"), dict.fromkeys(run.target for run in runs)
+    best = sorted(runs, key=accuracy, reverse=True)
     beside = Section("side-by-side", "Side by side", (_table(runs, best[0]),), "what each search chose")
-    first = best[0].view.pick
-    lead = "None of them found what fits"
+    first, lead = best[0].view.pick, "None of them found what fits"
     if first is not None:
         lead = f"{best[0].name} is the most accurate: {first.accuracy} right, {cost_words(best[0].view, first)}"
+    figures = tuple(
+        KeyFigure(str(pick.accuracy), run.name, f"{run.view.verdict}, {cost_words(run.view, pick)}")
+        for run in runs
+        if (pick := run.view.pick) is not None and pick.accuracy is not None
+    )
     return Report(
-        title,
+        f"{' against '.join(run.name for run in runs)}{f' on {data}' if data else ''}",
         " · ".join(filter(None, (words.plural(len(runs), "search", "searches"), *where))),
-        Answer("", lead, Text.of(_sentence(best)), _doubts(runs, best), tuple(_key_figures(runs)), opens=beside.anchor),
+        Answer("", lead, Text.of(_sentence(best)), _doubts(runs, best), figures, opens=beside.anchor),
         _chart(runs),
         (
             ("Decide", (beside,)),
@@ -166,12 +164,6 @@ def compared_report(runs: Sequence[RunRecords]) -> Report:
         ),
         f"Made by fgvc-kit report from {', '.join(run.records.folders[0] for run in runs)}.",
     )
-
-
-def _accuracy(run: RunRecords) -> float:
-    """Of what it chose; those that chose nothing come last."""
-    pick = run.view.pick
-    return -1.0 if pick is None or pick.accuracy is None else pick.accuracy.value
 
 
 def _common(runs: Sequence[RunRecords]) -> Budget | None:
@@ -208,13 +200,6 @@ def _doubts(runs: Sequence[RunRecords], best: Sequence[RunRecords]) -> tuple[Tex
             "each reaches there, not their milliseconds with one another."
         )
     return tuple(Text.of(one, kind="warning") for one in said)
-
-
-def _key_figures(runs: Sequence[RunRecords]) -> Iterable[KeyFigure]:
-    for run in runs:
-        pick = run.view.pick
-        if pick is not None and pick.accuracy is not None:
-            yield KeyFigure(str(pick.accuracy), run.name, f"{run.view.verdict}, {cost_words(run.view, pick)}")
 
 
 def _chart(runs: Sequence[RunRecords]) -> Figure | None:
@@ -255,7 +240,7 @@ def _table(runs: Sequence[RunRecords], best: RunRecords) -> Table:
         (Column("Dense"), chosen(lambda view, _: str((view.dense and view.dense.accuracy) or words.DASH))),
         (AGAINST_DENSE, chosen(lambda view, pick: points_of(pick.difference))),
         (Column("Cost"), chosen(cost_words)),
-        (Column("Speed", hint="dense = 1"), chosen(lambda view, pick: words.ratio_text(view.speedup(pick)))),
+        (SPEED, chosen(lambda view, pick: words.ratio_text(view.speedup(pick)))),
         ("Tokens kept after each layer", chosen(schedule_cell)),
         ("Verdict", lambda run: verdict_cell(run.view.verdict or ("" if run.view.pick else "FAIL"))),
         strong=[runs.index(best)],

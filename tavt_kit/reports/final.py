@@ -7,22 +7,24 @@ Each model of ``final.json`` saw the same held-out images and was measured in on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tavt_kit.reports import words
-from tavt_kit.reports.blocks import Block, Cell, Column, Section, Table, Text
+from tavt_kit.reports.blocks import Block, Cell, Section, Table, Text
 from tavt_kit.reports.candidates import (
     AGAINST_DENSE,
     MACS,
     MEDIAN,
     P90,
+    SPEED,
     VERDICT,
     CandidateView,
+    Estimate,
     FrontView,
     accuracy_column,
     points_of,
-    ratio_cell,
+    ratio_of,
     recorded_budget,
 )
 from tavt_kit.reports.records import Records, mapping, number, objects, sequence, text, whole
@@ -43,74 +45,51 @@ class Better(NamedTuple):
     sentence: str
 
 
-def better_baselines(final: Mapping[str, Any]) -> list[str]:
-    """A sentence for each baseline that answers what was asked better than the choice does.
+def better_rows(final: Mapping[str, Any]) -> list[Better]:
+    """Each baseline that answers what was asked better than the choice does.
 
     That is one as accurate and as fast; and, where the search was for the most accurate model within a budget, one that
     is more accurate and keeps to the same budget. By the plain figures; where intervals overlap it says so.
     """
-    return [one.sentence for one in better_rows(final)]
+    rows = [(row, *figures) for row in final_rows(final) if (figures := _figures(row))]
+    by_accuracy, ours = not recorded_budget(final).floors, ("chosen", "chosen-int8", "front")
+    found: list[Better] = []
+    for kind, name in (("chosen", "the chosen model"), ("chosen-int8", "the chosen model in INT8")):
+        for chosen, right, least, shown in [one for one in rows if one[0].kind == kind][:1]:
+            for row, accuracy, cost, told in rows:
+                # A quantised choice is compared with the quantised baseline; the others with the f32 choice.
+                is_asked = row.kind not in ours if kind == "chosen" else row.kind == "int8"
+                if not is_asked or row.split != chosen.split or row.time.is_known != chosen.time.is_known:
+                    continue
+                is_better = by_accuracy and row.verdict == "PASS" and accuracy.value > right.value
+                if is_better or (accuracy.value >= right.value and cost <= least):
+                    sure = accuracy.low is not None and accuracy.low > right.value
+                    doubt = "" if sure else "; the accuracies are within each other's intervals"
+                    within = " and keeps to the budget" if cost > least else ""
+                    sentence = (
+                        f"A baseline does better here: {row.name} scores {accuracy} at {told}{within}, {name} {right} "
+                        f"at {shown} on the {row.split} split{doubt}."
+                    )
+                    found.append(Better(row, sentence))
+    return found
 
 
-def better_rows(final: Mapping[str, Any]) -> Iterator[Better]:
-    """Those baselines; see ``better_baselines``."""
-    rows, by_accuracy = final_rows(final), not recorded_budget(final).floors
-    for kind, ours in (("chosen", "the chosen model"), ("chosen-int8", "the chosen model in INT8")):
-        chosen = next((row for row in rows if row.kind == kind and _is_complete(row)), None)
-        # A quantised choice is compared with the quantised baseline; the others were compared with the f32 choice.
-        own = ("chosen", "chosen-int8", "front")
-        for row in rows if chosen is not None else ():
-            is_asked = row.kind not in own if kind == "chosen" else row.kind == "int8"
-            if chosen and is_asked and row.split == chosen.split and _beats(row, chosen, by_accuracy):
-                yield Better(row, _sentence(row, chosen, ours))
-
-
-def _is_complete(row: CandidateView) -> bool:
-    return row.accuracy is not None and _cost(row)[0] is not None
-
-
-def _cost(row: CandidateView) -> tuple[float | None, str]:
-    """The median time, or the multiply-adds where nothing was timed; and as text."""
-    if row.time is None:
-        return row.macs, f"{words.macs_text(row.macs)} multiply-adds"
-    return row.time.median, words.ms_text(row.time.median)
-
-
-def _beats(row: CandidateView, chosen: CandidateView, by_accuracy: bool) -> bool:
-    if not _is_complete(row) or (row.time is None) != (chosen.time is None):
-        return False
-    (cost, _), (ours, _) = _cost(row), _cost(chosen)
-    assert row.accuracy and chosen.accuracy and cost is not None and ours is not None
-    if row.accuracy.value >= chosen.accuracy.value and cost <= ours:
-        return True
-    return by_accuracy and row.verdict == "PASS" and row.accuracy.value > chosen.accuracy.value
-
-
-def _sentence(row: CandidateView, chosen: CandidateView, ours: str) -> str:
-    (cost, told), (least, least_told) = _cost(row), _cost(chosen)
-    assert row.accuracy and chosen.accuracy and cost is not None and least is not None
-    sure = row.accuracy.low is not None and row.accuracy.low > chosen.accuracy.value
-    doubt = "" if sure else "; the accuracies are within each other's intervals"
-    within = " and keeps to the budget" if cost > least else ""
-    return (
-        f"A baseline does better here: {row.name} scores {row.accuracy} at {told}{within}, {ours} "
-        f"{chosen.accuracy} at {least_told} on the {row.split} split{doubt}."
-    )
-
-
-def better_than_chosen(front: Mapping[str, Any]) -> list[str]:
-    """A sentence for each baseline in ``front.json`` that answers what was asked better than the chosen candidate."""
-    return [one.sentence for one in better_in_front(front)]
+def _figures(row: CandidateView) -> tuple[Estimate, float, str] | None:
+    """The accuracy, and the median time (multiply-adds where nothing was timed), also as text; None if not known."""
+    cost, told = row.time.median, words.ms_text(row.time.median)
+    if not row.time.is_known:
+        cost, told = row.macs, f"{words.macs_text(row.macs)} multiply-adds"
+    return None if row.accuracy is None or cost is None else (row.accuracy, cost, told)
 
 
 def better_in_front(front: Mapping[str, Any]) -> list[Better]:
-    """Those baselines; see ``better_than_chosen``."""
+    """Each baseline of ``front.json`` that answers what was asked better than the chosen candidate."""
     view = FrontView.of(front)
     if view.pick is None or front.get("chosen") != view.chosen:
         return []
     pick = {**view.pick.record, "name": "chosen", "kind": "chosen", "split": text(front, "split")}
     rows = [pick, *sequence(front, "baseline_models")]
-    return list(better_rows({"metric": view.metric, "budgets": sequence(front, "budgets"), "rows": rows}))
+    return better_rows({"metric": view.metric, "budgets": sequence(front, "budgets"), "rows": rows})
 
 
 def closing_table(records: Records) -> Mapping[str, Any]:
@@ -119,23 +98,19 @@ def closing_table(records: Records) -> Mapping[str, Any]:
     if not fit:
         return records.first("final")
     recommended, rows = whole(fit, "recommended"), objects(fit, "rows")
-    dense = number(rows[0], "latency_ms", "median") if rows else None
-    found = []
+    dense, found = number(rows, 0, "latency_ms", "median"), []
     for index, row in enumerate(rows):
         size, precision = mapping(row, "configuration").get("image_size"), text(row, "configuration", "precision")
         plain = "front" if row.get("kind") == "ours" else "resolution" if size else "int8" if precision else "dense"
         test, median = number(row, "test", "top1"), number(row, "latency_ms", "median")
         notes = ("recommended" if index == recommended else "", f"test {words.percent_text(test)}" if test else "")
-        found.append(
-            {
-                **row,
-                **mapping(row, "val"),
-                "split": "val",
-                "kind": "chosen" if index == recommended else plain,
-                "ratio": dense / median if dense and median else None,
-                "note": ", ".join(filter(None, notes)),
-            }
-        )
+        own = {
+            "split": "val",
+            "kind": "chosen" if index == recommended else plain,
+            "ratio": dense / median if dense and median else None,
+            "note": ", ".join(filter(None, notes)),
+        }
+        found.append({**row, **mapping(row, "val"), **own})
     return {**fit, "metric": "top1", "rows": found}
 
 
@@ -145,22 +120,17 @@ def final_section(records: Records) -> Section | None:
     rows = final_rows(final)
     if not rows:
         return None
-    metric = text(final, "metric") or "top1"
-    splits = sorted({row.split for row in rows if row.split})
-    blocks: list[Block] = [_table(rows, metric, splits, words.target_words(mapping(final, "target")))]
-    if not better_baselines(final) and any(row.kind == "chosen" for row in rows):
+    splits, where = sorted({row.split for row in rows if row.split}), words.target_words(mapping(final, "target"))
+    split = splits[0] if len(splits) == 1 else ""
+    counts = {row.accuracy.n for row in rows if row.accuracy is not None}
+    n = f" ({words.n_text(counts.pop() or 0)})" if len(counts) == 1 and None not in counts else ""
+    on = f"on the {split} split" if split else "on the splits named"
+    caption = f"Accuracy {on}{n}{f', measured on {where}' if where else ''}."
+    blocks: list[Block] = [_models_table(rows, caption, text(final, "metric") or "top1", split)]
+    if not better_rows(final) and any(row.kind == "chosen" for row in rows):
         blocks.append(Text.of("No baseline answers the request better than the chosen model.", kind="note"))
     gist = f"{words.plural(len(rows), 'model')} side by side, baselines among them"
     return Section("final", "Against the baselines", tuple(blocks), gist)
-
-
-def _table(rows: Sequence[CandidateView], metric: str, splits: Sequence[str], where: str) -> Table:
-    split = splits[0] if len(splits) == 1 else ""
-    on = f"on the {split} split" if split else "on the splits named"
-    counts = {row.accuracy.n for row in rows if row.accuracy is not None}
-    n = f" ({words.n_text(counts.pop() or 0)})" if len(counts) == 1 and None not in counts else ""
-    caption = f"Accuracy {on}{n}{f', measured on {where}' if where else ''}."
-    return _models_table(rows, caption, metric, split)
 
 
 def _models_table(rows: Sequence[CandidateView], caption: str, metric: str, split: str) -> Table:
@@ -174,7 +144,7 @@ def _models_table(rows: Sequence[CandidateView], caption: str, metric: str, spli
         MACS,
         MEDIAN,
         P90,
-        (Column("Speed", hint="dense = 1"), lambda row: ratio_cell(row.ratio)),
+        (SPEED, lambda row: Cell(ratio_of(row.ratio), row.ratio.span if row.ratio else "")),
         VERDICT,
         strong=(index for index, row in enumerate(rows) if row.kind in ("chosen", "chosen-int8")),
     )

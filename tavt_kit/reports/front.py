@@ -17,6 +17,7 @@ from tavt_kit.reports.candidates import (
     AGAINST_DENSE,
     MACS,
     MEDIAN,
+    SPEED,
     VERDICT,
     CandidateView,
     Estimate,
@@ -75,12 +76,11 @@ def _figure(
 def frame_of(budget: Budget, metric: str, split: str, statistic: str | None) -> Frame:
     """The axes of a chart over this quantile of the latency, or multiply-adds for None, with the limits of a budget."""
     limit = next(iter(budget.of("flops" if statistic is None else "latency")), None)
-    ceiling = None if limit is None else limit.value * (1e-9 if statistic is None else 1.0)
     floor = next(iter(budget.of(metric)), None)
     return Frame(
         "multiply-adds, G" if statistic is None else f"{words.quantile_words(statistic)}, ms",
         f"{words.metric_words(metric)} on {split}, %",
-        ceiling,
+        None if limit is None else limit.value * (1e-9 if statistic is None else 1.0),
         "" if limit is None else f"budget {words.limit_words(limit)}",
         None if floor is None else 100 * floor.value,
         "" if floor is None else f"asked for {words.limit_words(floor)}",
@@ -91,17 +91,13 @@ def marks_of(view: FrontView, statistic: str | None) -> list[Mark]:
     """The marks of a front and its baselines: at this quantile of the latency, at multiply-adds for None."""
     found = []
     for one in view.shown:
-        kind = _kind(view, one)
+        kind: Kind = "chosen" if one is view.pick else "dense" if one.origin == "dense" else "front"
+        if one.key.startswith("b"):
+            kind = next((kind for kind in KINDS if kind == one.origin), "other")
         above = ("chosen" if kind == "chosen" else one.origin or kind, one.schedule)
         below = (f"{words.macs_text(one.macs)} multiply-adds", one.verdict)
         found.append(_mark(one, kind, kind if kind in ("chosen", "dense") else "", above, below, statistic))
     return [mark for mark in found if mark]
-
-
-def _kind(view: FrontView, one: CandidateView) -> Kind:
-    if one.key.startswith("b"):
-        return next((kind for kind in KINDS if kind == one.origin), "other")
-    return "chosen" if one is view.pick else "dense" if one.origin == "dense" else "front"
 
 
 def _row_mark(row: CandidateView, statistic: str | None) -> Mark | None:
@@ -117,14 +113,15 @@ def _mark(
     accuracy, time = one.accuracy, one.time
     x, bar, is_measured = None if one.macs is None else one.macs / 1e9, None, True
     if statistic is not None:
-        is_measured = time is not None and time.median is not None
-        x = None if time is None else time.of_statistic(statistic) or time.median or time.predicted
-        if time is not None and is_measured and math.isfinite(time.bounds(statistic)[1]):
-            bar = time.bounds(statistic)
+        is_measured, bounds = time.median is not None, time.bounds(statistic)
+        x = (time.of_statistic(statistic) if time.is_known else None) or time.median or time.predicted
+        bar = bounds if is_measured and math.isfinite(bounds[1]) else None
     if accuracy is None or x is None:
         return None
     interval = f" (95 % {accuracy.interval})" if accuracy.interval else ""
-    lines = filter(None, (*above, f"{accuracy}{interval}", *(time.lines if time else ()), *below))
+    measured = None if time.median is None else f"median {time} {time.doubt}, p90 {words.ms_text(time.p90)}"
+    predicted = None if time.predicted is None else f"predicted {words.ms_text(time.predicted)}"
+    lines = filter(None, (*above, f"{accuracy}{interval}", measured, predicted, *below))
     return Mark(kind, label, x, 100 * accuracy.value, bar, accuracy.bar, is_measured, tuple(lines), one.key)
 
 
@@ -134,20 +131,18 @@ def cloud_of(records: Records, view: FrontView) -> list[tuple[float, float]]:
     Candidates that were stopped early are known by a part of the images only; they are left out.
     """
     shown = {candidate.schedule for candidate in (*view.candidates, *view.baselines)}
-    points = []
+    points, scale = [], 1.0 if view.is_timed else 1e-9
     for one in view.measured:
         cost = view.cost(one)
         if one.accuracy is not None and cost is not None and one.schedule not in shown:
-            points.append((cost if view.is_timed else cost / 1e9, 100 * one.accuracy.value))
+            points.append((cost * scale, 100 * one.accuracy.value))
             shown.add(one.schedule)
     most = max((_float(row.get("n")) or 0 for row in records.candidates), default=0)
     for row in records.candidates:
-        if (_float(row.get("n")) or most) < most:
-            continue
-        cost = _float(row.get("predicted_ms" if view.is_timed else "macs"))
-        value = _float(row.get("value"))
-        if cost is not None and value is not None and row.get("schedule") not in shown:
-            points.append((cost if view.is_timed else cost / 1e9, 100 * value))
+        cost, value = _float(row.get("predicted_ms" if view.is_timed else "macs")), _float(row.get("value"))
+        is_whole = (_float(row.get("n")) or most) >= most
+        if is_whole and cost is not None and value is not None and row.get("schedule") not in shown:
+            points.append((cost * scale, 100 * value))
     return points
 
 
@@ -166,7 +161,6 @@ class Buy(NamedTuple):
     """One candidate that a budget may buy.
 
     Args:
-        view: The candidate.
         high: The least budget that it surely keeps to; infinite where that is not known.
         sure: Its verdict from there on: PASS, or PREDICTED where nothing was measured.
         rest: Its verdict over all other limits.
@@ -186,11 +180,11 @@ def buys_of(view: FrontView) -> list[Buy]:
     found = []
     for one in view.choosable():
         try:
-            over = str(judge_view(one, rest, view.metric, view.batch))
+            over = str(judge_view(one, rest, view.metric, whole(view.record, "target", "batch") or 1))
         except BudgetError:  # a limit that the record cannot be held against decides nothing
             over = "INCONCLUSIVE"
-        is_measured = one.time is not None and one.time.median is not None
-        high = one.time.bounds(view.statistic)[1] if one.time and is_measured else view.cost(one) or 0.0
+        is_measured = one.time.median is not None
+        high = one.time.bounds(view.statistic)[1] if is_measured else view.cost(one) or 0.0
         found.append(Buy(one, high, "PASS" if is_measured or not view.is_timed else "PREDICTED", over))
     return found
 
@@ -225,7 +219,7 @@ def export_command(view: FrontView, one: CandidateView, folder: Path) -> str:
 
 def cost_words(view: FrontView, one: CandidateView) -> str:
     """The quantile that the budget is on, or the multiply-adds, of one candidate."""
-    if not view.is_timed or one.time is None:
+    if not view.is_timed or not one.time.is_known:
         return f"{words.macs_text(one.macs)} multiply-adds"
     if one.time.median is None:
         return f"predicted {words.ms_text(one.time.predicted)}"
@@ -251,19 +245,18 @@ def budgets_section(records: Records) -> Section | None:
          lambda buy: Cell("dense" if buy.view.origin == "dense" else buy.view.schedule, code=True)),
         (Column(words.metric_words(view.metric), hint=f"{view.split}, 95 %"),
          lambda buy: accuracy_cell(buy.view.accuracy)),
-        (Column("Speed", hint="dense = 1"), lambda buy: words.ratio_text(view.speedup(buy.view))),
+        (SPEED, lambda buy: words.ratio_text(view.speedup(buy.view))),
         ("Verdict", lambda buy: Cell(buy.sure if buy.rest == "PASS" else buy.rest, badge=True)),
         ("Export", lambda buy: Cell(export_command(view, buy.view, folder), code=True)),
         keys=(buy.view.key for buy in steps),
     )  # fmt: skip
     gist = f"{words.plural(len(steps), 'step')}, from {in_words(steps[0].high)} to {in_words(steps[-1].high)}"
-    return Section("budgets", "What each budget buys", (*_slider(view, steps), table), gist)
+    blocks = (table,) if len(steps) < 2 else (_slider(view, steps), table)
+    return Section("budgets", "What each budget buys", blocks, gist)
 
 
-def _slider(view: FrontView, steps: Sequence[Buy]) -> list[Block]:
+def _slider(view: FrontView, steps: Sequence[Buy]) -> Figure:
     """Moved, it lights the row that a budget buys and its point in the chart; hidden until the script has run."""
-    if len(steps) < 2:
-        return []
     scale, unit = (1.0, "ms") if view.is_timed else (1e-9, "G")
     limit = next(iter(view.budget.of("latency" if view.is_timed else "flops")), None)
     first, last = steps[0].high * scale, steps[-1].high * scale
@@ -274,7 +267,7 @@ def _slider(view: FrontView, steps: Sequence[Buy]) -> list[Block]:
     field = el("input", type="range", id="budget", min=low, max=high, step=f"{step:.{digits}f}", value=value)
     label = el("label", f"Budget, {view.cost_name} ", el("output", ""), for_="budget")
     bounds = " ".join(f"{buy.view.key}={buy.high * scale:.9g}" for buy in steps)
-    return [Figure("budget", el("div", label, field, class_="slide", hidden=True, data_unit=unit, data_steps=bounds))]
+    return Figure("budget", el("div", label, field, class_="slide", hidden=True, data_unit=unit, data_steps=bounds))
 
 
 # The candidates
@@ -289,7 +282,11 @@ def front_section(records: Records) -> Section | Missing:
     chart = front_chart(records) if final_rows(closing_table(records)) else None
     blocks: list[Block] = [] if chart is None else [chart]
     if view.candidates:
-        blocks += [front_table(view), *_over_budget(view)]
+        blocks.append(front_table(view))
+        shown = {one.schedule for one in (*view.candidates, *view.baselines)}
+        over = [one for one in view.measured if one.verdict == "FAIL" and one.schedule not in shown]
+        caption = "Measured too, over the budget and not on the front."
+        blocks += [Table.of(over, caption, *_columns(view))] if over else []
     else:
         blocks.append(Text.of("The search found no candidate.", kind="warning"))
     blocks += [Text.of(ablation_text(one)) for one in sequence(front, "gene_ablation")]
@@ -310,46 +307,37 @@ def front_table(view: FrontView) -> Table:
     return Table.of(view.shown, caption, *_columns(view), strong=strong, keys=(one.key for one in view.shown))
 
 
-def _over_budget(view: FrontView) -> list[Block]:
-    """Finalists that were measured above the budget and are in no other table."""
-    shown = {one.schedule for one in (*view.candidates, *view.baselines)}
-    over = [one for one in view.measured if one.verdict == "FAIL" and one.schedule not in shown]
-    caption = "Measured too, over the budget and not on the front."
-    return [Table.of(over, caption, *_columns(view))] if over else []
-
-
 def _columns(view: FrontView) -> list[Rule[CandidateView]]:
     def macs(one: CandidateView) -> Cell:
         share = one.macs / view.dense.macs if one.macs and view.dense and view.dense.macs else None
         return Cell(words.macs_text(one.macs), f"{words.percent_text(share, 0)} of dense" if share else "")
+
+    def memory(one: CandidateView) -> Cell:
+        peak = one.memory
+        if peak is None or peak.median is None:  # the latter of a search that still predicted it
+            return Cell(words.DASH, str(peak) if peak else "")
+        return Cell(words.peak_text(peak.median), f"{words.peak_text(peak.least)} to {words.peak_text(peak.most)}")
 
     return [
         ("Tokens kept after each layer", lambda one: schedule_cell(view, one)),
         (MACS[0], macs),
         accuracy_column(view.metric, view.split),
         (AGAINST_DENSE, lambda one: difference_cell(one.difference)),
-        (Column("Predicted"), lambda one: words.ms_text(one.time.predicted if one.time else None)),
+        (Column("Predicted"), lambda one: words.ms_text(one.time.predicted)),
         MEDIAN,
-        (Column("p90"), lambda one: Cell(words.ms_text(one.time.p90), one.time.doubt_of("p90")) if one.time
-         else words.DASH),
-        (Column("Speed", hint="dense = 1"), lambda one: words.ratio_text(view.speedup(one))),
-        (Column("Memory", hint="peak, median of fresh processes"), _memory_cell),
+        (Column("p90"), lambda one: Cell(words.ms_text(one.time.p90), one.time.doubt_of("p90"))),
+        (SPEED, lambda one: words.ratio_text(view.speedup(one))),
+        (Column("Memory", hint="peak, median of fresh processes"), memory),
         VERDICT,
         ("Origin", lambda one: one.origin or words.DASH),
-    ]  # fmt: skip
+    ]
 
 
 def schedule_cell(view: FrontView, one: CandidateView) -> Cell:
-    """A schedule with its bar."""
-    bar = schedule_bar(one.counts, view.tokens, f"tokens: {one.schedule}") if one.counts else None
+    """A schedule with its bar, which is full where the dense model has as many tokens, as far as schedules tell."""
+    tokens = max((other.counts[0] for other in (*view.candidates, *view.baselines) if other.counts), default=1)
+    bar = schedule_bar(one.counts, tokens, f"tokens: {one.schedule}") if one.counts else None
     return Cell(one.schedule or words.DASH, image=bar, code=True)
-
-
-def _memory_cell(one: CandidateView) -> Cell:
-    memory = one.memory
-    if memory is None or memory.median is None:  # the latter of a search that still predicted it
-        return Cell(words.DASH, str(memory) if memory else "")
-    return Cell(words.peak_text(memory.median), f"{words.peak_text(memory.least)} to {words.peak_text(memory.most)}")
 
 
 _GENES = {
@@ -367,22 +355,15 @@ def ablation_text(record: Any) -> str:
     shares = {"multiply-adds": number(record, "macs_ratio"), "time": number(record, "time_ratio")}
     one = Estimate.of(mapping(record, "difference"), "difference")
     changes = {what: words.points_text(share - 1) for what, share in shares.items() if share is not None}
-    cost = [f"{change} % {what}" for what, change in changes.items() if change != "0.0"]
-    gene = _GENES.get(text(record, "gene") or "", "A gene")
-    points = points_of(one)
-    what = ", ".join(cost) or "nothing"
+    what = ", ".join(f"{change} % {what}" for what, change in changes.items() if change != "0.0") or "nothing"
     return (
-        f"{gene} bought {what} for {points} points, 95 % {one.points if one else ''} (against "
-        f"{text(record, 'without', 'text')})."
+        f"{_GENES.get(text(record, 'gene') or '', 'A gene')} bought {what} for {points_of(one)} points, "
+        f"95 % {one.points if one else ''} (against {text(record, 'without', 'text')})."
     )
 
 
 def untrained_text(front: Mapping[str, Any]) -> str:
-    """What is said where image sizes were looked at that the weights were never trained for; else nothing.
-
-    Args:
-        front: A ``front.json``.
-    """
+    """What is said where image sizes were looked at that the weights were never trained for; else nothing."""
     sizes = [size for size in sequence(front, "untrained_sizes") if isinstance(size, int)]
     own = number(front, "model", "preprocessing", "image_size", 1)
     if not sizes or own is None:
@@ -407,12 +388,17 @@ def convergence_section(records: Records) -> Section | Missing:
     told = _told(front, FrontView.of(front)) if front else ""
     blocks: list[Block] = [Text.of(told)] if told else []
     if len(known) > 1:
-        blocks += [Text.of(_said(known)), _volume(known)]
-    if blocks:
-        count = whole(front, "evaluations")
-        gist = "" if count is None else words.plural(count, "evaluation")
-        return Section("convergence", "How the search went", tuple(blocks), gist)
-    return Missing("How a search converged", "fgvc-kit search MODEL --budget latency=20ms")
+        thin = tuple(known[(len(known) - 1) % (step := -(-len(known) // _LINE_POINTS)) :: step])
+        name = "Hypervolume of the front over evaluations"
+        blocks.append(Text.of(_converged(known)))
+        blocks.append(
+            curve_figure([Curve("hypervolume", thin)], thin[-1][0], "hypervolume", name, x_title="evaluations")
+        )
+    if not blocks:
+        return Missing("How a search converged", "fgvc-kit search MODEL --budget latency=20ms")
+    count = whole(front, "evaluations")
+    gist = "" if count is None else words.plural(count, "evaluation")
+    return Section("convergence", "How the search went", tuple(blocks), gist)
 
 
 def _told(front: Mapping[str, Any], view: FrontView) -> str:
@@ -424,31 +410,23 @@ def _told(front: Mapping[str, Any], view: FrontView) -> str:
     if stopped := text(front, "stopped_because"):
         sentences.append(f"the search ended because {stopped}")
     if view.measured:
-        sentences.append(
-            f"{words.plural(len(view.measured), 'schedule')} measured end to end, the dense model among them"
-        )
+        measured = words.plural(len(view.measured), "schedule")
+        sentences.append(f"{measured} measured end to end, the dense model among them")
     if over := whole(front, "measured_over_budget"):
         sentences.append(f"{words.plural(over, 'schedule')} predicted within the budget measured above it")
     if late := len(sequence(front, "not_measured")):
         sentences.append(f"no time was left to measure {words.plural(late, 'finalist')}")
-    if (error := _prediction_error(view)) is not None:
-        sentences.append(f"the layer table predicted {error} than was measured (median)")
+    times = [one.time for one in (*view.candidates, *view.baselines)]
+    if errors := [time.predicted / time.median - 1 for time in times if time.predicted and time.median]:
+        error = median(errors)
+        off = f"{words.percent_text(abs(error))} {'more' if error > 0 else 'less'}"
+        sentences.append(f"the layer table predicted {off} than was measured (median)")
     if volume is not None:
         sentences.append(f"hypervolume {volume:.4f} (cost relative to dense, reference point 1, 0)")
     return "; ".join(sentences) + "." if sentences else ""
 
 
-def _prediction_error(view: FrontView) -> str | None:
-    """``3.1 % more`` or ``less``: the median over all that was both predicted and measured."""
-    times = [one.time for one in (*view.candidates, *view.baselines) if one.time is not None]
-    errors = [time.predicted / time.median - 1 for time in times if time.predicted and time.median]
-    if not errors:
-        return None
-    error = median(errors)
-    return f"{words.percent_text(abs(error))} {'more' if error > 0 else 'less'}"
-
-
-def _said(known: Sequence[tuple[float, float]]) -> str:
+def _converged(known: Sequence[tuple[float, float]]) -> str:
     """When the search had nearly all of what it found."""
     last, final = known[-1]
     if final <= 0:
@@ -458,10 +436,3 @@ def _said(known: Sequence[tuple[float, float]]) -> str:
         f"After {count:.0f} of {last:.0f} evaluations ({words.percent_text(count / last, 0)}) the front had 99\u00a0% "
         f"of the hypervolume that it has in the end, {final:.4f} (cost relative to dense, reference point 1, 0)."
     )
-
-
-def _volume(points: Sequence[tuple[float, float]]) -> Block:
-    step = -(-len(points) // _LINE_POINTS)
-    thin = tuple(points[(len(points) - 1) % step :: step])
-    name = "Hypervolume of the front over evaluations"
-    return curve_figure([Curve("hypervolume", thin)], thin[-1][0], "hypervolume", name, x_title="evaluations")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,6 @@ class LayerTimes:
     """The dense or chosen model with the predicted ms of each part, and whole runs measured on the table's target."""
 
     name: str
-    counts: tuple[int, ...]
     schedule: str
     parts: Mapping[str, float]
     time: TimeView | None
@@ -46,28 +45,24 @@ def latency_table(records: Records) -> LatencyTable | None:
 
 def layer_times(records: Records, table: LatencyTable) -> tuple[LayerTimes, ...]:
     """The dense model and the chosen one, as far as the table is of them."""
-    front = records.first("front")
-    on_target = words.target_words(mapping(front, "target")) == words.target_words(table.target.as_record())
+    view, layout = FrontView.of(records.first("front")), table.model.layout
+    on_target = words.target_words(mapping(view.record, "target")) == words.target_words(table.target.as_record())
+    dense, counts = view.dense, (layout.tokens,) * layout.layers
+    if dense is None or dense.counts != counts:
+        dense = CandidateView.of({"schedule": counts, "macs": table.model.macs}, "")
+    models, pick = [("dense", dense)], view.pick
+    if pick is not None and pick.schedule != dense.schedule and len(pick.counts) == len(dense.counts):
+        models.append(("chosen", pick))
     found = []
-    for name, one in _models(FrontView.of(front), table):
+    for name, one in models:
         try:
             parts = () if one.genes else table.parts(TokenSchedule(one.counts))
         except TavtError:  # the table is of another model
             continue
         if sum(parts) > 0:
-            known = dict(zip(part_names(table.model.layout.layers), parts, strict=True))
-            found.append(LayerTimes(name, one.counts, one.schedule, known, one.time if on_target else None))
+            known = dict(zip(part_names(layout.layers), parts, strict=True))
+            found.append(LayerTimes(name, one.schedule, known, one.time if on_target else None))
     return tuple(found)
-
-
-def _models(view: FrontView, table: LatencyTable) -> Iterator[tuple[str, CandidateView]]:
-    dense, counts = view.dense, (table.model.layout.tokens,) * table.model.layout.layers
-    if dense is None or dense.counts != counts:
-        dense = CandidateView.of({"schedule": counts, "macs": table.model.macs}, "")
-    yield "dense", dense
-    pick = view.pick
-    if pick is not None and pick.schedule != dense.schedule and len(pick.counts) == len(dense.counts):
-        yield "chosen", pick
 
 
 def layers_section(records: Records) -> Section | Missing:
@@ -81,53 +76,35 @@ def layers_section(records: Records) -> Section | Missing:
     if table is None or not shown:
         return Missing("Where the time goes", "fgvc-kit profile MODEL")
     names, where = part_names(table.model.layout.layers), words.target_words(table.target.as_record())
-    blocks: tuple[Block, ...] = (
-        Text.of(_sentence(shown, where)),
-        layer_figure(names, {one.name: one.parts for one in shown}, f"milliseconds of each layer on {where}"),
-        *_sums(shown),
-        Text.of(_trust(table), kind="note"),
-    )
-    return Section("layers", "Where the time goes", blocks, f"{words.ms_text(shown[-1].sum)} in {len(names)} parts")
-
-
-def _sentence(shown: Sequence[LayerTimes], where: str) -> str:
-    first, *others = shown
+    first = shown[0]
     around = words.percent_text((first.parts[STEM] + first.parts[HEAD]) / first.sum, 0)
     said = (
         f"On {where} the {first.name} model takes {words.ms_text(first.sum)}, predicted by the sum of its parts, "
         f"{around} of it outside the layers."
     )
-    for other in others:
+    for other in shown[1:]:
         faster = words.ratio_text(first.sum / other.sum)
         said += f" The chosen schedule takes {words.ms_text(other.sum)}, {faster} as fast."
-    return said
-
-
-def _sums(shown: Sequence[LayerTimes]) -> list[Table]:
-    """The sums of the parts beside whole runs, where there are any."""
+    figure = layer_figure(names, {one.name: one.parts for one in shown}, f"milliseconds of each layer on {where}")
     whole_runs = [(one, one.time, one.time.median) for one in shown if one.time and one.time.median]
-    caption = "The parts together beside whole runs of the search; each at the speed the machine had then."
-    table = Table.of(
+    sums = Table.of(
         whole_runs,
-        caption,
+        "The parts together beside whole runs of the search; each at the speed the machine had then.",
         ("Parts", lambda row: row[0].name),
         (Column("Sum of the parts"), lambda row: words.ms_text(row[0].sum)),
         (Column("Whole run", hint="median, 95 %"), lambda row: Cell(words.ms_text(row[2]), row[1].doubt)),
         (Column("Sum off by"), lambda row: f"{words.points_text((row[0].sum - row[2]) / row[2])}\u00a0%"),
     )
-    return [table] if whole_runs else []
-
-
-def _trust(table: LatencyTable) -> str:
-    tested = table.held_out
-    if not tested or table.mean_error is None or table.worst_error is None:
-        return "This table was not tested against whole runs of other schedules."
-    return (
-        f"Predicted from parts timed one by one in {table.seconds:.0f} s, then tested against whole runs of "
-        f"{words.plural(len(tested), 'schedule')} that had no part in it: off by "
-        f"{words.percent_text(table.mean_error)} on average, {words.percent_text(table.worst_error)} at worst, at the "
-        "speed the machine had while they ran."
-    )
+    trust = "This table was not tested against whole runs of other schedules."
+    if table.held_out and table.mean_error is not None and table.worst_error is not None:
+        trust = (
+            f"Predicted from parts timed one by one in {table.seconds:.0f} s, then tested against whole runs of "
+            f"{words.plural(len(table.held_out), 'schedule')} that had no part in it: off by "
+            f"{words.percent_text(table.mean_error)} on average, {words.percent_text(table.worst_error)} at worst, at "
+            "the speed the machine had while they ran."
+        )
+    blocks = (Text.of(said), figure, *([sums] if whole_runs else ()), Text.of(trust, kind="note"))
+    return Section("layers", "Where the time goes", blocks, f"{words.ms_text(shown[-1].sum)} in {len(names)} parts")
 
 
 def benches_section(records: Records) -> Section | Missing:
@@ -145,9 +122,9 @@ def benches_section(records: Records) -> Section | Missing:
 def _table(found: Found, named: bool) -> Table:
     which = f"{found.path.parent.name}/{found.path.name}: " if named else ""
     reference = text(found.body, "reference")
-    against = f"; speed is against {reference}" if reference else ""
 
-    def significant(value: float | None) -> str:
+    def significant(one: CandidateView, name: str) -> str:
+        value = number(one.record, name)
         return words.DASH if value is None else words.significant(value)
 
     def name(one: CandidateView) -> Cell:
@@ -157,35 +134,33 @@ def _table(found: Found, named: bool) -> Table:
 
     def work(one: CandidateView) -> Cell:
         share = number(one.record, "peak_share")
-        shown = words.percent_text(share, 0) if share is not None else ""
-        return Cell(significant(number(one.record, "gflops")), shown)
+        return Cell(significant(one, "gflops"), words.percent_text(share, 0) if share is not None else "")
 
     def memory(one: CandidateView) -> str:
-        peak = number(one.record, "memory", "device_peak") or number(one.record, "memory", "peak")
-        return words.bytes_text(peak)
+        return words.bytes_text(number(one.record, "memory", "device_peak") or number(one.record, "memory", "peak"))
 
     def speed(one: CandidateView) -> Cell:
         doubt = " inconclusive" if text(one.record, "ratio", "says") == "INCONCLUSIVE" else ""
         span = one.ratio.span if one.ratio else ""
         return Cell(ratio_of(one.ratio), span and f"{span}{doubt}")
 
+    def gain(one: CandidateView) -> str:
+        return words.percent_text(number(one.record, "gain_share", "value"), 0)
+
     return Table.of(
         [CandidateView.of(row, "") for row in objects(found.body, "candidates")],
-        f"{which}Interleaved in random order{against}.",
+        f"{which}Interleaved in random order{f'; speed is against {reference}' if reference else ''}.",
         ("Candidate", name),
         ("Ran as", lambda one: words.target_words(mapping(one.record, "target")) or words.DASH),
         MACS,
         MEDIAN,
         P90,
-        (Column("p99"), lambda one: words.ms_text(one.time.p99 if one.time else None)),
-        (Column("Images/s"), lambda one: significant(number(one.record, "throughput"))),
+        (Column("p99"), lambda one: words.ms_text(one.time.p99)),
+        (Column("Images/s"), lambda one: significant(one, "throughput")),
         (Column("GFLOP/s", hint="of this machine's peak"), work),
         (Column("Memory", hint="at most"), memory),
         (Column("Speed", hint="paired, 95 %"), speed),
-        (
-            Column("Gain realised", hint="of the MACs saved"),
-            lambda one: words.percent_text(number(one.record, "gain_share", "value"), 0),
-        ),
+        (Column("Gain realised", hint="of the MACs saved"), gain),
     )
 
 

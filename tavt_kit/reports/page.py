@@ -143,6 +143,7 @@ def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
     """The object of one run, with the answer as the page says it."""
     rows, front = rows_of(records, run), records.first("fit") or records.first("front")
     chosen = (row for row in rows if row["chosen"] and row["table"] == ("final" if records.all("fit") else "front"))
+    files = sorted({(one.path, one.body["schema"]) for found in records.found.values() for one in found})
     return {
         "run": run,
         "verdict": said.verdict or None,
@@ -158,7 +159,11 @@ def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
         "chosen": next(chosen, None),
         "buys": _buys(records),
         "rows": rows,
-        "records": _records(records),
+        "records": [
+            {"file": str(path), "schema": schema, "sha256": sha256_file(path)}
+            for path, schema in files
+            if path.is_file()
+        ],
     }
 
 
@@ -177,12 +182,6 @@ def _buys(records: Records) -> list[dict[str, Any]]:
         {"from": buy.high, "of": of, "schedule": buy.view.schedule, "export": export_command(view, buy.view, folder)}
         for buy in steps_of(buys_of(view), cheapest=bool(view.budget.floors))
     ]
-
-
-def _records(records: Records) -> list[dict[str, Any]]:
-    files = sorted({(one.path, one.body["schema"]) for found in records.found.values() for one in found})
-    found = ((path, schema) for path, schema in files if path.is_file())
-    return [{"file": str(path), "schema": schema, "sha256": sha256_file(path)} for path, schema in found]
 
 
 COLUMNS = (
@@ -220,12 +219,12 @@ def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
 
 
 def _row(run: str, table: str, name: str, metric: str, one: CandidateView) -> dict[str, Any]:
+    time, accuracy = one.time, one.accuracy
+    low, high = time.p90_bounds
     found: dict[str, Any] = dict.fromkeys(COLUMNS) | {"run": run, "table": table, "name": name, "metric": metric}
     found |= {"macs": None if one.macs is None else int(one.macs), "verdict": one.verdict or None}
-    if (accuracy := one.accuracy) is not None:
+    found |= {"predicted_ms": time.predicted, "median_ms": time.median, "p10_ms": time.p10, "p90_ms": time.p90}
+    found |= {"p90_low_ms": low, "p90_high_ms": high, "p99_ms": time.p99, "steady": time.steady}
+    if accuracy is not None:
         found |= {"value": accuracy.value, "n": accuracy.n, "low": accuracy.low, "high": accuracy.high}
-    if (time := one.time) is not None:
-        low, high = time.p90_bounds
-        found |= {"predicted_ms": time.predicted, "median_ms": time.median, "p10_ms": time.p10, "p90_ms": time.p90}
-        found |= {"p90_low_ms": low, "p90_high_ms": high, "p99_ms": time.p99, "steady": time.steady}
     return found

@@ -49,11 +49,6 @@ def points_text(value: float | None) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", _MINUS)
 
 
-def points_interval(low: float | None, high: float | None) -> str:
-    """A 95 % interval of a difference of fractions: ``−2.4 to +1.2``; nothing where an end is not known."""
-    return "" if low is None or high is None else f"{points_text(low)} to {points_text(high)}"
-
-
 def n_text(n: float) -> str:
     """How many images, without a break: ``n = 525``."""
     return f"n\u00a0=\u00a0{n:.0f}"

@@ -23,7 +23,7 @@ def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = N
     """
     from rich.markup import escape
 
-    from tavt_kit.reports.final import better_than_chosen
+    from tavt_kit.reports.final import better_in_front
     from tavt_kit.reports.front import ablation_text, untrained_text
     from tavt_kit.verbs.console import console_of, table_of
 
@@ -54,7 +54,7 @@ def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = N
     console.print(escape(sentence(body)), highlight=False)
     for one in body.get("gene_ablation", ()):
         console.print(escape(ablation_text(one)), highlight=False)
-    for said in (*better_than_chosen(body), untrained_text(body)):
+    for said in (*(one.sentence for one in better_in_front(body)), untrained_text(body)):
         if said:
             console.print(escape(said), highlight=False)
     if (folder / "report.html").is_file():

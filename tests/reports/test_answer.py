@@ -8,7 +8,7 @@ import pytest
 
 from tavt_kit.reports.answer import answer
 from tavt_kit.reports.blocks import Answer
-from tavt_kit.reports.final import better_baselines
+from tavt_kit.reports.final import better_rows
 from tavt_kit.reports.records import Found, Records, gather
 from tests.reports.records import write_fit, write_pruned, write_run
 
@@ -136,7 +136,7 @@ def test_the_held_out_figure_is_said_beside() -> None:
 
 def test_a_better_baseline_is_said_aloud() -> None:
     rows = [row("dense", 0.72, 20.0), row("int8", 0.715, 6.0), row("resolution", 0.70, 5.0), row("chosen", 0.71, 7.0)]
-    (sentence,) = better_baselines({"rows": rows})
+    ((_, sentence),) = better_rows({"rows": rows})
     assert sentence.startswith("A baseline does better here: int8 scores 71.5")
     found = answer(records(front=front(entry([65, 40, 20], 0.841, 6.9, "PASS")), final={"rows": rows}))
     assert found.beaten and found.verdict == "PASS"
@@ -146,14 +146,14 @@ def test_a_better_baseline_is_said_aloud() -> None:
 
 def test_splits_are_never_mixed_in_a_comparison() -> None:
     rows = [row("int8", 0.9, 1.0, split="val"), row("chosen", 0.71, 7.0)]
-    assert better_baselines({"rows": rows}) == []
+    assert better_rows({"rows": rows}) == []
 
 
 def test_a_surely_better_baseline_needs_no_doubt() -> None:
-    sure = better_baselines({"rows": [row("int8", 0.9, 1.0, low=0.88), row("chosen", 0.71, 7.0)]})
-    assert "intervals" not in sure[0]
-    close = better_baselines({"rows": [row("int8", 0.72, 1.0, low=0.69), row("chosen", 0.71, 7.0)]})
-    assert "intervals" in close[0]
+    sure = better_rows({"rows": [row("int8", 0.9, 1.0, low=0.88), row("chosen", 0.71, 7.0)]})
+    assert "intervals" not in sure[0].sentence
+    close = better_rows({"rows": [row("int8", 0.72, 1.0, low=0.69), row("chosen", 0.71, 7.0)]})
+    assert "intervals" in close[0].sentence
 
 
 @pytest.mark.parametrize(
@@ -172,10 +172,10 @@ def test_without_a_search() -> None:
 def test_a_slower_baseline_within_the_same_budget_wins_by_accuracy_alone() -> None:
     slower = row("resolution", 0.78, 7.9) | {"verdict": "PASS"}
     rows = [slower, row("chosen", 0.71, 7.0)]
-    (sentence,) = better_baselines({"rows": rows, "budgets": ["latency=8ms"]})
+    ((_, sentence),) = better_rows({"rows": rows, "budgets": ["latency=8ms"]})
     assert "and keeps to the budget" in sentence
-    assert better_baselines({"rows": rows, "budgets": ["latency=8ms", "top1=70%"]}) == []  # the cheapest was asked for
-    assert better_baselines({"rows": [slower | {"verdict": "FAIL"}, rows[1]], "budgets": ["latency=8ms"]}) == []
+    assert better_rows({"rows": rows, "budgets": ["latency=8ms", "top1=70%"]}) == []  # the cheapest was asked for
+    assert better_rows({"rows": [slower | {"verdict": "FAIL"}, rows[1]], "budgets": ["latency=8ms"]}) == []
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.wrap import AdaptiveViT
-from tavt_kit.reports.final import better_than_chosen
+from tavt_kit.reports.final import better_in_front
 from tavt_kit.search.finalists import Final, better_baseline
 from tavt_kit.workflows import search_target
 from tests.runtimes.models import write_flat
@@ -122,8 +122,8 @@ def test_they_are_measured_among_the_finalists(
     assert all(one["latency_ms"]["median"] == 0.5 and one["ratio"]["value"] > 1 for one in found.values())
     body = json.loads((out / "front.json").read_text())
     worse = [one for one in found.values() if one.get("top1", 0) < body["candidates"][body["chosen"]]["top1"]]
-    assert len(better_than_chosen(body)) == len(found) - len(worse)
-    assert ("A baseline does better" in capsys.readouterr().out) == bool(better_than_chosen(body))
+    assert len(better_in_front(body)) == len(found) - len(worse)
+    assert ("A baseline does better" in capsys.readouterr().out) == bool(better_in_front(body))
 
 
 def test_a_baseline_that_wins_is_named() -> None:
@@ -133,13 +133,13 @@ def test_a_baseline_that_wins_is_named() -> None:
              "ci95": [0.83, 0.95], "latency_ms": None, "verdict": "PASS"}  # fmt: skip
     body = {"metric": "top1", "split": "val", "chosen": 0, "candidates": [{**chosen, "latency_ms": None}],
             "budgets": ["flops=1K"], "baseline_models": [baseline]}  # fmt: skip
-    (sentence,) = better_than_chosen(body)
+    ((_, sentence),) = better_in_front(body)
     assert "dense at 84 px scores 90.0" in sentence and "multiply-adds" in sentence
-    assert better_than_chosen(body | {"baseline_models": [baseline | {"top1": 0.6}]}) == []
-    assert better_than_chosen(body | {"chosen": None}) == []
+    assert better_in_front(body | {"baseline_models": [baseline | {"top1": 0.6}]}) == []
+    assert better_in_front(body | {"chosen": None}) == []
     times = {"median": 3.0, "p90": 3.0}
     assert (
-        better_than_chosen(body | {"baseline_models": [baseline | {"latency_ms": times}]}) == []
+        better_in_front(body | {"baseline_models": [baseline | {"latency_ms": times}]}) == []
     )  # one timed, the other not
 
 
