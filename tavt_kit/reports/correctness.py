@@ -17,8 +17,8 @@ from tavt_kit.reports.images import data_uri, recorded_image
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.records import Found, Records, integers, mapping, number, objects, sequence, text
 
-_Check = tuple[str, Mapping[str, Any]]
-"""Name and entry of one checked file."""
+_Entry = Mapping[str, Any]
+"""An entry of a record: a checked file, a class, a pair of classes."""
 
 
 def checks_section(records: Records) -> Section | Missing:
@@ -26,8 +26,24 @@ def checks_section(records: Records) -> Section | Missing:
     checks = _checks(records)
     if not checks:
         return Missing("Exported files, checked against their source", "fgvc-kit export RUN")
-    blocks: list[Block] = [_table(checks)]
-    blocks += [
+    accuracies = [mapping(check, "artifact_top1") for _, check in checks]
+    hint = f"{words.metric_words(text(accuracies[0], 'metric') or 'top1')}, 95 %"
+    (split, n), *others = {(text(accuracy, "split"), number(accuracy, "n")) for accuracy in accuracies}
+    images = f" of the {split} split, {words.n_text(n)}" if not others and split and n else ""
+    change = Column("Change", hint="points, paired")
+    table = Table.of(
+        checks,
+        f"Each file and its source, the same schedule in torch f32, on the same images{images}.",
+        ("File", lambda row: Cell(row[0], counts_text(integers(row[1], "schedule")), code=True)),
+        ("Ran as", lambda row: _executed(text(row[1], "executed"))),
+        (Column("Source", hint=hint), lambda row: recorded_accuracy(row[1], "source_top1")),
+        (Column("File", hint=hint), lambda row: recorded_accuracy(row[1], "artifact_top1")),
+        (change, lambda row: difference_cell(Estimate.of(mapping(row[1], "difference"), "difference"))),
+        (Column("Agreement"), lambda row: words.percent_text(number(row[1], "agreement"))),
+        (Column("Logits differ", hint="of the largest"), lambda row: _logits_differ(row[1])),
+        ("Verdict", lambda row: verdict_cell(text(row[1], "verdict"))),
+    )
+    notes = [
         Text.of(f"{name}: {reason}.", kind="note")
         for name, check in checks
         # Of a file that passed without an exception the table says as much.
@@ -35,7 +51,7 @@ def checks_section(records: Records) -> Section | Missing:
     ]
     verdicts = ", ".join(dict.fromkeys(text(check, "verdict") or "?" for _, check in checks))
     gist = f"{words.plural(len(checks), 'file')}: {verdicts}"
-    return Section("exported", "The exported files", tuple(blocks), gist)
+    return Section("exported", "The exported files", (table, *notes), gist)
 
 
 def failed_checks(records: Records, counts: Sequence[int]) -> list[str]:
@@ -47,8 +63,8 @@ def failed_checks(records: Records, counts: Sequence[int]) -> list[str]:
     ]
 
 
-def _checks(records: Records) -> list[_Check]:
-    """All entries by name; several exports are told apart by their folders."""
+def _checks(records: Records) -> list[tuple[str, _Entry]]:
+    """All checked files by name; several exports are told apart by their folders."""
     named = [(one.path.parent, check) for one in records.all("check") for check in objects(one.body, "checks")]
     many = len({folder for folder, _ in named}) > 1
     return [
@@ -58,39 +74,15 @@ def _checks(records: Records) -> list[_Check]:
     ]
 
 
-def _table(checks: Sequence[_Check]) -> Table:
-    accuracies = [mapping(check, "artifact_top1") for _, check in checks]
-    hint = f"{words.metric_words(text(accuracies[0], 'metric') or 'top1')}, 95 %"
-    (split, n), *others = {(text(accuracy, "split"), number(accuracy, "n")) for accuracy in accuracies}
-    images = f" of the {split} split, {words.n_text(n)}" if not others and split and n else ""
-
-    return Table.of(
-        checks,
-        f"Each file and its source, the same schedule in torch f32, on the same images{images}.",
-        ("File", lambda check: Cell(check[0], counts_text(integers(check[1], "schedule")), code=True)),
-        ("Ran as", lambda check: _executed(check[1])),
-        (Column("Source", hint=hint), lambda check: recorded_accuracy(check[1], "source_top1")),
-        (Column("File", hint=hint), lambda check: recorded_accuracy(check[1], "artifact_top1")),
-        (
-            Column("Change", hint="points, paired"),
-            lambda check: difference_cell(Estimate.of(mapping(check[1], "difference"), "difference")),
-        ),
-        (Column("Agreement"), lambda check: words.percent_text(number(check[1], "agreement"))),
-        (Column("Logits differ", hint="of the largest"), lambda check: _share(check[1])),
-        ("Verdict", lambda check: verdict_cell(text(check[1], "verdict"))),
-    )
-
-
-def _executed(check: Mapping[str, Any]) -> str:
+def _executed(said: str | None) -> str:
     """Where it ran, in the precision that really ran."""
-    said = text(check, "executed")
     try:
         return words.target_words(TargetDevice.parse(said).as_record()) if said else words.DASH
     except TargetError:
         return said or words.DASH
 
 
-def _share(check: Mapping[str, Any]) -> str:
+def _logits_differ(check: _Entry) -> str:
     """The largest difference of two logits as a share of the largest logit."""
     largest, scale = number(check, "largest_difference"), number(check, "scale")
     if largest is None or not scale:
@@ -100,73 +92,66 @@ def _share(check: Mapping[str, Any]) -> str:
 
 
 _WORST, _SHOWN = 10, 12
+"""Classes that lost most, and images that became wrong."""
 
 
 def classes_section(records: Records) -> Section | Missing:
-    """The losses against dense of the chosen schedule's first checked file."""
-    found = _check(records)
-    if found is None:
+    """The losses against dense of the chosen schedule's first checked file, of any where there is no search."""
+    front = records.first("front")
+    pick = FrontView.of(front).pick if front else None
+    compared = (
+        (one.path.parent, check)
+        for one in records.all("check")
+        for check in objects(one.body, "checks")
+        if sequence(check, "losses", "classes")
+        and (pick is None or list(sequence(check, "schedule")) == list(pick.counts))
+    )
+    folder, check = next(compared, (Path(), None))
+    if check is None:
         return Missing("Accuracy by class, and the images that became wrong", "fgvc-kit export RUN")
-    path, check = found
     losses = mapping(check, "losses")
     classes = [one for one in objects(losses, "classes") if number(one, "dense") is not None]
     split, file = text(check, "artifact_top1", "split") or "?", text(check, "artifact") or "?"
     hit = sorted((one for one in classes if _change(one) < 0), key=lambda one: (_change(one), -_count(one, "n")))
-    blocks: list[Block] = [Text.of(_sentence(check, classes, hit, split))]
-    if hit:
-        few = f"The {len(hit[:_WORST])} that lost most; " if len(hit) > _WORST else "Those that lost, "
-        blocks.append(_classes(hit[:_WORST], f"{few}images of the {split} split, dense model against {file}.", False))
-    if len(classes) > len(hit[:_WORST]):
-        blocks.append(_classes(classes, f"All {len(classes)} classes with images.", True))
-    if grown := [one for one in objects(losses, "confusions_grown") if text(one, "truth") and text(one, "said")]:
-        table = Table.of(
-            grown,
-            "Confusions that grew, in images.",
-            ("Class", lambda one: text(one, "truth") or ""),
-            ("taken for", lambda one: text(one, "said") or ""),
-            (Column("Dense"), lambda one: f"{_count(one, 'dense'):.0f}"),
-            (Column("File"), lambda one: f"{_count(one, 'artifact'):.0f}"),
+    worst, every = hit[:_WORST], words.plural(len(classes), "class", "classes")
+    value, lost, gained = (number(check, "against_dense", key) for key in ("difference", "lost", "gained"))
+    said = f"{words.plural(len(hit), 'class', 'classes')} of {len(classes)} lost accuracy."
+    if value is not None and lost is not None and gained is not None:
+        said = (
+            f"Against the dense model the file changes top-1 on {split} by {words.points_text(value)} points: "
+            f"{lost:.0f} images became wrong and {gained:.0f} right. {len(hit)} of {every} lost; with few images in a "
+            "class a change of one image is no more than chance."
         )
-        blocks.append(table)
-    gist = f"{len(hit)} of {words.plural(len(classes), 'class', 'classes')} lost"
-    return Section(
-        "classes", "What each class lost", (*blocks, *_wrong(objects(losses, "examples"), path.parent)), gist
+    blocks: list[Block] = [Text.of(said)]
+    if hit:
+        few = f"The {len(worst)} that lost most; " if len(hit) > _WORST else "Those that lost, "
+        blocks.append(_classes(worst, f"{few}images of the {split} split, dense model against {file}.", folded=False))
+    if len(classes) > len(worst):
+        blocks.append(_classes(classes, f"All {len(classes)} classes with images.", folded=True))
+    grown = [one for one in objects(losses, "confusions_grown") if text(one, "truth") and text(one, "said")]
+    table = Table.of(
+        grown,
+        "Confusions that grew, in images.",
+        ("Class", lambda one: text(one, "truth") or ""),
+        ("taken for", lambda one: text(one, "said") or ""),
+        (Column("Dense"), lambda one: f"{_count(one, 'dense'):.0f}"),
+        (Column("File"), lambda one: f"{_count(one, 'artifact'):.0f}"),
     )
+    blocks += [table] if grown else []
+    wrong = _wrong(objects(losses, "examples"), folder)
+    return Section("classes", "What each class lost", (*blocks, *wrong), f"{len(hit)} of {every} lost")
 
 
-def _check(records: Records) -> tuple[Path, Mapping[str, Any]] | None:
-    """Of the chosen schedule (of any where there is no search), the first file that was compared with dense."""
-    front = records.first("front")
-    pick = FrontView.of(front).pick if front else None
-    for one in records.all("check"):
-        for check in objects(one.body, "checks"):
-            is_chosen = pick is None or list(sequence(check, "schedule")) == list(pick.counts)
-            if is_chosen and sequence(check, "losses", "classes"):
-                return one.path, check
-    return None
-
-
-def _count(one: Mapping[str, Any], name: str) -> float:
+def _count(one: _Entry, name: str) -> float:
     return number(one, name) or 0.0
 
 
-def _change(one: Mapping[str, Any]) -> float:
+def _change(one: _Entry) -> float:
     return _count(one, "artifact") - _count(one, "dense")
 
 
-def _sentence(check: Mapping[str, Any], classes: Sequence[Any], hit: Sequence[Any], split: str) -> str:
-    value, lost, gained = (number(check, "against_dense", key) for key in ("difference", "lost", "gained"))
-    if value is None or lost is None or gained is None:
-        return f"{words.plural(len(hit), 'class', 'classes')} of {len(classes)} lost accuracy."
-    return (
-        f"Against the dense model the file changes top-1 on {split} by {words.points_text(value)} points: {lost:.0f} "
-        f"images became wrong and {gained:.0f} right. {len(hit)} of {words.plural(len(classes), 'class', 'classes')} "
-        "lost; with few images in a class a change of one image is no more than chance."
-    )
-
-
-def _classes(rows: Sequence[Mapping[str, Any]], caption: str, folded: bool) -> Table:
-    def bar(one: Mapping[str, Any]) -> Cell:
+def _classes(rows: Sequence[_Entry], caption: str, *, folded: bool) -> Table:
+    def bar(one: _Entry) -> Cell:
         before, after = _count(one, "dense"), _count(one, "artifact")
         said = f"from {words.percent_text(before)} to {words.percent_text(after)}"
         return Cell("", image=change_bar(before, after, said))
@@ -184,7 +169,7 @@ def _classes(rows: Sequence[Mapping[str, Any]], caption: str, folded: bool) -> T
     )
 
 
-def _wrong(examples: Sequence[Mapping[str, Any]], folder: Path) -> list[Figure]:
+def _wrong(examples: Sequence[_Entry], folder: Path) -> list[Figure]:
     """The images that became wrong."""
     items = []
     for example in examples[:_SHOWN]:
@@ -200,11 +185,9 @@ def _wrong(examples: Sequence[Mapping[str, Any]], folder: Path) -> list[Figure]:
             items.append(el("li", drawn, el("strong", truth), el("br"), f"taken for {said}", file))
     count = words.plural(len(items), "image")
     caption = f"{count} that the dense model has right and the file wrong, as the model sees them."
-    figure = Figure("images that became wrong", el("ul", *items, class_="wrong"), caption)
-    return [figure] if items else []
+    return [Figure("images that became wrong", el("ul", *items, class_="wrong"), caption)] if items else []
 
 
-_Entry = Mapping[str, Any]
 _LISTED, _DRAWING_BYTES = 10, 250_000
 
 
@@ -216,14 +199,8 @@ def evaluated_section(records: Records) -> Section | None:
     first = found[0].body
     tables = (_accuracies([one.body for one in found]), _recalls(first), _confusions(first))
     blocks: list[Block] = [table for table in tables if table.rows]
-    top1 = words.percent_text(number(first, "top1", "value"))
-    gist = f"{top1} top-1 on {text(first, 'top1', 'split') or '?'}"
+    gist = f"{_percent(first, 'top1', 'value')} top-1 on {text(first, 'top1', 'split') or '?'}"
     return Section("evaluated", "What it has right", (*blocks[:1], *_drawings(found[0]), *blocks[1:]), gist)
-
-
-def _accuracy(title: str, *path: str) -> Rule[_Entry]:
-    """The column of the accuracy at this path of each entry."""
-    return Column(title, hint="95 %"), lambda one: recorded_accuracy(one, *path)
 
 
 def _percent(record: _Entry, *path: str) -> str:
@@ -235,25 +212,28 @@ def _accuracies(bodies: list[_Entry]) -> Table:
         n = number(one, "top1", "n")
         return Cell(words.DASH if n is None else f"{n:.0f}", text(one, "top1", "split") or "")
 
+    def accuracy(title: str, name: str) -> Rule[_Entry]:
+        return Column(title, hint="95 %"), lambda one: recorded_accuracy(one, name)
+
+    def accepted(one: _Entry) -> Cell:
+        reject = mapping(one, "reject")
+        if None in (number(reject, "wanted"), number(reject, "threshold"), number(reject, "coverage", "value")):
+            return Cell(words.DASH)
+        wished, reached = words.percent_text(number(reject, "wanted"), 0), _percent(reject, "precision", "value")
+        small = f"{wished} wished, {reached} reached from {_percent(reject, 'threshold')} on"
+        return Cell(_percent(reject, "coverage", "value"), small)
+
     return Table.of(
         bodies,
         "Accuracies with their 95 % intervals.",
         ("Evaluated", lambda one: Cell(text(one, "thing") or "?", text(one, "schedule") or "", code=True)),
         (Column("Images", hint="split"), images),
-        _accuracy("Top-1", "top1"),
-        _accuracy("Top-5", "top5"),
-        _accuracy("Macro F1", "macro_f1"),
+        accuracy("Top-1", "top1"),
+        accuracy("Top-5", "top5"),
+        accuracy("Macro F1", "macro_f1"),
         (Column("Calibration error", hint="15 bins"), lambda one: _percent(one, "calibration", "error")),
-        (Column("Accepted", hint="of a wished precision"), lambda one: _accepted(mapping(one, "reject"))),
+        (Column("Accepted", hint="of a wished precision"), accepted),
     )
-
-
-def _accepted(reject: _Entry) -> Cell:
-    if None in (number(reject, "wanted"), number(reject, "threshold"), number(reject, "coverage", "value")):
-        return Cell(words.DASH)
-    wished, reached = words.percent_text(number(reject, "wanted"), 0), _percent(reject, "precision", "value")
-    small = f"{wished} wished, {reached} reached from {_percent(reject, 'threshold')} on"
-    return Cell(_percent(reject, "coverage", "value"), small)
 
 
 def _recalls(record: _Entry) -> Table:
@@ -286,23 +266,19 @@ def _confusions(record: _Entry) -> Table:
         "The pairs that are taken for one another most often.",
         ("Class", lambda one: text(one, "truth") or "?"),
         ("Taken for", lambda one: text(one, "said") or "?"),
-        (Column("Images"), lambda one: f"{number(one, 'count') or 0:.0f} of {number(one, 'n') or 0:.0f}"),
+        (Column("Images"), lambda one: f"{_count(one, 'count'):.0f} of {_count(one, 'n'):.0f}"),
         ("Such as", files),
     )
 
 
 def _drawings(found: Found) -> list[Block]:
-    entries = [one for one in sequence(found.body, "files") if (text(one, "file") or "").endswith(".png")]
     drawn = {
-        str(entry["file"]): recorded_image(found.path.parent, entry, text(entry, "shows") or "", _DRAWING_BYTES)
-        for entry in entries
+        file: recorded_image(found.path.parent, entry, text(entry, "shows") or "", _DRAWING_BYTES)
+        for entry in sequence(found.body, "files")
+        if (file := text(entry, "file") or "").endswith(".png")
     }
     shown = [el("li", image) for image in drawn.values() if image is not None]
-    blocks: list[Block] = []
-    if shown:
-        blocks.append(Figure("confusions and calibration", el("ul", *shown, class_="drawings")))
-    if hidden := [name for name, image in drawn.items() if image is None]:
-        blocks.append(
-            Text.of(f"Not shown, as it is too large or not the one recorded: {', '.join(hidden)}.", kind="note")
-        )
-    return blocks
+    hidden = ", ".join(name for name, image in drawn.items() if image is None)
+    note = Text.of(f"Not shown, as it is too large or not the one recorded: {hidden}.", kind="note")
+    figure = Figure("confusions and calibration", el("ul", *shown, class_="drawings"))
+    return [*([figure] if shown else []), *([note] if hidden else [])]

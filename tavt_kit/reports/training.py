@@ -43,13 +43,38 @@ def ladder_section(records: Records) -> Section | Missing:
     run = next((found.body for found in records.all("run") if sequence(found.body, "results", "before")), None)
     if run is None:
         return Missing("Accuracies before and after distillation", "fgvc-kit distill MODEL")
-    steps = _steps(run)
-    first = mapping(run, "results", "before", 0, "accuracy")
+    steps, first = _steps(run), mapping(run, "results", "before", 0, "accuracy")
     split, metric = text(first, "split") or "val", words.metric_words(text(first, "metric") or "top1")
-    blocks: list[Block] = [Text.of(_sentence(steps, metric, split))]
-    if any(step.before or step.after for step in steps):
-        blocks.append(_table(steps, metric, split))
-    return Section("distillation", "What distillation did", tuple(blocks), words.plural(len(steps), "schedule"))
+    said = f"Distillation has not ended, so there is only the {metric} on {split} before it."
+    if known := [step for step in steps if step.lift is not None]:
+        lifted = sum(step.difference is not None and (step.difference.low or 0.0) > 0 for step in known)
+        lowered = ", ".join(step.name for step in known if step.is_lowered)
+        said = (
+            f"In-place distillation lifted {lifted} of {len(known)} schedules beyond doubt (paired 95 % interval above "
+            f"0){f' and lowered {lowered}' if lowered else ''}."
+        )
+
+    def bar(step: _Step) -> Cell:
+        if step.before is None or step.after is None:
+            return Cell("")
+        return Cell("", image=change_bar(step.before.value, step.after.value, f"{step.before} to {step.after}"))
+
+    def lift(step: _Step) -> Cell:
+        return Cell(words.points_text(step.lift), step.difference.points if step.difference else "")
+
+    table = Table.of(
+        steps,
+        f"{metric} on the {split} split, before distillation (hollow) and after.",
+        ("Schedule", lambda step: Cell(step.name, step.schedule)),
+        (Column("MACs", hint="of one image"), lambda step: words.macs_text(step.macs)),
+        ("", bar),
+        (Column("Before", hint="95 %"), lambda step: accuracy_cell(step.before)),
+        (Column("After", hint="95 %"), lambda step: accuracy_cell(step.after)),
+        (Column("Lift", hint="points, paired"), lift),
+    )
+    is_known = any(step.before or step.after for step in steps)
+    blocks = (Text.of(said), table) if is_known else (Text.of(said),)
+    return Section("distillation", "What distillation did", blocks, words.plural(len(steps), "schedule"))
 
 
 def lowered_dense(records: Records) -> str | None:
@@ -66,51 +91,18 @@ def lowered_dense(records: Records) -> str | None:
 
 def _steps(run: Mapping[str, Any]) -> list[_Step]:
     """The schedules of the ladders before and after, by name."""
-    later = {text(entry, "name"): entry for entry in sequence(run, "results", "after")}
+    after = {text(entry, "name"): entry for entry in sequence(run, "results", "after")}
     return [
         _Step(
             text(entry, "name") or words.DASH,
             counts_text(integers(entry, "schedule")),
             number(entry, "macs"),
             Estimate.of(mapping(entry, "accuracy")),
-            Estimate.of(mapping(later.get(text(entry, "name")), "accuracy")),
-            Estimate.of(mapping(later.get(text(entry, "name")), "difference"), "difference"),
+            Estimate.of(mapping(after.get(text(entry, "name")), "accuracy")),
+            Estimate.of(mapping(after.get(text(entry, "name")), "difference"), "difference"),
         )
         for entry in sequence(run, "results", "before")
     ]
-
-
-def _sentence(steps: Sequence[_Step], metric: str, split: str) -> str:
-    """How many of the changes are beyond doubt."""
-    known = [step for step in steps if step.lift is not None]
-    if not known:
-        return f"Distillation has not ended, so there is only the {metric} on {split} before it."
-    lifted = sum(step.difference is not None and (step.difference.low or 0.0) > 0 for step in known)
-    lead = f"lifted {lifted} of {len(known)} schedules beyond doubt (paired 95 % interval above 0)"
-    if lowered := [step.name for step in known if step.is_lowered]:
-        lead += f" and lowered {', '.join(lowered)}"
-    return f"In-place distillation {lead}."
-
-
-def _table(steps: Sequence[_Step], metric: str, split: str) -> Table:
-    def bar(step: _Step) -> Cell:
-        if step.before is None or step.after is None:
-            return Cell("")
-        return Cell("", image=change_bar(step.before.value, step.after.value, f"{step.before} to {step.after}"))
-
-    return Table.of(
-        steps,
-        f"{metric} on the {split} split, before distillation (hollow) and after.",
-        ("Schedule", lambda step: Cell(step.name, step.schedule)),
-        (Column("MACs", hint="of one image"), lambda step: words.macs_text(step.macs)),
-        ("", bar),
-        (Column("Before", hint="95 %"), lambda step: accuracy_cell(step.before)),
-        (Column("After", hint="95 %"), lambda step: accuracy_cell(step.after)),
-        (
-            Column("Lift", hint="points, paired"),
-            lambda step: Cell(words.points_text(step.lift), step.difference.points if step.difference else ""),
-        ),
-    )
 
 
 _OTHER = ("step", "loss", "lr", "gradient_norm", "loss_scale", "images_per_second", "seconds_waiting")
@@ -160,22 +152,22 @@ def _training_sentence(
 ) -> str:
     share = max(1, len(losses) // 10)
     first, last = (fmean(value for _, value in part) for part in (losses[:share], losses[-share:]))
-    asked, done = whole(body, "asked", "steps"), f"{losses[-1][0]:.0f}"
+    loop, asked, done = mapping(body, "results", "loop"), whole(body, "asked", "steps"), f"{losses[-1][0]:.0f}"
     made = f"{done} steps"
     if asked is not None and f"{asked}" != done:
-        made = f"{done} of {asked} steps{' (patience ran out)' if mapping(body, 'results', 'loop') else ''}"
+        made = f"{done} of {asked} steps{' (patience ran out)' if loop else ''}"
     ends = f"from {words.significant(first)} to {words.significant(last)} (means of the first and the last tenth)"
     fell = "the loss fell" if last < first else "the loss did not fall: it went"
     said = f"{name[0].upper()}{name[1:]}: {made}; {fell} {ends}."
-    loop = mapping(body, "results", "loop")
     selected = mapping(loop, "selected")
     metric, step, value = text(selected, "metric"), whole(selected, "step"), number(selected, "value")
     if metric is not None and step is not None and value is not None:
         best = words.significant(value) if metric == "loss" else words.percent_text(value)
         said += f" The weights are those of step {step}, the best by {_on_val(body, metric)} ({best})."
-    waited, seconds = sum(value for _, value in _points(steps, "seconds_waiting")), number(loop, "seconds")
-    if seconds and _points(steps, "seconds_waiting"):
-        said += f" It waited for images {words.percent_text(waited / (waited + seconds))} of the time."
+    waited, seconds = _points(steps, "seconds_waiting"), number(loop, "seconds")
+    if seconds and waited:
+        total = sum(value for _, value in waited)
+        said += f" It waited for images {words.percent_text(total / (total + seconds))} of the time."
     return said
 
 
