@@ -78,7 +78,6 @@ class Readable:
     """A record of one of ``KINDS``, as far as it can be compared: its candidates.
 
     Args:
-        path: The file.
         traits: What must agree between two records.
         facts: What may differ, and is told.
     """
@@ -162,15 +161,14 @@ def _check(body: Mapping[str, Any]) -> Parts:
 
 
 def _front(body: Mapping[str, Any]) -> Parts:
-    traits = {**_target(body["target"]), **{key: str(body[key]) for key in ("split", "metric")}}
-    traits["model"] = str(body["model"]["name"])
-    entries = []
+    metric, split = body["metric"], body["split"]
+    traits = {**_target(body["target"]), "split": split, "metric": metric, "model": str(body["model"]["name"])}
+    unique = {}
     for row in [*body["candidates"], *body.get("baselines", ())]:
-        name = str(Configuration.from_record(row))
-        accuracy = Accuracy(body["metric"], body["split"], row[body["metric"]], row["n"], *row["ci95"])
         choice = Configuration.from_record(row)
-        entries.append(Entry(name, {"schedule": name}, _measured(row.get("latency_ms")), accuracy, choice=choice))
-    unique = {entry.name: entry for entry in entries}
+        accuracy = Accuracy(metric, split, row[metric], row["n"], *row["ci95"])
+        named = {"schedule": str(choice)}
+        unique[str(choice)] = Entry(str(choice), named, _time(row.get("latency_ms")), accuracy, choice=choice)
     return traits, {"budgets": ", ".join(body["budgets"])}, list(unique.values())
 
 
@@ -180,7 +178,7 @@ def _final(body: Mapping[str, Any]) -> Parts:
     entries = []
     for row in body["rows"]:
         accuracy = Accuracy(metric, row["split"], row[metric], row["n"], *row["ci95"])
-        entries.append(Entry(row["name"], {"split": row["split"]}, _read_summary(row.get("latency_ms")), accuracy))
+        entries.append(Entry(row["name"], {"split": row["split"]}, _time(row.get("latency_ms")), accuracy))
     return traits, _facts(host), entries
 
 
@@ -191,11 +189,9 @@ def _fit(body: Mapping[str, Any]) -> Parts:
     for row in body["rows"]:
         split = "val" if row["test"] is None else "test"
         accuracy = Accuracy("top1", split, row[split]["top1"], row[split]["n"], *row[split]["ci95"])
-        choice = Configuration.from_record(row["configuration"])
+        choice = str(Configuration.from_record(row["configuration"]))
         name = f"{row['name']} {choice}"  # several schedules of one network have one name there
-        entries.append(
-            Entry(name, {"split": split, "schedule": str(choice)}, _read_summary(row["latency_ms"]), accuracy)
-        )
+        entries.append(Entry(name, {"split": split, "schedule": choice}, _time(row["latency_ms"]), accuracy))
     return traits, {"budgets": ", ".join(body["budgets"]), **_facts(body["host"])}, entries
 
 
@@ -209,8 +205,7 @@ def _eval(body: Mapping[str, Any]) -> Parts:
 
 
 KINDS: Mapping[str, Callable[[Mapping[str, Any]], Parts]] = {
-    "bench": _bench, "check": _check, "front": _front, "final": _final, "fit": _fit,
-    "eval": _eval,
+    "bench": _bench, "check": _check, "front": _front, "final": _final, "fit": _fit, "eval": _eval,
 }  # fmt: skip
 """What can be compared, and how each is read: what must agree, what may differ, the candidates."""
 
@@ -226,11 +221,8 @@ def _facts(host: Mapping[str, Any]) -> dict[str, str]:
 
 def _images_traits(told: Mapping[str, Any], name: str, accuracy: Accuracy | None) -> dict[str, str]:
     """The images by their hash; by the data's name and their number in a record that lacks it."""
-    digest = told.get("images_sha256")
-    split = str(None if accuracy is None else accuracy.split)
-    if digest is not None:
-        return {"split": split, "images": str(digest)}
-    return {"split": split, "images": f"{None if accuracy is None else accuracy.n} of {name}"}
+    split, n = (None, None) if accuracy is None else (accuracy.split, accuracy.n)
+    return {"split": str(split), "images": str(told.get("images_sha256") or f"{n} of {name}")}
 
 
 def _target(record: Mapping[str, Any] | None) -> dict[str, str]:
@@ -242,14 +234,10 @@ def _schedule(row: Mapping[str, Any]) -> dict[str, str]:
     return {} if row["schedule"] is None else {"schedule": counts_text(row["schedule"])}
 
 
-def _measured(time: Mapping[str, Any] | None) -> Measurement | Summary | None:
+def _time(time: Mapping[str, Any] | None) -> Measurement | Summary | None:
     """Its samples where they are kept."""
-    if not time or not time.get("raw_ms"):
-        return _read_summary(time)
-    return latency_of(time)
-
-
-def _read_summary(time: Mapping[str, Any] | None) -> Summary | None:
+    if time and time.get("raw_ms"):
+        return latency_of(time)
     if not time or time.get("median") is None or time.get("interval95") is None:
         return None
     low, high = time["interval95"]
@@ -258,17 +246,14 @@ def _read_summary(time: Mapping[str, Any] | None) -> Summary | None:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A change with what a verdict goes by: after over before for times, after minus before for accuracies.
+    """A change with bounds, each wrong once in twenty times: after over before for times, a difference for accuracies.
 
-    Args:
-        value: The best guess.
-        low: Lower bound, wrong once in twenty times at most.
-        high: Upper bound, likewise; infinity where there was too little to make bounds of.
+    The high one is infinite where there was too little to make bounds of.
     """
 
     value: float
-    low: float
-    high: float
+    low: float = 0.0
+    high: float = math.inf
 
     @property
     def sure(self) -> bool:
@@ -279,17 +264,21 @@ class Estimate:
 def paired_change(before: Measurement, after: Measurement) -> Estimate:
     """Of two candidates of one interleaved run: the median over the rounds of after / before."""
     found = paired_ratio(after, before)
-    return Estimate(found.value, found.low, found.high) if found.n >= LEAST_ROUNDS else _unknown(found.value)
+    return Estimate(found.value, found.low, found.high) if found.n >= LEAST_ROUNDS else Estimate(found.value)
 
 
 def unpaired_change(before: Measurement, after: Measurement) -> Estimate:
-    """Of two runs: the ratio of their medians.
+    """Of two runs: the ratio of their medians, whose bounds are each wrong once in forty times at most.
 
     Example:
         >>> unpaired_change(Measurement((10.0,) * 9, True), Measurement((11.0,) * 9, True)).low
         1.1
     """
-    return _quotient(_median(before), _median(after))
+    medians = []
+    for time in (before, after):
+        enough = len(time.by_round()) >= LEAST_ROUNDS
+        medians.append(Estimate(time.median, *(latency_bounds(time, "p50", DOUBT / 2) if enough else ())))
+    return _quotient(*medians)
 
 
 def relative_change(
@@ -304,22 +293,11 @@ def summary_change(before: Summary, after: Summary) -> Estimate:
     return _quotient(*(Estimate(one.median, one.low, one.high) for one in (before, after)))
 
 
-def _median(time: Measurement) -> Estimate:
-    """The median with bounds, each wrong once in forty times at most."""
-    enough = len(time.by_round()) >= LEAST_ROUNDS
-    return Estimate(time.median, *latency_bounds(time, "p50", DOUBT / 2)) if enough else _unknown(time.median)
-
-
 def _quotient(before: Estimate, after: Estimate) -> Estimate:
     """After over before, of bounds that are each wrong once in forty times at most."""
     value = after.value / before.value
-    if not (before.sure and after.sure):
-        return _unknown(value)
-    return Estimate(value, after.low / before.high, after.high / before.low)
-
-
-def _unknown(value: float) -> Estimate:
-    return Estimate(value, 0.0, math.inf)
+    both = before.sure and after.sure
+    return Estimate(value, after.low / before.high, after.high / before.low) if both else Estimate(value)
 
 
 def accuracy_change(before: Accuracy, after: Accuracy) -> Estimate:
@@ -358,10 +336,8 @@ class Change:
     """One figure of one candidate, before and after, with its verdict against the threshold.
 
     Args:
-        name: The candidate's in the first record.
-        other: Its name in the second one, or of the candidate it is compared with in the same one.
+        other: Its name in the second record, or of the candidate it is compared with in the same one.
         figure: ``time`` (ms; the change is after / before) or the metric (a share; the change is after - before).
-        estimate: The change.
         notes: Sentences on what makes it doubtful.
     """
 
@@ -378,8 +354,12 @@ class Change:
         """JSON-ready."""
         change = self.estimate
         return {
-            **{"name": self.name, "other": self.other, "figure": self.figure},
-            **{"before": self.before, "after": self.after, "change": change.value},
+            "name": self.name,
+            "other": self.other,
+            "figure": self.figure,
+            "before": self.before,
+            "after": self.after,
+            "change": change.value,
             "bounds": [change.low, change.high] if change.sure else None,
             "verdict": str(self.verdict),
             "notes": list(self.notes),
@@ -449,14 +429,18 @@ def compare_records(
             f"{_names(before.entries)}, the second {_names(after.entries)}"
         )
     anchors = None if reference is None else (_named(before, reference), _named(after, reference))
-    same = replace(before, path=after.path) == after
-    changes = _changes(pairs, anchors, threshold, drop)
+    changes, method = list(_changes(pairs, anchors, threshold, drop)), _method(pairs, reference)
+    if replace(before, path=after.path) == after:  # of what was measured once nothing changed, whatever the doubt in it
+        method = "the two records are of the same measurements, so that nothing changed"
+        none = {True: Estimate(1.0, 1.0, 1.0), False: Estimate(0.0, 0.0, 0.0)}
+        changes = [replace(one, estimate=none[one.figure == "time"], verdict=Verdict.PASS, notes=()) for one in changes]
+    first, second = ({entry.name for entry in side} for side in zip(*pairs, strict=True))
     return Comparison(
         kind=before.kind,
-        method=_SAME if same else _method(pairs, reference),
-        changes=tuple(map(_unchanged, changes) if same else changes),
-        only_before=_without(before.entries, [one for one, _ in pairs]),
-        only_after=_without(after.entries, [other for _, other in pairs]),
+        method=method,
+        changes=tuple(changes),
+        only_before=tuple(entry.name for entry in before.entries if entry.name not in first),
+        only_after=tuple(entry.name for entry in after.entries if entry.name not in second),
         differing=tuple(differing),
         facts=tuple(_differing(before.facts, after.facts, "")),
     )
@@ -478,13 +462,8 @@ def compare_within(record: Readable, *, threshold: float, reference: str | None 
     return Comparison("bench", method, tuple(changes))
 
 
-_SAME = "the two records are of the same measurements, so that nothing changed"
-
-
-def _unchanged(change: Change) -> Change:
-    """Of what was measured once, whatever the doubt in it."""
-    none = 1.0 if change.figure == "time" else 0.0
-    return replace(change, estimate=Estimate(none, none, none), verdict=Verdict.PASS, notes=())
+Pair = tuple[Entry, Entry]
+Compared = Callable[[Measurement, Measurement], Estimate]
 
 
 def _method(pairs: Sequence[Pair], reference: str | None) -> str:
@@ -505,17 +484,11 @@ def _method(pairs: Sequence[Pair], reference: str | None) -> str:
     return "; ".join(said)
 
 
-Pair = tuple[Entry, Entry]
-Compared = Callable[[Measurement, Measurement], Estimate]
-
-
 def _changes(pairs: Sequence[Pair], anchors: Pair | None, threshold: float, drop: float) -> Iterator[Change]:
     for one, other in pairs:
-        if one.time is not None and other.time is not None:
-            if anchors is None:
-                yield _time_change(one, other, unpaired_change, threshold)
-            elif one is not anchors[0]:
-                yield _time_change(one, other, _against(anchors), threshold)
+        if one.time is not None and other.time is not None and (anchors is None or one is not anchors[0]):
+            compared = unpaired_change if anchors is None else _against(*map(_samples, anchors))
+            yield _time_change(one, other, compared, threshold)
         if one.accuracy is not None and other.accuracy is not None:
             change = (
                 paired_accuracy_change(one.correct, other.correct)
@@ -526,14 +499,19 @@ def _changes(pairs: Sequence[Pair], anchors: Pair | None, threshold: float, drop
             yield Change(one.name, other.name, metric, before, after, change, judge_loss(change, drop))
 
 
+def _against(first: Measurement, second: Measurement) -> Compared:
+    return lambda before, after: relative_change(before, after, first, second)
+
+
+def _samples(entry: Entry) -> Measurement:
+    if not isinstance(entry.time, Measurement):
+        raise RecordError(f"a reference needs every sample, but the record has none of {entry.name}; leave it out")
+    return entry.time
+
+
 def _same_images(one: Entry, other: Entry) -> bool:
     """Whether which images were right is known of both, and they are the same."""
     return bool(one.correct and other.correct) and one.images == other.images
-
-
-def _against(anchors: Pair) -> Compared:
-    first, second = (_samples(anchor) for anchor in anchors)
-    return lambda before, after: relative_change(before, after, first, second)
 
 
 def _time_change(one: Entry, other: Entry, compared: Compared, threshold: float) -> Change:
@@ -559,17 +537,11 @@ def _as_summary(time: Measurement | Summary) -> Summary:
     return time if isinstance(time, Summary) else Summary(time.median, *time.interval95)
 
 
-def _samples(entry: Entry) -> Measurement:
-    if not isinstance(entry.time, Measurement):
-        raise RecordError(f"a reference needs every sample, but the record has none of {entry.name}; leave it out")
-    return entry.time
-
-
 def _named(record: Readable, name: str) -> Entry:
-    for entry in record.entries:
-        if entry.name == name:
-            return entry
-    raise RecordError(f"{record.path} has no candidate {name!r} to refer to; it has {_names(record.entries)}")
+    found = next((entry for entry in record.entries if entry.name == name), None)
+    if found is None:
+        raise RecordError(f"{record.path} has no candidate {name!r} to refer to; it has {_names(record.entries)}")
+    return found
 
 
 def _pairs(before: Sequence[Entry], after: Sequence[Entry]) -> list[Pair]:
@@ -586,10 +558,6 @@ def _pairs(before: Sequence[Entry], after: Sequence[Entry]) -> list[Pair]:
         if entry.traits and len(mine) == len(theirs) == 1:
             found.append((entry, theirs[0]))
     return found
-
-
-def _without(entries: Sequence[Entry], taken: Sequence[Entry]) -> tuple[str, ...]:
-    return tuple(entry.name for entry in entries if not any(entry is one for one in taken))
 
 
 def _names(entries: Sequence[Entry]) -> str:

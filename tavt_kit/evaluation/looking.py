@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,9 @@ class Marked:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """What a model made of one image.
+    """What a model made of one image, under the class that was asked for or is the likeliest.
 
     Args:
-        label: Class that was asked for, or the likeliest.
         heats: Maps, the rollout first.
         kept: For each layer that dropped something, what it kept.
         taken: What a fusion took from each layer, or from each head.
@@ -95,7 +94,11 @@ def explain(
     shares = logits.softmax(dim=0)
     label = int(shares.argmax()) if label is None else label
     name = f"class {label}" if classes is None else classes[label]
-    heats = [*_rollout(adaptive, maps, kept), *_pim_heat(adaptive, state, label, name), *_parts(adaptive, image[None])]
+    heats = [*_rollout(adaptive, maps, kept), *_pim_heat(adaptive, state, label, name)]
+    model: Any = adaptive.bare
+    if isinstance(model, MixVitHybrid):  # how much each place belongs to each part
+        _, assign = model.grouping(model.resnet(image[None]))
+        heats += [Heat(f"part-{i}", f"part {i + 1}", part.cpu().numpy()) for i, part in enumerate(assign[0])]
     dropped, before = [], adaptive.tokens
     for layer, left in kept.items():
         if len(left) != before:
@@ -136,11 +139,10 @@ def _rollout(adaptive: AdaptiveViT, maps: _Maps, kept: Mapping[int, Tensor]) -> 
     """From the class token, where the head or a fusion reads one, else from all patches that are left."""
     if not maps:
         return []
-    left = list(kept.values())[-1]
-    by_class = adaptive.layout.token_pooled or isinstance(adaptive.backbone, FusionBackbone)
-    weights = (left < 1 if by_class else left >= adaptive.prefix).float()
+    left, fuses = list(kept.values())[-1], isinstance(adaptive.backbone, FusionBackbone)
+    weights = (left < 1 if adaptive.layout.token_pooled or fuses else left >= adaptive.prefix).float()
     share = attention_rollout(maps, left, weights / weights.sum(), adaptive.tokens)
-    title = "attention rollout" + (" before the fusion" if isinstance(adaptive.backbone, FusionBackbone) else "")
+    title = f"attention rollout{' before the fusion' if fuses else ''}"
     return [Heat("rollout", title, share[adaptive.prefix :].reshape(adaptive.grid).cpu().numpy())]
 
 
@@ -192,36 +194,19 @@ def _pim_heat(adaptive: AdaptiveViT, state: TokenState, label: int, name: str) -
         return []
     backbone: Any = adaptive.backbone
     levels: Sequence[Tensor] = backbone.levels(state)
-    if isinstance(backbone, PimVitBackbone):
-        grids = [adaptive.grid] * len(levels)
-    else:
-        grids = [level.grid or _estimate_grid(level.places, model.image_size) for level in model.plan]
+    grids = [adaptive.grid] * len(levels)
+    if not isinstance(backbone, PimVitBackbone):
+        high, wide = model.image_size
+        rows = [round((level.places * high / wide) ** 0.5) for level in model.plan]
+        grids = [level.grid or (row, level.places // row) for level, row in zip(model.plan, rows, strict=True)]
     _, logits = model.judge(levels)
     finest = max(grids, key=lambda grid: grid[0] * grid[1])
-    maps = [
-        F.interpolate(
-            each[:, -rows * columns :].softmax(dim=2)[..., label].reshape(1, 1, rows, columns),
-            size=finest,
-            mode="bilinear",
-        )
-        for each, (rows, columns) in zip(logits, grids, strict=True)
-    ]  # the last places are the patches; a class token stands before them
+    maps = []
+    for each, (high, wide) in zip(logits, grids, strict=True):
+        # The last places are the patches; a class token stands before them.
+        shares = each[:, -high * wide :].softmax(dim=2)[..., label].reshape(1, 1, high, wide)
+        maps.append(F.interpolate(shares, size=finest, mode="bilinear"))
     return [Heat("pim", f"probability of {name}", torch.cat(maps).mean(dim=0)[0].cpu().numpy())]
-
-
-def _estimate_grid(places: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a level of so many places on an image (H, W)."""
-    rows = round((places * size[0] / size[1]) ** 0.5)
-    return rows, places // rows
-
-
-def _parts(adaptive: AdaptiveViT, images: Tensor) -> list[Heat]:
-    """Mix-ViT's hybrid: how much each place belongs to each part."""
-    model: Any = adaptive.bare
-    if not isinstance(model, MixVitHybrid):
-        return []
-    _, assign = model.grouping(model.resnet(images))
-    return [Heat(f"part-{i}", f"part {i + 1}", part.cpu().numpy()) for i, part in enumerate(assign[0])]
 
 
 SIDE = 224
@@ -360,13 +345,14 @@ def write_kept(
         OutputError: The folder cannot be written.
         DataError: Not one of the images can be read.
     """
-    thumbnails = make_folder(Path(folder) / "thumbnails")
-    readable = list(_read(samples, preprocessing))
-    if not readable:
-        raise DataError(f"none of the {len(samples)} images chosen for kept.json can be read; choose others")
-    entries = []
-    for index, (sample, pixels) in enumerate(readable):
-        name = f"{index:02d}.jpg"
+    thumbnails, entries = make_folder(Path(folder) / "thumbnails"), []
+    for sample in samples:
+        try:
+            pixels = resize_crop(open_image(sample.path), preprocessing)
+        except DataError as error:
+            _log.warning("left out of kept.json: %s", error)
+            continue
+        name = f"{len(entries):02d}.jpg"
         save_thumbnail(pixels, thumbnails / name)
         prediction, probability, patches = _run(adaptive, normalise(pixels, preprocessing))
         entries.append(
@@ -379,13 +365,9 @@ def write_kept(
                 **patches,
             }
         )
-    path = Path(folder) / KEPT_FILE
-    write_record(path, "kept", {**_heading(adaptive, images, preprocessing, split), "images": entries})
-    return path
-
-
-def _heading(adaptive: AdaptiveViT, images: ImageSet, preprocessing: Preprocessing, split: str) -> dict[str, Any]:
-    return {
+    if not entries:
+        raise DataError(f"none of the {len(samples)} images chosen for kept.json can be read; choose others")
+    body = {
         "data": images.name,
         "split": split,
         "licence": None if images.licence is None else images.licence.as_record(),
@@ -397,24 +379,19 @@ def _heading(adaptive: AdaptiveViT, images: ImageSet, preprocessing: Preprocessi
         "score": adaptive.score,
         **({} if adaptive.reduction == "drop" else {"reduction": adaptive.reduction}),
         "image_size": list(preprocessing.image_size),
+        "images": entries,
     }
-
-
-def _read(samples: Sequence[Sample], preprocessing: Preprocessing) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
-    for sample in samples:
-        try:
-            yield sample, resize_crop(open_image(sample.path), preprocessing)
-        except DataError as error:
-            _log.warning("left out of kept.json: %s", error)
+    path = Path(folder) / KEPT_FILE
+    write_record(path, "kept", body)
+    return path
 
 
 def _run(adaptive: AdaptiveViT, image: NDArray[np.float32]) -> tuple[int, float, dict[str, list[list[int]]]]:
-    """Prediction, its probability, and for each executed layer the patches kept and their owners; one image at a time.
+    """Prediction, its probability, and for each executed layer the patches kept and their owners.
 
-    One at a time, because a few images cost nothing and a batch at 448 px costs memory.
+    One image at a time, because a few images cost nothing and a batch at 448 px costs memory.
     """
-    weight = next(adaptive.parameters())
-    was_training = adaptive.training
+    weight, was_training = next(adaptive.parameters()), adaptive.training
     adaptive.eval()
     try:
         with torch.inference_mode():
@@ -423,9 +400,8 @@ def _run(adaptive: AdaptiveViT, image: NDArray[np.float32]) -> tuple[int, float,
             logits, rows = adaptive.forward_owned(batch) if merging else adaptive.forward_kept(batch)
     finally:
         adaptive.train(was_training)
-    shares = logits[0].float().softmax(0)
+    shares, first = logits[0].float().softmax(0), adaptive.prefix
     prediction = int(shares.argmax())
-    first = adaptive.prefix
     # What owns a patch stays, and what stays owns itself.
     patches = {"kept": [[place - first for place in sorted(set(row[0].tolist())) if place >= first] for row in rows]}
     if merging:
