@@ -172,16 +172,6 @@ def _front(body: Mapping[str, Any]) -> Parts:
     return traits, {"budgets": ", ".join(body["budgets"])}, list(unique.values())
 
 
-def _final(body: Mapping[str, Any]) -> Parts:
-    metric, host = body["metric"], body["host"]
-    traits = {**_host_traits(host), **_target(body["target"]), "metric": metric}
-    entries = []
-    for row in body["rows"]:
-        accuracy = Accuracy(metric, row["split"], row[metric], row["n"], *row["ci95"])
-        entries.append(Entry(row["name"], {"split": row["split"]}, _time(row.get("latency_ms")), accuracy))
-    return traits, _facts(host), entries
-
-
 def _fit(body: Mapping[str, Any]) -> Parts:
     """Its files by their names; accuracies of test where there is one, for val had its say in the choice."""
     traits = {**_host_traits(body["host"]), **_target(body["target"]), "data": str(body["data"]["name"])}
@@ -205,7 +195,7 @@ def _eval(body: Mapping[str, Any]) -> Parts:
 
 
 KINDS: Mapping[str, Callable[[Mapping[str, Any]], Parts]] = {
-    "bench": _bench, "check": _check, "front": _front, "final": _final, "fit": _fit, "eval": _eval,
+    "bench": _bench, "check": _check, "front": _front, "fit": _fit, "eval": _eval,
 }  # fmt: skip
 """What can be compared, and how each is read: what must agree, what may differ, the candidates."""
 

@@ -169,7 +169,7 @@ class Baseline:
 
     Args:
         name: For people: ``dense at 84 px``.
-        kind: As a row of ``final.json`` has it: ``int8``, ``resolution``, ``layers``, ``taper`` or ``other``.
+        kind: How it was made: ``int8``, ``resolution``, ``layers``, ``taper`` or ``other``.
         split: Split of its images.
         macs: Multiply-adds of one image; ``None`` where they cannot be counted.
         accuracy: On the images of the search; ``None`` where its weights are random.

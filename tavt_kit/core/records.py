@@ -153,7 +153,7 @@ SHAPES: Mapping[str, Callable[[Mapping[str, Any]], None]] = {"front": _check_fro
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
         "artifact", "bench", "check", "conversion", "doctor", "explained",
-        "exported", "final", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pack", "pictures", "profile",
+        "exported", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pack", "pictures", "profile",
         "prune", "recipe", "report", "run", "split", "weights",
     ), 1),
     "comparison": 2,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tavt_kit.reports.final import FINAL_FILE
 from tavt_kit.reports.page import CSV_FILE, HTML_FILE, JSON_FILE, MARKDOWN_FILE, Written, write_report
 
 __all__ = [
-    "CSV_FILE", "FINAL_FILE", "HTML_FILE", "JSON_FILE", "MARKDOWN_FILE", "Written",
+    "CSV_FILE", "HTML_FILE", "JSON_FILE", "MARKDOWN_FILE", "Written",
     "write_report",
 ]  # fmt: skip

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.reports import words
+from tavt_kit.reports.baselines import better_in_front, fit_rows
 from tavt_kit.reports.blocks import Answer, KeyFigure, Text
 from tavt_kit.reports.candidates import CandidateView, Estimate, FrontView, points_of, ratio_of, recorded_budget
 from tavt_kit.reports.correctness import failed_checks
-from tavt_kit.reports.final import better_in_front, better_rows, closing_table, final_rows
 from tavt_kit.reports.front import cost_words, export_command
 from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
 from tavt_kit.reports.training import lowered_dense
@@ -33,7 +33,7 @@ def answer(records: Records) -> Answer:
 
 def _of_fit(fit: Found) -> Answer:
     """What to ship and why, in the words of the record."""
-    rows, index = final_rows(closing_table(Records({"fit": (fit,)}))), whole(fit.body, "recommended")
+    rows, index = fit_rows(fit.body), whole(fit.body, "recommended")
     said, budget = text(fit.body, "advice") or "Nothing was measured.", recorded_budget(fit.body)
     if index is None or not 0 <= index < len(rows):
         lead = f"Nothing to ship: nothing keeps to {words.budget_words(budget)}"
@@ -63,31 +63,30 @@ def _of_search(records: Records) -> Answer:
     if pick is None:
         sentence = f"Nothing fits {budget}{where}{_nearest(view)}; FAIL."
         return Answer(view.verdict or "FAIL", f"Nothing to ship: nothing keeps to {budget}", Text.of(sentence))
-    final = final_rows(records.first("final"))
-    chosen = next((row for row in final if row.kind == "chosen"), None)
-    better = [*better_in_front(front), *better_rows(records.first("final"))]
-    lead, best, said = _lead(view, pick), None, [one.sentence for one in better]
+    better = better_in_front(front)
+    lead, said = _lead(view, pick), [one.sentence for one in better]
     whose = (
         "What the search chose is exported by" if better or view.verdict != "PASS" else "Export it, and check the file"
     )
     command = (whose, export_command(view, pick, folder))
-    why, figures = _sentence(view, pick, where), tuple(_figures(view, pick, chosen))
+    why, figures = _sentence(view, pick, where), tuple(_figures(view, pick))
     if better:
-        rows = [one.row for one in better if one.row.split == view.split]
-        best = max(rows, key=lambda row: row.accuracy.value if row.accuracy else 0.0, default=None)
-        lead = f"Do not ship yet: {better[0].row.name} does better on {better[0].row.split} than what the search chose"
-    if best is not None:  # by the images of the search; what test says never recommends
+        best = max((one.row for one in better), key=lambda row: row.accuracy.value if row.accuracy else 0.0)
         ships = "Ship" if (best.verdict or view.verdict) == "PASS" else "Look at"
         lead = f"{ships} {best.name}, not what the search chose: {best.accuracy} right, {cost_words(view, best)}"
         if best.kind == "int8":  # the others have no command: they are other weights
             command = ("Export it, and check the file", export_command(view, best, folder))
         why, said = said[0], [f"What the search chose: {why}", *said[1:]]
-        figures = tuple(_figures(view, best, None))
+        figures = tuple(_figures(view, best))
     elif view.verdict == "FAIL":
         command = ("Look at what was found", shlex.join(["fgvc-kit", "show", str(folder)]))
+    luck = (
+        f"It was selected on this very {view.split} split, so a little of that figure is luck; "
+        "only a test split that nothing was selected on can tell how much."
+    )
     more = (
         *(Text.of(one, kind="warning") for one in said),
-        *_held_out(view, final),
+        *(() if view.split == "test" else (Text.of(luck, kind="note"),)),
         *(Text.of(sentence, kind="warning") for sentence in _doubts(front, pick, records)),
     )
     return Answer(view.verdict, lead, Text.of(why), more, figures, command, beaten=bool(better))
@@ -157,24 +156,6 @@ def _time(view: FrontView, pick: CandidateView) -> str:
     return f"{said}, unsteady" if time.steady is False else said
 
 
-def _held_out(view: FrontView, rows: Sequence[CandidateView]) -> list[Text]:
-    """The figure on images that nothing was selected on, or that there is none."""
-    chosen, dense = (next((row for row in rows if row.kind == kind), None) for kind in ("chosen", "dense"))
-    if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
-        accuracy = chosen.accuracy
-        beside = f" (dense {dense.accuracy})" if dense and dense.accuracy else ""
-        said = (
-            f"On the {chosen.split} split, which nothing was selected on, it scores {accuracy}{beside}, "
-            f"95 % interval {accuracy.interval}{f', {words.n_text(accuracy.n)}' if accuracy.n else ''}."
-        )
-        return [Text.of(said)]
-    luck = (
-        f"It was selected on this very {view.split} split, so a little of that figure is luck; "
-        "only a test split that nothing was selected on can tell how much."
-    )
-    return [] if view.split == "test" else [Text.of(luck, kind="note")]
-
-
 def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> list[str]:
     """What stands against the verdict: an unsteady clock, limits that are not decided, files that failed."""
     sentences = [
@@ -183,11 +164,6 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
         for told in (sequence(front, "searched_for"),)
         if told and list(told) != list(sequence(front, "budgets"))
     ]
-    if sentences and (rows := final_rows(records.first("final"))) and not any(row.kind == "chosen" for row in rows):
-        sentences.append(
-            "The baselines of the closing table cannot be held against this choice, of which nothing was counted on "
-            "their split: export it, and its check will."
-        )
     sentences += [f"Not decided: {text}." for text in sequence(front, "undecided") if isinstance(text, str)]
     time = pick.time
     if time.steady is False and time.p10 is not None and time.p90 is not None:
@@ -202,7 +178,7 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
     return sentences + failed_checks(records, pick.counts)
 
 
-def _figures(view: FrontView, pick: CandidateView, chosen: CandidateView | None) -> Iterator[KeyFigure]:
+def _figures(view: FrontView, pick: CandidateView) -> Iterator[KeyFigure]:
     """At most six numbers: time, accuracies, loss and speed; memory where it was limited, else multiply-adds."""
     metric, dense, speedup = words.metric_words(view.metric), view.dense, view.speedup(pick)
     if pick.time.median is not None:
@@ -210,8 +186,6 @@ def _figures(view: FrontView, pick: CandidateView, chosen: CandidateView | None)
         small = f"budget {words.limit_words(limit)}" if limit else ""
         yield KeyFigure(words.ms_text(pick.time.of_statistic(view.statistic)), view.cost_name, small)
     known = [_accuracy(pick.accuracy, f"{metric} on {view.split}")]
-    if chosen is not None and chosen.split != view.split:
-        known.append(_accuracy(chosen.accuracy, f"{metric} on {chosen.split}"))
     if pick.origin != "dense":
         known.append(_loss(pick.difference, f"points vs dense, {view.split}"))
     yield from _known(known)

@@ -16,7 +16,7 @@ from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Cell, Column, Rule
-from tavt_kit.reports.records import Found, Records, integers, mapping, number, objects, sequence, text, whole
+from tavt_kit.reports.records import Found, Records, integers, mapping, number, sequence, text, whole
 
 Ends = tuple[float | None, float | None]
 
@@ -162,7 +162,7 @@ class MemoryView:
 
 @dataclass(frozen=True, slots=True)
 class CandidateView:
-    """A model of ``front.json`` or ``final.json``: a candidate, or a baseline to hold it against.
+    """A model of ``front.json`` or ``fit.json``: a candidate, or a baseline to hold it against.
 
     Args:
         record: What it was read from.
@@ -191,7 +191,7 @@ class CandidateView:
 
     @classmethod
     def of(cls, record: Any, metric: str, key: str = "") -> CandidateView:
-        """From an entry of ``front.json`` or a row of ``final.json``."""
+        """From an entry of ``front.json`` or a row of ``fit.json``."""
         texts = {name: text(record, name) or "" for name in ("verdict", "origin", "name", "kind", "split", "note")}
         own, counts = mapping([record], 0), sequence(record, "schedule")
         genes = (text(record, gene) for gene in ("score", "precision", "reduction"))
@@ -461,22 +461,8 @@ def asked(records: Records, budget: Budget) -> Records:
             f"a report chooses for {', '.join(budget.texts())} from a measured front, but {', '.join(records.folders)} "
             "has none; run fgvc-kit search first"
         )
-    view = FrontView.of(fronts[0].body)
-    body = _chosen_again(view, budget)
-    before, after = view.pick, FrontView.of(body).pick
-    moved = before is None or after is None or before.schedule != after.schedule
-
-    def closing(final: Mapping[str, Any]) -> dict[str, Any]:
-        """The closing table: its verdicts were on the search's budget, and its choice may not be this one."""
-        rows = []
-        for row in objects(final, "rows"):
-            is_moved = moved and row.get("kind") in ("chosen", "chosen-int8")
-            own = {"kind": "other", "name": f"{row.get('name')} (the search's choice)"} if is_moved else {}
-            rows.append({**row, "verdict": None, **own})
-        return {**final, "rows": rows, "budgets": budget.texts()}
-
-    finals = tuple(Found(one.path, closing(one.body)) for one in records.all("final"))
-    return replace(records, found={**records.found, "front": (Found(fronts[0].path, body),), "final": finals})
+    body = _chosen_again(FrontView.of(fronts[0].body), budget)
+    return replace(records, found={**records.found, "front": (Found(fronts[0].path, body),)})
 
 
 def _chosen_again(view: FrontView, budget: Budget) -> dict[str, Any]:

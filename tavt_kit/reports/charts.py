@@ -209,14 +209,13 @@ def place_label(text: str, x: float, y: float, gap: float, inside: Box, taken: S
 # The front: cost to the right, accuracy upwards, with doubt, predictions, budget and baselines
 
 
-Kind = Literal["chosen", "front", "dense", "int8", "chosen-int8", "resolution", "layers", "taper", "stages", "other"]
+Kind = Literal["chosen", "front", "dense", "int8", "resolution", "layers", "taper", "stages", "other"]
 
 KINDS: dict[Kind, str] = {
     "chosen": "chosen",
     "front": "fewer tokens",
     "dense": "dense, f32",
     "int8": "dense, INT8",
-    "chosen-int8": "chosen, INT8",
     "resolution": "lower resolution",
     "layers": "fewer layers",
     "taper": "uniform taper",
@@ -287,7 +286,6 @@ SHAPES: dict[Kind, Callable[[float, float], Markup]] = {
     "front": _circle(5),
     "int8": _polygon((0, -7), (7, 0), (0, 7), (-7, 0)),
     "dense": _polygon((-5, -5), (5, -5), (5, 5), (-5, 5)),
-    "chosen-int8": _polygon((0, -8), (8, 0), (0, 8), (-8, 0)),
     "chosen": _circle(7),
 }
 """Draws each kind of mark around a point; in painting order, the chosen one last, on top."""

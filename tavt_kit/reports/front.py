@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from tavt_kit.core.budget import Budget
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports import words
+from tavt_kit.reports.baselines import baseline_blocks, fit_rows
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
 from tavt_kit.reports.candidates import (
     AGAINST_DENSE,
@@ -31,7 +32,6 @@ from tavt_kit.reports.candidates import (
     recorded_budget,
 )
 from tavt_kit.reports.charts import KINDS, Curve, Frame, Kind, Mark, curve_figure, front_figure, schedule_bar
-from tavt_kit.reports.final import baseline_blocks, closing_table, final_rows
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 
@@ -39,13 +39,12 @@ from tavt_kit.reports.records import Records, mapping, number, sequence, text, w
 
 
 def chart_of(records: Records) -> Figure | None:
-    """Everything that was measured, with the budget: the closing table where there is one, else the front."""
-    final = closing_table(records)
-    rows, budget, metric = final_rows(final), recorded_budget(final), text(final, "metric") or "top1"
-    splits, statistic = {row.split for row in rows}, quantile_of(budget)
-    marks = [mark for row in rows if (mark := _row_mark(row, statistic))]
-    if len(marks) > 1 and len(splits) == 1:
-        return _figure(marks, frame_of(budget, metric, splits.pop(), statistic), statistic)
+    """Everything that was measured, with the budget: the table of a fit, else the front of a search."""
+    budget = recorded_budget(records.first("fit"))
+    statistic = quantile_of(budget)
+    marks = [mark for row in fit_rows(records.first("fit")) if (mark := _row_mark(row, statistic))]
+    if len(marks) > 1:
+        return _figure(marks, frame_of(budget, "top1", "val", statistic), statistic)
     return front_chart(records)
 
 
@@ -101,7 +100,7 @@ def marks_of(view: FrontView, statistic: str | None) -> list[Mark]:
 
 
 def _row_mark(row: CandidateView, statistic: str | None) -> Mark | None:
-    """A row of the closing table, or a baseline of the front."""
+    """A row of a fit, or a baseline of the front."""
     kind: Kind = next((kind for kind in KINDS if kind == row.kind), "other")
     return _mark(row, kind, row.name, (row.name,), (row.note, row.verdict), statistic)
 
@@ -279,7 +278,7 @@ def front_section(records: Records) -> Section | Missing:
     if not front:
         return Missing("The front of a search", "fgvc-kit search MODEL --budget latency=20ms")
     view = FrontView.of(front)
-    chart = front_chart(records) if final_rows(closing_table(records)) else None
+    chart = front_chart(records) if fit_rows(records.first("fit")) else None
     blocks: list[Block] = [] if chart is None else [chart]
     if view.candidates:
         blocks.append(front_table(view))

@@ -21,6 +21,7 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.records import atomic_text, label_record, sha256_file
 from tavt_kit.errors import TavtError
 from tavt_kit.reports.answer import answer
+from tavt_kit.reports.baselines import fit_rows, fit_section
 from tavt_kit.reports.blocks import (
     Answer,
     Code,
@@ -36,7 +37,6 @@ from tavt_kit.reports.blocks import (
 from tavt_kit.reports.candidates import CandidateView, FrontView, asked
 from tavt_kit.reports.compared import RunRecords, compared_report, runs_of
 from tavt_kit.reports.correctness import checks_section, classes_section, evaluated_section
-from tavt_kit.reports.final import closing_table, final_rows, final_section
 from tavt_kit.reports.front import (
     budgets_section,
     buys_of,
@@ -55,7 +55,7 @@ from tavt_kit.reports.training import ladder_section, learning_section
 HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE = "report.html", "report.md", "report.csv", "report.json"
 
 _GROUPS: dict[str, tuple[Callable[[Records], Section | Missing | None], ...]] = {
-    "Decide": (final_section, budgets_section, front_section),
+    "Decide": (fit_section, budgets_section, front_section),
     "Understand": (
         classes_section,
         evaluated_section,
@@ -195,7 +195,7 @@ accuracies are fractions, what is not known empty."""
 
 def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
     """Everything with figures: the front, its baselines, the closing table, the parts of the dense and chosen model."""
-    view, final = FrontView.of(records.first("front")), closing_table(records)
+    view = FrontView.of(records.first("front"))
     rows = []
     for one in (*view.candidates, *view.baselines, *view.models):
         row = _row(run, "front" if one.key.startswith("c") else "baseline", one.name or one.origin, view.metric, one)
@@ -203,10 +203,9 @@ def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
         row |= {"schedule": one.schedule, "chosen": one is view.pick, "split": view.split}
         row |= {"points_against_dense": None if difference is None else round(100 * difference, 6)}
         rows.append(row | {"speed": view.speedup(one)})
-    for one in final_rows(final):
-        row = _row(run, "final", one.name or "?", text(final, "metric") or "top1", one)
-        is_chosen = one.kind in ("chosen", "chosen-int8")
-        rows.append(row | {"chosen": is_chosen, "split": one.split, "speed": one.ratio.value if one.ratio else None})
+    for one in fit_rows(records.first("fit")):
+        row = _row(run, "final", one.name or "?", "top1", one) | {"chosen": one.kind == "chosen", "split": one.split}
+        rows.append(row | {"speed": one.ratio.value if one.ratio else None})
     try:
         table = latency_table(records)
     except TavtError:  # the page says so

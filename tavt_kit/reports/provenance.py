@@ -22,7 +22,7 @@ COUNTING = (
 def provenance_section(records: Records) -> Section:
     """Everything a reader needs to trust, repeat or refuse the figures."""
     blocks: list[Block] = [Text.of(COUNTING)]
-    measured = (one.body for kind in ("fit", "front", "final", "bench", "profile") for one in records.all(kind))
+    measured = (one.body for kind in ("fit", "front", "bench", "profile") for one in records.all(kind))
     hosts = list(dict.fromkeys(name for body in measured if (name := text(body, "host", "cpu"))))
     if len(hosts) > 1:
         warning = f"The records come from {len(hosts)} different machines: {'; '.join(hosts)}."
@@ -59,13 +59,13 @@ _Fact = tuple[str, Inline | int | None]
 
 
 def _host(records: Records) -> Mapping[str, Any]:
-    kinds = ("fit", "front", "final", "bench", "profile", "check", "run")
+    kinds = ("fit", "front", "bench", "profile", "check", "run")
     found = (mapping(one.body, "host") for kind in kinds for one in records.all(kind))
     return next(filter(None, found), {})
 
 
 def _target(records: Records) -> Mapping[str, Any]:
-    found = (mapping(records.first(kind), "target") for kind in ("fit", "front", "final", "profile", "bench"))
+    found = (mapping(records.first(kind), "target") for kind in ("fit", "front", "profile", "bench"))
     return next(filter(None, found), {})
 
 

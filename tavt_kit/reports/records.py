@@ -14,9 +14,7 @@ from tavt_kit.core.parsing import parse_json
 from tavt_kit.core.records import kind_of, read_lines, upgraded
 from tavt_kit.errors import RecordError
 
-_KINDS = frozenset(
-    "bench check eval explained exported final fit front kept model profile prune recipe run split".split()
-)
+_KINDS = frozenset("bench check eval explained exported fit front kept model profile prune recipe run split".split())
 """What this report reads."""
 
 _DEPTH = 2

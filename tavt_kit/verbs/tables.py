@@ -23,7 +23,7 @@ def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = N
     """
     from rich.markup import escape
 
-    from tavt_kit.reports.final import better_in_front
+    from tavt_kit.reports.baselines import better_in_front
     from tavt_kit.reports.front import ablation_text, untrained_text
     from tavt_kit.verbs.console import console_of, table_of
 

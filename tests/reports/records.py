@@ -25,7 +25,7 @@ from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import Curve, DropCell, HeldOut, LatencyTable, LayerCells, TimedModel
 from tavt_kit.core.layout import TokenLayout
-from tavt_kit.core.measurement import Measurement, paired_ratio
+from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.model_card import Licence, ModelCard, write_card
 from tavt_kit.core.records import write_record
 from tavt_kit.core.schedule import TokenSchedule
@@ -101,7 +101,7 @@ def taper(ratio: float) -> tuple[int, ...]:
     return TokenSchedule.taper(TokenLayout(TOKENS, LAYERS), ratio).counts
 
 
-def write_run(folder: Path, *, classes: tuple[str, ...] = HOSTILE, final: bool = True) -> Run:
+def write_run(folder: Path, *, classes: tuple[str, ...] = HOSTILE) -> Run:
     """Everything that train, distill, search, export and bench would have left in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     budget = Budget.parse(["latency=11ms"])
@@ -124,8 +124,6 @@ def write_run(folder: Path, *, classes: tuple[str, ...] = HOSTILE, final: bool =
     _write_profile(folder)
     _write_bench(folder, candidates[-1], candidates[3])
     _write_check(folder, candidates[3])
-    if final:
-        write_final_rows(folder, candidates[3])
     write_kept_record(folder, classes)
     return Run(folder, budget, candidates, 3)
 
@@ -303,31 +301,6 @@ def _write_split(folder: Path, classes: tuple[str, ...]) -> None:
         "splits": splits,
     }
     write_record(folder / "split.json", "split", body)
-
-
-def write_final_rows(folder: Path, chosen: Candidate) -> None:
-    """``final.json`` on the test split."""
-    dense = measured(cost(TokenSchedule.dense(TokenLayout(TOKENS, LAYERS))), seed=1)
-    table = (
-        ("dense, f32", "dense", 472, dense, 1_400_000_000, ""),
-        ("dense, INT8", "int8", 466, measured(dense.median * 0.62, seed=2), 1_400_000_000, ""),
-        ("dense, 84 px", "resolution", 447, measured(dense.median * 0.6, seed=3), 800_000_000, "image size 84"),
-        ("chosen", "chosen", 463, measured(dense.median * 0.7, seed=4), chosen.macs, str(chosen.schedule)),
-        ("chosen, INT8", "chosen-int8", 459, measured(dense.median * 0.45, seed=5), chosen.macs, str(chosen.schedule)),
-    )
-    rows = []
-    for name, kind, right, time, macs, note in table:
-        accuracy, latency = Accuracy.of_counts(right, 656, split="test"), time.as_record()
-        del latency["rounds"]  # and the raw samples stay in bench.json
-        rows.append({
-            "name": name, "kind": kind, "split": "test", "top1": accuracy.value, "n": accuracy.n,
-            "ci95": [accuracy.low, accuracy.high], "macs": macs,
-            "latency_ms": {**latency, "samples": len(latency["samples"])},
-            "ratio": paired_ratio(dense, time).as_record(), "verdict": "PASS" if time.p90 < 11 else "FAIL",
-            "note": note,
-        })  # fmt: skip
-    body = {"metric": "top1", "target": TARGET.as_record(), "budgets": ["latency=11ms"], "host": HOST, "rows": rows}
-    write_record(folder / "final.json", "final", body)
 
 
 def write_kept_record(folder: Path, classes: tuple[str, ...]) -> None:

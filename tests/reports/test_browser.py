@@ -22,7 +22,7 @@ OPEN = "document.querySelectorAll('details').forEach((it) => { it.open = true; }
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = write_run(tmp_path_factory.mktemp("run"), final=False)
+    run = write_run(tmp_path_factory.mktemp("run"))
     return write_report([run.folder], run.folder)[0]
 
 

@@ -13,8 +13,8 @@ from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.records import write_record
 from tavt_kit.errors import RecordError
 from tavt_kit.reports import write_report
-from tavt_kit.reports.blocks import Figure, Missing, Section
-from tavt_kit.reports.front import chart_of, cloud_of, front_section
+from tavt_kit.reports.blocks import Missing, Section
+from tavt_kit.reports.front import chart_of, cloud_of
 from tavt_kit.reports.images import kept_section
 from tavt_kit.reports.page import build_report
 from tavt_kit.reports.provenance import COUNTING
@@ -47,7 +47,7 @@ def test_every_missing_record_is_named_with_its_command(tmp_path: Path) -> None:
     assert "Not recorded" not in read([write_run(tmp_path / "whole").folder], tmp_path / "out").text
 
 
-@pytest.mark.parametrize("kind", ["final", "kept", "profile", "bench", "check", "run", "split", "model", "exported"])
+@pytest.mark.parametrize("kind", ["fit", "kept", "profile", "bench", "check", "run", "split", "model", "exported"])
 @pytest.mark.parametrize(
     "body", [{}, {"rows": 3, "images": {}, "grid": "x", "candidates": [[]], "target": 1, "host": []}]
 )
@@ -106,18 +106,8 @@ def test_the_chosen_candidate_is_marked_in_table_and_chart(tmp_path: Path) -> No
     assert sorted(keys) == sorted(2 * ["b0", "b1", "b2", "c0", "c1", "c2", "c3", "c4", "c5"])  # in both sizes
 
 
-def test_figures_of_another_split_stay_off_the_front_chart(tmp_path: Path) -> None:
-    run = write_run(tmp_path)
-    figure = section_of(front_section, run.folder).blocks[0]
-    assert isinstance(figure, Figure) and figure.name.startswith("top-1 on val")
-    assert "lower resolution" not in str(figure)
-    chart = chart_of(gather([run.folder]))
-    assert chart is not None and chart.name == "top-1 on test, % against p90 latency, ms"
-    assert "lower resolution" in str(chart) and "also evaluated" not in str(chart)
-
-
 def test_the_chart_has_whatever_was_measured_and_the_budget(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, final=False).folder
+    folder = write_run(tmp_path).folder
     body = json.loads((folder / "front.json").read_text())
     other = {**body["candidates"][1], "name": "dense, INT8", "kind": "int8", "split": "val"}
     body["baseline_models"] = [{name: value for name, value in other.items() if name != "schedule"}]

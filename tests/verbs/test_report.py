@@ -43,7 +43,7 @@ def test_a_budget_of_its_own_and_several_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    first, second = write_run(tmp_path / "a").folder, write_run(tmp_path / "b", final=False).folder
+    first, second = write_run(tmp_path / "a").folder, write_run(tmp_path / "b").folder
     assert run(first, "--budget", "latency=8ms", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["verdict"] == "PASS" and said["budgets"] == ["latency=8ms"]

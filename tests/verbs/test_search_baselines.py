@@ -19,7 +19,7 @@ from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.wrap import AdaptiveViT
-from tavt_kit.reports.final import better_in_front
+from tavt_kit.reports.baselines import better_in_front
 from tavt_kit.search.finalists import Final, better_baseline
 from tavt_kit.workflows import search_target
 from tests.runtimes.models import write_flat

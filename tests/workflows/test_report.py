@@ -29,7 +29,7 @@ def test_it_writes_what_the_verb_writes_and_prints_nothing(tmp_path: Path, capfd
 
 
 def test_several_runs_have_one_frame(tmp_path: Path) -> None:
-    places = [write_run(tmp_path / name, final=False).folder for name in ("a", "b")]
+    places = [write_run(tmp_path / name).folder for name in ("a", "b")]
     found = report(places, out=tmp_path / "both")
     assert set(found.to_frame()["run"]) == {"a", "b"}
 

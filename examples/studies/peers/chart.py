@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 1040.0, 560.0
 LEFT, RIGHT, TOP, BOTTOM = 66.0, 22.0, 46.0, 58.0
 STYLES: dict[str, tuple[Kind, str]] = {
     SEARCHED: ("chosen", "own"),
-    f"{SEARCHED} + INT8": ("chosen-int8", "own hollow"),
+    f"{SEARCHED} + INT8": ("int8", "own hollow"),
     AGAIN: ("front", "own"),
     f"{AGAIN} + INT8": ("front", "own hollow"),
     DROPS: ("stages", "own"),
