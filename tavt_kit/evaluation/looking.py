@@ -345,7 +345,7 @@ def write_kept(
         OutputError: The folder cannot be written.
         DataError: Not one of the images can be read.
     """
-    thumbnails, entries = make_folder(Path(folder) / "thumbnails"), []
+    thumbnails, entries = make_folder(Path(folder) / "thumbnails"), list[dict[str, Any]]()
     for sample in samples:
         try:
             pixels = resize_crop(open_image(sample.path), preprocessing)
