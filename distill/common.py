@@ -34,11 +34,7 @@ from tavt_kit.models.wrap import AdaptiveViT
 
 
 def card_of(model: AdaptiveViT, images: ImageSet) -> ModelCard:
-    """The model's card, after checking that it is of the data's classes.
-
-    Raises:
-        DataError: The model has none, or knows other classes, or the same in another order.
-    """
+    """The model's card; DataError where it has none, knows other classes, or the same in another order."""
     card = model.require_card()
     images.require_classes(card.classes)
     return card
@@ -52,13 +48,7 @@ def settle(
 ) -> _Recipe:
     """Decide what the recipe left open, by the model, the machine and the number of training images.
 
-    Args:
-        recipe: As asked for.
-        card: The model's.
-        images: The data.
-        processes: Processes that share the work.
-        freeze: Leading layers that are not trained.
-        begun: What a run that is continued was asked for: it keeps its precision on another machine.
+    A run that is continued keeps the precision that it ``begun`` with on another machine.
 
     Raises:
         TrainingError: A precision, metric, crop, turn or policy that cannot be, a batch that cannot be divided, or
@@ -82,14 +72,7 @@ def settle(
 def judge_of(
     running: TrainingOptions, split: ImageSplit, classes: tuple[str, ...], schedules: Sequence[TokenSchedule]
 ) -> Judge:
-    """Compares weights by the mean of a metric over schedules, on ``val``.
-
-    Args:
-        running: Machinery, with nothing left open.
-        split: The images of ``val``.
-        classes: Names of the data's classes.
-        schedules: Schedules over which the mean is taken.
-    """
+    """Compares weights by the mean of a metric over schedules, on the split ``val``; nothing is left open."""
     metric = SelectionMetric(running.metric, classes)
 
     def value(model: AdaptiveViT) -> float:
@@ -180,6 +163,11 @@ class SweepPoint:
     accuracy: Accuracy
     correct: NDArray[np.bool_]
 
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready."""
+        counts, accuracy = list(self.schedule.counts), self.accuracy.as_record()
+        return {"name": self.name, "schedule": counts, "macs": self.macs, "accuracy": accuracy}
+
 
 def evaluate_sweep(
     model: AdaptiveViT,
@@ -191,31 +179,20 @@ def evaluate_sweep(
     progress: Progress | None = None,
     what: str = "ladder",
 ) -> tuple[SweepPoint, ...]:
-    """The accuracy of each schedule on the same images.
-
-    Args:
-        model: Wrapped.
-        images: The split's.
-        split: Its name.
-        points: Schedules as text, or by name.
-        precision: ``f32``, or ``bf16`` for autocast.
-        progress: Watches.
-        what: Name of the stage.
+    """The accuracy of each schedule, given as text or by name, on the same images.
 
     Raises:
         MeasurementError: The logits are not finite.
     """
     progress = progress or Silent()
     progress.stage(what, len(points))
-    named = (
-        points if isinstance(points, Mapping) else {name: TokenSchedule.parse(name, model.layout) for name in points}
-    )
+    if not isinstance(points, Mapping):
+        points = {name: TokenSchedule.parse(name, model.layout) for name in points}
     evaluate = Evaluator(model, images.pixels, images.labels, images.preprocessing, split=split, precision=precision)
     found = []
-    for name, schedule in named.items():
-        found.append(
-            SweepPoint(name, schedule, count_macs(model, schedule), evaluate(schedule), evaluate.correct(schedule))
-        )
+    for name, schedule in points.items():
+        macs = count_macs(model, schedule)
+        found.append(SweepPoint(name, schedule, macs, evaluate(schedule), evaluate.correct(schedule)))
         progress.advance(1)
     return tuple(found)
 
@@ -273,23 +250,8 @@ def keep_before(folder: Path, points: Sequence[SweepPoint]) -> None:
         np.save(temporary, np.stack([point.correct for point in points]), allow_pickle=False)
 
 
-def sweep_record(points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
-    """JSON-ready."""
-    return [
-        {
-            "name": point.name,
-            "schedule": list(point.schedule.counts),
-            "macs": point.macs,
-            "accuracy": point.accuracy.as_record(),
-        }
-        for point in points
-    ]
-
-
 def after_record(folder: Path, points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
-    """As ``sweep_record``, each with the paired ``difference`` (after minus before)."""
+    """The points' records, each with the paired ``difference`` (after minus before)."""
     known: NDArray[np.bool_] = np.load(Path(folder) / STATE_FOLDER / LADDER_FILE, allow_pickle=False)
-    entries = []
-    for entry, old, point in zip(sweep_record(points), known, points, strict=True):
-        entries.append({**entry, "difference": paired(old, point.correct).as_record()})
-    return entries
+    pairs = zip(known, points, strict=True)
+    return [{**point.as_record(), "difference": paired(old, point.correct).as_record()} for old, point in pairs]

@@ -17,7 +17,6 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,10 +79,8 @@ def stream(
         split: With the ``reading`` that says what is done to them.
         settings: The batch.
         seed: Seed of every draw.
-        first: The first update, counted from 1.
-        last: The last update.
-        rank: Which of the training processes this is; it gets the rank-th part of each batch.
-        world: How many there are.
+        first: The first update, counted from 1, and the ``last``.
+        rank: Which of the ``world`` training processes this is; it gets the rank-th part of each batch.
 
     Raises:
         TrainingError: Fewer images than a batch needs, a batch that cannot be shared or mixed, or a decoding process
@@ -94,13 +91,25 @@ def stream(
     reader = _Reader(split, Order(len(split), settings.batch, seed), seed, rank, world)
     numbers = range(first, last + 1)
     workers = workers_of(split, world)
-    with closing(
-        _by_workers(reader, numbers, workers) if workers else (reader[number] for number in numbers)
-    ) as batches:
-        for found in batches:
+    batches = _started(reader, numbers, workers) if workers else (reader[number] for number in numbers)
+    try:
+        for number in numbers:
+            try:
+                found = next(batches)
+            except (RuntimeError, OSError, EOFError) as error:
+                if not workers or str(error).startswith("Caught "):  # a bug, not a process that died
+                    raise
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                named = ", ".join(reader.names(number)[:4])
+                raise TrainingError(
+                    f"a process that decodes images died before update {number} ({named}, ...) was read "
+                    f"({reason}); if memory is short, give fewer `workers`, or 0"
+                ) from error
             if isinstance(found, DataError):
                 raise DataError(f"{found}; repair or remove it: training needs every image of its split")
             yield found
+    finally:
+        del batches  # ends the processes; an exception's traceback would keep them
 
 
 def check_shares(batch: int, reading: DataOptions, world: int = 1) -> None:
@@ -139,24 +148,25 @@ class _Reader(Dataset[Any]):
         pairs = order.batch - 1 - self.share[::-1]
         self.spots = np.concatenate([self.share, pairs]) if self.reading.mixes and world > 1 else self.share
 
-    def __getitem__(self, number: int) -> Batch | DataError:
-        try:
-            return self._batch(number)
-        except DataError as error:
-            return error  # torch would wrap it into a traceback
-
     def names(self, number: int) -> Sequence[str]:
         """Of the images of an update."""
         return [self.split.names[place] for place in self.order.of(number)[self.share]]
 
-    def _batch(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Batch | DataError:
         places = self.order.of(number)[self.spots]
-        images = self._images(places, number)
+        try:
+            images = self._images(places, number)
+        except DataError as error:
+            return error  # torch would wrap it into a traceback
         labels = torch.from_numpy(self.split.labels[places])
         own = len(self.share)
         soft = None
         if self.reading.mixes:
-            images, soft = self._mixed(images, labels, number)
+            mixup = timm.data.Mixup(
+                self.reading.mixup, self.reading.cutmix, label_smoothing=0.0, num_classes=self.split.classes
+            )
+            with seeded(self.seed, _MIX, number):
+                images, soft = mixup(images, labels)
             if len(places) > own:  # a slice alone would travel with all of its storage
                 images, labels, soft = images[:own].clone(), labels[:own].clone(), soft[:own].clone()
         return Batch(images, labels, soft, places[:own], number)
@@ -182,34 +192,6 @@ class _Reader(Dataset[Any]):
                 with seeded(self.seed, _ERASE, number, int(place)):
                     self.erase(image)
         return images
-
-    def _mixed(self, images: Tensor, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        mixup = timm.data.Mixup(
-            self.reading.mixup, self.reading.cutmix, label_smoothing=0.0, num_classes=self.split.classes
-        )
-        with seeded(self.seed, _MIX, number):
-            mixed: tuple[Tensor, Tensor] = mixup(images, labels)
-        return mixed
-
-
-def _by_workers(reader: _Reader, numbers: range, workers: int) -> Generator[Batch | DataError]:
-    batches = _started(reader, numbers, workers)
-    try:
-        for number in numbers:
-            try:
-                found = next(batches)
-            except (RuntimeError, OSError, EOFError) as error:
-                if str(error).startswith("Caught "):  # a bug in a process that lives
-                    raise
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                named = ", ".join(reader.names(number)[:4])
-                raise TrainingError(
-                    f"a process that decodes images died before update {number} ({named}, ...) was read "
-                    f"({reason}); if memory is short, give fewer `workers`, or 0"
-                ) from error
-            yield found
-    finally:
-        del batches  # ends the processes; an exception's traceback would keep them
 
 
 def _started(reader: _Reader, numbers: range, workers: int) -> Iterator[Any]:
@@ -249,22 +231,13 @@ HELD_BYTES = 256_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Undecoded:
-    """Images that are decoded whenever they are asked for.
-
-    Args:
-        samples: The files.
-        prepare: What is done to each.
-    """
+    """Images that are decoded, and prepared, whenever they are asked for."""
 
     samples: tuple[Sample, ...]
     prepare: Preparation
 
     def __getitem__(self, key: int | slice) -> NDArray[np.uint8]:
-        """As ``Pixels``; the images of a slice are decoded by threads.
-
-        Raises:
-            DataError: An image cannot be read.
-        """
+        """As ``Pixels``; the images of a slice are decoded by threads."""
         if not isinstance(key, slice):
             return self.prepare(open_image(self.samples[key].path))
         assert self.prepare.fixed_size is not None  # slices are for evaluation, whose images have one size
@@ -331,10 +304,24 @@ def read_images(
     """
     reading = reading or DataOptions()
     chosen = tuple(thin_out(samples, limit))
+    if not chosen:
+        raise DataError("no image was given to read; give a split that has some")
     evaluation, training = Preparation(preprocessing), Preparation.of(reading, preprocessing)
-    prepared, skipped = _store(chosen, training, reading, allow_unreadable, progress)
+    size = training.fixed_size
+    prepared: Pixels | None = None
+    if reading.cache is not None:
+        prepared, skipped = open_cache(
+            reading.cache, chosen, training, allow_unreadable=allow_unreadable, progress=progress
+        )
+    elif size is not None and 3 * size[0] * size[1] * len(chosen) <= HELD_BYTES:
+        prepared, _, skipped = load_prepared(chosen, training, size, allow_unreadable=allow_unreadable)
+    else:
+        tried = enumerate(read_each(chosen, (lambda path: open_image(path).size) if allow_unreadable else open_size))
+        skipped = [skip(index, chosen[index], error) for index, error in tried if isinstance(error, DataError)]
+        judge(skipped, len(chosen), allow_unreadable)
     left_out = {item.index for item in skipped}
     kept = tuple(sample for index, sample in enumerate(chosen) if index not in left_out)
+    prepared = Undecoded(kept, training) if prepared is None else prepared
     return ImageSplit(
         prepared if training == evaluation else Undecoded(kept, evaluation),
         np.array([sample.label for sample in kept], np.int64),
@@ -347,40 +334,10 @@ def read_images(
     )
 
 
-def _store(
-    samples: tuple[Sample, ...],
-    prepare: Preparation,
-    reading: DataOptions,
-    allow_unreadable: int,
-    progress: Progress | None,
-) -> tuple[Pixels, list[Unreadable]]:
-    """The images that can be read, and those that cannot."""
-    if not samples:
-        raise DataError("no image was given to read; give a split that has some")
-    if reading.cache is not None:
-        return open_cache(reading.cache, samples, prepare, allow_unreadable=allow_unreadable, progress=progress)
-    size = prepare.fixed_size
-    if size is not None and 3 * size[0] * size[1] * len(samples) <= HELD_BYTES:
-        held, _, skipped = load_prepared(samples, prepare, size, allow_unreadable=allow_unreadable)
-        return held, skipped
-    skipped = _unreadable(samples, thoroughly=allow_unreadable > 0)
-    judge(skipped, len(samples), allow_unreadable)
-    left_out = {item.index for item in skipped}
-    return Undecoded(tuple(s for i, s in enumerate(samples) if i not in left_out), prepare), skipped
-
-
-def _unreadable(samples: Sequence[Sample], *, thoroughly: bool) -> list[Unreadable]:
-    found = read_each(samples, (lambda path: open_image(path).size) if thoroughly else open_size)
-    return [skip(index, samples[index], error) for index, error in enumerate(found) if isinstance(error, DataError)]
-
-
 class Order:
     """Which images each step takes: a new permutation every epoch, its incomplete last batch left out.
 
     A pure function of seed and step, so a resumed run needs to know nothing but its step.
-
-    Raises:
-        TrainingError: Fewer images than a batch needs.
     """
 
     def __init__(self, count: int, batch: int, seed: int) -> None:
@@ -409,13 +366,10 @@ _log = logging.getLogger(__name__)
 
 
 class CachedImages:
-    """Images of a cache folder; nothing of it is held but the index.
+    """Images of a cache folder, whose file of bytes is mapped into memory in each process that reads.
 
-    Each image is compared with its checksum whenever it is read.
-
-    Args:
-        folder: With the file of bytes; mapped into memory in each process that reads.
-        index: (n, 4) int64: place in the file, height, width, CRC-32.
+    Each image is compared with its checksum whenever it is read. The index is (n, 4) int64: place in the file, height,
+    width, CRC-32.
     """
 
     def __init__(self, folder: Path, index: NDArray[np.int64]) -> None:
@@ -429,11 +383,7 @@ class CachedImages:
         return len(self.index)
 
     def __getitem__(self, key: int | slice) -> NDArray[np.uint8]:
-        """(3, h, w) of one image, read-only; (n, 3, h, w) of some that have one size.
-
-        Raises:
-            DataError: The bytes are damaged.
-        """
+        """(3, h, w) of one image, read-only; (n, 3, h, w) of some that have one size; DataError for damaged bytes."""
         if isinstance(key, slice):
             return np.stack([self[place] for place in range(*key.indices(len(self)))])
         if self._bytes is None:
@@ -462,19 +412,21 @@ def open_cache(
     of change), and where the entry itself is cut or its index damaged. It appears under its name only when it is
     whole: a killed process leaves a part that the next one replaces, and of two processes the second waits.
 
-    Args:
-        folder: Folder of the cache; made if it is not there; entries of other data lie side by side in it.
-        samples: In their order.
-        prepare: What is done to each.
-        allow_unreadable: How many may be left out.
-        progress: Watches the filling.
+    Entries of other data lie side by side in the folder.
 
     Raises:
         DataError: Too many images cannot be read.
         OutputError: The folder cannot be written, or the disk has too little room.
     """
     listing = sha256_text("\n".join(str(sample.path.resolve()) for sample in samples))
-    ties = {"prepared": json.loads(json.dumps(prepare.as_record())), "listing": listing, "files": _stamp(samples)}
+    stamps = []
+    for sample in samples:
+        # An image of a packed file (CIFAR) has that file's size and time of change.
+        path = sample.path if sample.path.exists() else sample.path.parent
+        status = path.stat() if path.is_file() else None
+        stamps.append(f"{status.st_size} {status.st_mtime_ns}" if status else "absent")
+    files = sha256_text("\n".join(stamps))
+    ties = {"prepared": json.loads(json.dumps(prepare.as_record())), "listing": listing, "files": files}
     key = sha256_text(json.dumps([ties["prepared"], listing], sort_keys=True))[:16]
     entry = make_folder(Path(folder)) / key
     lock = FileLock(f"{entry}.lock")  # the system frees it where a process is killed
@@ -495,17 +447,6 @@ def open_cache(
     index, skipped = found
     judge(skipped, len(samples), allow_unreadable)
     return CachedImages(entry, index), skipped
-
-
-def _stamp(samples: Sequence[Sample]) -> str:
-    """A hash of each file's size and time of change; it differs where an image was replaced."""
-    lines = []
-    for sample in samples:
-        # An image of a packed file (CIFAR) has that file's.
-        path = sample.path if sample.path.exists() else sample.path.parent
-        found = path.stat() if path.is_file() else None
-        lines.append(f"{found.st_size} {found.st_mtime_ns}" if found else "absent")
-    return sha256_text("\n".join(lines))
 
 
 def _opened(entry: Path, ties: dict[str, Any]) -> tuple[NDArray[np.int64], list[Unreadable]] | None:
@@ -538,7 +479,15 @@ def _fill(
     progress: Progress,
 ) -> None:
     """Write the entry beside its place and put it there when it is whole."""
-    needed = _bytes_needed(samples, prepare)
+
+    def bytes_of(path: Path) -> int:
+        height, width = prepare.fixed_size or prepare.size_of(*open_size(path))
+        return 3 * height * width
+
+    if prepare.fixed_size is None:  # by what the files state; decoding will name those that cannot be opened
+        needed = sum(count for count in read_each(samples, bytes_of) if not isinstance(count, DataError))
+    else:
+        needed = bytes_of(samples[0].path) * len(samples)
     free = shutil.disk_usage(entry.parent).free
     if needed + _SPARE > free:
         raise OutputError(
@@ -551,8 +500,20 @@ def _fill(
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir()
-        index, skipped = _write_pixels(part / _PIXELS, samples, prepare, allow_unreadable, progress)
-        np.save(part / _INDEX, index)
+        rows: list[tuple[int, int, int, int]] = []
+        skipped: list[Unreadable] = []
+        with (part / _PIXELS).open("wb") as stream:
+            for place, result in enumerate(read_each(samples, lambda path: prepare(open_image(path)))):
+                if isinstance(result, DataError):
+                    skipped.append(skip(place, samples[place], result))
+                    if len(skipped) > allow_unreadable:
+                        break  # refused below, now and not hours later
+                else:
+                    rows.append((stream.tell(), *result.shape[1:], zlib.crc32(result.data)))
+                    stream.write(result.data)
+                progress.advance(1)
+        judge(skipped, len(samples), allow_unreadable)
+        np.save(part / _INDEX, np.array(rows, np.int64))
         body = {
             **ties,
             "bytes": (part / _PIXELS).stat().st_size,
@@ -566,39 +527,6 @@ def _fill(
         raise OutputError(f"cannot write the cache {entry}: {error.strerror}; choose another `cache` folder") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _write_pixels(
-    file: Path, samples: Sequence[Sample], prepare: Preparation, allow_unreadable: int, progress: Progress
-) -> tuple[NDArray[np.int64], list[Unreadable]]:
-    rows: list[tuple[int, int, int, int]] = []
-    skipped: list[Unreadable] = []
-    with file.open("wb") as stream:
-        for place, result in enumerate(read_each(samples, lambda path: prepare(open_image(path)))):
-            if isinstance(result, DataError):
-                skipped.append(skip(place, samples[place], result))
-                if len(skipped) > allow_unreadable:
-                    break  # refused below, now and not hours later
-            else:
-                rows.append((stream.tell(), *result.shape[1:], zlib.crc32(result.data)))
-                stream.write(result.data)
-            progress.advance(1)
-    judge(skipped, len(samples), allow_unreadable)
-    return np.array(rows, np.int64), skipped
-
-
-def _bytes_needed(samples: Sequence[Sample], prepare: Preparation) -> int:
-    """Of all images; where they differ in size, by the sizes that their files state."""
-    if prepare.fixed_size is not None:
-        height, width = prepare.fixed_size
-        return 3 * height * width * len(samples)
-
-    def needed(path: Path) -> int:
-        height, width = prepare.size_of(*open_size(path))
-        return 3 * height * width
-
-    # Decoding will name those that cannot be opened.
-    return sum(count for count in read_each(samples, needed) if not isinstance(count, DataError))
 
 
 def _gigabytes(count: int) -> str:

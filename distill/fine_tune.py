@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
@@ -31,7 +31,6 @@ from tavt_kit.distill.common import (
     save_trained,
     settle,
 )
-from tavt_kit.distill.datasets import ImageSplit
 from tavt_kit.distill.losses import balanced_weights, make_step
 from tavt_kit.distill.optimizer import attached, check_scales, freeze
 from tavt_kit.distill.processes import Processes, evaluation_precision
@@ -62,17 +61,12 @@ def train(
     """Fit a model to a data set: the dense network, or the one schedule that the recipe names.
 
     A recipe may fit the head to cached features first, its penalty chosen by ``val`` accuracy; then it trains the last
-    blocks or everything, step by step.
+    blocks or everything, step by step. ``tavt_kit.train`` says more of what is not listed here.
 
     Args:
         model: From ``open_model``, with a head of the data's classes; trained in place.
-        images: The data.
         out: The run folder; one that was interrupted is continued.
         recipe: From ``train_recipe``; a probe by default.
-        device: ``"cpu"``, ``"cuda:0"``; ``None`` takes a GPU if there is one.
-        fresh: Start again whatever ``out`` holds.
-        allow_unreadable: Images of ``val`` that may be skipped.
-        progress: Watches.
         save_seconds: Time between two saved states.
 
     Returns:
@@ -85,7 +79,12 @@ def train(
     processes, recipe = Processes.join(device), recipe or TrainRecipe()
     progress = progress if progress is not None and processes.first else Silent()
     check_family(recipe, model)
-    card = _evaluated_by(recipe, model, card_of(model, images))
+    card = card_of(model, images)
+    known = [name for name in card.preprocessing if name != "image_size"]
+    if unknown := sorted(set(recipe.evaluation) - set(known)):
+        raise TrainingError(f"evaluation of a recipe has {', '.join(known)}, got {', '.join(unknown)}; leave it out")
+    preprocessing = Preprocessing.from_record({**card.preprocessing, **recipe.evaluation})
+    model.card = card = replace(card, preprocessing=preprocessing.as_record())
     model.to(processes.device)
     begun = {} if fresh else processes.once(lambda: begun_with(Path(out)))
     blocks = model.layers if recipe.blocks == "all" else int(recipe.blocks)
@@ -107,14 +106,23 @@ def train(
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
-    preprocessing = Preprocessing.from_record(card.preprocessing)
     train = open_split(images, "train", preprocessing, recipe, plain=recipe.probe_only, progress=progress)
     val = open_split(images, "val", preprocessing, recipe, allow_unreadable=allow_unreadable, progress=progress)
     precision = evaluation_precision(str(recipe.running.precision))
     run.note(pictures={"train": len(train), "val": len(val), "skipped": val.skipped})
     # With a saved state that holds the head, and more, there is no need for it.
     if recipe.probe and not ("probe" in run.results and has_state(run.folder)):
-        run.note(probe=processes.once(lambda: _probe(model, train, val, len(images.classes), precision, progress)))
+
+        def probe() -> dict[str, Any]:
+            progress.stage("features", len(train) + len(val))
+            seen = [features(model, split, precision=precision, progress=progress) for split in (train, val)]
+            fitted = fit_probe(seen[0], train.labels, seen[1], val.labels, len(images.classes))
+            set_head(model, fitted.weight, fitted.bias)
+            accuracy = Accuracy.of_counts(fitted.val_correct, len(val), split="val")
+            tried = [{"penalty": penalty, "val": share} for penalty, share in fitted.tried]
+            return {"penalty": fitted.penalty, "accuracy": accuracy.as_record(), "tried": tried}
+
+        run.note(probe=processes.once(probe))
     if recipe.probe_only:
         results, how = {"val": run.results["probe"]["accuracy"]}, "head fitted"
     else:
@@ -130,11 +138,8 @@ def train(
                 seed=recipe.seed, progress=progress, what="finetune", processes=processes, save_seconds=save_seconds,
                 judge=judge_of(recipe.running, val, images.classes, (schedule,)),
             )  # fmt: skip
-        dense = processes.once(
-            lambda: evaluate_sweep(
-                model, val, "val", (recipe.schedule,), precision=precision, progress=progress, what="evaluate"
-            )
-        )
+        sweep = partial(evaluate_sweep, model, val, "val", (recipe.schedule,), precision=precision, progress=progress)
+        dense = processes.once(lambda: sweep(what="evaluate"))
         results = {"loop": loop_record(loop, settings.batch), "val": dense[0].accuracy.as_record()}
         trained = "everything" if recipe.blocks == "all" else f"head and last {recipe.blocks} blocks"
         how = f"{trained} fine-tuned by the recipe {recipe.name}"
@@ -149,48 +154,15 @@ def train(
     return run.body
 
 
-def _evaluated_by(recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard) -> ModelCard:
-    """The model's card with the evaluation that the recipe asks for."""
-    known = [name for name in card.preprocessing if name != "image_size"]
-    if unknown := sorted(set(recipe.evaluation) - set(known)):
-        raise TrainingError(f"evaluation of a recipe has {', '.join(known)}, got {', '.join(unknown)}; leave it out")
-    preprocessing = Preprocessing.from_record({**card.preprocessing, **recipe.evaluation})
-    card = replace(card, preprocessing=preprocessing.as_record())
-    model.card = card
-    return card
-
-
-def _probe(
-    model: AdaptiveViT, train: ImageSplit, val: ImageSplit, classes: int, precision: str, progress: Progress
-) -> dict[str, Any]:
-    """Fit the head and put it into the model; what is to be noted of it."""
-    progress.stage("features", len(train) + len(val))
-    seen = [features(model, split, precision=precision, progress=progress) for split in (train, val)]
-    fitted = fit_probe(seen[0], train.labels, seen[1], val.labels, classes)
-    set_head(model, fitted.weight, fitted.bias)
-    accuracy = Accuracy.of_counts(fitted.val_correct, len(val), split="val")
-    tried = [{"penalty": penalty, "val": share} for penalty, share in fitted.tried]
-    return {"penalty": fitted.penalty, "accuracy": accuracy.as_record(), "tried": tried}
-
-
 _CLASSES = {Ffvt: "ffvt", TransFg: "transfg", MixVitHybrid: "mixvit_hybrid", Pim: "pim"}
 
 
-def family_of(model: AdaptiveViT) -> str:
-    """One of ``recipes.FAMILIES``; every timm ViT, whatever its attention, is a plain one."""
-    bare = model.bare
-    if isinstance(bare, Vitae):
-        return "vitae" if bare.version == 1 else "vitaev2"
-    return next((name for kind, name in _CLASSES.items() if isinstance(bare, kind)), "vit")
-
-
 def check_family(recipe: TrainRecipe, model: AdaptiveViT) -> None:
-    """Refuse a recipe of another family.
-
-    Raises:
-        TrainingError: It is one.
-    """
-    own = family_of(model)
+    """Raise TrainingError for a recipe of another family; every timm ViT, whatever its attention, is a plain one."""
+    bare = model.bare
+    own = next((name for kind, name in _CLASSES.items() if isinstance(bare, kind)), "vit")
+    if isinstance(bare, Vitae):
+        own = "vitae" if bare.version == 1 else "vitaev2"
     if recipe.family not in (None, own):
         fitting = ", ".join(recipe_names(own))
         raise TrainingError(
@@ -203,10 +175,7 @@ def set_drop_path(model: AdaptiveViT, rate: float) -> None:
     """Leave out the branches of blocks at random while training (Huang et al., stochastic depth, ECCV 2016).
 
     The rate rises from 0 at the first block to ``rate`` at the last, as timm's models have it, and as ViTAE's own rule
-    has it for ViTAE.
-
-    Raises:
-        TrainingError: The model's blocks have no place for it.
+    has it for ViTAE; TrainingError where blocks have no place for it.
     """
     if isinstance(model.bare, Vitae):
         model.bare.set_drop_path(rate)
@@ -226,21 +195,13 @@ def _paths(module: nn.Module) -> list[str]:
 
 
 def set_dropout(model: AdaptiveViT, rate: float) -> None:
-    """Dropout after the position embeddings and after both layers of each feed-forward half, as ViT-pytorch has it.
-
-    Raises:
-        TrainingError: The model has none of these.
-    """
-    found = [module for name, module in model.bare.named_modules() if _drops(name, module)]
+    """Dropout after the position embeddings and after both layers of each feed-forward half, as ViT-pytorch has it."""
+    parts = [part for name, part in model.bare.named_modules() if name.endswith(("pos_drop", "mlp.drop1", "mlp.drop2"))]
+    found = [part for part in parts if isinstance(part, nn.Dropout)]
     if not found:
         raise TrainingError(f"{type(model.bare).__name__} has no places for dropout; leave `dropout` at 0")
     for module in found:
-        assert isinstance(module, nn.Dropout)
         module.p = rate
-
-
-def _drops(name: str, module: nn.Module) -> bool:
-    return isinstance(module, nn.Dropout) and name.endswith(("pos_drop", "mlp.drop1", "mlp.drop2"))
 
 
 PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -254,8 +215,7 @@ class Probe:
     """A fitted head.
 
     Args:
-        weight: (C, D), for features as they are (the standardisation is folded in).
-        bias: (C,)
+        weight: (C, D), for features as they are (the standardisation is folded in); bias is (C,).
         penalty: L2 penalty that was chosen.
         val_correct: Images of ``val`` it has right.
         tried: Penalty and ``val`` accuracy of every candidate.
@@ -280,12 +240,9 @@ def fit_probe(
     """Fit one head per penalty and take the one with the best ``val`` accuracy; of equals the strongest penalty.
 
     Args:
-        train: (n, D) features.
-        train_labels: (n,) in 0..classes-1.
-        val: (m, D) features; they choose the penalty and nothing else.
-        val_labels: (m,)
+        train: (n, D) features, with labels (n,) in 0..classes-1.
+        val: (m, D) features, with labels (m,); they choose the penalty and nothing else.
         classes: C; one without training images gets a low bias.
-        penalties: To try.
 
     Raises:
         TrainingError: Features that are not finite.
@@ -341,11 +298,7 @@ def _fit(x: Tensor, labels: Tensor, start: Tensor, penalty: float) -> Tensor:
 
 
 def set_head(model: AdaptiveViT, weight: Tensor, bias: Tensor) -> None:
-    """Put a probe into the model's classifier (both of a distilled DeiT's, whose logits are averaged).
-
-    Raises:
-        UnsupportedBackbone: The classifier is no linear layer of these sizes with a bias.
-    """
+    """Put a probe into the model's classifier (both of a distilled DeiT's, whose logits are averaged)."""
     found = getattr(model.unwrap(), "get_classifier", lambda: None)()
     for head in found if isinstance(found, tuple) else (found,):
         if not isinstance(head, nn.Linear) or head.weight.shape != weight.shape or head.bias is None:

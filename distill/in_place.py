@@ -32,7 +32,6 @@ from tavt_kit.distill.common import (
     save_trained,
     schedule_sweep,
     settle,
-    sweep_record,
 )
 from tavt_kit.distill.datasets import Batch, ImageSplit
 from tavt_kit.distill.losses import Backward, Step
@@ -68,20 +67,17 @@ def distill(
     Writes a run folder, and continues one that was interrupted. Accuracy of a fixed ladder of schedules on ``val`` is
     recorded before and after.
 
+    ``tavt_kit.distill`` says more of what is not listed here.
+
     Args:
         model: From ``load_model``; trained in place.
         images: With the split the model was trained on (``read_split``).
-        out: The run folder.
         recipe: ``distill_recipe()`` by default.
         teacher: Another trained model of the same classes, from ``load_model``, that the full network learns from
             beside the labels, or every network (``recipe.taught``); its images may be of another size.
         twins: The same model at the smaller sizes of ``recipe.image_sizes``, from ``load_model(run, image_size=...)``:
             each step draws the size at which the sandwich is trained. Their weights become the model's own, and at a
             smaller size every network learns from what the dense model says of the image at full size.
-        device: ``"cpu"``, ``"cuda:0"``; ``None`` takes a GPU if there is one.
-        fresh: Start again whatever ``out`` holds.
-        allow_unreadable: Images of ``val`` that may be skipped.
-        progress: Watches.
         save_seconds: Time between two saved states.
 
     Returns:
@@ -103,7 +99,15 @@ def distill(
     check_sizes(model, twins)
     asks = None if teacher is None else Teacher(teacher.to(processes.device), card)
     begun = {} if fresh else processes.once(lambda: begun_with(Path(out)))
-    recipe = _settled(recipe or distill_recipe(), model, images, processes, begun)
+    recipe = recipe or distill_recipe()
+    check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
+    frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
+    recipe = replace(
+        recipe,
+        feature_layers=_compared_layers(model, recipe.feature_layers, recipe.feature_weight),
+        attention_layers=_compared_layers(model, recipe.attention_layers, recipe.attention_weight),
+    )
+    recipe = settle(recipe, card, images, processes, freeze=frozen, begun=begun)
     for twin in twins:
         share_weights(model, twin)
         twin.to(processes.device)
@@ -145,7 +149,7 @@ def distill(
         run.note(
             trained_parameters=trained,
             pictures={"train": len(train), "val": len(val), "skipped": val.skipped},
-            before=sweep_record(before),
+            before=[point.as_record() for point in before],
         )
     loop = run_loop(
         model, train, step, settings, recipe.running, run.folder,
@@ -154,7 +158,8 @@ def distill(
     )  # fmt: skip
     after = ladder("ladder after")
     if processes.first:
-        how = f"distilled in place ({_drawn(recipe)}, {loop.steps} steps)"
+        drawn = f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {Bound.parse(recipe.bound)}"
+        how = f"distilled in place ({drawn}, {loop.steps} steps)"
         sizes = tuple(twin.backbone.image_size[1] for twin in twins)
         save_trained(run.folder, model, replace(card, image_sizes=sizes), images, how)
     run.finish(
@@ -168,40 +173,20 @@ def distill(
     return run.body
 
 
-def _drawn(recipe: DistillRecipe) -> str:
-    return f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {Bound.parse(recipe.bound)}"
-
-
-def _settled(
-    recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet, processes: Processes, begun: Mapping[str, Any]
-) -> DistillRecipe:
-    check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
-    frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
-    recipe = replace(
-        recipe,
-        feature_layers=_compared_layers(model, recipe.feature_layers, recipe.feature_weight),
-        attention_layers=_compared_layers(model, recipe.attention_layers, recipe.attention_weight),
-    )
-    return settle(recipe, card_of(model, images), images, processes, freeze=frozen, begun=begun)
-
-
 def _compared_layers(model: AdaptiveViT, layers: tuple[int, ...], weight: float) -> tuple[int, ...]:
     """The layers whose inside is compared: of the last one only what the head reads goes on, so it is none of them."""
     if not weight:
         if layers:
-            raise TrainingError(f"layers {_listed(layers)} are to be compared with weight 0; give their weight too")
+            given = ", ".join(map(str, layers))
+            raise TrainingError(f"layers {given} are to be compared with weight 0; give their weight too")
         return ()
     wrong = [layer for layer in layers if not 0 <= layer < model.layers - 1]
     if wrong or model.layers < 2:
         raise TrainingError(
             f"inside the model layers 0 to {model.layers - 2} can be compared (counted from 0, without the last), got "
-            f"{_listed(wrong)}"
+            f"{', '.join(map(str, wrong))}"
         )
     return tuple(sorted(set(layers))) or (model.layers - 2,)
-
-
-def _listed(layers: Sequence[int]) -> str:
-    return ", ".join(map(str, layers))
 
 
 def _prepare(
@@ -214,7 +199,13 @@ def _prepare(
         features=recipe.feature_layers, feature_weight=recipe.feature_weight,
         maps=recipe.attention_layers, attention_weight=recipe.attention_weight, teacher_weight=recipe.teacher_weight,
     )  # fmt: skip
-    samplers = {id(each): _sampler(each, recipe) for each in (model, *twins)}
+    samplers = {
+        id(each): Sampler(
+            each.layout, Bound.parse(recipe.bound), recipe.sub_networks, recipe.layer_dropout, recipe.sampling,
+            tuple(TokenSchedule.parse(text, each.layout) for text in recipe.schedules),
+        )
+        for each in (model, *twins)
+    }  # fmt: skip
     last = max(1, recipe.optimisation.steps - 1)
 
     def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
@@ -238,27 +229,12 @@ def _prepare(
     return step, trained
 
 
-def _sampler(model: AdaptiveViT, recipe: DistillRecipe) -> Sampler:
-    return Sampler(
-        model.layout,
-        bound=Bound.parse(recipe.bound),
-        random=recipe.sub_networks,
-        layer_dropout=recipe.layer_dropout,
-        sampling=recipe.sampling,
-        schedules=tuple(TokenSchedule.parse(text, model.layout) for text in recipe.schedules),
-    )
-
-
 FULL_SIZE_SHARE = 0.4
 """Share of the steps that train the model at its own size; the others draw a smaller one, each as likely."""
 
 
 def check_sizes(model: AdaptiveViT, twins: Sequence[AdaptiveViT]) -> None:
-    """Refuse sizes that are not smaller than the model's own, or given twice.
-
-    Raises:
-        TrainingError: One is as large as the model's own size or larger, or two are the same.
-    """
+    """Raise TrainingError for sizes that are not smaller than the model's own, or given twice."""
     own, sizes = model.backbone.image_size, [twin.backbone.image_size for twin in twins]
     if len(set(sizes)) < len(sizes) or any(twin.tokens >= model.tokens for twin in twins):
         given = ", ".join(f"{height}x{width}" for height, width in sizes)
@@ -275,10 +251,6 @@ def share_weights(trained: AdaptiveViT, twin: AdaptiveViT) -> None:
     weights at another size, so that its gradients reach the trained table, and a run that is loaded at the smaller
     size later gives the very same answers.
 
-    Args:
-        trained: The model that learns.
-        twin: The same architecture at another size.
-
     Raises:
         UnsupportedBackbone: More than one position table depends on the image size, or norms mix the images of a batch.
     """
@@ -287,31 +259,25 @@ def share_weights(trained: AdaptiveViT, twin: AdaptiveViT) -> None:
         raise UnsupportedBackbone(
             "a model with batch norms keeps statistics of one image size; distil a run for each size instead"
         )
+    old, new = list(trained.grid), list(twin.grid)
+
+    def resize(module: nn.Module, inputs: object) -> None:
+        table = own["pos_embed"]
+        prefix = table.shape[1] - old[0] * old[1]
+        bare.pos_embed = timm.layers.resample_abs_pos_embed(table, new_size=new, old_size=old, num_prefix_tokens=prefix)
+
     for name, parameter in list(bare.named_parameters()):
         holder, leaf = bare.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
         if parameter.shape == own[name].shape:
             holder._parameters[leaf] = own[name]
         elif name == "pos_embed":
-            _follow_table(trained, twin)
+            del bare._parameters[name]
+            bare.get_submodule("patch_embed").register_forward_pre_hook(resize)
         else:
             raise UnsupportedBackbone(
                 f"{name} of this model depends on the image size, and only one position table can be shared between "
                 "sizes; distil a run for each size instead"
             )
-
-
-def _follow_table(trained: AdaptiveViT, twin: AdaptiveViT) -> None:
-    bare, old, new = twin.unwrap(), trained.grid, twin.grid
-    table = trained.unwrap().get_parameter("pos_embed")
-    prefix = table.shape[1] - old[0] * old[1]
-    del bare._parameters["pos_embed"]
-
-    def resize(module: nn.Module, inputs: object) -> None:
-        bare.pos_embed = timm.layers.resample_abs_pos_embed(
-            table, new_size=list(new), old_size=list(old), num_prefix_tokens=prefix
-        )
-
-    bare.get_submodule("patch_embed").register_forward_pre_hook(resize)
 
 
 def draw_size(twins: Sequence[AdaptiveViT], draws: Draws) -> AdaptiveViT | None:

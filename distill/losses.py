@@ -57,13 +57,7 @@ def divergence(student: Tensor, teacher: Tensor, direction: str = "reverse", tem
     ``reverse`` is KL(student || teacher), what TAVT's official code computes (its call passes the student as the
     *target* of ``KLDivLoss``): it lets the student ignore what the teacher finds unlikely. ``forward`` is
     KL(teacher || student) of Hinton et al. (2015). At another temperature the value is multiplied by its square, which
-    keeps gradients comparable.
-
-    Args:
-        student: Logits (B, C); gradients flow through them alone.
-        teacher: Logits (B, C); detached here.
-        direction: See above.
-        temperature: Divides both logits; above 0.
+    keeps gradients comparable. Gradients flow through the student's logits (B, C) alone.
 
     Example:
         >>> import torch
@@ -79,15 +73,9 @@ def divergence(student: Tensor, teacher: Tensor, direction: str = "reverse", tem
 
 
 def contrastive_loss(features: Tensor, labels: Tensor, margin: float = 0.4) -> Tensor:
-    """Pull features of one class together, push others below ``margin`` in cosine.
+    """Pull features (B, D) of one class together, push others below ``margin`` in cosine.
 
-    Args:
-        features: (B, D).
-        labels: (B,) int64.
-        margin: Cosine above which two classes are pushed apart.
-
-    Returns:
-        Scalar: (sum over same-class pairs of 1 - cos + sum over other pairs of max(cos - margin, 0)) / B^2.
+    (sum over same-class pairs of 1 - cos + sum over other pairs of max(cos - margin, 0)) / B^2, as TransFG has it.
     """
     unit = F.normalize(features)
     cosine = unit @ unit.T
@@ -108,52 +96,39 @@ def pim_kind(name: str) -> str:
 
 
 def pim_terms(outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """Every term, before its weight, by the name of its output.
+    """Every term, before its weight, by the name of its output, of which any may be absent.
 
-    Args:
-        outputs: ``layer*``, ``select_*``, ``drop_*`` (B, n, K) and ``comb_outs`` (B, K); any may be absent.
-        labels: (B,) int64.
-
-    Returns:
-        Scalars: cross-entropies averaged over images (or over all selected tokens), and for ``drop_*`` the mean of
-        (tanh(logit) + 1)^2. A level that selects all its tokens has no ``drop_*`` term.
+    Cross-entropies averaged over images (of ``layer*`` (B, n, K), ``comb_outs`` (B, K)) or over all selected tokens
+    (``select_*``), and of ``drop_*`` the mean of (tanh(logit) + 1)^2. A level that selects all its tokens has none.
     """
-    return {name: _term(name, value, labels) for name, value in outputs.items() if value.numel()}
-
-
-def _term(name: str, value: Tensor, labels: Tensor) -> Tensor:
-    if name.startswith("layer"):
-        return F.cross_entropy(value.mean(1), labels)
-    if name.startswith("select_"):
-        return F.cross_entropy(value.flatten(0, 1), labels.repeat_interleave(value.shape[1]))
-    if name.startswith("drop_"):
-        return (value.tanh() + 1).square().mean()
-    return F.cross_entropy(value, labels)
+    terms = {}
+    for name, value in outputs.items():
+        kind = pim_kind(name)
+        if not value.numel():
+            continue
+        if kind == "dropped":
+            terms[name] = (value.tanh() + 1).square().mean()
+        elif kind == "selected":
+            terms[name] = F.cross_entropy(value.flatten(0, 1), labels.repeat_interleave(value.shape[1]))
+        else:
+            terms[name] = F.cross_entropy(value.mean(1) if kind == "level" else value, labels)
+    return terms
 
 
 def pim_loss(outputs: Mapping[str, Tensor], labels: Tensor, weights: Mapping[str, float] = LOSSES["pim"]) -> Tensor:
-    """The weighted sum of ``pim_terms``, a scalar; terms of weight 0 are not computed.
-
-    Args:
-        outputs: As ``pim_terms``.
-        labels: (B,) int64.
-        weights: Weight of each term; the official ones by default.
-    """
+    """The weighted sum of ``pim_terms``, a scalar; terms of weight 0 are not computed."""
     terms = pim_terms({name: value for name, value in outputs.items() if weights[pim_kind(name)]}, labels)
     return torch.stack([weights[pim_kind(name)] * term for name, term in terms.items()]).sum()
 
 
 @dataclass(frozen=True, slots=True)
 class FullLoss:
-    """What the full network is taught from labels.
-
-    Args:
-        terms: (model, state after the last layer, its outputs, labels) -> named terms, which are added.
-        pairwise: Whether images of a batch meet in it, so that a batch cannot be taken in parts.
-    """
+    """What the full network is taught from labels."""
 
     terms: Callable[[AdaptiveViT, TokenState, Outputs, Tensor], Mapping[str, Tensor]]
+    """(model, state after the last layer, its outputs, labels) -> named terms, which are added."""
     pairwise: bool = False
+    """Whether images of a batch meet in it, so that a batch cannot be taken in parts."""
 
 
 def full_loss_of(model: AdaptiveViT) -> FullLoss:
@@ -197,11 +172,8 @@ def feature_loss(student: Placed, teacher: Placed) -> Tensor:
     ``mean((norm(s) - norm(t)) ** 2)`` where ``norm`` is a layer norm without weights: the hidden-state loss of TinyBERT
     (Jiao et al., Findings of EMNLP 2020, eq. 8) with the identity for its projection, as both networks have the same
     weights. Normalised, because a ViT's tokens have a few channels that would be all of an unnormalised distance.
-    A merged token is compared with the mean of the teacher's tokens that went into it.
-
-    Args:
-        student: Tokens (B, n, D); gradients flow through them alone.
-        teacher: Tokens (B, m, D), among them all that the student has; where the student merges, all N.
+    A merged token is compared with the mean of the teacher's tokens that went into it. Gradients flow through the
+    student's tokens (B, n, D) alone; the teacher's (B, m, D) have all of them, and all N where the student merges.
 
     Example:
         >>> import torch
@@ -225,11 +197,8 @@ def attention_loss(student: Placed, teacher: Placed) -> Tensor:
     MiniLM's transfer of attention distributions (Wang et al., NeurIPS 2020, eq. 7), for a student that has fewer
     tokens: of the teacher's map the rows and columns of the tokens that entered the student's layer, each row made to
     sum to 1 again, which is the softmax of the teacher's own scores over these tokens. Of the tokens that went into a
-    merged one the columns are added up, and the rows averaged.
-
-    Args:
-        student: Map (B, H, n, n); gradients flow through it alone.
-        teacher: Map (B, H, m, m), among its tokens all that the student has; where the student merges, all N.
+    merged one the columns are added up, and the rows averaged. Gradients flow through the student's map (B, H, n, n)
+    alone; the teacher's (B, H, m, m) is of all of its tokens, and of all N where the student merges.
     """
     (ours, place, owner), (theirs, own, _) = Placed(*student), Placed(*teacher)
     theirs = theirs.detach()
@@ -250,11 +219,7 @@ _TINY = 1e-12
 
 
 def _members(owner: Tensor, count: int, own: Tensor | None) -> Tensor:
-    """(B, n, N) bool: whether an original token went into a row, for ``count`` rows and owners (B, N).
-
-    Raises:
-        UnsupportedBackbone: The teacher itself lacks tokens.
-    """
+    """(B, n, N) bool: whether an original token went into a row, for ``count`` rows and owners (B, N)."""
     if own is not None:
         raise UnsupportedBackbone(
             "where tokens merge, features and attention are learned from a network that keeps all of its tokens, but "
@@ -275,13 +240,7 @@ _EPSILON = 1e-5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionCall:
-    """What an attention map is made of.
-
-    Args:
-        q: (B, H, N, d).
-        k: (B, H, N, d).
-        scale: Factor of their products.
-    """
+    """What an attention map is made of: queries and keys (B, H, N, d), and the factor of their products."""
 
     q: Tensor
     k: Tensor
@@ -314,13 +273,7 @@ def class_rollouts(calls: Sequence[AttentionCall]) -> tuple[Tensor, Tensor]:
 
     The class token's row of the product of attention maps, and its column of the product of the same scores under a
     softmax over queries; means over heads. Vector by vector: the same numbers as by products of whole maps, of which
-    one at a time is made again from its queries and keys, so that none is kept.
-
-    Args:
-        calls: Attention calls of each layer, first to last.
-
-    Returns:
-        Two of (B, N - 1), one entry for each patch.
+    one at a time is made again from its queries and keys, so that none is kept. Both are (B, N - 1).
     """
     row = calls[-1].logits(queries=slice(0, 1)).softmax(-1)  # (B, H, 1, N)
     for call in reversed(calls[:-1]):
@@ -338,11 +291,7 @@ def mutual_rollout(calls: Sequence[AttentionCall]) -> Tensor:
 
 
 def draw_partners(batch: int) -> list[int]:
-    """For each image another one, by torch's random state, as the official code draws them.
-
-    Raises:
-        TrainingError: A batch of one has no other image.
-    """
+    """For each image another one, by torch's random state, as the official code draws them."""
     if batch < 2:
         raise TrainingError(f"mixing needs at least two images in a batch, got {batch}; use a larger `batch`")
     partners = []
@@ -355,14 +304,10 @@ def draw_partners(batch: int) -> list[int]:
 
 
 def substitute(states: Tensor, index: Tensor, partners: Sequence[int]) -> Tensor:
-    """Replace each image's tokens by its partner's, rank by rank, one image after another.
+    """Replace each image's tokens (B, N, D) by its partner's, rank by rank, one image after another.
 
-    A later image may so receive tokens that were mixed before, as in the official code.
-
-    Args:
-        states: (B, N, D).
-        index: (B, k) places, the most important first.
-        partners: For each image where its new tokens come from.
+    A later image may so receive tokens that were mixed before, as in the official code. The index is (B, k) places,
+    the most important first.
     """
     mixed = list(states.unbind(0))
     for image, partner in enumerate(partners):
@@ -371,15 +316,7 @@ def substitute(states: Tensor, index: Tensor, partners: Sequence[int]) -> Tensor
 
 
 class MixBranch(nn.Module):
-    """One more block over mixed tokens, and its heads.
-
-    Args:
-        width: D.
-        heads: Attention heads.
-        mlp_dim: Width of the feed-forward half.
-        places: Outputs of the head that says which places were replaced.
-        classes: Outputs of a second head (hybrid model), or ``None``.
-    """
+    """One more block over mixed tokens, a head that says which places were replaced, and one of classes (hybrid)."""
 
     def __init__(self, width: int, heads: int, mlp_dim: int, places: int, classes: int | None = None) -> None:
         super().__init__()
@@ -403,11 +340,7 @@ class MixBranch(nn.Module):
 def shaping_loss(assign: Tensor) -> Tensor:
     """How far the parts' presence over the batch is from Beta(1, 0.001), in logarithms (Huang and Li, CVPR 2020).
 
-    Args:
-        assign: (B, P, h, w), the grouping unit's.
-
-    Raises:
-        TrainingError: The map is smaller than the Gaussian filter that runs over it.
+    The grouping unit's map (B, P, h, w) must not be smaller than the Gaussian filter that runs over it.
     """
     (batch, parts), sides = assign.shape[:2], assign.shape[2:]
     kernel = gaussian_kernel(assign).expand(parts, 1, -1, -1)
@@ -447,9 +380,6 @@ def pure_mix(
 
     Patches are ranked by ``mutual_rollout`` over all layers. Attention stays fused; the maps are made again one at a
     time from their queries and keys.
-
-    Raises:
-        TrainingError: The model is no plain ViT with one class token, or the share of patches is none.
     """
     bare: Any = model.bare
     plain = isinstance(bare, timm.models.vision_transformer.VisionTransformer) and not isinstance(bare, FusionViT)
@@ -491,9 +421,6 @@ def hybrid_mix(
     """The hybrid model's terms: classes, which tokens were replaced, classes of the mixed tokens, shape of the parts.
 
     Tokens are ranked by what the class token looks at in the last block, the class token being one of the candidates.
-
-    Raises:
-        TrainingError: The model is another, or the share of tokens is none.
     """
     bare = model.bare
     if not isinstance(bare, MixVitHybrid):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tavt_kit.distill.options import OptimizerOptions
 from tavt_kit.errors import TrainingError
@@ -23,22 +23,24 @@ def make_optimiser(model: AdaptiveViT, settings: OptimizerOptions) -> torch.opti
     d^(L + 1 - i), so the head at the full rate (Clark et al., ELECTRA, ICLR 2020; Bao et al., BEiT, ICLR 2022). The
     loop sets the rate before every update by ``set_rate``.
 
-    Args:
-        model: Frozen parameters are left out.
-        settings: Kind, rates and decays.
-
     Raises:
         TrainingError: Nothing trains.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise TrainingError("every parameter of the model is frozen, so nothing can be trained; freeze fewer layers")
-    scales = _rate_scales(model, settings)
-    tables = _tables(model)
+    # Position tables and extra tokens, which the model says are not to decay.
+    tables = {"cls_token", "pos_embed", "reg_token", "dist_token", "relative_position_bias_table"}
+    tables |= {name.rpartition(".")[2] for name in getattr(model.bare, "no_weight_decay", set)()}
+    depths = parameter_depths(model) if settings.layer_decay < 1 else {}
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in trained.items():
         decays = settings.decay_all or (parameter.dim() >= 2 and name.rpartition(".")[2] not in tables)
-        decay, scale = settings.weight_decay if decays else 0.0, scales[name]
+        decay = settings.weight_decay if decays else 0.0
+        start = max((start for start in settings.lr_scale if _begins(name, start)), key=len, default=None)
+        scale = 1.0 if start is None else settings.lr_scale[start]
+        if depths:
+            scale *= settings.layer_decay ** (model.layers + 1 - depths[name])
         group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, _SCALE: scale})
         group["params"].append(parameter)
     if settings.optimiser == "adamw":
@@ -54,11 +56,7 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 
 def check_scales(model: AdaptiveViT, settings: OptimizerOptions) -> None:
-    """Refuse scales of learning rates that are nobody's.
-
-    Raises:
-        TrainingError: A name of ``lr_scale`` that no parameter's begins with.
-    """
+    """Raise TrainingError for a name of ``lr_scale`` that no parameter's begins with."""
     names = [name for name, _ in model.named_parameters()]
     # A recipe names its branch whether the loss needs one or not.
     asked = [start for start in settings.lr_scale if not _begins(start, BRANCH)]
@@ -67,29 +65,8 @@ def check_scales(model: AdaptiveViT, settings: OptimizerOptions) -> None:
         raise TrainingError(f"no parameter's name begins with {', '.join(idle)}; those of the model begin with {known}")
 
 
-def _rate_scales(model: AdaptiveViT, settings: OptimizerOptions) -> dict[str, float]:
-    """The factor on the learning rate of each parameter."""
-    scales = {name: _named_scale(name, settings.lr_scale) for name, _ in model.named_parameters()}
-    if settings.layer_decay < 1:
-        depths = parameter_depths(model)
-        scales = {name: scales[name] * settings.layer_decay ** (model.layers + 1 - depths[name]) for name in scales}
-    return scales
-
-
-def _named_scale(name: str, table: Mapping[str, float]) -> float:
-    found = max((start for start in table if _begins(name, start)), key=len, default=None)
-    return 1.0 if found is None else table[found]
-
-
 def _begins(name: str, start: str) -> bool:
     return name == start or name.startswith(f"{start}.")
-
-
-def _tables(model: AdaptiveViT) -> set[str]:
-    """Last parts of the names of position tables and extra tokens, which the model says are not to decay."""
-    own = {"cls_token", "pos_embed", "reg_token", "dist_token", "relative_position_bias_table"}
-    theirs: set[str] = getattr(model.bare, "no_weight_decay", set)()
-    return own | {name.rpartition(".")[2] for name in theirs}
 
 
 def freeze(model: AdaptiveViT, layers: int) -> int:
@@ -97,15 +74,11 @@ def freeze(model: AdaptiveViT, layers: int) -> int:
 
     What lies below a layer is everything that the tokens which leave it depend on.
 
-    Args:
-        model: Changed: ``requires_grad`` of its parameters.
-        layers: Below the model's layer count.
-
     Returns:
         How many parameters (numbers, not tensors) still train.
 
     Raises:
-        TrainingError: The number of layers does not fit the model.
+        TrainingError: The number of layers is not below the model's.
     """
     if not 0 <= layers < model.layers:
         raise TrainingError(f"0 to {model.layers - 1} of the model's {model.layers} layers can be frozen, got {layers}")
@@ -127,44 +100,28 @@ def parameter_depths(model: AdaptiveViT) -> dict[str, int]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[str, int] = {}
     seen: set[Any] = set()
-    with _everything_trains(model):
-        state = model.start(blank)
-        for depth in range(model.layers + 1):
-            if depth:
-                state = model.advance(state, [depth - 1], model.dense_schedule.counts)
-            for parameter in _leaves(state.tokens, seen):
-                found.setdefault(names[id(parameter)], depth)
-    return {name: found.get(name, model.layers + 1) for name in names.values()}
-
-
-@contextmanager
-def _everything_trains(model: AdaptiveViT) -> Iterator[None]:
-    """Every parameter differentiable, nothing random, no statistics updated; then as it was."""
-    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    was_training = model.training
-    model.eval()
-    for parameter, _ in before:
-        parameter.requires_grad_(True)
+    before, was_training = [(parameter, parameter.requires_grad) for parameter in model.parameters()], model.training
     try:
+        model.eval().requires_grad_(True)  # nothing random, no statistics updated
         with torch.enable_grad():
-            yield
+            state = model.start(blank)
+            for depth in range(model.layers + 1):
+                if depth:
+                    state = model.advance(state, [depth - 1], model.dense_schedule.counts)
+                waiting: list[Any] = [state.tokens.grad_fn]
+                while waiting:
+                    node = waiting.pop()
+                    if node is None or node in seen:
+                        continue
+                    seen.add(node)
+                    if hasattr(node, "variable"):
+                        found.setdefault(names[id(node.variable)], depth)
+                    waiting += [below for below, _ in node.next_functions]
     finally:
         for parameter, trains in before:
             parameter.requires_grad_(trains)
         model.train(was_training)
-
-
-def _leaves(tokens: Tensor, seen: set[Any]) -> Iterator[nn.Parameter]:
-    """The parameters that ``tokens`` were computed from, without those below what was ``seen``."""
-    waiting = [tokens.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            yield node.variable
-        waiting += [before for before, _ in node.next_functions]
+    return {name: found.get(name, model.layers + 1) for name in names.values()}
 
 
 BRANCH = "training_branch"

@@ -21,20 +21,13 @@ DECAYS = ("cosine", "linear", "constant")
 
 @dataclass(frozen=True, slots=True)
 class LearningRate:
-    """The learning rate of every update.
+    """The learning rate of every update: ``warmup`` of linear rise from ``start`` to ``base``, then the decay.
 
-    Args:
-        base: Reached at the end of the warm-up.
-        warmup: Updates of linear rise from ``start``.
-        total: Updates in all.
-        decay: After the warm-up: ``"cosine"`` and ``"linear"`` reach ``final``, ``"constant"`` stays at ``base``.
-        start: Before the first update.
-        final: At the last update, and in the cool-down.
-        cooldown: Updates at the end of ``total`` that stay at the last rate.
+    ``"cosine"`` and ``"linear"`` reach ``final`` before the ``cooldown`` at the end of ``total``, which stays there;
+    ``"constant"`` stays at ``base``.
 
     Raises:
-        TrainingError: A rate that is not above 0, fewer than one update, a start or an end above the highest rate, or
-            warm-up and cool-down longer than all updates.
+        TrainingError: A value out of its range.
 
     Example:
         >>> LearningRate(1.0, warmup=10, total=60).at(5)
@@ -153,7 +146,14 @@ class OptimizerOptions:
             raise TrainingError(f"the optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}")
         if self.batch < 1:
             raise TrainingError(f"a batch takes at least one image, got {self.batch}")
-        self._check_epochs()
+        if self.epochs is not None and not (self.epochs > 0 and math.isfinite(self.epochs)):
+            raise TrainingError(f"training takes more than 0 epochs, got {self.epochs}")
+        if min(self.warmup_epochs or 0, self.cooldown_epochs or 0) < 0:
+            raise TrainingError(
+                f"warm-up and cool-down take at least 0 epochs, got {self.warmup_epochs} and {self.cooldown_epochs}"
+            )
+        if self.lr_batch is not None and self.lr_batch < 1:
+            raise TrainingError(f"a learning rate is meant for at least one image, got {self.lr_batch}")
         if self.clip is not None and not (self.clip > 0 and math.isfinite(self.clip)):
             raise TrainingError(f"the gradient norm must be clipped above 0, got {self.clip}; none clips nothing")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)) or not 0 <= self.momentum < 1:
@@ -167,31 +167,13 @@ class OptimizerOptions:
         if wrong := {name: scale for name, scale in self.lr_scale.items() if not (scale > 0 and math.isfinite(scale))}:
             raise TrainingError(f"learning rates are scaled by factors above 0, got {wrong}")
 
-    def _check_epochs(self) -> None:
-        if self.epochs is not None and not (self.epochs > 0 and math.isfinite(self.epochs)):
-            raise TrainingError(f"training takes more than 0 epochs, got {self.epochs}")
-        if min(self.warmup_epochs or 0, self.cooldown_epochs or 0) < 0:
-            raise TrainingError(
-                f"warm-up and cool-down take at least 0 epochs, got {self.warmup_epochs} and {self.cooldown_epochs}"
-            )
-        if self.lr_batch is not None and self.lr_batch < 1:
-            raise TrainingError(f"a learning rate is meant for at least one image, got {self.lr_batch}")
-
     def learning_rate(self) -> LearningRate:
-        """Of every update.
-
-        Raises:
-            TrainingError: Rate, warm-up, steps or decay cannot be.
-        """
+        """Of every update."""
         warmup = self.steps // 20 if self.warmup is None else self.warmup
         return LearningRate(self.lr, warmup, self.steps, self.decay, self.start_lr, self.final_lr, self.cooldown)
 
     def settled(self, *, images: int, freeze: int) -> OptimizerOptions:
         """Nothing left open: what a run records. Epochs have become steps, and the learning rate is that of the batch.
-
-        Args:
-            images: In the training split.
-            freeze: Leading layers that are not trained.
 
         Raises:
             TrainingError: Warm-up and steps do not go together.
@@ -229,6 +211,7 @@ AUGMENTATIONS = {
 """What can be asked for, in the order in which it is done."""
 
 _NOT_RECORDED = ("workers", "cache")
+_MOST = {"blur": 1.0, "sharpness": 1.0, "erasing": 1.0, "mixup": math.inf, "cutmix": math.inf, "rotation": 180.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,11 +264,33 @@ class DataOptions:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "resize", _resize(self.resize))
-        object.__setattr__(self, "scale", _range("scale", self.scale, 1.0))
-        object.__setattr__(self, "ratio", _range("ratio", self.ratio, math.inf))
+        if self.resize is not None:
+            sizes = tuple(self.resize) if isinstance(self.resize, Sequence) else (self.resize,)
+            if len(sizes) not in (1, 2) or any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
+                raise TrainingError(
+                    f"images are resized to height and width, or by their shorter edge, got {self.resize!r}"
+                )
+            if min(sizes) < 1:
+                raise TrainingError(f"images are resized to at least 1 pixel, got {self.resize!r}")
+            object.__setattr__(self, "resize", sizes[0] if len(sizes) == 1 else sizes)
+        for name, given, most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
+            if len(given) != 2 or not 0 < given[0] <= given[1] <= most or not math.isfinite(given[1]):
+                bound = "" if most == math.inf else f" and at most {most:g}"
+                raise TrainingError(
+                    f"the crop's {name} is a least and a greatest value above 0{bound}, got {tuple(given)}"
+                )
+            object.__setattr__(self, name, tuple(map(float, given)))
         object.__setattr__(self, "augment", check_augmentations(self.augment))
-        object.__setattr__(self, "color_jitter", _jitter(self.color_jitter))
+        jitter: Any = self.color_jitter
+        strengths = (float(jitter),) * 3 if isinstance(jitter, int | float) else tuple(map(float, jitter))
+        if len(strengths) > 4 or any(not (0 <= value and math.isfinite(value)) for value in strengths):
+            raise TrainingError(
+                "colour jitter is up to four strengths of at least 0 (brightness, contrast, saturation, hue), got "
+                f"{jitter}"
+            )
+        if len(strengths) == 4 and strengths[3] > 0.5:
+            raise TrainingError(f"hue can be turned by at most 0.5, half of the circle, got {strengths[3]}")
+        object.__setattr__(self, "color_jitter", strengths if any(strengths) else ())
         _one_of("crop", self.crop, CROPS)
         _one_of("erasing fill", self.erasing_fill, ERASING_FILLS)
         if self.interpolation is not None:
@@ -295,11 +300,11 @@ class DataOptions:
             _one_of("policy's beginning", beginning, POLICIES)
             if unread := [setting for setting in settings if not re.fullmatch(r"[a-z]+\d[\d.]*", setting)]:
                 raise UnknownName(f"a policy's settings are letters and a number, such as m9, got {unread[0]!r}")
-        for name in ("blur", "sharpness", "erasing"):
-            _within(name.replace("_", " "), getattr(self, name), 1.0)
-        for name in ("mixup", "cutmix"):
-            _within(name, getattr(self, name), math.inf)
-        _within("rotation", self.rotation, 180.0)
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if not (0 <= value <= most and math.isfinite(value)):
+                bound = "" if most == math.inf else f" and at most {most:g}"
+                raise TrainingError(f"{name} is at least 0{bound}, got {value}")
         if self.workers is not None and self.workers < 0:
             raise TrainingError(f"at least 0 processes decode images, got {self.workers}")
         if self.cache is not None:
@@ -323,27 +328,20 @@ class DataOptions:
         """
         height, width = preprocessing.image_size
         check_augmentations(self.augment, preprocessing.image_size)
-        if not self.as_evaluated:
-            self._check_crop(height, width)
-        return replace(self, interpolation=self.interpolation or preprocessing.interpolation)
-
-    def _check_crop(self, height: int, width: int) -> None:
-        if self.crop == "random-resized":
-            return
-        given = "their own size" if self.resize is None else f"`resize` {_text(self.resize)}"
-        if self.crop == "none":
-            if self.resize != (height, width):
-                raise TrainingError(
-                    f"the model takes {height}x{width} pixels, but {given} without a crop gives others; add `crop` "
-                    f"random, or resize to {height},{width}"
-                )
-            return
-        least = self.resize if isinstance(self.resize, tuple) else (self.resize or 0,) * 2
-        if least[0] < height or least[1] < width:
+        sizes = self.resize if isinstance(self.resize, tuple) else (self.resize or 0,) * 2
+        given = str(self.resize) if isinstance(self.resize, int) else ",".join(map(str, sizes))
+        given = "their own size" if self.resize is None else f"`resize` {given}"
+        if self.crop == "none" and self.resize not in (None, (height, width)):
+            raise TrainingError(
+                f"the model takes {height}x{width} pixels, but {given} without a crop gives others; add `crop` "
+                f"random, or resize to {height},{width}"
+            )
+        if self.crop in ("random", "centre") and (sizes[0] < height or sizes[1] < width):
             raise TrainingError(
                 f"`crop` {self.crop} cuts {height}x{width} out of larger images, but they have {given}; give a "
                 "`resize` that is large enough, or `crop` random-resized"
             )
+        return replace(self, interpolation=self.interpolation or preprocessing.interpolation)
 
     def as_record(self) -> dict[str, Any]:
         """Flat, JSON-ready: what decides the images; by how many processes and from where they come does not."""
@@ -352,12 +350,7 @@ class DataOptions:
 
 
 def check_augmentations(names: Sequence[str], image_size: tuple[int, int] | None = None) -> tuple[str, ...]:
-    """The names in their order of execution.
-
-    Raises:
-        UnknownName: One of them is unknown.
-        TrainingError: Quarter turns of images that are not square.
-    """
+    """The names in their order of execution; quarter turns of images that are not square are refused."""
     for name in names:
         if name not in AUGMENTATIONS:
             raise UnknownName(f"an augmentation is one of {', '.join(AUGMENTATIONS)} (or none), got {name!r}")
@@ -367,44 +360,6 @@ def check_augmentations(names: Sequence[str], image_size: tuple[int, int] | None
             "leave rotate out of `augment`"
         )
     return tuple(name for name in AUGMENTATIONS if name in names)
-
-
-def _text(resize: int | tuple[int, int]) -> str:
-    return str(resize) if isinstance(resize, int) else f"{resize[0]},{resize[1]}"
-
-
-def _resize(given: int | Sequence[int] | None) -> int | tuple[int, int] | None:
-    if given is None:
-        return None
-    sizes = tuple(given) if isinstance(given, Sequence) else (given,)
-    if len(sizes) not in (1, 2) or any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
-        raise TrainingError(f"images are resized to height and width, or by their shorter edge, got {given!r}")
-    if min(sizes) < 1:
-        raise TrainingError(f"images are resized to at least 1 pixel, got {given!r}")
-    return sizes[0] if len(sizes) == 1 else (sizes[0], sizes[1])
-
-
-def _range(name: str, given: Sequence[float], most: float) -> tuple[float, float]:
-    if len(given) != 2 or not 0 < given[0] <= given[1] <= most or not math.isfinite(given[1]):
-        bound = "" if most == math.inf else f" and at most {most:g}"
-        raise TrainingError(f"the crop's {name} is a least and a greatest value above 0{bound}, got {tuple(given)}")
-    return float(given[0]), float(given[1])
-
-
-def _jitter(given: Sequence[float] | float) -> tuple[float, ...]:
-    strengths = (float(given),) * 3 if isinstance(given, int | float) else tuple(float(value) for value in given)
-    if len(strengths) > 4 or any(not (0 <= value and math.isfinite(value)) for value in strengths):
-        raise TrainingError(
-            f"colour jitter is up to four strengths of at least 0 (brightness, contrast, saturation, hue), got {given}"
-        )
-    if len(strengths) == 4 and strengths[3] > 0.5:
-        raise TrainingError(f"hue can be turned by at most 0.5, half of the circle, got {strengths[3]}")
-    return strengths if any(strengths) else ()
-
-
-def _within(name: str, value: float, most: float) -> None:
-    if not (0 <= value <= most and math.isfinite(value)):
-        raise TrainingError(f"{name} is at least 0{'' if most == math.inf else f' and at most {most:g}'}, got {value}")
 
 
 def _one_of(what: str, given: str, known: Sequence[str]) -> None:
@@ -459,16 +414,11 @@ class TrainingOptions:
         return {key: value for key, value in asdict(self).items() if key not in ("keep", "allow_smaller_batch")}
 
     def check_split(self, batch: int, processes: int) -> None:
-        """Refuse a batch that cannot be cut into equal parts.
-
-        Raises:
-            TrainingError: It cannot.
-        """
+        """Raise TrainingError for a batch that cannot be cut into equal parts."""
         parts = self.accumulation * processes
         if batch % parts:
-            each = f"{self.accumulation} micro-batches" + (
-                f" in each of {processes} processes" if processes > 1 else ""
-            )
+            shared = f" in each of {processes} processes" if processes > 1 else ""
+            each = f"{self.accumulation} micro-batches{shared}"
             raise TrainingError(
                 f"`batch` must be a multiple of {parts}, for {each} of equal size, got {batch}; change it or "
                 "`accumulation`"
@@ -532,7 +482,13 @@ class Objective:
         ):
             if given not in known:
                 raise UnknownName(f"{what} must be one of {', '.join(known)}, got {given!r}")
-        self._check_weights()
+        for name, weight in self.loss_weights.items():
+            if name not in LOSSES[self.loss]:
+                raise UnknownName(f"the loss {self.loss} has the terms {', '.join(LOSSES[self.loss])}, got {name!r}")
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise TrainingError(f"a term of the loss weighs at least 0, got {name} {weight}")
+        if not any(self.weights.values()):
+            raise TrainingError(f"at least one term of the loss {self.loss} must weigh more than 0")
         if not 0 <= self.smoothing < 1:
             raise TrainingError(f"label smoothing is at least 0 and below 1, got {self.smoothing}")
         if not -1 <= self.margin <= 1:
@@ -544,16 +500,6 @@ class Objective:
                 f"label smoothing and class weights belong to a cross-entropy term, which the loss {self.loss} lacks; "
                 "leave them out"
             )
-
-    def _check_weights(self) -> None:
-        terms = LOSSES[self.loss]
-        for name, weight in self.loss_weights.items():
-            if name not in terms:
-                raise UnknownName(f"the loss {self.loss} has the terms {', '.join(terms)}, got {name!r}")
-            if not (weight >= 0 and math.isfinite(weight)):
-                raise TrainingError(f"a term of the loss weighs at least 0, got {name} {weight}")
-        if not any(self.weights.values()):
-            raise TrainingError(f"at least one term of the loss {self.loss} must weigh more than 0")
 
     @property
     def weights(self) -> dict[str, float]:

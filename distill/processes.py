@@ -31,11 +31,7 @@ _NAMES = {"fp32": "f32", "float32": "f32", "bfloat16": "bf16", "fp16": "f16", "f
 
 
 def choose_device(text: str | None) -> torch.device:
-    """``None`` or ``"auto"``: a CUDA GPU if there is one, else the CPU.
-
-    Raises:
-        TrainingError: No such device here.
-    """
+    """``None`` or ``"auto"``: a CUDA GPU if there is one, else the CPU; TrainingError for a device not here."""
     if text in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     assert text is not None
@@ -53,11 +49,7 @@ def choose_device(text: str | None) -> torch.device:
 
 
 def choose_precision(text: str | None, device: torch.device) -> str:
-    """``"f32"``, ``"bf16"`` or ``"f16"``; ``None`` is bf16 where the processor multiplies it faster, else f32.
-
-    Raises:
-        TrainingError: Another precision.
-    """
+    """``"f32"``, ``"bf16"`` or ``"f16"``; ``None`` is bf16 where the processor multiplies it faster, else f32."""
     if text is None:
         return "bf16" if is_bf16_faster(device) else "f32"
     name = _NAMES.get(text, text)
@@ -96,12 +88,9 @@ _PATIENCE = timedelta(hours=6)
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process among its fellows.
+    """This process among its fellows, on its device: its number, from 0, and how many there are.
 
-    Args:
-        rank: Its number, from 0; the first process alone writes files.
-        count: How many there are; with one, nothing here communicates.
-        device: It trains on.
+    The first process alone writes files; with one, nothing here communicates.
     """
 
     rank: int
@@ -112,11 +101,8 @@ class Processes:
     def join(cls, device: str | None = None) -> Processes:
         """Meet the other processes that a launcher started, if it did; each takes its own GPU where there are some.
 
-        Args:
-            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` (of one process only); ``None`` takes a GPU if there is one.
-
         Raises:
-            TrainingError: No such device here, or one GPU for several processes.
+            TrainingError: No such device here, or one GPU (``"cuda:1"``) for several processes.
         """
         chosen = choose_device(device)
         if _launched("WORLD_SIZE", "1") == 1:

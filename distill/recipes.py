@@ -204,12 +204,9 @@ _RESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def changed(recipe: _Changed, changes: Mapping[str, Any]) -> _Changed:
-    """A recipe with some values changed.
+    """A recipe with some values changed, by their names in it or in its parts.
 
-    Args:
-        recipe: A frozen dataclass, some of whose fields are dataclasses themselves.
-        changes: By name. None changes nothing; ``"none"`` is None where that is a value; of a table, the entries that
-            are given change.
+    None changes nothing; ``"none"`` is None where that is a value; of a table, the entries that are given change.
 
     Raises:
         TrainingError: A name that no part has, a value of another type, or one out of its range.
@@ -227,9 +224,15 @@ def changed(recipe: _Changed, changes: Mapping[str, Any]) -> _Changed:
         meant = f" (did you mean {', '.join(near)}?)" if near else ""
         raise TrainingError(f"a recipe has no {', '.join(unknown)}{meant}; it has {', '.join(names)}")
     resets = {other: value for key in given for other, value in _RESETS.get(key, {}).items()}
-    parts = parts_of(recipe)
-    inner = {name: _replaced(part, resets, given) for name, part in parts.items()}
-    found: _Changed = replace(_replaced(recipe, resets, given), **inner)
+
+    def replaced(value: Any) -> Any:
+        hints = get_type_hints(type(value))
+        fresh = {key: resets.get(key, getattr(value, key)) for key in hints if key in resets or key in given}
+        read = {key: _read(key, given[key], hints[key], fresh[key]) for key in fresh if key in given}
+        return replace(value, **{**fresh, **read})
+
+    inner = {name: replaced(part) for name, part in parts_of(recipe).items()}
+    found: _Changed = replace(replaced(recipe), **inner)
     return found
 
 
@@ -243,15 +246,6 @@ def names_of(recipe: Any) -> tuple[str, ...]:
 def parts_of(recipe: Any) -> dict[str, Any]:
     """The values inside a recipe that have fields of their own."""
     return {f.name: part for f in fields(recipe) if is_dataclass(part := getattr(recipe, f.name))}
-
-
-def _replaced(value: Any, resets: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    hints = get_type_hints(type(value))
-    fresh = {key: resets.get(key, getattr(value, key)) for key in hints if key in resets or key in given}
-    for key in fresh:
-        if key in given:
-            fresh[key] = _read(key, given[key], hints[key], fresh[key])
-    return replace(value, **fresh)
 
 
 def _read(key: str, value: Any, hint: Any, before: Any) -> Any:
@@ -275,13 +269,7 @@ _Recipe = TypeVar("_Recipe", TrainRecipe, DistillRecipe)
 
 @dataclass(frozen=True, slots=True)
 class _Presets(Generic[_Recipe]):
-    """The recipes of one verb.
-
-    Args:
-        what: For people.
-        folder: Folder of its files.
-        start: What a file without ``base`` starts from.
-    """
+    """The recipes of one verb, the files of a folder; one without ``base`` starts from ``start``."""
 
     what: str
     folder: Path
@@ -294,7 +282,13 @@ class _Presets(Generic[_Recipe]):
         """What a file says on top of what it starts from."""
         if name in above:
             raise TrainingError(f"recipes start from one another in a circle: {', '.join((*above, name))}; break it")
-        values = _read_file(self._file(name))
+        file = self._file(name)
+        try:
+            values = parse_toml(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise TrainingError(f"cannot read the recipe {file}: {error.strerror}") from None
+        except ValueError as error:
+            raise TrainingError(f"the recipe {file} is not a TOML file: {error}") from None
         base = values.pop("base", None)
         if not isinstance(base, str | None):
             raise TrainingError(f"base of the recipe {name} must be the name of another, got {base!r}")
@@ -350,9 +344,10 @@ def train_recipe(name: str = "probe", **changes: Any) -> TrainRecipe:
     """
     _refuse_both(changes)
     recipe = _TRAINING.named(name)
-    size = changes.get("image_size")
-    if size is not None and changes.get("resize") is None:
-        changes["resize"] = _scaled(recipe, size)
+    size, before, resize = changes.get("image_size"), recipe.image_size, recipe.reading.resize
+    if size is not None and before is not None and resize is not None and changes.get("resize") is None:
+        edges = [round(edge * size / before) for edge in (resize if isinstance(resize, tuple) else (resize,))]
+        changes["resize"] = tuple(edges) if isinstance(resize, tuple) else edges[0]
     return changed(recipe, changes)
 
 
@@ -364,9 +359,7 @@ def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
         **changes: As flags; see ``changed``.
 
     Raises:
-        UnknownName: No such recipe.
-        TrainingError: A file that cannot be read, an unknown name in it, a value out of its range, or steps beside
-            epochs.
+        TavtError: As ``train_recipe``.
 
     Example:
         >>> distill_recipe("tavt", steps=10, bound=0.3).optimisation.steps
@@ -374,26 +367,6 @@ def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
     """
     _refuse_both(changes)
     return changed(_DISTILLATION.named(name), changes)
-
-
-def _scaled(recipe: TrainRecipe, size: int) -> int | tuple[int, int] | None:
-    """The recipe's size before the crop, in proportion to another input size."""
-    before, resize = recipe.image_size, recipe.reading.resize
-    if before is None or resize is None:
-        return resize
-    if isinstance(resize, int):
-        return round(resize * size / before)
-    height, width = (round(edge * size / before) for edge in resize)
-    return height, width
-
-
-def _read_file(file: Path) -> dict[str, Any]:
-    try:
-        return parse_toml(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrainingError(f"cannot read the recipe {file}: {error.strerror}") from None
-    except ValueError as error:
-        raise TrainingError(f"the recipe {file} is not a TOML file: {error}") from None
 
 
 def _refuse_both(changes: Mapping[str, Any]) -> None:

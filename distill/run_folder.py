@@ -49,9 +49,6 @@ def save_state(folder: Path, content: Mapping[str, Any], *, keep: int = 1) -> No
         content: ``step``, the updates that are done, and whatever else continues the run: made of tensors, numbers,
             texts, lists, tuples and dictionaries only, so that no code is run when it is read.
         keep: Newest states that stay.
-
-    Raises:
-        OutputError: The folder cannot be written.
     """
     _write_state(state_file(folder, content["step"]), {"version": _VERSION, **content})
     for old in _states(folder)[:-keep]:
@@ -70,11 +67,7 @@ def _write_state(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The newest state, its tensors on the CPU; None where there is none.
-
-    Raises:
-        CheckpointError: The file is damaged, or of another version.
-    """
+    """The newest state, its tensors on the CPU; None where there is none; raises as ``readable``."""
     for pattern in _FRAGMENTS:
         for file in (Path(folder) / STATE_FOLDER).glob(pattern):
             file.unlink(missing_ok=True)
@@ -90,11 +83,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def readable(file: Path, *older: Path) -> Iterator[None]:
-    """Turn whatever goes wrong with a state into one sentence, which names an older one if there is one.
-
-    Raises:
-        CheckpointError: Instead.
-    """
+    """Turn whatever goes wrong with a state into a CheckpointError, which names an older one if there is one."""
     try:
         yield
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
@@ -109,11 +98,7 @@ def save_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
 
 
 def load_best(folder: Path, step: int) -> dict[str, Tensor]:
-    """The weights kept at ``step``, on the CPU.
-
-    Raises:
-        CheckpointError: They are missing or damaged.
-    """
+    """The weights kept at ``step``, on the CPU; raises as ``readable``."""
     file = state_file(folder, step, "best")
     with readable(file):
         found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
@@ -196,11 +181,7 @@ _OURS = ("run.json", "split.json", "metrics.jsonl", "model.safetensors", "model.
 
 
 def read_run_record(folder: Path) -> dict[str, Any]:
-    """``run.json`` of a folder.
-
-    Raises:
-        RecordError: It is not there, or no run's.
-    """
+    """``run.json`` of a folder; RecordError where it is not there, or no run's."""
     file = Path(folder) / RUN_FILE
     record = read_record(file, "run")
     decode(_Known, record, f"{file}")
@@ -219,11 +200,7 @@ class _Known(Record):
 
 
 def begun_with(folder: Path) -> Mapping[str, Any]:
-    """What the run in a folder was asked for; empty where there is none.
-
-    Raises:
-        RecordError: Its record is damaged.
-    """
+    """What the run in a folder was asked for; empty where there is none."""
     return read_run_record(folder)["asked"] if (Path(folder) / RUN_FILE).exists() else {}
 
 
@@ -262,7 +239,10 @@ class RunFolder:
     def _open(self, fresh: bool) -> dict[str, Any]:
         make_folder(self.folder)
         if fresh:
-            self._clear()
+            for name in _OURS:
+                (self.folder / name).unlink(missing_ok=True)
+            for name in (STATE_FOLDER, EVENTS_FOLDER):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
         if (self.folder / RUN_FILE).exists():
             self._take_up(read_run_record(self.folder))
         elif (self.folder / "model.json").exists():
@@ -277,19 +257,14 @@ class RunFolder:
             )
         return self.body
 
-    def _clear(self) -> None:
-        for name in _OURS:
-            (self.folder / name).unlink(missing_ok=True)
-        for name in (STATE_FOLDER, EVENTS_FOLDER):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-
     def _take_up(self, record: dict[str, Any]) -> None:
         if record.get("verb") != self.verb:
             raise RecordError(
                 f"{self.folder} holds a {record.get('verb')} run, not a {self.verb} run; choose another `out`"
             )
-        different = _differences(record["asked"], self.body["asked"])
-        if different:
+        there, now = record["asked"], self.body["asked"]
+        names = [name for name in {**there, **now} if there.get(name) != now.get(name)]
+        if different := [f"{name} {_text(there.get(name))} (now {_text(now.get(name))})" for name in names]:
             raise TrainingError(
                 f"{self.folder} was begun with {'; '.join(different)}: continue it with the same flags, choose another "
                 "`out`, or start again with `fresh`"
@@ -310,7 +285,8 @@ class RunFolder:
     def note(self, **results: Any) -> None:
         """Add results and write them."""
         self.results.update(results)
-        self._write()
+        if self._writes:
+            write_record(self.folder / RUN_FILE, "run", self.body)
 
     def finish(self, **results: Any) -> None:
         """Add the last results; the run is done."""
@@ -319,16 +295,6 @@ class RunFolder:
         self.body["program"] = f"tavt-kit {__version__}"
         self.body["command"] = command_line()
         self.note(**results)
-
-    def _write(self) -> None:
-        if self._writes:
-            write_record(self.folder / RUN_FILE, "run", self.body)
-
-
-def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """``"bound 0.4 (now 0.5)"`` for every entry that differs."""
-    names = [name for name in {**there, **now} if there.get(name) != now.get(name)]
-    return [f"{name} {_text(there.get(name))} (now {_text(now.get(name))})" for name in names]
 
 
 def _text(value: Any) -> str:

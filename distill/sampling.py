@@ -26,13 +26,8 @@ class Bound:
     """The largest share of tokens that a layer may drop, over a training run.
 
     At progress p in [0, 1] (0 at the first update, 1 at the last) it is ``start + (end - start) * f(p)``, with f(p) = p
-    (linear) or (1 - cos(pi p)) / 2 (cosine, flat at both ends). Growing only: what was learnt of small networks
-    would fade while they are not trained.
-
-    Args:
-        end: At the last update, above 0 and below 1.
-        start: At the first one; ``None`` is ``end``, a bound that stays.
-        shape: ``"linear"`` or ``"cosine"``.
+    (linear) or (1 - cos(pi p)) / 2 (cosine, flat at both ends); without a start it stays at ``end``. Growing only:
+    what was learnt of small networks would fade while they are not trained.
 
     Raises:
         TrainingError: A share outside (0, 1), or one that falls.
@@ -63,11 +58,7 @@ class Bound:
 
     @classmethod
     def parse(cls, given: str | float) -> Bound:
-        """Read ``0.4``, ``0.2:0.6`` (linear) or ``0.2:0.6:cosine``.
-
-        Raises:
-            TrainingError: Another form, or a value out of its range.
-        """
+        """Read ``0.4``, ``0.2:0.6`` (linear) or ``0.2:0.6:cosine``; raises as the class."""
         first, *rest = str(given).split(":")
         try:
             if not rest:
@@ -109,11 +100,7 @@ def _whole(draws: Draws, low: int, high: int) -> int:
 def _counts(
     tokens: int, layers: int, floor: int, executed: Collection[int] | None, keep: Callable[[int, int], int]
 ) -> tuple[int, ...]:
-    """Count after each layer; a layer that does not run repeats the count before it and draws nothing.
-
-    Args:
-        keep: (layer, tokens that enter it) -> tokens that leave it.
-    """
+    """Count after each layer, by (layer, tokens that enter it); one that does not run repeats it and draws nothing."""
     counts, count = [], tokens
     for layer in range(layers):
         if executed is None or layer in executed:
@@ -152,11 +139,9 @@ def staged_counts(
 ) -> tuple[int, ...]:
     """A sub-network that drops in stages: in the layers of ``stage_layers``, or somewhere between one and the next.
 
-    What the bound lets a quarter of the layers drop goes at once: up to ``1 - (1 - bound) ** (layers / 4)``.
-
-    Args:
-        draws: For each stage a layer, uniform in its range, and a share, uniform in 0 to the largest. ``None`` for the
-            smallest network: the first layers, the largest share.
+    What the bound lets a quarter of the layers drop goes at once: up to ``1 - (1 - bound) ** (layers / 4)``. For each
+    stage a layer is drawn, uniform in its range, and a share, uniform in 0 to the largest; without draws it is the
+    smallest network: the first layers, the largest share.
 
     Example:
         >>> staged_counts(65, 12, 0.2)
@@ -182,14 +167,8 @@ def curved_counts(
 ) -> tuple[int, ...]:
     """A sub-network whose tokens leave late, down to 16 patches; a layer that does not run keeps what reached it.
 
-    Args:
-        tokens: Tokens of the model, prefix included.
-        layers: Layers of the model.
-        prefix: Tokens that always stay.
-        bound: Share of the patches that the smallest network drops in every layer but the first sixth.
-        draws: Source of a curve (``Curve.drawn``); no layer keeps fewer than in the smallest network. ``None`` for the
-            smallest network.
-        executed: Layers that run; ``None`` for all.
+    The smallest network drops the share ``bound`` of the patches in every layer but the first sixth. With draws it is a
+    curve (``Curve.drawn``) of which no layer keeps fewer.
 
     Example:
         >>> curved_counts(65, 12, 1, 0.2)
@@ -273,26 +252,21 @@ class Sampler:
         if self.sampling not in SAMPLINGS:
             raise UnknownName(f"networks are drawn by one of {', '.join(SAMPLINGS)}, got {self.sampling!r}")
         if self.schedules:
-            object.__setattr__(self, "schedules", self._listed())
-
-    def _listed(self) -> tuple[TokenSchedule, ...]:
-        """Those that drop something, each once, of fewest tokens first."""
-        for schedule in self.schedules:
-            schedule.check(self.layout)
-        dropping = {schedule for schedule in self.schedules if not schedule.is_dense(self.layout.tokens)}
-        if not dropping:
-            raise TrainingError(
-                f"every schedule that was given keeps all {self.layout.tokens} tokens, as the full network does; give "
-                "at least one that drops some"
-            )
-        return tuple(sorted(dropping, key=lambda schedule: (sum(schedule.counts), schedule.counts)))
+            for schedule in self.schedules:
+                schedule.check(self.layout)
+            dropping = {schedule for schedule in self.schedules if not schedule.is_dense(self.layout.tokens)}
+            if not dropping:
+                raise TrainingError(
+                    f"every schedule that was given keeps all {self.layout.tokens} tokens, as the full network does; "
+                    "give at least one that drops some"
+                )
+            ordered = sorted(dropping, key=lambda schedule: (sum(schedule.counts), schedule.counts))
+            object.__setattr__(self, "schedules", tuple(ordered))
 
     def draw(self, draws: Draws, progress: float = 1.0) -> tuple[TokenSchedule, tuple[TokenSchedule, ...]]:
         """The full network, then the smallest and the random ones; layers are drawn before counts, as officially.
 
-        Args:
-            draws: Where the randomness comes from.
-            progress: Progress of the training run, in [0, 1]: what the bound depends on.
+        The bound depends on the progress of the training run, in [0, 1].
         """
         full = TokenSchedule((self.layout.tokens,) * self.layout.layers, self._survivors(draws))
         if self.schedules:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -152,28 +153,23 @@ def sandwich_step(
     networks = (full or model.dense_schedule, *subs)
     for schedule in networks:
         schedule.check(model.layout)
-    parts = math.ceil(len(images) / _at_once(model, images, rule))
+    at_once = len(images)
+    # On a GPU the batch is taken whole unless asked, and everywhere where a loss is over pairs of images.
+    if not full_loss_of(model).pairwise and (rule.chunk is not None or images.device.type == "cpu"):
+        at_once = min(at_once, rule.chunk or max(1, _TOKENS_AT_ONCE // model.tokens))
+    parts = math.ceil(len(images) / at_once)
     step = _StepSums(model, rule, taught, backward, networks=len(networks), batch=len(images))
     wanted = [None] * parts if targets is None else targets.detach().tensor_split(parts)
     for these, names, aims in zip(images.tensor_split(parts), labels.tensor_split(parts), wanted, strict=True):
-        step.begin(these, names, aims)
+        step.labels, step.targets = names, aims
         features, maps = (rule.features, rule.maps) if subs else ((), ())
         Passes(model, networks, step.learn, rule.lean, features, maps).run(these)
     return step.summary()
 
 
-def _at_once(model: AdaptiveViT, images: Tensor, rule: SandwichRule) -> int:
-    """Images that go through the networks together."""
-    if full_loss_of(model).pairwise:
-        return len(images)
-    if rule.chunk is None and images.device.type != "cpu":
-        return len(images)
-    return min(len(images), rule.chunk or max(1, _TOKENS_AT_ONCE // model.tokens))
-
-
 @dataclass(slots=True)
 class _StepSums:
-    """What each network of a step learns, part of the batch by part."""
+    """What each network of a step learns, part of the batch by part: of ``labels`` and ``targets`` at a time."""
 
     model: AdaptiveViT
     rule: SandwichRule
@@ -181,22 +177,12 @@ class _StepSums:
     backward: Callable[[Tensor], None]
     networks: int
     batch: int
-    images: Tensor = field(init=False)
     labels: Tensor = field(init=False)
     targets: Tensor | None = field(init=False)
     full_logits: Tensor = field(init=False)
     full_inside: HiddenFeatures = field(init=False)
-    logits: list[list[Tensor]] = field(init=False)
-    sums: dict[str, Tensor] = field(init=False)
-    total: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.logits = [[] for _ in range(self.networks)]
-        self.sums = {}
-
-    def begin(self, images: Tensor, labels: Tensor, targets: Tensor | None = None) -> None:
-        """Of the next part of the batch."""
-        self.images, self.labels, self.targets = images, labels, targets
+    logits: dict[int, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    sums: dict[str, Tensor] = field(default_factory=dict)
 
     def learn(self, network: int, state: TokenState, inside: HiddenFeatures) -> None:
         """Differentiate a network's loss; the full network comes first."""
@@ -248,14 +234,15 @@ class _StepSums:
         part = value.detach() * (len(self.labels) / self.batch if share is None else share)
         self.sums[name] = self.sums[name] + part if name in self.sums else part
 
-    def _named(self, group: str) -> dict[str, Tensor]:
-        return {name.removeprefix(group): value for name, value in self.sums.items() if name.startswith(group)}
-
     def summary(self) -> SandwichStep:
         """What was done, over the whole batch."""
-        logits = tuple(torch.cat(parts) for parts in self.logits)
-        divergences = tuple(self.sums[f"sub.{network}"] for network in range(1, self.networks))
-        return SandwichStep(logits, self._named("full."), divergences, self._named("inside."), self.sums["loss"])
+        groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, value in self.sums.items():
+            group, _, term = name.partition(".")
+            groups[group][term] = value
+        logits = tuple(torch.cat(self.logits[network]) for network in range(self.networks))
+        divergences = tuple(groups["sub"][str(network)] for network in range(1, self.networks))
+        return SandwichStep(logits, groups["full"], divergences, groups["inside"], self.sums["loss"])
 
 
 @contextmanager
@@ -277,10 +264,6 @@ class Teacher:
     It sees the student's images, normalised as it expects and resized to its own size (bicubic, antialiased): what a
     crop left out, it does not see either. Images are read at the larger of the two sizes.
 
-    Args:
-        model: From ``load_model``; put into evaluation.
-        student: The card of the model that learns.
-
     Raises:
         DataError: The model has no card, or knows other classes, or the same in another order.
     """
@@ -289,9 +272,16 @@ class Teacher:
     student: ModelCard
 
     def __post_init__(self) -> None:
-        card = self.model.require_card()
-        if card.classes != self.student.classes:
-            raise DataError(_difference(card.classes, self.student.classes))
+        theirs, ours = self.model.require_card().classes, self.student.classes
+        if odd := sorted(set(theirs) ^ set(ours)):
+            raise DataError(
+                f"the teacher knows {len(theirs)} classes and the student {len(ours)}, and {odd[0]!r} is known to one "
+                "of them alone; give a teacher trained on the same data"
+            )
+        if theirs != ours:
+            raise DataError(
+                "the teacher has the student's classes in another order; give a teacher trained on the same data"
+            )
         self.model.eval().requires_grad_(False)
 
     def read_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
@@ -314,13 +304,3 @@ class Teacher:
 
 def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
-
-
-def _difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
-    if set(theirs) == set(ours):
-        return "the teacher has the student's classes in another order; give a teacher trained on the same data"
-    odd = sorted(set(theirs) ^ set(ours))[0]
-    return (
-        f"the teacher knows {len(theirs)} classes and the student {len(ours)}, and {odd!r} is known to one of them "
-        "alone; give a teacher trained on the same data"
-    )

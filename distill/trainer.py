@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.core.progress import Progress
@@ -79,18 +79,15 @@ class SelectionMetric:
         if metric is None or metric.name not in METRICS or self.name == metric.recorded:
             raise TrainingError(f"the metric must be one of {', '.join(METRICS)}, got {self.name!r}")
         if wanted is not None and wanted not in self.classes:
-            raise TrainingError(f"{self.name} names no class of the data: {_first(self.classes)}")
+            some = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
+            raise TrainingError(f"{self.name} names no class of the data: {some}")
 
     def better(self, one: float, other: float) -> bool:
         """Whether ``one`` is better; of equals neither is."""
         return find_metric(self.name)[0].better(one, other)
 
     def of(self, logits: Tensor, labels: NDArray[np.int64]) -> float:
-        """The value on images.
-
-        Args:
-            logits: (n, classes) on the CPU.
-            labels: (n,)
+        """The value of logits (n, classes) on the CPU and labels (n,).
 
         Raises:
             MeasurementError: Logits that are not finite, or a class without images.
@@ -103,10 +100,6 @@ class SelectionMetric:
         if math.isnan(value):
             raise MeasurementError(f"val has no image of the class that {self.name} names")
         return value
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 @dataclass(slots=True)
@@ -159,12 +152,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """How the weights of a run are compared.
-
-    Args:
-        metric: Metric that is compared.
-        value: Its value of a model, on ``val``.
-    """
+    """How the weights of a run are compared: a metric, and its value of a model on ``val``."""
 
     metric: SelectionMetric
     value: Callable[[AdaptiveViT], float]
@@ -172,13 +160,7 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """The best evaluation of a run: its weights are the run's.
-
-    Args:
-        metric: Name of the metric.
-        value: Its best value, on ``val``.
-        step: Update after which it was reached.
-    """
+    """The best evaluation of a run, on ``val``, and the update that reached it: its weights are the run's."""
 
     metric: str
     value: float
@@ -248,38 +230,34 @@ def run_loop(
     assert judge is not None or running.evaluate_every is None
     processes = processes or Processes(0, 1, next(model.parameters()).device)
     running.check_split(settings.batch, processes.count)
-    return _Run(model, split, step, settings, running, Path(folder), seed, judge, processes).go(
-        progress, what, save_seconds
-    )
+    run = _Run(model, split, step, settings, running, Path(folder), seed, judge, processes)
+    return run.go(progress, what, save_seconds)
 
 
+@dataclass(eq=False)
 class _Run:
     """A run of the loop, and one process' share of each update. Arguments as ``run_loop``."""
 
-    def __init__(
-        self,
-        model: AdaptiveViT,
-        split: ImageSplit,
-        step: Step,
-        settings: OptimizerOptions,
-        running: TrainingOptions,
-        folder: Path,
-        seed: int,
-        judge: Judge | None,
-        processes: Processes,
-    ) -> None:
-        self.model, self.split, self.step, self.settings, self.running = model, split, step, settings, running
-        self.folder, self.seed, self.judge, self.processes = folder, seed, judge, processes
-        self.device, self.precision = processes.device, str(running.precision)
-        self.dtype = next(model.parameters()).dtype
-        self.rate = settings.learning_rate()
-        self.optimiser = make_optimiser(model, settings)
+    model: AdaptiveViT
+    split: ImageSplit
+    step: Step
+    settings: OptimizerOptions
+    running: TrainingOptions
+    folder: Path
+    seed: int
+    judge: Judge | None
+    processes: Processes
+
+    def __post_init__(self) -> None:
+        self.device, self.precision = self.processes.device, str(self.running.precision)
+        self.optimiser = make_optimiser(self.model, self.settings)
         self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.scaler = loss_scaler(self.precision, self.device)
-        processes.share_weights(model)
-        self.ema = None if running.ema is None else timm.utils.ModelEmaV3(model, decay=running.ema, use_warmup=True)
-        self.selection = Selection(running.patience)
-        self.parts = running.accumulation
+        self.processes.share_weights(self.model)
+        decay = self.running.ema
+        self.ema = None if decay is None else timm.utils.ModelEmaV3(self.model, decay=decay, use_warmup=True)
+        self.selection = Selection(self.running.patience)
+        self.parts = self.running.accumulation
         self.seconds = 0.0
         self.durations: list[float] = []
         self.losses: list[float] = []
@@ -319,24 +297,16 @@ class _Run:
                     raise KeyboardInterrupt
             if number > saved:
                 self._save(number)
+        selected = None
         if self.selection.value is not None:
             self.model.load_state_dict(load_best(self.folder, self.selection.step), strict=True)
+            selected = Selected(self.running.metric, self.selection.value, self.selection.step)
         elif self.ema is not None:
             self.model.load_state_dict(self.average.state_dict(), strict=True)
         self.model.eval()
-        return self._summary(number)
-
-    def _summary(self, number: int) -> Loop:
-        warm = sorted(self.durations[1:])
-        tail = self.losses[-max(1, len(self.losses) // 10) :]
-        best, judge = self.selection, self.judge
-        return Loop(
-            number,
-            self.seconds,
-            warm[len(warm) // 2] if warm else None,
-            sum(tail) / len(tail) if tail else None,
-            None if best.value is None or judge is None else Selected(judge.metric.name, best.value, best.step),
-        )
+        warm, tail = sorted(self.durations[1:]), self.losses[-max(1, len(self.losses) // 10) :]
+        pace, loss = warm[len(warm) // 2] if warm else None, sum(tail) / len(tail) if tail else None
+        return Loop(number, self.seconds, pace, loss, selected)
 
     def _resume(self) -> int:
         """Take up the newest state; how many updates are done."""
@@ -356,14 +326,10 @@ class _Run:
         return int(content["step"])
 
     def _save(self, number: int) -> None:
-        """Write a state after update ``number``, by the first process.
-
-        The number is also the position of the learning rate's schedule, of the order of the images and of every random
-        draw, which are functions of it.
-        """
+        """Write a state, by the first process; every draw and rate is a function of the update's number."""
         if not self.processes.first:
             return
-        content: dict[str, Any] = {
+        content = {
             "step": number,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
@@ -397,12 +363,14 @@ class _Run:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         self.processes.average([p.grad for p in self.trained if p.grad is not None])
-        self.processes.average(list(_running_statistics(self.model)))
+        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        statistics = [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
+        self.processes.average(statistics)  # each process updates them by its own share of a batch
         values = self.processes.mean(mine)
         self.scaler.unscale_(self.optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf).item()
         self._check_finite(mine["loss"], values["loss"], norm, number, batch)
-        rate = self.rate.at(number)
+        rate = self.settings.learning_rate().at(number)
         set_rate(self.optimiser, rate)
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -463,6 +431,10 @@ class _Run:
         """Leave the gradients of the mean over all parts on the parameters; the step's values, means over the parts."""
         sums: dict[str, float] = {}
         seed = [self.seed, 3, number, self.processes.rank]
+
+        def backward(term: Tensor) -> None:
+            torch.autograd.backward(self.scaler.scale(term if parts == 1 else term / parts))
+
         self.model.train()
         # One autocast context for all passes of the step, so that each weight is converted once.
         with (
@@ -472,14 +444,11 @@ class _Run:
         ):
             # Dropout reads torch's own stream, which is put back afterwards.
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
-            for part in _parts(batch, parts, self.device, self.dtype):
+            for part in _parts(batch, parts, self.device, next(self.model.parameters()).dtype):
                 draws = np.random.default_rng([self.seed, 2, number])
-                for name, value in self.step(part, draws, lambda term: self._backward(term, parts)).items():
+                for name, value in self.step(part, draws, backward).items():
                     sums[name] = sums.get(name, 0.0) + value.item() / parts
         return sums
-
-    def _backward(self, term: Tensor, parts: int) -> None:
-        torch.autograd.backward(self.scaler.scale(term if parts == 1 else term / parts))
 
     def _check_finite(self, mine: float, loss: float, norm: float, number: int, batch: Batch) -> None:
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() > _LEAST_SCALE
@@ -495,15 +464,6 @@ class _Run:
             f"training diverged at step {number} ({what}) on the images {', '.join(names[:4])}{more}; start again "
             "(`fresh`) with a smaller `lr`, a longer `warmup` or `precision` f32"
         )
-
-
-def _running_statistics(model: nn.Module) -> Iterator[Tensor]:
-    """Means and variances that each process updates by its own share of a batch."""
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
-            for statistic in (module.running_mean, module.running_var):
-                if statistic is not None:
-                    yield statistic
 
 
 def _parts(batch: Batch, parts: int, device: torch.device, dtype: torch.dtype) -> Iterator[Batch]:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,6 @@ from torchvision import transforms  # isort: skip
 
 
 Pixels = NDArray[np.uint8]
-Places = NDArray[np.int64]
-
-
 _SHIFT = 8
 
 
@@ -39,20 +37,17 @@ def augment(
     draws: np.random.Generator,
     *,
     of: int | None = None,
-    places: Places | None = None,
+    places: NDArray[np.int64] | None = None,
 ) -> Pixels:
     """Change each image at random.
 
     Args:
-        pixels: (B, 3, H, W); it stays as it was.
+        pixels: (B, 3, H, W); it stays as it was, a new array is given back.
         names: From ``check_augmentations``.
         draws: Where the randomness comes from.
         of: Images of the whole batch that these are a part of; every image of it is drawn for, so that each part
             of a batch is changed as the whole would be. ``None`` if these are all.
         places: (B,) of these images in the whole batch.
-
-    Returns:
-        (B, 3, H, W), new.
     """
     pixels = pixels.copy()
     count = len(pixels) if of is None else of
@@ -161,11 +156,7 @@ def seeded(*key: int) -> Iterator[None]:
 
 
 def photometric(reading: DataOptions, preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image] | None:
-    """The changes of one image, in order; ``None`` where there are none.
-
-    Raises:
-        TrainingError: timm cannot read the policy.
-    """
+    """The changes of one image, in order, or ``None``; TrainingError for a policy that timm cannot read."""
     steps: list[Any] = []
     if reading.rotation:
         steps.append(transforms.RandomRotation(reading.rotation))
@@ -198,16 +189,10 @@ def _policy(text: str, reading: DataOptions, preprocessing: Preprocessing) -> An
     except (AssertionError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         reason = f" ({error})" if str(error) else ""
         raise TrainingError(f"timm cannot read the policy {text!r}{reason}; see `auto_augment`") from None
-    for step in _steps(policy):
+    for step in chain.from_iterable(getattr(policy, "policy", None) or [policy.ops]):
         if step.aug_fn is timm.data.auto_augment.posterize:
             step.aug_fn = _posterize
     return policy
-
-
-def _steps(policy: Any) -> Iterator[Any]:
-    """timm's ``AugmentOp`` of which a policy draws."""
-    for group in getattr(policy, "policy", None) or [policy.ops]:
-        yield from group
 
 
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
@@ -227,16 +212,9 @@ def eraser(reading: DataOptions) -> Callable[[Tensor], Tensor] | None:
 
 
 def crop(pixels: NDArray[np.uint8], reading: DataOptions, preprocessing: Preprocessing, *key: int) -> NDArray[np.uint8]:
-    """An image as large as the model's input.
+    """An image (3, h, w) of ``Preparation`` cut to the model's input, (3, H, W); draws are a function of the key.
 
-    Args:
-        pixels: (3, h, w), from ``Preparation``; it stays as it was.
-        reading: Says how; where its crop is not random, the image has the size already.
-        preprocessing: The model's.
-        key: What is drawn is a function of.
-
-    Returns:
-        (3, H, W)
+    Where the crop of ``reading`` is not random, the image has the size already.
     """
     height, width = preprocessing.image_size
     if reading.crop == "random":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from tavt_kit.data.images import IMAGE_SUFFIXES, ImageSet, Sample, split_name
@@ -20,13 +19,7 @@ def load_folder(folder: Path, *, seed: int = 0, ratios: Ratios | None = None) ->
     """Read an image folder.
 
     With a ``train`` sub-folder the given splits are taken (``valid`` and ``validation`` are read as val); a
-    missing val is carved out of train. Without one, every sub-folder is a class, and we split, stratified by
-    class.
-
-    Args:
-        folder: The data.
-        seed: Seed of a split that we make.
-        ratios: Its shares; 60/20/20 by default.
+    missing val is carved out of train. Without one, every sub-folder is a class, and we split as ``carve`` does.
 
     Raises:
         DataError: The folder is missing, unreadable or empty, a class is empty, or there are fewer than two.
@@ -35,23 +28,26 @@ def load_folder(folder: Path, *, seed: int = 0, ratios: Ratios | None = None) ->
     children = _children(folder)
     given = {name: child for child in children if (name := split_name(child.name)) is not None}
     if "train" in given:
-        _refuse_doubles(children, folder)
+        for name in given:  # two folders for one split (``val`` and ``valid``) leave open which is meant
+            same = [child.name for child in children if split_name(child.name) == name]
+            if len(same) > 1:
+                raise DataError(f"{folder} has several {name} folders ({', '.join(same)}); keep one of them")
         classes, samples = class_folders(given["train"])
         parts = {"train": samples}
         parts |= {part: class_folders(given[part], classes)[1] for part in ("val", "test") if part in given}
     else:
         classes, samples = _read_classes(children, folder)
-        _refuse_empty(classes, samples, folder)
+        if not samples:
+            kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise DataError(f"no image ({kinds}) lies in the {len(classes)} class folders of {folder}; give {_LAYOUT}")
+        if empty := sorted(set(range(len(classes))) - {sample.label for sample in samples}):
+            raise DataError(f"class folder {folder / classes[empty[0]]} has no image; add some or remove the folder")
         parts = {"train": samples}
     return ImageSet(folder.name or str(folder), classes, folder, **carve(parts, folder, seed=seed, ratios=ratios))
 
 
 def class_folders(folder: Path, classes: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], list[Sample]]:
-    """The classes and images below a folder of class folders.
-
-    Args:
-        folder: Its sub-folders are the classes.
-        classes: Those that may appear; all by default.
+    """The classes and images below a folder of class folders; no others than ``classes`` may appear.
 
     Raises:
         DataError: The folder is missing, has no class folders, or has others than ``classes``.
@@ -114,41 +110,11 @@ def images_below(folder: Path) -> list[Path]:
     return found
 
 
-def _refuse_empty(classes: tuple[str, ...], samples: list[Sample], folder: Path) -> None:
-    if not samples:
-        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"no image ({kinds}) lies in the {len(classes)} class folders of {folder}; give {_LAYOUT}")
-    labels = {sample.label for sample in samples}
-    for label, name in enumerate(classes):
-        if label not in labels:
-            raise DataError(f"class folder {folder / name} has no image; add some or remove the folder")
-
-
-def _refuse_doubles(children: list[Path], folder: Path) -> None:
-    """Two folders for one split (``val`` and ``valid``) leave open which is meant."""
-    names = [name for child in children if (name := split_name(child.name)) is not None]
-    for name in {name for name in names if names.count(name) > 1}:
-        both = ", ".join(child.name for child in children if split_name(child.name) == name)
-        raise DataError(f"{folder} has several {name} folders ({both}); keep one of them")
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    path: Path
-    label: str
-    split: str
-
-
 def load_csv(file: Path, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
-    """Read a list of images.
+    """Read a list of images: UTF-8, comma-separated, with a header.
 
     Paths are relative to the file's folder (absolute ones are taken as they are); labels are any text.
-    Without a ``split`` column we split, stratified by label; with one, a missing val is carved out of train.
-
-    Args:
-        file: UTF-8, comma-separated, with a header.
-        seed: Seed of a split that we make.
-        ratios: Its shares; 60/20/20 by default.
+    Without a ``split`` column we split as ``carve`` does; with one, a missing val is carved out of train.
 
     Raises:
         DataError: The file, a column or an entry is missing, a split name is unknown, or no listed image
@@ -158,21 +124,21 @@ def load_csv(file: Path, *, seed: int = 0, ratios: Ratios | None = None) -> Imag
     rows = list(_rows(file))
     if not rows:
         raise DataError(f"{file} lists no image; it needs a header 'path,label' and one line per image")
-    if not any(row.path.is_file() for row in rows):
+    if not any(path.is_file() for path, _, _ in rows):
         raise DataError(
-            f"none of the {len(rows)} images listed in {file} exists, for example {rows[0].path}; paths "
+            f"none of the {len(rows)} images listed in {file} exists, for example {rows[0][0]}; paths "
             "are relative to the list's own folder"
         )
-    classes = tuple(sorted({row.label for row in rows}))
+    classes = tuple(sorted({label for _, label, _ in rows}))
     labels = {name: label for label, name in enumerate(classes)}
     parts: dict[str, list[Sample]] = {}
-    for row in rows:
-        parts.setdefault(row.split, []).append(Sample(row.path, labels[row.label]))
+    for path, label, split in rows:
+        parts.setdefault(split, []).append(Sample(path, labels[label]))
     return ImageSet(file.stem, classes, file.parent, **carve(parts, file.parent, seed=seed, ratios=ratios))
 
 
-def _rows(file: Path) -> Iterator[_Row]:
-    """The checked rows; spreadsheets' byte-order mark is welcome."""
+def _rows(file: Path) -> Iterator[tuple[Path, str, str]]:
+    """Path, label and split of each row, checked; spreadsheets' byte-order mark is welcome."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
@@ -184,7 +150,15 @@ def _rows(file: Path) -> Iterator[_Row]:
                 )
             reader.fieldnames = columns
             for row in reader:
-                yield _row(file, reader.line_num, row, "split" in columns)
+                path, label = (row["path"] or "").strip(), (row["label"] or "").strip()
+                where = f"{file}, line {reader.line_num}"
+                if not path or not label:
+                    raise DataError(f"{where}: an image needs a path and a label, got {path!r}, {label!r}")
+                split = split_name(row["split"] or "") if "split" in columns else "train"
+                if split is None:
+                    raise DataError(f"{where}: a split is train, val or test, got {row['split']!r}")
+                # normpath, so that one image spelled in two ways is seen to be one.
+                yield Path(os.path.normpath(file.parent / path)), label, split
     except UnicodeDecodeError:
         raise DataError(f"{file} is not UTF-8 text; save the list as UTF-8 CSV") from None
     except csv.Error as error:
@@ -193,17 +167,3 @@ def _rows(file: Path) -> Iterator[_Row]:
         raise DataError(f"the list {file} does not exist; give one with the columns path,label") from None
     except OSError as error:
         raise DataError(f"the list {file} cannot be read: {error.strerror}") from None
-
-
-def _row(file: Path, line: int, row: dict[str, str | None], has_split: bool) -> _Row:
-    path, label = (row["path"] or "").strip(), (row["label"] or "").strip()
-    if not path or not label:
-        raise DataError(f"{file}, line {line}: an image needs a path and a label, got {path!r}, {label!r}")
-    # normpath, so that one image spelled in two ways is seen to be one.
-    where = Path(os.path.normpath(file.parent / path))
-    if not has_split:
-        return _Row(where, label, "train")
-    split = split_name(row["split"] or "")
-    if split is None:
-        raise DataError(f"{file}, line {line}: a split is train, val or test, got {row['split']!r}")
-    return _Row(where, label, split)

@@ -72,15 +72,13 @@ class ImageSet:
                 f"{len(self.classes)}{''.join(f' ({name})' for name in self.classes)}; "
                 "give one folder (or CSV label) per class"
             )
-        ordered = {name: self._ordered(name) for name in SPLITS if name in self.splits}
+        ordered = {
+            name: tuple(sorted(self.splits[name], key=lambda sample: (sample.label, sample.path.as_posix())))
+            for name in SPLITS
+            if name in self.splits
+        }
         object.__setattr__(self, "splits", MappingProxyType(ordered))
         self._refuse_doubles()
-        self._check_splits()
-
-    def _ordered(self, split: str) -> tuple[Sample, ...]:
-        return tuple(sorted(self.splits[split], key=lambda sample: (sample.label, sample.path.as_posix())))
-
-    def _check_splits(self) -> None:
         for name in ("train", "val"):
             if name not in self.splits:
                 raise DataError(f"{self.name} has no {name} split; give one, or one folder per class to be split")
@@ -110,24 +108,13 @@ class ImageSet:
         return sum(len(samples) for samples in self.splits.values())
 
     def split(self, name: str) -> tuple[Sample, ...]:
-        """The samples of ``"train"``, ``"val"`` or ``"test"``.
-
-        Raises:
-            DataError: There is no such split.
-        """
+        """The samples of ``"train"``, ``"val"`` or ``"test"``; DataError where there is no such split."""
         if name not in self.splits:
             raise DataError(f"{self.name} has the splits {', '.join(self.splits)}, but {name!r} was asked for")
         return self.splits[name]
 
     def require_classes(self, known: tuple[str, ...]) -> None:
-        """Refuse a model of other classes, or of the same in another order.
-
-        Args:
-            known: Classes of the model.
-
-        Raises:
-            DataError: They are not those of the images.
-        """
+        """Raise DataError for a model that knows other classes, or the same in another order."""
         if known != self.classes:
             raise DataError(
                 f"the model knows {list_classes(known)}, but {self.name} has {list_classes(self.classes)}; give the "
@@ -158,11 +145,7 @@ class ImageSet:
 
 
 def sha256_samples(samples: Iterable[Sample], classes: Sequence[str]) -> str:
-    """Of what the images' files hold and what they show, in their order: names and folders may differ.
-
-    Raises:
-        DataError: An image cannot be read.
-    """
+    """Of what the images' files hold and what they show, in their order: names and folders may differ."""
     try:
         return sha256_text("\n".join(f"{sha256_file(sample.path)}\t{classes[sample.label]}" for sample in samples))
     except OSError as error:

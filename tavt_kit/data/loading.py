@@ -30,15 +30,10 @@ Prepare = Callable[[Image.Image], NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An image that was skipped.
-
-    Args:
-        index: Its place among the samples that were to be read (after ``thin_out``).
-        path: The file.
-        reason: One clause.
-    """
+    """An image that was skipped, and why."""
 
     index: int
+    """Its place among the samples that were to be read (after ``thin_out``)."""
     path: Path
     reason: str
 
@@ -80,16 +75,14 @@ def load_arrays(
     *,
     allow_unreadable: int = 0,
     limit: int | None = None,
-    threads: int | None = None,
 ) -> Arrays:
-    """Read images as model inputs.
+    """Read images as model inputs, decoded by as many threads as there are processors, at most 8.
 
     Args:
         samples: One split; at least one.
         preprocessing: The model's.
         allow_unreadable: How many images may be skipped; beyond, all is refused. Training leaves it at 0.
         limit: At most so many, spread evenly over ``samples`` (see ``thin_out``).
-        threads: Threads that decode; the machine's processors by default, at most 8.
 
     Returns:
         Images, labels and what was skipped; the rest is in the order of ``samples``.
@@ -106,9 +99,7 @@ def load_arrays(
         >>> images.shape, labels.tolist(), skipped
         ((1, 3, 16, 16), [3], [])
     """
-    pixels, labels, skipped = load_bytes(
-        samples, preprocessing, allow_unreadable=allow_unreadable, limit=limit, threads=threads
-    )
+    pixels, labels, skipped = load_bytes(samples, preprocessing, allow_unreadable=allow_unreadable, limit=limit)
     return Arrays(normalise(pixels, preprocessing), labels, skipped)
 
 
@@ -118,41 +109,22 @@ def load_bytes(
     *,
     allow_unreadable: int = 0,
     limit: int | None = None,
-    threads: int | None = None,
 ) -> ByteArrays:
     """As ``load_arrays``, not normalised: a quarter of the memory."""
-    return load_prepared(
-        thin_out(samples, limit),
-        partial(resize_crop, p=preprocessing),
-        preprocessing.image_size,
-        allow_unreadable=allow_unreadable,
-        threads=threads,
-    )
+    prepare, size = partial(resize_crop, p=preprocessing), preprocessing.image_size
+    return load_prepared(thin_out(samples, limit), prepare, size, allow_unreadable=allow_unreadable)
 
 
 def load_prepared(
-    samples: Sequence[Sample],
-    prepare: Prepare,
-    size: tuple[int, int],
-    *,
-    allow_unreadable: int = 0,
-    threads: int | None = None,
+    samples: Sequence[Sample], prepare: Prepare, size: tuple[int, int], *, allow_unreadable: int = 0
 ) -> ByteArrays:
-    """As ``load_bytes``, by another preparation than evaluation's.
-
-    Args:
-        samples: All of them are read.
-        prepare: Gives (3, height, width) of a decoded image.
-        size: Height and width, of every image the same.
-        allow_unreadable: As ``load_arrays``.
-        threads: As ``load_arrays``.
-    """
+    """As ``load_bytes`` of all samples, by a preparation that gives images of one ``size``."""
     if not samples:
         raise DataError("no image was given to read; give a split that has some")
     pixels = np.empty((len(samples), 3, *size), np.uint8)
     skipped: list[Unreadable] = []
     good = np.ones(len(samples), bool)
-    for index, result in enumerate(read_each(samples, _opened_by(prepare), threads=threads)):
+    for index, result in enumerate(read_each(samples, lambda path: prepare(open_image(path)))):
         if isinstance(result, DataError):
             good[index] = False
             skipped.append(skip(index, samples[index], result))
@@ -171,7 +143,6 @@ def batches(
     *,
     batch: int,
     allow_unreadable: int = 0,
-    threads: int | None = None,
 ) -> Iterator[Batch]:
     """Read images batch by batch, for sets that do not fit the memory; the next batch is decoded ahead.
 
@@ -183,7 +154,6 @@ def batches(
         preprocessing: The model's; ``None`` for images as they are, for a file that prepares them itself.
         batch: Images in a batch; the last may be smaller.
         allow_unreadable: As ``load_arrays``; judged as soon as it is passed.
-        threads: As ``load_arrays``.
 
     Raises:
         DataError: More images than allowed cannot be read.
@@ -192,7 +162,7 @@ def batches(
         raise DataError(f"a batch needs at least one image, got {batch}")
     skipped: list[Unreadable] = []
     prepare: Prepare = np.asarray if preprocessing is None else partial(resize_crop, p=preprocessing)
-    results = enumerate(read_each(samples, _opened_by(prepare), threads=threads))
+    results = enumerate(read_each(samples, lambda path: prepare(open_image(path))))
     while group := list(islice(results, batch)):
         good: list[tuple[int, NDArray[np.uint8]]] = []
         for index, result in group:
@@ -220,12 +190,7 @@ def stack_images(pixels: Sequence[NDArray[np.uint8]], preprocessing: Preprocessi
 
 
 def thin_out(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
-    """At most ``limit`` samples, spread evenly; as a split is sorted by class, every class keeps about its
-    share.
-
-    Raises:
-        DataError: The limit is below 1.
-    """
+    """At most ``limit`` samples, spread evenly; as a split is sorted by class, every class keeps about its share."""
     if limit is None or limit >= len(samples):
         return samples
     if limit < 1:
@@ -234,16 +199,8 @@ def thin_out(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
     return tuple(samples[(2 * i + 1) * len(samples) // (2 * limit)] for i in range(limit))
 
 
-def read_each(
-    samples: Sequence[Sample], read: Callable[[Path], _Read], *, threads: int | None = None
-) -> Iterator[_Read | DataError]:
-    """What ``read`` makes of each file, or the DataError it raised, in order; a few are read ahead, never all.
-
-    Args:
-        samples: In the order in which they are read.
-        read: Called in a thread.
-        threads: As ``load_arrays``.
-    """
+def read_each(samples: Sequence[Sample], read: Callable[[Path], _Read]) -> Iterator[_Read | DataError]:
+    """What ``read``, in a thread, makes of each file, or the DataError it raised, in order; a few are read ahead."""
 
     def attempt(sample: Sample) -> _Read | DataError:
         try:
@@ -251,7 +208,7 @@ def read_each(
         except DataError as error:
             return error
 
-    workers = threads or min(8, os.cpu_count() or 1)
+    workers = min(8, os.cpu_count() or 1)
     later = iter(samples)
     pool = ThreadPoolExecutor(workers)
     try:
@@ -264,21 +221,13 @@ def read_each(
         pool.shutdown(cancel_futures=True)
 
 
-def _opened_by(prepare: Prepare) -> Callable[[Path], NDArray[np.uint8]]:
-    return lambda path: prepare(open_image(path))
-
-
 def skip(index: int, sample: Sample, error: DataError) -> Unreadable:
     """What is remembered of an image that ``read_each`` could not read."""
     return Unreadable(index, sample.path, str(error).removeprefix(f"cannot read {sample.path}: "))
 
 
 def judge(skipped: list[Unreadable], total: int, allowed: int) -> None:
-    """Log what was skipped.
-
-    Raises:
-        DataError: Too many were.
-    """
+    """Log what was skipped; DataError where too many were."""
     _refuse_too_many(skipped, total, allowed)
     _report(skipped, total)
 

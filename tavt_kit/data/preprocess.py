@@ -27,14 +27,7 @@ PIXELS = 3 * 32 * 32
 
 
 def open_record(path: Path) -> NDArray[np.uint8]:
-    """The image at ``file.bin/place``.
-
-    Returns:
-        (32, 32, 3) uint8.
-
-    Raises:
-        DataError: The file is gone or shorter than that.
-    """
+    """The image at ``file.bin/place``, (32, 32, 3) uint8; DataError where the file is gone or shorter than that."""
     record = (2 if path.parent.name in ("train.bin", "test.bin") else 1) + PIXELS
     try:
         with path.parent.open("rb") as stream:
@@ -54,18 +47,8 @@ _CROP_MODES = ("center", "border", "squash")
 _RESAMPLING = {mode.name.lower(): mode for mode in Image.Resampling}
 _MOST_PIXELS = 150_000_000
 """Of a resized image: a line of a few thousand pixels, one pixel high, would otherwise take gigabytes."""
-_DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error,
+            Image.DecompressionBombError)  # fmt: skip
 """What Pillow's decoders raise on damaged files: each its own."""
 
 
@@ -159,11 +142,7 @@ def open_image(source: Path | str | bytes) -> Image.Image:
 
 
 def open_size(source: Path) -> tuple[int, int]:
-    """Height and width of what ``open_image`` gives, by the file's first bytes; its pixels are not decoded.
-
-    Raises:
-        DataError: It does not exist, or does not begin as an image.
-    """
+    """Height and width of what ``open_image`` gives, by the file's first bytes; its pixels are not decoded."""
     if _is_packed(source):
         return open_record(source).shape[:2]
     with _named(str(source)), Image.open(_regular(source)) as image:
@@ -217,14 +196,7 @@ def _as_rgb(image: Image.Image, form: str | None) -> Image.Image:
 
 
 def apply(image: Image.Image, p: Preprocessing) -> NDArray[np.float32]:
-    """An image as the model's input.
-
-    Args:
-        image: 8-bit RGB, from ``open_image``.
-        p: The model's preprocessing.
-
-    Returns:
-        (3, H, W), normalised.
+    """An image, 8-bit RGB from ``open_image``, as the model's input (3, H, W), normalised.
 
     Example:
         >>> apply(Image.new("RGB", (40, 30)), Preprocessing((16, 24))).shape
@@ -314,12 +286,7 @@ _SIDE = 224
 
 
 def save_thumbnail(pixels: NDArray[np.uint8], path: Path) -> None:
-    """The model's crop as a small JPEG; same aspect ratio, so that a patch grid still fits.
-
-    Args:
-        pixels: (3, height, width).
-        path: The file.
-    """
+    """The model's crop, (3, height, width), as a small JPEG; same aspect ratio, so that a patch grid still fits."""
     height, width = pixels.shape[1:]
     scale = min(1.0, _SIDE / max(height, width))
     image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))

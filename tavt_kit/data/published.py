@@ -39,28 +39,22 @@ class Listing:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines that are not blank, with or without a newline after the last.
-
-    Raises:
-        DataError: The file is missing or is not text.
-    """
+    """The lines that are not blank; DataError where the file is missing or is not text."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise DataError(
-            f"the annotation file {file} is missing; unpack the data set's archive again and keep its folders"
-        ) from None
+        raise _missing(file) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the annotation file {file} cannot be read: {error}") from None
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def read_pairs(file: Path) -> dict[str, str]:
-    """Lines ``id value``, the value may have spaces.
+def _missing(file: Path) -> DataError:
+    return DataError(f"the annotation file {file} is missing; unpack the data set's archive again and keep its folders")
 
-    Raises:
-        DataError: The file is missing, a line has no value, or an id stands twice.
-    """
+
+def read_pairs(file: Path) -> dict[str, str]:
+    """Lines ``id value``, the value may have spaces; DataError where one has no value, or an id stands twice."""
     pairs: dict[str, str] = {}
     for line in read_lines(file):
         key, _, value = line.partition(" ")
@@ -73,17 +67,11 @@ def read_pairs(file: Path) -> dict[str, str]:
 
 
 def read_mat(file: Path, name: str) -> Any:
-    """One variable of a MATLAB file, without its axes of length 1; at least 1-D.
-
-    Raises:
-        DataError: The file is missing, is damaged, or has no such variable.
-    """
+    """One variable of a MATLAB file, without its axes of length 1, at least 1-D; DataError where there is none."""
     from scipy.io import loadmat
 
     if not file.is_file():
-        raise DataError(
-            f"the annotation file {file} is missing; unpack the data set's archive again and keep its folders"
-        )
+        raise _missing(file)
     try:
         found = loadmat(str(file), squeeze_me=True, variable_names=[name])
     except Exception as error:  # scipy raises anything from ValueError to zlib.error on a damaged file
@@ -94,11 +82,7 @@ def read_mat(file: Path, name: str) -> Any:
 
 
 def numbered(labels: Any, classes: int, file: Path) -> list[int]:
-    """Labels that count from 1, as indices from 0; MATLAB's uint8 becomes Python's int before the 1 is taken off.
-
-    Raises:
-        DataError: A label is not in 1..classes.
-    """
+    """Labels in 1..classes as indices from 0; MATLAB's uint8 becomes Python's int before the 1 is taken off."""
     try:
         found = [int(label) - 1 for label in labels]
     except (TypeError, ValueError):
@@ -144,11 +128,7 @@ def read_label_lists(root: Path, lists: str = "anno") -> Listing:
     """Read ``anno/train.txt`` and ``anno/test.txt`` of ``file label``: the leaves, AFD, WRD, BTF, home-made folders.
 
     The files they name lie in ``images/``. A label is the last word of its line, so that file names may have spaces.
-    Labels count from 1; a class is called by its number.
-
-    Args:
-        root: The data set.
-        lists: The folder of the two lists; ``""`` where they lie beside ``images/``.
+    Labels count from 1; a class is called by its number. ``lists`` is ``""`` where the lists lie beside ``images/``.
     """
     rows: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
     for part, found in rows.items():
@@ -158,12 +138,9 @@ def read_label_lists(root: Path, lists: str = "anno") -> Listing:
             if not name.strip() or not label.isdigit() or int(label) < 1:
                 raise DataError(f"every line of {file} must be 'file label', the label from 1, got {line!r}; repair it")
             found.append((root / "images" / name.strip(), int(label)))
-    return _listing({number: str(number) for number in _numbers(rows)}, rows)
-
-
-def _numbers(rows: Mapping[str, Iterable[tuple[Any, int]]]) -> list[int]:
-    """Labels that occur, sorted."""
-    return sorted({number for found in rows.values() for _, number in found})
+    return _listing(
+        {label: str(label) for label in sorted({label for part in rows.values() for _, label in part})}, rows
+    )
 
 
 def read_cub(root: Path) -> Listing:
@@ -185,7 +162,13 @@ def read_nabirds(root: Path) -> Listing:
         raise DataError(f"{root / 'classes.txt'} does not name class {unknown[0]}; unpack the archive again")
     found = _read_ids(root, unique_names({key: names[key] for key in used}))
     parents = read_pairs(root / "hierarchy.txt")
-    ancestors = [tuple(names.get(key, key) for key in _upwards(key, parents)) for key in used]
+    ancestors = []
+    for key in used:
+        way: list[str] = []
+        while key in parents and parents[key] not in (key, *way):  # a loop in the file ends the way
+            key = parents[key]
+            way.append(key)
+        ancestors.append(tuple(names.get(above, above) for above in way))
     return replace(found, hierarchy=dict(zip(found.classes, ancestors, strict=True)))
 
 
@@ -202,15 +185,6 @@ def _read_ids(root: Path, names: dict[str, str]) -> Listing:
             )
         parts[part].append((root / "images" / path, kind))
     return _listing(names, parts)
-
-
-def _upwards(key: str, parents: dict[str, str]) -> list[str]:
-    """The ids above ``key``; a loop in the file ends the way."""
-    way: list[str] = []
-    while key in parents and parents[key] not in (key, *way):
-        key = parents[key]
-        way.append(key)
-    return way
 
 
 def _number(key: str) -> tuple[int, str]:
@@ -364,7 +338,16 @@ def read_imagenet(root: Path) -> Listing:
 def read_inat2017(root: Path) -> Listing:
     """Read ``train2017.json`` and ``val2017.json`` (our test); an image meets its label by id, not by position."""
     files = {"train": root / "train2017.json", "test": root / "val2017.json"}
-    bodies = {part: _read_object(file) for part, file in files.items()}
+    bodies: dict[str, dict[str, Any]] = {}
+    for part, file in files.items():
+        try:
+            bodies[part] = parse_json(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise _missing(file) from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file} is not a JSON file: {error}; download it again") from None
+        if not isinstance(bodies[part], dict):
+            raise DataError(f"{file} must be a JSON object with images and annotations; download it again")
     try:
         kinds = {int(each["id"]): each for each in bodies["train"]["categories"]}
         names = unique_names({number: str(kinds[number]["name"]) for number in sorted(kinds)})
@@ -374,18 +357,6 @@ def read_inat2017(root: Path) -> Listing:
         raise DataError(
             f"the JSON files in {root} lack what iNaturalist 2017's have ({error!r}); get them again"
         ) from None
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        body = parse_json(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"the annotation file {file} is missing; unpack iNaturalist 2017's archives again") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} is not a JSON file: {error}; download it again") from None
-    if not isinstance(body, dict):
-        raise DataError(f"{file} must be a JSON object with images and annotations; download it again")
-    return body
 
 
 def _coco_rows(file: Path, body: dict[str, Any]) -> list[tuple[Path, int]]:
@@ -461,8 +432,8 @@ def _leaves(title: str, classes: int, each: tuple[int, int], share: float, *alia
 
 
 def _unsized(title: str, classes: int) -> Facts:
-    trap = "no published sizes are known here"
-    return Facts(title, classes, {}, _UNSTATED, "the list layout of Mix-ViT's loaders", _LISTS, trap)
+    source, trap = "the list layout of Mix-ViT's loaders", "no published sizes are known here"
+    return Facts(title, classes, {}, _UNSTATED, source, _LISTS, trap)
 
 
 _AGEING = {
@@ -584,11 +555,7 @@ def canonical(name: str) -> str | None:
 
 
 def named_folder(text: str) -> tuple[str, Path] | None:
-    """``"cub:/data/CUB_200_2011"`` as its name and folder; None if it begins with no known name.
-
-    Raises:
-        DataError: The folder is left out.
-    """
+    """``"cub:/data/CUB_200_2011"`` as its name and folder; None if it begins with no known name."""
     before, colon, folder = text.partition(":")
     name = canonical(before) if colon else None
     if name is None:
@@ -625,7 +592,11 @@ def load_layout(name: str, folder: Path, *, seed: int = 0, ratios: Ratios | None
     if known is None:
         raise UnknownName(f"the data sets with a known layout are {', '.join(FACTS)}, got {name!r}")
     name, facts = known, FACTS[known]
-    root = _root(facts, folder).absolute()
+    if not folder.is_dir():
+        raise DataError(f"the data set's folder {folder} does not exist; give the folder its archive was unpacked in")
+    root = folder.absolute()
+    if not any((root / mark).exists() for mark in facts.begins or facts.marks[:1]):
+        root = next((place for inside in facts.inside if (place := root / inside).is_dir()), root)
     listing = facts.read(root)
     everything = [sample for samples in listing.parts.values() for sample in samples]
     if absent := absent_images(everything):
@@ -638,18 +609,3 @@ def load_layout(name: str, folder: Path, *, seed: int = 0, ratios: Ratios | None
     found["made"] = "as published" if "val" in listing.parts else f"published train and test; {found['made']}"
     licence, note = facts.as_licence(), facts.note
     return ImageSet(name, listing.classes, root, **found, licence=licence, note=note, hierarchy=listing.hierarchy)
-
-
-def _root(facts: Facts, folder: Path) -> Path:
-    """Where the files lie: ``folder``, or one known folder below it.
-
-    Raises:
-        DataError: There is no such folder.
-    """
-    if not folder.is_dir():
-        raise DataError(f"the data set's folder {folder} does not exist; give the folder its archive was unpacked in")
-    marks = facts.begins or facts.marks[:1]
-    if any((folder / mark).exists() for mark in marks):
-        return folder
-    inside = (folder / name for name in facts.inside)
-    return next((place for place in inside if place.is_dir()), folder)

@@ -24,8 +24,7 @@ class KnownSet:
     Args:
         package: Its wheel in ``packages.PACKAGES``.
         inside: The folder of the wheel it lies in.
-        classes: How many.
-        images: How many.
+        classes: How many, and how many ``images``.
         about: One sentence.
         note: What must be said of results on it, or nothing.
         read: Lists the samples and class names below the unpacked folder.
@@ -63,8 +62,7 @@ KNOWN = MappingProxyType(
             8,
             2624,
             "solar cells, mono- or polycrystalline, by annotated defect probability (0, 1/3, 2/3, 1)",
-            "The split is random, so cells of one solar module can be in train and in test; results on "
-            "modules never "
+            "The split is random, so cells of one solar module can be in train and in test; results on modules never "
             "seen may be lower.",
             _read_elpv,
         ),
@@ -157,11 +155,7 @@ def _load_known(name: str, seed: int, ratios: Ratios | None) -> ImageSet:
 
 
 def inherited_images(folder: Path, data: str | None) -> ImageSet:
-    """The images and the split that a run was made with.
-
-    Args:
-        folder: The run.
-        data: What the user says the data is, or None. It may be where the images were moved to.
+    """The images and the split that a run was made with; ``data`` may say where they were moved to.
 
     Raises:
         RecordError: The run has no split, and no data is given.

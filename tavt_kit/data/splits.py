@@ -38,8 +38,7 @@ class Ratios:
 
     def without_test(self) -> Ratios:
         """The same proportion of train to val, where test exists already."""
-        both = self.train + self.val
-        return Ratios(self.train / both, self.val / both, 0.0)
+        return Ratios(self.train / (self.train + self.val), self.val / (self.train + self.val), 0.0)
 
     def __str__(self) -> str:
         shares = [share for share in (self.train, self.val, self.test) if share]
@@ -49,14 +48,9 @@ class Ratios:
 def divide(samples: Iterable[Sample], root: Path, *, seed: int, ratios: Ratios) -> dict[str, tuple[Sample, ...]]:
     """Stratified division: within each class, images are ordered by a hash and cut at the shares.
 
-    The order is the SHA-256 of seed and relative path, so it depends on no library's random stream, and a
-    image added later does not reshuffle the others. A class of one or two images goes to training.
-
-    Args:
-        samples: Images of all classes.
-        root: The paths' root; where the data lies on the disk does not change the division.
-        seed: Another seed, another division.
-        ratios: The shares, met in each class to the nearest image.
+    The order is the SHA-256 of seed and path below ``root``, so it depends on no library's random stream nor on where
+    the data lies, and an image added later does not reshuffle the others. The shares are met in each class to the
+    nearest image; a class of one or two images goes to training.
     """
     parts: dict[str, list[Sample]] = {name: [] for name in SPLITS if getattr(ratios, name)}
     for ordered in _by_class(samples, root, seed):
@@ -88,8 +82,7 @@ def carve(
 
     Args:
         given: Parts of the data; all of it as ``"train"`` where it is not divided.
-        root: As ``divide``.
-        seed: As ``divide``.
+        root: As ``divide``; so is ``seed``.
         ratios: Shares of what is divided; 60/20/20 by default.
     """
     splits = {name: tuple(samples) for name, samples in given.items()}
@@ -106,13 +99,8 @@ def keep_fraction(images: ImageSet, fraction: float, *, seed: int) -> ImageSet:
 
     Images are ordered as ``divide`` orders them, so that 1 % is a part of 10 % under the same seed.
 
-    Args:
-        images: With its splits made.
-        fraction: Above 0, at most 1.
-        seed: Another seed, other images.
-
     Raises:
-        DataError: The fraction is out of range.
+        DataError: The fraction is not above 0 and at most 1.
     """
     if not 0 < fraction <= 1:
         raise DataError(f"the fraction of train must be above 0 and at most 100 %, got {100 * fraction:g} %")

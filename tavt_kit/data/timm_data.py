@@ -9,7 +9,7 @@ and torchvision's CIFAR is pickled: these are refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,19 +44,12 @@ def load_timm(name: str, spec: str, *, seed: int = 0, ratios: Ratios | None = No
     else:
         parts, root = _folder_parts(Path(name).expanduser().absolute())
     classes = parts["train"][0] if "train" in parts else next(iter(parts.values()))[0]
-    splits = {part: _relabelled(found, classes, part, spec) for part, found in parts.items()}
+    splits = {}
+    for part, (own, samples) in parts.items():  # timm numbers the classes of each split by itself; ours are train's
+        if strange := [label for label in own if label not in classes]:
+            raise DataError(f"the {part} part of {spec} has classes that train has not: {', '.join(strange[:5])}")
+        splits[part] = [Sample(sample.path, classes.index(own[sample.label])) for sample in samples]
     return ImageSet(spec, classes, root, **carve(splits, root, seed=seed, ratios=ratios))
-
-
-def _relabelled(part: _Part, classes: tuple[str, ...], name: str, spec: str) -> tuple[Sample, ...]:
-    """timm numbers the classes of each split by itself; ours are train's everywhere."""
-    own, samples = part
-    if strange := [label for label in own if label not in classes]:
-        raise DataError(f"the {name} part of {spec} has classes that train has not: {', '.join(strange[:5])}")
-    return tuple(Sample(sample.path, classes.index(own[sample.label])) for sample in samples)
-
-
-# ------------------------------------------------------------------------------------------------ folders and tars
 
 
 def _folder_parts(place: Path) -> tuple[dict[str, _Part], Path]:
@@ -93,7 +86,8 @@ def _unpacked(reader: Any, place: Path) -> tuple[_Part, Path]:
     classes = tuple(reader.class_idx_to_name[index] for index in range(len(reader.class_idx_to_name)))
     names = [f"{index:07}-{reader.filename(index, basename=True)}" for index in range(len(reader))]
     labels = [int(label) for label in reader.targets]
-    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(place)]
+    tars = [place] if place.is_file() else sorted(place.glob("*.tar"))
+    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in tars]
 
     def write(index: int, path: Path) -> None:
         member: BinaryIO = reader[index][0]
@@ -106,10 +100,6 @@ def _unpacked(reader: Any, place: Path) -> tuple[_Part, Path]:
         for state in [*states, *(child for parent in states for child in parent.children.values())]:
             if state.tf is not None:  # timm leaves them open
                 state.tf.close()
-
-
-def _files(place: Path) -> Iterable[Path]:
-    return [place] if place.is_file() else sorted(place.glob("*.tar"))
 
 
 def _laid_out(
@@ -134,9 +124,6 @@ def _laid_out(
     return (classes, [Sample(target / str(label) / file, label) for file, label in pairs]), target
 
 
-# ------------------------------------------------------------------------------------------------ torchvision's
-
-
 def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
     kind, _, folder = name.partition(":")
     family, _, which = kind.lower().partition("/")
@@ -156,9 +143,9 @@ def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
         names = [f"{index:07}.png" for index in range(len(found))]
         facts = [str(root), kind, split, len(found), hashlib.sha256(found.data.numpy().tobytes()).hexdigest()]
         labels = [int(label) for label in found.targets]
-        parts[part], _ = _laid_out(f"{which}-{split}", facts, tuple(found.classes), names, labels, _writer(found))
+
+        def write(index: int, path: Path, images: Any = found) -> None:
+            images[index][0].save(path)
+
+        parts[part], _ = _laid_out(f"{which}-{split}", facts, tuple(found.classes), names, labels, write)
     return parts, cache_folder() / "data"
-
-
-def _writer(images: Any) -> Callable[[int, Path], None]:
-    return lambda index, path: images[index][0].save(path)

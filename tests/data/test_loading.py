@@ -23,7 +23,7 @@ def samples(tmp_path: Path, draw: Draw) -> list[Sample]:
 
 
 def test_arrays_hold_every_image_in_order(samples: list[Sample]) -> None:
-    images, labels, skipped = load_arrays(samples, P, threads=2)
+    images, labels, skipped = load_arrays(samples, P)
     assert images.dtype == np.float32 and labels.dtype == np.int64 and skipped == []
     np.testing.assert_array_equal(images, np.stack([apply(open_image(s.path), P) for s in samples]))
     assert labels.tolist() == [sample.label for sample in samples]
@@ -32,7 +32,7 @@ def test_arrays_hold_every_image_in_order(samples: list[Sample]) -> None:
 
 def test_batches_are_the_same_in_pieces(samples: list[Sample]) -> None:
     images, labels, _ = load_arrays(samples, P)
-    pieces = list(batches(samples, P, batch=16, threads=2))
+    pieces = list(batches(samples, P, batch=16))
     assert [len(piece.labels) for piece in pieces] == [16, 16, 8]
     np.testing.assert_array_equal(np.concatenate([piece.images for piece in pieces]), images)
     np.testing.assert_array_equal(np.concatenate([piece.labels for piece in pieces]), labels)
