@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.codec import Record
-from tavt_kit.core.device import ControlGroup, TargetDevice, available_threads
+from tavt_kit.core.device import ControlGroup, TargetDevice, available_threads, read_text
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import label_record
@@ -24,20 +25,14 @@ from tavt_kit.evaluation.frames import frame
 if TYPE_CHECKING:
     import pandas
 
-    from tavt_kit.core.measurement import Measurement
+    from tavt_kit.bench.noise import Watch
 
 _CUDA = "torch:cuda:0"
 
 TARGETS = (
-    "torch:cpu",
-    _CUDA,
-    "openvino:cpu",
-    "openvino:gpu",
-    "openvino:npu",
-    "onnxruntime:cpu",
-    "onnxruntime:cuda",
+    "torch:cpu", _CUDA, "openvino:cpu", "openvino:gpu", "openvino:npu", "onnxruntime:cpu", "onnxruntime:cuda",
     "onnxruntime:tensorrt",
-)
+)  # fmt: skip
 """Those that are tried."""
 
 REFERENCE = "vit_small_patch16_224"
@@ -109,13 +104,17 @@ def doctor(*, fast: bool = False, progress: Progress | None = None) -> DoctorRes
         >>> doctor(fast=True).usable  # doctest: +SKIP
         ('torch:cpu', 'openvino:cpu', 'onnxruntime:cpu')
     """
+    from tavt_kit.runtimes import check_available
     from tavt_kit.runtimes.available import accelerator_name
 
-    refused = {text: _refusal(text) for text in TARGETS}
-    host, room = (
-        HostFacts.gather(None if refused[_CUDA] else accelerator_name(TargetDevice.parse(_CUDA))),
-        Room.gather(),
-    )
+    refused = dict.fromkeys(TARGETS, "")
+    for text in TARGETS:
+        try:
+            check_available(TargetDevice.parse(text))
+        except TavtError as error:
+            refused[text] = str(error)
+    host = HostFacts.gather(None if refused[_CUDA] else accelerator_name(TargetDevice.parse(_CUDA)))
+    room = Room.gather()
     found = tuple(findings(Machine(host, room, refused)))
     speed = None
     if not fast:
@@ -124,32 +123,41 @@ def doctor(*, fast: bool = False, progress: Progress | None = None) -> DoctorRes
     return DoctorResult(host, room, refused, speed, found)
 
 
-def _refusal(text: str) -> str:
-    """Empty where the target can be used, else why not."""
-    from tavt_kit.runtimes import check_available
-
-    try:
-        check_available(TargetDevice.parse(text))
-    except TavtError as error:
-        return str(error)
-    return ""
-
-
 def measure_speed(usable: Sequence[str], progress: Progress) -> dict[str, Any]:
     """Peaks for one thread and for all, and the reference model's latency.
 
     Returns:
-        For the record: ``peaks``, ``bf16_in_torch``, ``reference`` and ``noise``.
+        For the record: ``peaks``, ``bf16_in_torch`` (what training and search go by; ``None`` without torch),
+        ``reference`` and ``noise``.
     """
     from tavt_kit.bench.energy import gpu_state
     from tavt_kit.bench.noise import Watch
+    from tavt_kit.bench.peaks import measure_peaks
 
+    parsed, peaks, bf16 = [TargetDevice.parse(text) for text in usable], list[dict[str, Any]](), None
+    # The CPU with one thread and with all that are allowed, then the other devices, each once.
+    processors = [target for target in parsed if not target.is_cpu and target.processor != "tensorrt"]
+    if any(target.is_cpu for target in parsed):
+        threads = dict.fromkeys((1, available_threads()))
+        processors = [*(TargetDevice("torch", "cpu", threads=number) for number in threads), *processors]
     with Watch(gpu=gpu_state(TargetDevice.parse(_CUDA)) if _CUDA in usable else None) as watch:
-        peaks = [_peaks(target, progress, watch) for target in _processors(usable)]
-        bf16 = _bf16_in_torch(usable)
-        reference = _reference(usable, progress, watch)
-    noise = watch.verdict()
-    return {"peaks": peaks, "bf16_in_torch": bf16, "reference": reference, "noise": noise.as_record()}
+        for target in processors:
+            name = target.processor if target.threads is None else f"cpu, threads={target.threads}"
+            progress.update(f"measuring peaks of {name}")
+            try:
+                found = measure_peaks(target, seconds=_PEAK_SECONDS).as_record()
+                peaks.append({**found, "gains": precision_gains(found["gflops"])})
+                watch.turn()
+            except TavtError as error:
+                peaks.append({"processor": target.processor, "threads": target.threads, "reason": str(error)})
+        if "torch:cpu" in usable:
+            import torch
+
+            from tavt_kit.runtimes.on_torch import is_bf16_faster
+
+            bf16 = is_bf16_faster(torch.device("cpu"))
+        reference = _reference(parsed, progress, watch)
+    return {"peaks": peaks, "bf16_in_torch": bf16, "reference": reference, "noise": watch.verdict().as_record()}
 
 
 def precision_gains(gflops: dict[str, float]) -> dict[str, float]:
@@ -158,117 +166,66 @@ def precision_gains(gflops: dict[str, float]) -> dict[str, float]:
     return {} if not whole else {name: speed / whole for name, speed in gflops.items() if name != "f32"}
 
 
-def _processors(usable: Sequence[str]) -> Iterator[TargetDevice]:
-    """The CPU with one thread and with all that are allowed, then the other devices, each once."""
-    parsed = [TargetDevice.parse(text) for text in usable]
-    if any(target.is_cpu for target in parsed):
-        for threads in dict.fromkeys((1, available_threads())):
-            yield TargetDevice("torch", "cpu", threads=threads)
-    yield from (target for target in parsed if not target.is_cpu and target.processor != "tensorrt")
-
-
-def _peaks(target: TargetDevice, progress: Progress, watch: Any) -> dict[str, Any]:
-    from tavt_kit.bench.peaks import measure_peaks
-
-    name = target.processor if target.threads is None else f"cpu, threads={target.threads}"
-    progress.update(f"measuring peaks of {name}")
-    try:
-        found = measure_peaks(target, seconds=_PEAK_SECONDS).as_record()
-    except TavtError as error:
-        return {"processor": target.processor, "threads": target.threads, "reason": str(error)}
-    watch.turn()
-    return {**found, "gains": precision_gains(found["gflops"])}
-
-
-def _bf16_in_torch(usable: Sequence[str]) -> bool | None:
-    """What training and search go by (``auto``); ``None`` without torch."""
-    if "torch:cpu" not in usable:
-        return None
-    import torch
-
-    from tavt_kit.runtimes.on_torch import is_bf16_faster
-
-    return is_bf16_faster(torch.device("cpu"))
-
-
-def _reference(usable: Sequence[str], progress: Progress, watch: Any) -> dict[str, Any]:
+def _reference(usable: Sequence[TargetDevice], progress: Progress, watch: Watch) -> dict[str, Any]:
     """Measured together, in turns; what cannot be opened says why."""
-    rows = list[dict[str, Any]]()
     if find_spec("torch") is None or find_spec("timm") is None:
-        return {"model": REFERENCE, "reason": "needs torch and timm to be built", "rows": rows}
+        return {"model": REFERENCE, "reason": "needs torch and timm to be built", "rows": []}
     import numpy as np
 
     from tavt_kit.bench import Protocol, bench, random_images
-
-    opener, sessions = _Opener(), dict[str, Any]()
-    for target in _targets(usable):
-        progress.update(f"measuring {REFERENCE} on {target}")
-        try:
-            sessions[str(target)] = opener.open(target)
-        except TavtError as error:
-            rows.append({"target": str(target), "reason": str(error)})
-    progress.update(f"measuring {REFERENCE}, in turns")
-    protocol = Protocol(min_seconds=0.5, max_seconds=1.5, min_runs=6, warmup_seconds=0.5, visit_seconds=0.1)
-    images, begin = random_images(_SHAPE, np.random.default_rng(0)), time.perf_counter()
-    found = bench(sessions, images, protocol, on_round=watch.turn) if sessions else {}
-    measured = [_row(name, sessions[name], one) for name, one in found.items()]
-    return {"model": REFERENCE, "seconds": time.perf_counter() - begin, "rows": [*measured, *rows]}
-
-
-def _row(target: str, session: Any, found: Measurement) -> dict[str, Any]:
-    record = found.as_record()
-    kept = {name: record[name] for name in ("median", "p90", "steady", "first_ms", "load_ms")}
-    return {"target": target, "precision": session.target.precision, **kept}
-
-
-def _targets(usable: Sequence[str]) -> Iterator[TargetDevice]:
-    """Each usable one in f32, and in bf16 where OpenVINO or CUDA offers that."""
     from tavt_kit.runtimes import check_available
 
-    for text in usable:
-        target = TargetDevice.parse(text)
-        yield target
+    targets = list[TargetDevice]()
+    for target in usable:  # each in f32, and in bf16 where OpenVINO or CUDA offers that
+        targets.append(target)
         if (target.runtime, target.processor) in (("openvino", "cpu"), ("torch", "cuda")):
-            faster = replace(target, precision="bf16")
-            try:
-                check_available(faster)
-            except TavtError:
-                continue
-            yield faster
+            with suppress(TavtError):
+                check_available(replace(target, precision="bf16"))
+                targets.append(replace(target, precision="bf16"))
+    opened, sessions, refused = _opener(), dict[str, Any](), list[dict[str, Any]]()
+    for target in targets:
+        progress.update(f"measuring {REFERENCE} on {target}")
+        try:
+            sessions[str(target)] = opened(target)
+        except TavtError as error:
+            refused.append({"target": str(target), "reason": str(error)})
+    progress.update(f"measuring {REFERENCE}, in turns")
+    protocol = Protocol(min_seconds=0.5, max_seconds=1.5, min_runs=6, warmup_seconds=0.5, visit_seconds=0.1)
+    images, begin, rows = random_images(_SHAPE, np.random.default_rng(0)), time.perf_counter(), list[dict[str, Any]]()
+    for name, one in (bench(sessions, images, protocol, on_round=watch.turn) if sessions else {}).items():
+        record = one.as_record()
+        kept = {key: record[key] for key in ("median", "p90", "steady", "first_ms", "load_ms")}
+        rows.append({"target": name, "precision": sessions[name].target.precision, **kept})
+    return {"model": REFERENCE, "seconds": time.perf_counter() - begin, "rows": [*rows, *refused]}
 
 
-class _Opener:
+def _opener() -> Callable[[TargetDevice], Any]:
     """Opens the reference model, dense, by the lean path that exports and benches take; weights at random."""
+    import torch
 
-    def __init__(self) -> None:
-        import torch
+    from tavt_kit.bench.timing import open_graph
+    from tavt_kit.models.timm_import import timm
+    from tavt_kit.models.wrap import LeanViT, wrap
+    from tavt_kit.runtimes import open_module
+    from tavt_kit.runtimes.suppress_output import suppress_output
 
-        from tavt_kit.models.timm_import import timm
-        from tavt_kit.models.wrap import LeanViT, wrap
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        adaptive = wrap(timm.create_model(REFERENCE, pretrained=False).eval())
+    model, graphs = LeanViT(adaptive, adaptive.dense_schedule), list[Any]()
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            adaptive = wrap(timm.create_model(REFERENCE, pretrained=False).eval())
-        self._model = LeanViT(adaptive, adaptive.dense_schedule)
-        self._graph: Any = None
-
-    def open(self, target: TargetDevice) -> Any:
-        """A session; for OpenVINO the model is converted once for all precisions."""
-        from tavt_kit.runtimes import open_module
-        from tavt_kit.runtimes.suppress_output import suppress_output
-
+    def opened(target: TargetDevice) -> Any:
         with suppress_output():
             if target.runtime != "openvino":
-                return open_module(self._model, target, _SHAPE)
-            import torch
-
-            from tavt_kit.bench.timing import open_graph
-            from tavt_kit.runtimes.on_openvino import convert_module
+                return open_module(model, target, _SHAPE)
+            from tavt_kit.runtimes.on_openvino import image_model
 
             begin = time.perf_counter()
-            if self._graph is None:
-                self._graph = convert_module(self._model, (torch.rand((2, *_SHAPE[1:])),), [(-1, *_SHAPE[1:])])
-            return open_graph(self._graph, target, begin)
+            if not graphs:  # converted once for all precisions
+                graphs.append(image_model(model, _SHAPE))
+            return open_graph(graphs[0], target, begin)
+
+    return opened
 
 
 _FILES = 1024  # Open files a training run may need: a few for each worker process and each image on its way
@@ -277,6 +234,7 @@ _SHARED = 256 * 2**20  # Bytes of /dev/shm: two batches a worker of 64 images at
 _DISK = 2**30  # Bytes for the cache: the downloads of ``fit elpv`` and what is made of them are 400 MB
 _INTEL = "0x8086"
 _SLOW_GOVERNORS = ("powersave", "conservative", "ondemand", "schedutil")
+_EXTRAS = {"frames": "results as pandas frames", "distributed": "search on several machines"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,10 +271,16 @@ class Room(Record):
         from tavt_kit.bench.energy import energy_meter
         from tavt_kit.data.packages import cache_folder
 
-        meter = energy_meter(TargetDevice("torch", "cpu"), root)
-        memory, cache = _memory(root), cache_folder()
+        meter, cache = energy_meter(TargetDevice("torch", "cpu"), root), cache_folder()
         there = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
-        files, most = _files()
+        pairs = (line.partition(":")[::2] for line in read_text(root / "proc/meminfo").splitlines())
+        memory = {name: int(value.split()[0]) * 1024 for name, value in pairs if value.split()}
+        try:
+            import resource
+
+            files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        except ImportError:  # no such thing on Windows
+            files, most = None, None
         return cls(
             memory=memory.get("MemTotal"),
             memory_free=memory.get("MemAvailable"),
@@ -364,14 +328,10 @@ class Machine:
         """What lies there."""
         return sorted((self.root / folder).glob(pattern)) if (self.root / folder).is_dir() else []
 
-    def has_intel(self, folder: str, pattern: str) -> bool:
-        """Whether one of these files of devices' vendors says Intel."""
-        return any(_text(path) == _INTEL for path in self.files(folder, pattern))
-
 
 def findings(machine: Machine) -> list[Finding]:
     """All of them, what is needed first."""
-    found = [one for look in (_packages, _nvidia, _intel, _limits, _quiet) for one in look(machine)]
+    found = [one for look in (_packages, _devices, _limits, _quiet) for one in look(machine)]
     return sorted(found, key=lambda one: one.optional)
 
 
@@ -386,125 +346,86 @@ def _packages(machine: Machine) -> Iterator[Finding]:
         requirement, _, condition = (part.strip() for part in line.partition(";"))
         extra = re.search(r"extra == ['\"](\w+)['\"]", condition)
         name = re.match(r"[\w.-]+", requirement)
-        if name is None or _has(name[0]) or (extra and extra[1] == "dev"):
+        if name is None or (extra and extra[1] == "dev"):
             continue
-        if extra:
-            extras.add(extra[1])
-        elif not condition:
-            missing.append(requirement)
+        try:
+            version(name[0])
+        except PackageNotFoundError:
+            if extra:
+                extras.add(extra[1])
+            elif not condition:
+                missing.append(requirement)
     if missing:
         wanted = " ".join(f"'{one}'" for one in missing)
         yield Finding(f"not installed: {', '.join(missing)}", f"pip install {wanted}")
-    for extra_name in sorted(extras):
-        what = f"the extra {extra_name!r} ({_EXTRAS.get(extra_name, 'see pyproject.toml')}) is not installed"
-        yield Finding(what, f"pip install 'tavt-kit[{extra_name}]'", optional=True)
+    for one in sorted(extras):
+        what = f"the extra {one!r} ({_EXTRAS.get(one, 'see pyproject.toml')}) is not installed"
+        yield Finding(what, f"pip install 'tavt-kit[{one}]'", optional=True)
 
 
-_EXTRAS = {"frames": "results as pandas frames", "distributed": "search on several machines"}
-
-
-def _has(name: str) -> bool:
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True
-
-
-def _nvidia(machine: Machine) -> Iterator[Finding]:
-    if not machine.files("dev", "nvidia[0-9]*"):
-        return
-    if machine.refused.get("torch:cuda:0"):
-        yield Finding(
-            "an NVIDIA GPU is here, but this torch does not see it",
-            "pip install --force-reinstall 'torch>=2.6,<2.14' 'torchvision<0.29'",
+def _devices(machine: Machine) -> Iterator[Finding]:
+    """GPUs and NPUs that no runtime sees: for want of a build, a driver, or the right to open them."""
+    refused = machine.refused
+    if machine.files("dev", "nvidia[0-9]*"):
+        if refused.get(_CUDA):
+            torch = "pip install --force-reinstall 'torch>=2.6,<2.14' 'torchvision<0.29'"
+            yield Finding("an NVIDIA GPU is here, but this torch does not see it", torch)
+        if refused.get("onnxruntime:cuda"):
+            what = "an NVIDIA GPU is here, but this onnxruntime cannot use it"
+            yield Finding(what, "pip install onnxruntime-gpu", optional=True)
+        if find_spec("pynvml") is None:
+            yield Finding("the energy of the NVIDIA GPU cannot be read", "pip install nvidia-ml-py", optional=True)
+    intel = {
+        kind: any(read_text(path) == _INTEL for path in machine.files(folder, pattern))
+        for kind, folder, pattern in (
+            ("gpu", "sys/class/drm", "renderD*/device/vendor"),
+            ("npu", "sys/class/accel", "accel*/device/vendor"),
         )
-    if machine.refused.get("onnxruntime:cuda"):
-        yield Finding(
-            "an NVIDIA GPU is here, but this onnxruntime cannot use it", "pip install onnxruntime-gpu", optional=True
-        )
-    if find_spec("pynvml") is None:
-        yield Finding("the energy of the NVIDIA GPU cannot be read", "pip install nvidia-ml-py", optional=True)
-
-
-def _intel(machine: Machine) -> Iterator[Finding]:
-    """Intel's GPUs and NPUs are seen by OpenVINO only with their drivers, and by users who may open them."""
-    if machine.refused.get("openvino:gpu") and machine.has_intel("sys/class/drm", "renderD*/device/vendor"):
+    }
+    if refused.get("openvino:gpu") and intel["gpu"]:
         devices = machine.files("dev/dri", "renderD*")
         if devices and not any(os.access(device, os.R_OK | os.W_OK) for device in devices):
             command = "sudo usermod -aG render $USER"
             yield Finding("an Intel GPU is here, but this user may not open it (log in anew afterwards)", command)
         else:
             yield Finding("an Intel GPU is here without its driver", "sudo apt-get install intel-opencl-icd")
-    if machine.refused.get("openvino:npu") and machine.has_intel("sys/class/accel", "accel*/device/vendor"):
+    if refused.get("openvino:npu") and intel["npu"]:
         yield Finding("an Intel NPU is here without its driver", "sudo snap install intel-npu-driver")
 
 
 def _limits(machine: Machine) -> Iterator[Finding]:
     room, facts = machine.room, machine.facts
     if room.files is not None and room.files < _FILES:
-        yield Finding(f"a process may open {room.files} files only, too few for training", _more_files(room))
+        most = room.files_most or 0  # a shell raises its own limit as far as it is allowed; beyond that root does it
+        raised = f"ulimit -n {_ENOUGH if most < 0 else min(most, _ENOUGH)}"
+        command = f"sudo prlimit --pid $$ --nofile={_ENOUGH}" if 0 <= most < _FILES else raised
+        yield Finding(f"a process may open {room.files} files only, too few for training", command)
     if not room.cache_writable:
         yield Finding(f"the cache {room.cache} cannot be written", "export FGVC_KIT_CACHE=/a/folder/of/yours")
     elif room.cache_free is not None and room.cache_free < _DISK:
-        free = f"{room.cache_free / 1e6:.0f} MB"
-        yield Finding(
-            f"the disk of the cache {room.cache} has {free} left", "export FGVC_KIT_CACHE=/a/folder/with/space"
-        )
+        what = f"the disk of the cache {room.cache} has {room.cache_free / 1e6:.0f} MB left"
+        yield Finding(what, "export FGVC_KIT_CACHE=/a/folder/with/space")
     if room.shared is not None and room.shared < _SHARED:
-        yield Finding(
-            f"/dev/shm has {room.shared / 1e6:.0f} MB, too little for the worker processes of training",
-            "sudo mount -o remount,size=1g /dev/shm",
-        )
+        what = f"/dev/shm has {room.shared / 1e6:.0f} MB, too little for the worker processes of training"
+        yield Finding(what, "sudo mount -o remount,size=1g /dev/shm")
     if facts.quota is not None and facts.quota < len(facts.affinity):
-        threads = max(1, int(facts.quota))
         yield Finding(
             f"the control group allows {facts.quota:.3g} CPUs' time of the {len(facts.affinity)} CPUs in sight, and "
             "stops what takes more: ask for fewer threads",
-            f"fgvc-kit bench ... --target openvino:cpu:threads={threads}",
+            f"fgvc-kit bench ... --target openvino:cpu:threads={max(1, int(facts.quota))}",
         )
-
-
-def _more_files(room: Room) -> str:
-    """A shell raises its own limit as far as it is allowed; beyond that root does it."""
-    most = room.files_most or 0
-    if 0 <= most < _FILES:
-        return f"sudo prlimit --pid $$ --nofile={_ENOUGH}"
-    return f"ulimit -n {_ENOUGH if most < 0 else min(most, _ENOUGH)}"
 
 
 def _quiet(machine: Machine) -> Iterator[Finding]:
     """What makes measurements less sure, or leaves something out of them."""
-    if machine.facts.governor in _SLOW_GOVERNORS:
-        yield Finding(
-            f"the CPUs' governor is {machine.facts.governor}: clocks, and so times, may move",
-            "sudo cpupower frequency-set --governor performance",
-            optional=True,
-        )
+    governor = machine.facts.governor
+    if governor in _SLOW_GOVERNORS:
+        what = f"the CPUs' governor is {governor}: clocks, and so times, may move"
+        yield Finding(what, "sudo cpupower frequency-set --governor performance", optional=True)
     zones = machine.files("sys/class/powercap", "intel-rapl:*/energy_uj")
-    if zones and not all(_text(zone) for zone in zones):
-        yield Finding(
-            "the energy counters are readable by root only",
-            "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj",
-            optional=True,
-        )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _memory(root: Path) -> Mapping[str, int]:
-    """/proc/meminfo in bytes."""
-    try:
-        lines = (root / "proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":")[::2] for line in lines)
-    return {name: int(value.split()[0]) * 1024 for name, value in pairs if value.split()}
+    if zones and not all(read_text(zone) for zone in zones):
+        command = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+        yield Finding("the energy counters are readable by root only", command, optional=True)
 
 
 def _free(folder: Path) -> int | None:
@@ -512,11 +433,3 @@ def _free(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
-
-
-def _files() -> tuple[int | None, int | None]:
-    try:
-        import resource
-    except ImportError:  # no such thing on Windows
-        return None, None
-    return resource.getrlimit(resource.RLIMIT_NOFILE)

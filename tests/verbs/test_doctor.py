@@ -165,7 +165,6 @@ def test_devices_that_no_runtime_sees(machine: Machine, monkeypatch: pytest.Monk
 
 
 def test_an_nvidia_gpu_that_torch_does_not_see(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     put(machine, "dev/nvidia0")
     found = findings(replace(machine, refused={"torch:cuda:0": "no", "onnxruntime:cuda": "no"}))
