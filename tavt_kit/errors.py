@@ -1,21 +1,4 @@
-"""The errors this package raises on purpose.
-
-    TavtError
-    ├── ScheduleError        (ValueError)    token counts that grow, are too few, or fit another model
-    ├── BudgetError          (ValueError)    a budget text that cannot be read
-    │   └── BudgetTooTight                   a budget below the least the model can reach
-    ├── TargetError          (ValueError)    an unknown or absent device, runtime or precision
-    ├── MeasurementError     (RuntimeError)  a measurement that could not be taken or trusted
-    ├── UnsupportedBackbone  (TypeError)     a model that cannot drop tokens, or is no ViT
-    ├── ParameterError       (ValueError)    a parameter whose value is out of range, or that contradicts another
-    ├── UnknownName          (ValueError)    a model, data set, recipe or preset nobody knows
-    ├── DataError            (ValueError)    images, labels or splits that cannot be used
-    ├── CheckpointError      (ValueError)    weights that are damaged, unsafe or of another model
-    ├── RecordError          (ValueError)    a JSON record or run folder that is not what was asked for
-    ├── OutputError          (OSError)       a place that cannot be written
-    ├── ExportError          (RuntimeError)  a model that a runtime's converter refused
-    ├── TrainingError        (RuntimeError)  a training run that cannot go on (NaN, another recipe)
-    └── MissingDependency    (ImportError)   an optional package that is not installed
+"""The errors this package raises on purpose, all of them a ``TavtError`` and one of Python's own kinds.
 
 Every message is one sentence: the rule, what was given, what to do. Parameters stand in backticks by their Python names
 (`evaluate_on`, `fresh=True`); the command line writes them as its flags (`evaluate_on`, `fresh`), prints the sentence
@@ -25,23 +8,10 @@ and exits 2. Any other exception is our bug and keeps its traceback.
 from __future__ import annotations
 
 __all__ = [
-    "BudgetError",
-    "BudgetTooTight",
-    "CheckpointError",
-    "DataError",
-    "ExportError",
-    "MeasurementError",
-    "MissingDependency",
-    "OutputError",
-    "ParameterError",
-    "RecordError",
-    "ScheduleError",
-    "TargetError",
-    "TavtError",
-    "TrainingError",
-    "UnknownName",
-    "UnsupportedBackbone",
-]
+    "BudgetError", "BudgetTooTight", "CheckpointError", "DataError", "ExportError", "MeasurementError",
+    "MissingDependency", "OutputError", "ParameterError", "RecordError", "ScheduleError", "TargetError", "TavtError",
+    "TrainingError", "UnknownName", "UnsupportedBackbone",
+]  # fmt: skip
 
 
 class TavtError(Exception):

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 from xml.etree import ElementTree
 
+from tavt_kit.core.codec import encode
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.model_card import ModelCard
@@ -26,6 +27,13 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, ScheduleError, TavtError, UnknownName
 
 CHECK_FILE = "check.json"
+SEAL_KEY = "fgvc_kit_sha256"
+# What stands before and behind the hash with which a file ends, by suffix; no runtime looks at it.
+_SEALS = {
+    ".onnx": (b"r\x53\x0a\x0ffgvc_kit_sha256\x12\x40", b""),  # field 14 of ModelProto: an entry of metadata_props
+    ".xml": (b"<!-- fgvc_kit_sha256 ", b" -->\n"),
+}
+_HEX = 64
 
 
 def changed_since_check(path: Path, folder: Path | None = None) -> str:
@@ -44,8 +52,14 @@ def changed_since_check(path: Path, folder: Path | None = None) -> str:
             known = _checked(file.name, path.parent if folder is None else folder)
             if known and sha256_file(file) not in known:
                 return f"{file} is not the file that was checked (its SHA-256 changed)"
-        own = _seal_of(path)
-        if own is not None and own[1] != _digest(path, own[0]):
+        before, behind = _SEALS[path.suffix]
+        length = len(before) + _HEX + len(behind)
+        with path.open("rb") as opened:
+            start = max(opened.seek(0, os.SEEK_END) - length, 0)
+            opened.seek(start)
+            end = opened.read()
+        own = end[len(before) : len(before) + _HEX].decode("ascii", "replace")
+        if end.startswith(before) and end.endswith(behind) and own != _digest(path, start):
             files = " or ".join(map(str, files_of(path)))
             return f"{files} is not as it was exported (the hash at the end of {path.name} is another)"
     except OSError as error:
@@ -66,15 +80,6 @@ def require_unchanged(path: Path) -> None:
         )
 
 
-SEAL_KEY = "fgvc_kit_sha256"
-# What stands before and behind the hash with which a file ends, by suffix; no runtime looks at it.
-_SEALS = {
-    ".onnx": (b"r\x53\x0a\x0ffgvc_kit_sha256\x12\x40", b""),  # field 14 of ModelProto: an entry of metadata_props
-    ".xml": (b"<!-- fgvc_kit_sha256 ", b" -->\n"),
-}
-_HEX = 64
-
-
 def seal(path: Path) -> None:
     """Put a hash of all of an artifact's files at the end of the one that is opened, so that it needs no record.
 
@@ -85,19 +90,6 @@ def seal(path: Path) -> None:
     digest = _digest(path, path.stat().st_size)
     with path.open("ab") as file:
         file.write(before + digest.encode("ascii") + behind)
-
-
-def _seal_of(path: Path) -> tuple[int, str] | None:
-    """How many bytes a file has before its hash, and the hash; ``None`` where it carries none."""
-    before, behind = _SEALS[path.suffix]
-    length = len(before) + _HEX + len(behind)
-    with path.open("rb") as file:
-        start = max(file.seek(0, os.SEEK_END) - length, 0)
-        file.seek(start)
-        end = file.read()
-    if not (end.startswith(before) and end.endswith(behind)):
-        return None
-    return start, end[len(before) : len(before) + _HEX].decode("ascii", "replace")
 
 
 def _digest(path: Path, size: int) -> str:
@@ -112,13 +104,10 @@ def _digest(path: Path, size: int) -> str:
 
 def _checked(name: str, folder: Path) -> set[str]:
     """SHA-256 of a file at its checks; a switchable file is checked once for each of its presets."""
-    record = folder / CHECK_FILE
-    if not record.is_file():
-        return set()
     try:
-        checks: Any = read_record(record, "check").get("checks")
+        checks: Any = read_record(folder / CHECK_FILE, "check").get("checks")
     except RecordError:
-        return set()  # another program's file of this name, which says nothing of ours
+        return set()  # there is none, or another program's file of this name, which says nothing of ours
     entries = [check.get("sha256") for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
     return {str(entry[name]) for entry in entries if isinstance(entry, dict) and name in entry}
 
@@ -133,71 +122,45 @@ def onnx_metadata(path: Path, key: str) -> str | None:
         OSError: There is no such file.
         ValueError: It is no ONNX file, or cut off.
     """
-    size = path.stat().st_size
     found = None
     with path.open("rb") as file:
-        for field, payload in _fields(file, size, wanted=14):
-            if field == 14:
-                entry = dict(_strings(payload))
-                if entry.get(1) == key:
-                    found = entry.get(2)
+        for _, payload in _fields(file, path.stat().st_size, (14,)):
+            entry = {number: text.decode() for number, text in _fields(BytesIO(payload), len(payload), (1, 2))}
+            if entry.get(1) == key:
+                found = entry.get(2)
     return found
 
 
-def _fields(file: IO[bytes], end: int, wanted: int) -> Iterator[tuple[int, bytes]]:
-    """Each field up to ``end`` with its bytes; bytes are read for the field ``wanted`` only."""
+def _fields(file: IO[bytes], end: int, wanted: Collection[int]) -> Iterator[tuple[int, bytes]]:
+    """The numbers and bytes of the length-delimited fields that are wanted, up to ``end``."""
     while file.tell() < end:
         key = _varint(file)
-        field, wire = key >> 3, key & 7
+        number, wire = key >> 3, key & 7
         if wire == 0:
             _varint(file)
             continue
-        if wire not in (1, 2, 5) or field == 0:
+        if wire not in (1, 2, 5) or number == 0:
             raise ValueError("it is no ONNX file")
         length = {1: 8, 5: 4}.get(wire) or _varint(file)
         if file.tell() + length > end:
             raise ValueError("it is shorter than it says")
-        if field == wanted and wire == 2:
-            yield field, file.read(length)
+        if wire == 2 and number in wanted:
+            yield number, file.read(length)
         else:
             file.seek(length, os.SEEK_CUR)
-            yield field, b""
-
-
-def _strings(payload: bytes) -> Iterator[tuple[int, str]]:
-    """The length-delimited fields of a small message."""
-    place = 0
-    while place < len(payload):
-        key, place = _varint_at(payload, place)
-        length, place = _varint_at(payload, place)
-        if key & 7 != 2 or place + length > len(payload):
-            raise ValueError("its metadata cannot be read")
-        yield key >> 3, payload[place : place + length].decode()
-        place += length
 
 
 def _varint(file: IO[bytes]) -> int:
-    raw = bytearray()
-    while not raw or raw[-1] & 0x80:
-        byte = file.read(1)
-        if not byte or len(raw) == 10:
-            raise ValueError("it is no ONNX file, or cut off")
-        raw += byte
-    return _varint_at(bytes(raw), 0)[0]
-
-
-def _varint_at(payload: bytes, place: int) -> tuple[int, int]:
-    """A base-128 number at ``place``, and the place behind it."""
+    """A base-128 number."""
     value = 0
     for shift in range(0, 70, 7):
-        if place >= len(payload):
+        byte = file.read(1)
+        if not byte:
             break
-        byte = payload[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if not byte & 0x80:
-            return value, place
-    raise ValueError("its metadata cannot be read")
+        value |= (byte[0] & 0x7F) << shift
+        if not byte[0] & 0x80:
+            return value
+    raise ValueError("it is no ONNX file, or cut off")
 
 
 METADATA_KEY = "fgvc_kit"
@@ -212,7 +175,7 @@ UNPROVEN = ".unproven"
 WEIGHTS_SUFFIX = ".weights"
 """Of a file that holds the weights of one or more .onnx files, and is named after its content."""
 
-_OWN = ("schedule", "executed", "tokens", "prefix", "precision", "calibration")
+_OWN = ("tokens", "prefix", "precision", "calibration")
 # Fields that files of earlier programs lack, with what their absence means.
 _LATER: Mapping[str, Any] = MappingProxyType({"presets": {}, "weights_file": None, "pixels": None})
 
@@ -351,19 +314,14 @@ class ArtifactCard:
 
     def as_record(self) -> dict[str, Any]:
         """JSON-ready: the model card's fields and those of the file."""
-        executed = self.schedule.executed
         body = {
             **self.model.as_record(),
-            "schedule": list(self.schedule.counts),
-            "executed": None if executed is None else list(executed),
-            "tokens": self.tokens,
-            "prefix": self.prefix,
-            "precision": self.precision,
-            "calibration": None if self.calibration is None else dict(self.calibration),
-            "presets": {name: list(schedule.counts) for name, schedule in self.presets.items()},
-            "weights_file": self.weights_file,
-            **({} if self.pixels is None else {"pixels": self.pixels}),
+            "schedule": encode(self.schedule),
+            "executed": encode(self.schedule.executed),
+            **{name: encode(getattr(self, name)) for name in (*_OWN, *_LATER)},
         }
+        if self.pixels is None:
+            del body["pixels"]
         return label_record("artifact", body)
 
     @classmethod
@@ -381,13 +339,12 @@ class ArtifactCard:
             )
         body = {name: value for name, value in record.items() if name not in ("schema", "version")}
         try:
-            own = {name: body.pop(name) for name in _OWN} | {
-                name: body.pop(name, none) for name, none in _LATER.items()
-            }
-            layers = own.pop("executed")
+            counts, layers = body.pop("schedule"), body.pop("executed")
+            own = {name: body.pop(name) for name in _OWN}
+            own |= {name: body.pop(name, none) for name, none in _LATER.items()}
             executed = None if layers is None else tuple(layers)
-            schedule = TokenSchedule(tuple(own.pop("schedule")), executed)
-            own["presets"] = {name: TokenSchedule(tuple(counts), executed) for name, counts in own["presets"].items()}
+            schedule = TokenSchedule(tuple(counts), executed)
+            own["presets"] = {name: TokenSchedule(tuple(one), executed) for name, one in own["presets"].items()}
             return cls(ModelCard.from_record(body), schedule, **own)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = error if isinstance(error, TavtError) else f"{type(error).__name__}: {error}"
@@ -405,14 +362,15 @@ def read_metadata(path: Path) -> ArtifactCard:
         RecordError: There is no such file, it is damaged, or it was not exported by this program.
     """
     path = Path(path)
-    readers: Mapping[str, Callable[[Path], str | None]] = {
-        ".onnx": partial(onnx_metadata, key=METADATA_KEY),
-        ".xml": _openvino_text,
-    }
-    if path.suffix not in readers:
+    if path.suffix not in SUFFIXES.values():
         raise RecordError(f"an exported model ends in .onnx or .xml, got {path}")
+    text = None
     try:
-        text = readers[path.suffix](path)
+        if path.suffix == ".onnx":
+            text = onnx_metadata(path, METADATA_KEY)
+        else:  # the attribute ``value`` of ``net/rt_info/fgvc_kit``
+            elements = (element for _, element in ElementTree.iterparse(path, events=("end",)))
+            text = next((element.get("value") for element in elements if element.tag == METADATA_KEY), None)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, ElementTree.ParseError) as error:
@@ -446,15 +404,6 @@ def _weights_file(path: Path) -> str | None:
         return None
     # A name alone: a file from elsewhere must not point out of its folder.
     return name if isinstance(name, str) and name == Path(name).name and name.endswith(WEIGHTS_SUFFIX) else None
-
-
-def _openvino_text(path: Path) -> str | None:
-    """The attribute ``value`` of ``net/rt_info/fgvc_kit``."""
-    for _, element in ElementTree.iterparse(path, events=("end",)):
-        if element.tag == METADATA_KEY:
-            value: str | None = element.get("value")
-            return value
-    return None
 
 
 def _reducing(tokens: int, schedule: TokenSchedule) -> set[int]:

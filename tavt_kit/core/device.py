@@ -42,15 +42,27 @@ class ControlGroup:
         Args:
             root: Root of the file system; another one in tests.
         """
-        cpu, memory = list(_folders(root, "cpu")), list(_folders(root, "memory"))
-        stats = [stat for folder in cpu if (stat := _stat(folder))]
-        quotas = [quota for folder in cpu if (quota := _quota(folder)) is not None]
-        limits = [most for folder in memory if (most := _most_memory(folder)) is not None]
+        quotas, limits, stats = list[float](), list[int](), list[dict[str, int]]()
+        for folder in _folders(root, "cpu"):
+            limit, _, period = read_text(folder / "cpu.max").partition(" ")  # of version 2, else of version 1
+            limit = limit or read_text(folder / "cpu.cfs_quota_us")
+            period = period or read_text(folder / "cpu.cfs_period_us") or "100000"
+            if limit not in ("", "max") and int(limit) > 0:
+                quotas.append(int(limit) / int(period))
+            pairs = [line.split() for line in read_text(folder / "cpu.stat").splitlines()]
+            stats.append({pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2})
+        for folder in _folders(root, "memory"):
+            most = read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")
+            if most not in ("", "max") and int(most) < _UNLIMITED:
+                limits.append(int(most))
+        told = [stat for stat in stats if "nr_throttled" in stat]
+        # Microseconds in version 2, nanoseconds in version 1.
+        stopped = [stat.get("throttled_usec", 0) / 1e6 + stat.get("throttled_time", 0) / 1e9 for stat in told]
         return cls(
             cpus=min(quotas, default=None),
             memory_bytes=min(limits, default=None),
-            throttled=sum(stat["nr_throttled"] for stat in stats) if stats else None,
-            throttled_seconds=sum(_seconds(stat) for stat in stats) if stats else None,
+            throttled=sum(stat["nr_throttled"] for stat in told) if told else None,
+            throttled_seconds=sum(stopped) if told else None,
         )
 
 
@@ -76,35 +88,8 @@ def _folders(root: Path, controller: str) -> Iterator[Path]:
         yield from (base.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1))
 
 
-def _quota(folder: Path) -> float | None:
-    line = read_text(folder / "cpu.max")
-    if line:
-        limit, _, period = line.partition(" ")
-        return None if limit == "max" else int(limit) / int(period or 100_000)
-    limit, period = read_text(folder / "cpu.cfs_quota_us"), read_text(folder / "cpu.cfs_period_us")
-    return int(limit) / int(period) if limit and period and int(limit) > 0 else None
-
-
-def _most_memory(folder: Path) -> int | None:
-    text = read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")
-    if not text or text == "max" or int(text) >= _UNLIMITED:
-        return None
-    return int(text)
-
-
-def _stat(folder: Path) -> dict[str, int]:
-    """``cpu.stat``; empty where it says nothing of throttling."""
-    pairs = [line.split() for line in read_text(folder / "cpu.stat").splitlines()]
-    found = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
-    return found if "nr_throttled" in found else {}
-
-
-def _seconds(stat: dict[str, int]) -> float:
-    """Microseconds in version 2, nanoseconds in version 1."""
-    return stat.get("throttled_usec", 0) / 1e6 + stat.get("throttled_time", 0) / 1e9
-
-
 def read_text(path: Path) -> str:
+    """What a file of the kernel says, without space at its ends; empty where there is none."""
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
@@ -129,16 +114,9 @@ MODES: Mapping[str, tuple[str, ...]] = {
 graph; onnxruntime one node after another; OpenVINO one inference at a time, or many in flight."""
 
 _SPELLINGS = {
-    "fp32": "f32",
-    "float32": "f32",
-    "float": "f32",
-    "fp16": "f16",
-    "float16": "f16",
-    "half": "f16",
-    "bfloat16": "bf16",
-    "i8": "int8",
-    "u8": "int8",
-}
+    "fp32": "f32", "float32": "f32", "float": "f32", "fp16": "f16", "float16": "f16", "half": "f16",
+    "bfloat16": "bf16", "i8": "int8", "u8": "int8",
+}  # fmt: skip
 _KEYS = ("threads", "precision", "batch", "mode", "hint")
 _FORM = "RUNTIME:PROCESSOR[:INDEX][:threads=N][:precision=P][:batch=N][:mode=M], such as 'openvino:cpu:threads=2'"
 _WHOLE = re.compile(r"[0-9]+")
@@ -236,20 +214,37 @@ class TargetDevice(Record):
             raise TargetError(f"a target is {_FORM}, got {text!r}: add a processor ({_choices(PROCESSORS[runtime])})")
         index, given = 0, list[tuple[str, str]]()
         for place, part in enumerate(parts):
+            key, equals, value = part.partition("=")
             if place == 0 and _WHOLE.fullmatch(part):
                 index = int(part)
-                continue
-            key, equals, value = part.partition("=")
-            if not equals:
+            elif equals:
+                given.append((key, value))
+            else:
                 raise TargetError(f"a target is {_FORM}, got {part!r} in {text!r}")
-            given.append((key, value))
-        if precision is not None:
-            given.append(("precision", precision))
-        if batch is not None:
-            given.append(("batch", str(batch)))
-        if threads is not None:
-            given.append(("threads", str(threads)))
-        return cls(runtime, processor, index, **_keys(given, text))
+        flags = {"precision": precision, "batch": batch, "threads": threads}
+        given += [(key, str(value)) for key, value in flags.items() if value is not None]
+        mode, found = _spelling_of_mode(runtime), dict[str, Any]()
+        for key, value in given:
+            _known("key of a target", key, _KEYS)
+            read: Any = value
+            if key in ("mode", "hint"):
+                if key != mode:
+                    raise TargetError(
+                        f"{runtime} takes {mode}= and not {key}=, got {text!r}; write {mode}={MODES[runtime][0]}"
+                    )
+                _known(f"{key} of {runtime}", value, MODES[runtime])
+                key = "mode"
+            elif key == "precision":
+                read = read_precision(value)
+            elif not _WHOLE.fullmatch(value):
+                raise TargetError(f"{key} must be a whole number, got {value!r} in target {text!r}")
+            else:
+                read = int(value)
+            if found.setdefault(key, read) != read:
+                raise TargetError(
+                    f"{key} is given twice, as {found[key]} and {read}, for target {text!r}; give it once"
+                )
+        return cls(runtime, processor, index, **found)
 
     def resolved(self) -> TargetDevice:
         """The same target with its number of threads filled in: as many as this process may keep busy."""
@@ -294,37 +289,8 @@ def read_precision(text: str) -> str:
     return word
 
 
-def _keys(given: list[tuple[str, str]], text: str) -> dict[str, Any]:
-    """The key=value parts, read and checked against one another."""
-    found: dict[str, Any] = {}
-    read: Any
-    for key, value in given:
-        _known("key of a target", key, _KEYS)
-        if key in ("mode", "hint"):
-            key, read = "mode", _mode(key, value, text)
-        else:
-            read = read_precision(value) if key == "precision" else _number(key, value, text)
-        if found.setdefault(key, read) != read:
-            raise TargetError(f"{key} is given twice, as {found[key]} and {read}, for target {text!r}; give it once")
-    return found
-
-
-def _mode(key: str, value: str, text: str) -> str:
-    runtime = text.strip().partition(":")[0]
-    if key != (wanted := _spelling_of_mode(runtime)):
-        raise TargetError(f"{runtime} takes {wanted}= and not {key}=, got {text!r}; write {wanted}={MODES[runtime][0]}")
-    _known(f"{key} of {runtime}", value, MODES[runtime])
-    return value
-
-
 def _spelling_of_mode(runtime: str) -> str:
     return "hint" if runtime == "openvino" else "mode"
-
-
-def _number(key: str, value: str, text: str) -> int:
-    if not _WHOLE.fullmatch(value):
-        raise TargetError(f"{key} must be a whole number, got {value!r} in target {text!r}")
-    return int(value)
 
 
 def _known(what: str, word: str, choices: tuple[str, ...]) -> None:

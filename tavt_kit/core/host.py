@@ -5,31 +5,20 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tavt_kit.core.codec import Record
-from tavt_kit.core.device import ControlGroup, allowed_cpus
+from tavt_kit.core.device import ControlGroup, allowed_cpus, read_text
 
 # Instruction sets that decide which kernels run; from ``asimd`` on ARM's.
 _FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx_vnni",
-    "amx_tile",
-    "amx_bf16",
-    "amx_int8",
-    "asimd",
-    "sve",
-    "asimddp",
-    "i8mm",
-    "bf16",
-)
-
+    "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8", "asimd", "sve",
+    "asimddp", "i8mm", "bf16",
+)  # fmt: skip
 _PACKAGES = ("tavt-kit", "torch", "timm", "onnxruntime", "openvino", "nncf", "numpy")
 
 
@@ -70,18 +59,23 @@ class HostFacts(Record):
     @classmethod
     def gather(cls, accelerator: str | None = None) -> HostFacts:
         """Look at this machine now."""
-        name, flags = processor()
+        (name, flags), packages, memory = processor(), dict[str, str](), None
+        for package in _PACKAGES:
+            with suppress(PackageNotFoundError):
+                packages[package] = version(package)
+        with suppress(AttributeError, ValueError, OSError):
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
         return cls(
             cpu=name,
             flags=flags,
             cores=os.cpu_count() or 1,
             affinity=allowed_cpus(),
             quota=ControlGroup.read().cpus,
-            memory_mb=_memory_mb(),
-            governor=_first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            memory_mb=memory,
+            governor=read_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")) or None,
             os=f"{platform.system()} {platform.release()} {platform.machine()}",
             python=platform.python_version(),
-            packages=_packages(),
+            packages=packages,
             load=tuple(round(value, 2) for value in os.getloadavg()) if hasattr(os, "getloadavg") else (),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             accelerator=accelerator,
@@ -115,27 +109,3 @@ def processor() -> tuple[str, tuple[str, ...]]:
         elif not line and flags:
             break
     return name, tuple(flag for flag in _FLAGS if flag in flags)
-
-
-def _memory_mb() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _first_line(path: str) -> str | None:
-    try:
-        return Path(path).read_text(encoding="ascii", errors="replace").split("\n", 1)[0].strip()
-    except OSError:
-        return None
-
-
-def _packages() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -29,20 +29,5 @@ class Progress(Protocol):
         ...
 
 
-class Silent:
+class Silent(Progress):
     """Nobody watches."""
-
-    def say(self, sentence: str) -> None:
-        """Nothing."""
-
-    def show(self, value: object) -> None:
-        """Nothing."""
-
-    def stage(self, what: str, total: int, done: int = 0) -> None:
-        """Nothing."""
-
-    def advance(self, units: int = 1, **values: float) -> None:
-        """Nothing."""
-
-    def update(self, doing: str, share: float | None = None) -> None:
-        """Nothing."""
