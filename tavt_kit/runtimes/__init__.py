@@ -5,6 +5,7 @@ Nothing heavy is imported before a session is opened; files open without torch.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,13 +45,20 @@ def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[in
             f"int8 needs an exported, calibrated file, got a live model for {target}; "
             "export it first (fgvc-kit export `precision` int8) and pass the file"
         )
+    begin = time.perf_counter()
     if target.runtime == "onnxruntime":
-        from tavt_kit.runtimes.on_onnxruntime import open_onnx_module
+        import torch
 
-        return open_onnx_module(module, target, example_shape)
-    from tavt_kit.runtimes.on_openvino import open_openvino_module
+        from tavt_kit.runtimes.on_onnxruntime import OnnxSession
+        from tavt_kit.runtimes.onnx_graph import module_to_onnx
 
-    return open_openvino_module(module, target, example_shape)
+        # A graph with a dynamic batch, in memory; a batch of one would be baked in.
+        example = torch.rand((max(2, example_shape[0]), *example_shape[1:]))
+        graph = module_to_onnx(module, [example], ["images"], {"images": {0: "batch"}})
+        return OnnxSession(graph, target, begin=begin)
+    from tavt_kit.runtimes.on_openvino import OpenvinoSession, image_model
+
+    return OpenvinoSession(image_model(module, example_shape), target, begin, of_file=False)
 
 
 def open_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) -> FileSession:

@@ -36,71 +36,40 @@ def check_available(target: TargetDevice) -> None:
         raise MissingDependency(
             f"target {target} needs the {target.runtime} package; install it (pip install {target.runtime})"
         )
-    _refuse_threads(target)
-    {"torch": _torch, "onnxruntime": _onnxruntime, "openvino": _openvino}[target.runtime](target)
-
-
-def refuse_modes(target: TargetDevice) -> None:
-    """Raise TargetError unless the target runs in its runtime's usual mode: tables of layers know no other."""
-    if not target.is_usual:
-        raise TargetError(
-            f"layers are timed, and schedules searched, in a runtime's usual mode only, got {target}; leave out "
-            f"{target.mode}, and measure what was found in that mode by fgvc-kit bench"
-        )
-
-
-def _refuse_threads(target: TargetDevice) -> None:
-    """More threads than CPUs take turns on them: the time would be one of their quarrel."""
-    if target.threads is None:
-        return
     allowed = available_threads()
-    if target.threads > allowed:
+    if target.threads is not None and target.threads > allowed:  # they would take turns: a time of their quarrel
         raise TargetError(
             f"target {target} asks for {target.threads} threads, but this process may use "
             f"{allowed} {'CPU' if allowed == 1 else 'CPUs'} (by its affinity and control group); ask for at most that "
             "many"
         )
+    if target.runtime == "openvino":
+        _check_openvino(target)
+    elif target.runtime == "onnxruntime":
+        import onnxruntime
+
+        provider, found = name_provider(target), onnxruntime.get_available_providers()
+        if provider not in found:
+            raise TargetError(
+                f"target {target} needs onnxruntime's {provider}, but this build has {', '.join(found)}; "
+                "choose onnxruntime:cpu or install onnxruntime-gpu"
+            )
+    elif not target.is_cpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise TargetError(
+                f"target {target} needs a CUDA device, but torch {torch.__version__} sees none; choose "
+                "torch:cpu or install a CUDA build of torch on a machine with an NVIDIA GPU"
+            )
+        if target.index >= torch.cuda.device_count():
+            raise TargetError(
+                f"target {target} names CUDA device {target.index}, but there are {torch.cuda.device_count()}, "
+                "counted from 0"
+            )
 
 
-def _torch(target: TargetDevice) -> None:
-    if target.is_cpu:
-        return
-    import torch
-
-    if not torch.cuda.is_available():
-        raise TargetError(
-            f"target {target} needs a CUDA device, but torch {torch.__version__} sees none; choose "
-            "torch:cpu or install a CUDA build of torch on a machine with an NVIDIA GPU"
-        )
-    if target.index >= torch.cuda.device_count():
-        raise TargetError(
-            f"target {target} names CUDA device {target.index}, but there are {torch.cuda.device_count()}, "
-            "counted from 0"
-        )
-
-
-def _onnxruntime(target: TargetDevice) -> None:
-    import onnxruntime
-
-    provider = name_provider(target)
-    found = onnxruntime.get_available_providers()
-    if provider not in found:
-        raise TargetError(
-            f"target {target} needs onnxruntime's {provider}, but this build has {', '.join(found)}; "
-            "choose onnxruntime:cpu or install onnxruntime-gpu"
-        )
-
-
-def name_provider(target: TargetDevice) -> str:
-    """onnxruntime's name of the target's processor."""
-    return {
-        "cpu": "CPUExecutionProvider",
-        "cuda": "CUDAExecutionProvider",
-        "tensorrt": "TensorrtExecutionProvider",
-    }[target.processor]
-
-
-def _openvino(target: TargetDevice) -> None:
+def _check_openvino(target: TargetDevice) -> None:
     core = openvino_core()
     device = name_device(target)
     found = core.available_devices
@@ -121,6 +90,24 @@ def _openvino(target: TargetDevice) -> None:
             f"this CPU cannot compute in {target.precision} (OpenVINO would silently run {instead} instead); "
             "choose " + ", ".join(word for name, word in words.items() if name in able)
         )
+
+
+def refuse_modes(target: TargetDevice) -> None:
+    """Raise TargetError unless the target runs in its runtime's usual mode: tables of layers know no other."""
+    if not target.is_usual:
+        raise TargetError(
+            f"layers are timed, and schedules searched, in a runtime's usual mode only, got {target}; leave out "
+            f"{target.mode}, and measure what was found in that mode by fgvc-kit bench"
+        )
+
+
+def name_provider(target: TargetDevice) -> str:
+    """onnxruntime's name of the target's processor."""
+    return {
+        "cpu": "CPUExecutionProvider",
+        "cuda": "CUDAExecutionProvider",
+        "tensorrt": "TensorrtExecutionProvider",
+    }[target.processor]
 
 
 def name_device(target: TargetDevice) -> str:

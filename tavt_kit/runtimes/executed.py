@@ -84,10 +84,12 @@ def _in_openvino(path: Path, target: TargetDevice, images: Images, lengths: Leng
     if lengths is not None:
         inputs[1] = np.asarray(lengths, np.int64)
     request.infer(inputs)
-    cold = counters(request)
+    cold = _mean_ms(request)  # of the run that prepares kernels, to be taken out of the mean over all
     for _ in range(_RUNS):
         request.infer(inputs)
-    took = counted_since(cold, request, 1, _RUNS)
+    took = {
+        name: max(0.0, (mean * (1 + _RUNS) - cold.get(name, 0.0)) / _RUNS) for name, mean in _mean_ms(request).items()
+    }
     kinds, slow, whole = Counter[str](), defaultdict[str, float](float), 0.0
     for node in request.profiling_info:
         kind, spent = f"{node.node_type} {node.exec_type}", took[node.node_name]
@@ -101,19 +103,6 @@ def _in_openvino(path: Path, target: TargetDevice, images: Images, lengths: Leng
     return ExecutedGraph(dict(kinds.most_common()), shares)
 
 
-def counters(request: Any) -> dict[str, float]:
-    """The mean milliseconds of every node since OpenVINO compiled the graph."""
+def _mean_ms(request: Any) -> dict[str, float]:
+    """Of every node, over all runs since OpenVINO compiled the graph."""
     return {node.node_name: node.real_time.total_seconds() * 1e3 for node in request.profiling_info}
-
-
-def counted_since(before: dict[str, float], request: Any, warm: int, runs: int) -> dict[str, float]:
-    """The mean milliseconds of every node over the last ``runs``, the ``warm`` ones before them taken out again.
-
-    Args:
-        warm: Runs before ``counters`` was asked.
-        runs: Runs since then.
-    """
-    return {
-        name: max(0.0, (mean * (warm + runs) - before.get(name, 0.0) * warm) / runs)
-        for name, mean in counters(request).items()
-    }

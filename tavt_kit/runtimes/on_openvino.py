@@ -18,15 +18,7 @@ from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import DataError, ExportError, TargetError
 from tavt_kit.runtimes.available import name_device, openvino_core
-from tavt_kit.runtimes.session import (
-    Images,
-    InputShape,
-    Lengths,
-    image_shape,
-    input_images,
-    lengths_for,
-    run_images,
-)
+from tavt_kit.runtimes.session import GraphSession, Images, Lengths
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,7 +59,7 @@ _COMPUTE = ("FullyConnected", "MatMul", "Convolution", "ScaledDotProductAttentio
 _NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 
 
-class OpenvinoSession:
+class OpenvinoSession(GraphSession):
     """See ``FileSession``. ``target.precision`` is read back from the compiled graph, not believed.
 
     Args:
@@ -87,28 +79,22 @@ class OpenvinoSession:
         lengths: Lengths | None = None,
         pixels: str | None = None,
     ) -> None:
-        self.pixels = pixels
-        target = target.resolved()
-        self._name, self._layers = name, model.inputs[1].shape[0] if len(model.inputs) > 1 else None
-        self._lengths = lengths_for(name, self._layers, lengths)
-        shape = model.inputs[0].get_partial_shape()
+        target, shape = target.resolved(), model.inputs[0].get_partial_shape()
         sizes = [] if shape.rank.is_dynamic else [None if size.is_dynamic else size.get_length() for size in shape]
-        self.input_shape: InputShape = image_shape(sizes, name, pixels)
+        layers = model.inputs[1].shape[0] if len(model.inputs) > 1 else None
+        super().__init__(target, name, sizes, layers, lengths, pixels)
         width = model.outputs[0].get_partial_shape()[-1]
         self.classes = None if width.is_dynamic else int(width.get_length())
         compiling = time.perf_counter()
         self._compiled = compile_for(model, target)
-        self.compile_ms: float | None = (time.perf_counter() - compiling) * 1e3
+        self.compile_ms = (time.perf_counter() - compiling) * 1e3
         self._request = self._compiled.create_infer_request()
         self.burst: Burst | None = None  # the last timer's, where many inferences are in flight
         self.target = replace(target, precision=_agreed(executed_precision(self._compiled), target, of_file))
         self.load_ms = (time.perf_counter() - begin) * 1e3
 
-    def __call__(self, images: Images) -> npt.NDArray[np.float32]:
-        return run_images(self._run, images, self.pixels)
-
-    def _run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        self._request.infer(dict(enumerate(self._inputs(images))), share_inputs=True)
+    def _run(self, inputs: list[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        self._request.infer(dict(enumerate(inputs)), share_inputs=True)
         return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
 
     @property
@@ -121,26 +107,6 @@ class OpenvinoSession:
             self.burst = Burst(self._compiled, self._inputs(images))
             return self.burst
         return request_clock(self._compiled, self._inputs(images))
-
-    def at(self, lengths: Lengths) -> OpenvinoSession:
-        other = copy.copy(self)
-        other._lengths = lengths_for(self._name, self._layers, lengths)
-        return other
-
-    def _inputs(self, images: Images) -> list[npt.NDArray[Any]]:
-        return [input_images(images, self.input_shape, self.pixels), *self._lengths]
-
-
-def open_openvino_module(
-    module: nn.Module, target: TargetDevice, example_shape: tuple[int, int, int, int]
-) -> OpenvinoSession:
-    """Convert a torch module with a dynamic batch, and compile it.
-
-    Raises:
-        ExportError: OpenVINO cannot convert it.
-    """
-    begin = time.perf_counter()
-    return OpenvinoSession(image_model(module, example_shape), target, begin, of_file=False)
 
 
 def open_openvino_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) -> OpenvinoSession:

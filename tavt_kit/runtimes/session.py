@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -94,19 +96,82 @@ class FileSession(Session, Protocol):
         ...
 
 
-def image_shape(sizes: Sequence[int | str | None], name: str, pixels: str | None = None) -> InputShape:
-    """What a graph's first input accepts, any size that has a name or none being open; of ``pixels`` any size goes in.
+class GraphSession(ABC):
+    """What the sessions of graphs share, whatever their runtime; see ``FileSession``.
+
+    Args:
+        target: Where it runs.
+        name: Name of the model, for people.
+        sizes: Sizes of its first input; one that has a name or none is open.
+        layers: How many token counts its second input takes; ``None`` where it has none.
+        lengths: Counts to run a switchable file at.
+        pixels: Order of the uint8 images that it prepares itself, which may have any size.
 
     Raises:
-        DataError: It is not of images.
+        DataError: Its input is not of images.
+        ScheduleError: Counts for a file that takes none, none for one that does, or such as its graph cannot run: of
+            another number, growing, or below two. (That they suit its images is the card's to say.)
     """
-    if len(sizes) != 4:
-        raise DataError(
-            f"{name} takes an input of {len(sizes)} dimensions, but images have four (batch, 3, height, width); give a "
-            "model of images"
-        )
-    batch, channels, height, width = (size if isinstance(size, int) else None for size in sizes)
-    return (batch, channels, height, width) if pixels is None else (batch, 3, None, None)
+
+    load_ms: float
+    classes: int | None
+
+    def __init__(
+        self, target: TargetDevice, name: str, sizes: Sequence[int | str | None], layers: int | None,
+        lengths: Lengths | None, pixels: str | None,
+    ) -> None:  # fmt: skip
+        if len(sizes) != 4:
+            raise DataError(
+                f"{name} takes an input of {len(sizes)} dimensions, but images have four (batch, 3, height, width); "
+                "give a model of images"
+            )
+        batch, channels, height, width = (size if isinstance(size, int) else None for size in sizes)
+        self.input_shape: InputShape = (batch, channels, height, width) if pixels is None else (batch, 3, None, None)
+        self.compile_ms: float | None = None
+        self.target, self.pixels, self._name, self._layers = target, pixels, name, layers
+        self._lengths = self._checked(lengths)
+
+    def __call__(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        if self.pixels is None:
+            return self._run(self._inputs(images))
+        groups: dict[tuple[int, ...], list[int]] = {}  # images of one size go in as one batch
+        for index, image in enumerate(images):
+            groups.setdefault(image.shape, []).append(index)
+        found: dict[int, npt.NDArray[np.float32]] = {}
+        for indices in groups.values():
+            inputs = self._inputs(np.stack([images[index] for index in indices]))
+            found.update(zip(indices, self._run(inputs), strict=True))
+        return np.stack([found[index] for index in range(len(images))])
+
+    def at(self, lengths: Lengths) -> Self:
+        """See ``FileSession``."""
+        other = copy.copy(self)
+        other._lengths = self._checked(lengths)
+        return other
+
+    @abstractmethod
+    def _run(self, inputs: list[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """The graph's inputs -> logits."""
+
+    def _inputs(self, images: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        first = check_images(images, self.input_shape) if self.pixels is None else arrange(images, self.pixels)
+        return [first, *self._lengths]
+
+    def _checked(self, lengths: Lengths | None) -> list[npt.NDArray[np.int64]]:
+        """The second input, in a list: none where the counts are frozen into the file."""
+        name = self._name
+        if self._layers is None:
+            if lengths is not None:
+                raise ScheduleError(
+                    f"the schedule of {name} is frozen into it; leave the counts out, or give another file"
+                )
+            return []
+        if lengths is None:
+            raise ScheduleError(f"{name} takes its token counts at run time; give `preset` or `schedule`")
+        schedule = TokenSchedule(tuple(lengths))
+        if schedule.layers != self._layers:
+            raise ScheduleError(f"{name} has {self._layers} layers, but the schedule has {schedule.layers}: {schedule}")
+        return [np.asarray(schedule.counts, np.int64)]
 
 
 def check_images(images: Images, shape: InputShape) -> Images:
@@ -115,26 +180,6 @@ def check_images(images: Images, shape: InputShape) -> Images:
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise DataError(f"the model takes images of shape ({wanted}), got {images.shape}")
     return np.ascontiguousarray(images, dtype=np.float32)
-
-
-def run_images(
-    run: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]], images: npt.NDArray[Any], pixels: str | None
-) -> npt.NDArray[np.float32]:
-    """What a file makes of images; of those that it prepares itself (``pixels``) one size goes in as one batch."""
-    if pixels is None:
-        return run(images)
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, image in enumerate(images):
-        groups.setdefault(image.shape, []).append(index)
-    found: dict[int, npt.NDArray[np.float32]] = {}
-    for indices in groups.values():
-        found.update(zip(indices, run(np.stack([images[index] for index in indices])), strict=True))
-    return np.stack([found[index] for index in range(len(images))])
-
-
-def input_images(images: npt.NDArray[Any], shape: InputShape, pixels: str | None) -> npt.NDArray[Any]:
-    """One batch as a file's first input, or DataError where it is none; ``pixels`` as ``FileSession`` has it."""
-    return check_images(images, shape) if pixels is None else arrange(images, pixels)
 
 
 def arrange(images: Pixels, order: str) -> npt.NDArray[np.uint8]:
@@ -151,25 +196,3 @@ def arrange(images: Pixels, order: str) -> npt.NDArray[np.uint8]:
     layout, _, colours = order.partition(":")
     turned = images[..., ::-1] if colours == "bgr" else images
     return np.ascontiguousarray(turned.transpose(0, 3, 1, 2) if layout == "nchw" else turned)
-
-
-def lengths_for(name: str, layers: int | None, lengths: Lengths | None) -> list[npt.NDArray[np.int64]]:
-    """The second input of a file, in a list: none where the counts are frozen into it.
-
-    Args:
-        layers: How many counts its graph takes, or ``None`` where it takes none.
-
-    Raises:
-        ScheduleError: Counts for a file that takes none, none for one that does, or such as its graph cannot run: of
-            another number, growing, or below two. (That they suit its images is the card's to say.)
-    """
-    if layers is None:
-        if lengths is not None:
-            raise ScheduleError(f"the schedule of {name} is frozen into it; leave the counts out, or give another file")
-        return []
-    if lengths is None:
-        raise ScheduleError(f"{name} takes its token counts at run time; give `preset` or `schedule`")
-    schedule = TokenSchedule(tuple(lengths))
-    if schedule.layers != layers:
-        raise ScheduleError(f"{name} has {layers} layers, but the schedule has {schedule.layers}: {schedule}")
-    return [np.asarray(schedule.counts, np.int64)]
