@@ -82,14 +82,27 @@ class Limit:
     value: float
 
     def __post_init__(self) -> None:
-        kind = _KINDS.get(self.quantity)
-        if kind is None:
-            raise BudgetError(f"a budget limits one of {', '.join(_KINDS)}, got {self.quantity!r}: try {_EXAMPLES}")
+        kind, statistic, value = _kind_of(self.quantity), self.statistic, self.value
         if self.sense != kind.sense:
             bound = "at most" if kind.sense == "<=" else "at least"
             raise BudgetError(f"{self.quantity} can only be limited to {bound} a value: write {kind.example}")
-        _check_statistic(self.quantity, self.statistic)
-        _check_value(self.quantity, self.value, kind)
+        if self.quantity == "latency" and statistic not in _LATENCIES:
+            raise BudgetError(
+                f"a latency is one of {', '.join(_LATENCIES)}, as in latency[p90]=20ms, got {statistic!r}"
+            )
+        if self.quantity == "recall" and not statistic:
+            raise BudgetError("a recall names its class, as in recall[crack]=98%")
+        if self.quantity not in ("latency", "recall") and statistic is not None:
+            raise BudgetError(f"{self.quantity} has no variants, got [{statistic}]: write {kind.example}")
+        if not math.isfinite(value) or value < 0 or (value == 0 and self.quantity != "drop"):
+            raise BudgetError(
+                f"a limit on {self.quantity} must be a positive number as in {kind.example}, got {value:g}"
+            )
+        if self.is_quality and value > 1:
+            raise BudgetError(
+                f"a limit on {self.quantity} cannot be above 100%, got {100 * value:g}%: write a percent sign "
+                f"or a fraction, as in {kind.example}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Limit:
@@ -97,18 +110,15 @@ class Limit:
         match = _TEXT.fullmatch(text)
         if match is None:
             raise BudgetError(f"a budget is QUANTITY=VALUE such as {_EXAMPLES}, got {text!r}")
-        name, statistic = match["name"], match["statistic"]
-        kind = _KINDS.get(name)
-        if kind is None:
-            raise BudgetError(f"a budget limits one of {', '.join(_KINDS)}, got {text!r}: try {_EXAMPLES}")
-        if name == "latency" and statistic is None:
-            statistic = "p90"
-        sense: Literal["<=", ">="] = kind.sense
-        if match["sense"] == "<=":
-            sense = "<="
-        elif match["sense"] == ">=":
-            sense = ">="
-        return cls(name, statistic, sense, _value(text, match["value"], kind))
+        name, given = match["name"], match["value"]
+        kind, number = _kind_of(name, text), _NUMBER.fullmatch(given)
+        unit = number["unit"].strip() if number else ""
+        if number is None or unit not in kind.units:
+            units = ", ".join(repr(unit) if unit else "none" for unit in kind.units)
+            raise BudgetError(f"cannot read {given!r} in {text!r}: the unit is one of {units}, as in {kind.example}")
+        statistic = "p90" if name == "latency" and match["statistic"] is None else match["statistic"]
+        sense: Literal["<=", ">="] = ">=" if match["sense"] == ">=" else "<=" if match["sense"] == "<=" else kind.sense
+        return cls(name, statistic, sense, float(number["number"]) * kind.units[unit])
 
     @property
     def is_quality(self) -> bool:
@@ -193,37 +203,10 @@ class Budget:
         return [str(limit) for limit in self.limits]
 
 
-def _value(text: str, value: str, kind: _Kind) -> float:
-    match = _NUMBER.fullmatch(value)
-    unit = match["unit"].strip() if match else ""
-    if match is None or unit not in kind.units:
-        units = ", ".join(repr(unit) if unit else "none" for unit in kind.units)
-        raise BudgetError(f"cannot read {value!r} in {text!r}: the unit is one of {units}, as in {kind.example}")
-    return float(match["number"]) * kind.units[unit]
-
-
-def _check_statistic(quantity: str, statistic: str | None) -> None:
-    if quantity == "latency":
-        if statistic not in _LATENCIES:
-            raise BudgetError(
-                f"a latency is one of {', '.join(_LATENCIES)}, as in latency[p90]=20ms, got {statistic!r}"
-            )
-    elif quantity == "recall":
-        if not statistic:
-            raise BudgetError("a recall names its class, as in recall[crack]=98%")
-    elif statistic is not None:
-        raise BudgetError(f"{quantity} has no variants, got [{statistic}]: write {_KINDS[quantity].example}")
-
-
-def _check_value(quantity: str, value: float, kind: _Kind) -> None:
-    zero_is_fine = quantity == "drop"
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine):
-        raise BudgetError(f"a limit on {quantity} must be a positive number as in {kind.example}, got {value:g}")
-    if quantity in _QUALITIES and value > 1:
-        raise BudgetError(
-            f"a limit on {quantity} cannot be above 100%, got {100 * value:g}%: write a percent sign "
-            f"or a fraction, as in {kind.example}"
-        )
+def _kind_of(quantity: str, text: str = "") -> _Kind:
+    if quantity not in _KINDS:
+        raise BudgetError(f"a budget limits one of {', '.join(_KINDS)}, got {(text or quantity)!r}: try {_EXAMPLES}")
+    return _KINDS[quantity]
 
 
 class Verdict(StrEnum):

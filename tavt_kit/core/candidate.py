@@ -145,22 +145,15 @@ class Candidate:
         record: dict[str, Any] = {**Configuration.of(self.schedule).as_record(), "macs": self.macs}
         record |= _metrics_record(self)
         record["verdict"] = None if self.verdict is None else str(self.verdict)
-        record["latency_ms"] = self._latency_record()
+        measured = {} if self.latency is None else latency_record(self.latency)
+        known = self.latency is not None or self.latency_predicted_ms is not None
+        record["latency_ms"] = {"predicted": self.latency_predicted_ms, **measured} if known else None
         if self.memory:
-            record["memory_bytes"] = {
-                "median": median(self.memory),
-                "least": min(self.memory),
-                "most": max(self.memory),
-                "processes": len(self.memory),
-            }
+            least, most = min(self.memory), max(self.memory)
+            marks = {"median": median(self.memory), "least": least, "most": most, "processes": len(self.memory)}
+            record["memory_bytes"] = marks
         record["origin"] = self.origin
         return record
-
-    def _latency_record(self) -> dict[str, Any] | None:
-        if self.latency is None and self.latency_predicted_ms is None:
-            return None
-        measured = {} if self.latency is None else latency_record(self.latency)
-        return {"predicted": self.latency_predicted_ms} | measured
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from tavt_kit.core.codec import encode
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import RecordError
 
@@ -55,15 +56,10 @@ class Configuration:
 
     def as_record(self) -> dict[str, Any]:
         """The counts, and what is not the model's own beside them."""
-        executed, size = self.schedule.executed, self.image_size
-        genes = {
-            "executed": None if executed is None else list(executed),
-            "image_size": None if size is None else list(size),
-            "score": self.score,
-            "precision": self.precision,
-            "reduction": self.reduction,
-        }
-        return {"schedule": list(self.schedule.counts)} | {name: one for name, one in genes.items() if one is not None}
+        named = {name: getattr(self, name) for name in ("image_size", "score", "precision", "reduction")}
+        genes = {"executed": self.schedule.executed, **named}
+        found = {name: encode(one) for name, one in genes.items() if one is not None}
+        return {"schedule": encode(self.schedule), **found}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Configuration:

@@ -68,16 +68,12 @@ def held_folder(path: Path | str, name: str = "") -> Iterator[Path]:
 
 def _remove_unfinished(folder: Path, own: Path) -> None:
     """What a killed process left, unless somebody else writes here under another name."""
-    if any(other != own.name and other.endswith("lock") for other in _hidden(folder)):
+    hidden = [one for one in folder.iterdir() if one.name.startswith(".")]
+    if any(other.name != own.name and other.name.endswith("lock") for other in hidden):
         return
-    for name in _hidden(folder):
-        if name.startswith(UNFINISHED):
-            left = folder / name
+    for left in hidden:
+        if left.name.startswith(UNFINISHED):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-
-
-def _hidden(folder: Path) -> list[str]:
-    return [one.name for one in folder.iterdir() if one.name.startswith(".")]
 
 
 def _lock(file: Path, folder: Path) -> IO[str]:
@@ -88,7 +84,10 @@ def _lock(file: Path, folder: Path) -> IO[str]:
             _hold(handle)
         except OSError:
             handle.seek(0)
-            holder = _holder(handle.read())
+            holder = "another process"
+            with suppress(ValueError, KeyError, TypeError):
+                held = parse_json(handle.read())
+                holder = f"process {held['pid']} on {held['host']} since {held['since']}"
             handle.close()
             raise OutputError(f"{folder} is held by {holder}; wait for it, or end it") from None
         # Who held it before may have removed the file after we opened it: then others hold another of its name.
@@ -113,11 +112,3 @@ def _hold(handle: IO[str]) -> None:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _holder(text: str) -> str:
-    try:
-        held = parse_json(text)
-        return f"process {held['pid']} on {held['host']} since {held['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"

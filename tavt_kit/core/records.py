@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -130,6 +130,7 @@ class _Front(_Part):
 
 
 def _check_front(record: Mapping[str, Any]) -> None:
+    """Raise RecordError where a reader could not go by it; of other kinds each reader decides."""
     front = decode(_Front, record, "the front")
     for key in ("candidates", "baselines", "baseline_models"):
         for index, row in enumerate(record.get(key, ())):
@@ -144,10 +145,6 @@ def _check_front(record: Mapping[str, Any]) -> None:
             cost = cost.get(step) if isinstance(cost, Mapping) else None
         if isinstance(cost, bool) or not isinstance(cost, int | float):
             raise RecordError(f"candidates[{index}] must have the first of objectives {front.objectives}")
-
-
-SHAPES: Mapping[str, Callable[[Mapping[str, Any]], None]] = {"front": _check_front}
-"""By kind of record, what raises RecordError where a reader could not go by it; of other kinds each reader decides."""
 
 
 SCHEMAS: dict[str, int] = {
@@ -186,7 +183,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
@@ -215,12 +214,6 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def atomic_text(path: Path, text: str) -> None:
@@ -301,11 +294,7 @@ def read_record(path: Path, kind: str) -> dict[str, Any]:
 
 # Of a kind and its former version, the keys that the next version calls otherwise; nothing else changed.
 _RENAMED = {
-    "front 1": {
-        "rivals": "baseline_models",
-        "rivals_left_out": "baselines_left_out",
-        "bought": "gene_ablation",
-    }
+    "front 1": {"rivals": "baseline_models", "rivals_left_out": "baselines_left_out", "bought": "gene_ablation"}
 }
 
 
@@ -323,9 +312,9 @@ def upgraded(path: Path, kind: str, record: dict[str, Any]) -> dict[str, Any]:
             f"{path} has version {found!r} of {_PREFIX}{kind}, but this program reads version "
             f"{SCHEMAS[kind]}; write it again with this program"
         )
-    if kind in SHAPES:
+    if kind == "front":
         try:
-            SHAPES[kind](record)
+            _check_front(record)
         except RecordError as error:
             raise RecordError(f"{path}: {error}") from None
     return record
