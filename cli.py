@@ -28,26 +28,11 @@ from tavt_kit.verbs.settings import help_of, setting_flags, settings_of, shown_s
 from tavt_kit.verbs.streams import guarded_streams
 
 VERBS = {
-    "fit": "tavt_kit.verbs.fit:fit_verb",
-    "train": "tavt_kit.verbs.train:train_verb",
-    "distill": "tavt_kit.verbs.distill:distill_verb",
-    "prune": "tavt_kit.verbs.prune:prune_verb",
-    "search": "tavt_kit.verbs.search:search_verb",
-    "export": "tavt_kit.verbs.export:export_verb",
-    "check": "tavt_kit.verbs.check:check_verb",
-    "bench": "tavt_kit.verbs.bench:bench_verb",
-    "profile": "tavt_kit.verbs.profile:profile_verb",
-    "report": "tavt_kit.verbs.report:report_verb",
-    "show": "tavt_kit.verbs.show:show_verb",
-    "compare": "tavt_kit.verbs.compare:compare_verb",
-    "eval": "tavt_kit.verbs.eval:eval_verb",
-    "predict": "tavt_kit.verbs.predict:predict_verb",
-    "explain": "tavt_kit.verbs.explain:explain_verb",
-    "models": "tavt_kit.verbs.models:models_verb",
-    "datasets": "tavt_kit.verbs.datasets:datasets_verb",
-    "doctor": "tavt_kit.verbs.doctor:doctor_verb",
-    "convert": "tavt_kit.verbs.convert:convert_verb",
+    name: f"tavt_kit.verbs.{name}:{name}_verb"
+    for name in "fit train distill prune search export check bench profile report show compare eval predict explain "
+    "models datasets doctor convert".split()
 }
+"""Module and function of each verb."""
 
 GONE = {
     ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
@@ -62,17 +47,7 @@ GONE = {
 GONE_VERBS = {"demo": "`fgvc-kit fit elpv --budget latency=60%` does all that it did, on any images"}
 
 OK, BAD_INPUT, BUG, INTERRUPTED, UNREAD = 0, 2, 70, 130, 141
-MACHINE = (
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EMFILE,
-    errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.EPERM,
-    errno.EROFS,
-)
+MACHINE = [getattr(errno, name) for name in "EACCES EDQUOT EFBIG EIO EMFILE ENAMETOOLONG ENOSPC EPERM EROFS".split()]
 """What a disk or its rights refuse, through no fault of the program's."""
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a verdict is not PASS; 2 bad input or an infeasible request; 130 interrupted; 70 a bug."
@@ -104,27 +79,22 @@ class Verb(TyperCommand):
     """One verb behind the door; ``--model X`` is an alias for its first argument."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        verb, own = str(ctx.info_name), dict[str, bool]()
         for option in (argument.partition("=")[0] for argument in args):
-            if (ctx.info_name, option) in GONE:
-                say(f"fgvc-kit {ctx.info_name}: {option} is gone: {GONE[ctx.info_name, option]}")
+            if (verb, option) in GONE:
+                say(f"fgvc-kit {verb}: {option} is gone: {GONE[verb, option]}")
                 raise typer.Exit(BAD_INPUT)
         if any(
             pair[0] in ("-o", "--out") and not pair[1].strip() or pair[1] == "--out=" for pair in pairwise(["", *args])
         ):
-            say(f"fgvc-kit {ctx.info_name}: --out is a folder, got an empty name; give one, or . for this folder")
+            say(f"fgvc-kit {verb}: --out is a folder, got an empty name; give one, or . for this folder")
             raise typer.Exit(BAD_INPUT)
-        own, verb = self.own_flags(ctx), str(ctx.info_name)
+        for parameter in self.get_params(ctx):  # the flags of its own options, and whether each is a switch
+            flags = (*parameter.opts, *parameter.secondary_opts)
+            own |= dict.fromkeys(flags, bool(getattr(parameter, "is_flag", False)))
         takes_argument = any(isinstance(parameter, TyperArgument) for parameter in self.params)
         args = args if "--model" in {*own, *setting_flags(verb)} or not takes_argument else model_first(args)
         return super().parse_args(ctx, spell_settings(verb, args, own))
-
-    def own_flags(self, ctx: Any) -> dict[str, bool]:
-        """The flags of the verb's own options, and whether each is a switch."""
-        return {
-            flag: bool(getattr(parameter, "is_flag", False))
-            for parameter in self.get_params(ctx)
-            for flag in (*parameter.opts, *parameter.secondary_opts)
-        }
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         verb, own = str(ctx.info_name), self.help or ""
@@ -164,15 +134,11 @@ def flags_known(verb: Any) -> dict[str, str]:
     found = dict[str, str]()
     for one in (*others, verb):
         found |= {name: setting.flags[0] for name, setting in settings_of(one.name).items()}
-        found |= {name: flag for each in one.params for name, flag in flags_of(each).items()}
+        for each in one.params:  # by its long flags; an argument as the usage line has it
+            long = [flag for flag in (*each.opts, *each.secondary_opts) if flag.startswith("--")]
+            found |= {flag.removeprefix("--").replace("-", "_"): flag for flag in long}
+            found[str(each.name)] = long[0] if long else str(each.metavar or each.name).upper()
     return found
-
-
-def flags_of(parameter: Any) -> dict[str, str]:
-    """A parameter's long flags by the names a sentence may call them; an argument as the usage line has it."""
-    long = [flag for flag in (*parameter.opts, *parameter.secondary_opts) if flag.startswith("--")]
-    spelled = {flag.removeprefix("--").replace("-", "_"): flag for flag in long}
-    return {**spelled, str(parameter.name): long[0] if long else str(parameter.metavar or parameter.name).upper()}
 
 
 NAMED = re.compile(r"`([a-z_][a-z0-9_]*)(?:=([^`]*))?`")
@@ -201,10 +167,7 @@ def with_flags(sentence: str, flags: Mapping[str, str]) -> str:
 def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[str, str]] = dict) -> int:
     """Run a verb and answer with an exit code; what is neither a known error nor an interruption goes through.
 
-    Args:
-        name: The verb's name.
-        verb: The work.
-        flags: The flags by the parameters' names, asked for only where a sentence needs them.
+    The flags by the parameters' names are asked for only where a sentence needs them.
     """
     try:
         code = verb() or OK

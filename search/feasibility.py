@@ -52,11 +52,7 @@ class Costs:
         return known
 
     def of(self, limit: Limit, schedule: Choice) -> float:
-        """What the schedule costs in the unit of a ceiling.
-
-        Raises:
-            BudgetError: A ceiling on latency or throughput without a target.
-        """
+        """What the schedule costs in the unit of a ceiling; raises BudgetError for a time without a target."""
         if limit.quantity == "flops":
             return self.macs(schedule)
         if self.latency_ms is None:

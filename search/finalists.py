@@ -122,16 +122,10 @@ class FinalistPool:
                 self.known[schedule] = replace(one, seen=True).judged(self.budget, self.quantile_ratios)
 
     def settle(self, always: Sequence[Choice], evaluate: Evaluate, compare: Compare, *, held_out: bool = False) -> None:
-        """Evaluate anew what the result will show; what that moves onto the front is evaluated too.
+        """Evaluate ``always`` and the front anew; what that moves onto the front is evaluated too.
 
-        What fails then, as it did not in the precision of the search, is shown no more.
-
-        Args:
-            always: Schedules to evaluate, on the front or not.
-            held_out: Whether it is on images that had no say in the search.
-
-        Raises:
-            MeasurementError: The dense model failed.
+        What fails then, as it did not in the precision of the search, is shown no more; of the dense model that raises
+        MeasurementError. ``held_out``: by images that had no say in the search.
         """
         settled: set[Choice] = set()
         while waiting := {*always, *(one.schedule for one in self.front())} - settled:

@@ -113,9 +113,8 @@ def shortfall(candidate: Candidate, budget: Budget, dense: Candidate, metric: fl
     for limit in budget.floors:
         name = "top1" if limit.quantity == "drop" else limit.name
         floor = _value(dense, name, limit) - limit.value if limit.quantity == "drop" else limit.value
-        own = metric is not None and candidate.accuracy is not None and candidate.accuracy.metric == name
-        value = metric if own and metric is not None else _value(candidate, name, limit)
-        missed = max(missed, floor - value)
+        own = candidate.accuracy is not None and candidate.accuracy.metric == name
+        missed = max(missed, floor - (_value(candidate, name, limit) if metric is None or not own else metric))
     # A fraction of images is exact to far less than this, sums of fractions are not.
     return missed if missed > 1e-9 else 0.0
 
@@ -140,8 +139,12 @@ def by_preference(front: ParetoFront, budget: Budget, dense: Candidate) -> list[
 
 
 COSTS = ("macs", "latency", "throughput")
-
 _MOST = 3
+_REFUSED = {
+    "size": "dropping tokens leaves every weight, so all schedules have one size; search by latency or macs, then "
+    "bench what is exported",
+    "memory": "it is measured of the finalists alone; limit it instead, such as `budget` memory=300MB",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +179,15 @@ class Objectives:
         costs: list[CostKind] = []
         metrics: list[str] = []
         for text in texts:
-            if (cost := _cost(text)) is None:
-                metrics.append(_metric(text))
-            else:
-                costs.append(cost)
+            if text in _REFUSED:
+                raise BudgetError(f"{text} cannot be an objective, because {_REFUSED[text]}")
+            if text in ("macs", "flops", "latency", "throughput"):
+                costs.append("macs" if text in ("macs", "flops") else "predicted")
+                continue
+            try:
+                metrics.append(metric_named(text))
+            except UnknownName:
+                raise BudgetError(f"an objective is one of {', '.join((*METRICS, *COSTS))}, got {text!r}") from None
         axes = [*costs, *metrics]
         if len(set(axes)) < len(axes):
             raise BudgetError(
@@ -207,60 +215,23 @@ class Objectives:
         return tuple(axis for axis in (self.metric, *self.more) if axis not in (None, "macs"))
 
     def settled(self, budget: Budget, costs: Costs) -> Objectives:
-        """With the cost that counts.
-
-        Raises:
-            BudgetError: A latency or a limit on memory without a target.
-        """
+        """With the cost that counts; raises BudgetError for a latency or a limit on memory without a target."""
         if self.cost == "predicted" and costs.latency_ms is None:
-            raise BudgetError(f"a latency is of a machine, so the objective {self._timed} needs a target")
+            text = next(text for text in self.texts or ("latency",) if text in ("latency", "throughput"))
+            raise BudgetError(f"a latency is of a machine, so the objective {text} needs a target")
         if costs.target is None and (limits := budget.of("memory")):
             raise BudgetError(f"a peak memory is of a machine, so {limits[0]} needs a target such as openvino:cpu")
-        return self if self.cost is not None else replace(self, cost=_usual(budget, costs))
-
-    @property
-    def _timed(self) -> str:
-        return next(text for text in self.texts or ("latency",) if text in ("latency", "throughput"))
+        if self.cost is not None:
+            return self
+        # Latency where one is limited, or where a target alone is given; else multiply-adds.
+        timed = budget.of("latency", "throughput") or (costs.latency_ms is not None and not budget.of("flops"))
+        return replace(self, cost="predicted" if timed else "macs")
 
 
 def leading(metric: str | None, known: Sequence[Accuracy]) -> tuple[Accuracy, tuple[Accuracy, ...]]:
-    """The metric of this name (``None``: the first), and the others.
-
-    Raises:
-        DataError: It is not among them.
-    """
+    """The metric of this name (``None``: the first), and the others; raises DataError where it is not there."""
     for accuracy in known:
         if metric in (None, accuracy.metric):
             return accuracy, tuple(other for other in known if other is not accuracy)
     names = ", ".join(one.metric for one in known)
     raise DataError(f"the objective {metric} is not among what the evaluator answers: {names or 'nothing'}")
-
-
-def _usual(budget: Budget, costs: Costs) -> CostKind:
-    """Latency where one is limited, or where a target alone is given; else multiply-adds."""
-    if budget.of("latency", "throughput"):
-        return "predicted"
-    return "predicted" if costs.latency_ms is not None and not budget.of("flops") else "macs"
-
-
-def _cost(text: str) -> CostKind | None:
-    if text == "size":
-        raise BudgetError(
-            "size cannot be an objective, because dropping tokens leaves every weight, so all schedules have one size; "
-            "search by latency or macs, then bench what is exported"
-        )
-    if text in ("macs", "flops"):
-        return "macs"
-    if text == "memory":
-        raise BudgetError(
-            "memory cannot be an objective, because it is measured of the finalists alone; limit it instead, such as "
-            "`budget` memory=300MB"
-        )
-    return "predicted" if text in ("latency", "throughput") else None
-
-
-def _metric(text: str) -> str:
-    try:
-        return metric_named(text)
-    except UnknownName:
-        raise BudgetError(f"an objective is one of {', '.join((*METRICS, *COSTS))}, got {text!r}") from None

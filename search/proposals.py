@@ -100,10 +100,8 @@ def once(space: Space) -> list[Choice]:
 def first_proposals(space: Space, number: int, *, fits: Fits, rng: np.random.Generator) -> Iterator[tuple[Choice, str]]:
     """Schedules with the name of their family, all within the ceilings; random ones without end at last.
 
-    Args:
-        number: Number of schedules wanted, about: a quarter of curves, a fifth each of stage schedules and tapers, an
-            eighth each of tapers that begin late and of what was published.
-        rng: Generator of the random ones, every other a curve, which may miss the ceilings and repeat themselves.
+    Of about ``number`` a quarter are curves, a fifth each stage schedules and tapers, an eighth each tapers that begin
+    late and what was published. Every other random one is a curve, which may miss the ceilings and repeat itself.
     """
     if fits(space.dense):
         yield space.dense, "dense"
@@ -153,10 +151,7 @@ Real = NDArray[np.float64]
 
 
 def cross(a: Levels, b: Levels, rng: np.random.Generator) -> tuple[Real, Real]:
-    """Two children of two parents, not mended yet.
-
-    Either a blend of all layers (TAVT's is the even blend), or one's early layers with the other's late ones.
-    """
+    """Two children, not mended: a blend of all layers (TAVT's is even), or one's early with the other's late ones."""
     if rng.random() < 0.5:
         weight = rng.random()
         return weight * a + (1 - weight) * b, (1 - weight) * a + weight * b
@@ -166,9 +161,19 @@ def cross(a: Levels, b: Levels, rng: np.random.Generator) -> tuple[Real, Real]:
 
 def mutate(genes: Levels, space: Space, rng: np.random.Generator) -> Real:
     """A changed copy, not mended yet, by one of four moves: fronts need both new shapes and small steps."""
-    moves = (redraw, _scale_tail, _move_drop, _step)
-    move = moves[rng.integers(len(moves))]
-    levels = move(genes[space.extras :].astype(float), len(space.values) - 1, rng)
+    move, levels, top = rng.integers(4), genes[space.extras :].astype(float), len(space.values) - 1
+    if move == 0:
+        levels = redraw(levels, top, rng)
+    elif move == 1:  # everything from one layer on gets a common factor
+        levels[rng.integers(len(levels)) :] *= np.exp(rng.normal(0.0, 0.3))
+    elif move == 2:  # a drop happens a layer later or earlier
+        layer = rng.integers(len(levels))
+        if rng.random() < 0.5:
+            levels[layer] = levels[layer - 1] if layer else top
+        elif layer + 1 < len(levels):
+            levels[layer] = levels[layer + 1]
+    else:  # small steps everywhere
+        levels = levels + rng.normal(0.0, max(1.0, 0.03 * top), size=len(levels))
     return np.append(space.vary(genes[: space.extras], rng), levels).astype(float)
 
 
@@ -181,58 +186,31 @@ def redraw(genes: Real, top: int, rng: np.random.Generator) -> Real:
     return genes
 
 
-def _scale_tail(genes: Real, top: int, rng: np.random.Generator) -> Real:
-    """Everything from one layer on gets a common factor."""
-    genes[rng.integers(len(genes)) :] *= np.exp(rng.normal(0.0, 0.3))
-    return genes
-
-
-def _move_drop(genes: Real, top: int, rng: np.random.Generator) -> Real:
-    """A drop happens a layer later or earlier."""
-    layer = rng.integers(len(genes))
-    if rng.random() < 0.5:
-        genes[layer] = genes[layer - 1] if layer else top
-    elif layer + 1 < len(genes):
-        genes[layer] = genes[layer + 1]
-    return genes
-
-
-def _step(genes: Real, top: int, rng: np.random.Generator) -> Real:
-    """Small steps everywhere."""
-    return genes + rng.normal(0.0, max(1.0, 0.03 * top), size=len(genes))
-
-
 def fit(genes: Levels, space: Space, fits: Fits, *, fill: bool) -> Levels:
     """Genes within the ceilings: shrunk where they exceed them, grown to them where ``fill`` asks for it.
 
     One of the ends of the space must be within them. Where a joint search's further genes leave no room, they become
     cheaper, no further than that takes.
     """
-    top = len(space.values) - 1
+    top, shrinks = len(space.values) - 1, not fits(space.decode(genes))
     others, levels = genes[: space.extras], genes[space.extras :]
-
-    def shrunk(strength: float) -> Levels:
-        return space.mend(np.append(others, levels * (1 - strength)))
-
-    def grown(strength: float) -> Levels:
-        return space.mend(np.append(others, top - (top - levels) * strength))
-
-    if not fits(space.decode(genes)):
+    if not shrinks and not fill:
+        return genes
+    if shrinks:
         emptied = ((extras, space.mend(np.append(extras, 0 * levels))) for extras in space.cheaper(others))
         others = next((extras for extras, row in emptied if fits(space.decode(row))), others)
-        return _weakest(shrunk, space, fits)
-    return _weakest(grown, space, fits) if fill else genes
 
+    def made(strength: float) -> Levels:
+        changed = levels * (1 - strength) if shrinks else top - (top - levels) * strength
+        return space.mend(np.append(others, changed))
 
-def _weakest(made: Callable[[float], Levels], space: Space, fits: Fits) -> Levels:
-    """The genes of the smallest strength in (0, 1] that fit, by 10 halvings; strength 1 always fits."""
-    best = made(1.0)
+    best = made(1.0)  # which always fits
     low, high = 0.0, 1.0
-    for _ in range(10):
+    for _ in range(10):  # the smallest strength that fits, by halvings
         middle = (low + high) / 2
-        genes = made(middle)
-        if fits(space.decode(genes)):
-            best, high = genes, middle
+        tried = made(middle)
+        if fits(space.decode(tried)):
+            best, high = tried, middle
         else:
             low = middle
     return best
@@ -243,11 +221,7 @@ _LISTABLE = 20_000  # spaces up to this size are listed to the end before they c
 
 
 class ProposalPool:
-    """The schedules within the ceilings that were never asked, and who proposed those that were.
-
-    Raises:
-        BudgetTooTight: No schedule keeps to the ceilings.
-    """
+    """The schedules within the ceilings that were never asked, and who proposed those that were."""
 
     def __init__(self, space: Space, *, rng: np.random.Generator, fits: Fits | None = None) -> None:
         self.space = space

@@ -107,10 +107,8 @@ class Race:
     Args:
         look: Evaluates schedules on a part of the images.
         cost: Cost of a schedule, which the search minimises.
-        images: Number of images.
-        first: Images before the first judgement.
+        first: Images before the first judgement, of ``images`` in all.
         confidence: Probability that a candidate which is stopped is not better, for each judgement.
-        split: Split of the images.
     """
 
     look: Look

@@ -163,16 +163,14 @@ def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
 
 def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | None, sized: bool) -> dict[str, Any]:
     accuracy, latency = candidate.accuracy, candidate.latency
+    facts = None if accuracy is None else (accuracy.metric, round(accuracy.value, 6), accuracy.n,
+                                           round(accuracy.low, 6), round(accuracy.high, 6))  # fmt: skip
     return {
         "number": number,
         "origin": candidate.origin,
         "schedule": str(candidate.schedule),
         "macs": candidate.macs,
-        "metric": "" if accuracy is None else accuracy.metric,
-        "value": "" if accuracy is None else round(accuracy.value, 6),
-        "n": "" if accuracy is None else accuracy.n,
-        "low": "" if accuracy is None else round(accuracy.low, 6),
-        "high": "" if accuracy is None else round(accuracy.high, 6),
+        **dict(zip(("metric", "value", "n", "low", "high"), facts or ("",) * 5, strict=True)),
         "predicted_ms": _ms(candidate.latency_predicted_ms),
         "median_ms": "" if latency is None else _ms(latency.median),
         "p90_ms": "" if latency is None else _ms(latency.p90),
@@ -209,24 +207,22 @@ def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.
             path = Path(found)
             found = read_record(path / FRONT_FILE if path.is_dir() else path, "front")
         records = [(record, found["metric"]) for record in found["candidates"]]
+    rows = []
+    for record, metric in records:
+        times, (low, high) = record["latency_ms"] or {}, record["ci95"]
+        rows.append({
+            "schedule": str(Configuration.from_record(record)),
+            "counts": tuple(record["schedule"]),
+            "macs": record["macs"],
+            metric: record[metric],
+            **{name: other["value"] for name, other in record.get("others", {}).items()},
+            "low": low,
+            "high": high,
+            "n": record["n"],
+            **{name: times.get(name) for name in ("predicted", "median", "p90", "p99")},
+            **({"memory": known.get("median")} if (known := record.get("memory_bytes")) else {}),
+            "origin": record["origin"],
+            "verdict": record["verdict"],
+        })  # fmt: skip
     columns = "schedule counts macs low high n predicted median p90 p99 origin verdict".split()  # of an empty front
-    return frame([_frame_row(record, metric) for record, metric in records], None if records else columns)
-
-
-def _frame_row(record: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    times = record["latency_ms"] or {}
-    low, high = record["ci95"]
-    return {
-        "schedule": str(Configuration.from_record(record)),
-        "counts": tuple(record["schedule"]),
-        "macs": record["macs"],
-        metric: record[metric],
-        **{name: other["value"] for name, other in record.get("others", {}).items()},
-        "low": low,
-        "high": high,
-        "n": record["n"],
-        **{name: times.get(name) for name in ("predicted", "median", "p90", "p99")},
-        **({"memory": known.get("median")} if (known := record.get("memory_bytes")) else {}),
-        "origin": record["origin"],
-        "verdict": record["verdict"],
-    }
+    return frame(rows, None if records else columns)

@@ -226,8 +226,7 @@ class JointSpace(Space):
     @property
     def choices(self) -> tuple[int, ...]:
         """How many values each of the first genes has."""
-        lengths = (len(self.sizes), len(self.spared) + 1, len(self.scores), len(self.precisions), len(self.reductions))
-        return lengths
+        return len(self.sizes), len(self.spared) + 1, len(self.scores), len(self.precisions), len(self.reductions)
 
     @property
     def size(self) -> int:
@@ -259,19 +258,14 @@ class JointSpace(Space):
         With fewer layers it is there in the target's own precision and in the fewest bits.
         """
         sizes, layers, _, precisions, _ = self.choices
-        kinds = ["int8" if precision == "int8" else "other" for precision in self.precisions]
-        wanted = [(kinds[one], {_PRECISION: one}) for one in range(1, precisions)]
-        wanted += [
-            ("resolution", {_SIZE: size, _PRECISION: one}) for size, one in product(range(1, sizes), range(precisions))
-        ]
-        ends = dict.fromkeys((0, precisions - 1))
-        wanted += [("layers", {_LAYERS: fewer, _PRECISION: one}) for fewer, one in product(range(1, layers), ends)]
+        every, ends = range(precisions), dict.fromkeys((0, precisions - 1))
+        wanted = [("int8" if self.precisions[one] == "int8" else "other", 0, 0, one) for one in every[1:]]
+        wanted += [("resolution", size, 0, one) for size, one in product(range(1, sizes), every)]
+        wanted += [("layers", 0, fewer, one) for fewer, one in product(range(1, layers), ends)]
         found: dict[Choice, str] = {}
-        for kind, values in wanted:
-            row = np.full(self.genes, len(self.values) - 1)
-            row[: self.extras] = 0
-            row[list(values)] = list(values.values())
-            found.setdefault(self.decode(self.mend(row)), kind)
+        for kind, size, fewer, precision in wanted:
+            choice = self.given(self.dense, image_size=size, layers=fewer, precision=precision)
+            found.setdefault(choice, kind)
         return found
 
     def dressed(self, choice: Choice, number: int) -> Choice:
@@ -279,9 +273,8 @@ class JointSpace(Space):
         sizes, _, scores, precisions, reductions = self.choices
         turn, reduction = divmod(number, reductions)
         turn, size = divmod(turn, sizes)
-        return self.given(
-            choice, precision=precisions - 1, reduction=reduction, image_size=size, score=turn % scores
-        )  # fmt: skip
+        genes = {"precision": precisions - 1, "reduction": reduction, "image_size": size, "score": turn % scores}
+        return self.given(choice, **genes)
 
     def decode(self, levels: Levels) -> Choice:
         """The configuration of one row: its schedule alone where every gene is the model's own."""
@@ -290,9 +283,8 @@ class JointSpace(Space):
         if self.layout.token_pooled:
             counts.append(counts[-1])
         left_out = self.spared[:fewer]
-        for layer in range(self.layout.layers):
-            if layer in left_out:
-                counts[layer] = counts[layer - 1] if layer else self.at_size[index]
+        for layer in sorted(left_out):
+            counts[layer] = counts[layer - 1] if layer else self.at_size[index]
         executed = tuple(layer for layer in range(self.layout.layers) if layer not in left_out) if fewer else None
         return Configuration(
             TokenSchedule(tuple(counts), executed),
@@ -381,7 +373,8 @@ class JointSpace(Space):
 
     def _first_of_equals(self, index: int) -> Levels:
         """Of each level the lowest that stands for the same count; the top one stays the top."""
-        return _lowest(self._counts(index).tobytes())
+        counts = self._counts(index)
+        return np.searchsorted(counts, counts, side="left").astype(np.int64)
 
 
 @cache
@@ -393,11 +386,3 @@ def _scaled(values: bytes, layout: TokenLayout, at_size: int) -> Levels:
     scaled: Levels = np.clip(np.rint(prefix + (counts - prefix) * share), low, at_size).astype(np.int64)
     scaled.flags.writeable = False
     return scaled
-
-
-@cache
-def _lowest(counts: bytes) -> Levels:
-    given = np.frombuffer(counts, dtype=np.int64)
-    found: Levels = np.searchsorted(given, given, side="left").astype(np.int64)
-    found.flags.writeable = False
-    return found

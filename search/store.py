@@ -149,9 +149,7 @@ class Store:
         self._base.execute("COMMIT")
 
     def bind(self, recipe: Mapping[str, Any]) -> None:
-        """Tie the store to what its answers depend on, or check that it is tied to the very same.
-
-        The names and JSON values of the recipe may change as long as there are no answers.
+        """Tie the store to the recipe that its answers depend on, which may change as long as there are no answers.
 
         Raises:
             RecordError: A value differs; the message lists all that do.
@@ -204,10 +202,7 @@ class Store:
         )
 
     def add(self, schedule: Choice, answer: EvaluationResult, *, final: bool = False) -> None:
-        """Store an answer; when this returns it is on the disk.
-
-        Args:
-            final: Whether it is one for the result, in the target's precision, and not one that the search went by.
+        """Store an answer, a ``final`` one in the target's precision, apart; when this returns it is on the disk.
 
         Raises:
             OutputError: The file cannot be written any more.

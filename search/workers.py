@@ -80,9 +80,7 @@ class WorkerPool(Protocol):
 
 @dataclass
 class Workers:
-    """An evaluator out of a pool, as ``Evaluate`` says; the pool stays between calls, until closed.
-
-    What the workers answer does not depend on which of them is asked, so neither does a search.
+    """An evaluator out of a pool, as ``Evaluate`` says, whose answers do not hang on who gives them; to be closed.
 
     Args:
         pool: Pool that is not started yet.
@@ -304,11 +302,7 @@ _RAY_PATIENCE = 300.0
 
 
 def join_cluster(address: str | None = None) -> Cluster:
-    """Join a Ray cluster that is running.
-
-    Args:
-        address: Address of its head, such as ``10.0.0.5:6379``; ``None`` takes ``RAY_ADDRESS``, else the one on this
-            machine.
+    """Join the Ray cluster whose head is at ``address``; ``None`` takes ``RAY_ADDRESS``, else the one on this machine.
 
     Raises:
         MissingDependency: Ray is not installed.
@@ -339,11 +333,7 @@ def join_cluster(address: str | None = None) -> Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster that was joined.
-
-    Args:
-        ours: Whether this process joined it, so that it leaves it.
-    """
+    """A cluster that was joined; ``ours`` where this process joined it, so that it leaves it."""
 
     ray: ModuleType
     ours: bool
@@ -379,11 +369,7 @@ class _Holder:
 
 @dataclass
 class Actors:
-    """A pool of actors, as ``WorkerPool`` says; each takes one CPU of the cluster, or one GPU.
-
-    Args:
-        make: Makes an evaluator, once in each actor; kept once on each machine.
-    """
+    """A pool of actors, as ``WorkerPool`` says; each takes one CPU of the cluster, or one GPU."""
 
     cluster: Cluster
     make: MakeEvaluate

@@ -150,8 +150,7 @@ class Surrogate(Sampler):
     def _most_added(self, losses: Real) -> list[int]:
         """The places of up to ``population`` of (n, objectives) losses whose hypervolume, added one by one, is most.
 
-        What a point adds shrinks as others are taken, so a point whose last known addition is not the greatest need
-        not be looked at again.
+        What a point adds shrinks as others are taken, so one whose last addition is not the greatest can wait.
         """
         known = self._history.losses
         scale = np.maximum(known.max(0), 1e-12)

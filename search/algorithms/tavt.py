@@ -143,11 +143,7 @@ class OfficialEvolution:
         return "".join(f"{gene}\t{s.macs}\t{s.score}\t{s.method}\t{s.parents}\r\n" for gene, s in self.store.items())
 
     def read(self, text: str) -> None:
-        """Add what a store file holds; as officially, how a gene came and from whom is not restored.
-
-        Raises:
-            RecordError: A line is no row of a store file.
-        """
+        """Add what a store file holds; as officially, how a gene came is not restored. Raises RecordError."""
         for number, line in enumerate(text.splitlines(), start=1):
             try:
                 gene, macs, score, *_ = line.split("\t")

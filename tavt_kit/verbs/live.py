@@ -11,7 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Display
 from rich.table import Table
 
-from tavt_kit.core.candidate import Candidate
 from tavt_kit.data.look import DataFacts
 from tavt_kit.search import Progress as SearchState
 from tavt_kit.verbs.console import ConsoleProgress, clock_text
@@ -50,7 +49,13 @@ class SearchProgress(ConsoleProgress):
             self._show_state(value)
         elif isinstance(value, FeasibilityTable):
             self._end_updates()
-            self._console.print(_table(value))
+            table = Table("budget", "least", "dense", "", show_edge=False)
+            for row in value.rows:
+                show = row.limit.show
+                table.add_row(escape(str(row.limit)), show(row.least), show(row.dense), escape(row.note))
+            for floor in value.floors:
+                table.add_row(escape(str(floor)), "", "", "known once images are looked at, those of dense first")
+            self._console.print(table)
         else:
             super().show(value)
 
@@ -87,31 +92,19 @@ class SearchProgress(ConsoleProgress):
         self._is_first = True
 
 
-def _table(feasibility: FeasibilityTable) -> Table:
-    table = Table("budget", "least", "dense", "", show_edge=False)
-    for row in feasibility.rows:
-        show = row.limit.show
-        table.add_row(escape(str(row.limit)), show(row.least), show(row.dense), escape(row.note))
-    for floor in feasibility.floors:
-        table.add_row(escape(str(floor)), "", "", "known once images are looked at, those of dense first")
-    return table
-
-
 def _line(now: SearchState) -> str:
     return f"{now.evaluations}/{now.limit or '?'} evaluations, {_words(now)}"
 
 
 def _words(now: SearchState) -> str:
     """What a line says besides the count."""
-    best = "none within the budget yet" if now.best is None else f"best {_best(now.best)}"
+    best = "none within the budget yet"
+    if now.best is not None:
+        predicted = now.best.latency_predicted_ms
+        cost = f"{now.best.macs / 1e9:.3g} GMACs" if predicted is None else f"{predicted:.3g} ms"
+        best = f"best {100 * now.best.metric:.1f} % at {cost}"
     left = "" if now.seconds_left is None else f", {clock_text(now.seconds_left)} left"
     return f"front {now.front}, hypervolume {now.hypervolume:.4f}, {best}{left}"
-
-
-def _best(candidate: Candidate) -> str:
-    predicted = candidate.latency_predicted_ms
-    cost = f"{candidate.macs / 1e9:.3g} GMACs" if predicted is None else f"{predicted:.3g} ms"
-    return f"{100 * candidate.metric:.1f} % at {cost}"
 
 
 class FitProgress(SearchProgress):

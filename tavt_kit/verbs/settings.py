@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib
 import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,29 +26,21 @@ _WORKFLOWS = {
     "train": ("train:train", "data recipe weights image_size steps batch lr device seed limit fresh dry_run"),
     "distill": ("distill:distill", "data recipe schedule schedules teacher steps batch lr device seed fresh dry_run"),
     "prune": ("prune:prune", "data mlp heads width depth budget schedule target seed fresh"),
-    "search": (
-        "search:search",
-        "data target budget weights schedule algorithm objective evaluations max_time fix baseline seed fresh dry_run",
-    ),
-    "export": (
-        "export:export",
-        "out schedule pick switchable format precision data max_drop accept_inconclusive target fresh",
-    ),
-    "check": (
-        "check:check",
-        "against schedule preset predictions data max_drop accept_inconclusive target out",
-    ),
+    "search": ("search:search", "data target budget weights schedule algorithm objective evaluations max_time fix "
+               "baseline seed fresh dry_run"),
+    "export": ("export:export", "out schedule pick switchable format precision data max_drop accept_inconclusive "
+               "target fresh"),
+    "check": ("check:check", "against schedule preset predictions data max_drop accept_inconclusive target out"),
     "bench": ("bench:bench", "target schedule weights data precision budget e2e memory out seed"),
     "profile": ("profile:profile", "target weights image_size held_out max_time out seed"),
     "report": ("report:report", "budget out across"),
-    "eval": (
-        "evaluate:evaluate",
-        "data split schedule preset target batch limit precision_wanted out allow_unreadable",
-    ),
+    "eval": ("evaluate:evaluate", "data split schedule preset target batch limit precision_wanted out "
+             "allow_unreadable"),
     "predict": ("predict:predict", "top schedule preset target"),
     "explain": ("explain:explain", "out schedule limit"),
-}
+}  # fmt: skip
 """Of each verb the module and function of its workflow, and the settings that ``--help`` shows among the options."""
+
 _OPTIONS = {"search": "search_config:SearchConfig"}
 """Of a workflow that takes one class of options: that class, whose fields are the settings."""
 _RECIPES = {"train": "train_recipe", "distill": "distill_recipe"}
@@ -130,7 +121,13 @@ class Setting:
         if last == "none" and "None" in words:
             return "none" if self.in_recipe else None
         if "Mapping" in words:
-            return dict(self._entry(part) for text in texts for part in text.split(","))
+            entries = (part.partition("=") for text in texts for part in text.split(","))
+            try:
+                return {name.strip(): float(number) for name, _, number in entries}
+            except ValueError:
+                raise ParameterError(
+                    f"`{self.name}` is given as NAME=NUMBER, such as mask=4, got {','.join(texts)!r}"
+                ) from None
         if "Sequence" in words and not words & {"int", "float"}:
             return list(texts)
         pieces = [piece.strip() for text in (texts if "Sequence" in words else [last]) for piece in text.split(",")]
@@ -141,13 +138,6 @@ class Setting:
         values = tuple(self._plain(piece) for piece in pieces)
         # What one number means where several may stand is the field's own affair.
         return values if len(values) > 1 or self.kind == "tuple[int, ...]" else values[0]
-
-    def _entry(self, text: str) -> tuple[str, float]:
-        name, _, number = text.partition("=")
-        try:
-            return name.strip(), float(number)
-        except ValueError:
-            raise ParameterError(f"`{self.name}` is given as NAME=NUMBER, such as mask=4, got {text!r}") from None
 
     def _plain(self, text: str) -> Any:
         words = self.words
@@ -173,7 +163,14 @@ def settings_of(verb: str) -> Mapping[str, Setting]:
     """Every setting of a verb by its name; none of a verb without a workflow."""
     found = list(_of_workflow(verb)) if verb in _WORKFLOWS else []
     if verb in _RECIPES:
-        found += _of_recipe(getattr(importlib.import_module("tavt_kit.distill.recipes"), _RECIPES[verb])())
+        from tavt_kit.distill import recipes
+
+        recipe = getattr(recipes, _RECIPES[verb])()
+        parts = recipes.parts_of(recipe)
+        for part in (recipe, *parts.values()):
+            said = _sentences(inspect.getdoc(type(part)) or "")
+            own = (one for one in fields(part) if one.name not in parts)
+            found += [Setting(one.name, str(one.type), getattr(part, one.name), said[one.name], True) for one in own]
     named = dict[str, Setting]()
     for one in found:
         if one.name not in _NOT_GIVEN:
@@ -233,12 +230,7 @@ def setting_texts(verb: str, name: str, value: Any) -> list[str]:
 
 
 def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool]) -> list[str]:
-    """A command line with ``--set`` for each setting, and with the verb's own options for what they are.
-
-    Args:
-        verb: Name of the verb.
-        arguments: What follows it.
-        own: Whether each of the verb's own flags is a switch.
+    """A command line with ``--set`` for each setting, and the verb's ``own`` options, switches or not, as they are.
 
     Raises:
         typer.BadParameter: A setting without a value, or a flag that is nearly one.
@@ -268,7 +260,8 @@ def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool])
             flag, equals, value = argument[:2], argument[2:], argument[2:]
         if flag not in flags:
             if flags and flag.startswith("--") and flag not in own:
-                _refuse_nearly(flag, [*own, *flags])
+                if near := difflib.get_close_matches(flag, [*own, *flags], n=1):
+                    raise typer.BadParameter(f"there is no such option; did you mean {near[0]}?", param_hint=flag)
             found.append(argument)
             continue
         setting, side = flags[flag]
@@ -280,11 +273,6 @@ def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool])
             value = rest.pop(0)
         found += ["--set", f"{setting.name}={value}"]
     return [*found, *rest]
-
-
-def _refuse_nearly(flag: str, known: Collection[str]) -> None:
-    if near := difflib.get_close_matches(flag, known, n=1):
-        raise typer.BadParameter(f"there is no such option; did you mean {near[0]}?", param_hint=flag)
 
 
 def _flag(name: str) -> str:
@@ -338,18 +326,6 @@ def _of_workflow(verb: str) -> Iterator[Setting]:
         if one.annotation is not None and default is not None:
             kind = ast.unparse(one.annotation)
             yield Setting(name, kind, ast.literal_eval(default), sentences[name], in_recipe=False)
-
-
-def _of_recipe(recipe: Any) -> Iterator[Setting]:
-    """The values of a recipe, those of its parts included."""
-    from tavt_kit.distill.recipes import parts_of
-
-    parts = parts_of(recipe)
-    for part in (recipe, *parts.values()):
-        sentences = _sentences(inspect.getdoc(type(part)) or "")
-        for one in fields(part):
-            if one.name not in parts:
-                yield Setting(one.name, str(one.type), getattr(part, one.name), sentences[one.name], in_recipe=True)
 
 
 def _as_flags(text: str, names: Collection[str]) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -44,14 +43,11 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
     body = read_record(file, "front")
     marked = knee_of(body) if knee else best_within(body, pick) if pick else body.get("chosen")
     if as_json:
-        print(json.dumps(body if not (pick or knee) else {"picked": _candidate(body, marked)}))
+        picked = None if marked is None else body["candidates"][marked]
+        print(json.dumps({"picked": picked} if pick or knee else body))
     else:
         print_front(body, folder=file.parent, marked=-1 if marked is None else marked)
         if marked is not None:
             found = Configuration.from_record(body["candidates"][marked])
             print(found if found.choice is found.schedule else f"--pick {marked}")
     return 1 if pick and marked is None else 0
-
-
-def _candidate(body: Mapping[str, Any], index: int | None) -> Any:
-    return None if index is None else body["candidates"][index]

@@ -49,12 +49,7 @@ Logits: TypeAlias = "Callable[[Bytes, Classes], NDArray[np.float32]]"
 
 @dataclass(frozen=True, slots=True)
 class BaselineModel:
-    """A baseline before it is evaluated and measured.
-
-    Args:
-        logits: Answers of the model; ``None`` where they would mean nothing.
-        session: Opens the model on the target.
-    """
+    """A baseline before it is evaluated and measured; without ``logits`` where they would mean nothing."""
 
     name: str
     preprocessing: Preprocessing
@@ -66,12 +61,7 @@ class BaselineModel:
 
 @dataclass(slots=True)
 class Baselines:
-    """The user's own models that the front is held against, from evaluation to record.
-
-    Args:
-        exact: Evaluates the dense model as the result shows it.
-        left_out: Those that could not be had: ``name`` and ``reason``.
-    """
+    """The user's own models beside the front, from evaluation to record; ``left_out`` could not be had."""
 
     exact: ConfigurationEvaluator
     left_out: list[dict[str, str]] = field(default_factory=list)
@@ -284,11 +274,7 @@ def _of_name(name: str, context: SearchContext) -> BaselineModel:
 
 
 def session_logits(session: Session, preprocessing: Preprocessing, order: list[int] | None = None) -> Logits:
-    """The answers of an open session, in batches that it takes.
-
-    Args:
-        order: Column of each class; ``None`` where they are in order.
-    """
+    """The answers of an open session, in batches that it takes; ``order`` has the column of each class."""
 
     import numpy as np
 

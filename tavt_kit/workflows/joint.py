@@ -36,11 +36,9 @@ _LOOKED_AT = 48
 
 
 def joint_space(context: SearchContext) -> JointSpace | None:
-    """What the genes may be for this model, and the schedules over them; no image is looked at.
+    """What the genes may be for this model; ``None`` where each has one value alone. No image is looked at.
 
-    A gene of which the model or the target has one value alone is left out; ``None`` where all are. How many layers may
-    be left out is known, which ones is made up: where layers are alike the costs are the same. ``with_weakest`` finds
-    them.
+    How many layers may be left out is known, which ones is made up, as their costs are alike: see ``with_weakest``.
     """
     import torch
 
@@ -65,11 +63,7 @@ def joint_space(context: SearchContext) -> JointSpace | None:
 
 
 def with_weakest(space: JointSpace, context: SearchContext) -> JointSpace:
-    """The same, leaving out as many layers, those whose absence costs least on training images; or none that cannot.
-
-    Raises:
-        DataError: Training images cannot be read.
-    """
+    """The same, leaving out the layers whose absence costs least on training images; or none that cannot."""
     if not space.spared:
         return space
     import torch
@@ -156,7 +150,7 @@ def predicting(
 
     Args:
         tables: Tables by precision; ``None`` for the target's own.
-        lines: Line of each precision without a table: milliseconds at 0 ms of the target's own, and for each of them.
+        lines: By precision without a table: its milliseconds at 0 ms of the target's own, and for each of them.
     """
     macs = counting(context)
 
@@ -189,10 +183,7 @@ _DROPPED = {"steep": 0.25, "mild": 0.1, "dense": 0.0}
 
 
 def int8_session(context: SearchContext, model: AdaptiveViT, executed: tuple[int, ...] | None = None) -> FileSession:
-    """The model, or a variant of it, in one int8 file for all schedules of the layers that run; made once.
-
-    Args:
-        executed: Layers that run; ``None`` for all.
+    """One int8 file of the model, or a variant, for all schedules of the layers that run (``None``: all); made once.
 
     Raises:
         ExportError: The model cannot be converted or quantized.

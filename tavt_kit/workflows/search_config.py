@@ -199,12 +199,7 @@ class SearchConfig:
 
     @cached_property
     def table(self) -> LatencyTable | None:
-        """The table that was carried from the target, if one was.
-
-        Raises:
-            RecordError: It is no profile, or half of one.
-            TargetError: It is of another target than the one asked for.
-        """
+        """The table that was carried from the target; raises TargetError where another target is asked for."""
         if not isinstance(self.profile, str | Path):
             return self.profile
         path = Path(self.profile)
@@ -222,12 +217,7 @@ class SearchConfig:
 
     @cached_property
     def device(self) -> TargetDevice | None:
-        """Where it will run.
-
-        Raises:
-            TargetError: The target cannot be read, or is another than the table's.
-            ParameterError: A precision of no target.
-        """
+        """Where it will run; raises TargetError where the target cannot be read."""
         device = None
         if self.target is not None:
             device = TargetDevice.parse(str(self.target), precision=self.precision).resolved()
@@ -316,9 +306,6 @@ class SearchConfig:
         """By which runtime, and in which precision, the search itself evaluates.
 
         Where ``evaluate_on`` does not say: torch, in bf16 where that is faster and finalists are evaluated once more.
-
-        Raises:
-            ParameterError: Neither torch nor openvino, or another precision than f32 and bf16.
         """
         if self.evaluate_on is None:
             import torch
@@ -339,10 +326,7 @@ class SearchConfig:
 
     @property
     def races(self) -> bool:
-        """Whether candidates may be stopped early: top-1 alone is told of a part of the images.
-
-        The official algorithm evaluates everything in full.
-        """
+        """Whether candidates may be stopped early: top-1 alone is told of a part of the images."""
         plain = self.metrics == ("top1",) and self.weighed.number == 2
         return self.screen > 0 and plain and self.algorithm != "tavt-official"
 

@@ -158,11 +158,7 @@ class SearchContext:
         }
 
     def check_place(self) -> None:
-        """See that the output folder may become a run of this model and split, before anything is written there.
-
-        Raises:
-            RecordError: The folder holds another model.
-        """
+        """See that ``out`` may become a run of this model; raises RecordError where it holds another."""
         out = self.config.folder
         if not is_run(out) or (self.config.fresh and _was_copied(out)):
             return
@@ -175,10 +171,7 @@ class SearchContext:
             )
 
     def settle(self) -> bool:
-        """Make the output folder a run of this model and split, or refuse it if it is another's.
-
-        Returns:
-            Whether the model was copied into it, now or by an earlier run of this search.
+        """Make ``out`` a run of this model and split; whether the model was copied into it, now or earlier.
 
         Raises:
             RecordError: The folder holds another model.
@@ -233,11 +226,7 @@ def open_context(config: SearchConfig, deadline: Deadline) -> SearchContext:
 
 
 def _images(config: SearchConfig, run: Path | None) -> ImageSet:
-    """The images that a search is given: by the split of the model's ``run`` or of a run folder, or divided anew.
-
-    Raises:
-        DataError: None are given, or others than the run's.
-    """
+    """The images to search on: by the split of the model's ``run`` or of a run folder, or divided anew."""
     data = config.data
     if isinstance(config.model, AdaptiveViT) and config.model.folder is not None:
         run = config.model.folder if (config.model.folder / SPLIT_FILE).exists() else None

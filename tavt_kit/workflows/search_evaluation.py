@@ -48,11 +48,7 @@ _Key: TypeAlias = tuple[int, str, tuple[int, ...] | None]
 
 @dataclass(slots=True)
 class ConfigurationEvaluator:
-    """Answers configurations, each by an evaluator of the variant that it is of.
-
-    Args:
-        own: Evaluator of the model as it is.
-    """
+    """Answers configurations, each by an evaluator of its variant; ``own`` is that of the model as it is."""
 
     own: Evaluator
     context: SearchContext
@@ -79,11 +75,7 @@ class ConfigurationEvaluator:
         return answer
 
     def against(self, source: Choice, candidate: Choice) -> PairedDifference:
-        """Candidate minus source on the same images.
-
-        Raises:
-            MeasurementError: One of them cannot be made.
-        """
+        """Candidate minus source on the same images; raises MeasurementError where one of them cannot be made."""
         try:
             before, after = (
                 self._evaluator(one).correct(Configuration.of(one).schedule) for one in (source, candidate)
@@ -143,8 +135,7 @@ class Evaluators:
         evaluate: Answers generations of schedules.
         learn: Function to be told what was answered, or ``None``.
         fast: The evaluator behind ``evaluate``, or one of its kind.
-        exact: Evaluates what the result shows; ``fast`` itself where that is as exact. Its context says whether it is
-            on the images that the search does not see.
+        exact: Evaluates what the result shows, perhaps on images that the search does not see; else ``fast`` itself.
     """
 
     evaluate: Evaluate
@@ -155,9 +146,7 @@ class Evaluators:
 
 @contextmanager
 def open_evaluators(context: SearchContext, store: Store, costs: Costs) -> Iterator[Evaluators]:
-    """The evaluators of a search, by the runtime and in the precision of its config; workers end with the block.
-
-    The store is tied to these very images.
+    """The evaluators of a search, tied in the store to these very images; workers end with the block.
 
     Raises:
         TavtError: An image cannot be read, the runtime cannot run the model, or workers cannot start.
@@ -239,9 +228,7 @@ class WorkerPayload:
 
     Args:
         files: Files of the run's model: names and contents.
-        pixels: Images (n, 3, H, W) in bytes.
-        labels: Classes (n,).
-        make: Makes the evaluator of a model on these.
+        make: Makes the evaluator of a model on the images.
         device: Device of the model.
         threads: Threads of torch.
     """
@@ -277,12 +264,7 @@ class WorkerPayload:
 def _open_look(
     context: SearchContext, fast: ConfigurationEvaluator, make: Callable[[AdaptiveViT, Bytes, Classes], Evaluator]
 ) -> Iterator[Look]:
-    """Who looks at images: ``fast`` itself, or as many of its kind as the config wants, ended with the block.
-
-    Raises:
-        TargetError: Nothing is free on the cluster.
-        MeasurementError: The workers cannot start.
-    """
+    """Who looks at images: ``fast`` itself, or as many of its kind as the config wants, ended with the block."""
     config, say = context.config, context.progress.say
     if config.engine == "local" and (config.workers or 1) == 1:
         yield fast.look

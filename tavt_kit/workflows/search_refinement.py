@@ -42,9 +42,7 @@ _CORRECTIONS = 3
 class LatencyRefinement:
     """One search with its confirmation, and further ones half as long where predictions were off.
 
-    Args:
-        store: Store of answers and of the correction, so that a continued search takes the same way.
-        evaluators: Evaluators on val; finalists are evaluated once more where the quick way is not the exact one.
+    Answers and corrections are in the ``store``, so that a continued search takes the same way.
     """
 
     context: SearchContext

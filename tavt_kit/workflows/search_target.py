@@ -67,8 +67,7 @@ class FirstLook:
     Args:
         rows: The feasibility of the latency budgets.
         quantile_ratios: Latency quantiles as multiples of the median.
-        lines: Line of each further precision that gets no table: milliseconds at 0 ms of the target's own, and for
-            each.
+        lines: As ``predicting`` takes them, of each precision that gets no table.
     """
 
     rows: list[Feasibility]
@@ -140,10 +139,9 @@ def ways_out(context: SearchContext, rows: Sequence[Feasibility]) -> str:
 
 
 def timed(context: SearchContext, store: Store, look: Callable[[], FirstLook]) -> Costs:
-    """The costs of schedules on the target, from a table measured now or by an earlier run of this search.
+    """The costs of schedules on the target, by a table that is kept: a continued search predicts the very same.
 
     Args:
-        store: Store of the table, so that a continued search predicts the very same.
         look: Checks the budget by a brief measurement, before the table is made.
     """
     target, dense, joint = context.target, context.space.dense, context.joint
@@ -170,7 +168,7 @@ class MeasureWithin:
 
     Args:
         dense_ms: Milliseconds that the dense model takes, about, as far as it is known.
-        baselines: Baselines; those that are open are measured along, the first time.
+        baselines: Those that are open are measured along, the first time.
     """
 
     context: SearchContext
@@ -181,10 +179,9 @@ class MeasureWithin:
     def __call__(
         self, schedules: Sequence[Choice], keep: float = REPORT, *, judges: bool = True
     ) -> list[Measurement | None]:
-        """The measurements of the schedules, the dense one first; ``None`` where no time was left.
+        """The measurements; ``None`` where no time was left, but never of the first two, the dense one and another.
 
         Args:
-            schedules: Schedules; the first and the second are measured whatever the time.
             keep: Share of the allowed time that stays for what comes later.
             judges: Whether what is measured again is measured longer, because the first time decided nothing.
         """
@@ -321,10 +318,7 @@ _PROCESSES = 3
 
 @dataclass
 class SearchMemory:
-    """Peak memory of schedules on the target of a search; where nobody asked about memory it does nothing.
-
-    Every peak is stored as soon as it is known, so that a continued search measures none twice.
-    """
+    """Peak memory of schedules on the target, each stored once it is known; nothing where nobody asked."""
 
     context: SearchContext
     store: Store
