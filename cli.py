@@ -12,9 +12,11 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -52,6 +54,7 @@ MACHINE = [getattr(errno, name) for name in "EACCES EDQUOT EFBIG EIO EMFILE ENAM
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a verdict is not PASS; 2 bad input or an infeasible request; 130 interrupted; 70 a bug."
 )
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer keeps what it is a kind of to itself
 log = logging.getLogger("tavt_kit.cli")
 
 
@@ -65,14 +68,19 @@ class Verbs(TyperGroup):
         if cmd_name not in VERBS:
             if cmd_name in GONE_VERBS:
                 raise typer.BadParameter(f"the verb {cmd_name!r} is gone: {GONE_VERBS[cmd_name]}")
-            if near := difflib.get_close_matches(cmd_name, VERBS, n=1):
-                raise typer.BadParameter(f"there is no verb {cmd_name!r}; did you mean {near[0]}?")
-            return None
-        module, function = VERBS[cmd_name].split(":")
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        verb = getattr(importlib.import_module(module), function)
-        app.command(cmd_name, cls=Verb, short_help=summary_of(cmd_name))(verb)
-        return typer.main.get_command(app)
+            near = difflib.get_close_matches(cmd_name, VERBS, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise typer.BadParameter(f"there is no verb {cmd_name!r}{meant}")
+        return command_of(cmd_name, VERBS[cmd_name])
+
+
+@cache
+def command_of(name: str, home: str) -> Any:
+    """The command of a verb whose function is at ``module:function``."""
+    module, function = home.split(":")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(name, cls=Verb, short_help=summary_of(name))(getattr(importlib.import_module(module), function))
+    return typer.main.get_command(app)
 
 
 class Verb(TyperCommand):
@@ -130,7 +138,7 @@ class Verb(TyperCommand):
 
 def flags_known(verb: Any) -> dict[str, str]:
     """What a person types for each parameter, the verb's own before those of the others: a sentence may name both."""
-    others = [typer.main.get_command(app).get_command(None, name) for name in VERBS]  # type: ignore[attr-defined]
+    others = [command_of(name, home) for name, home in VERBS.items()]
     found = dict[str, str]()
     for one in (*others, verb):
         found |= {name: setting.flags[0] for name, setting in settings_of(one.name).items()}
@@ -262,13 +270,32 @@ def fgvc_kit(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with one of the codes above."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     with guarded_streams():
         try:
-            app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="fgvc-kit")
+            code = app(args=given, prog_name="fgvc-kit", standalone_mode=False)
+        except UsageError as error:
+            code = BAD_INPUT
+            say(usage_sentence(error, given)) if given else error.show()  # type: ignore[attr-defined]
+        except SystemExit:  # typer's own, where nobody reads the help
+            code = UNREAD
         except Exception:
             traceback.print_exc()
             say("fgvc-kit: this is a bug in fgvc-kit; please report it with the lines above")
-            sys.exit(BUG)
+            code = BUG
+    sys.exit(code)
+
+
+def usage_sentence(error: Any, given: Sequence[str]) -> str:
+    """Typer's words with what was given and what to do, where they lack it."""
+    verb = next((word for word in given if not word.startswith("-")), "")
+    program = f"fgvc-kit {verb}" if verb in VERBS else "fgvc-kit"
+    said = error.format_message().strip().rstrip(".").removeprefix("Invalid value: ")
+    rule, _, advice = said.partition("; ")
+    if not re.search(r"\bgot\b|': '", rule):
+        words = shlex.join(given)
+        rule += f", got {words if len(words) <= 120 else words[:117] + '...'}"
+    return f"{program}: {rule[:1].lower()}{rule[1:]}; {advice or f'{program} --help lists what it takes'}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import tavt_kit as tavt_kit  # before any test imports OpenVINO, which would report to its maker
 from tests.parity.kinds import pytest_sessionfinish as pytest_sessionfinish
@@ -18,6 +19,11 @@ from tests.parity.kinds import pytest_terminal_summary as pytest_terminal_summar
 # A shell starts what it puts in the background with SIGINT ignored, and every child inherits that: Ctrl-C's own tests
 # would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# A busy machine draws slowly, which is no fault of what is drawn for.
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -26,9 +26,9 @@ from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_bounds import DOUBT, LEAST_RUNS, latency_bounds
 from tavt_kit.core.measurement import Measurement, paired_ratio
-from tavt_kit.core.records import kind_of, read_json, upgraded
+from tavt_kit.core.records import kind_of, read_json, reading, upgraded
 from tavt_kit.core.schedule import counts_text
-from tavt_kit.errors import MeasurementError, RecordError, TargetError
+from tavt_kit.errors import MeasurementError, RecordError
 
 _HOST = ("cpu", "flags", "cores", "affinity", "quota", "accelerator")
 """Host facts that must agree. Versions of packages may differ, and are told: that is what one often compares."""
@@ -102,12 +102,8 @@ def read_readable(path: Path) -> Readable:
         found = f"has schema {schema!r}" if schema is not None else "has no schema"
         raise RecordError(f"records of {', '.join(KINDS)} are compared, but {path} {found}; give one of ours")
     body = upgraded(path, kind, body)
-    try:
+    with reading(path):
         traits, facts, entries = KINDS[kind](body)
-    except (RecordError, TargetError):
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError, MeasurementError) as error:
-        raise RecordError(f"{path} lacks what a {kind} record has ({error}); write it again") from None
     if not entries:
         raise RecordError(f"{path} has no candidates, so there is nothing to compare; write it again")
     names = [entry.name for entry in entries]

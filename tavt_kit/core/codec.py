@@ -60,7 +60,7 @@ class Record:
         Raises:
             RecordError: A key is missing, unknown or of another type, at any depth, or the values break a rule.
         """
-        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__.strip("_")).lower()
         return decode(cls, record, f"a recorded {name}")
 
 
@@ -273,7 +273,8 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _below(at: str, key: str) -> str:
-    return f"{at}.{key}" if at else key
+    name = key if key.isprintable() and len(key) < 60 else short(key)  # a sentence is one line, and no essay
+    return f"{at}.{name}" if at else name
 
 
 def _shape(value: Any) -> Any:

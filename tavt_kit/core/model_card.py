@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tavt_kit.core.codec import Record, recorded_as
-from tavt_kit.core.records import read_record, write_record
+from tavt_kit.core.records import read_record, reading, write_record
 from tavt_kit.errors import RecordError
 
 CARD_FILE = "model.json"
@@ -133,4 +133,6 @@ def read_card(folder: Path) -> ModelCard:
     Raises:
         RecordError: It is not there, or is no model card.
     """
-    return ModelCard.from_record(read_record(Path(folder) / CARD_FILE, "model"))
+    file = Path(folder) / CARD_FILE
+    with reading(file):
+        return ModelCard.from_record(read_record(file, "model"))

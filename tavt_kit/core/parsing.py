@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from math import isfinite
 from typing import Any, ParamSpec, TypeVar
 
 from tavt_kit.errors import ParameterError
@@ -24,8 +25,8 @@ _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*h)?\s*(?:{_NUMBER}\s*m(?:in)?)?\s*(?:{_NUMBER}\s*s)?")
 
 
-def parse_duration(text: str | None) -> float | None:
-    """``90s``, ``15m``, ``1h``, ``1h30m`` or plain seconds -> seconds; None stays None.
+def parse_duration(text: str | float | None) -> float | None:
+    """``90s``, ``15m``, ``1h``, ``1h30m`` or plain seconds, also as a number -> seconds; None stays None.
 
     Example:
         >>> parse_duration("1.5h")
@@ -33,7 +34,7 @@ def parse_duration(text: str | None) -> float | None:
     """
     if text is None:
         return None
-    stripped = text.strip()
+    stripped = str(text).strip()
     match = _DURATION.fullmatch(f"{stripped}s" if re.fullmatch(_NUMBER, stripped) else stripped)
     hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
     total = 3600 * hours + 60 * minutes + seconds
@@ -91,7 +92,7 @@ def parse_numbers(text: str | None, name: str, example: str) -> list[int] | None
 
 
 def require_counts(values: Mapping[str, Any]) -> None:
-    """Refuse whole numbers that no run could come to the end of, or no memory hold, and those below the least.
+    """Refuse whole numbers that no run could come to the end of, or no memory hold, those below the least, and inf.
 
     Args:
         values: By the names of parameters; several whole numbers may stand in one.
@@ -107,6 +108,8 @@ def require_counts(values: Mapping[str, Any]) -> None:
         for one in value if isinstance(value, list | tuple) else [value]:
             if isinstance(one, int) and abs(one) > most:
                 raise ParameterError(f"`{name}` is at most {most}, got {str(one)[:40]}")
+            if isinstance(one, float) and not isfinite(one):
+                raise ParameterError(f"`{name}` is a finite number, got {one}")
             if isinstance(one, int | float) and one < _LEAST.get(name, one):
                 raise ParameterError(f"`{name}` must be at least {_LEAST[name]}, got {one}")
 

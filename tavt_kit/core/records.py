@@ -22,7 +22,7 @@ from tavt_kit.core.codec import Record, decode
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.parsing import parse_json
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import OutputError, RecordError
+from tavt_kit.errors import OutputError, RecordError, TavtError
 
 _MOST = 1e12  # What no time and no share reaches; charts of more would overflow
 
@@ -292,6 +292,31 @@ def read_record(path: Path, kind: str) -> dict[str, Any]:
     return upgraded(path, kind, record)
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What a record lacks, or has of another type, is a sentence that names its file.
+
+    Raises:
+        RecordError: The block found no value that it can go by.
+
+    Example:
+        >>> with reading(Path("fit.json")):
+        ...     {}["rows"]
+        Traceback (most recent call last):
+            ...
+        tavt_kit.errors.RecordError: fit.json lacks what such a record has (KeyError: 'rows'); write it again
+    """
+    try:
+        yield
+    except TavtError as error:
+        if str(path) in str(error):
+            raise
+        raise RecordError(f"{path}: {error}") from None
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise RecordError(f"{path} lacks what such a record has ({found[:200]}); write it again") from None
+
+
 # Of a kind and its former version, the keys that the next version calls otherwise; nothing else changed.
 _RENAMED = {
     "front 1": {"rivals": "baseline_models", "rivals_left_out": "baselines_left_out", "bought": "gene_ablation"}
@@ -313,10 +338,8 @@ def upgraded(path: Path, kind: str, record: dict[str, Any]) -> dict[str, Any]:
             f"{SCHEMAS[kind]}; write it again with this program"
         )
     if kind == "front":
-        try:
+        with reading(path):
             _check_front(record)
-        except RecordError as error:
-            raise RecordError(f"{path}: {error}") from None
     return record
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from tavt_kit.core.codec import Record
 from tavt_kit.core.model_card import Licence
-from tavt_kit.core.records import read_record, sha256_text, write_record
+from tavt_kit.core.records import read_record, reading, sha256_text, write_record
 from tavt_kit.data.images import SPLITS, ImageSet, Sample
 from tavt_kit.errors import DataError, RecordError
 
@@ -135,6 +135,11 @@ class _SplitRecord(Record):
     sizes_sha256: str = ""
     BESIDE: ClassVar[tuple[str, ...]] = ("schema", "version")
 
+    def __post_init__(self) -> None:
+        known = range(len(self.classes))
+        if wrong := next((one for each in self.splits.values() for one in each if one[1] not in known), None):
+            raise RecordError(f"{wrong[0]} must be of one of {len(known)} classes, but is of number {wrong[1]}")
+
 
 def write_split(folder: Path, images: ImageSet) -> None:
     """Write ``split.json``: which image is in which split, so that later verbs inherit it."""
@@ -158,7 +163,7 @@ def read_split(folder: Path, root: Path | None = None) -> ImageSet:
         RecordError: No such record, or its listing does not match its own hash.
         DataError: The images' folder is gone.
     """
-    record = _SplitRecord.from_record(read_record(Path(folder) / SPLIT_FILE, "split"))
+    record = _read(Path(folder) / SPLIT_FILE)
     root = record.root if root is None else Path(root)
     if not root.is_dir():
         raise DataError(f"the run's images were in {root}, which is gone; give their folder with `data`")
@@ -173,6 +178,11 @@ def read_split(folder: Path, root: Path | None = None) -> ImageSet:
     return _warned_of_other_files(record, images, folder)
 
 
+def _read(path: Path) -> _SplitRecord:
+    with reading(path):
+        return _SplitRecord.from_record(read_record(path, "split"))
+
+
 def inherit_split(folder: Path, images: ImageSet) -> ImageSet:
     """Hold a run to its split: write it if the run has none, refuse ``images`` if it has another.
 
@@ -183,7 +193,7 @@ def inherit_split(folder: Path, images: ImageSet) -> ImageSet:
     if not path.exists():
         write_split(folder, images)
         return images
-    there = _SplitRecord.from_record(read_record(path, "split"))
+    there = _read(path)
     if there.sha256 != images.sha256:
         raise DataError(
             f"{folder} was made with {there.name} ({_sizes(there.splits)}, seed {there.seed}), but "

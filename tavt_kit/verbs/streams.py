@@ -70,7 +70,7 @@ def guarded_streams() -> Iterator[None]:
 
     A character that the stream's encoding lacks is spelt out, too.
     """
-    before = sys.stdout, sys.stderr
+    before, ours = (sys.stdout, sys.stderr), list[Stream]()
     for number in range(3):  # else the next file that is opened becomes standard output
         try:
             os.fstat(number)
@@ -81,13 +81,14 @@ def guarded_streams() -> Iterator[None]:
             stream: Any = own or opened.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
             with suppress(AttributeError, ValueError):  # a test's stream has none
                 stream.reconfigure(errors="backslashreplace")
-            setattr(sys, name, Stream(stream))
+            ours.append(Stream(stream))
+            setattr(sys, name, ours[-1])
         try:
             yield
         finally:
-            for now in (sys.stdout, sys.stderr):
-                if isinstance(now, Stream) and now.lost:
-                    _lead_nowhere(now)
+            for stream in ours:
+                if stream.lost:
+                    _lead_nowhere(stream)
             sys.stdout, sys.stderr = before
 
 

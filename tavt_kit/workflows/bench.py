@@ -195,8 +195,8 @@ def bench(
         named.append(thing if fitted is None else fitted.run if several(schedule) else fitted.file)
     limits = budget if isinstance(budget, Budget) else Budget.parse(several(budget))
     refuse_qualities(limits)
-    most = parse_duration(max_time) if isinstance(max_time, str) else max_time
-    assert most is not None  # of a text, never
+    most = parse_duration(max_time)
+    assert most is not None  # of a time, never
     least = min(min_time, most)
     protocol = Protocol(
         min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10), warmup_seconds=min(5.0, most)

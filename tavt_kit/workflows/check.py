@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -25,7 +25,7 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import command_line
+from tavt_kit.core.records import command_line, reading
 from tavt_kit.errors import DataError, RecordError, ScheduleError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, images_of, load_given, recommended_of
@@ -226,17 +226,18 @@ def check(
 
 def _recorded_source(subject: Path) -> str:
     """The run that a file was exported from, as the record beside it says."""
-    from tavt_kit.exporters.export import read_exported
+    from tavt_kit.exporters.export import EXPORTED_FILE, read_exported
 
     fitted = recommended_of(subject.parent.parent)
     if fitted is not None and fitted.file == subject:
         return str(fitted.run)
-    found = None
-    with suppress(RecordError):  # there is none, or it is damaged
-        found = read_exported(subject.parent).get("source")
-    run = found.get("run") if isinstance(found, dict) else None
-    if not isinstance(run, str) or not run:
+    file = subject.parent / EXPORTED_FILE
+    if not file.is_file():
         raise RecordError(f"nothing beside {subject} names the run that it was exported from; give `against`")
+    with reading(file):
+        run = read_exported(subject.parent)["source"]["run"]
+        if not isinstance(run, str) or not run:
+            raise RecordError("it does not name the run that it was exported from; give `against`")
     return run
 
 

@@ -11,23 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.checkpoints.architecture import check_name
 from tavt_kit.core.accuracy import bits_text
 from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.budget import Budget
+from tavt_kit.core.codec import decode
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.deadline import Deadline
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.parsing import bounded, parse_duration
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import command_line, make_folder, read_record, write_record
+from tavt_kit.core.records import command_line, read_record, reading, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import KNOWN, ImageSet, inherit_split, load_images, thin_out
 from tavt_kit.data.look import DataFacts, look_at
 from tavt_kit.data.packages import PACKAGES
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import BudgetTooTight, OutputError, RecordError, TargetError
+from tavt_kit.errors import BudgetTooTight, OutputError, TargetError
 from tavt_kit.evaluation.answers import answer
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.models.flops import count_macs
@@ -201,7 +204,9 @@ def fit(
     if device.runtime not in ("openvino", "onnxruntime"):
         raise TargetError(f"a fit ships files for openvino or onnxruntime, got {device}; use search and bench there")
     check_available(device)
-    deadline, progress = Deadline(parse_duration(str(max_time))), progress or Silent()
+    if model is not None:
+        check_name(model)
+    deadline, progress = Deadline(parse_duration(max_time)), progress or Silent()
     if (known := KNOWN.get(str(data))) is not None:
         licence = PACKAGES[known.package].licence
         progress.say(f"{licence.name}: {licence.licence} ({licence.source}). {known.note}")
@@ -210,10 +215,10 @@ def fit(
         "data": images.name, "listing": images.sha256, "target": str(device), "budgets": given, "seed": seed,
         "model": model, "weights": weights, "image_size": image_size,
     }  # fmt: skip
-    folder = Path(out)
-    begun = _begun(folder, asked, fresh)
-    stages = _Stages(make_folder(folder), images, str(data), device, given, deadline, seed, fresh, progress)
-    return stages.run(asked, begun or first_plan(model, weights, image_size))
+    plan = _begun(Path(out), asked, fresh) or first_plan(model, weights, image_size)
+    with held_folder(out) as folder:
+        stages = _Stages(folder, images, str(data), device, given, deadline, seed, fresh, progress)
+        return stages.run(asked, plan)
 
 
 def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | None:
@@ -221,17 +226,15 @@ def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | Non
     file = folder / PLAN_FILE
     if fresh or not file.is_file():
         return None
-    record = read_record(file, "fit-plan")
+    with reading(file):
+        record = read_record(file, "fit-plan")
+        known, plan = dict(record["asked"]), decode(FitPlan, record["plan"], "the plan")
     for name, value in asked.items():
-        if record["asked"].get(name) != value:
+        if known.get(name) != value:
             raise OutputError(
-                f"{folder} holds a fit with `{name}` {record['asked'].get(name)}, got {value}; choose another `out`"
+                f"{folder} holds a fit with `{name}` {known.get(name)}, got {value}; choose another `out`"
             )
-    try:
-        plan = {"budgets": (), "sizes": (), "adapt_sizes": (), **record["plan"]}
-        return FitPlan(**plan | {name: tuple(plan[name]) for name in ("budgets", "sizes", "adapt_sizes", "reasons")})
-    except (KeyError, TypeError) as error:
-        raise RecordError(f"{file} cannot be used ({error}); start again with `fresh`") from None
+    return plan
 
 
 _Key: TypeAlias = tuple[Path, str]
@@ -533,7 +536,10 @@ class _Stages:
     def _answers(self, place: Path, made: Sequence[_Made]) -> list[tuple[Any, Any]]:
         """Which images of val and test each file has right; written once."""
         record = place / "answers.json"
-        known = read_record(record, "fit-answers")["files"] if record.is_file() and not self.fresh else {}
+        known = dict[str, Mapping[str, str | None]]()
+        if record.is_file() and not self.fresh:
+            with reading(record):
+                known = decode(dict[str, Mapping[str, str | None]], read_record(record, "fit-answers")["files"])
         for number, one in enumerate(made):
             name = one.file.relative_to(place).as_posix()
             if name not in known:
@@ -627,8 +633,9 @@ def _images_read(steps: int) -> int:
 
 
 def _recorded_times(record: Path) -> dict[Path, Measurement]:
-    rows = read_record(record, "bench")["candidates"]
-    return {Path(row["thing"]): Measurement.from_record(row["latency_ms"]) for row in rows}
+    with reading(record):
+        rows = read_record(record, "bench")["candidates"]
+        return {Path(row["thing"]): Measurement.from_record(row["latency_ms"]) for row in rows}
 
 
 def _tolerated(budget: Budget) -> float:

@@ -127,8 +127,8 @@ def profile(
     device = TargetDevice.parse(str(target), precision=precision)
     refuse_modes(device)
     check_available(device)
-    seconds = parse_duration(max_time) if isinstance(max_time, str) else max_time
-    assert seconds is not None  # of a text, never
+    seconds = parse_duration(max_time)
+    assert seconds is not None  # of a time, never
     progress.update("opening")
     adaptive = open_given(
         model, weights=weights, image_size=image_size, seed=seed, score=score, pool=pool, reduction=reduction

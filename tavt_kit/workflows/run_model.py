@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tavt_kit.core.configuration import Choice, Configuration
-from tavt_kit.core.records import read_record
+from tavt_kit.core.records import read_record, reading
 from tavt_kit.errors import DataError, ParameterError, RecordError
 from tavt_kit.workflows.schedules import model_for, read_front, schedule_for
 
@@ -56,14 +56,16 @@ def recommended_of(given: object, progress: Progress | None = None) -> Recommend
     if not isinstance(given, str | os.PathLike) or not (Path(given) / FIT_FILE).is_file():
         return None
     folder = Path(given)
-    record = read_record(folder / FIT_FILE, "fit")
-    file = recommended_file(folder, record)
-    if file is None:
-        raise RecordError(f"the fit in {folder} recommends nothing, so give one of its runs: {record['advice']}")
-    row = record["rows"][record["recommended"]]
+    with reading(folder / FIT_FILE):
+        record = read_record(folder / FIT_FILE, "fit")
+        file = recommended_file(folder, record)
+        if file is None:
+            raise RecordError(f"the fit in {folder} recommends nothing, so give one of its runs: {record['advice']}")
+        row = record["rows"][record["recommended"]]
+        found = Recommended(file, folder / row["run"], Configuration.from_record(row["configuration"]))
     if progress is not None:
         progress.say(f"{folder} stands for what its fit recommends: {row['name']}")
-    return Recommended(file, folder / row["run"], Configuration.from_record(row["configuration"]))
+    return found
 
 
 def recommended_file(folder: Path, record: Mapping[str, Any]) -> Path | None:

@@ -195,7 +195,7 @@ class SearchConfig:
     @cached_property
     def max_seconds(self) -> float | None:
         """Bound on the time of the whole call."""
-        return parse_duration(self.max_time) if isinstance(self.max_time, str) else self.max_time
+        return parse_duration(self.max_time)
 
     @cached_property
     def table(self) -> LatencyTable | None:
