@@ -228,13 +228,14 @@ def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | Non
         return None
     with reading(file):
         record = read_record(file, "fit-plan")
-        known, plan = dict(record["asked"]), decode(FitPlan, record["plan"], "the plan")
+        known = dict(record["asked"])
     for name, value in asked.items():
         if known.get(name) != value:
             raise OutputError(
                 f"{folder} holds a fit with `{name}` {known.get(name)}, got {value}; choose another `out`"
             )
-    return plan
+    with reading(file):
+        return decode(FitPlan, record["plan"], "the plan")
 
 
 _Key: TypeAlias = tuple[Path, str]
