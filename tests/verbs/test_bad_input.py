@@ -313,7 +313,7 @@ SAYS = {
     ("model.json", "texts"): "depth",
     ("model.json", "negative"): "depth",
     ("model.json", "nothing"): "depth",
-    ("plan.json", "negative"): "--seed -7",
+    **{("plan.json", way): "--seed" for way in ("NaN", "huge", "texts", "negative", "nothing")},
 }
 """What is said where a record is whole, but nothing can be made of its values; else the name of its file."""
 NUMBERS = ("NaN", "huge", "texts", "negative", "nothing")
