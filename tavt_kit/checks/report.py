@@ -18,6 +18,7 @@ import numpy as np
 from tavt_kit.checks.claims import TokenChoice
 from tavt_kit.checks.compare import Answers, Figures, Losses
 from tavt_kit.checks.pixels import PixelCheck
+from tavt_kit.checks.small_sets import Decision
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Limit, Verdict, facts_of, worst
 from tavt_kit.core.budget import judge as judge_limit
@@ -68,6 +69,7 @@ class CheckReport:
         losses: Losses against the dense source, where it was run.
         correct: Which images the artifact has right, as ``bits_text`` writes it.
         pixels: How far the pixels of a file that prepares its images itself are from the kit's.
+        decision: What to do where the verdict is INCONCLUSIVE.
     """
 
     artifact: str
@@ -95,6 +97,12 @@ class CheckReport:
     losses: Losses | None = None
     correct: str = ""
     pixels: PixelCheck | None = field(default=None, metadata=recorded_as(omit_default=True))
+    decision: Decision | None = field(default=None, metadata=recorded_as(omit_default=True))
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the file may be used: it passed, or the images decide for it where a proof wants more of them."""
+        return self.verdict is Verdict.PASS or (self.decision is not None and self.decision.taken)
 
     @property
     def sentence(self) -> str:

@@ -14,9 +14,11 @@ from tavt_kit.checks.claims import choice_of, false_claim, stored_precision
 from tavt_kit.checks.compare import Answers, classes, columns, figures_of, losses_of, relative_error
 from tavt_kit.checks.pixels import OwnPixels
 from tavt_kit.checks.report import BatchCheck, CheckReport, Gate, Judgement, judge, may_be_tied
+from tavt_kit.checks.small_sets import decide, further_answers
 from tavt_kit.checks.source import Count, Predicted, Source
 from tavt_kit.core.accuracy import bits_text
 from tavt_kit.core.artifact_card import ArtifactCard, files_of, read_metadata
+from tavt_kit.core.budget import Verdict
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import sha256_file
 from tavt_kit.core.schedule import TokenSchedule
@@ -138,6 +140,11 @@ def check(
     pixels = None if own is None else own.compare(source, len(moved))
     fault = fault or ("" if pixels is None else pixels.fault)
     judgement = judge(answers, gate, same_batches, exact=artifact.exact, tied=tied, moved=moved, fault=fault)
+    decision = None
+    if judgement.verdict is Verdict.INCONCLUSIVE and source.further:
+        parts = further_answers(source, attempts, seen, order, card.schedule)
+        decision = decide({source.split: answers, **parts}, gate.drop)
+        judgement = replace(judgement, reason=f"{judgement.reason}; {decision.sentence}")
     if pixels is not None and not fault:
         judgement = replace(judgement, reason=f"{judgement.reason}; {pixels.sentence}")
     report = CheckReport(
@@ -151,6 +158,7 @@ def check(
         same_weights=card.model.weights_sha256 == source.card.weights_sha256,
         token_choice=choice,
         pixels=pixels,
+        decision=decision,
         **_counted(answers, source, gate, judgement),
     )
     return _finished(report, answers, source, dense=dense, count=count)

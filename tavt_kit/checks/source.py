@@ -22,7 +22,8 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import sha256_file
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.data import Batch, Sample, batches
+from tavt_kit.data import Batch, Sample, batches, thin_out
+from tavt_kit.data.folders import images_below
 from tavt_kit.data.images import ImageSet, sha256_samples
 from tavt_kit.data.preprocess import BACKGROUND, Preprocessing
 from tavt_kit.errors import DataError
@@ -40,6 +41,24 @@ Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 Count = Callable[[int], None]
 """Told the number of images after each batch."""
+
+
+_BESIDE = 500
+"""Images of another split that are asked at most."""
+
+
+def images_beside(images: ImageSet, split: str, unlabelled: Path | None = None) -> dict[str, tuple[Sample, ...]]:
+    """What a check of one split may ask beside it, by kind: the other splits, and a folder of images without labels.
+
+    Raises:
+        DataError: The folder holds no images.
+    """
+    if split == "train":
+        return {}  # images that the model knows decide nothing
+    found = {name: thin_out(samples, _BESIDE) for name, samples in images.splits.items() if name != split}
+    if unlabelled is not None:
+        found["unlabelled"] = tuple(Sample(path, 0) for path in images_below(unlabelled))
+    return found
 
 
 def image_counter(progress: Progress, name: str, total: int) -> Count:
@@ -64,12 +83,14 @@ class Source:
 
     Args:
         adaptive: Wrapped model with its card.
+        further: Images by which a file that ``samples`` cannot decide is taken or not, by their kind.
     """
 
     adaptive: AdaptiveViT
     samples: Sequence[Sample]
     split: str
     allow_unreadable: int = 0
+    further: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     _logits: dict[TokenSchedule, NDArray[np.float32]] = field(default_factory=dict)
     _labels: NDArray[np.int64] | None = None
     _readable: NDArray[np.int64] | None = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.checks import CHECK_FILE, Artifact, CheckReport, Source, check, read_check, write_check
 from tavt_kit.checks.compare import save_examples
-from tavt_kit.checks.source import image_counter
+from tavt_kit.checks.source import image_counter, images_beside
 from tavt_kit.core.artifact_card import UNPROVEN, WEIGHTS_SUFFIX
 from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.codec import encode
@@ -83,7 +83,7 @@ def export(
                     entries.pop(form.file, None)
                     checks.pop(form.file, None)
         refuse_little_space(adaptive, out, [form for form in plan.forms if form.file not in entries])
-        source = Source(adaptive, samples, split, plan.allow_unreadable)
+        source = Source(adaptive, samples, split, plan.allow_unreadable, images_beside(images, split, plan.unlabelled))
         about = {**source.about(run, images), "gate": plan.gate.as_record()}
         with space_left(out), tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}export-", dir=out) as temporary:
             for form in plan.forms:
@@ -98,7 +98,8 @@ def export(
                     count = image_counter(progress, part.name, len(samples) * (2 + plan.dense))
                     reports.append(check(part, source, plan.gate, dense=plan.dense, count=count))
                 verdict = worst(report.verdict for report in reports)
-                status = status_of(verdict, accept=plan.accept_inconclusive)
+                accept = plan.accept_inconclusive or all(report.is_taken for report in reports)
+                status = status_of(verdict, accept=accept)
                 entries[form.file] = _entry(form, artifact, reports, verdict, status) | {"recipe": recipes[form.file]}
                 for report in reports:
                     if report.losses is not None:
@@ -162,6 +163,7 @@ def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any
         "tensorrt": plan.tensorrt or None,
         "share": (form.format == "onnx" and plan.share) or None,
         "pixels": plan.pixels,
+        **({} if plan.unlabelled is None else {"unlabelled": str(plan.unlabelled)}),
     }
 
 

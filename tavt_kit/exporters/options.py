@@ -230,6 +230,7 @@ class Plan:
         share: Whether ONNX files keep their weights in one file beside them.
         pixels: Order of the uint8 images that the files take and prepare themselves; ``None`` where they are prepared
             before.
+        unlabelled: Folder of images without labels, which help to decide about a file (``checks.small_sets``).
     """
 
     forms: tuple[Form, ...] = ()
@@ -246,6 +247,7 @@ class Plan:
     tensorrt: bool = False
     share: bool = False
     pixels: str | None = None
+    unlabelled: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

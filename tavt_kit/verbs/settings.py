@@ -29,8 +29,8 @@ _WORKFLOWS = {
     "search": ("search:search", "data target budget weights schedule algorithm objective evaluations max_time fix "
                "baseline seed fresh dry_run"),
     "export": ("export:export", "out schedule pick switchable format precision data max_drop accept_inconclusive "
-               "target fresh"),
-    "check": ("check:check", "against schedule preset predictions data max_drop accept_inconclusive target out"),
+               "unlabelled target fresh"),
+    "check": ("check:check", "against schedule preset predictions data max_drop accept_inconclusive unlabelled target out"),
     "bench": ("bench:bench", "target schedule weights data precision budget e2e memory out seed"),
     "profile": ("profile:profile", "target weights image_size held_out max_time out seed"),
     "report": ("report:report", "budget out across"),

@@ -85,7 +85,7 @@ class CheckResult:
     Args:
         checks: One for each file; of a switchable file one for each preset.
         notes: Sentences worth knowing beside the verdict.
-        accepted: Whether the verdict is PASS, or INCONCLUSIVE where that is accepted.
+        accepted: Whether the verdict is PASS, or INCONCLUSIVE where that is accepted or the file is to be taken.
         record: ``check.json``, where other files of the folder may stand too.
     """
 
@@ -139,6 +139,7 @@ def check(
     max_drop: float = 0.5,
     dense: bool = True,
     accept_inconclusive: bool = False,
+    unlabelled: str | Path | None = None,
     target: str | TargetDevice | None = None,
     allow_unreadable: int = 0,
     out: Path | str | None = None,
@@ -147,8 +148,9 @@ def check(
     """Compare an exported file with its source on the same real images, and write ``check.json``.
 
     The file sees the images through the preprocessing it carries. An f32 file must give its source's logits; others
-    may lose ``max_drop`` points of top-1, decided by the paired 95 % interval. A ``*.unproven`` file that passes gets
-    its final name; no file is removed.
+    may lose ``max_drop`` points of top-1, decided by the paired 95 % interval; where labelled images are too few for
+    that, how it answers the other splits and ``unlabelled`` images decides whether to take it (docs/check.md). A
+    ``*.unproven`` file that is taken gets its final name; no file is removed.
 
     Args:
         thing: An ``.onnx`` or ``.xml`` file, one named ``*.unproven``, or the folder of a run that was trained again;
@@ -163,6 +165,8 @@ def check(
         max_drop: Points of top-1 that a file narrower than f32 may lose.
         dense: Whether to compare with the dense model too.
         accept_inconclusive: Whether a file whose check has too few images to decide is taken.
+        unlabelled: Folder of images without labels: the more they are, the smaller the loss that can be ruled out where
+            labelled ones are few.
         target: Target of the file; by default its own runtime on the CPU.
         allow_unreadable: Most images that may be skipped.
         out: Folder of ``check.json``; by default where ``thing`` lies.
@@ -180,7 +184,7 @@ def check(
     """
     from tavt_kit.checks import CHECK_FILE, Gate, Source, read_check
     from tavt_kit.checks.compare import save_examples
-    from tavt_kit.checks.source import image_counter
+    from tavt_kit.checks.source import image_counter, images_beside
     from tavt_kit.data import thin_out
     from tavt_kit.exporters.export import status_of
 
@@ -195,11 +199,12 @@ def check(
     model = load_given(_recorded_source(subject) if against is None else against)
     images = images_of(model.folder, data)
     chosen = split or images.held_out
-    source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable)
+    beside = images_beside(images, chosen, None if unlabelled is None else Path(unlabelled))
+    source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable, beside)
     job = _Job(source, Gate(drop=max_drop / 100), images, schedule, preset, device, dense)
     _refuse_unusable(thing, preset, schedule, device)
-    beside = subject if subject.is_dir() else subject.parent
-    with held_folder(beside if out is None else out) as folder:
+    place = subject if subject.is_dir() else subject.parent
+    with held_folder(place if out is None else out) as folder:
         passes = 1 + dense + (predictions is None)
         job.count = image_counter(progress, subject.name, len(source.samples) * passes)
         progress.update(f"checking {subject.name}")
@@ -214,7 +219,8 @@ def check(
                 save_examples(report.losses, source.preprocessing, folder)
         records = [{**encode(report), **job.about(), "notes": notes} for report in reports]
         _write(folder, records)
-        status = status_of(worst(report.verdict for report in reports), accept=accept_inconclusive)
+        accept = accept_inconclusive or all(report.is_taken for report in reports)
+        status = status_of(worst(report.verdict for report in reports), accept=accept)
         at_all = (
             schedule is None and preset is None
         )  # of a switchable file, a check of one schedule says nothing of others

@@ -160,6 +160,7 @@ def export(
     calibrate: int = 300,
     dense: bool = True,
     accept_inconclusive: bool = False,
+    unlabelled: str | Path | None = None,
     target: str | TargetDevice | None = None,
     allow_unreadable: int = 0,
     fresh: bool = False,
@@ -169,8 +170,9 @@ def export(
 
     The schedule is frozen into the file unless it is ``switchable``; the batch stays free; labels and preprocessing
     travel inside. An f32 file must give its source's logits; others may lose ``max_drop`` points of top-1, decided by
-    the paired 95 % interval. A file that fails is removed; one that cannot be decided is kept as ``*.unproven``. A file
-    that is there already, made and checked in the very same way, is kept.
+    the paired 95 % interval. Where labelled images are too few for that, how it answers the other splits and
+    ``unlabelled`` images decides whether to take it (docs/check.md). A file that fails is removed; one that is not
+    taken is kept as ``*.unproven``. A file that is there already, made and checked in the very same way, is kept.
 
     Args:
         run: A run folder of train, distill or search, or a wrapped model with its card; one that ``load_model`` read
@@ -207,6 +209,8 @@ def export(
         calibrate: Training images that int8 is calibrated on.
         dense: Whether to compare with the dense model too.
         accept_inconclusive: Whether a file whose check has too few images to decide is taken.
+        unlabelled: Folder of images without labels: the more they are, the smaller the loss that can be ruled out where
+            labelled ones are few.
         target: Target of the files for their check; onnxruntime:cpu by default, openvino:cpu of an ``.xml``.
         allow_unreadable: Most images that may be skipped.
         fresh: Whether to make again what is there.
@@ -299,6 +303,7 @@ def export(
         tensorrt=tensorrt,
         share=is_shared if share_weights is None else share_weights,
         pixels=pixels,
+        unlabelled=None if unlabelled is None else Path(unlabelled),
     )
     images = images_of(folder, data)
     destination = Path(out) if out is not None else Path(str(folder)) / "export"
