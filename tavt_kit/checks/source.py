@@ -47,7 +47,7 @@ _BESIDE = 500
 """Images of another split that are asked at most."""
 
 
-def images_beside(images: ImageSet, split: str, unlabelled: Path | None = None) -> dict[str, tuple[Sample, ...]]:
+def images_beside(images: ImageSet, split: str, unlabelled: Path | None = None) -> dict[str, Sequence[Sample]]:
     """What a check of one split may ask beside it, by kind: the other splits, and a folder of images without labels.
 
     Raises:

@@ -169,7 +169,7 @@ def _front(body: Mapping[str, Any]) -> Parts:
 
 
 def _fit(body: Mapping[str, Any]) -> Parts:
-    """Its files by their names; accuracies of test where there is one, for val had its say in the choice."""
+    """What it recommends, then its files by their names; accuracies of test where there is one, for val chose."""
     traits = {**_host_traits(body["host"]), **_target(body["target"]), "data": str(body["data"]["name"])}
     entries = []
     for row in body["rows"]:
@@ -178,7 +178,12 @@ def _fit(body: Mapping[str, Any]) -> Parts:
         choice = str(Configuration.from_record(row["configuration"]))
         name = f"{row['name']} {choice}"  # several schedules of one network have one name there
         entries.append(Entry(name, {"split": split, "schedule": choice}, _time(row["latency_ms"]), accuracy))
-    return traits, {"budgets": ", ".join(body["budgets"]), **_facts(body["host"])}, entries
+    facts = {"budgets": ", ".join(body["budgets"]), **_facts(body["host"])}
+    if (index := body["recommended"]) is not None:
+        best = entries[index]
+        facts["recommended"] = best.name
+        entries.insert(0, replace(best, name="recommended", traits={"split": best.traits["split"]}))
+    return traits, facts, entries
 
 
 def _eval(body: Mapping[str, Any]) -> Parts:

@@ -47,6 +47,7 @@ def bench_verb(
 ) -> int:
     """With --budget the exit code is 1 unless all PASS. --pack writes the chosen and other schedules of a search, and a
     runner that needs numpy and the target's runtime only; --carried reads what it measured, and exits 1 unless PASS.
+    --dense is short for --schedule dense.
     """
     if pack is not None or carried is not None:
         return _away(things or [], pack, carried, as_json)

@@ -32,7 +32,10 @@ def eval_verb(
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """--unlabelled writes predictions.csv (to stdout without --out), and exits 2 if no image could be read."""
+    """--unlabelled writes predictions.csv (to stdout without --out), and exits 2 if no image could be read.
+
+    --dense is short for --schedule dense.
+    """
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.evaluate import evaluate
     from tavt_kit.workflows.predict import label_images

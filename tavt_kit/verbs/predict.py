@@ -16,7 +16,10 @@ def predict_verb(
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Images that cannot be read are named on stderr and counted; exits 2 if none could be read."""
+    """Images that cannot be read are named on stderr and counted; exits 2 if none could be read.
+
+    --dense is short for --schedule dense.
+    """
     from tavt_kit.evaluation.answers import Prediction
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.predict import predict

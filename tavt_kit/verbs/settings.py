@@ -30,14 +30,15 @@ _WORKFLOWS = {
                "baseline seed fresh dry_run"),
     "export": ("export:export", "out schedule pick switchable format precision data max_drop accept_inconclusive "
                "unlabelled target fresh"),
-    "check": ("check:check", "against schedule preset predictions data max_drop accept_inconclusive unlabelled target out"),
-    "bench": ("bench:bench", "target schedule weights data precision budget e2e memory out seed"),
+    "check": ("check:check", "against schedule preset predictions data max_drop accept_inconclusive "
+              "unlabelled target out"),
+    "bench": ("bench:bench", "target schedule pick weights data precision budget e2e memory out seed"),
     "profile": ("profile:profile", "target weights image_size held_out max_time out seed"),
     "report": ("report:report", "budget out across"),
-    "eval": ("evaluate:evaluate", "data split schedule preset target batch limit precision_wanted out "
-             "allow_unreadable"),
-    "predict": ("predict:predict", "top schedule preset target"),
-    "explain": ("explain:explain", "out schedule limit"),
+    "eval": ("evaluate:evaluate", "data split schedule pick preset target batch limit precision_wanted "
+             "out allow_unreadable"),
+    "predict": ("predict:predict", "top schedule pick preset target"),
+    "explain": ("explain:explain", "out schedule pick limit"),
 }  # fmt: skip
 """Of each verb the module and function of its workflow, and the settings that ``--help`` shows among the options."""
 
@@ -255,6 +256,8 @@ def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool])
             elif value.lower() == "true":
                 found.append(flag)
             continue
+        if argument == "--dense" and "--pick" in flags and "--dense" not in {*flags, *own}:
+            argument = "--schedule=dense"
         flag, equals, value = argument.partition("=")
         if argument[:2] in flags:  # -oFOLDER
             flag, equals, value = argument[:2], argument[2:], argument[2:]

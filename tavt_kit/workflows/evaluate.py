@@ -84,6 +84,7 @@ def evaluate(
     *,
     split: str | None = None,
     schedule: str | Choice | None = None,
+    pick: str | None = None,
     preset: str | None = None,
     target: str | TargetDevice | None = None,
     batch: int = 32,
@@ -104,6 +105,8 @@ def evaluate(
             trained on.
         split: train, val or test; test if there is one, else val.
         schedule: Schedule of a run or a switchable file, such as ``taper:0.2``; ``dense`` drops nothing.
+        pick: Candidate of a search's front instead, as ``export`` takes it, or row of a fit's table: dense, dense-int8,
+            best-smaller-image, fastest-tolerated, or an index from 0.
         preset: Preset of a switchable file.
         target: Target to run on; torch:cpu by default, of a file its own runtime on the CPU.
         batch: Images that the model is given at once.
@@ -132,7 +135,7 @@ def evaluate(
 
     wanted = parse_share(precision_wanted)
     progress = progress or Silent()
-    subject = open_context(thing, schedule, preset, target, batch, heads=True, progress=progress)
+    subject = open_context(thing, schedule, preset, target, batch, pick=pick, heads=True, progress=progress)
     classes = subject.card.classes
     job = Job(subject, labelled_images(thing, data, subject.card), batch, limit, allow_unreadable)
     chosen = split or job.images.held_out
@@ -239,6 +242,7 @@ def open_context(
     target: str | TargetDevice | None,
     batch: int = 1,
     *,
+    pick: str | None = None,
     heads: bool = False,
     progress: Progress,
 ) -> Subject:
@@ -250,10 +254,13 @@ def open_context(
         ScheduleError: The schedule does not fit, or a preset is given for what has none.
     """
     device = TargetDevice.parse(target) if isinstance(target, str) else target
-    if schedule is None and preset is None and (fitted := recommended_of(thing, progress)) is not None:
-        thing = fitted.file
+    if schedule is None and preset is None and (fitted := recommended_of(thing, progress, pick)) is not None:
+        thing, pick = fitted.file, None
     if isinstance(thing, str | PathLike) and Path(thing).suffix in (".onnx", ".xml"):
         from tavt_kit.runtimes import open_file
+
+        if pick is not None:
+            raise ScheduleError(f"`pick` names a candidate of a search or fit, got {thing}; leave it out")
 
         file = Path(thing)
         found = read_metadata(file).chosen(preset, None if schedule is None else str(schedule))
@@ -270,7 +277,7 @@ def open_context(
     from tavt_kit.runtimes import open_module
 
     device = (device or TargetDevice("torch", "cpu")).resolved()
-    model, under = model_at(thing, schedule, progress)
+    model, under = model_at(thing, schedule, progress, pick)
     shape, card = (batch, 3, *model.backbone.image_size), model.require_card()
     if heads and isinstance(model.bare, Pim) and device.runtime == "torch":
         counts = HeadCounts(open_module(PimHeads(model, model.schedule).eval(), device, shape), model.bare)

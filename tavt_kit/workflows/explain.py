@@ -92,6 +92,7 @@ def explain(
     out: Path | str = "explained",
     *,
     schedule: str | Choice | None = None,
+    pick: str | None = None,
     class_name: str | None = None,
     limit: int = 64,
     progress: Progress | None = None,
@@ -107,6 +108,7 @@ def explain(
         images: Images, or folders of them.
         out: The folder to write.
         schedule: A schedule such as ``taper:0.2``; by default what a search in the folder chose, else the model's own.
+        pick: Candidate of a search's front or row of a fit's table instead, as ``evaluate`` takes it.
         class_name: Class of PIM's heat map; by default of each image the likeliest.
         limit: Most images.
         progress: Shown each ``ExplainedImage`` as soon as it is drawn; told which schedule a search's folder made it.
@@ -128,7 +130,7 @@ def explain(
 
     progress, folder = progress or Silent(), Path(out)
     files = _files(several(images))
-    model, under = model_at(run, schedule, progress)
+    model, under = model_at(run, schedule, progress, pick)
     card = model.require_card()
     label = _label(model, card, class_name)
     rows: list[tuple[Image.Image, Explained, str]] = []

@@ -262,16 +262,17 @@ def export(
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     if device is not None:
         check_available(device)
-    if (fitted := recommended_of(run, progress)) is not None:
+    picks = several(pick)
+    if (fitted := recommended_of(run, progress, picks[0] if len(picks) == 1 else None)) is not None:
+        picks = () if len(picks) == 1 else picks
         out = Path(run) / "export" if out is None and isinstance(run, str | PathLike) else out
-        schedule = fitted.configuration.choice if not several(schedule) and not several(pick) else schedule
+        schedule = fitted.configuration.choice if not several(schedule) and not picks else schedule
         run = fitted.run
     model = load_given(run)
     folder = model.folder
     if out is None and folder is None:
         raise OutputError("a model that lies in no run folder needs a folder for its files; give `out`")
     given = several(schedule)
-    picks = several(pick)
     if switchable and picks:
         raise ParameterError(f"a switchable file takes every preset of the front; leave out `pick={picks[0]}`")
     chosen = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, picks)

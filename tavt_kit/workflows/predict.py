@@ -104,6 +104,7 @@ def predict(
     *,
     top: int = 5,
     schedule: str | Choice | None = None,
+    pick: str | None = None,
     preset: str | None = None,
     target: str | TargetDevice | None = None,
     progress: Progress | None = None,
@@ -118,6 +119,7 @@ def predict(
         images: One image or several, of any kind Pillow reads.
         top: Number of classes to name.
         schedule: Schedule of a run or a switchable file, such as ``taper:0.2``; ``dense`` drops nothing.
+        pick: Candidate of a search's front or row of a fit's table instead, as ``evaluate`` takes it.
         preset: Preset of a switchable file.
         target: Target to run on; by default onnxruntime:cpu, openvino:cpu for ``.xml``, torch:cpu for a run.
         progress: Shown each ``Prediction`` as soon as it is known; told of a licence that forbids commercial use, and
@@ -133,9 +135,8 @@ def predict(
         'house_sparrow'
     """
     paths = [Path(path) for path in several(images)]
-    return _ask(
-        open_context(thing, schedule, preset, target, progress=progress or Silent()), thing, paths, top, progress
-    )
+    subject = open_context(thing, schedule, preset, target, pick=pick, progress=progress or Silent())
+    return _ask(subject, thing, paths, top, progress)
 
 
 def label_images(
@@ -144,6 +145,7 @@ def label_images(
     *,
     data: str | Path | None = None,
     schedule: str | Choice | None = None,
+    pick: str | None = None,
     preset: str | None = None,
     target: str | TargetDevice | None = None,
     batch: int = 32,
@@ -175,7 +177,7 @@ def label_images(
 
     wanted, progress = parse_share(precision_wanted), progress or Silent()
     files = images_below(Path(folder))[:limit]
-    subject = open_context(thing, schedule, preset, target, batch, progress=progress)
+    subject = open_context(thing, schedule, preset, target, batch, pick=pick, progress=progress)
     job = None
     if wanted is not None:
         job = Job(subject, labelled_images(thing, data, subject.card), batch, limit, allow_unreadable)

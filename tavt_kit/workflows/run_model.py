@@ -43,28 +43,37 @@ class Recommended:
     configuration: Configuration
 
 
-def recommended_of(given: object, progress: Progress | None = None) -> Recommended | None:
+def recommended_of(given: object, progress: Progress | None = None, pick: str | None = None) -> Recommended | None:
     """What the fit in a folder recommends; None of anything else.
 
     Args:
         given: Whatever a workflow is given.
         progress: Told what the folder stands for.
+        pick: Another row of its table: ``dense``, ``dense-int8``, ``best-smaller-image``, ``fastest-tolerated``, or a
+            place in ``rows`` counted from 0.
 
     Raises:
-        RecordError: Its record cannot be read, or nothing keeps to the budget.
+        RecordError: Its record cannot be read, nothing keeps to the budget, or it has no such row.
     """
     if not isinstance(given, str | os.PathLike) or not (Path(given) / FIT_FILE).is_file():
         return None
     folder = Path(given)
     with reading(folder / FIT_FILE):
         record = read_record(folder / FIT_FILE, "fit")
-        file = recommended_file(folder, record)
+        file, index, why = recommended_file(folder, record), record["recommended"], "what its fit recommends"
+        if pick is not None:
+            places = {role.lower().replace(" ", "-"): place for role, place in record["shown"].items()}
+            places |= {str(place): place for place in range(len(record["rows"]))}
+            if pick not in places:
+                raise RecordError(f"of the fit in {folder} `pick` takes {', '.join(places)}, got {pick!r}")
+            index, why = places[pick], f"the row {pick} of its fit"
+            file = folder / record["rows"][index]["file"]
         if file is None:
-            raise RecordError(f"the fit in {folder} recommends nothing, so give one of its runs: {record['advice']}")
-        row = record["rows"][record["recommended"]]
+            raise RecordError(f"the fit in {folder} recommends nothing, so `pick` one of its rows: {record['advice']}")
+        row = record["rows"][index]
         found = Recommended(file, folder / row["run"], Configuration.from_record(row["configuration"]))
     if progress is not None:
-        progress.say(f"{folder} stands for what its fit recommends: {row['name']}")
+        progress.say(f"{folder} stands for {why}: {row['name']}")
     return found
 
 
@@ -182,8 +191,10 @@ def images_of(folder: Path | None, data: str | Path | None) -> ImageSet:
     return load_images(spec)
 
 
-def model_at(run: Given, schedule: str | Choice | None, progress: Progress) -> tuple[AdaptiveViT, Configuration]:
-    """A run's model at the schedule that is meant: the given one, else what a search in that folder chose.
+def model_at(
+    run: Given, schedule: str | Choice | None, progress: Progress, pick: str | None = None
+) -> tuple[AdaptiveViT, Configuration]:
+    """A run's model at the schedule that is meant: the given or picked one, else what a search in that folder chose.
 
     A choice may be of another image size or score, and is taken whole. Without a search the model keeps the schedule
     it has: the dense one, unless its card names another.
@@ -192,27 +203,29 @@ def model_at(run: Given, schedule: str | Choice | None, progress: Progress) -> t
         run: A run folder, or a wrapped model.
         schedule: A schedule or its text, such as ``taper:0.2``; ``dense`` takes no notice of what was chosen.
         progress: Told which schedule a search's folder made it.
+        pick: Candidate of the search's front, or row of a fit's table.
 
     Raises:
-        ScheduleError: The schedule cannot be read, or does not fit the model.
+        ScheduleError: The schedule cannot be read, or does not fit the model; or both are given.
         RecordError: There is no model, or the search's record cannot be read.
         CheckpointError: The weights are damaged, or do not fit the chosen image size.
     """
-    if schedule is None and (fitted := recommended_of(run, progress)) is not None:
-        run, schedule = fitted.run, fitted.configuration.choice
+    if schedule is None and (fitted := recommended_of(run, progress, pick)) is not None:
+        run, schedule, pick = fitted.run, fitted.configuration.choice, None
     model = load_given(run)
     folder = model.folder if isinstance(run, str | os.PathLike) else None  # the caller's own keeps its schedule
-    if schedule is None:
+    if schedule is None and pick is None:
         front = None if folder is None else read_front(folder)
         if front is None:
             return model, Configuration(model.schedule)
         if front.get("chosen") is None:
             progress.say(f"the search in {folder} chose no schedule, so the model runs under {model.schedule}")
             return model, Configuration(model.schedule)
-    meant = Configuration.of(schedule_for(folder, model, schedule, None))
+    meant = Configuration.of(schedule_for(folder, model, schedule, pick))
     model = model_for(folder, model, {"": meant})
     model.schedule = meant.schedule
     runs = replace(meant, precision=None)  # in which precision it runs is the target's matter
     if schedule is None:
-        progress.say(f"{folder} runs under {runs}, which its search chose; the schedule dense drops nothing")
+        whose = "which its search chose; the schedule dense drops nothing" if pick is None else f"as `pick` {pick} says"
+        progress.say(f"{folder} runs under {runs}, {whose}")
     return model, runs

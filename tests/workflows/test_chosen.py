@@ -13,6 +13,8 @@ from tavt_kit.checkpoints import load_model
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.progress import Silent
 from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.errors import ScheduleError
+from tavt_kit.workflows.bench import bench
 from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.explain import explain
 from tavt_kit.workflows.predict import predict
@@ -95,3 +97,21 @@ def test_the_callers_own_model_keeps_its_schedule(model: Path) -> None:
     own.schedule = CHOSEN
     assert model_at(own, "dense", Silent())[0].schedule == own.dense_schedule
     assert model_at(own, None, Silent())[0].schedule == CHOSEN == own.schedule
+
+
+def test_another_candidate_is_picked(
+    searched: Searched, data: Path, tmp_path: Path, heard: Heard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = searched(OTHER, CHOSEN, chosen=1)
+    image = data / "disc" / "0.png"
+    assert evaluate(folder, data, pick="0", progress=heard).schedule == "17x2,14x2"
+    assert heard.said == [f"{folder} runs under 17x2,14x2, as `pick` 0 says"]
+    assert explain(folder, image, tmp_path / "drawn", pick="fast").record["schedule"] == "17x2,14x2"  # type: ignore[index]
+    with pytest.raises(ScheduleError, match="give one of them"):
+        predict(folder, image, pick="0", schedule="dense")
+    assert run("eval", folder, "--data", data, "--dense", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["schedule"] == "17x4"
+    quick = {"target": "torch:cpu", "max_time": 0.2, "meters": False, "out": tmp_path / "bench"}
+    for more, counts in (({}, CHOSEN), ({"pick": "0"}, OTHER), ({"schedule": "dense"}, TokenSchedule((17,) * 4))):
+        (row,) = bench(folder, **quick, **more).rows
+        assert row.schedule == counts

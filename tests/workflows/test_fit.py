@@ -182,6 +182,10 @@ def test_a_fit_that_recommends_nothing_stands_for_nothing(tmp_path: Path) -> Non
     write_record(tmp_path / "fit.json", "fit", body)
     with pytest.raises(RecordError, match="Nothing keeps to latency=8ms"):
         predict(tmp_path, tmp_path / "a.png")
+    dense = recommended_of(tmp_path, pick="dense")
+    assert dense is not None and dense.file == tmp_path / body["rows"][0]["file"]
+    with pytest.raises(RecordError, match="`pick` takes dense, fastest-tolerated, 0, got 'fast'"):
+        recommended_of(tmp_path, pick="fast")
 
 
 def test_two_fits_are_compared_file_by_file(tmp_path: Path) -> None:
@@ -193,6 +197,8 @@ def test_two_fits_are_compared_file_by_file(tmp_path: Path) -> None:
         write_record(tmp_path / folder / "fit.json", "fit", {**table(*rows).as_record(RUN), **told})
     found = compare(tmp_path / "a", tmp_path / "b")
     judged = {(change.name.split(" ")[0], change.figure): change.verdict for change in found.comparisons[0].changes}
+    assert judged.pop(("recommended", "time")) is Verdict.PASS  # whatever it is called in each
+    assert judged.pop(("recommended", "top1")) is Verdict.FAIL
     assert judged == {("dense", "time"): Verdict.PASS, ("dense", "top1"): Verdict.INCONCLUSIVE,
                       ("merged", "time"): Verdict.PASS, ("merged", "top1"): Verdict.FAIL}  # fmt: skip
 
