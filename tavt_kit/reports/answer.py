@@ -191,7 +191,7 @@ def _figures(view: FrontView, pick: CandidateView) -> Iterator[KeyFigure]:
     yield from _known(known)
     if speedup is not None and dense is not None:
         yield KeyFigure(words.ratio_text(speedup), "speed vs dense", f"dense {words.ms_text(dense.time.median)}")
-    if pick.memory is not None and pick.memory.median is not None:
+    if pick.memory is not None:
         limit = next(iter(view.budget.of("memory")), None)
         small = f"budget {limit.show(limit.value)}, " if limit else ""
         yield KeyFigure(str(pick.memory), "peak memory", f"{small}at most {words.peak_text(pick.memory.most)}")

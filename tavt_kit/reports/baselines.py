@@ -7,23 +7,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
-from tavt_kit.reports import words
+from tavt_kit.reports import columns, words
 from tavt_kit.reports.blocks import Block, Cell, Section, Table, Text
-from tavt_kit.reports.candidates import (
-    AGAINST_DENSE,
-    MACS,
-    MEDIAN,
-    P90,
-    SPEED,
-    VERDICT,
-    CandidateView,
-    Estimate,
-    FrontView,
-    accuracy_column,
-    points_of,
-    ratio_of,
-    recorded_budget,
-)
+from tavt_kit.reports.candidates import CandidateView, Estimate, FrontView, points_of, ratio_of, recorded_budget
 from tavt_kit.reports.records import Records, mapping, number, objects, sequence, text, whole
 
 
@@ -117,13 +103,13 @@ def _models_table(rows: Sequence[CandidateView], caption: str, metric: str, spli
         rows,
         caption,
         ("Model", lambda row: Cell(row.name or "?", row.note)),
-        accuracy_column(metric, split),
-        (AGAINST_DENSE, lambda row: points_of(row.difference)),
-        MACS,
-        MEDIAN,
-        P90,
-        (SPEED, lambda row: Cell(ratio_of(row.ratio), row.ratio.span if row.ratio else "")),
-        VERDICT,
+        columns.accuracy_column(metric, split),
+        (columns.AGAINST_DENSE, lambda row: points_of(row.difference)),
+        columns.MACS,
+        columns.MEDIAN,
+        columns.P90,
+        (columns.SPEED, lambda row: Cell(ratio_of(row.ratio), row.ratio.span if row.ratio else "")),
+        columns.VERDICT,
         strong=(index for index, row in enumerate(rows) if row.kind == "chosen"),
     )
 

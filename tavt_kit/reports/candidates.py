@@ -15,7 +15,6 @@ from tavt_kit.core.configuration import genes_text
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports import words
-from tavt_kit.reports.blocks import Cell, Column, Rule
 from tavt_kit.reports.records import Found, Records, integers, mapping, number, sequence, text, whole
 
 Ends = tuple[float | None, float | None]
@@ -143,21 +142,20 @@ class TimeView:
 
 @dataclass(frozen=True, slots=True)
 class MemoryView:
-    """Peak memory in bytes, measured in fresh processes; a record of an earlier search may have a prediction alone."""
+    """Peak memory in bytes, measured in fresh processes."""
 
-    predicted: float | None
-    median: float | None
+    median: float
     least: float | None
     most: float | None
 
     @classmethod
     def known(cls, record: Any) -> MemoryView | None:
-        """From the ``memory_bytes`` of a candidate; None where nothing is known."""
-        values = [number(record, name) for name in ("predicted", "median", "least", "most")]
-        return None if values[:2] == [None, None] else cls(*values)
+        """From the ``memory_bytes`` of a candidate; None where nothing was measured."""
+        median, least, most = (number(record, name) for name in ("median", "least", "most"))
+        return None if median is None else cls(median, least, most)
 
     def __str__(self) -> str:
-        return f"predicted {words.peak_text(self.predicted)}" if self.median is None else words.peak_text(self.median)
+        return words.peak_text(self.median)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +163,6 @@ class CandidateView:
     """A model of ``front.json`` or ``fit.json``: a candidate, or a baseline to hold it against.
 
     Args:
-        record: What it was read from.
         key: Ties its mark to its row: ``c3`` of the candidates, ``b0`` of the baselines.
         place: Its index in the run's ``front.json``, where a report's own budget has put it elsewhere.
     """
@@ -224,7 +221,6 @@ class FrontView:
     """A search's result, typed: ``front.json``.
 
     Args:
-        record: What it was read from.
         candidates: By rising cost.
         chosen: Index into ``candidates``.
         baselines: Schedules that are judged by the same protocol, not on the front.
@@ -364,40 +360,6 @@ def best_of(verdicts: Sequence[str], views: Sequence[CandidateView], *, cheapest
     return None
 
 
-def accuracy_cell(accuracy: Estimate | None) -> Cell:
-    """An accuracy above its interval."""
-    return Cell(words.DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval)
-
-
-def recorded_accuracy(record: Any, *path: str | int) -> Cell:
-    """The cell of the accuracy at ``path``."""
-    return accuracy_cell(Estimate.of(mapping(record, *path)))
-
-
-def difference_cell(one: Estimate | None) -> Cell:
-    """A paired difference in points above its interval."""
-    return Cell(points_of(one), one.points if one else "")
-
-
-def verdict_cell(verdict: str | None) -> Cell:
-    """A verdict as a badge."""
-    return Cell(verdict or words.DASH, badge=bool(verdict))
-
-
-def accuracy_column(metric: str, split: str = "") -> Rule[CandidateView]:
-    """The column of accuracies; the split is named where the caption does not."""
-    head = Column(words.metric_words(metric), hint=f"{split}, 95 %" if split else "95 %")
-    return head, lambda one: accuracy_cell(one.accuracy)
-
-
-MACS: Rule[CandidateView] = Column("MACs", hint="of one image"), lambda one: words.macs_text(one.macs)
-AGAINST_DENSE = Column("Against dense", hint="points, paired")
-SPEED = Column("Speed", hint="dense = 1")
-MEDIAN: Rule[CandidateView] = Column("Median", hint="95 %"), lambda one: Cell(str(one.time), one.time.doubt)
-P90: Rule[CandidateView] = Column("p90"), lambda one: words.ms_text(one.time.p90)
-VERDICT: Rule[CandidateView] = "Verdict", lambda one: verdict_cell(one.verdict)
-
-
 def judge_view(view: CandidateView, budget: Budget, metric: str, batch: int = 1) -> Verdict:
     """The worst verdict over the limits, the accuracy being of this metric and the target's batch of so many images.
 
@@ -432,8 +394,6 @@ def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
         found |= time_facts(bounds, batch, predicted=predicted is not None)
     if memory is not None:
         found["memory"] = known(memory.least, memory.most)
-        if memory.median is None and memory.predicted is not None:
-            found["memory"] = Fact(memory.predicted, memory.predicted, predicted=True)
     lost = [None if end is None else -end for end in (difference.high, difference.low)] if difference else [None, None]
     found["drop"] = known(*lost)
     for name in view.others:

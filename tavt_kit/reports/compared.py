@@ -8,7 +8,7 @@ from typing import Any
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.errors import RecordError
-from tavt_kit.reports import words
+from tavt_kit.reports import columns, words
 from tavt_kit.reports.answer import answer
 from tavt_kit.reports.blocks import (
     Answer,
@@ -24,15 +24,7 @@ from tavt_kit.reports.blocks import (
     Table,
     Text,
 )
-from tavt_kit.reports.candidates import (
-    AGAINST_DENSE,
-    SPEED,
-    CandidateView,
-    FrontView,
-    accuracy_cell,
-    points_of,
-    verdict_cell,
-)
+from tavt_kit.reports.candidates import CandidateView, FrontView, points_of
 from tavt_kit.reports.charts import Mark, front_figure, legend
 from tavt_kit.reports.front import cost_words, frame_of, front_table, marks_of, schedule_cell
 from tavt_kit.reports.markup import el
@@ -236,13 +228,13 @@ def _table(runs: Sequence[RunRecords], best: RunRecords) -> Table:
         f"What each search chose, on the same images{on}; the most accurate is marked.",
         ("Search", lambda run: Cell(run.name, run.target)),
         ("Budget", lambda run: words.budget_words(run.view.budget)),
-        (metric, chosen(lambda view, pick: accuracy_cell(pick.accuracy))),
+        (metric, chosen(lambda view, pick: columns.accuracy(pick.accuracy))),
         (Column("Dense"), chosen(lambda view, _: str((view.dense and view.dense.accuracy) or words.DASH))),
-        (AGAINST_DENSE, chosen(lambda view, pick: points_of(pick.difference))),
+        (columns.AGAINST_DENSE, chosen(lambda view, pick: points_of(pick.difference))),
         (Column("Cost"), chosen(cost_words)),
-        (SPEED, chosen(lambda view, pick: words.ratio_text(view.speedup(pick)))),
+        (columns.SPEED, chosen(lambda view, pick: words.ratio_text(view.speedup(pick)))),
         ("Tokens kept after each layer", chosen(schedule_cell)),
-        ("Verdict", lambda run: verdict_cell(run.view.verdict or ("" if run.view.pick else "FAIL"))),
+        ("Verdict", lambda run: columns.verdict(run.view.verdict or ("" if run.view.pick else "FAIL"))),
         strong=[runs.index(best)],
     )
 

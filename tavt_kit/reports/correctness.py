@@ -9,9 +9,9 @@ from typing import Any
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import TargetError
-from tavt_kit.reports import words
+from tavt_kit.reports import columns, words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
-from tavt_kit.reports.candidates import Estimate, FrontView, difference_cell, recorded_accuracy, verdict_cell
+from tavt_kit.reports.candidates import Estimate, FrontView
 from tavt_kit.reports.charts import change_bar
 from tavt_kit.reports.images import data_uri, recorded_image
 from tavt_kit.reports.markup import el
@@ -36,12 +36,12 @@ def checks_section(records: Records) -> Section | Missing:
         f"Each file and its source, the same schedule in torch f32, on the same images{images}.",
         ("File", lambda row: Cell(row[0], counts_text(integers(row[1], "schedule")), code=True)),
         ("Ran as", lambda row: _executed(text(row[1], "executed"))),
-        (Column("Source", hint=hint), lambda row: recorded_accuracy(row[1], "source_top1")),
-        (Column("File", hint=hint), lambda row: recorded_accuracy(row[1], "artifact_top1")),
-        (change, lambda row: difference_cell(Estimate.of(mapping(row[1], "difference"), "difference"))),
+        (Column("Source", hint=hint), lambda row: columns.recorded_accuracy(row[1], "source_top1")),
+        (Column("File", hint=hint), lambda row: columns.recorded_accuracy(row[1], "artifact_top1")),
+        (change, lambda row: columns.difference(Estimate.of(mapping(row[1], "difference"), "difference"))),
         (Column("Agreement"), lambda row: words.percent_text(number(row[1], "agreement"))),
         (Column("Logits differ", hint="of the largest"), lambda row: _logits_differ(row[1])),
-        ("Verdict", lambda row: verdict_cell(text(row[1], "verdict"))),
+        ("Verdict", lambda row: columns.verdict(text(row[1], "verdict"))),
     )
     notes = [
         Text.of(f"{name}: {reason}.", kind="note")
@@ -213,7 +213,7 @@ def _accuracies(bodies: list[_Entry]) -> Table:
         return Cell(words.DASH if n is None else f"{n:.0f}", text(one, "top1", "split") or "")
 
     def accuracy(title: str, name: str) -> Rule[_Entry]:
-        return Column(title, hint="95 %"), lambda one: recorded_accuracy(one, name)
+        return Column(title, hint="95 %"), lambda one: columns.recorded_accuracy(one, name)
 
     def accepted(one: _Entry) -> Cell:
         reject = mapping(one, "reject")
@@ -251,8 +251,8 @@ def _recalls(record: _Entry) -> Table:
         names,
         few if len(known) > len(names) else "Every class.",
         ("Class", name_cell),
-        (Column("Recall", hint="95 %"), lambda name: recorded_accuracy(recall, name)),
-        (Column("Precision", hint="95 %"), lambda name: recorded_accuracy(precision, name)),
+        (Column("Recall", hint="95 %"), lambda name: columns.recorded_accuracy(recall, name)),
+        (Column("Precision", hint="95 %"), lambda name: columns.recorded_accuracy(precision, name)),
         (Column("F1"), lambda name: _percent(record, "f1", name)),
     )
 

@@ -11,21 +11,13 @@ from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.errors import BudgetError
-from tavt_kit.reports import words
+from tavt_kit.reports import columns, words
 from tavt_kit.reports.baselines import baseline_blocks, fit_rows
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
 from tavt_kit.reports.candidates import (
-    AGAINST_DENSE,
-    MACS,
-    MEDIAN,
-    SPEED,
-    VERDICT,
     CandidateView,
     Estimate,
     FrontView,
-    accuracy_cell,
-    accuracy_column,
-    difference_cell,
     judge_view,
     points_of,
     quantile_of,
@@ -243,8 +235,8 @@ def budgets_section(records: Records) -> Section | None:
         (Column("buys", numeric=False, hint="tokens kept after each layer"),
          lambda buy: Cell("dense" if buy.view.origin == "dense" else buy.view.schedule, code=True)),
         (Column(words.metric_words(view.metric), hint=f"{view.split}, 95 %"),
-         lambda buy: accuracy_cell(buy.view.accuracy)),
-        (SPEED, lambda buy: words.ratio_text(view.speedup(buy.view))),
+         lambda buy: columns.accuracy(buy.view.accuracy)),
+        (columns.SPEED, lambda buy: words.ratio_text(view.speedup(buy.view))),
         ("Verdict", lambda buy: Cell(buy.sure if buy.rest == "PASS" else buy.rest, badge=True)),
         ("Export", lambda buy: Cell(export_command(view, buy.view, folder), code=True)),
         keys=(buy.view.key for buy in steps),
@@ -313,21 +305,20 @@ def _columns(view: FrontView) -> list[Rule[CandidateView]]:
 
     def memory(one: CandidateView) -> Cell:
         peak = one.memory
-        if peak is None or peak.median is None:  # the latter of a search that still predicted it
-            return Cell(words.DASH, str(peak) if peak else "")
-        return Cell(words.peak_text(peak.median), f"{words.peak_text(peak.least)} to {words.peak_text(peak.most)}")
+        least_most = f"{words.peak_text(peak.least)} to {words.peak_text(peak.most)}" if peak else ""
+        return Cell(str(peak or words.DASH), least_most)
 
     return [
         ("Tokens kept after each layer", lambda one: schedule_cell(view, one)),
-        (MACS[0], macs),
-        accuracy_column(view.metric, view.split),
-        (AGAINST_DENSE, lambda one: difference_cell(one.difference)),
+        (columns.MACS[0], macs),
+        columns.accuracy_column(view.metric, view.split),
+        (columns.AGAINST_DENSE, lambda one: columns.difference(one.difference)),
         (Column("Predicted"), lambda one: words.ms_text(one.time.predicted)),
-        MEDIAN,
+        columns.MEDIAN,
         (Column("p90"), lambda one: Cell(words.ms_text(one.time.p90), one.time.doubt_of("p90"))),
-        (SPEED, lambda one: words.ratio_text(view.speedup(one))),
+        (columns.SPEED, lambda one: words.ratio_text(view.speedup(one))),
         (Column("Memory", hint="peak, median of fresh processes"), memory),
-        VERDICT,
+        columns.VERDICT,
         ("Origin", lambda one: one.origin or words.DASH),
     ]
 

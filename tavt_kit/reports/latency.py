@@ -9,9 +9,9 @@ from typing import Any
 from tavt_kit.core.latency_table import HEAD, STEM, LatencyTable, part_names
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import TavtError
-from tavt_kit.reports import words
+from tavt_kit.reports import columns, words
 from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Section, Table, Text
-from tavt_kit.reports.candidates import MACS, MEDIAN, P90, CandidateView, FrontView, TimeView, ratio_of
+from tavt_kit.reports.candidates import CandidateView, FrontView, TimeView, ratio_of
 from tavt_kit.reports.charts import layer_figure
 from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
 
@@ -152,9 +152,9 @@ def _table(found: Found, named: bool) -> Table:
         f"{which}Interleaved in random order{f'; speed is against {reference}' if reference else ''}.",
         ("Candidate", name),
         ("Ran as", lambda one: words.target_words(mapping(one.record, "target")) or words.DASH),
-        MACS,
-        MEDIAN,
-        P90,
+        columns.MACS,
+        columns.MEDIAN,
+        columns.P90,
         (Column("p99"), lambda one: words.ms_text(one.time.p99)),
         (Column("Images/s"), lambda one: significant(one, "throughput")),
         (Column("GFLOP/s", hint="of this machine's peak"), work),

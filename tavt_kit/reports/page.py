@@ -20,6 +20,7 @@ from tavt_kit.core.latency_table import part_words
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.records import atomic_text, label_record, sha256_file
 from tavt_kit.errors import TavtError
+from tavt_kit.reports import correctness, front, images, latency, provenance, training
 from tavt_kit.reports.answer import answer
 from tavt_kit.reports.baselines import fit_rows, fit_section
 from tavt_kit.reports.blocks import (
@@ -36,44 +37,27 @@ from tavt_kit.reports.blocks import (
 )
 from tavt_kit.reports.candidates import CandidateView, FrontView, asked
 from tavt_kit.reports.compared import RunRecords, compared_report, runs_of
-from tavt_kit.reports.correctness import checks_section, classes_section, evaluated_section
-from tavt_kit.reports.front import (
-    budgets_section,
-    buys_of,
-    chart_of,
-    convergence_section,
-    export_command,
-    front_section,
-    steps_of,
-)
-from tavt_kit.reports.images import explained_section, kept_section
-from tavt_kit.reports.latency import benches_section, latency_table, layer_times, layers_section
-from tavt_kit.reports.provenance import card_of, provenance_section, reproduction_section, summary
 from tavt_kit.reports.records import Records, gather, mapping, text
-from tavt_kit.reports.training import ladder_section, learning_section
 
 HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE = "report.html", "report.md", "report.csv", "report.json"
 
 _GROUPS: dict[str, tuple[Callable[[Records], Section | Missing | None], ...]] = {
-    "Decide": (fit_section, budgets_section, front_section),
+    "Decide": (fit_section, front.budgets_section, front.front_section),
     "Understand": (
-        classes_section,
-        evaluated_section,
-        kept_section,
-        explained_section,
-        layers_section,
-        ladder_section,
-        learning_section,
+        correctness.classes_section, correctness.evaluated_section, images.kept_section, images.explained_section,
+        latency.layers_section, training.ladder_section, training.learning_section,
     ),
-    "Trust": (checks_section, benches_section, convergence_section, provenance_section),
-    "Reproduce": (reproduction_section,),
-}
+    "Trust": (
+        correctness.checks_section, latency.benches_section, front.convergence_section, provenance.provenance_section,
+    ),
+    "Reproduce": (provenance.reproduction_section,),
+}  # fmt: skip
 """What stands below the answer, in the order a reader asks."""
 
 
 def build_report(records: Records) -> Report:
     """What the records say: the answer, one chart, and the rest under four headings."""
-    name = text(card_of(records), "name")
+    name = text(provenance.card_of(records), "name")
     data = text(records.first("split"), "name") or text(records.first("fit"), "data", "name")
     folder = Path(records.folders[0]).resolve().name if records.folders else "A run"
     title = " on ".join(part for part in (name, data) if part) or folder
@@ -87,9 +71,9 @@ def build_report(records: Records) -> Report:
     kept = ((heading, tuple(one for one in some if isinstance(one, Section))) for heading, some in found.items())
     return Report(
         title,
-        summary(records),
+        provenance.summary(records),
         answer(records),
-        chart_of(records),
+        front.chart_of(records),
         tuple((heading, sections) for heading, sections in kept if sections),
         f"Made by fgvc-kit report from {', '.join(records.folders) or 'records'}.",
     )
@@ -141,7 +125,7 @@ def write_report(
 
 def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
     """The object of one run, with the answer as the page says it."""
-    rows, front = rows_of(records, run), records.first("fit") or records.first("front")
+    rows, made = rows_of(records, run), records.first("fit") or records.first("front")
     chosen = (row for row in rows if row["chosen"] and row["table"] == ("final" if records.all("fit") else "front"))
     files = sorted({(one.path, one.body["schema"]) for found in records.found.values() for one in found})
     return {
@@ -151,11 +135,11 @@ def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
         "sentence": _plain(said.sentence),
         "notes": [_plain(one) for one in said.more],
         "command": said.command[1] if said.command else None,
-        "budgets": list(front.get("budgets") or ()),
-        "target": dict(mapping(front, "target")) or None,
-        "host": dict(mapping(front, "host")) or None,
-        "metric": text(front, "metric") or ("top1" if records.all("fit") else None),
-        "split": text(front, "split") or ("val" if records.all("fit") else None),
+        "budgets": list(made.get("budgets") or ()),
+        "target": dict(mapping(made, "target")) or None,
+        "host": dict(mapping(made, "host")) or None,
+        "metric": text(made, "metric") or ("top1" if records.all("fit") else None),
+        "split": text(made, "split") or ("val" if records.all("fit") else None),
         "chosen": next(chosen, None),
         "buys": _buys(records),
         "rows": rows,
@@ -179,8 +163,13 @@ def _buys(records: Records) -> list[dict[str, Any]]:
     view, folder = FrontView.of(fronts[0].body), fronts[0].path.parent
     of = f"latency_{view.statistic}_ms" if view.is_timed else "macs"
     return [
-        {"from": buy.high, "of": of, "schedule": buy.view.schedule, "export": export_command(view, buy.view, folder)}
-        for buy in steps_of(buys_of(view), cheapest=bool(view.budget.floors))
+        {
+            "from": buy.high,
+            "of": of,
+            "schedule": buy.view.schedule,
+            "export": front.export_command(view, buy.view, folder),
+        }
+        for buy in front.steps_of(front.buys_of(view), cheapest=bool(view.budget.floors))
     ]
 
 
@@ -207,11 +196,11 @@ def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
         row = _row(run, "final", one.name or "?", "top1", one) | {"chosen": one.kind == "chosen", "split": one.split}
         rows.append(row | {"speed": one.ratio.value if one.ratio else None})
     try:
-        table = latency_table(records)
+        table = latency.latency_table(records)
     except TavtError:  # the page says so
         table = None
     empty: dict[str, Any] = dict.fromkeys(COLUMNS)
-    for times in () if table is None else layer_times(records, table):
+    for times in () if table is None else latency.layer_times(records, table):
         row = empty | {"run": run, "table": "layers", "schedule": times.schedule, "chosen": times.name == "chosen"}
         rows += [row | {"name": part_words(name), "predicted_ms": ms} for name, ms in times.parts.items()]
     return rows

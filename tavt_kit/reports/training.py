@@ -8,9 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from tavt_kit.core.schedule import counts_text
-from tavt_kit.reports import words
+from tavt_kit.reports import columns, words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.candidates import Estimate, accuracy_cell
+from tavt_kit.reports.candidates import Estimate
 from tavt_kit.reports.charts import Curve, change_bar, curve_figure, thinned
 from tavt_kit.reports.records import Found, Records, integers, mapping, number, sequence, text, whole
 
@@ -68,8 +68,8 @@ def ladder_section(records: Records) -> Section | Missing:
         ("Schedule", lambda step: Cell(step.name, step.schedule)),
         (Column("MACs", hint="of one image"), lambda step: words.macs_text(step.macs)),
         ("", bar),
-        (Column("Before", hint="95 %"), lambda step: accuracy_cell(step.before)),
-        (Column("After", hint="95 %"), lambda step: accuracy_cell(step.after)),
+        (Column("Before", hint="95 %"), lambda step: columns.accuracy(step.before)),
+        (Column("After", hint="95 %"), lambda step: columns.accuracy(step.after)),
         (Column("Lift", hint="points, paired"), lift),
     )
     is_known = any(step.before or step.after for step in steps)
