@@ -72,12 +72,14 @@ class Predictor:
             part = paths[start : start + batch]
             opened = [_inputs(path, preprocessing) for path in part]
             good = [each for each in opened if not isinstance(each, DataError)]
-            answers = iter(self._probabilities(stack_images(good, preprocessing)) if good else ())
+            shares = iter(self._probabilities(stack_images(good, preprocessing)) if good else ())
             for path, each in zip(part, opened, strict=True):
                 if isinstance(each, DataError):
                     yield Prediction(str(path), (), str(each))
-                else:
-                    yield Prediction(str(path), self._ranked(next(answers), top))
+                    continue
+                own = next(shares)
+                best = np.argsort(-own, kind="stable")[:top]  # of equal shares the first class comes first
+                yield Prediction(str(path), tuple((self.card.classes[i], float(own[i])) for i in best))
 
     def _probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
         logits = self.run(images)
@@ -85,11 +87,6 @@ class Predictor:
             raise MeasurementError("the model's logits are not finite; run it in f32")
         require_width(logits, self.card.classes)
         return probabilities(logits)
-
-    def _ranked(self, shares: NDArray[np.float64], top: int) -> tuple[tuple[str, float], ...]:
-        # A stable sort: of equal shares the first class comes first.
-        best = np.argsort(-shares, kind="stable")[:top]
-        return tuple((self.card.classes[i], float(shares[i])) for i in best)
 
 
 def seen_by(run: object, preprocessing: Preprocessing) -> Preprocessing | None:
@@ -110,11 +107,7 @@ def _inputs(path: Path, preprocessing: Preprocessing | None) -> NDArray[np.uint8
 
 @dataclass(frozen=True)
 class Answered:
-    """What a model made of the images that could be read.
-
-    Args:
-        samples: The n that were read, in the order they were given.
-    """
+    """What a model made of the n images that could be read, in the order they were given."""
 
     samples: tuple[Sample, ...]
     logits: NDArray[np.float32]
@@ -169,7 +162,10 @@ def answer(
     found: list[NDArray[np.float32]] = []
     how = seen_by(session, preprocessing)
     for part in batches(samples, how, batch=fixed or batch, allow_unreadable=allow_unreadable):
-        logits = session(_filled(part.images, fixed))[: len(part.images)]
+        images, count = part.images, len(part.images)
+        if fixed and count < fixed:  # the last image stands for those that are missing
+            images = np.concatenate([images, np.repeat(images[-1:], fixed - count, axis=0)])
+        logits = session(images)[:count]
         if not np.isfinite(logits).all():
             raise MeasurementError("the model's logits are not finite; evaluate it in f32")
         if watch is not None:
@@ -179,19 +175,8 @@ def answer(
     return Answered(tuple(read), np.concatenate(found))
 
 
-def _filled(images: NDArray[np.float32], size: int | None) -> NDArray[np.float32]:
-    """The images, the last repeated until there are ``size``."""
-    if size is None or len(images) == size:
-        return images
-    return np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
-
-
 def require_width(logits: NDArray[np.float32], classes: Sequence[str]) -> None:
-    """Refuse a model whose card names other classes than it has logits.
-
-    Args:
-        logits: (n, classes).
-        classes: Classes of the model's card.
+    """Refuse a model whose card names other classes than it has logits (n, classes).
 
     Raises:
         DataError: Their numbers differ.

@@ -12,10 +12,7 @@ if TYPE_CHECKING:
 
 
 def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pandas.DataFrame:
-    """One line for each row.
-
-    Args:
-        columns: Names of the columns, where there may be no row to tell them.
+    """One line for each row; names of the columns where there may be no row to tell them.
 
     Raises:
         MissingDependency: pandas is not installed.

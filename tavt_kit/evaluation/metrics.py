@@ -10,7 +10,7 @@ which answers have a wished precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -54,8 +54,7 @@ class Metric:
     Args:
         name: As it is written; ``CLASS`` stands for a class.
         hits: (m,) for each image that counts, whether it is right.
-        bounds: 95 % interval of the share that the figure is told as.
-        share: The figure as a share in [0, 1].
+        share: The figure as a share in [0, 1], of which ``bounds`` are the 95 % interval.
         recorded: Name of that share; empty for the metric's own.
     """
 
@@ -115,10 +114,6 @@ def macro_f1(truth: Labels, said: Labels, count: int) -> float:
     return float((2 * hits[both > 0] / both[both > 0]).mean())
 
 
-def _recall(seen: Predictions) -> NDArray[np.bool_]:
-    return np.asarray((seen.said == seen.labels)[seen.labels == seen.wanted])
-
-
 def _agreement(seen: Predictions) -> NDArray[np.bool_]:
     if seen.dense is None:
         raise DataError("the agreement with the dense model needs its predictions, but there are none")
@@ -168,7 +163,10 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "macro_f1", value=lambda seen: macro_f1(seen.labels, seen.said, seen.logits.shape[1]), bounds=_f1_bounds
         ),
-        Metric("recall[CLASS]", hits=_recall, needs="class"),
+        Metric(
+            "recall[CLASS]", hits=lambda seen: np.asarray((seen.said == seen.labels)[seen.labels == seen.wanted]),
+            needs="class",
+        ),
         Metric(
             "loss", value=lambda seen: float(_losses(seen).mean()), bounds=_likelihood_bounds,
             share=lambda nats: math.exp(-nats), recorded="likelihood", higher_is_better=False,
@@ -245,12 +243,12 @@ class Scoring:
 
     def of(self, logits: NDArray[np.floating], dense: Callable[[], Labels] | None = None) -> tuple[Accuracy, ...]:
         """The wanted metrics of (n, classes) finite logits."""
-        return tuple(self._one(name, logits, dense) for name in self.names)
-
-    def _one(self, name: str, logits: NDArray[np.floating], dense: Callable[[], Labels] | None) -> Accuracy:
-        metric, _ = find_metric(name)
-        other = dense() if metric.needs == "dense" and dense is not None else None
-        return metric.accuracy(Predictions(logits, self.labels, self._index(name), other), self.split, name)
+        found = []
+        for name in self.names:
+            metric, _ = find_metric(name)
+            other = dense() if metric.needs == "dense" and dense is not None else None
+            found.append(metric.accuracy(Predictions(logits, self.labels, self._index(name), other), self.split, name))
+        return tuple(found)
 
     def _index(self, name: str) -> int | None:
         """Of the class that a metric names."""
@@ -258,15 +256,12 @@ class Scoring:
         if wanted is None:
             return None
         if wanted not in self.classes:
-            raise DataError(f"{name} names none of the classes {_some(self.classes)}")
+            shown = f"{', '.join(self.classes[:6])}{', ...' if len(self.classes) > 6 else ''}"
+            raise DataError(f"{name} names none of the classes {shown}")
         index = self.classes.index(wanted)
         if not (self.labels == index).any():
             raise DataError(f"{self.split} has no image of {wanted}, so {name} cannot be known; give more images")
         return index
-
-
-def _some(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
 
 
 CALIBRATION_BINS = 15

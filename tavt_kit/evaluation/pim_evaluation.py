@@ -46,13 +46,9 @@ class PimHeads(nn.Module):
         backbone: Any = adaptive.backbone
         outputs = pim.compute_outputs(backbone.levels(state))
         heads = head_scores(outputs).float()
-        tokens = [_said(outputs[name]) for name in _groups(pim)]
+        said = (outputs[name].argmax(dim=2) for name in _groups(pim))
+        tokens = [F.one_hot(each, heads.shape[2]).float().mean(dim=1, keepdim=True) for each in said]
         return torch.cat([pim.logits_among(outputs).float()[:, None], heads, *tokens], dim=1)
-
-
-def _said(logits: Tensor) -> Tensor:
-    """(B, tokens, K) -> (B, 1, K), the share of the tokens whose likeliest class is each."""
-    return F.one_hot(logits.argmax(dim=2), logits.shape[2]).float().mean(dim=1, keepdim=True)
 
 
 def _heads(pim: Pim) -> list[str]:
@@ -111,8 +107,12 @@ class HeadCounts:
         """
 
         def tops(kind: str) -> dict[str, Any]:
-            names = dict.fromkeys(name for of, name, _ in self._hits if of == kind)
-            return {name: {f"top{top}": self._accuracy(kind, name, top, split) for top in _TOPS} for name in names}
+            found: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+            for (of, name, top), hits in self._hits.items():
+                if of == kind:
+                    metric = f"top{top}"
+                    found[name][metric] = Accuracy.of_counts(hits, self._n, split=split, metric=metric).as_record()
+            return dict(found)
 
         heads, fused, official = (tops(kind) for kind in ("heads", *COMPATS))
         best = max({**heads, **official}.items(), key=lambda item: float(item[1]["top1"]["value"]))
@@ -123,7 +123,3 @@ class HeadCounts:
             "tokens": {name: share / self._n for name, share in self._tokens.items()},
             "official": {"name": best[0], "top1": best[1]["top1"]},
         }
-
-    def _accuracy(self, kind: str, name: str, top: int, split: str) -> dict[str, Any]:
-        hits = self._hits[kind, name, top]
-        return Accuracy.of_counts(hits, self._n, split=split, metric=f"top{top}").as_record()

@@ -52,6 +52,9 @@ def summarise_answers(
             if counts[i]
         }
 
+    whole = np.zeros((size, size), np.int64) if size <= _WHOLE else None
+    if whole is not None:
+        whole[cells[:, 0], cells[:, 1]] = cells[:, 2]
     seen = Predictions(found.logits, found.labels)
     told = {name: METRICS[name].accuracy(seen, split).as_record() for name in ("top1", "top5", "macro_f1")}
     bins = reliability(found.confidence, found.right)
@@ -59,8 +62,8 @@ def summarise_answers(
         **told,
         "top5": told["top5"] if len(classes) > 5 else None,
         "classes": list(classes),
-        "confusion": whole_confusion(cells, size).tolist() if size <= _WHOLE else None,
-        "confusion_cells": cells.tolist() if size > _WHOLE else None,
+        "confusion": None if whole is None else whole.tolist(),
+        "confusion_cells": cells.tolist() if whole is None else None,
         "recall": shares(of_truth, "recall"),
         "precision": shares(of_said, "precision"),
         "f1": {
@@ -88,33 +91,17 @@ def count_confusions(truth: NDArray[np.int64], said: NDArray[np.int64]) -> NDArr
     return np.column_stack([pairs, counts])
 
 
-def whole_confusion(cells: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """(cells, 3) of ``count_confusions`` -> (size, size) images, rows the truth."""
-    matrix = np.zeros((size, size), np.int64)
-    matrix[cells[:, 0], cells[:, 1]] = cells[:, 2]
-    return matrix
-
-
 def _confusions(
     found: Answered, cells: NDArray[np.int64], classes: Sequence[str], named: Callable[[Sample], str]
 ) -> list[dict[str, Any]]:
-    wrong = cells[cells[:, 0] != cells[:, 1]]
-    most = wrong[np.argsort(-wrong[:, 2], kind="stable")[:_LISTED]]
-    return [
-        {
-            "truth": classes[true],
-            "said": classes[said],
-            "count": count,
-            "n": int((found.labels == true).sum()),
-            "examples": _examples(found, (found.labels == true) & (found.said == said), named),
-        }
-        for true, said, count in most.tolist()
-    ]
-
-
-def _examples(found: Answered, mine: NDArray[np.bool_], named: Callable[[Sample], str]) -> list[dict[str, Any]]:
-    surest = sorted(np.flatnonzero(mine), key=lambda i: -found.confidence[i])[:_EXAMPLES]
-    return [{"file": named(found.samples[i]), "probability": float(found.confidence[i])} for i in surest]
+    wrong, listed = cells[cells[:, 0] != cells[:, 1]], []
+    for true, said, count in wrong[np.argsort(-wrong[:, 2], kind="stable")[:_LISTED]].tolist():
+        mine = np.flatnonzero((found.labels == true) & (found.said == said))
+        surest = sorted(mine, key=lambda i: -found.confidence[i])[:_EXAMPLES]
+        examples = [{"file": named(found.samples[i]), "probability": float(found.confidence[i])} for i in surest]
+        pair = {"truth": classes[true], "said": classes[said], "count": count}
+        listed.append({**pair, "n": int((found.labels == true).sum()), "examples": examples})
+    return listed
 
 
 EVAL_FILE = "eval.json"

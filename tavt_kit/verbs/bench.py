@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +15,6 @@ from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tavt_kit.bench.record import BenchRow
     from tavt_kit.workflows.bench import BenchResult
 
@@ -97,20 +95,27 @@ def print_bench(found: BenchResult) -> None:
     from rich.markup import escape
 
     from tavt_kit.core.host import HostFacts
-    from tavt_kit.verbs.console import console_of
+    from tavt_kit.verbs.console import console_of, table_of
 
     console, body, rows = console_of(140), found.record, found.record["candidates"]
 
     def say(sentence: str) -> None:
         console.print(escape(sentence), highlight=False)
 
-    console.print(_table(found.rows, rows, _TIMES))
-    if len(behind := _told(found.rows, rows, _BEHIND)) > 1:
+    pairs = list(zip(found.rows, rows, strict=True))
+
+    def show(columns: Mapping[str, _Cell]) -> None:
+        cells = ((one.name, *(cell(one, row) for cell in columns.values())) for one, row in pairs)
+        console.print(table_of(("candidate", *columns), cells))
+
+    show(_TIMES)
+    behind = {title: cell for title, cell in _BEHIND.items() if any(cell(one, row) for one, row in pairs)}
+    if len(behind) > 1:
         console.print()
-        console.print(_table(found.rows, rows, behind))
+        show(behind)
     targets = ", ".join(dict.fromkeys(str(one.target) for one in found.rows))
     say(f"{targets}; ratio: time of {body['reference']} over this one's")
-    for one, row in zip(found.rows, rows, strict=True):
+    for one, row in pairs:
         for sentence in _sentences(one, row):
             say(f"{one.name}: {sentence}")
     for reason in dict.fromkeys((row["energy"] or {}).get("reason") or "" for row in rows):
@@ -139,9 +144,7 @@ def _sentences(one: BenchRow, row: Mapping[str, Any]) -> list[str]:
         found.append(f"ran {one.executed}")
     if row["memory"] is not None and row["memory"]["reason"]:
         found.append(f"no memory: {row['memory']['reason']}")
-    for verdict in row["budgets"]:
-        found.append(_verdict(verdict))
-    return found
+    return [*found, *map(_verdict, row["budgets"])]
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:
@@ -155,22 +158,6 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
     else:
         why = limit.show(low) if low == high else f"{limit.show(low)} to {limit.show(high)}"
     return f"{limit} {verdict['verdict']} ({why})"
-
-
-def _table(found: Sequence[BenchRow], rows: Sequence[Mapping[str, Any]], columns: Mapping[str, _Cell]) -> Table:
-    from tavt_kit.verbs.console import table_of
-
-    pairs = zip(found, rows, strict=True)
-    cells = ((one.name, *(cell(one, row) for cell in columns.values())) for one, row in pairs)
-    return table_of(("candidate", *columns), cells)
-
-
-def _told(
-    found: Sequence[BenchRow], rows: Sequence[Mapping[str, Any]], columns: Mapping[str, _Cell]
-) -> dict[str, _Cell]:
-    """The columns that say something of any candidate."""
-    pairs = list(zip(found, rows, strict=True))
-    return {title: cell for title, cell in columns.items() if any(cell(one, row) for one, row in pairs)}
 
 
 def _number(value: float | None, unit: str = "", factor: float = 1.0) -> str:

@@ -78,7 +78,7 @@ def _print(comparison: Comparison) -> None:
         for name, change in zip(names, comparison.changes, strict=True)
     )
     console.print(table_of(("candidate", "figure", "before", "after", "change [95 %]", "verdict"), rows))
-    lines = [f"{comparison.kind}: {comparison.method}"]
+    console.print(escape(f"{comparison.kind}: {comparison.method}"), highlight=False, soft_wrap=True)
     for title, told in (
         ("only in the first", comparison.only_before),
         ("only in the second", comparison.only_after),
@@ -87,9 +87,7 @@ def _print(comparison: Comparison) -> None:
         ("doubts", tuple(dict.fromkeys(note for change in comparison.changes for note in change.notes))),
     ):
         if told:
-            lines.append(f"{title}: {'; '.join(told)}")
-    for line in lines:
-        console.print(escape(line), highlight=False, soft_wrap=True)
+            console.print(escape(f"{title}: {'; '.join(told)}"), highlight=False, soft_wrap=True)
 
 
 def _figures(change: Change) -> tuple[str, str, str]:
@@ -107,13 +105,10 @@ def _sentence(changes: Sequence[Change], threshold: float, drop: float) -> str:
     from tavt_kit.core.budget import Verdict, worst
 
     by = {verdict: [change for change in changes if change.verdict is verdict] for verdict in Verdict}
-    failed = by[Verdict.FAIL]
-    slower = [change.other for change in failed if change.figure == "time"]
-    worse = [change.other for change in failed if change.figure != "time"]
     said = []
-    if slower:
+    if slower := [change.other for change in by[Verdict.FAIL] if change.figure == "time"]:
         said.append(f"slower by more than {100 * threshold:g} %: {', '.join(slower)}")
-    if worse:
+    if worse := [change.other for change in by[Verdict.FAIL] if change.figure != "time"]:
         said.append(f"less accurate by more than {drop:g} points: {', '.join(worse)}")
     if open_ := len(by[Verdict.INCONCLUSIVE]):
         said.append(f"{open_} of {len(changes)} figures cannot be told from these records")

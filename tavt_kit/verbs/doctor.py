@@ -62,22 +62,25 @@ _PRECISIONS = ("f32", "f16", "bf16", "int8")
 
 def print_doctor(found: DoctorResult) -> None:
     """Print all of it on stdout."""
-    from tavt_kit.verbs.console import console_of
+    from tavt_kit.verbs.console import console_of, table_of
 
-    console = console_of(80)
-    _pairs(console, "this machine", _about(found.host, found.room))
-    _pairs(console, "instruction set", _instructions(found.host))
-    _targets(console, found.refused)
+    console, facts = console_of(80), found.host
+    sets = _ARM if platform.machine().lower() in ("aarch64", "arm64", "armv8l") else _X86
+    here = {name: ", ".join(flag for flag in flags if flag in facts.flags) for name, (flags, _) in sets.items()}
+    instructions = [
+        (name, f"yes ({here[name]}): {use}" if here[name] else f"no: {use}") for name, (_, use) in sets.items()
+    ]
+    targets = [(text, "no" if reason else "yes", _short(reason)) for text, reason in found.refused.items()]
+    for titles, rows in (
+        (("this machine", " "), _about(facts, found.room)),
+        (("instruction set", " "), instructions),
+        (("target", "usable", "why not"), targets),
+    ):
+        console.print(table_of(titles, rows, left=titles), "", sep="\n")
     if found.speed is not None:
         _peaks(console, found.speed)
         _reference(console, found.speed)
     _findings(console, found.findings)
-
-
-def _pairs(console: Console, title: str, rows: Iterator[tuple[str, str]]) -> None:
-    from tavt_kit.verbs.console import table_of
-
-    console.print(table_of((title, " "), rows, left=(" ",)), "", sep="\n")
 
 
 def _about(facts: HostFacts, room: Room) -> Iterator[tuple[str, str]]:
@@ -89,25 +92,12 @@ def _about(facts: HostFacts, room: Room) -> Iterator[tuple[str, str]]:
     limit = "no limit" if room.memory_limit is None else f"a limit of {_size(room.memory_limit)}"
     yield "memory", f"{_size(room.memory)}, {_size(room.memory_free)} free, {limit}"
     yield "cache", f"{room.cache}, {_size(room.cache_free)} free"
-    yield "open files", f"{_count(room.files)} of at most {_count(room.files_most)}"
+    files, most = ("?" if n is None else "any" if n < 0 else str(n) for n in (room.files, room.files_most))
+    yield "open files", f"{files} of at most {most}"
     yield "energy", room.energy
     yield "load", ", ".join(f"{value:g}" for value in facts.load) + " in 1, 5 and 15 minutes" if facts.load else "-"
     yield "system", f"{facts.os}, Python {facts.python}"
     yield "packages", ", ".join(f"{name} {version}" for name, version in facts.packages.items())
-
-
-def _instructions(facts: HostFacts) -> Iterator[tuple[str, str]]:
-    sets = _ARM if platform.machine().lower() in ("aarch64", "arm64", "armv8l") else _X86
-    for name, (flags, use) in sets.items():
-        here = ", ".join(flag for flag in flags if flag in facts.flags)
-        yield name, f"yes ({here}): {use}" if here else f"no: {use}"
-
-
-def _targets(console: Console, refused: Mapping[str, str]) -> None:
-    from tavt_kit.verbs.console import table_of
-
-    rows = ((text, "no" if reason else "yes", _short(reason)) for text, reason in refused.items())
-    console.print(table_of(("target", "usable", "why not"), rows, left=("usable", "why not")), "", sep="\n")
 
 
 def _short(reason: str) -> str:
@@ -118,11 +108,13 @@ def _short(reason: str) -> str:
 
 
 def _peaks(console: Console, speed: Mapping[str, Any]) -> None:
+    """Peaks of each processor, and whether its fast precisions are fast with all its threads."""
     from tavt_kit.verbs.console import table_of
+    from tavt_kit.workflows.doctor import CLEARLY
 
     rows = speed["peaks"]
     shown = [name for name in _PRECISIONS if any(name in row.get("gflops", ()) for row in rows)]
-    found = list[tuple[str, ...]]()
+    found, last = list[tuple[str, ...]](), dict[str, Any]()
     for row in rows:
         name = row["processor"] if row["threads"] is None else f"cpu, threads={row['threads']}"
         if "reason" in row:
@@ -131,24 +123,17 @@ def _peaks(console: Console, speed: Mapping[str, Any]) -> None:
         speeds = [_three(row["gflops"][name]) if name in row["gflops"] else "-" for name in shown]
         copies = ["-" if row[name] is None else _three(row[name]) for name in ("copy_gbs", "cached_gbs")]
         found.append((name, *speeds, *copies))
+        last[row["processor"]] = row
     console.print(table_of(("peak (GFLOP/s)", *shown, "copy GB/s", "in cache"), found))
-    for sentence in _worth(speed):
-        console.print(sentence, highlight=False)
-    console.print()
-
-
-def _worth(speed: Mapping[str, Any]) -> Iterator[str]:
-    """Whether the fast precisions are fast, on each processor with all its threads."""
-    from tavt_kit.workflows.doctor import CLEARLY
-
-    last = {row["processor"]: row for row in speed["peaks"] if "reason" not in row}
     for processor, row in last.items():
         for precision, gain in row["gains"].items():
             worth = "faster" if gain > CLEARLY else "not faster here, stay with f32"
             runtimes = f"{row['by'][precision]} over {row['by']['f32']}"
-            yield f"{processor}: {precision} is {gain:.2f}x f32 ({runtimes}): {worth}"
+            console.print(f"{processor}: {precision} is {gain:.2f}x f32 ({runtimes}): {worth}", highlight=False)
     if speed["bf16_in_torch"] is not None:
-        yield f"torch:cpu trains and searches in {'bf16' if speed['bf16_in_torch'] else 'f32'} unless told"
+        usual = "bf16" if speed["bf16_in_torch"] else "f32"
+        console.print(f"torch:cpu trains and searches in {usual} unless told", highlight=False)
+    console.print()
 
 
 def _reference(console: Console, speed: Mapping[str, Any]) -> None:
@@ -191,7 +176,3 @@ def _size(count: int | None) -> str:
 def _three(value: float) -> str:
     """Three digits, or all of a longer whole number."""
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-
-
-def _count(number: int | None) -> str:
-    return "?" if number is None else "any" if number < 0 else str(number)

@@ -17,7 +17,6 @@ from tavt_kit.verbs.settings import read_settings
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tavt_kit.workflows.evaluate import EvalResult
     from tavt_kit.workflows.predict import Predictions
 
 Unlabelled = Annotated[
@@ -36,6 +35,7 @@ def eval_verb(
 
     --dense is short for --schedule dense.
     """
+    from tavt_kit.evaluation.record import EVAL_FILE
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.evaluate import evaluate
     from tavt_kit.workflows.predict import label_images
@@ -50,20 +50,14 @@ def eval_verb(
             found = evaluate(thing, progress=progress, **given)
     if unlabelled is not None:
         return _show_labelled(labelled, as_json)
-    _show(found, as_json)
-    return 0
-
-
-def _show(found: EvalResult, as_json: bool) -> None:
-    from tavt_kit.evaluation.record import EVAL_FILE
-
     if as_json:
         print(json.dumps(found.record))
-        return
+        return 0
     _say(found.record)
     if found.folder is not None:
         beside = ", ".join(file["file"] for file in found.record["files"])
         print(f"{found.folder / EVAL_FILE}, and beside it {beside}")
+    return 0
 
 
 def _show_labelled(found: Predictions, as_json: bool) -> int:
@@ -134,16 +128,14 @@ def _classes(record: Mapping[str, Any]) -> Table:
     wide = len(classes) <= _WIDEST
     known = [i for i, name in enumerate(classes) if name in recall]
     worst = sorted(known, key=lambda i: float(recall[classes[i]]["value"]))[:10]
-    shown = range(len(classes)) if wide else worst
-    title = "rows: truth; columns: prediction" if wide else f"the {len(shown)} classes of {len(classes)} found least"
+    title = "rows: truth; columns: prediction" if wide else f"the {len(worst)} classes of {len(classes)} found least"
     rows = []
-    for i in shown:
-        name = classes[i]
-        found, precision = recall.get(name), record["precision"].get(name)
+    for i in range(len(classes)) if wide else worst:
+        found, precision = recall.get(classes[i]), record["precision"].get(classes[i])
         ends = "" if found is None else " [{:.1f}, {:.1f}]".format(*(100 * end for end in found["ci95"]))
         share = "no image" if found is None else f"{_percent(found)}{ends}"
         counts = map(str, record["confusion"][i]) if wide else ()
-        rows.append((f"{i} {name}", share, _percent(precision) if precision else "-", *counts))
+        rows.append((f"{i} {classes[i]}", share, _percent(precision) if precision else "-", *counts))
     columns = map(str, range(len(classes) if wide else 0))
     return table_of(("class", "recall, % [95 %]", "prec.", *columns), rows, title=title)
 

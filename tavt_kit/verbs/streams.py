@@ -87,15 +87,10 @@ def guarded_streams() -> Iterator[None]:
             yield
         finally:
             for stream in ours:
-                if stream.lost:
-                    _lead_nowhere(stream)
+                if stream.lost:  # else the interpreter complains at its end
+                    with suppress(OSError, ValueError, AttributeError):
+                        number = stream.fileno()
+                        nowhere = os.open(os.devnull, os.O_WRONLY)
+                        os.dup2(nowhere, number)
+                        os.close(nowhere)
             sys.stdout, sys.stderr = before
-
-
-def _lead_nowhere(stream: Stream) -> None:
-    """Keep the interpreter from complaining at its end of what it cannot write."""
-    with suppress(OSError, ValueError, AttributeError):
-        number = stream.fileno()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, number)
-        os.close(nowhere)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 
 def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = None) -> None:
-    """The verdict, the front and its baselines on stdout.
+    """The verdict, the front and its baselines of a ``front.json`` on stdout.
 
     Args:
-        body: A ``front.json``.
         marked: Index of the candidate to mark; the chosen one by default.
     """
     from rich.markup import escape
@@ -27,38 +26,34 @@ def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = N
     from tavt_kit.reports.front import ablation_text, untrained_text
     from tavt_kit.verbs.console import console_of, table_of
 
-    console = console_of(160)
-    mark = body.get("chosen") if marked is None else marked
-    first = f"{body['metric']}, % [95 %]"
-    titles = ("", "schedule", "GMACs", first, *_further(body), *_times(body), "verdict", "from")
+    console, mark = console_of(160), body.get("chosen") if marked is None else marked
+    times = ("predicted", "median, ms", "p90, ms") if body.get("target") else ()
+    sizes = ("memory, MB", "most, MB") if body.get("memory") else ()
+    titles = ("", "schedule", "GMACs", f"{body['metric']}, % [95 %]", *_further(body), *times, *sizes)
     shown = [str(Configuration.from_record(record)) for record in body["candidates"]]
     rows = (
         (">" if index == mark else "", name, *_row(body, record))
         for index, (name, record) in enumerate(zip(shown, body["candidates"], strict=True))
     )
-    table = table_of(titles, rows, left=("schedule", "verdict", "from"))
-    for record in body.get("baselines", ()):
-        if (name := str(Configuration.from_record(record))) not in shown:
-            table.add_row("", *map(escape, (name, *_row(body, record))), style="dim")
-    for record in body.get("baseline_models", ()):
-        row = _row(body, {"origin": "baseline", **record})
-        table.add_row("", *map(escape, (record["name"], *row)), style="dim")
+    table = table_of((*titles, "verdict", "from"), rows, left=("schedule", "verdict", "from"))
+    others = [(str(Configuration.from_record(record)), record) for record in body.get("baselines", ())]
+    others = [(name, record) for name, record in others if name not in shown]
+    others += [(record["name"], {"origin": "baseline", **record}) for record in body.get("baseline_models", ())]
+    for name, record in others:
+        table.add_row("", *map(escape, (name, *_row(body, record))), style="dim")
     console.print(table)
-    for one in body.get("baselines_left_out", ()):
-        console.print(escape(f"Left out: {one['name']}, because {one['reason']}."), highlight=False)
+    said = [f"Left out: {one['name']}, because {one['reason']}." for one in body.get("baselines_left_out", ())]
     if late := body.get("not_measured"):
         names = ", ".join(str(Configuration.from_record(record)) for record in late)
-        console.print(escape(f"No time was left to measure {len(late)} of the finalists: {names}."), highlight=False)
+        said.append(f"No time was left to measure {len(late)} of the finalists: {names}.")
     if body.get("stopped_because"):
-        console.print(escape(f"Stopped because {body['stopped_because']}."), highlight=False)
-    console.print(escape(sentence(body)), highlight=False)
-    for one in body.get("gene_ablation", ()):
-        console.print(escape(ablation_text(one)), highlight=False)
-    for said in (*(one.sentence for one in better_in_front(body)), untrained_text(body)):
-        if said:
-            console.print(escape(said), highlight=False)
+        said.append(f"Stopped because {body['stopped_because']}.")
+    said += [sentence(body), *map(ablation_text, body.get("gene_ablation", ()))]
+    said += [*(one.sentence for one in better_in_front(body)), untrained_text(body)]
     if (folder / "report.html").is_file():
-        console.print(escape(f"{folder / 'report.html'}"), highlight=False)
+        said.append(f"{folder / 'report.html'}")
+    for line in filter(None, said):
+        console.print(escape(line), highlight=False)
 
 
 def sentence(body: Mapping[str, Any]) -> str:
@@ -93,25 +88,22 @@ def _further(body: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(axis for axis in body.get("objectives", ())[2:] if axis not in ("macs", "memory_bytes.median"))
 
 
-def _times(body: Mapping[str, Any]) -> tuple[str, ...]:
-    times = ("predicted", "median, ms", "p90, ms") if body.get("target") else ()
-    return (*times, "memory, MB", "most, MB") if body.get("memory") else times
-
-
 def _row(body: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     """What stands behind the schedule, or a baseline's name."""
+
+    def ms(value: float | None) -> str:
+        return "" if value is None else f"{value:.4g}"
+
     low, high = (f"{100 * end:.1f}" for end in record.get("ci95", (float("nan"),) * 2))
-    times = record.get("latency_ms") or {}
+    times, others, memory = (record.get(name) or {} for name in ("latency_ms", "others", "memory_bytes"))
     row = ["" if record["macs"] is None else f"{record['macs'] / 1e9:.3g}"]
     row.append(f"{_percent(body, record)} [{low}, {high}]" if body["metric"] in record else "not known")
-    others = record.get("others", {})
     row += [f"{100 * others[name]['value']:.1f}" if name in others else "" for name in _further(body)]
     if body.get("target"):
         unsteady = "" if times.get("steady", True) else " unsteady"
-        row += [_ms(times.get("predicted")), _ms(times.get("median")) + unsteady, _ms(times.get("p90"))]
+        row += [ms(times.get("predicted")), ms(times.get("median")) + unsteady, ms(times.get("p90"))]
     if body.get("memory"):
-        known = record.get("memory_bytes") or {}
-        row += [_mb(known.get("median")), _mb(known.get("most"))]
+        row += [_mb(memory.get("median")), _mb(memory.get("most"))]
     return [*row, str(record.get("verdict") or ""), str(record.get("origin", ""))]
 
 
@@ -121,10 +113,6 @@ def _percent(body: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 
 def _mb(value: float | None) -> str:
     return "" if value is None else f"{value / 1e6:.1f}"
-
-
-def _ms(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
 
 
 _NAMED = 3  # classes and confusions on the terminal; check.json has ten
@@ -154,62 +142,44 @@ def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     console_of(140).print(table_of(("file", "source", "file's top-1", "change", "agree", "dense", "verdict"), rows))
     for check in checks:
         print(f"{check['artifact']}: {check['verdict']}: {check['reason']}")
-        for line in _details(check):
-            print(line)
+        print(*_details(check), sep="\n")
 
 
-def _details(check: Mapping[str, Any]) -> Iterator[str]:
+def _details(check: Mapping[str, Any]) -> list[str]:
     """The lines under one file's sentence."""
-    yield f"  {'; '.join(_figures(check))}"
-    yield f"  {_batches(check['batches'])}{_choice(check.get('token_choice'))}"
-    hit, grown = check["worst_hit"], check["confusions_grown"]
-    if hit:
-        of = {one["class"]: one for one in check["classes"]}
-        told = [_class(of[name]) for name in hit[:_NAMED]]
-        yield f"  worst hit: {', '.join(told)}{_more(hit)}"
-    if grown:
-        told = [
-            f"{one['truth']} taken for {one['said']} {one['source']} -> {one['artifact']}" for one in grown[:_NAMED]
-        ]
-        yield f"  confusions that grew: {', '.join(told)}{_more(grown)}"
 
+    def change(one: Mapping[str, Any]) -> str:
+        source, artifact = ("none" if one[who] is None else f"{100 * one[who]:.1f}" for who in ("source", "artifact"))
+        return f"{source} -> {artifact} %"
 
-def _figures(check: Mapping[str, Any]) -> Iterator[str]:
-    top5, f1, error = check["top5"], check["macro_f1"], check["calibration_error"]
-    if top5 is not None:
-        yield f"top-5 {_points(top5['source']['value'])} -> {_points(top5['artifact']['value'])} %"
-    yield f"macro-F1 {_points(f1['source'])} -> {_points(f1['artifact'])} %"
-    yield f"calibration error {_points(error['source'])} -> {_points(error['artifact'])} %"
-    yield f"McNemar p {check['mcnemar_p']:.2g}"
+    def named(title: str, listed: Sequence[Any], told: Sequence[str]) -> str:
+        more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+        return f"  {title}: {', '.join(told)}{more}"
+
+    figures = []
+    if (top5 := check["top5"]) is not None:
+        figures.append(f"top-5 {change({who: top5[who]['value'] for who in ('source', 'artifact')})}")
+    figures += [f"macro-F1 {change(check['macro_f1'])}", f"calibration error {change(check['calibration_error'])}"]
+    figures.append(f"McNemar p {check['mcnemar_p']:.2g}")
     if check["largest_difference"] is not None:
         share = 100 * check["largest_difference"] / check["scale"]
-        yield f"largest logit difference {check['largest_difference']:.2g} ({share:.2g} % of the largest)"
-
-
-def _batches(batches: Mapping[str, Any]) -> str:
-    if not batches["sizes"]:
-        return "logits made elsewhere: other batch sizes could not be tried"
-    sizes = ", ".join(map(str, batches["sizes"]))
-    return f"batches of {sizes}: {'the same answers' if batches['passed'] else 'not the same answers'}"
-
-
-def _choice(choice: Mapping[str, Any] | None) -> str:
-    if choice is None:
-        return ""
-    kept = "" if choice["kept"] is None else f"; it keeps {', '.join(map(str, choice['kept']))} patches"
-    return f"{kept}, of equal scores the first" if choice["ties_difference"] is not None else kept
-
-
-def _class(one: Mapping[str, Any]) -> str:
-    return f"{one['class']} {_points(one['source'])} -> {_points(one['artifact'])} % (n = {one['n']})"
-
-
-def _more(listed: list[Any]) -> str:
-    return f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
-
-
-def _points(share: float | None) -> str:
-    return "none" if share is None else f"{100 * share:.1f}"
+        figures.append(f"largest logit difference {check['largest_difference']:.2g} ({share:.2g} % of the largest)")
+    batches, choice = check["batches"], check.get("token_choice")
+    tried = "logits made elsewhere: other batch sizes could not be tried"
+    if batches["sizes"]:
+        sizes = ", ".join(map(str, batches["sizes"]))
+        tried = f"batches of {sizes}: {'the same answers' if batches['passed'] else 'not the same answers'}"
+    if choice is not None and choice["kept"] is not None:
+        tried += f"; it keeps {', '.join(map(str, choice['kept']))} patches"
+    lines = [f"  {'; '.join(figures)}", f"  {tried}"]
+    if hit := check["worst_hit"]:
+        of = {one["class"]: one for one in check["classes"]}
+        told = [f"{name} {change(of[name])} (n = {of[name]['n']})" for name in hit[:_NAMED]]
+        lines.append(named("worst hit", hit, told))
+    if grown := check["confusions_grown"]:
+        told = [f"{one['truth']} taken for {one['said']} {one['source']} -> {one['artifact']}" for one in grown]
+        lines.append(named("confusions that grew", grown, told[:_NAMED]))
+    return lines
 
 
 def print_pack(pack: Pack, record: str, then: str, as_json: bool) -> None:
@@ -217,10 +187,6 @@ def print_pack(pack: Pack, record: str, then: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"pack": str(pack.path), "sha256": pack.sha256, "bytes": pack.size}))
         return
-    runtime = pack.target.runtime
+    needs = f"on the device, with Python 3.11, numpy and {pack.target.runtime}"
     print(f"{pack.path}: {pack.size / 1e6:.0f} MB, SHA-256 {pack.sha256}")
-    print(
-        f"on the device, with Python 3.11, numpy and {runtime}: python {pack.path.name}, which writes {record}; then "
-        "here:"
-    )
-    print(then)
+    print(f"{needs}: python {pack.path.name}, which writes {record}; then here:\n{then}")

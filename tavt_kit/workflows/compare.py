@@ -48,12 +48,8 @@ class CompareResult:
     @property
     def record(self) -> Mapping[str, Any]:
         """Everything, JSON-ready; a comparison writes no file."""
-        body = {
-            "verdict": str(self.verdict),
-            "threshold": self.threshold,
-            "drop": self.drop / 100,
-            "comparisons": encode(self.comparisons),
-        }
+        limits = {"threshold": self.threshold, "drop": self.drop / 100}
+        body = {"verdict": str(self.verdict), **limits, "comparisons": encode(self.comparisons)}
         return label_record("comparison", body)
 
     def to_frame(self) -> pandas.DataFrame:
@@ -62,20 +58,13 @@ class CompareResult:
         Raises:
             MissingDependency: pandas is not installed.
         """
-        return frame(
-            [
-                {
-                    "kind": each.kind,
-                    **{key: getattr(change, key) for key in ("name", "other", "figure", "before", "after")},
-                    "change": change.estimate.value,
-                    "low": change.estimate.low,
-                    "high": change.estimate.high,
-                    "verdict": str(change.verdict),
-                }
-                for each in self.comparisons
-                for change in each.changes
-            ]
-        )
+        rows = []
+        for each in self.comparisons:
+            for change in each.changes:
+                named = {key: getattr(change, key) for key in ("name", "other", "figure", "before", "after")}
+                ends = {"low": change.estimate.low, "high": change.estimate.high, "verdict": str(change.verdict)}
+                rows.append({"kind": each.kind, **named, "change": change.estimate.value, **ends})
+        return frame(rows)
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{len(each.changes)} of {each.kind}" for each in self.comparisons)
@@ -115,7 +104,8 @@ def compare(
     if not (threshold > 0 and drop >= 0):
         raise ParameterError(f"`threshold` is above 0 and `drop` at least 0, got {threshold} and {drop}")
     if after is None:
-        readable = _bench_of(Path(before))
+        path = Path(before)  # of a run folder its bench
+        readable = read_readable(list_run_files(path).get("bench", path / "bench.json") if path.is_dir() else path)
         return CompareResult((compare_within(readable, threshold=threshold, reference=reference),), threshold, drop)
     found = [
         compare_records(one, other, threshold=threshold, drop=drop / 100, reference=reference, across=across)
@@ -132,23 +122,15 @@ def _read(path: Path) -> Readable:
     from tavt_kit.search.store import stored_bits
 
     choices = [entry.choice for entry in record.entries if entry.choice is not None]
-    stored = stored_bits(path.parent / "search.db", choices)
-    return replace(record, entries=tuple(map(_answered, record.entries, stored)))
-
-
-def _answered(entry: Entry, stored: tuple[str, str] | None) -> Entry:
-    """With the images it had right, where the stored ones make up the accuracy that the record shows."""
-    images, bits = stored or ("", "")
-    shown = entry.accuracy
-    if not bits or shown is None or shown.metric != "top1":
-        return entry
-    agree = shown.n == len(bits) and round(shown.value * shown.n) == bits.count("1")
-    return replace(entry, correct=bits, images=images) if agree else entry
-
-
-def _bench_of(path: Path) -> Readable:
-    """The record, or the bench of a run folder."""
-    return read_readable(list_run_files(path).get("bench", path / "bench.json") if path.is_dir() else path)
+    entries = list[Entry]()
+    for entry, stored in zip(record.entries, stored_bits(path.parent / "search.db", choices), strict=True):
+        (images, bits), shown = stored or ("", ""), entry.accuracy
+        # The images it had right, where the stored ones make up the accuracy that the record shows.
+        if bits and shown is not None and shown.metric == "top1":
+            if shown.n == len(bits) and round(shown.value * shown.n) == bits.count("1"):
+                entry = replace(entry, correct=bits, images=images)
+        entries.append(entry)
+    return replace(record, entries=tuple(entries))
 
 
 def _pairs(first: Path, second: Path) -> list[tuple[Readable, Readable]]:

@@ -63,15 +63,11 @@ class EvalResult:
         """
         from tavt_kit.evaluation.record import class_size
 
-        recall, precision = self.record["recall"], self.record["precision"]
-        none = {"value": float("nan")}
-        return frame(
-            [
-                {"class": name, "n": class_size(self.record, name), "recall": recall.get(name, none)["value"],
-                 "precision": (precision.get(name) or none)["value"]}
-                for name in self.record["classes"]
-            ]
-        )  # fmt: skip
+        rows, none = [], {"value": float("nan")}
+        for name in self.record["classes"]:
+            shares = {metric: self.record[metric].get(name, none)["value"] for metric in ("recall", "precision")}
+            rows.append({"class": name, "n": class_size(self.record, name), **shares})
+        return frame(rows)
 
     def __repr__(self) -> str:
         return f"<EvalResult of {self.record['thing']} under {self.schedule}: top-1 {self.top1}>"
@@ -133,11 +129,10 @@ def evaluate(
     from tavt_kit.evaluation.metrics import reached
     from tavt_kit.evaluation.record import summarise_answers, write_evaluation
 
-    wanted = parse_share(precision_wanted)
-    progress = progress or Silent()
+    wanted, progress = parse_share(precision_wanted), progress or Silent()
     subject = open_context(thing, schedule, preset, target, batch, pick=pick, heads=True, progress=progress)
-    classes = subject.card.classes
-    job = Job(subject, labelled_images(thing, data, subject.card), batch, limit, allow_unreadable)
+    card, heads = subject.card, subject.heads
+    job = Job(subject, labelled_images(thing, data, card), batch, limit, allow_unreadable)
     chosen = split or job.images.held_out
     if wanted is not None and chosen == "val":
         raise ParameterError(
@@ -148,7 +143,7 @@ def evaluate(
     with nullcontext() if out is None else held_folder(out) as folder:
         progress.update(f"evaluating {name_of(thing)}")
         threshold = None if wanted is None else job.threshold(wanted)
-        found = job.answer(samples, None if subject.heads is None else subject.heads.count)
+        found = job.answer(samples, None if heads is None else heads.count)
         reject = None
         if threshold is not None:
             reject = {**threshold.as_record(), **reached(threshold, found.confidence, found.right, chosen)}
@@ -156,14 +151,14 @@ def evaluate(
             "thing": name_of(thing),
             "schedule": subject.schedule,
             "target": str(subject.session.target),
-            "weights_sha256": subject.card.weights_sha256,
+            "weights_sha256": card.weights_sha256,
             "data": job.images.name,
-            "images_sha256": sha256_samples(found.samples, classes),
+            "images_sha256": sha256_samples(found.samples, card.classes),
             "correct": bits_text(found.right),
             "background": BACKGROUND,
-            **summarise_answers(found, classes, chosen, job.images.relative),
+            **summarise_answers(found, card.classes, chosen, job.images.relative),
             "reject": reject,
-            "heads": None if subject.heads is None else subject.heads.as_record(chosen),
+            "heads": None if heads is None else heads.as_record(chosen),
             "skipped": len(samples) - len(found.samples),
         }
         if folder is None:
@@ -176,12 +171,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model ready to be evaluated.
-
-    Args:
-        session: Maps inputs (B, 3, H, W) to logits (B, classes).
-        heads: The same, where the model is PIM in a run folder and its heads can be counted.
-    """
+    """A model ready to be evaluated: its session, and the same with PIM's heads counted, where they can be."""
 
     card: ModelCard
     schedule: str
@@ -210,16 +200,10 @@ class Job:
         from tavt_kit.data.preprocess import Preprocessing
         from tavt_kit.evaluation.answers import answer, require_width
 
-        preprocessing = Preprocessing.from_record(self.subject.card.preprocessing)
-        found = answer(
-            samples,
-            self.subject.session,
-            preprocessing,
-            batch=self.batch,
-            allow_unreadable=self.allow_unreadable,
-            watch=watch,
-        )
-        require_width(found.logits, self.subject.card.classes)
+        card, session = self.subject.card, self.subject.session
+        how = {"batch": self.batch, "allow_unreadable": self.allow_unreadable}
+        found = answer(samples, session, Preprocessing.from_record(card.preprocessing), watch=watch, **how)
+        require_width(found.logits, card.classes)
         return found
 
     def threshold(self, wanted: float) -> Threshold:
@@ -303,14 +287,14 @@ def labelled_images(thing: Given, data: str | Path | None, card: ModelCard) -> I
     if isinstance(thing, str | PathLike):  # an exported file lies in its run's folder, or in a folder there
         path = Path(thing)
         above = path if path.is_dir() else path.parent
-        folder = next((each for each in (path, *path.parents[:2]) if (each / SPLIT_FILE).is_file()), above)
-        images = images_of(folder, data)
+        images = images_of(
+            next((each for each in (path, *path.parents[:2]) if (each / SPLIT_FILE).is_file()), above), data
+        )
     else:
         images = images_of(thing.folder, data)
     if images.classes == card.classes:
         return images
-    odd = sorted(set(images.classes) ^ set(card.classes))
-    if odd:
+    if odd := sorted(set(images.classes) ^ set(card.classes)):
         raise DataError(
             f"the model knows {len(card.classes)} classes and {images.name} has {len(images.classes)}, of which "
             f"{len(odd)} are in only one of them ({', '.join(odd[:4])}{', ...' if len(odd) > 4 else ''}); "

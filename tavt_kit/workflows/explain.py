@@ -28,14 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedImage:
-    """One image, drawn or unreadable.
-
-    Args:
-        path: The image.
-        file: The PNG that was drawn, or None.
-        caption: The likeliest class with its probability.
-        error: Why it could not be read, or None.
-    """
+    """One image, drawn as the PNG ``file`` with its likeliest class as caption; or why it could not be read."""
 
     path: Path
     file: Path | None = None
@@ -45,14 +38,14 @@ class ExplainedImage:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExplainResult:
-    """What was drawn.
+    """What was drawn; the sheet and the record are None where no image could be read.
 
     Args:
-        folder: Folder of the images; nothing is there if no image could be read.
-        sheet: The contact sheet of all images, or None.
+        folder: Folder of the images.
+        sheet: The contact sheet of all images.
         images: One for each image that was looked at.
         left_out: Images beyond the limit.
-        record: ``explained.json``; None if no image could be read.
+        record: ``explained.json``.
     """
 
     folder: Path
@@ -126,10 +119,13 @@ def explain(
     """
     import numpy as np
 
+    from tavt_kit.data.folders import images_below
     from tavt_kit.evaluation.looking import contact_sheet, draw_explained
 
     progress, folder = progress or Silent(), Path(out)
-    files = _files(several(images))
+    files: list[Path] = []
+    for path in map(Path, several(images)):
+        files += images_below(path) if path.is_dir() else [path]
     model, under = model_at(run, schedule, progress, pick)
     card = model.require_card()
     label = _label(model, card, class_name)
@@ -185,13 +181,6 @@ def explain(
         }
         record = write_record(folder / "explained.json", "explained", body)
         return ExplainResult(folder, sheet, tuple(seen), left_out, record)
-
-
-def _files(given: Sequence[Path | str]) -> list[Path]:
-    """The images given, and those of folders, sorted."""
-    from tavt_kit.data.folders import images_below
-
-    return [file for path in map(Path, given) for file in (images_below(path) if path.is_dir() else [path])]
 
 
 def _label(model: AdaptiveViT, card: ModelCard, name: str | None) -> int | None:

@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Predictions(Sequence["Prediction"]):
-    """What a model says of images, in their order; of an unreadable one the reason.
+    """What a model says of images, in their order, of an unreadable one the reason; a sequence of the predictions.
 
     Args:
         model: The file or run that was asked, or the model's name.
-        predictions: One for each image; the result itself is a sequence of them, too.
         licence: Sentence on commercial use, or None.
         threshold: The least probability of an accepted answer, where one was asked for.
         folder: Folder of ``predictions.csv``, or None.
@@ -134,9 +133,8 @@ def predict(
         >>> predict("runs/birds/export/model.f32.xml", "photo.jpg")[0].label  # doctest: +SKIP
         'house_sparrow'
     """
-    paths = [Path(path) for path in several(images)]
     subject = open_context(thing, schedule, preset, target, pick=pick, progress=progress or Silent())
-    return _ask(subject, thing, paths, top, progress)
+    return _ask(subject, thing, [Path(path) for path in several(images)], top, progress)
 
 
 def label_images(

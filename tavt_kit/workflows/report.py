@@ -18,14 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ReportResult:
-    """A report that was written.
+    """A report that was written: the page, the same as text, its candidates as a table, and ``report.json``.
 
     Args:
-        html: The page, which opens offline.
-        markdown: The same as text.
-        csv: Its candidates as a table.
-        json: Its ``report.json``.
-        record: Content of that file.
+        record: Content of ``report.json``.
     """
 
     html: Path
