@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Block, Code, Figure, Inline, Missing, Section, Text
 from tavt_kit.reports.candidates import FrontView
 from tavt_kit.reports.markup import el, fill
-from tavt_kit.reports.records import Found, Records, integers, number, objects, sequence, text, whole
+from tavt_kit.reports.records import Records, integers, number, objects, sequence, text, whole
 
 _BYTES = 100_000
 """A thumbnail has a few kilobytes; with the dozens that a report shows it must stay small enough to be mailed."""
@@ -25,17 +25,8 @@ _MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PN": "png"}
 
 
 def data_uri(folder: Path, name: str | None, most: int = _BYTES, sha256: str | None = None) -> str | None:
-    """An image as a data URI; None where there is none, or it may not be shown.
-
-    Args:
-        folder: It must lie below it.
-        name: Name of its file, from there.
-        most: Bytes it may have.
-        sha256: What it must be, where that was recorded.
-    """
-    if name is None:
-        return None
-    path = (folder / name).resolve()
+    """An image as a data URI; None where it lies not in the folder, is larger, or is not of this hash."""
+    path = (folder / (name or "")).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file() or path.stat().st_size > most:
         return None
     data = path.read_bytes()
@@ -46,14 +37,7 @@ def data_uri(folder: Path, name: str | None, most: int = _BYTES, sha256: str | N
 
 
 def recorded_image(folder: Path, entry: Any, alt: str, most: int) -> Markup | None:
-    """The image that ``entry`` names by ``file`` and ``sha256``, as an ``img``; None where it cannot be shown.
-
-    Args:
-        folder: Folder of the record; the image must lie in it.
-        entry: Entry of the record.
-        alt: What it shows, for those who cannot see it.
-        most: Bytes it may have.
-    """
+    """The image that ``entry`` names by ``file`` and ``sha256``, as an ``img``; None where it cannot be shown."""
     recorded = text(entry, "sha256")
     source = data_uri(folder, text(entry, "file"), most, recorded) if recorded is not None else None
     return el("img", src=source, alt=alt, class_="drawn") if source else None
@@ -85,8 +69,7 @@ def kept_section(records: Records) -> Section | Missing:
     if images:
         widest = max(len(image["stages"]) for image in images)
         width = "pairs" if widest <= 2 else "few" if widest <= 4 else ""  # narrow strips stand side by side
-        shown = {"images": images, "rows": rows, "columns": columns, "width": width}
-        strips = fill("kept.html", **shown)
+        strips = fill("kept.html", images=images, rows=rows, columns=columns, width=width)
         blocks.append(Figure("patches kept", strips))
     name, terms, source = (text(record, "licence", key) for key in ("name", "licence", "source"))
     if name is not None and terms is not None:
@@ -190,36 +173,29 @@ _EXPLAINED, _EXPLAINED_BYTES = 6, 1_000_000
 def explained_section(records: Records) -> Section | None:
     """The images of every ``explained.json``; None where there is none, since no run needs one."""
     blocks: list[Block] = []
-    left = _EXPLAINED_BYTES
+    left, count = _EXPLAINED_BYTES, 0
     for found in records.all("explained"):
-        entries = objects(found.body, "images")
-        shown = list(_shown(found, entries, left))
-        left -= sum(size for _, size in shown)
+        entries, items = objects(found.body, "images"), list[Markup]()
+        for entry in entries[:_EXPLAINED]:
+            who = (text(entry, "image") or "?").rpartition("/")[2]
+            said, sure = text(entry, "prediction"), number(entry, "probability")
+            if said is not None and sure is not None:
+                who += f": {said} ({words.percent_text(sure, 0)})"
+            image = recorded_image(found.path.parent, entry, f"{who}: {', '.join(_titles(entry))}", left)
+            if image is not None:
+                left -= (found.path.parent / str(entry["file"])).stat().st_size
+                items.append(el("li", el("p", who), image))
+        count += len(entries)
         schedule, folder = text(found.body, "schedule"), found.path.parent.name
         under: tuple[Inline, ...] = (" under ", Code(schedule)) if schedule else ()
-        rest = f", of which {len(shown)} are shown" if len(shown) < len(entries) else ""
+        rest = f", of which {len(items)} are shown" if len(items) < len(entries) else ""
         lead, run = f"{words.plural(len(entries), 'image')}{rest}, by ", Code(text(found.body, "run") or "?")
         blocks.append(Text.of(lead, run, *under, f"; all of them in {folder}/."))
-        if shown:
-            items = el("ul", *(item for item, _ in shown), class_="drawings")
-            blocks.append(Figure("what the model looks at", items, _caption(entries)))
-    count = sum(len(objects(found.body, "images")) for found in records.all("explained"))
+        if items:
+            drawings = el("ul", *items, class_="drawings")
+            blocks.append(Figure("what the model looks at", drawings, _caption(entries)))
     gist = words.plural(count, "image")
     return Section("explained", "What the model looks at", tuple(blocks), gist) if blocks else None
-
-
-def _shown(found: Found, entries: Sequence[Mapping[str, Any]], left: int) -> Iterator[tuple[Markup, int]]:
-    """Images with their bytes, as many as there is room for."""
-    for entry in entries[:_EXPLAINED]:
-        who = (text(entry, "image") or "?").rpartition("/")[2]
-        said, sure = text(entry, "prediction"), number(entry, "probability")
-        if said is not None and sure is not None:
-            who += f": {said} ({words.percent_text(sure, 0)})"
-        image = recorded_image(found.path.parent, entry, f"{who}: {', '.join(_titles(entry))}", left)
-        if image is not None:
-            size = (found.path.parent / str(entry["file"])).stat().st_size
-            left -= size
-            yield el("li", el("p", who), image), size
 
 
 def _titles(entry: Mapping[str, Any]) -> list[str]:

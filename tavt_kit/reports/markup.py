@@ -41,7 +41,10 @@ def el(tag: str, *children: str | None, **attributes: str | int | float | bool |
             continue
         name = name.rstrip("_").replace("_", "-")
         text = "" if value is True else value if isinstance(value, str) else f"{value:.6g}"
-        _check_attribute(tag, name, text)
+        if not _NAME.fullmatch(name) or name.lower().startswith("on") or name == "style":
+            raise ValueError(f"the attribute {name!r} of {tag} is not allowed in a report")
+        if name in _LINKS and not _INSIDE.fullmatch(text):
+            raise ValueError(f"a report links nothing outside itself, but {tag} has {name}={text[:60]!r}")
         head += f' {name}="{escape(printable(text))}"' if text else f" {name}"
     if tag in _VOID:
         return Markup(f"{head}>")
@@ -49,13 +52,6 @@ def el(tag: str, *children: str | None, **attributes: str | int | float | bool |
         child if isinstance(child, Markup) else escape(printable(child)) for child in children if child is not None
     )
     return Markup(f"{head}>{inner}</{tag}>")
-
-
-def _check_attribute(tag: str, name: str, text: str) -> None:
-    if not _NAME.fullmatch(name) or name.lower().startswith("on") or name == "style":
-        raise ValueError(f"the attribute {name!r} of {tag} is not allowed in a report")
-    if name in _LINKS and not _INSIDE.fullmatch(text):
-        raise ValueError(f"a report links nothing outside itself, but {tag} has {name}={text[:60]!r}")
 
 
 def printable(text: str) -> str:
@@ -67,12 +63,7 @@ def printable(text: str) -> str:
 
 
 def fill(template: str, **values: object) -> Markup:
-    """A template of ours with values; texts among them are escaped.
-
-    Args:
-        template: Name of its file.
-        values: What its placeholders stand for.
-    """
+    """A template of ours, by the name of its file, with values for its placeholders; texts among them are escaped."""
     return Markup(_environment().get_template(template).render(values))
 
 

@@ -31,51 +31,51 @@ def provenance_section(records: Records) -> Section:
         blocks.append(Facts(tuple(facts)))
     entries = list(sequence(card_of(records), "licences"))
     entries += [mapping(found.body, "licence") for kind in ("split", "kept") for found in records.all(kind)]
-    keys = ("name", "licence", "source")
-    if rows := dict.fromkeys(
-        tuple(text(entry, key) or "unknown" for key in keys) for entry in entries if text(entry, "name")
-    ):
-        table = Table.of(
-            rows,
-            "Licences and attributions.",
-            ("What", lambda row: row[0]),
-            ("Licence", lambda row: row[1]),
-            ("Source", lambda row: row[2]),
-        )
-        blocks.append(table)
-    gist = text(_host(records), "cpu") or ""
+    licences = Table.of(
+        dict.fromkeys(
+            tuple(text(entry, key) or "unknown" for key in ("name", "licence", "source"))
+            for entry in entries
+            if text(entry, "name")
+        ),
+        "Licences and attributions.",
+        ("What", lambda row: row[0]),
+        ("Licence", lambda row: row[1]),
+        ("Source", lambda row: row[2]),
+    )
+    blocks += [licences] if licences.rows else []
+    gist = text(_first_with(records, "host"), "cpu") or ""
     return Section("provenance", "Measured how, made of what", tuple(blocks), gist)
+
+
+def _first_with(records: Records, name: str) -> Mapping[str, Any]:
+    """The host or the target of the record that says most of the measurements."""
+    kinds = ("fit", "front", "profile", "bench")
+    if name == "host":
+        kinds = ("fit", "front", "bench", "profile", "check", "run")
+    return next(filter(None, (mapping(one.body, name) for kind in kinds for one in records.all(kind))), {})
 
 
 def facts_of(records: Records) -> list[tuple[str, Inline]]:
     """Host, target, model, data and versions, as far as they are recorded."""
-    facts = [*_measured(records), *_model(records), *_data(records), ("Versions", _versions(_host(records)))]
-    return [
-        (name, value if isinstance(value, Code) else str(value)) for name, value in facts if value not in (None, "")
-    ]
-
-
-_Fact = tuple[str, Inline | int | None]
-
-
-def _host(records: Records) -> Mapping[str, Any]:
-    kinds = ("fit", "front", "bench", "profile", "check", "run")
-    found = (mapping(one.body, "host") for kind in kinds for one in records.all(kind))
-    return next(filter(None, found), {})
-
-
-def _target(records: Records) -> Mapping[str, Any]:
-    found = (mapping(records.first(kind), "target") for kind in ("fit", "front", "profile", "bench"))
-    return next(filter(None, found), {})
-
-
-def _measured(records: Records) -> list[_Fact]:
-    host = _host(records)
+    host, card = _first_with(records, "host"), card_of(records)
+    split, front = records.first("split"), records.first("front")
     usable, cores = len(sequence(host, "affinity")), whole(host, "cores")
-    quota, memory = number(host, "quota"), whole(host, "memory_mb")
+    quota, memory, size = (
+        number(host, "quota"),
+        number(host, "memory_mb"),
+        sequence(card, "preprocessing", "image_size"),
+    )
     load = [f"{value:g}" for value in sequence(host, "load") if isinstance(value, int | float)]
-    return [
-        ("Target", target_words(_target(records))),
+    counts = [f"{len(rows)} {name}" for name, rows in mapping(split, "splits").items() if isinstance(rows, list)]
+    versions = [f"{name} {version}" for name, version in mapping(host, "packages").items() if isinstance(version, str)]
+    python, genes = text(host, "python"), text(front, "precisions", "genes")
+    evaluated = None
+    if precisions := mapping(front, "precisions"):
+        evaluated = f"{text(precisions, 'search')} while searching, {text(precisions, 'final')} in the end"
+        evaluated += f"; candidates in {genes} in their own" if genes else ""
+    runs = [found.body for found in records.all("run")]
+    facts: list[tuple[str, Inline | int | None]] = [
+        ("Target", target_words(_first_with(records, "target"))),
         ("Processor", text(host, "cpu")),
         ("CPUs", f"{usable} of {cores} usable" if usable and cores is not None else cores),
         ("CPU quota", None if quota is None else f"{quota:g} CPUs of time"),
@@ -86,32 +86,12 @@ def _measured(records: Records) -> list[_Fact]:
         ("Load (1, 5, 15 min)", ", ".join(load)),
         ("System", text(host, "os")),
         ("Date", date_text(text(host, "date")) if text(host, "date") else None),
-    ]
-
-
-def _model(records: Records) -> list[_Fact]:
-    card = card_of(records)
-    size = sequence(card, "preprocessing", "image_size")
-    return [
         ("Model", _code(card, "name")),
         ("Classes", len(sequence(card, "classes")) or None),
         ("Image size", f"{size[0]} × {size[1]}" if len(size) == 2 else None),
         ("Token score", text(card, "score")),
         ("Weights", text(card, "provenance")),
         ("Weights, SHA-256", _code(card, "weights_sha256")),
-    ]
-
-
-def _data(records: Records) -> list[_Fact]:
-    split, front = records.first("split"), records.first("front")
-    counts = [f"{len(rows)} {name}" for name, rows in mapping(split, "splits").items() if isinstance(rows, list)]
-    evaluated, precisions = None, mapping(front, "precisions")
-    if precisions:
-        evaluated = f"{text(precisions, 'search')} while searching, {text(precisions, 'final')} in the end"
-        genes = text(precisions, "genes")
-        evaluated += f"; candidates in {genes} in their own" if genes else ""
-    runs = (found.body for found in records.all("run"))
-    return [
         ("Data", text(split, "name")),
         ("Images", ", ".join(counts)),
         ("Split", text(split, "made")),
@@ -121,6 +101,10 @@ def _data(records: Records) -> list[_Fact]:
         ("Seed of the search", whole(front, "seed")),
         ("Evaluated in", evaluated),
         *(("Distillation" if text(run, "verb") == "distill" else "Training", _training(run)) for run in runs),
+        ("Versions", ", ".join([f"Python {python}", *versions] if python else versions)),
+    ]
+    return [
+        (name, value if isinstance(value, Code) else str(value)) for name, value in facts if value not in (None, "")
     ]
 
 
@@ -133,21 +117,15 @@ def _training(run: Mapping[str, Any]) -> str:
     """``modern, 300 steps, batch 16, bf16, seed 0``."""
     asked = mapping(run, "asked")
     steps, batch, seed = whole(asked, "steps"), whole(asked, "batch"), whole(asked, "seed")
-    parts = [
+    parts = (
         text(asked, "recipe"),
         None if steps is None else plural(steps, "step"),
         None if batch is None else f"batch {batch}",
         text(run, "results", "precision") or text(asked, "precision"),
         None if seed is None else f"seed {seed}",
         None if text(run, "status") in (None, "done") else "not ended",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def _versions(host: Mapping[str, Any]) -> str:
-    packages = [f"{name} {version}" for name, version in mapping(host, "packages").items() if isinstance(version, str)]
-    python = text(host, "python")
-    return ", ".join([f"Python {python}", *packages] if python else packages)
+    )
+    return ", ".join(filter(None, parts))
 
 
 def card_of(records: Records) -> Mapping[str, Any]:
@@ -159,37 +137,32 @@ def card_of(records: Records) -> Mapping[str, Any]:
 
 def summary(records: Records) -> str:
     """One line below the title: the model, the data, the target, the date."""
-    classes, date = len(sequence(card_of(records), "classes")), text(_host(records), "date")
-    named = plural(classes, "class", "classes") if classes else ""
-    return " · ".join(filter(None, (target_words(_target(records)), named, date_text(date) if date else "")))
+    classes, date = len(sequence(card_of(records), "classes")), text(_first_with(records, "host"), "date")
+    named, target = plural(classes, "class", "classes") if classes else "", _first_with(records, "target")
+    return " · ".join(filter(None, (target_words(target), named, date_text(date) if date else "")))
 
 
 def reproduction_section(records: Records) -> Section:
     """The block to copy from."""
-    commands = list(commands_of(records))
-    blocks: list[Block] = []
+    commands, hashes = commands_of(records), list(_hashes(records))
+    blocks: list[Block] = [Text.of("No record here says by which command it was made.", kind="note")]
     if commands:
-        blocks.append(Text.of("As they were given, in this order:"))
-        blocks += [Text.of(Code(command, command=True)) for command in commands]
-    else:
-        blocks.append(Text.of("No record here says by which command it was made.", kind="note"))
-    if hashes := list(_hashes(records)):
+        said = (Text.of(Code(command, command=True)) for command in commands)
+        blocks = [Text.of("As they were given, in this order:"), *said]
+    if hashes:
         caption = f"Hashes of what went in and came out ({len(hashes)})."
         name, digest = ("What", lambda row: row[0]), ("SHA-256", lambda row: Cell(row[1], code=True))
         blocks.append(Table.of(hashes, caption, name, digest, folded=True))
-    return Section(
-        "reproduction", "To do it again", tuple(blocks), words.plural(len(commands), "command") if commands else ""
-    )
+    gist = words.plural(len(commands), "command") if commands else ""
+    return Section("reproduction", "To do it again", tuple(blocks), gist)
 
 
-def commands_of(records: Records) -> Iterator[str]:
+def commands_of(records: Records) -> list[str]:
     """Each recorded command once, in the order of the work; what was called from Python has none."""
-    trained = sorted(records.all("run"), key=lambda one: text(one.body, "verb") == "distill")
-    works = (
-        trained,
-        *map(records.all, ("prune", "profile", "front", "exported", "check", "bench", "fit", "eval", "explained")),
-    )
-    yield from dict.fromkeys(command for work in works for one in work if (command := text(one.body, "command")))
+    works = sorted(records.all("run"), key=lambda one: text(one.body, "verb") == "distill")
+    for kind in ("prune", "profile", "front", "exported", "check", "bench", "fit", "eval", "explained"):
+        works += records.all(kind)
+    return list(dict.fromkeys(command for one in works if (command := text(one.body, "command"))))
 
 
 def _hashes(records: Records) -> Iterator[tuple[str, str]]:
