@@ -149,48 +149,41 @@ def _float(cell: str | None) -> float | None:
 
 
 class Buy(NamedTuple):
-    """One candidate that a budget may buy.
+    """One candidate that a budget buys.
 
     Args:
-        high: The least budget that it surely keeps to; infinite where that is not known.
-        sure: Its verdict from there on: PASS, or PREDICTED where nothing was measured.
-        rest: Its verdict over all other limits.
+        high: The least budget that it surely keeps to.
+        verdict: From there on, over the other limits too: PASS, or PREDICTED where something was not measured.
     """
 
     view: CandidateView
     high: float
-    sure: str
-    rest: str
+    verdict: str
 
 
-def buys_of(view: FrontView) -> list[Buy]:
-    """The points by rising cost; costs in ms, or in multiply-adds where no latency is known."""
+def steps_of(view: FrontView) -> list[Buy]:
+    """The points that a growing budget buys for sure, one after another, each from its ``high`` on.
+
+    That is in ms, or in multiply-adds where no latency is known. With a floor the cheapest that keeps to it is bought
+    at every budget.
+    """
     rest = Budget(tuple(limit for limit in view.budget if limit.quantity not in ("latency", "throughput", "flops")))
     if view.is_timed:
         rest = Budget((*rest.limits, *view.budget.of("flops")))
-    found = []
+    found, best = list[Buy](), list[Buy]()
     for one in view.choosable():
         try:
             over = str(judge_view(one, rest, view.metric, whole(view.record, "target", "batch") or 1))
         except BudgetError:  # a limit that the record cannot be held against decides nothing
-            over = "INCONCLUSIVE"
+            continue
         is_measured = one.time.median is not None
         high = one.time.bounds(view.statistic)[1] if is_measured else view.cost(one) or 0.0
-        found.append(Buy(one, high, "PASS" if is_measured or not view.is_timed else "PREDICTED", over))
-    return found
-
-
-def steps_of(buys: Sequence[Buy], *, cheapest: bool) -> list[Buy]:
-    """The points that a growing budget buys one after another; each from its ``high`` on.
-
-    With a floor (``cheapest``) the cheapest that keeps to it is bought at every budget.
-    """
-    best: list[Buy] = []
-    for buy in sorted((buy for buy in buys if math.isfinite(buy.high)), key=lambda buy: buy.high):
-        if buy.rest not in ("PASS", "PREDICTED") or buy.view.accuracy is None:
-            continue
-        before = best[-1].view.accuracy if best else None
-        if before is None or (not cheapest and buy.view.accuracy.value > before.value):
+        if math.isfinite(high) and over in ("PASS", "PREDICTED"):
+            sure = "PASS" if is_measured or not view.is_timed else "PREDICTED"
+            found.append(Buy(one, high, sure if over == "PASS" else over))
+    for buy in sorted(found, key=lambda buy: buy.high):
+        value, before = buy.view.accuracy, best[-1].view.accuracy if best else None
+        if before is None or (value and not view.budget.floors and value.value > before.value):
             best.append(buy)
     return best
 
@@ -220,7 +213,7 @@ def cost_words(view: FrontView, one: CandidateView) -> str:
 def budgets_section(records: Records) -> Section | None:
     """What each budget buys for sure, under a slider; None where no point is sure."""
     view = FrontView.of(records.first("front"))
-    steps = steps_of(buys_of(view), cheapest=bool(view.budget.floors))
+    steps = steps_of(view)
     if not steps:
         return None
     folder = records.all("front")[0].path.parent
@@ -237,7 +230,7 @@ def budgets_section(records: Records) -> Section | None:
         (Column(words.metric_words(view.metric), hint=f"{view.split}, 95 %"),
          lambda buy: columns.accuracy(buy.view.accuracy)),
         (columns.SPEED, lambda buy: words.ratio_text(view.speedup(buy.view))),
-        ("Verdict", lambda buy: Cell(buy.sure if buy.rest == "PASS" else buy.rest, badge=True)),
+        ("Verdict", lambda buy: Cell(buy.verdict, badge=True)),
         ("Export", lambda buy: Cell(export_command(view, buy.view, folder), code=True)),
         keys=(buy.view.key for buy in steps),
     )  # fmt: skip

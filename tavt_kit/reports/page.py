@@ -127,6 +127,8 @@ def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
     """The object of one run, with the answer as the page says it."""
     rows, made = rows_of(records, run), records.first("fit") or records.first("front")
     chosen = (row for row in rows if row["chosen"] and row["table"] == ("final" if records.all("fit") else "front"))
+    fronts, view = records.all("front"), FrontView.of(records.first("front"))
+    of = f"latency_{view.statistic}_ms" if view.is_timed else "macs"
     files = sorted({(one.path, one.body["schema"]) for found in records.found.values() for one in found})
     return {
         "run": run,
@@ -141,36 +143,23 @@ def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
         "metric": text(made, "metric") or ("top1" if records.all("fit") else None),
         "split": text(made, "split") or ("val" if records.all("fit") else None),
         "chosen": next(chosen, None),
-        "buys": _buys(records),
+        "buys": [
+            {"from": buy.high, "of": of, "schedule": buy.view.schedule,
+             "export": front.export_command(view, buy.view, fronts[0].path.parent)}
+            for buy in front.steps_of(view)
+        ],
         "rows": rows,
         "records": [
             {"file": str(path), "schema": schema, "sha256": sha256_file(path)}
             for path, schema in files
             if path.is_file()
         ],
-    }
+    }  # fmt: skip
 
 
 def _plain(said: Text) -> str:
     parts = (part.text if isinstance(part, Code) else part for part in said.parts)
     return "".join(parts).replace("\u00a0", " ")
-
-
-def _buys(records: Records) -> list[dict[str, Any]]:
-    fronts = records.all("front")
-    if not fronts:
-        return []
-    view, folder = FrontView.of(fronts[0].body), fronts[0].path.parent
-    of = f"latency_{view.statistic}_ms" if view.is_timed else "macs"
-    return [
-        {
-            "from": buy.high,
-            "of": of,
-            "schedule": buy.view.schedule,
-            "export": front.export_command(view, buy.view, folder),
-        }
-        for buy in front.steps_of(front.buys_of(view), cheapest=bool(view.budget.floors))
-    ]
 
 
 COLUMNS = (

@@ -11,7 +11,7 @@ from tavt_kit.core.records import write_record
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports import write_report
 from tavt_kit.reports.candidates import FrontView, asked
-from tavt_kit.reports.front import buys_of, export_command, steps_of
+from tavt_kit.reports.front import export_command, steps_of
 from tavt_kit.reports.records import Records, gather
 from tests.reports.records import EMPTY_FRONT, write_fit, write_run
 
@@ -76,7 +76,7 @@ def test_a_budget_needs_a_front(tmp_path: Path) -> None:
 def test_steps_grow_in_cost_and_accuracy_and_export_what_they_say(folder: Path) -> None:
     front = gather([folder]).first("front")
     view = FrontView.of(front)
-    steps = steps_of(buys_of(view), cheapest=False)
+    steps = steps_of(view)
     assert len(steps) > 2
     assert [step.high for step in steps] == sorted(step.high for step in steps)
     values = [step.view.accuracy.value for step in steps if step.view.accuracy]
