@@ -359,12 +359,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All changes between two records of one kind, in the order of the first.
+    """All changes between two records of one kind, in the order of the first, and the candidates of only one of them.
 
     Args:
         method: How the bounds were made, in words.
-        only_before: Candidates that the second record lacks.
-        only_after: Candidates that the first record lacks.
         differing: What is not the same though it should be, for ``across``.
         facts: What differs and may.
     """
@@ -390,8 +388,6 @@ def compare_records(
     """The candidates that two records share: by name, else by target and schedule where only one on each side fits.
 
     Args:
-        before: The first record.
-        after: The second, of the same kind.
         threshold: Slowdown that fails, 0.05 for 5 %.
         drop: Loss of accuracy that fails, 0.005 for half a point.
         reference: A candidate in both; times are compared as multiples of its.

@@ -149,13 +149,10 @@ class KeyFigure:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the reader came for, before anything else.
+    """What the reader came for: what to do (``lead``), why (``sentence``), and what must be said beside it (``more``).
 
     Args:
         verdict: One word; empty where no budget was asked for.
-        lead: What to do, in a few words.
-        sentence: Why.
-        more: What must be said beside it.
         command: The next step, and its command; None where there is none.
         beaten: A baseline does better, so that the verdict must not look like praise.
         opens: The anchor of the section that is open from the start.

@@ -218,11 +218,9 @@ class CandidateView:
 
 @dataclass(frozen=True, slots=True)
 class FrontView:
-    """A search's result, typed: ``front.json``.
+    """A search's result, typed: ``front.json``, its candidates by rising cost.
 
     Args:
-        candidates: By rising cost.
-        chosen: Index into ``candidates``.
         baselines: Schedules that are judged by the same protocol, not on the front.
         models: Baselines that are no schedules.
         measured: Finalists that were measured, on the front or not.
@@ -408,9 +406,6 @@ def asked(records: Records, budget: Budget) -> Records:
     """The records as if the search had been asked for ``budget``: its front judged and chosen from again.
 
     Baselines that the search measured beside its front, such as the dense model, may be chosen too.
-
-    Args:
-        records: With one search.
 
     Raises:
         BudgetError: There is no front, or it does not record what the budget limits.

@@ -230,7 +230,6 @@ class Mark:
     """One point of the chart: its cost ``x`` (ms, or multiply-adds in G), and its accuracy ``y`` in percent.
 
     Args:
-        label: Written beside it where there is room.
         measured: Whether ``x`` is known; else it is a prediction and drawn hollow.
         lines: The hover text.
         key: Ties it to the row of the table below.
@@ -457,9 +456,7 @@ class Curve:
     """A line of (step, value), by step.
 
     Args:
-        points: At least one.
         spread: (step, least, greatest) around it.
-        dots: Whether each point is marked.
         ring: The step of the point that is ringed.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ def chart_of(records: Records) -> Figure | None:
     """Everything that was measured, with the budget: the table of a fit, else the front of a search."""
     budget = recorded_budget(records.first("fit"))
     statistic = quantile_of(budget)
-    marks = [mark for row in fit_rows(records.first("fit")) if (mark := _row_mark(row, statistic))]
+    marks = _row_marks(fit_rows(records.first("fit")), statistic)
     if len(marks) > 1:
         return _figure(marks, frame_of(budget, "top1", "val", statistic), statistic)
     return front_chart(records)
@@ -44,8 +44,7 @@ def front_chart(records: Records) -> Figure | None:
     """The front of a search, its baselines, and what else it evaluated; None where no point is known."""
     view = FrontView.of(records.first("front"))
     statistic = view.statistic if view.is_timed else None
-    rows = [mark for model in view.models if (mark := _row_mark(model, statistic))]
-    marks = [*marks_of(view, statistic), *rows]
+    marks = [*marks_of(view, statistic), *_row_marks(view.models, statistic)]
     frame = frame_of(view.budget, view.metric, view.split, statistic)
     return _figure(marks, frame, statistic, cloud_of(records, view)) if marks else None
 
@@ -84,17 +83,21 @@ def marks_of(view: FrontView, statistic: str | None) -> list[Mark]:
     for one in view.shown:
         kind: Kind = "chosen" if one is view.pick else "dense" if one.origin == "dense" else "front"
         if one.key.startswith("b"):
-            kind = next((kind for kind in KINDS if kind == one.origin), "other")
+            kind = _kind(one.origin)
         above = ("chosen" if kind == "chosen" else one.origin or kind, one.schedule)
         below = (f"{words.macs_text(one.macs)} multiply-adds", one.verdict)
         found.append(_mark(one, kind, kind if kind in ("chosen", "dense") else "", above, below, statistic))
     return [mark for mark in found if mark]
 
 
-def _row_mark(row: CandidateView, statistic: str | None) -> Mark | None:
-    """A row of a fit, or a baseline of the front."""
-    kind: Kind = next((kind for kind in KINDS if kind == row.kind), "other")
-    return _mark(row, kind, row.name, (row.name,), (row.note, row.verdict), statistic)
+def _row_marks(rows: Iterable[CandidateView], statistic: str | None) -> list[Mark]:
+    """The marks of a fit's rows, or of a front's baselines that are no schedules."""
+    found = (_mark(row, _kind(row.kind), row.name, (row.name,), (row.note, row.verdict), statistic) for row in rows)
+    return [mark for mark in found if mark]
+
+
+def _kind(name: str) -> Kind:
+    return next((kind for kind in KINDS if kind == name), "other")
 
 
 def _mark(
@@ -105,7 +108,7 @@ def _mark(
     x, bar, is_measured = None if one.macs is None else one.macs / 1e9, None, True
     if statistic is not None:
         is_measured, bounds = time.median is not None, time.bounds(statistic)
-        x = (time.of_statistic(statistic) if time.is_known else None) or time.median or time.predicted
+        x = time.of_statistic(statistic) or time.median or time.predicted
         bar = bounds if is_measured and math.isfinite(bounds[1]) else None
     if accuracy is None or x is None:
         return None

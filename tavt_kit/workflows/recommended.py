@@ -17,13 +17,8 @@ from tavt_kit.workflows.fit_rows import FitTable
 def write_recommended(folder: Path, table: FitTable, facts: DataFacts, record: Mapping[str, Any]) -> None:
     """Write the recommended row's file as ``model.xml`` or ``model.onnx``, ``predict.py`` and ``README.md``.
 
-    What the folder held before is replaced whole, so that no card stands beside another's file.
-
-    Args:
-        folder: For the files.
-        table: With a recommended row.
-        facts: Data set of the fit.
-        record: Body of ``fit.json``.
+    What the folder held before is replaced whole, so that no card stands beside another's file. The record is the body
+    of ``fit.json``.
     """
     assert table.recommended is not None
     row = table.rows[table.recommended]
