@@ -102,11 +102,20 @@ class Evaluator:
             logits = found[schedule]
             if isinstance(logits, str):
                 yield schedule, EvaluationResult(None, share, logits)
-            elif not np.isfinite(logits).all():
+                continue
+            if not np.isfinite(logits).all():
                 failure = f"the logits under the schedule {schedule} are not finite"
                 yield schedule, EvaluationResult(None, share, failure)
-            else:
-                yield schedule, self._result(schedule, logits, start, share)
+                continue
+            predicted: NDArray[np.int64] = logits.argmax(axis=1)
+            correct: NDArray[np.bool_] = predicted == self.labels[start : start + len(logits)]
+            metrics: tuple[Accuracy, ...] = ()
+            if len(logits) == len(self.labels):
+                self._predicted[schedule] = predicted
+                if self.scoring is not None:
+                    metrics = self.scoring.of(logits, lambda: self.predicted(self.model.dense_schedule))
+            accuracy = Accuracy.of_counts(int(correct.sum()), len(correct), split=self.split)
+            yield schedule, EvaluationResult(accuracy, share, correct=correct, metrics=metrics)
 
     def against(self, source: TokenSchedule, candidate: TokenSchedule) -> PairedDifference:
         """Candidate minus source on the same images."""
@@ -133,17 +142,6 @@ class Evaluator:
         """
         return torch.from_numpy(self._together([schedule], 0, len(self.labels))[schedule])
 
-    def _result(self, schedule: TokenSchedule, logits: _Logits, start: int, seconds: float) -> EvaluationResult:
-        predicted: NDArray[np.int64] = logits.argmax(axis=1)
-        correct = predicted == self.labels[start : start + len(logits)]
-        metrics: tuple[Accuracy, ...] = ()
-        if len(logits) == len(self.labels):
-            self._predicted[schedule] = predicted
-            if self.scoring is not None:
-                metrics = self.scoring.of(logits, lambda: self.predicted(self.model.dense_schedule))
-        accuracy = Accuracy.of_counts(int(correct.sum()), len(correct), split=self.split)
-        return EvaluationResult(accuracy, seconds, correct=correct, metrics=metrics)
-
     def _found(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits | str]:
         """Logits, or why there are none: where the memory runs out for several, each is tried alone."""
         try:
@@ -151,10 +149,7 @@ class Evaluator:
         except MeasurementError as error:
             if len(schedules) == 1:
                 return {schedules[0]: str(error)}
-        found: dict[TokenSchedule, _Logits | str] = {}
-        for schedule in schedules:
-            found |= self._found([schedule], start, stop)
-        return found
+        return dict(item for schedule in schedules for item in self._found([schedule], start, stop).items())
 
     def _together(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits]:
         """Logits (n, classes) of the images from ``start`` to ``stop``.

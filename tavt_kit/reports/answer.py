@@ -57,7 +57,7 @@ def _of_fit(fit: Found) -> Answer:
 
 def _of_search(records: Records) -> Answer:
     front, folder = records.first("front"), records.all("front")[0].path.parent
-    view = FrontView.of(front)
+    view = FrontView(front)
     pick, budget, target = view.pick, words.budget_words(view.budget), words.target_words(mapping(front, "target"))
     where = f" on {target}" if target else ""
     if pick is None:
@@ -266,7 +266,7 @@ def _of_checks(found: Sequence[Found]) -> Answer:
 
 def _of_bench(found: Sequence[Found]) -> Answer:
     """The fastest, against the reference."""
-    rows = [CandidateView.of(row, "") for row in objects(found[0].body, "candidates")]
+    rows = [CandidateView(row, "") for row in objects(found[0].body, "candidates")]
     best = min((row for row in rows if row.time.median), key=lambda row: row.time.median or 0.0, default=None)
     if best is None:
         return Answer("", "Nothing was timed", Text.of(_SAID.format("Measured")), opens="bench")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
@@ -56,10 +55,11 @@ def _figures(row: CandidateView) -> tuple[Estimate, float, str] | None:
 
 def better_in_front(front: Mapping[str, Any]) -> list[Better]:
     """Each baseline of ``front.json`` that answers what was asked better than the chosen candidate."""
-    view = FrontView.of(front)
+    view = FrontView(front)
     if view.pick is None or front.get("chosen") != view.chosen:
         return []
-    return better_rows([replace(view.pick, kind="chosen", split=view.split), *view.models], view.budget)
+    pick = CandidateView({**view.pick.record, "kind": "chosen", "split": view.split}, view.metric)
+    return better_rows([pick, *view.models], view.budget)
 
 
 def fit_rows(fit: Mapping[str, Any]) -> tuple[CandidateView, ...]:
@@ -77,7 +77,7 @@ def fit_rows(fit: Mapping[str, Any]) -> tuple[CandidateView, ...]:
             "ratio": dense / median if dense and median else None,
             "note": ", ".join(filter(None, notes)),
         }
-        found.append(CandidateView.of({**row, **mapping(row, "val"), **own}, "top1"))
+        found.append(CandidateView({**row, **mapping(row, "val"), **own}, "top1"))
     return tuple(found)
 
 

@@ -74,36 +74,22 @@ def ratio_of(one: Estimate | None) -> str:
     return words.ratio_text(one.value if one else None)
 
 
-@dataclass(frozen=True, slots=True)
 class TimeView:
-    """Latency in ms: predicted, measured, and how sure; from the ``latency_ms`` of a candidate or a measurement."""
+    """Latency in ms, predicted and measured, from the ``latency_ms`` of a candidate; of no record nothing is known."""
 
-    predicted: float | None
-    median: float | None
-    p10: float | None
-    p90: float | None
-    p99: float | None
-    interval95: Ends
-    p50_bounds: Ends
-    p90_bounds: Ends
-    p99_bounds: Ends
-    steady: bool | None
+    def __init__(self, record: Any) -> None:
+        self.predicted, self.median = number(record, "predicted"), number(record, "median")
+        self.is_known = self.predicted is not None or self.median is not None
+        record = record if self.is_known else {}
 
-    @classmethod
-    def of(cls, record: Any) -> TimeView:
-        """From a record; without a prediction and a median nothing in it counts."""
-        if number(record, "predicted") is None and number(record, "median") is None:
-            record = {}
-        given: dict[str, Any] = {name: number(record, name) for name in ("predicted", "median", "p10", "p90", "p99")}
-        for name in ("interval95", "p50_bounds", "p90_bounds", "p99_bounds"):
-            given[name] = number(record, name, 0), number(record, name, 1)
+        def ends(name: str) -> Ends:
+            return number(record, name, 0), number(record, name, 1)
+
+        self.p10, self.p90, self.p99 = (number(record, name) for name in ("p10", "p90", "p99"))
+        self.interval95, self.p90_bounds = ends("interval95"), ends("p90_bounds")
+        self._bounds = {name: ends(f"{name}_bounds") for name in ("p50", "p90", "p99")}
         steady = mapping([record], 0).get("steady")
-        return cls(**given, steady=steady if isinstance(steady, bool) else None)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether it was predicted or measured."""
-        return self.predicted is not None or self.median is not None
+        self.steady = steady if isinstance(steady, bool) else None
 
     def of_statistic(self, statistic: str) -> float | None:
         """The quantile named ``p50``, ``p90`` or ``p99``."""
@@ -111,8 +97,7 @@ class TimeView:
 
     def bounds(self, statistic: str) -> tuple[float, float]:
         """Of the true quantile, as far as they are recorded: it is no less than the first, no more than the second."""
-        known = {"p50": self.p50_bounds, "p90": self.p90_bounds, "p99": self.p99_bounds}
-        low, high = known.get(statistic, (None, None))
+        low, high = self._bounds.get(statistic, (None, None))
         if statistic == "p50" and high is None:
             low, high = self.interval95
         # No quantile from the 50th upwards lies below the median's own bound; that it ends somewhere is not known.
@@ -140,150 +125,87 @@ class TimeView:
         return words.ms_text(self.median)
 
 
-@dataclass(frozen=True, slots=True)
 class MemoryView:
     """Peak memory in bytes, measured in fresh processes."""
 
-    median: float
-    least: float | None
-    most: float | None
-
-    @classmethod
-    def known(cls, record: Any) -> MemoryView | None:
-        """From the ``memory_bytes`` of a candidate; None where nothing was measured."""
-        median, least, most = (number(record, name) for name in ("median", "least", "most"))
-        return None if median is None else cls(median, least, most)
+    def __init__(self, median: float, record: Any) -> None:
+        self.median, self.least, self.most = median, number(record, "least"), number(record, "most")
 
     def __str__(self) -> str:
         return words.peak_text(self.median)
 
 
-@dataclass(frozen=True, slots=True)
 class CandidateView:
     """A model of ``front.json`` or ``fit.json``: a candidate, or a baseline to hold it against.
 
     Args:
+        record: Entry of the record.
+        metric: Name of the accuracy in it.
         key: Ties its mark to its row: ``c3`` of the candidates, ``b0`` of the baselines.
-        place: Its index in the run's ``front.json``, where a report's own budget has put it elsewhere.
     """
 
-    record: Mapping[str, Any]
-    key: str
-    counts: tuple[int, ...]
-    genes: str
-    macs: float | None
-    accuracy: Estimate | None
-    time: TimeView
-    memory: MemoryView | None
-    difference: Estimate | None
-    ratio: Estimate | None
-    others: Mapping[str, Any]
-    verdict: str
-    origin: str
-    name: str
-    kind: str
-    split: str
-    note: str
-    place: int | None
-
-    @classmethod
-    def of(cls, record: Any, metric: str, key: str = "") -> CandidateView:
-        """From an entry of ``front.json`` or a row of ``fit.json``."""
-        texts = {name: text(record, name) or "" for name in ("verdict", "origin", "name", "kind", "split", "note")}
-        own, counts = mapping([record], 0), sequence(record, "schedule")
-        genes = (text(record, gene) for gene in ("score", "precision", "reduction"))
-        return cls(
-            record=own,
-            key=key,
-            counts=integers(record, "schedule"),
-            genes=genes_text(
-                len(counts), sequence(record, "executed") or None, sequence(record, "image_size") or None, *genes
-            ),
-            macs=number(record, "macs"),
-            accuracy=Estimate.of(record, metric),
-            time=TimeView.of(mapping(record, "latency_ms")),
-            memory=MemoryView.known(mapping(record, "memory_bytes")),
-            difference=Estimate.of(mapping(record, "against_dense"), "difference"),
-            ratio=Estimate.of(own.get("ratio")),
-            others=mapping(record, "others"),
-            place=whole(record, "place"),
-            **texts,
+    def __init__(self, record: Any, metric: str, key: str = "") -> None:
+        self.record, self.key = mapping([record], 0), key
+        self.macs = number(record, "macs")
+        self.accuracy = Estimate.of(record, metric)
+        self.time = TimeView(mapping(record, "latency_ms"))
+        memory = mapping(record, "memory_bytes")
+        self.memory = None if (peak := number(memory, "median")) is None else MemoryView(peak, memory)
+        self.difference = Estimate.of(mapping(record, "against_dense"), "difference")
+        self.ratio = Estimate.of(self.record.get("ratio"))
+        self.others = mapping(record, "others")
+        self.verdict, self.origin = text(record, "verdict") or "", text(record, "origin") or ""
+        self.name, self.kind, self.split, self.note = (
+            text(record, name) or "" for name in ("name", "kind", "split", "note")
         )
-
-    @property
-    def schedule(self) -> str:
+        self.place = whole(record, "place")  # in the run's front, where a report's own budget has put it elsewhere
+        self.counts = integers(record, "schedule")
+        self.genes = genes_text(
+            len(sequence(record, "schedule")),
+            sequence(record, "executed") or None,
+            sequence(record, "image_size") or None,
+            *(text(record, gene) for gene in ("score", "precision", "reduction")),
+        )
+        self.schedule = counts_text(self.counts) + self.genes
         """``65x4,50x4,33x4``, and what a joint search chose beside the counts."""
-        return counts_text(self.counts) + self.genes
 
 
-@dataclass(frozen=True, slots=True)
 class FrontView:
-    """A search's result, typed: ``front.json``, its candidates by rising cost.
+    """A search's result: ``front.json``, typed.
 
-    Args:
-        baselines: Schedules that are judged by the same protocol, not on the front.
-        models: Baselines that are no schedules.
-        measured: Finalists that were measured, on the front or not.
-        dense: The model without drop, wherever it was found.
+    ``candidates`` are by rising cost, ``baselines`` schedules judged by the same protocol, ``models`` baselines that
+    are no schedules, ``measured`` finalists, on the front or not; ``dense`` is the model without drop, wherever it was
+    found; ``shown`` has every candidate, then the baselines of other schedules.
     """
 
-    record: Mapping[str, Any]
-    candidates: tuple[CandidateView, ...]
-    chosen: int | None
-    baselines: tuple[CandidateView, ...]
-    models: tuple[CandidateView, ...]
-    measured: tuple[CandidateView, ...]
-    dense: CandidateView | None
-    metric: str
-    split: str
-    budget: Budget
-    verdict: str
-
-    @classmethod
-    def of(cls, front: Mapping[str, Any]) -> FrontView:
-        """From ``front.json``."""
-        metric, budget = text(front, "metric") or "top1", recorded_budget(front)
-
-        def views(name: str, letter: str = "") -> tuple[CandidateView, ...]:
-            records = enumerate(sequence(front, name))
-            return tuple(CandidateView.of(one, metric, f"{letter}{i}" if letter else "") for i, one in records)
-
-        candidates, baselines = views("candidates", "c"), views("baselines", "b")
-        chosen = _chosen(front, candidates, budget)
-        return cls(
-            record=front,
-            candidates=candidates,
-            chosen=chosen,
-            baselines=baselines,
-            models=views("baseline_models"),
-            measured=views("measured"),
-            dense=next((view for view in (*baselines, *candidates) if view.origin == "dense"), None),
-            metric=metric,
-            split=text(front, "split") or "val",
-            budget=budget,
-            verdict=text(front, "verdict") or ("" if chosen is None else candidates[chosen].verdict),
-        )
-
-    @property
-    def pick(self) -> CandidateView | None:
-        """The chosen candidate."""
-        return None if self.chosen is None else self.candidates[self.chosen]
-
-    @property
-    def shown(self) -> tuple[CandidateView, ...]:
-        """Every candidate, then the baselines of other schedules."""
+    def __init__(self, front: Mapping[str, Any]) -> None:
+        self.record, self.metric = front, text(front, "metric") or "top1"
+        self.split, self.budget = text(front, "split") or "val", recorded_budget(front)
+        self.candidates, self.baselines = self._views("candidates", "c"), self._views("baselines", "b")
+        self.models, self.measured = self._views("baseline_models"), self._views("measured")
+        self.dense = next((view for view in (*self.baselines, *self.candidates) if view.origin == "dense"), None)
         drawn = {candidate.schedule for candidate in self.candidates}
-        return (*self.candidates, *(baseline for baseline in self.baselines if baseline.schedule not in drawn))
+        self.shown = (*self.candidates, *(one for one in self.baselines if one.schedule not in drawn))
+        self.chosen = self._chosen()
+        self.pick = None if self.chosen is None else self.candidates[self.chosen]
+        self.verdict = text(front, "verdict") or (self.pick.verdict if self.pick else "")
+        self.is_timed = any(view.time.is_known for view in self.candidates)  # else multiply-adds are the cost
+        self.statistic = quantile_of(self.budget)
+        quantile = words.quantile_words(self.statistic)
+        self.cost_name = quantile if self.is_timed else "multiply-adds of one image"
 
-    @property
-    def statistic(self) -> str:
-        """The quantile of the latency that counts."""
-        return quantile_of(self.budget)
+    def _views(self, name: str, letter: str = "") -> tuple[CandidateView, ...]:
+        records = enumerate(sequence(self.record, name))
+        return tuple(CandidateView(one, self.metric, f"{letter}{i}" if letter else "") for i, one in records)
 
-    @property
-    def cost_name(self) -> str:
-        """What a budget is held against, in words."""
-        return words.quantile_words(self.statistic) if self.is_timed else "multiply-adds of one image"
+    def _chosen(self) -> int | None:
+        """As recorded; otherwise by the rule of the search."""
+        index, views = whole(self.record, "chosen"), self.candidates
+        if index is not None and 0 <= index < len(views):
+            return index
+        if recorded := list(sequence(self.record, "chosen")):
+            return next((i for i, view in enumerate(views) if list(view.counts) == recorded), None)
+        return best_of([view.verdict for view in views], views, cheapest=bool(self.budget.floors))
 
     def cost(self, view: CandidateView) -> float | None:
         """What a budget is held against: the quantile of the latency, predicted where not measured; else MACs."""
@@ -291,11 +213,6 @@ class FrontView:
             return view.macs
         time = view.time
         return time.predicted if time.median is None else time.of_statistic(self.statistic) or time.median
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether latencies are known, so that they and not multiply-adds are the cost."""
-        return any(view.time.is_known for view in self.candidates)
 
     def choosable(self) -> list[CandidateView]:
         """What may be chosen, by rising cost: the front, and each baseline that none of it beats."""
@@ -334,16 +251,6 @@ def recorded_budget(record: Mapping[str, Any]) -> Budget:
         return Budget.parse([str(limit) for limit in sequence(record, "budgets")])
     except BudgetError:
         return Budget()
-
-
-def _chosen(front: Mapping[str, Any], candidates: tuple[CandidateView, ...], budget: Budget) -> int | None:
-    """As recorded; otherwise by the rule of the search."""
-    index = whole(front, "chosen")
-    if index is not None and 0 <= index < len(candidates):
-        return index
-    if recorded := list(sequence(front, "chosen")):
-        return next((i for i, view in enumerate(candidates) if list(view.counts) == recorded), None)
-    return best_of([view.verdict for view in candidates], candidates, cheapest=bool(budget.floors))
 
 
 def best_of(verdicts: Sequence[str], views: Sequence[CandidateView], *, cheapest: bool) -> int | None:
@@ -416,7 +323,7 @@ def asked(records: Records, budget: Budget) -> Records:
             f"a report chooses for {', '.join(budget.texts())} from a measured front, but {', '.join(records.folders)} "
             "has none; run fgvc-kit search first"
         )
-    body = _chosen_again(FrontView.of(fronts[0].body), budget)
+    body = _chosen_again(FrontView(fronts[0].body), budget)
     return replace(records, found={**records.found, "front": (Found(fronts[0].path, body),)})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from tavt_kit.core.budget import Budget
@@ -35,21 +35,12 @@ MOST_RUNS = 6
 """As many as can be told apart in one chart."""
 
 
-@dataclass(frozen=True, slots=True)
 class RunRecords:
-    """One search by a name of its own: its records and no other search's, and its ``front.json``."""
+    """One search by a name of its own: its records and no other search's, its front, and its target in words."""
 
-    name: str
-    records: Records
-    view: FrontView = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "view", FrontView.of(self.records.first("front")))
-
-    @property
-    def target(self) -> str:
-        """In words; empty if there is none."""
-        return words.target_words(mapping(self.view.record, "target"))
+    def __init__(self, name: str, records: Records) -> None:
+        self.name, self.records, self.view = name, records, FrontView(records.first("front"))
+        self.target = words.target_words(mapping(self.view.record, "target"))
 
 
 def runs_of(records: Records, *, across: bool) -> tuple[RunRecords, ...]:

@@ -98,7 +98,7 @@ _WORST, _SHOWN = 10, 12
 def classes_section(records: Records) -> Section | Missing:
     """The losses against dense of the chosen schedule's first checked file, of any where there is no search."""
     front = records.first("front")
-    pick = FrontView.of(front).pick if front else None
+    pick = FrontView(front).pick if front else None
     compared = (
         (one.path.parent, check)
         for one in records.all("check")

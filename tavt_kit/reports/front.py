@@ -42,7 +42,7 @@ def chart_of(records: Records) -> Figure | None:
 
 def front_chart(records: Records) -> Figure | None:
     """The front of a search, its baselines, and what else it evaluated; None where no point is known."""
-    view = FrontView.of(records.first("front"))
+    view = FrontView(records.first("front"))
     statistic = view.statistic if view.is_timed else None
     marks = [*marks_of(view, statistic), *_row_marks(view.models, statistic)]
     frame = frame_of(view.budget, view.metric, view.split, statistic)
@@ -215,7 +215,7 @@ def cost_words(view: FrontView, one: CandidateView) -> str:
 
 def budgets_section(records: Records) -> Section | None:
     """What each budget buys for sure, under a slider; None where no point is sure."""
-    view = FrontView.of(records.first("front"))
+    view = FrontView(records.first("front"))
     steps = steps_of(view)
     if not steps:
         return None
@@ -265,7 +265,7 @@ def front_section(records: Records) -> Section | Missing:
     front = records.first("front")
     if not front:
         return Missing("The front of a search", "fgvc-kit search MODEL --budget latency=20ms")
-    view = FrontView.of(front)
+    view = FrontView(front)
     chart = front_chart(records) if fit_rows(records.first("fit")) else None
     blocks: list[Block] = [] if chart is None else [chart]
     if view.candidates:
@@ -371,7 +371,7 @@ def convergence_section(records: Records) -> Section | Missing:
     front = records.first("front")
     volumes = enumerate((number([one], 0) for one in sequence(front, "history")), 1)
     known = [(float(count), volume) for count, volume in volumes if volume is not None]
-    told = _told(front, FrontView.of(front)) if front else ""
+    told = _told(front, FrontView(front)) if front else ""
     blocks: list[Block] = [Text.of(told)] if told else []
     if len(known) > 1:
         thin = tuple(known[(len(known) - 1) % (step := -(-len(known) // _LINE_POINTS)) :: step])

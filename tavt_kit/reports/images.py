@@ -62,7 +62,7 @@ def kept_section(records: Records) -> Section | Missing:
     images = [image for entry in entries if (image := _image(entry, layers, rows, columns, folder))]
     blocks: list[Block] = [Text.of(_explanation(record, layers, rows * columns))]
     front, counts = records.first("front"), integers(record, "schedule")
-    pick = FrontView.of(front).pick if front else None
+    pick = FrontView(front).pick if front else None
     if pick is not None and counts and pick.counts != counts:
         other = Code(counts_text(counts))
         blocks.append(Text.of("These images are of ", other, ", not of the schedule chosen here.", kind="note"))

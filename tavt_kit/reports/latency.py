@@ -45,11 +45,11 @@ def latency_table(records: Records) -> LatencyTable | None:
 
 def layer_times(records: Records, table: LatencyTable) -> tuple[LayerTimes, ...]:
     """The dense model and the chosen one, as far as the table is of them."""
-    view, layout = FrontView.of(records.first("front")), table.model.layout
+    view, layout = FrontView(records.first("front")), table.model.layout
     on_target = words.target_words(mapping(view.record, "target")) == words.target_words(table.target.as_record())
     dense, counts = view.dense, (layout.tokens,) * layout.layers
     if dense is None or dense.counts != counts:
-        dense = CandidateView.of({"schedule": counts, "macs": table.model.macs}, "")
+        dense = CandidateView({"schedule": counts, "macs": table.model.macs}, "")
     models, pick = [("dense", dense)], view.pick
     if pick is not None and pick.schedule != dense.schedule and len(pick.counts) == len(dense.counts):
         models.append(("chosen", pick))
@@ -148,7 +148,7 @@ def _table(found: Found, named: bool) -> Table:
         return words.percent_text(number(one.record, "gain_share", "value"), 0)
 
     return Table.of(
-        [CandidateView.of(row, "") for row in objects(found.body, "candidates")],
+        [CandidateView(row, "") for row in objects(found.body, "candidates")],
         f"{which}Interleaved in random order{f'; speed is against {reference}' if reference else ''}.",
         ("Candidate", name),
         ("Ran as", lambda one: words.target_words(mapping(one.record, "target")) or words.DASH),

@@ -127,7 +127,7 @@ def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
     """The object of one run, with the answer as the page says it."""
     rows, made = rows_of(records, run), records.first("fit") or records.first("front")
     chosen = (row for row in rows if row["chosen"] and row["table"] == ("final" if records.all("fit") else "front"))
-    fronts, view = records.all("front"), FrontView.of(records.first("front"))
+    fronts, view = records.all("front"), FrontView(records.first("front"))
     of = f"latency_{view.statistic}_ms" if view.is_timed else "macs"
     files = sorted({(one.path, one.body["schema"]) for found in records.found.values() for one in found})
     return {
@@ -173,7 +173,7 @@ accuracies are fractions, what is not known empty."""
 
 def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
     """Everything with figures: the front, its baselines, the closing table, the parts of the dense and chosen model."""
-    view = FrontView.of(records.first("front"))
+    view = FrontView(records.first("front"))
     rows = []
     for one in (*view.candidates, *view.baselines, *view.models):
         row = _row(run, "front" if one.key.startswith("c") else "baseline", one.name or one.origin, view.metric, one)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -15,27 +14,17 @@ from tavt_kit.reports.charts import Curve, change_bar, curve_figure, thinned
 from tavt_kit.reports.records import Found, Records, integers, mapping, number, sequence, text, whole
 
 
-@dataclass(frozen=True, slots=True)
 class _Step:
     """One schedule of the ladder, before and after, with the paired difference."""
 
-    name: str
-    schedule: str
-    macs: float | None
-    before: Estimate | None
-    after: Estimate | None
-    difference: Estimate | None
-
-    @property
-    def lift(self) -> float | None:
-        """In fractions; None unless both are known."""
-        return None if self.before is None or self.after is None else self.after.value - self.before.value
-
-    @property
-    def is_lowered(self) -> bool:
-        """Whether it lost accuracy beyond doubt."""
+    def __init__(self, entry: Any, after: Any) -> None:
+        self.name, self.schedule = text(entry, "name") or words.DASH, counts_text(integers(entry, "schedule"))
+        self.macs = number(entry, "macs")
+        self.before, self.after = (Estimate.of(mapping(one, "accuracy")) for one in (entry, after))
+        self.difference = Estimate.of(mapping(after, "difference"), "difference")
+        self.lift = self.after.value - self.before.value if self.before and self.after else None
         high = self.difference.high if self.difference else None
-        return self.lift is not None and high is not None and high < 0
+        self.is_lowered = self.lift is not None and high is not None and high < 0  # beyond doubt
 
 
 def ladder_section(records: Records) -> Section | Missing:
@@ -92,17 +81,7 @@ def lowered_dense(records: Records) -> str | None:
 def _steps(run: Mapping[str, Any]) -> list[_Step]:
     """The schedules of the ladders before and after, by name."""
     after = {text(entry, "name"): entry for entry in sequence(run, "results", "after")}
-    return [
-        _Step(
-            text(entry, "name") or words.DASH,
-            counts_text(integers(entry, "schedule")),
-            number(entry, "macs"),
-            Estimate.of(mapping(entry, "accuracy")),
-            Estimate.of(mapping(after.get(text(entry, "name")), "accuracy")),
-            Estimate.of(mapping(after.get(text(entry, "name")), "difference"), "difference"),
-        )
-        for entry in sequence(run, "results", "before")
-    ]
+    return [_Step(entry, after.get(text(entry, "name"))) for entry in sequence(run, "results", "before")]
 
 
 _OTHER = ("step", "loss", "lr", "gradient_norm", "loss_scale", "images_per_second", "seconds_waiting")

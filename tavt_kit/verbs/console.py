@@ -115,10 +115,8 @@ class ConsoleProgress:
 
     def __init__(self) -> None:
         self._console = console_of(stderr=True)
-        self._stages: Display | None = None
-        self._stage: TaskID | None = None
-        self._updates: Display | None = None
-        self._update: TaskID | None = None
+        self._stages: tuple[Display, TaskID] | None = None
+        self._updates: tuple[Display, TaskID] | None = None
         self._heartbeat = None if self._console.is_terminal else _Heartbeat()
         self._what, self._units = "", (0, 0)
 
@@ -152,23 +150,24 @@ class ConsoleProgress:
         """One line for each stage; they stay when the work ends."""
         self._end_updates()
         if self._stages is None:
-            self._stages = Display(*_STAGES, console=self._console)
-            self._stages.start()
-        self._stage = self._stages.add_task(what, total=total, completed=done, values="")
+            display = Display(*_STAGES, console=self._console)
+            display.start()
+        else:
+            display, _ = self._stages
+        self._stages = display, display.add_task(what, total=total, completed=done, values="")
         self._what, self._units = what, (done, total)
         self._now(what, f", {done} of {total}")
 
     def advance(self, units: int = 1, **values: float) -> None:
         """Move the newest stage on."""
-        if self._stages is None or self._stage is None:
+        if self._stages is None:
             return
+        display, stage = self._stages
         done, total = self._units
         self._units = done + units, total
         self._now(self._what, f", {done + units} of {total}")
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
-        self._stages.update(self._stage, advance=units)
-        if shown:
-            self._stages.update(self._stage, values=shown)
+        display.update(stage, advance=units, **({"values": shown} if shown else {}))
 
     def update(self, doing: str, share: float | None = None) -> None:
         """One line that is wiped when the next thing begins; where stderr is no terminal, one in ten seconds."""
@@ -177,19 +176,18 @@ class ConsoleProgress:
             return
         self._end_stages()
         if self._updates is None:
-            self._updates = Display(*_UPDATES, console=self._console, transient=True)
-            self._update = self._updates.add_task("", total=None)
-            self._updates.start()
-        assert self._update is not None  # made with the display
-        total = None if share is None else 1.0
-        self._updates.update(self._update, description=escape(doing), total=total, completed=share or 0.0)
+            display = Display(*_UPDATES, console=self._console, transient=True)
+            self._updates = display, display.add_task("", total=None)
+            display.start()
+        display, task = self._updates
+        display.update(task, description=escape(doing), total=None if share is None else 1.0, completed=share or 0.0)
 
     def _end_stages(self) -> None:
         if self._stages is not None:
-            self._stages.stop()
-        self._stages = self._stage = None
+            self._stages[0].stop()
+        self._stages = None
 
     def _end_updates(self) -> None:
         if self._updates is not None:
-            self._updates.stop()
-        self._updates = self._update = None
+            self._updates[0].stop()
+        self._updates = None

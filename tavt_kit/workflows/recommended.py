@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.artifact_card import files_of, read_metadata
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import atomic_text
 from tavt_kit.data.look import DataFacts
 from tavt_kit.exporters import standalone
@@ -42,11 +43,10 @@ def write_recommended(folder: Path, table: FitTable, facts: DataFacts, record: M
 def _card(name: str, model: Any, table: FitTable, facts: DataFacts, record: Mapping[str, Any]) -> str:
     """The model card in Markdown."""
     assert table.recommended is not None
-    row = table.rows[table.recommended]
+    row, host = table.rows[table.recommended], record["host"]
     accuracies = [one for split in ("val", "test") if (one := row.accuracy(split)) is not None]
     licences = [f"* {licence.name}: {licence.licence} ({licence.source})" for licence in model.licences]
-    budgets = " and ".join(table.budget.texts())
-    host, target = record["host"], record["target"]
+    budgets, where = " and ".join(table.budget.texts()), TargetDevice.from_record(record["target"])
     return "\n".join(
         [
             f"# {facts.name}: {model.name}",
@@ -54,7 +54,7 @@ def _card(name: str, model: Any, table: FitTable, facts: DataFacts, record: Mapp
             f"{row.name}, schedule {row.configuration}, {row.macs / 1e9:.2f} GMACs an image.",
             "",
             *(f"* top-1 {accuracy}" for accuracy in accuracies),
-            f"* latency {row.latency.median:.2f} ms median, {row.latency.p90:.2f} ms p90 on {_target(target)} "
+            f"* latency {row.latency.median:.2f} ms median, {row.latency.p90:.2f} ms p90 on {where} "
             f"({host.get('cpu') or 'unknown processor'}), batch {table.batch}; budget {budgets}: {table.verdict(row)}",
             "",
             f"    python predict.py {name} photo.jpg",
@@ -73,7 +73,3 @@ def _card(name: str, model: Any, table: FitTable, facts: DataFacts, record: Mapp
             "",
         ]
     )
-
-
-def _target(record: Mapping[str, Any]) -> str:
-    return ":".join(str(record[key]) for key in ("runtime", "device") if key in record)

@@ -74,7 +74,7 @@ def by_baseline(known: Known, budget: Budget) -> str:
 
 def by_report(known: Known, budget: Budget) -> str:
     record: Any = json.loads(json.dumps(known.candidate.as_record()))
-    return str(judge_view(CandidateView.of(record, "top1"), budget, "top1", TARGET.batch))
+    return str(judge_view(CandidateView(record, "top1"), budget, "top1", TARGET.batch))
 
 
 def by_bench(known: Known, budget: Budget) -> str:
@@ -118,4 +118,4 @@ def test_the_table_has_every_verdict_that_a_measurement_can_have() -> None:
 def test_a_prediction_is_judged_alike_by_the_search_and_by_its_report(text: str, verdict: str) -> None:
     one, budget = Candidate(SCHEDULE, 1, latency_predicted_ms=8.0, target=TARGET), Budget.parse([text])
     assert str(one.judged(budget).verdict) == verdict
-    assert str(judge_view(CandidateView.of(one.as_record(), "top1"), budget, "top1", TARGET.batch)) == verdict
+    assert str(judge_view(CandidateView(one.as_record(), "top1"), budget, "top1", TARGET.batch)) == verdict

@@ -126,7 +126,7 @@ def test_an_unsteady_time_is_called_so() -> None:
 
 
 def better(rows: list[dict[str, Any]], *budgets: str) -> list[str]:
-    found = better_rows([CandidateView.of(one, "top1") for one in rows], Budget.parse(budgets))
+    found = better_rows([CandidateView(one, "top1") for one in rows], Budget.parse(budgets))
     return [one.sentence for one in found]
 
 

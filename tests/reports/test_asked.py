@@ -23,11 +23,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def again(folder: Path, *texts: str) -> tuple[Records, FrontView]:
     records = asked(gather([folder]), Budget.parse(texts))
-    return records, FrontView.of(records.first("front"))
+    return records, FrontView(records.first("front"))
 
 
 def test_the_searchs_own_budget_chooses_what_the_search_chose(folder: Path) -> None:
-    before = FrontView.of(gather([folder]).first("front"))
+    before = FrontView(gather([folder]).first("front"))
     view = again(folder, "latency=11ms")[1]
     assert view.pick is not None and before.pick is not None
     assert (view.pick.counts, view.verdict) == (before.pick.counts, before.verdict)
@@ -45,7 +45,7 @@ def test_a_greater_budget_buys_more_and_a_small_one_nothing(folder: Path) -> Non
 
 
 def test_a_line_between_the_bounds_is_inconclusive(folder: Path) -> None:
-    view = FrontView.of(gather([folder]).first("front"))
+    view = FrontView(gather([folder]).first("front"))
     time = view.baselines[-1].time  # the cheapest of all that was measured
     assert time is not None
     low, high = time.bounds("p90")
@@ -75,7 +75,7 @@ def test_a_budget_needs_a_front(tmp_path: Path) -> None:
 
 def test_steps_grow_in_cost_and_accuracy_and_export_what_they_say(folder: Path) -> None:
     front = gather([folder]).first("front")
-    view = FrontView.of(front)
+    view = FrontView(front)
     steps = steps_of(view)
     assert len(steps) > 2
     assert [step.high for step in steps] == sorted(step.high for step in steps)
@@ -93,7 +93,7 @@ def test_candidates_of_one_schedule_in_two_precisions_are_two(folder: Path, tmp_
         if place == front["chosen"]:
             front["baselines"].append({key: value for key, value in one.items() if key != "precision"})
             front["baselines"][-1]["top1"] = 0.99
-    view = FrontView.of(front)
+    view = FrontView(front)
     assert view.pick is not None and view.pick.schedule.endswith(" in int8")
     twin = [one for one in view.choosable() if one.key.startswith("b") and one.record["top1"] == 0.99]
     assert len(twin) == 1 and twin[0].counts == view.pick.counts
@@ -108,7 +108,7 @@ def test_a_budget_of_the_report_exports_by_the_place_in_the_run(folder: Path, tm
         one["precision"] = "int8"
     write_record(tmp_path / "front.json", "front", body)
     records = asked(gather([tmp_path]), Budget.parse(["latency=30ms"]))
-    view = FrontView.of(records.first("front"))
+    view = FrontView(records.first("front"))
     found = [one for one in view.candidates if one.genes]
     assert len(found) == len(body["candidates"]) < len(view.candidates)
     for one in found:

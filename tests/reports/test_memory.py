@@ -24,7 +24,7 @@ def sized(median: float, **more: Any) -> dict[str, Any]:
     [(310e6, "311MB", "PASS"), (310e6, "310MB", "INCONCLUSIVE"), (310e6, "308MB", "FAIL")],
 )
 def test_a_memory_budget_is_judged_by_the_recorded_processes(median: float, limit: str, verdict: str) -> None:
-    view = CandidateView.of(sized(median), "top1")
+    view = CandidateView(sized(median), "top1")
     assert str(judge_view(view, Budget.parse([f"memory={limit}"]), "top1")) == verdict
 
 
@@ -51,10 +51,10 @@ def test_the_headline_and_the_table_have_it() -> None:
     assert "PASS, p90 8.40 ms" in said(found) and "peak memory 310.0 MB" in said(found)
     figure = next(one for one in found.figures if one.label == "peak memory")
     assert "budget 320MB" in figure.small and "at most 311.0" in figure.small
-    titles = [column.title for column in front_table(FrontView.of(body)).columns]
+    titles = [column.title for column in front_table(FrontView(body)).columns]
     assert "Memory" in titles
     plain = front(entry([65, 33, 33], 0.84, 8.0, "PASS"))
-    assert "Memory" not in [column.title for column in front_table(FrontView.of(plain)).columns]
+    assert "Memory" not in [column.title for column in front_table(FrontView(plain)).columns]
     nothing = answer(
         records(front=front({**sized(310e6), "verdict": "FAIL"}, chosen=None, budgets=["memory=200MB"], verdict="FAIL"))
     )
