@@ -77,7 +77,7 @@ class Predictor:
                 if isinstance(each, DataError):
                     yield Prediction(str(path), (), str(each))
                     continue
-                own = next(shares)
+                own: NDArray[np.float64] = next(shares)
                 best = np.argsort(-own, kind="stable")[:top]  # of equal shares the first class comes first
                 yield Prediction(str(path), tuple((self.card.classes[i], float(own[i])) for i in best))
 

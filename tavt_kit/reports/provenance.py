@@ -49,7 +49,7 @@ def provenance_section(records: Records) -> Section:
 
 def _first_with(records: Records, name: str) -> Mapping[str, Any]:
     """The host or the target of the record that says most of the measurements."""
-    kinds = ("fit", "front", "profile", "bench")
+    kinds: tuple[str, ...] = ("fit", "front", "profile", "bench")
     if name == "host":
         kinds = ("fit", "front", "bench", "profile", "check", "run")
     return next(filter(None, (mapping(one.body, name) for kind in kinds for one in records.all(kind))), {})

@@ -167,7 +167,9 @@ class ConsoleProgress:
         self._units = done + units, total
         self._now(self._what, f", {done + units} of {total}")
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
-        display.update(stage, advance=units, **({"values": shown} if shown else {}))
+        display.update(stage, advance=units)
+        if shown:
+            display.update(stage, values=shown)
 
     def update(self, doing: str, share: float | None = None) -> None:
         """One line that is wiped when the next thing begins; where stderr is no terminal, one in ten seconds."""
