@@ -70,44 +70,37 @@ def check_batches(
         tolerance: Largest difference, as a share of ``scale``.
         near_ties: Tells which images hang on the last bits; None for an artifact that rounds otherwise than its source.
     """
+
+    def apart_from(expected: Logits, images: NDArray[Any]) -> NDArray[np.float64]:
+        return relative_error(attempts(images), np.nan_to_num(expected), scale)
+
     if seen is None:
-        images = _cut_alike(source.at(range(min(len(main), max(OTHERS))), as_they_are=True))
-        alone = np.concatenate([attempts(image[None]) for image in images])
-        apart = _errors(attempts(images), alone, scale)
+        whole = source.at(range(min(len(main), max(OTHERS))), as_they_are=True)
+        height, width = (min(image.shape[axis] for image in whole) for axis in (0, 1))
+        images = np.stack([image[:height, :width] for image in whole])
+        apart = apart_from(np.concatenate([attempts(image[None]) for image in images]), images)
         reason = attempts.refusal or _fault(len(images), [range(len(images))], [apart], tolerance, None)
         return BatchCheck((1, len(images)), float(apart.max()), not reason, reason)
     n = len(main)
-    batches = {size: _split(range(min(n, _PARTS * size)), size) for size in (min(size, n) for size in OTHERS)}
+    batches = {}
+    for size in (min(size, n) for size in OTHERS):
+        indices = range(min(n, _PARTS * size))
+        batches[size] = [indices[start : start + size] for start in range(0, len(indices), size)]
     last = n % BATCH or _LAST
     if n > BATCH:
         # What came in a part of a batch comes in a whole one now, and the other way about.
         batches.setdefault(last, []).append(range(n - (BATCH if n % BATCH else _LAST), n))
     first = source.at(range(min(n, _PARTS * max(OTHERS))), seen)
-
-    def shown(part: range) -> NDArray[Any]:
-        return first[part.start : part.stop] if part.stop <= len(first) else source.at(part, seen)
-
     largest, reason = 0.0, ""
     for size, parts in batches.items():
-        errors = [_errors(attempts(shown(part)), main[part.start : part.stop], scale) for part in parts]
+        errors = []
+        for part in parts:
+            here = slice(part.start, part.stop)
+            errors.append(apart_from(main[here], first[here] if part.stop <= len(first) else source.at(part, seen)))
         largest = max(largest, *(float(part.max()) for part in errors))
         reason = reason or _fault(size, parts, errors, tolerance, near_ties)
     sizes = (min(BATCH, n), *(min(size, n) for size in OTHERS), *((last,) if n > BATCH else ()))
     return BatchCheck(sizes, largest, not (reason or attempts.refusal), attempts.refusal or reason)
-
-
-def _cut_alike(images: NDArray[Any]) -> NDArray[np.uint8]:
-    """(n, h, w, 3): the upper left of each image."""
-    height, width = (min(image.shape[axis] for image in images) for axis in (0, 1))
-    return np.stack([image[:height, :width] for image in images])
-
-
-def _split(indices: range, size: int) -> list[range]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
-
-
-def _errors(again: Logits, expected: Logits, scale: float) -> NDArray[np.float64]:
-    return relative_error(again, np.nan_to_num(expected), scale)
 
 
 def _fault(

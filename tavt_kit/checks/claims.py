@@ -29,105 +29,60 @@ def false_claim(
         stored: Precision in which most weights are stored, where that is known.
         executed: Target with the precision that really ran, where that is known.
     """
-    return (
-        _weights(card, source)
-        or _preprocessing(card, source)
-        or _stored(card, stored)
-        or _executed(card, executed)
-        or _calibration(card, source)
-        or ("" if choice is None else choice.reason)
-    )
-
-
-def _weights(card: ArtifactCard, source: Source) -> str:
     made_from, present = card.model.weights_sha256, source.card.weights_sha256
-    if not made_from or not present or made_from == present:
-        return ""
-    return (
-        f"it was made from other weights ({made_from[:8]}...) than those it is checked against ({present[:8]}...); "
-        "export it again, or check it against the run it was made from"
-    )
-
-
-def _preprocessing(card: ArtifactCard, source: Source) -> str:
+    if made_from and present and made_from != present:
+        return (
+            f"it was made from other weights ({made_from[:8]}...) than those it is checked against ({present[:8]}...); "
+            "export it again, or check it against the run it was made from"
+        )
     own, wanted = card.preprocessing, source.card.preprocessing
-    odd = sorted(name for name in {*own, *wanted} if own.get(name) != wanted.get(name))
-    if not odd:
-        return ""
-    told = "; ".join(f"{name} {own.get(name)} instead of {wanted.get(name)}" for name in odd)
-    return f"it prepares images in another way than its source ({told})"
-
-
-def _stored(card: ArtifactCard, stored: str | None) -> str:
-    """Of a quantized file the precision that ran tells more."""
-    if stored is None or card.precision not in ("f32", "f16") or stored == card.precision:
-        return ""
-    return f"its card says {card.precision}, but most of its weights are stored in {stored}"
-
-
-def _executed(card: ArtifactCard, executed: TargetDevice | None) -> str:
-    """A GPU or NPU does not say in what it computes; there the card is believed."""
-    if executed is None or not executed.is_cpu or (card.precision == "int8") == (executed.precision == "int8"):
-        return ""
-    return f"its card says {card.precision}, but most of its matrix products ran in {executed.precision}"
-
-
-def _calibration(card: ArtifactCard, source: Source) -> str:
-    if card.precision != "int8":
-        return ""
-    if card.calibration is None or not card.calibration.get("images"):
+    if odd := sorted(name for name in {*own, *wanted} if own.get(name) != wanted.get(name)):
+        told = "; ".join(f"{name} {own.get(name)} instead of {wanted.get(name)}" for name in odd)
+        return f"it prepares images in another way than its source ({told})"
+    # Of a quantized file the precision that ran tells more.
+    if stored is not None and card.precision in ("f32", "f16") and stored != card.precision:
+        return f"its card says {card.precision}, but most of its weights are stored in {stored}"
+    is_int8 = card.precision == "int8"
+    # A GPU or NPU does not say in what it computes; there the card is believed.
+    if executed is not None and executed.is_cpu and is_int8 != (executed.precision == "int8"):
+        return f"its card says {card.precision}, but most of its matrix products ran in {executed.precision}"
+    if is_int8 and (card.calibration is None or not card.calibration.get("images")):
         return "it is int8, but its card names no images that its ranges were calibrated on"
-    if card.calibration.get("split") == source.split:
+    if is_int8 and card.calibration is not None and card.calibration.get("split") == source.split:
         return (
             f"it was calibrated on the {source.split} split, which checks it here; an accuracy on these images says "
             "nothing of others"
         )
-    return ""
+    return "" if choice is None else choice.reason
 
 
 _BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1, "u8": 1}
-_NAMES = {"i8": "int8", "u8": "int8"}
 
 
 def stored_precision(path: Path) -> str | None:
     """``f32 f16 bf16 int8``: that of most weights; ``None`` of a file that is neither ``.onnx`` nor ``.xml``.
 
-    Quantized ONNX files may keep their weights in f32 and round them when they are loaded.
+    Quantized ONNX files may keep their weights in f32 and round them when they are loaded. ONNX weights that lie in
+    another file are not read.
     """
-    found = {".onnx": _onnx, ".xml": _openvino}.get(path.suffix, lambda _: Counter[str]())(path)
+    found: Counter[str] = Counter()
+    if path.suffix == ".onnx":
+        import onnx
+
+        kinds = {"FLOAT": "f32", "FLOAT16": "f16", "BFLOAT16": "bf16", "INT8": "int8", "UINT8": "int8"}
+        by_number = {getattr(onnx.TensorProto, name): kind for name, kind in kinds.items()}
+        graph = onnx.load(str(path), load_external_data=False).graph
+        constants = (one.t for node in graph.node for one in node.attribute if one.HasField("t"))
+        for tensor in (*graph.initializer, *constants):
+            if tensor.data_type in by_number:
+                found[by_number[tensor.data_type]] += math.prod(tensor.dims)
+    elif path.suffix == ".xml":
+        for _, layer in ElementTree.iterparse(path, events=("end",)):
+            if layer.tag == "layer" and layer.get("type") == "Const" and (data := layer.find("data")) is not None:
+                kind = data.get("element_type", "")
+                if kind in _BYTES:
+                    found["int8" if kind in ("i8", "u8") else kind] += int(data.get("size", "0")) // _BYTES[kind]
     return found.most_common(1)[0][0] if found else None
-
-
-def _openvino(path: Path) -> Counter[str]:
-    """Elements of each type among the constants of a graph."""
-    found: Counter[str] = Counter()
-    for _, layer in ElementTree.iterparse(path, events=("end",)):
-        if layer.tag == "layer" and layer.get("type") == "Const" and (data := layer.find("data")) is not None:
-            kind = data.get("element_type", "")
-            if kind in _BYTES:
-                found[_NAMES.get(kind, kind)] += int(data.get("size", "0")) // _BYTES[kind]
-    return found
-
-
-def _onnx(path: Path) -> Counter[str]:
-    """Elements of each type among initializers and constants; weights that lie in another file are not read."""
-    import onnx
-    from onnx import TensorProto
-
-    kinds = {
-        TensorProto.FLOAT: "f32",
-        TensorProto.FLOAT16: "f16",
-        TensorProto.BFLOAT16: "bf16",
-        TensorProto.INT8: "int8",
-        TensorProto.UINT8: "int8",
-    }
-    graph = onnx.load(str(path), load_external_data=False).graph
-    tensors = [*graph.initializer, *(one.t for node in graph.node for one in node.attribute if one.HasField("t"))]
-    found: Counter[str] = Counter()
-    for tensor in tensors:
-        if tensor.data_type in kinds:
-            found[kinds[tensor.data_type]] += math.prod(tensor.dims)
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +116,14 @@ def choice_of(path: Path, card: ArtifactCard) -> TokenChoice | None:
     readers = {".onnx": _in_onnx, ".xml": _in_openvino}
     if card.is_dense or card.is_switchable or path.suffix not in readers:
         return None
-    kept, wanted = readers[path.suffix](path), _wanted(card)
+    kept = readers[path.suffix](path)
+    counts = [count for layer, count in enumerate(card.schedule.counts) if card.schedule.runs(layer)]
+    before = [card.tokens, *counts[:-1]]
+    wanted = tuple(count - card.prefix for count, old in zip(counts, before, strict=True) if count < old)
     if kept is None or _holds(kept, wanted):
         return TokenChoice(kept)
-    return TokenChoice(kept, f"it keeps {_list(kept)} patches, where its card says {_list(wanted)}")
+    found, said = (", ".join(map(str, each)) or "none" for each in (kept, wanted))
+    return TokenChoice(kept, f"it keeps {found} patches, where its card says {said}")
 
 
 def _in_onnx(path: Path) -> tuple[int, ...] | None:
@@ -173,9 +132,8 @@ def _in_onnx(path: Path) -> tuple[int, ...] | None:
     from onnx import numpy_helper
 
     model = onnx.load(str(path))
-    graph = model.graph
-    known = {one.name: one for one in graph.initializer}
-    for node in graph.node:
+    known = {one.name: one for one in model.graph.initializer}
+    for node in model.graph.node:
         if node.op_type == "Constant":
             known.update((node.output[0], one.t) for one in node.attribute if one.name == "value")
     sizes = [known.get(node.input[1]) for node in largest_choices(model)]
@@ -204,8 +162,7 @@ def _in_openvino(path: Path) -> tuple[int, ...] | None:
 
     model = openvino_core().read_model(path)
     sides = list(model.inputs[0].get_partial_shape())[1:]
-    shape = [1, *(size.get_length() if size.is_static else _ANY_SIDE for size in sides)]
-    model.reshape({0: shape})
+    model.reshape({0: [1, *(size.get_length() if size.is_static else _ANY_SIDE for size in sides)]})
     sizes: dict[str, list[Any]] = {"min": [], "max": []}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "TopK" and node.input(0).get_partial_shape().rank == 2:
@@ -219,14 +176,6 @@ def _in_openvino(path: Path) -> tuple[int, ...] | None:
     return tuple(size.get_length() for size in found)
 
 
-def _wanted(card: ArtifactCard) -> tuple[int, ...]:
-    """Patches that stay after each layer that drops some."""
-    counts, runs = card.schedule.counts, card.schedule.runs
-    executed = [count for layer, count in enumerate(counts) if runs(layer)]
-    before = [card.tokens, *executed[:-1]]
-    return tuple(count - card.prefix for count, old in zip(executed, before, strict=True) if count < old)
-
-
 def _holds(kept: Sequence[int], wanted: Sequence[int]) -> bool:
     """Whether the choices are among those found, in order: a family may have choices of its own beside them.
 
@@ -236,7 +185,3 @@ def _holds(kept: Sequence[int], wanted: Sequence[int]) -> bool:
         return kept[-1] == wanted[-1]
     rest = iter(kept)
     return all(count in rest for count in wanted[:-1])
-
-
-def _list(counts: Sequence[int]) -> str:
-    return ", ".join(map(str, counts)) or "none"

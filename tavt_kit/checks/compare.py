@@ -165,62 +165,43 @@ class Figures(Record):
 
 def figures_of(answers: Answers, names: Sequence[str], split: str) -> Figures:
     """All figures of two models' answers."""
-    difference = answers.against(answers.source)
+    labels, difference = answers.labels, answers.against(answers.source)
     both = (answers.source, answers.artifact)
-    seen = [Predictions(one, answers.labels) for one in both]
-    per_class = _per_class(answers, names)
-    errors = [calibration_error(one, answers.labels) for one in both]
+    seen = [Predictions(one, labels) for one in both]
+    errors = [calibration_error(one, labels) for one in both]
+    answered = [classes(one) for one in both]
+    right = [np.bincount(labels[one == labels], minlength=len(names)).tolist() for one in answered]
+    images = np.bincount(labels, minlength=len(names)).tolist()
+    per_class = tuple(
+        ClassFigures(name, n, source, artifact)
+        for name, n, source, artifact in zip(names, images, *right, strict=True)
+        if n
+    )
+    # Of equal shares the class with more images lost.
+    hit = sorted(per_class, key=lambda one: (one.change, one.artifact - one.source))
+    before, after = (
+        {(true, said): count for true, said, count in count_confusions(labels, one).tolist()} for one in answered
+    )
+    grown = {
+        pair: more for pair, count in after.items() if pair[0] != pair[1] and (more := count - before.get(pair, 0)) > 0
+    }
+    mcnemar = 1.0
+    if decided := difference.gained + difference.lost:  # the images that exactly one model has right
+        from scipy.stats import binomtest
+
+        mcnemar = float(binomtest(difference.lost, decided, 0.5).pvalue)
     return Figures(
         top5=Pair(*(METRICS["top5"].accuracy(one, split) for one in seen)) if len(names) > 5 else None,
         macro_f1=Pair(*(METRICS["macro_f1"].of(one) for one in seen)),
         calibration_error=CalibrationErrors(*(error if np.isfinite(error) else None for error in errors)),
-        mcnemar_p=_mcnemar(difference.gained, difference.lost),
+        mcnemar_p=mcnemar,
         classes=per_class,
-        worst_hit=tuple(one.name for one in sorted(per_class, key=_hit)[:_LISTED] if one.change < 0),
-        confusions=_grown(answers, names),
+        worst_hit=tuple(one.name for one in hit[:_LISTED] if one.change < 0),
+        confusions=tuple(
+            Confusion(names[true], names[said], before.get((true, said), 0), after[true, said])
+            for true, said in sorted(grown, key=lambda pair: -grown[pair])[:_LISTED]
+        ),
     )
-
-
-def _per_class(answers: Answers, names: Sequence[str]) -> tuple[ClassFigures, ...]:
-    labels, size = answers.labels, len(names)
-    images = np.bincount(labels, minlength=size)
-    source, artifact = (
-        np.bincount(labels[classes(one) == labels], minlength=size) for one in (answers.source, answers.artifact)
-    )
-    return tuple(
-        ClassFigures(name, int(images[i]), int(source[i]), int(artifact[i]))
-        for i, name in enumerate(names)
-        if images[i]
-    )
-
-
-def _hit(one: ClassFigures) -> tuple[float, int]:
-    """Sorts the worst-hit first; of equal shares the one with more images lost."""
-    return one.change, one.artifact - one.source
-
-
-def _grown(answers: Answers, names: Sequence[str]) -> tuple[Confusion, ...]:
-    """Off-diagonal entries of the confusion matrix that are larger after than before."""
-    before, after = (
-        {(true, said): count for true, said, count in count_confusions(answers.labels, classes(one)).tolist()}
-        for one in (answers.source, answers.artifact)
-    )
-    grown = {pair: count - before.get(pair, 0) for pair, count in after.items() if pair[0] != pair[1]}
-    most = sorted(grown, key=lambda pair: -grown[pair])[:_LISTED]  # of equals the first
-    return tuple(
-        Confusion(names[true], names[said], before.get((true, said), 0), after[true, said])
-        for true, said in most
-        if grown[true, said] > 0
-    )
-
-
-def _mcnemar(gained: int, lost: int) -> float:
-    """McNemar's test on the images that exactly one model has right, by the exact binomial; 1 where there is none."""
-    if not gained + lost:
-        return 1.0
-    from scipy.stats import binomtest
-
-    return float(binomtest(lost, gained + lost, 0.5).pvalue)
 
 
 EXAMPLES_FOLDER = "check-examples"
@@ -260,17 +241,16 @@ class Losses:
 
     def as_record(self) -> dict[str, Any]:
         """JSON-ready: ``classes``, ``worst_hit``, ``confusions_grown`` as the check has them, with ``dense`` before."""
-        figures = self.figures
+
+        def dense(one: ClassFigures | Confusion) -> dict[str, Any]:
+            return {("dense" if name == "source" else name): value for name, value in one.as_record().items()}
+
         return {
-            "classes": [_dense(one.as_record()) for one in figures.classes],
-            "worst_hit": list(figures.worst_hit),
-            "confusions_grown": [_dense(confusion.as_record()) for confusion in figures.confusions],
+            "classes": [dense(one) for one in self.figures.classes],
+            "worst_hit": list(self.figures.worst_hit),
+            "confusions_grown": [dense(one) for one in self.figures.confusions],
             "examples": [example.as_record() for example in self.examples],
         }
-
-
-def _dense(record: dict[str, Any]) -> dict[str, Any]:
-    return {("dense" if name == "source" else name): value for name, value in record.items()}
 
 
 def losses_of(answers: Answers, paths: Sequence[Path], names: Sequence[str], split: str) -> Losses:

@@ -45,18 +45,16 @@ def margins(adaptive: AdaptiveViT, schedule: TokenSchedule, images: NDArray[np.f
                 watch = Watch(model.score)
                 after = model.backbone.attend(layer, state, watch)
                 assert watch.scores is not None  # the wrap refuses what cannot be watched
-                margin = _merging_margin if model.reduction == "merge" else _dropping_margin
                 pick = Pick(schedule.counts[layer], model.prefix, model.score)
-                narrowest = np.minimum(narrowest, margin(after, watch.scores, pick).numpy())
+                if model.reduction == "merge":
+                    margin = _merging_margin(after, watch.scores, pick)
+                else:
+                    margin = _margin(watch.scores[:, model.prefix :], schedule.counts[layer] - model.prefix)
+                narrowest = np.minimum(narrowest, margin.numpy())
             state = model.advance(state, [layer], schedule.counts)
         if isinstance(model.backbone, PimVitBackbone | PimWhole):
             narrowest = np.minimum(narrowest, model.backbone.closest(state).numpy())
     return narrowest
-
-
-def _dropping_margin(state: TokenState, scores: Tensor, pick: Pick) -> Tensor:
-    """(B,): of the scores (B, n)."""
-    return _margin(scores[:, pick.prefix :], int(pick.count) - pick.prefix)
 
 
 def _merging_margin(state: TokenState, scores: Tensor, pick: Pick) -> Tensor:

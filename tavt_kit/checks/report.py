@@ -28,7 +28,7 @@ from tavt_kit.errors import RecordError
 
 
 @dataclass(frozen=True, slots=True)
-class BatchCheck:
+class BatchCheck(Record):
     """Whether an artifact gives the same answers whatever the batch.
 
     Args:
@@ -46,12 +46,7 @@ class BatchCheck:
     def as_record(self) -> dict[str, Any]:
         """JSON-ready; an infinite difference becomes null."""
         largest = self.largest_difference
-        return {
-            "sizes": list(self.sizes),
-            "largest_difference": largest if largest < float("inf") else None,
-            "passed": self.passed,
-            "reason": self.reason,
-        }
+        return Record.as_record(self) | {"largest_difference": largest if math.isfinite(largest) else None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +129,6 @@ def read_check(path: Path) -> dict[str, Any]:
 
 
 _MOST_IMAGES = 10_000_000
-_MOST_TIED = 0.05  # more images than this do not hang on the last bits by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +156,6 @@ class Judgement:
     verdict: Verdict
     reason: str
     images_to_decide: int | None = None
-
-
-def may_be_tied(strayed: int, n: int) -> bool:
-    """Whether so few of ``n`` images strayed that near ties can explain it."""
-    return 0 < strayed <= max(2, _MOST_TIED * n)
 
 
 def judge(

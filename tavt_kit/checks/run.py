@@ -13,7 +13,7 @@ from tavt_kit.checks.batch_sizes import Attempts, check_batches
 from tavt_kit.checks.claims import choice_of, false_claim, stored_precision
 from tavt_kit.checks.compare import Answers, classes, columns, figures_of, losses_of, relative_error
 from tavt_kit.checks.pixels import OwnPixels
-from tavt_kit.checks.report import BatchCheck, CheckReport, Gate, Judgement, judge, may_be_tied
+from tavt_kit.checks.report import BatchCheck, CheckReport, Gate, Judgement, judge
 from tavt_kit.checks.small_sets import decide, further_answers
 from tavt_kit.checks.source import Count, Predicted, Source
 from tavt_kit.core.accuracy import bits_text
@@ -29,6 +29,7 @@ from tavt_kit.runtimes import open_file
 _log = logging.getLogger(__name__)
 
 _COARSE = 0.05  # of the largest logit: int8 and half precision round differently in another batch
+_MOST_TIED = 0.05  # more images than this do not hang on the last bits by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +132,9 @@ def check(
         scale=answers.scale,
         near_ties=near_ties,
     )
-    executed = artifact.session.target
-    choice = None
-    if artifact.files and same_batches.passed:
-        choice = choice_of(artifact.files[-1], card)
-    stored = stored_precision(artifact.files[-1]) if artifact.files else None
+    executed, file = artifact.session.target, artifact.files[-1] if artifact.files else None
+    choice = choice_of(file, card) if file is not None and same_batches.passed else None
+    stored = None if file is None else stored_precision(file)
     fault = "" if artifact.retrained else false_claim(card, source, stored=stored, executed=executed, choice=choice)
     pixels = None if own is None else own.compare(source, len(moved))
     fault = fault or ("" if pixels is None else pixels.fault)
@@ -147,9 +146,10 @@ def check(
         judgement = replace(judgement, reason=f"{judgement.reason}; {decision.sentence}")
     if pixels is not None and not fault:
         judgement = replace(judgement, reason=f"{judgement.reason}; {pixels.sentence}")
-    report = CheckReport(
+    return _report(
+        answers, source, gate, judgement, source.adaptive.dense_schedule if dense else None, count,
         artifact=artifact.name,
-        sha256={file.name: sha256_file(file) for file in artifact.files},
+        sha256={each.name: sha256_file(each) for each in artifact.files},
         precision=card.precision,
         executed=str(executed),
         schedule=card.schedule.counts,
@@ -159,9 +159,7 @@ def check(
         token_choice=choice,
         pixels=pixels,
         decision=decision,
-        **_counted(answers, source, gate, judgement),
-    )
-    return _finished(report, answers, source, dense=dense, count=count)
+    )  # fmt: skip
 
 
 def check_predicted(
@@ -187,7 +185,9 @@ def check_predicted(
     answers = Answers(source.labels, before, predicted.aligned(source))
     batches = BatchCheck((), 0.0, passed=True)
     fault = "" if card is None else false_claim(card, source)
-    report = CheckReport(
+    judgement = judge(answers, gate, batches, exact=False, fault=fault)
+    return _report(
+        answers, source, gate, judgement, adaptive.dense_schedule if dense else None, count,
         artifact=predicted.name,
         sha256=predicted.sha256,
         precision="unknown" if card is None else card.precision,
@@ -196,38 +196,43 @@ def check_predicted(
         tied=0,
         batches=batches,
         same_weights=card is None or card.model.weights_sha256 == source.card.weights_sha256,
-        **_counted(answers, source, gate, judge(answers, gate, batches, exact=False, fault=fault)),
-    )
-    return _finished(report, answers, source, dense=dense, count=count)
+    )  # fmt: skip
 
 
-def _counted(answers: Answers, source: Source, gate: Gate, judgement: Judgement) -> dict[str, Any]:
-    """The fields of a report that come from the answers alone."""
-    return {
-        "verdict": judgement.verdict,
-        "reason": judgement.reason,
-        "images_to_decide": judgement.images_to_decide,
-        "source_top1": answers.top1(answers.source, source.split),
-        "artifact_top1": answers.top1(answers.artifact, source.split),
-        "difference": answers.against(answers.source),
-        "agreement": answers.agreement,
-        "largest_difference": float(np.abs(answers.artifact - answers.source).max()) if answers.finite else None,
-        "scale": answers.scale,
-        "strayed": int((answers.errors() > gate.tolerance).sum()),
-        "figures": figures_of(answers, source.card.classes, source.split),
-        "correct": bits_text(classes(answers.artifact) == answers.labels),
-    }
-
-
-def _finished(
-    report: CheckReport, answers: Answers, source: Source, *, dense: bool, count: Count | None
+def _report(
+    answers: Answers,
+    source: Source,
+    gate: Gate,
+    judgement: Judgement,
+    dense: TokenSchedule | None,
+    count: Count | None,
+    **facts: Any,
 ) -> CheckReport:
-    if dense:
-        logits = source.logits(source.adaptive.dense_schedule, count)
-        against = answers.against(logits)
+    """The report with what the answers tell, beside other facts; compared with the source at ``dense`` if given."""
+    names, split = source.card.classes, source.split
+    if dense is not None:
+        logits = source.logits(dense, count)
         paths = [source.samples[index].path for index in source.readable]
-        losses = losses_of(replace(answers, source=logits), paths, source.card.classes, source.split)
-        report = replace(report, dense_top1=answers.top1(logits, source.split), against_dense=against, losses=losses)
+        facts |= {
+            "dense_top1": answers.top1(logits, split),
+            "against_dense": answers.against(logits),
+            "losses": losses_of(replace(answers, source=logits), paths, names, split),
+        }
+    report = CheckReport(
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        images_to_decide=judgement.images_to_decide,
+        source_top1=answers.top1(answers.source, split),
+        artifact_top1=answers.top1(answers.artifact, split),
+        difference=answers.against(answers.source),
+        agreement=answers.agreement,
+        largest_difference=float(np.abs(answers.artifact - answers.source).max()) if answers.finite else None,
+        scale=answers.scale,
+        strayed=int((answers.errors() > gate.tolerance).sum()),
+        figures=figures_of(answers, names, split),
+        correct=bits_text(classes(answers.artifact) == answers.labels),
+        **facts,
+    )
     _log.info("%s", report.sentence)
     return report
 
@@ -260,7 +265,7 @@ class _NearTies:
     known: dict[int, bool] = field(default_factory=dict)
 
     def __call__(self, strayed: list[int], n: int) -> set[int]:
-        if not may_be_tied(len(strayed), n):
+        if not 0 < len(strayed) <= max(2, _MOST_TIED * n):
             return set()
         from tavt_kit.checks.near_ties import NEAR_TIE, margins
 

@@ -126,12 +126,7 @@ class Source:
         return Preprocessing.from_record(self.card.preprocessing)
 
     def logits(self, schedule: TokenSchedule, count: Count | None = None) -> NDArray[np.float32]:
-        """(n, classes) under ``schedule``, in torch f32 on the CPU.
-
-        Raises:
-            ScheduleError: It does not fit the model.
-            DataError: Too many images cannot be read.
-        """
+        """(n, classes) under ``schedule``, in torch f32 on the CPU; as ``session`` and ``answers`` raise."""
         if schedule not in self._logits:
             self._logits[schedule], self._labels = self.answers(self.session(schedule), self.preprocessing, count)
         return self._logits[schedule]
@@ -215,7 +210,16 @@ class Predicted:
         Raises:
             DataError: It is not there, no ``.npz`` file, or lacks what is needed.
         """
-        arrays = _arrays(path)
+        try:
+            file = np.load(path, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            with file:
+                arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+        except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+            raise DataError(f"predictions are a NumPy .npz file with {_KEYS}; {path} is none ({error})") from None
         texts = arrays.get("names", arrays.get("paths"))
         if "logits" not in arrays or (texts is None and "index" not in arrays):
             raise DataError(f"predictions hold {_KEYS}; {path} holds {', '.join(sorted(arrays)) or 'nothing'}")
@@ -247,8 +251,7 @@ class Predicted:
         theirs, ours = self.logits.shape[1], len(source.card.classes)
         if theirs != ours:
             raise DataError(f"{self.name} has logits of {theirs} classes, but the run it is checked against has {ours}")
-        columns(self.classes or source.card.classes, source.card.classes, self.name)
-        indices = self._indices(source)
+        order, indices = self._order(source), self._indices(source)
         count, different = len(source.samples), set(indices)
         missing = sorted(set(range(count)) - different)
         if len(different) != len(indices) or len(indices) > count or len(missing) > source.allow_unreadable:
@@ -258,8 +261,16 @@ class Predicted:
                 f"{self.name} has {len(indices)} of {len(different)} different ones and lacks {len(missing)}{example}"
                 "; predict them all, or give the same `split`, `limit` and `data`"
             )
-        if self.labels is not None:
-            self._check_labels(source, indices)
+        if self.labels is None:
+            return
+        known = {column: label for label, column in enumerate(order)}
+        labels = [known.get(label) for label in self.labels.tolist()]
+        wrong = [index for index, label in zip(indices, labels, strict=True) if label != source.samples[index].label]
+        if wrong:
+            raise DataError(
+                f"{len(wrong)} labels of {self.name} contradict the data, such as that of "
+                f"{_relative(source.samples[wrong[0]].path)}; its images or classes are in another order than it says"
+            )
 
     def aligned(self, source: Source) -> Logits:
         """(n, classes): the logits of the images that the source could read, in its order of images and classes."""
@@ -270,48 +281,37 @@ class Predicted:
                 f"{self.name} lacks {len(absent)} images that can be read here, such as "
                 f"{_relative(source.samples[absent[0]].path)}; predict them too"
             )
-        rows = [row_of[index] for index in readable]
-        order = columns(self.classes or source.card.classes, source.card.classes, self.name)
-        return self.logits[rows][:, order]
+        return self.logits[[row_of[index] for index in readable]][:, self._order(source)]
+
+    def _order(self, source: Source) -> list[int]:
+        """The column of each of the source's classes."""
+        return columns(self.classes or source.card.classes, source.card.classes, self.name)
 
     def _indices(self, source: Source) -> list[int]:
-        """Which sample of the source each row is of."""
-        if self.names is not None:
-            return _matched(self.names, [sample.path for sample in source.samples], self.name)
-        assert self.index is not None  # one of the two is there
-        n = len(source.samples)
-        if self.index.min() < 0 or self.index.max() >= n:
-            raise DataError(
-                f"an index is a place in the {source.split} split, from 0 to {n - 1}, got {self.index.min()} to "
-                f"{self.index.max()} in {self.name}"
-            )
-        return [int(index) for index in self.index]
-
-    def _check_labels(self, source: Source, indices: Sequence[int]) -> None:
-        assert self.labels is not None
-        order = columns(self.classes or source.card.classes, source.card.classes, self.name)
-        known = {column: label for label, column in enumerate(order)}
-        wrong = [row for row, index in enumerate(indices)
-                 if known.get(int(self.labels[row])) != source.samples[index].label]  # fmt: skip
-        if wrong:
-            path = source.samples[indices[wrong[0]]].path
-            raise DataError(
-                f"{len(wrong)} labels of {self.name} contradict the data, such as that of {_relative(path)}; its "
-                "images or classes are in another order than it says"
-            )
-
-
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with file:
-            return {name: file[name] for name in file.files}
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise DataError(f"predictions are a NumPy .npz file with {_KEYS}; {path} is none ({error})") from None
+        """Which sample of the source each row is of: the only one whose path ends as the row's name does."""
+        if self.index is not None:
+            n = len(source.samples)
+            if self.index.min() < 0 or self.index.max() >= n:
+                raise DataError(
+                    f"an index is a place in the {source.split} split, from 0 to {n - 1}, got {self.index.min()} to "
+                    f"{self.index.max()} in {self.name}"
+                )
+            return [int(index) for index in self.index]
+        endings: dict[PurePosixPath, list[int]] = {}
+        for index, sample in enumerate(source.samples):
+            parts = PurePosixPath(sample.path.as_posix()).parts
+            for depth in range(1, len(parts) + 1):
+                endings.setdefault(PurePosixPath(*parts[-depth:]), []).append(index)
+        found = []
+        for name in self.names or ():
+            matches = endings.get(PurePosixPath(name.replace("\\", "/")), [])
+            if len(matches) != 1:
+                several = (
+                    f"is the end of {len(matches)} of them; give more of its path" if matches else "is none of them"
+                )
+                raise DataError(f"each name of {self.name} must be the end of one image's path, but {name!r} {several}")
+            found.append(matches[0])
+        return found
 
 
 def _texts(values: NDArray[Any], n: int, key: str, path: Path) -> tuple[str, ...]:
@@ -324,23 +324,6 @@ def _whole(values: NDArray[Any], n: int, key: str, path: Path) -> NDArray[np.int
     if values.dtype.kind not in "iu" or values.shape != (n,):
         raise DataError(f"{key} are {n} whole numbers, one an image, got {values.dtype} {values.shape} in {path}")
     return values.astype(np.int64)
-
-
-def _matched(names: Sequence[str], paths: Sequence[Path], file: str) -> list[int]:
-    """The index of each name's image: the only one whose path ends as the name does."""
-    endings: dict[PurePosixPath, list[int]] = {}
-    for index, path in enumerate(paths):
-        parts = PurePosixPath(path.as_posix()).parts
-        for depth in range(1, len(parts) + 1):
-            endings.setdefault(PurePosixPath(*parts[-depth:]), []).append(index)
-    found = []
-    for name in names:
-        matches = endings.get(PurePosixPath(name.replace("\\", "/")), [])
-        if len(matches) != 1:
-            several = f"is the end of {len(matches)} of them; give more of its path" if matches else "is none of them"
-            raise DataError(f"each name of {file} must be the end of one image's path, but {name!r} {several}")
-        found.append(matches[0])
-    return found
 
 
 def _relative(path: Path) -> str:
