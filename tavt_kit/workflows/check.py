@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
@@ -34,9 +34,10 @@ from tavt_kit.workflows.schedules import schedule_for
 if TYPE_CHECKING:
     import pandas
 
-    from tavt_kit.checks import Artifact, CheckReport, Gate, Source
+    from tavt_kit.checks import Artifact
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.data import ImageSet
+    from tavt_kit.models.wrap import AdaptiveViT
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -182,11 +183,13 @@ def check(
         >>> check("runs/birds/export/model.int8.xml", "runs/birds").verdict  # doctest: +SKIP
         <Verdict.PASS: 'PASS'>
     """
-    from tavt_kit.checks import CHECK_FILE, Gate, Source, read_check
+    from tavt_kit.checks import CHECK_FILE, Artifact, Gate, Predicted, Source, check_predicted, read_check, write_check
+    from tavt_kit.checks import check as compare
     from tavt_kit.checks.compare import save_examples
     from tavt_kit.checks.source import image_counter, images_beside
     from tavt_kit.data import thin_out
     from tavt_kit.exporters.export import status_of
+    from tavt_kit.runtimes import check_available
 
     progress = progress or Silent()
     thing, predictions = (None if path is None else Path(path) for path in (thing, predictions))
@@ -197,37 +200,63 @@ def check(
     assert subject is not None  # refused above
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     model = load_given(_recorded_source(subject) if against is None else against)
+    run = str(model.folder or "")
     images = images_of(model.folder, data)
     chosen = split or images.held_out
     beside = images_beside(images, chosen, None if unlabelled is None else Path(unlabelled))
     source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable, beside)
-    job = _Job(source, Gate(drop=max_drop / 100), images, schedule, preset, device, dense)
-    _refuse_unusable(thing, preset, schedule, device)
+    gate = Gate(drop=max_drop / 100)
+    if device is not None:
+        check_available(device)
+    card = None
+    if thing is not None and not thing.is_dir():  # what is no file of this program leaves no folder behind
+        with _named(thing) as opened:
+            card = read_metadata(opened).chosen(preset, schedule)
     place = subject if subject.is_dir() else subject.parent
     with held_folder(place if out is None else out) as folder:
         passes = 1 + dense + (predictions is None)
-        job.count = image_counter(progress, subject.name, len(source.samples) * passes)
+        count = image_counter(progress, subject.name, len(source.samples) * passes)
         progress.update(f"checking {subject.name}")
+        notes: list[str] = []
         if predictions is not None:
-            reports, notes = job.predictions(thing, predictions)
+            predicted = Predicted.read(predictions)
+            counts = card.schedule if card is not None else _schedule(model, schedule or "dense")
+            reports = [check_predicted(predicted, source, gate, counts, card=card, dense=dense, count=count)]
+            of = f" of {thing.name}" if thing is not None else ""
+            notes.append(
+                f"the logits{of} were made elsewhere ({predicted.device}); nothing was run here but the source"
+            )
         elif subject.is_dir():
-            reports, notes = job.trained_again(subject, data)
+            artifact = _open_run(subject, _schedule(model, schedule), device)
+            _refuse_other_split(subject, images, data)
+            reports = [compare(artifact, source, gate, dense=dense, count=count)]
+            notes += [f"{subject} has the very weights of {run}"] if reports[0].same_weights else []
         else:
-            reports, notes = job.file(subject)
+            with _named(subject) as opened:
+                changed = changed_since_check(opened, subject.parent)
+                artifact = Artifact.open(opened, device, preset=preset, schedule=schedule)
+                parts = artifact.at_presets() if preset is None and schedule is None else (artifact,)
+                reports = [compare(part, source, gate, dense=dense, count=count) for part in parts]
+            notes += [f"{changed}; this check takes the place of the old one"] if changed else []
         for report in reports:
             if report.losses is not None:
                 save_examples(report.losses, source.preprocessing, folder)
-        records = [{**encode(report), **job.about(), "notes": notes} for report in reports]
-        _write(folder, records)
+        about = {**source.about(run, images), "gate": gate.as_record(), "notes": notes}
+        records = [{**encode(report), **about} for report in reports]
+        # The checks of other files stay, older ones of this file go.
+        path, names = folder / CHECK_FILE, {record["artifact"] for record in records}
+        others = (
+            [entry for entry in read_check(path)["checks"] if entry["artifact"] not in names] if path.exists() else []
+        )
+        write_check(path, [*others, *records], {"host": HostFacts.gather().as_record(), "command": command_line()})
         accept = accept_inconclusive or all(report.is_taken for report in reports)
         status = status_of(worst(report.verdict for report in reports), accept=accept)
-        at_all = (
-            schedule is None and preset is None
-        )  # of a switchable file, a check of one schedule says nothing of others
-        if status == "final" and thing is not None and predictions is None and (at_all or thing.is_dir()):
+        # Of a switchable file, a check of one schedule says nothing of others.
+        whole = (schedule is None and preset is None) or subject.is_dir()
+        if status == "final" and thing is not None and predictions is None and whole:
             _promote_file(thing)
         checks = tuple(FileCheck.from_record(record) for record in records)
-        return CheckResult(checks, tuple(notes), status == "final", read_check(folder / CHECK_FILE))
+        return CheckResult(checks, tuple(notes), status == "final", read_check(path))
 
 
 def _recorded_source(subject: Path) -> str:
@@ -260,91 +289,15 @@ def _refuse_contradictions(thing: Path | None, predictions: Path | None, preset:
         raise RecordError(f"`predictions` are of an exported file or of `schedule`, got the folder {thing}")
 
 
-def _refuse_unusable(thing: Path | None, preset: str | None, schedule: str | None, device: TargetDevice | None) -> None:
-    """What cannot be run here, or is no file of this program, leaves no folder behind."""
-    from tavt_kit.runtimes import check_available
-
-    if device is not None:
-        check_available(device)
-    if thing is not None and not thing.is_dir():
-        with _named(thing) as opened:
-            read_metadata(opened).chosen(preset, schedule)
-
-
-_Found = tuple[list["CheckReport"], list[str]]
-
-
-@dataclass(slots=True)
-class _Job:
-    """The source with its images, and how a subject is opened."""
-
-    source: Source
-    gate: Gate
-    images: ImageSet
-    schedule: str | None
-    preset: str | None
-    target: TargetDevice | None
-    dense: bool
-    count: Any = None
-
-    @property
-    def run(self) -> str:
-        """The source's folder, as the record names it; empty of a model that lies in none."""
-        return str(self.source.adaptive.folder or "")
-
-    def file(self, file: Path) -> _Found:
-        """An exported file; of a switchable one every preset, unless one is asked for."""
-        from tavt_kit.checks import Artifact
-        from tavt_kit.checks import check as compare
-
-        with _named(file) as opened:
-            changed = changed_since_check(opened, file.parent)
-            artifact = Artifact.open(opened, self.target, preset=self.preset, schedule=self.schedule)
-            whole = self.preset is None and self.schedule is None
-            parts = artifact.at_presets() if whole else (artifact,)
-            reports = [compare(part, self.source, self.gate, dense=self.dense, count=self.count) for part in parts]
-        return reports, [f"{changed}; this check takes the place of the old one"] if changed else []
-
-    def trained_again(self, folder: Path, data: str | Path | None) -> _Found:
-        """A run that was trained again."""
-        from tavt_kit.checks import check as compare
-
-        artifact = _open_run(folder, self._schedule(self.schedule), self.target)
-        _refuse_other_split(folder, self.images, data)
-        report = compare(artifact, self.source, self.gate, dense=self.dense, count=self.count)
-        return [report], [f"{folder} has the very weights of {self.run}"] if report.same_weights else []
-
-    def predictions(self, thing: Path | None, file: Path) -> _Found:
-        """Logits made elsewhere, of an exported file or of the run at a schedule."""
-        from tavt_kit.checks import Predicted, check_predicted
-
-        predicted = Predicted.read(file)
-        card = None
-        if thing is not None:
-            with _named(thing) as opened:
-                card = read_metadata(opened).chosen(self.preset, self.schedule)
-        schedule = self._schedule(self.schedule or "dense") if card is None else card.schedule
-        of = f" of {thing.name}" if thing is not None else ""
-        report = check_predicted(
-            predicted, self.source, self.gate, schedule, card=card, dense=self.dense, count=self.count
-        )
-        note = f"the logits{of} were made elsewhere ({predicted.device}); nothing was run here but the source"
-        return [report], [note]
-
-    def _schedule(self, given: str | None) -> TokenSchedule:
-        """A schedule's text, that of an exported file, or what a search chose; None is the search of ``against``."""
-        model = self.source.adaptive
-        if given is not None and Path(given).suffix in SUFFIXES.values():
-            found = read_metadata(Path(given)).schedule
-            found.check(model.layout)
-            return found
-        if given is not None and Path(given).is_dir():
-            return Configuration.of(schedule_for(Path(given), model, None, None)).schedule
-        return Configuration.of(schedule_for(model.folder, model, given, None)).schedule
-
-    def about(self) -> dict[str, Any]:
-        """What the check was made with."""
-        return {**self.source.about(self.run, self.images), "gate": self.gate.as_record()}
+def _schedule(model: AdaptiveViT, given: str | None) -> TokenSchedule:
+    """A schedule's text, that of an exported file, or what a search chose; None is the search of the model's folder."""
+    if given is not None and Path(given).suffix in SUFFIXES.values():
+        found = read_metadata(Path(given)).schedule
+        found.check(model.layout)
+        return found
+    if given is not None and Path(given).is_dir():
+        return Configuration.of(schedule_for(Path(given), model, None, None)).schedule
+    return Configuration.of(schedule_for(model.folder, model, given, None)).schedule
 
 
 @contextmanager
@@ -385,12 +338,7 @@ def _promote_file(artifact: Path) -> None:
 
 
 def _open_run(run: Path, schedule: TokenSchedule, target: TargetDevice | None) -> Artifact:
-    """A run that was trained again, at the schedule of the old one, ready to be checked against that.
-
-    Raises:
-        RecordError: It is no run.
-        ScheduleError: The schedule does not fit it.
-    """
+    """A run that was trained again, at the schedule of the old one, ready to be checked against that."""
     from tavt_kit.checkpoints import load_model
     from tavt_kit.checks import Artifact
     from tavt_kit.exporters.writer import describe
@@ -413,14 +361,3 @@ def _refuse_other_split(run: Path, images: ImageSet, data: str | Path | None) ->
             f"both runs must divide the data in the same way, but {run} was trained on another division, so that it "
             "may know the images that check it; train it with the old run's data and seed"
         )
-
-
-def _write(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Put the checks into ``check.json``, beside those of other files and in place of older ones of this file."""
-    from tavt_kit.checks import CHECK_FILE, read_check, write_check
-
-    path = folder / CHECK_FILE
-    others = read_check(path)["checks"] if path.exists() else []
-    names = {record["artifact"] for record in records}
-    entries = [*(entry for entry in others if entry["artifact"] not in names), *records]
-    write_check(path, entries, {"host": HostFacts.gather().as_record(), "command": command_line()})
