@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,12 @@ class Form:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ExportError(f"a model is exported as {', '.join(FORMATS)}, got {self.format!r}")
-        object.__setattr__(self, "precision", _precision(self.precision))
+        try:
+            object.__setattr__(
+                self, "precision", self.precision if self.precision == "w8" else read_precision(self.precision)
+            )
+        except TargetError as error:
+            raise ExportError(f"{error}, or w8 for weights of 8 bits alone") from None
         if self.precision not in FORMATS[self.format]:
             raise ExportError(
                 f"{self.format} is exported in {' or '.join(FORMATS[self.format])}, got {self.precision}: "
@@ -81,28 +87,15 @@ def forms_of(formats: Iterable[str], precisions: Iterable[str], labels: Sequence
         >>> [form.file for form in forms_of(["onnx,openvino"], ["f32"])]
         ['model.f32.onnx', 'model.f32.xml']
     """
-    found = [
-        Form(format, precision, label)
-        for label in labels
-        for format in _words(formats)
-        for precision in _words(precisions)
-    ]
+
+    def words(texts: Iterable[str]) -> list[str]:
+        return [word.strip().lower() for text in texts for word in text.split(",") if word.strip()]
+
+    wanted = words(formats), words(precisions)
+    found = [Form(format, precision, label) for label in labels for format, precision in product(*wanted)]
     if not found:
         raise ExportError(f"name a format ({', '.join(FORMATS)}) and a precision")
     return tuple(dict.fromkeys(found))
-
-
-def _precision(text: str) -> str:
-    if text == "w8":
-        return text
-    try:
-        return read_precision(text)
-    except TargetError as error:
-        raise ExportError(f"{error}, or w8 for weights of 8 bits alone") from None
-
-
-def _words(texts: Iterable[str]) -> list[str]:
-    return [word.strip().lower() for text in texts for word in text.split(",") if word.strip()]
 
 
 EXPORTERS = {"tracing": range(17, 21), "dynamo": range(18, 24)}
@@ -248,22 +241,3 @@ class Plan:
     share: bool = False
     pixels: str | None = None
     unlabelled: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What an export left.
-
-    Args:
-        entries: Records of the files, as ``exported.json`` has them.
-        checks: Records of the checks; of a switchable file one for each preset.
-    """
-
-    folder: Path
-    entries: tuple[Mapping[str, Any], ...]
-    checks: tuple[Mapping[str, Any], ...]
-
-    @property
-    def settled(self) -> bool:
-        """Whether every file got its final name."""
-        return all(entry["status"] == "final" for entry in self.entries)

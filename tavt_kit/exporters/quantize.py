@@ -68,13 +68,10 @@ def quantize(model: Any, given: Sequence[Any], *, smooth: bool = True) -> Any:
     Raises:
         ExportError: NNCF cannot quantize the model.
     """
-    with suppress_output(*CHATTY):
+    with _quietly("NNCF", "quantize"):
         import nncf
 
-        try:
-            return nncf.quantize(model, nncf.Dataset(given), **_settings(nncf, model, smooth), subset_size=len(given))
-        except Exception as error:  # NNCF raises whatever its backend raises
-            raise _refusal(error) from error
+        return nncf.quantize(model, nncf.Dataset(given), **_settings(nncf, model, smooth), subset_size=len(given))
 
 
 def quantize_carefully(
@@ -90,22 +87,25 @@ def quantize_carefully(
         ExportError: As ``quantize``, or the loss cannot be brought below.
     """
     given, held_out = (feeds(images, schedules) for images in (examples.calibration, examples.held_out))
-    with suppress_output(*CHATTY):
+
+    def top1(compiled: Callable[[Feed], Any], pairs: Iterable[tuple[Feed, int]]) -> tuple[float, list[float]]:
+        right = [float(np.asarray(compiled(feed)[0]).argmax() == label) for feed, label in pairs]
+        return sum(right) / len(right), right
+
+    with _quietly("NNCF", "quantize"):
         import nncf
 
-        pairs = list(zip(held_out, examples.labels.tolist(), strict=True))
-        try:
-            return nncf.quantize_with_accuracy_control(
-                model,
-                nncf.Dataset(given),
-                nncf.Dataset(pairs, lambda pair: pair[0]),
-                _top1,
-                max_drop=max_drop,
-                subset_size=len(given),
-                **_named(_settings(nncf, model, smooth)),
-            )
-        except Exception as error:
-            raise _refusal(error) from error
+        settings = _settings(nncf, model, smooth)
+        settings["advanced_quantization_parameters"] = settings.pop("advanced_parameters")  # as it is named here
+        return nncf.quantize_with_accuracy_control(
+            model,
+            nncf.Dataset(given),
+            nncf.Dataset(list(zip(held_out, examples.labels.tolist(), strict=True)), lambda pair: pair[0]),
+            top1,
+            max_drop=max_drop,
+            subset_size=len(given),
+            **settings,
+        )
 
 
 def compress_weights(model: Any) -> Any:
@@ -114,13 +114,23 @@ def compress_weights(model: Any) -> Any:
     Raises:
         ExportError: NNCF cannot compress the model.
     """
-    with suppress_output(*CHATTY):
+    with _quietly("NNCF", "compress the weights of"):
         import nncf
 
+        return nncf.compress_weights(model.clone(), mode=nncf.CompressWeightsMode.INT8_ASYM)
+
+
+@contextlib.contextmanager
+def _quietly(library: str, what: str) -> Iterator[None]:
+    """While a quantizer works: nothing of what it prints; what it raises, whatever that is, becomes an ExportError."""
+    with suppress_output(*CHATTY):
         try:
-            return nncf.compress_weights(model.clone(), mode=nncf.CompressWeightsMode.INT8_ASYM)
+            yield
         except Exception as error:
-            raise _refusal(error) from error
+            other = ", or OpenVINO" if library == "NNCF" else ""
+            raise ExportError(
+                f"{library} cannot {what} the model ({type(error).__name__}: {error}); choose precision f32{other}"
+            ) from error
 
 
 def _settings(nncf: Any, model: Any, smooth: bool) -> dict[str, Any]:
@@ -168,22 +178,6 @@ def _onnx_products(model: Any) -> Iterator[tuple[str, str, str]]:
             yield node.name, left, right
 
 
-def _named(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same settings as NNCF names them for accuracy control."""
-    return {f"advanced_quantization_{k[9:]}" if k.startswith("advanced_") else k: v for k, v in settings.items()}
-
-
-def _top1(compiled: Callable[[Feed], Any], pairs: Iterable[tuple[Feed, int]]) -> tuple[float, list[float]]:
-    right = [float(np.asarray(compiled(feed)[0]).argmax() == label) for feed, label in pairs]
-    return sum(right) / len(right), right
-
-
-def _refusal(error: Exception) -> ExportError:
-    return ExportError(
-        f"NNCF cannot quantize the model ({type(error).__name__}: {error}); choose precision f32, or OpenVINO"
-    )
-
-
 _HEAVY = ("Conv", "Gemm", "MatMul")
 _FLOAT = ("Softmax", "ReduceSum", "TopK")
 _BLOCK = 64  # weights that share a scale
@@ -201,19 +195,24 @@ def quantize_statically(model: onnx.ModelProto, given: Sequence[Feed], *, symmet
     Raises:
         ExportError: onnxruntime cannot quantize the model.
     """
-    with suppress_output(*CHATTY), _unwarned(), tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    import onnxruntime
 
-        class Reader(CalibrationDataReader):  # type: ignore[misc]
-            def __init__(self) -> None:
-                self.left = iter(given)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "MatMul"]
+    onnxruntime.set_default_logger_severity(3)  # the sessions that it calibrates with warn of their own leftovers
+    try:
+        with _quietly("onnxruntime", "quantize"), tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
+            from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-            def get_next(self) -> Feed | None:
-                return next(self.left, None)
+            class Reader(CalibrationDataReader):  # type: ignore[misc]
+                def __init__(self) -> None:
+                    self.left = iter(given)
 
-        source, path = Path(folder) / "f32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, str(source))  # from memory it would be changed in place
-        try:
+                def get_next(self) -> Feed | None:
+                    return next(self.left, None)
+
+            source, path = Path(folder) / "f32.onnx", Path(folder) / "int8.onnx"
+            onnx.save(model, str(source))  # from memory it would be changed in place
             quantize_static(
                 source,
                 path,
@@ -224,30 +223,12 @@ def quantize_statically(model: onnx.ModelProto, given: Sequence[Feed], *, symmet
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=list(_HEAVY),
                 # Not MatMulConstBOnly, which says the same and does nothing for QDQ (onnxruntime 1.31).
-                nodes_to_exclude=_of_activations(model),
+                nodes_to_exclude=[node.name for node in products if not weights & set(node.input)],
                 extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
             )
             return onnx.load(str(path))
-        except Exception as error:  # whatever the failing step raises
-            raise _onnx_refusal("quantize", error) from error
-
-
-@contextlib.contextmanager
-def _unwarned() -> Iterator[None]:
-    """The sessions that onnxruntime calibrates with warn of their own leftovers."""
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)
-    try:
-        yield
     finally:
         onnxruntime.set_default_logger_severity(2)
-
-
-def _of_activations(model: onnx.ModelProto) -> list[str]:
-    """The products without a weight: attention's, whose results softmax and scores are made of."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    return [node.name for node in model.graph.node if node.op_type == "MatMul" and not weights & set(node.input)]
 
 
 def compress_onnx_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -258,15 +239,12 @@ def compress_onnx_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ExportError: onnxruntime cannot compress the model.
     """
-    with suppress_output(*CHATTY):
-        try:
-            from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    with _quietly("onnxruntime", "compress the weights of"):
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-            compressor = MatMulNBitsQuantizer(copy.deepcopy(model), bits=8, block_size=_BLOCK, accuracy_level=4)
-            compressor.process()
-            compressed: onnx.ModelProto = compressor.model.model
-        except Exception as error:
-            raise _onnx_refusal("compress the weights of", error) from error
+        compressor = MatMulNBitsQuantizer(copy.deepcopy(model), bits=8, block_size=_BLOCK, accuracy_level=4)
+        compressor.process()
+        compressed: onnx.ModelProto = compressor.model.model
     if all(node.op_type != "MatMulNBits" for node in compressed.graph.node):
         raise ExportError("onnxruntime found no weights to compress in the model; export it as f32 or int8")
     return compressed
@@ -278,21 +256,13 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ExportError: onnxruntime cannot convert the model.
     """
-    with suppress_output(*CHATTY):
-        try:
-            from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    with _quietly("onnxruntime", "halve"):
+        from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-            # keep_io_types=False: what takes f16 says so by its input's type.
-            half: onnx.ModelProto = convert_float_to_float16(
-                copy.deepcopy(model), op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_FLOAT]
-            )
-        except Exception as error:
-            raise _onnx_refusal("halve", error) from error
+        # keep_io_types=False: what takes f16 says so by its input's type.
+        kept = [*DEFAULT_OP_BLOCK_LIST, *_FLOAT]
+        half: onnx.ModelProto = convert_float_to_float16(copy.deepcopy(model), op_block_list=kept)
     return half
-
-
-def _onnx_refusal(what: str, error: Exception) -> ExportError:
-    return ExportError(f"onnxruntime cannot {what} the model ({type(error).__name__}: {error}); choose precision f32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,34 +280,13 @@ class Examples:
     labels: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One way, and what the held-out training images say of it.
-
-    Args:
-        agreement: Share of images with the float model's answer; of a switchable model over all presets.
-    """
-
-    way: dict[str, Any]
-    agreement: float
-    top1: float
-    difference: float
-
-    @property
-    def rank(self) -> tuple[float, float, float]:
-        """The higher the better: agreement, then accuracy, then nearness."""
-        return self.agreement, self.top1, -self.difference
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        numbers = {"agreement": self.agreement, "top1": self.top1, "difference": self.difference}
-        return {**self.way, **{name: round(value, 6) for name, value in numbers.items()}}
-
-
 def make_int8(
     model: Any, card: ArtifactCard, examples: Examples, options: Int8Options, progress: Progress
 ) -> tuple[Any, dict[str, Any]]:
     """The int8 model of the way that keeps most answers, and the record of all that was tried.
+
+    The better way has the higher share of held-out images with the float model's answer (of a switchable model over all
+    presets), then the higher accuracy, then the nearer logits.
 
     Args:
         model: An ``openvino.Model`` or ``onnx.ModelProto`` in f32; it stays as it is.
@@ -348,21 +297,26 @@ def make_int8(
     """
     presets = tuple(card.presets.values())
     ways = options.ways("onnx" if _is_onnx(model) else "openvino")
-    choosing = len(ways) > 1 and len(examples.held_out) > 0
-    trials: list[Trial] = []
-    best: Any = None
-    before = _answers(model, card, examples) if choosing else None
-    for way in ways if choosing else ways[:1]:
+    best, best_rank, chosen, tried = None, None, ways[0], []
+    before = _answers(model, card, examples) if len(ways) > 1 and len(examples.held_out) else None
+    for way in ways[:1] if before is None else ways:
         progress.update(f"quantizing by {way['quantizer']}, SmoothQuant {'on' if way['smooth_quant'] else 'off'}")
         made = _quantize(model, way, examples, presets, options)
         if before is None:
             best = made
             continue
-        trial = _trial(way, before, _answers(made, card, examples), examples.labels)
-        best = made if not trials or trial.rank > max(one.rank for one in trials) else best
-        trials.append(trial)
-    chosen = max(trials, key=lambda one: one.rank).way if trials else ways[0]
-    record = {**chosen, "held_out": len(examples.held_out), "tried": [trial.as_record() for trial in trials]}
+        after = _answers(made, card, examples)
+        said = after.argmax(2)
+        numbers = {
+            "agreement": float((said == before.argmax(2)).mean()),
+            "top1": float((said == examples.labels).mean()),
+            "difference": float(np.abs(after - before).mean()),
+        }
+        rank = numbers["agreement"], numbers["top1"], -numbers["difference"]
+        if best_rank is None or rank > best_rank:
+            best, best_rank, chosen = made, rank, way
+        tried.append({**way, **{name: round(value, 6) for name, value in numbers.items()}})
+    record = {**chosen, "held_out": len(examples.held_out), "tried": tried}
     if options.max_drop is not None:
         progress.update("putting layers back to float until the accuracy is kept")
         smooth = chosen["smooth_quant"]
@@ -381,33 +335,22 @@ def _quantize(
     return quantize(model, given, smooth=way["smooth_quant"])
 
 
-def _trial(
-    way: dict[str, Any], before: NDArray[np.float32], after: NDArray[np.float32], labels: NDArray[np.int64]
-) -> Trial:
-    """``before`` and ``after`` are (presets, m, classes)."""
-    same = after.argmax(2) == before.argmax(2)
-    right = after.argmax(2) == labels
-    return Trial(way, float(same.mean()), float(right.mean()), float(np.abs(after - before).mean()))
-
-
 def _answers(model: Any, card: ArtifactCard, examples: Examples) -> NDArray[np.float32]:
     """(presets or 1, m, classes): the logits of the held-out images, one by one, on the model's own runtime."""
     with tempfile.TemporaryDirectory() as folder:
-        session = _session(model, card, Path(folder))
+        if _is_onnx(model):
+            from tavt_kit.runtimes import open_file
+
+            path = Path(folder) / "m.onnx"
+            onnx.save(model, str(path))
+            session: Any = open_file(path, TargetDevice("onnxruntime", "cpu"), card.lengths)
+        else:
+            from tavt_kit.runtimes.on_openvino import OpenvinoSession
+
+            target = TargetDevice("openvino", "cpu")
+            session = OpenvinoSession(model, target, time.perf_counter(), of_file=True, lengths=card.lengths)
         runs = [session.at(schedule.counts) for schedule in card.presets.values()] or [session]
         return np.stack([np.concatenate([run(image[None]) for image in examples.held_out]) for run in runs])
-
-
-def _session(model: Any, card: ArtifactCard, folder: Path) -> Any:
-    if _is_onnx(model):
-        from tavt_kit.runtimes import open_file
-
-        onnx.save(model, str(folder / "m.onnx"))
-        return open_file(folder / "m.onnx", TargetDevice("onnxruntime", "cpu"), card.lengths)
-    from tavt_kit.runtimes.on_openvino import OpenvinoSession
-
-    target = TargetDevice("openvino", "cpu")
-    return OpenvinoSession(model, target, time.perf_counter(), of_file=True, lengths=card.lengths)
 
 
 def _is_onnx(model: Any) -> bool:

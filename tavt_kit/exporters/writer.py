@@ -73,7 +73,7 @@ class Writer:
         path, card = folder / form.file, self.card_of(form)
         self.progress.update(f"writing {form.file}")
         if form.format == "safetensors":
-            return _write_safetensors(self.adaptive, card, folder)
+            return self._write_safetensors(card, folder)
         if form.format == "onnx":
             self._write_onnx(card, path)
         else:
@@ -86,37 +86,28 @@ class Writer:
     def _write_onnx(self, card: ArtifactCard, path: Path) -> None:
         import onnx
 
-        from tavt_kit.exporters.to_onnx import WeightFile, save, to_onnx
+        from tavt_kit.exporters.quantize import compress_onnx_weights, halve
+        from tavt_kit.exporters.to_onnx import WeightFile, refuse_operators, save, to_onnx
 
         to_onnx(self.adaptive, replace(card, precision="f32", calibration=None, pixels=None), path, self.plan.onnx)
-        model, card = self._narrow_onnx(onnx.load(str(path)), card)
+        model = onnx.load(str(path))
+        if card.precision == "int8":
+            model, card = self._quantized(model, card)
+        elif card.precision != "f32":
+            model = (halve if card.precision == "f16" else compress_onnx_weights)(model)
         if self.plan.tensorrt:
-            from tavt_kit.exporters.to_onnx import refuse_operators
-
             refuse_operators(model)
         if card.pixels is not None:
             from tavt_kit.exporters.preprocessing import prepend_onnx
 
             model = prepend_onnx(model, card)
-        weights = None
-        if self.plan.share:
-            # The first file's weights; what a later one has besides stays inside of it.
-            weights = self._made.get(f"weights {card.precision}") or WeightFile.of(
-                model, path.parent, f"model.{card.precision}"
-            )
-            self._made[f"weights {card.precision}"] = weights
-        save(model, card, path, weights)
-
-    def _narrow_onnx(self, model: Any, card: ArtifactCard) -> tuple[Any, ArtifactCard]:
-        if card.precision == "int8":
-            return self._quantized(model, card)
-        if card.precision == "f32":
-            return model, card
-        from tavt_kit.exporters.quantize import compress_onnx_weights, halve
-
-        return (halve if card.precision == "f16" else compress_onnx_weights)(model), card
+        key = f"weights {card.precision}"
+        if self.plan.share and key not in self._made:  # what a later file has besides stays inside of it
+            self._made[key] = WeightFile.of(model, path.parent, f"model.{card.precision}")
+        save(model, card, path, self._made.get(key))
 
     def _write_openvino(self, card: ArtifactCard, path: Path, label: str) -> None:
+        from tavt_kit.exporters.quantize import compress_weights
         from tavt_kit.exporters.to_openvino import convert, save
 
         key = f"model {label}"
@@ -126,8 +117,6 @@ class Writer:
         if card.precision == "int8":
             model, card = self._quantized(model, card)
         elif card.precision == "w8":
-            from tavt_kit.exporters.quantize import compress_weights
-
             model = compress_weights(model)
         save(model, card, path)
 
@@ -146,32 +135,27 @@ class Writer:
         """Read once for all files."""
         if "examples" not in self._made:
             self.progress.update("reading training images to calibrate on")
-            calibrating = self._calibrating()
+            calibrating, most = self._calibrating(), self.plan.allow_unreadable
             taken = {sample.path for sample in calibrating}
-            others = [sample for sample in self.images.split("train") if sample.path not in taken]
-            held_out = list(thin_out(others, HELD_OUT))
-            preprocessing = Preprocessing.from_record(describe(self.adaptive, self._default()).preprocessing)
-            read = [
-                load_arrays(samples, preprocessing, allow_unreadable=self.plan.allow_unreadable) if samples else None
-                for samples in (calibrating, held_out)
-            ]
-            first, second = read
-            assert first is not None  # a training split holds an image
-            spare = second or first._replace(images=first.images[:0], labels=first.labels[:0])
+            held_out = thin_out([one for one in self.images.split("train") if one.path not in taken], HELD_OUT)
+            preprocessing = Preprocessing.from_record(self.adaptive.require_card().preprocessing)
+            first = load_arrays(calibrating, preprocessing, allow_unreadable=most)
+            spare = first._replace(images=first.images[:0], labels=first.labels[:0])
+            if held_out:
+                spare = load_arrays(held_out, preprocessing, allow_unreadable=most)
             from tavt_kit.exporters.quantize import Examples
 
             self._made["examples"] = Examples(first.images, spare.images, spare.labels)
         found: Examples = self._made["examples"]
         return found
 
+    def _write_safetensors(self, card: ArtifactCard, folder: Path) -> Artifact:
+        """The weights and the model card with its schedule, read back and rebuilt in torch."""
+        from tavt_kit.checkpoints import load_model, save_model
+        from tavt_kit.models.wrap import LeanViT
+        from tavt_kit.runtimes import open_module
 
-def _write_safetensors(adaptive: AdaptiveViT, card: ArtifactCard, folder: Path) -> Artifact:
-    """The weights and the model card with its schedule, read back and rebuilt in torch."""
-    from tavt_kit.checkpoints import load_model, save_model
-    from tavt_kit.models.wrap import LeanViT
-    from tavt_kit.runtimes import open_module
-
-    save_model(folder, adaptive, replace(card.model, schedule=card.schedule.counts))
-    lean = LeanViT(load_model(folder)).eval()
-    session = open_module(lean, TargetDevice("torch", "cpu"), (1, 3, *card.image_size))
-    return Artifact("model.safetensors", card, session, (folder / "model.json", folder / "model.safetensors"))
+        save_model(folder, self.adaptive, replace(card.model, schedule=card.schedule.counts))
+        lean = LeanViT(load_model(folder)).eval()
+        session = open_module(lean, TargetDevice("torch", "cpu"), (1, 3, *card.image_size))
+        return Artifact("model.safetensors", card, session, (folder / "model.json", folder / "model.safetensors"))

@@ -24,8 +24,6 @@ from tavt_kit.workflows.schedules import model_for, precision_for, presets_for, 
 if TYPE_CHECKING:
     import pandas
 
-    from tavt_kit.exporters.options import Exported
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExportedFile:
@@ -231,13 +229,14 @@ def export(
     """
     from tavt_kit.checks import Gate
     from tavt_kit.data.preprocess import Preprocessing
-    from tavt_kit.exporters.bundles import FORMATS, require_web_runtime
+    from tavt_kit.exporters.bundles import FORMATS, require_web_runtime, write_bundle
     from tavt_kit.exporters.export import export as write_files
+    from tavt_kit.exporters.export import read_exported
     from tavt_kit.exporters.options import SWITCHABLE, Int8Options, OnnxOptions, Plan, forms_of
     from tavt_kit.exporters.preprocessing import OPSET, refuse_outside_alone
     from tavt_kit.runtimes import check_available
 
-    progress = progress or Silent()
+    progress, web_runtime = progress or Silent(), None if web_runtime is None else Path(web_runtime)
     bundles = _bundles(several(bundle), tensorrt)
     usual = dict.fromkeys(FORMATS[one][0] for one in bundles) or ("onnx" if tensorrt else "openvino",)
     formats, precisions = several(format) or tuple(usual), several(precision)
@@ -245,9 +244,11 @@ def export(
         if not set(FORMATS[one]) & set(",".join(formats).split(",")):
             raise ParameterError(f"a bundle for {one} holds {' or '.join(FORMATS[one])} files, got {formats}")
     if "onnx-web" in bundles:
-        require_web_runtime(None if web_runtime is None else Path(web_runtime))
-    if tensorrt:
-        _refuse_for_tensorrt(formats, switchable)
+        require_web_runtime(web_runtime)
+    if tensorrt and formats != ("onnx",):
+        raise ParameterError(f"TensorRT reads ONNX, got `format={formats[0]}`; leave `format` out")
+    if tensorrt and switchable:
+        raise ParameterError("a switchable file is for onnxruntime and OpenVINO; give TensorRT each `schedule`")
     forms_of(formats, precisions or ["f32"])  # what is not written at all is refused before a model is read
     place = preprocessing or ("inside" if bundles else "outside")
     if place == "outside" and "onnx-web" in bundles:
@@ -288,7 +289,6 @@ def export(
         if precisions or wanted == ("f32",):  # a precision that the user, or nobody, has chosen
             raise
         raise ExportError(f"{error}; the search chose {wanted[0]}, give `precision` for another") from None
-    is_shared = len(schedules) > 1 and not switchable
     plan = Plan(
         forms=forms,
         gate=Gate(drop=max_drop / 100),
@@ -302,33 +302,37 @@ def export(
         onnx=onnx,
         int8=int8,
         tensorrt=tensorrt,
-        share=is_shared if share_weights is None else share_weights,
+        share=len(schedules) > 1 and not switchable if share_weights is None else share_weights,
         pixels=pixels,
         unlabelled=None if unlabelled is None else Path(unlabelled),
     )
     images = images_of(folder, data)
     destination = Path(out) if out is not None else Path(str(folder)) / "export"
     progress.update(f"exporting {', '.join(map(str, chosen.values()))}")
-    made = write_files(
-        model,
-        schedules,
-        images,
-        destination,
-        plan,
-        run="" if folder is None else str(folder),
-        fresh=fresh,
-        progress=progress,
+    made, found = write_files(
+        model, schedules, images, destination, plan, run=str(folder or ""), fresh=fresh, progress=progress
     )
-    result = _result(made, licence_sentence((*model.require_card().licences, images.licence)))
-    _write_bundles(result, bundles, None if web_runtime is None else Path(web_runtime), progress)
-    return result
-
-
-def _refuse_for_tensorrt(formats: Sequence[str], switchable: bool) -> None:
-    if formats != ("onnx",):
-        raise ParameterError(f"TensorRT reads ONNX, got `format={formats[0]}`; leave `format` out")
-    if switchable:
-        raise ParameterError("a switchable file is for onnxruntime and OpenVINO; give TensorRT each `schedule`")
+    checks = [FileCheck.from_record(record) for record in found]
+    files = [
+        ExportedFile(
+            destination / f"{entry['file']}{UNPROVEN if entry['status'] == 'unproven' else ''}",
+            entry["status"],
+            Verdict(entry["verdict"]),
+            # A check of a switchable file's preset is named ``FILE (PRESET)``.
+            tuple(check for check in checks if check.artifact.partition(" (")[0] == entry["file"]),
+            entry,
+        )
+        for entry in made
+    ]
+    licence = licence_sentence((*model.require_card().licences, images.licence))
+    for kind in bundles:
+        models = [file.path for file in files if file.status == "final" and file.format in FORMATS[kind]]
+        if not models:
+            progress.say(f"no bundle for {kind}: it holds files that passed their check, and none did")
+            continue
+        progress.update(f"writing the bundle for {kind}")
+        progress.say(write_bundle(kind, models, destination, web_runtime)[1])
+    return ExportResult(destination, tuple(files), tuple(checks), licence, read_exported(destination))
 
 
 def _bundles(asked: Sequence[str], tensorrt: bool) -> tuple[str, ...]:
@@ -340,18 +344,6 @@ def _bundles(asked: Sequence[str], tensorrt: bool) -> tuple[str, ...]:
     if found and tensorrt:
         raise ParameterError("a bundle's files prepare their images, and TensorRT's cannot; leave `bundle` out")
     return found
-
-
-def _write_bundles(result: ExportResult, bundles: Sequence[str], web_runtime: Path | None, progress: Progress) -> None:
-    from tavt_kit.exporters.bundles import FORMATS, write_bundle
-
-    for bundle in bundles:
-        models = [file.path for file in result if file.status == "final" and file.format in FORMATS[bundle]]
-        if not models:
-            progress.say(f"no bundle for {bundle}: it holds files that passed their check, and none did")
-            continue
-        progress.update(f"writing the bundle for {bundle}")
-        progress.say(write_bundle(bundle, models, result.folder, web_runtime)[1])
 
 
 def _pixels(preprocessing: str, order: str, formats: Sequence[str], tensorrt: bool) -> str | None:
@@ -366,21 +358,3 @@ def _pixels(preprocessing: str, order: str, formats: Sequence[str], tensorrt: bo
         other = "TensorRT" if tensorrt else "safetensors"
         raise ParameterError(f"{other} cannot hold the preprocessing; leave `preprocessing` outside")
     return order
-
-
-def _result(made: Exported, licence: str | None) -> ExportResult:
-    from tavt_kit.exporters.export import read_exported
-
-    checks = [FileCheck.from_record(record) for record in made.checks]
-    files = [
-        ExportedFile(
-            made.folder / f"{entry['file']}{UNPROVEN if entry['status'] == 'unproven' else ''}",
-            entry["status"],
-            Verdict(entry["verdict"]),
-            # A check of a switchable file's preset is named ``FILE (PRESET)``.
-            tuple(check for check in checks if check.artifact.partition(" (")[0] == entry["file"]),
-            entry,
-        )
-        for entry in made.entries
-    ]
-    return ExportResult(made.folder, tuple(files), tuple(checks), licence, read_exported(made.folder))
