@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shlex
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.options import OnnxOptions
-from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, Selection, SwitchableViT
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.onnx_graph import quiet_exporters
 from tavt_kit.runtimes.session import INPUT, LENGTHS
@@ -60,10 +61,10 @@ def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, options: Onnx
             fault.
         UnsupportedBackbone: Nothing of the model can be dropped, but the card has presets.
     """
-    module = _module(adaptive, card)
+    module, inputs = traceable(adaptive, card, "topk")
     reasons = []
     for exporter, opset in (options or OnnxOptions()).attempts:
-        reason = _write(module, card, path, exporter, opset) or _disagreement(module, card, path)
+        reason = _write(module, inputs, path, exporter, opset) or _disagreement(module, card, path)
         if reason is None:
             finish(path, card)
             _log.info("wrote %s by torch's %s exporter, opset %d", path.name, exporter, opset)
@@ -73,7 +74,13 @@ def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, options: Onnx
         path.unlink(missing_ok=True)
     at = f"schedule {card.schedule}" if not card.is_switchable else "switchable counts"
     said = "; ".join(f"{exporter}, opset {opset}: {reason}" for exporter, opset, reason in reasons)
-    layer = _culprit(adaptive, card, *reasons[-1][:2])
+
+    def convert(part: nn.Module, given: tuple[Tensor, ...]) -> None:
+        with tempfile.TemporaryDirectory() as folder, quiet_exporters(), torch.no_grad():
+            out, (last, opset, _) = f"{folder}/part.onnx", reasons[-1]
+            torch.onnx.export(part, given, out, dynamo=last == "dynamo", opset_version=opset)
+
+    layer = refused_layer(adaptive.bare, inputs[0], convert)
     raise ExportError(
         f"exporting {card.model.name} with {at} to ONNX failed{f' at layer {layer}' if layer else ''} ({said}); "
         "try another `opset`, or `format` openvino"
@@ -85,54 +92,35 @@ def example_images(card: ArtifactCard, batch: int = _TRACED) -> Tensor:
     return torch.rand(batch, 3, *card.image_size, generator=torch.Generator().manual_seed(batch))
 
 
-def example_lengths(card: ArtifactCard) -> Tensor:
-    """int64[layers]: the card's schedule, as a switchable graph takes it."""
-    return torch.tensor(card.schedule.counts, dtype=torch.int64)
+def traceable(adaptive: AdaptiveViT, card: ArtifactCard, selection: Selection) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """The module that a file of this card is made from, and its example inputs: images, and counts if switchable."""
+    images = example_images(card)
+    if not card.is_switchable:
+        return LeanViT(adaptive, card.schedule, selection).eval(), (images,)
+    module = SwitchableViT(adaptive, selection, card.schedule.executed, card.sites)
+    return module.eval(), (images, torch.tensor(card.schedule.counts, dtype=torch.int64))
 
 
-def _module(adaptive: AdaptiveViT, card: ArtifactCard) -> nn.Module:
-    if card.is_switchable:
-        return SwitchableViT(adaptive, "topk", card.schedule.executed, card.sites).eval()
-    return LeanViT(adaptive, card.schedule, selection="topk").eval()
-
-
-def _write(module: nn.Module, card: ArtifactCard, path: Path, exporter: str, opset: int) -> str | None:
+def _write(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, exporter: str, opset: int) -> str | None:
     """Write the graph; None, or why it could not be written."""
-    names, inputs = [INPUT], [example_images(card)]
-    if card.is_switchable:
-        names.append(LENGTHS)
-        inputs.append(example_lengths(card))
+    how: dict[str, Any] = {"dynamic_axes": {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}}
+    if exporter == "dynamo":
+        # This exporter puts weights elsewhere unless told; one file is better while it is large enough.
+        large = sum(weight.nbytes for weight in module.state_dict().values()) > LARGEST
+        shapes = ({0: torch.export.Dim("batch")}, *(None for _ in inputs[1:]))
+        how = {"dynamic_shapes": shapes, "external_data": large, "verbose": False}
+    names = [INPUT, LENGTHS][: len(inputs)]
     try:
-        _export(module, tuple(inputs), path, exporter, opset, names)
+        with quiet_exporters(), torch.no_grad():
+            torch.onnx.export(
+                module, inputs, str(path), dynamo=exporter == "dynamo", opset_version=opset, input_names=names,
+                output_names=[OUTPUT], **how,
+            )  # fmt: skip
     except OSError:
         raise
     except Exception as error:  # the exporters raise whatever the failing operator raises
         return f"{type(error).__name__}: {_first_line(error)}"
     return None
-
-
-def _export(
-    module: nn.Module, inputs: tuple[Tensor, ...], path: Path, exporter: str, opset: int, names: list[str]
-) -> None:
-    common: Any = {"opset_version": opset, "input_names": names, "output_names": [OUTPUT]}
-    with quiet_exporters(), torch.no_grad():
-        if exporter == "tracing":
-            axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
-            torch.onnx.export(module, inputs, str(path), dynamo=False, dynamic_axes=axes, **common)
-        else:
-            shapes = ({0: torch.export.Dim("batch")}, *(None for _ in inputs[1:]))
-            # This exporter puts weights elsewhere unless told; one file is better while it is large enough.
-            large = sum(weight.nbytes for weight in module.state_dict().values()) > LARGEST
-            torch.onnx.export(
-                module,
-                inputs,
-                str(path),
-                dynamo=True,
-                dynamic_shapes=shapes,
-                external_data=large,
-                verbose=False,
-                **common,
-            )
 
 
 def _disagreement(module: nn.Module, card: ArtifactCard, path: Path) -> str | None:
@@ -161,47 +149,19 @@ def _disagreement(module: nn.Module, card: ArtifactCard, path: Path) -> str | No
     return f"its logits differ from torch's by {100 * worst:.2g} % of the largest at batch {batch}"
 
 
-def _culprit(adaptive: AdaptiveViT, card: ArtifactCard, exporter: str, opset: int) -> str | None:
-    """The layer that one exporter refuses by itself."""
-
-    def convert(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder, quiet_exporters(), torch.no_grad():
-            path = str(Path(folder) / "part.onnx")
-            torch.onnx.export(part, inputs, path, dynamo=exporter == "dynamo", opset_version=opset)
-
-    return refused_layer(adaptive.bare, example_images(card), convert)
-
-
 def _first_line(error: object) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return lines[0][:200] if lines else "no reason given"
 
 
-Convert = Callable[[nn.Module, tuple[Tensor, ...]], object]
-"""Converts a module with its example inputs, or raises."""
-
-
-def refused_layer(model: nn.Module, images: Tensor, convert: Convert) -> str | None:
+def refused_layer(
+    model: nn.Module, images: Tensor, convert: Callable[[nn.Module, tuple[Tensor, ...]], object]
+) -> str | None:
     """The smallest part of a model that cannot be converted alone, such as ``blocks.0.norm1 (RmsNorm)``.
 
-    One part of each class is tried, with what it is given in a pass over ``images``; None where each of them converts,
-    so that only their combination is at fault.
-
-    Args:
-        images: (B, 3, H, W).
+    The first part of each class that is called with tensors alone is tried, with what it is given in a pass over
+    ``images`` (B, 3, H, W); None where each of them converts, so that only their combination is at fault.
     """
-    for name, part, inputs in _calls(model, images):
-        try:
-            convert(part, inputs)
-        except Exception:  # a converter raises whatever the failing operator raises
-            return f"{name} ({type(part).__name__})"
-    return None
-
-
-def _calls(model: nn.Module, images: Tensor) -> list[tuple[str, nn.Module, tuple[Tensor, ...]]]:
-    """The first part of each class that is called with tensors alone, and its inputs; small parts come first."""
     found: dict[type[nn.Module], tuple[str, nn.Module, tuple[Tensor, ...]]] = {}
     names = {part: name for name, part in model.named_modules() if part is not model}
 
@@ -217,7 +177,12 @@ def _calls(model: nn.Module, images: Tensor) -> list[tuple[str, nn.Module, tuple
     finally:
         for hook in hooks:
             hook.remove()
-    return sorted(found.values(), key=lambda call: sum(1 for _ in call[1].modules()))
+    for name, part, inputs in sorted(found.values(), key=lambda call: sum(1 for _ in call[1].modules())):
+        try:
+            convert(part, inputs)
+        except Exception:  # a converter raises whatever the failing operator raises
+            return f"{name} ({type(part).__name__})"
+    return None
 
 
 LARGEST = 2**31 - 2**24  # bytes of a protobuf file, less what the graph itself takes
@@ -234,9 +199,10 @@ def attach_card(model: onnx.ModelProto, card: ArtifactCard) -> None:
 def finish(path: Path, card: ArtifactCard) -> None:
     """Put the card into a file just exported; weights that an exporter put elsewhere are gathered again."""
     strewn = {file for file in path.parent.iterdir() if file != path}
-    model = onnx.load(str(path))
-    strewn &= {path.parent / name for name in _locations(path)}
-    save(model, card, path)
+    tensors = onnx.load(str(path), load_external_data=False).graph.initializer
+    places = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    strewn &= {path.parent / name for name in places}
+    save(onnx.load(str(path)), card, path)
     for file in strewn:
         file.unlink(missing_ok=True)
     onnx.checker.check_model(str(path))
@@ -249,7 +215,7 @@ def save(model: onnx.ModelProto, card: ArtifactCard, path: Path, weights: Weight
         model: Model with all of its weights in memory; they are taken out of it where they go elsewhere.
         weights: File already in the same folder; what the model shares with it is not written again.
     """
-    if weights is None and _bytes(model) > LARGEST:
+    if weights is None and sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST:
         weights = WeightFile.of(model, path.parent, path.stem)
     if weights is not None and weights.lend(model):
         card = replace(card, weights_file=weights.name)
@@ -306,18 +272,6 @@ class WeightFile:
 
 def _large(model: onnx.ModelProto) -> list[Any]:
     return [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= _LEAST]
-
-
-def _bytes(model: onnx.ModelProto) -> int:
-    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-
-
-def _locations(path: Path) -> set[str]:
-    """The files that a graph's tensors lie in."""
-    model = onnx.load(str(path), load_external_data=False)
-    return {
-        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
 
 
 OPERATORS = frozenset(

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import openvino
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tavt_kit.core.artifact_card import METADATA_KEY, ArtifactCard, seal
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.preprocessing import prepend_openvino
-from tavt_kit.exporters.to_onnx import OUTPUT, example_images, example_lengths, refused_layer
-from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
+from tavt_kit.exporters.to_onnx import OUTPUT, refused_layer, traceable
+from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes.on_openvino import convert_module
 from tavt_kit.runtimes.session import INPUT, LENGTHS
 
@@ -45,18 +44,15 @@ def convert(adaptive: AdaptiveViT, card: ArtifactCard) -> Any:
         ExportError: OpenVINO cannot convert the model; the message names the layer where one is at fault.
         UnsupportedBackbone: Nothing of the model can be dropped, but the card has presets.
     """
-    inputs = [example_images(card)]
-    shapes: list[tuple[int, ...]] = [(-1, 3, *card.image_size)]
-    if card.is_switchable:
-        module: nn.Module = SwitchableViT(adaptive, "argsort", card.schedule.executed, card.sites).eval()
-        inputs.append(example_lengths(card))
-        shapes.append((card.schedule.layers,))
-    else:
-        module = LeanViT(adaptive, card.schedule, selection="argsort").eval()
+    module, inputs = traceable(adaptive, card, "argsort")
     try:
-        model = convert_module(module, tuple(inputs), shapes)
+        model = convert_module(module, inputs, [(-1, *inputs[0].shape[1:]), *(tuple(x.shape) for x in inputs[1:])])
     except ExportError as error:
-        layer = refused_layer(adaptive.bare, inputs[0], _convert_part)
+
+        def convert_part(part: nn.Module, given: tuple[Tensor, ...]) -> None:
+            convert_module(part, given, [tuple(each.shape) for each in given])
+
+        layer = refused_layer(adaptive.bare, inputs[0], convert_part)
         at = f" at layer {layer}" if layer else ""
         reason = str(error).partition(": ")[2].rpartition("; try")[0]
         raise ExportError(
@@ -67,10 +63,6 @@ def convert(adaptive: AdaptiveViT, card: ArtifactCard) -> Any:
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({OUTPUT})
     return model
-
-
-def _convert_part(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    convert_module(part, inputs, [tuple(each.shape) for each in inputs])
 
 
 def save(model: Any, card: ArtifactCard, path: Path) -> None:
@@ -95,15 +87,10 @@ def _in_bf16(model: Any) -> Any:
             continue
         # The tensor owns its memory; one made of an array would only borrow it.
         tensor = openvino.Tensor(openvino.Type.bf16, node.shape)
-        tensor.data.view(np.uint16)[...] = _bf16_bits(np.array(node.data))
+        bits = np.array(node.data).view(np.uint32)
+        tensor.data.view(np.uint16)[...] = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to the nearest, ties to even
         narrow = openvino.op.Constant(tensor)
         wide = openvino.opset13.convert(narrow, openvino.Type.f32)
         for reader in list(node.output(0).get_target_inputs()):
             reader.replace_source_output(wide.output(0))
     return model
-
-
-def _bf16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The upper half of each float32, rounded to the nearest, ties to even."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
