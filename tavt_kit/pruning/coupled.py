@@ -83,26 +83,19 @@ def _in_blocks(model: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((f"{name}.{below}", module) for below, module in blocks.named_modules())
 
 
-# ------------------------------------------------------------------------------------------ the feed-forward half
-
-
 def _mlps(model: nn.Module) -> list[Coupled]:
     # Relative positions may come from a small network inside an attention; it has nothing to do with this one.
     inside = tuple(f"{name}." for name, module in _in_blocks(model) if hasattr(module, "fused_attn"))
-    found = [(n, module) for n, module in _in_blocks(model) if isinstance(module, _MLPS) and not n.startswith(inside)]
+    found = []
+    for name, module in _in_blocks(model):
+        if isinstance(module, _MLPS) and not name.startswith(inside):
+            twin: Any = copy.deepcopy(module).requires_grad_(True)
+            example = torch.zeros(2, 3, twin.fc2.out_features, device=twin.fc2.weight.device)
+            cuts = _traced(twin, example, twin.fc2, {}, f"{name}.")
+            found.append(Coupled("mlp", name, twin.fc2.in_features, 1, cuts))
     if not found:
         raise UnsupportedBackbone(f"{type(model).__name__} has no feed-forward network whose width could be pruned")
-    return [_mlp(name, module) for name, module in found]
-
-
-def _mlp(name: str, module: Any) -> Coupled:
-    twin = copy.deepcopy(module).requires_grad_(True)
-    example = torch.zeros(2, 3, module.fc2.out_features, device=module.fc2.weight.device)
-    cuts = _traced(twin, example, twin.fc2, {}, f"{name}.")
-    return Coupled("mlp", name, module.fc2.in_features, 1, cuts)
-
-
-# ------------------------------------------------------------------------------------------------------- heads
+    return found
 
 
 def _heads(model: nn.Module) -> list[Coupled]:
@@ -113,14 +106,23 @@ def _heads(model: nn.Module) -> list[Coupled]:
             "each head of all layers together; prune with `mlp` or `depth`"
         )
     # TransFG multiplies the maps of a head through the layers, so a head is the same one in all of them.
-    tied = attentions[:-1] if type(make_adapter(model)).__name__ == "TransFgBackbone" else []
-    names = {name for name, _ in tied}
-    return [_head(name, attention, "rollout" if name in names else "") for name, attention in attentions]
+    tied = len(attentions) - 1 if type(make_adapter(model)).__name__ == "TransFgBackbone" else 0
+    found = []
+    for number, (name, attention) in enumerate(attentions):
+        heads, size = int(attention.num_heads), int(attention.head_dim)
+        once = tuple(head for head in range(heads) for _ in range(size))
+        into = {"qkv": once * 3, "q_proj": once, "k_proj": once, "v_proj": once, "gate": once, "norm": once}
+        cuts = []
+        for part, owner in into.items():
+            cuts += [Cut(f"{name}.{part}.{leaf}", 0, owner) for leaf in _leaves(getattr(attention, part, None))]
+        cuts.append(Cut(f"{name}.proj.weight", 1, once))
+        found.append(Coupled("heads", name, heads, size, tuple(cuts), "rollout" if number < tied else ""))
+    return found
 
 
 def _free_attentions(model: nn.Module, kind: str) -> list[tuple[str, Any]]:
     found = [(name, module) for name, module in _in_blocks(model) if hasattr(module, "fused_attn")]
-    if bound := [module for _, module in found if type(module) not in _FREE or _grouped(module)]:
+    if bound := [one for _, one in found if type(one) not in _FREE or getattr(one, "num_kv_groups", 1) != 1]:
         raise UnsupportedBackbone(
             f"{kind} cannot be pruned from {type(model).__name__}: its {type(bound[0]).__name__} needs heads that fill "
             "the embedding width exactly; prune with `mlp` or `depth`"
@@ -128,27 +130,8 @@ def _free_attentions(model: nn.Module, kind: str) -> list[tuple[str, Any]]:
     return found
 
 
-def _grouped(attention: Any) -> bool:
-    return bool(getattr(attention, "num_kv_groups", 1) != 1)
-
-
-def _head(name: str, attention: Any, tied: str) -> Coupled:
-    heads, size = int(attention.num_heads), int(attention.head_dim)
-    once = tuple(head for head in range(heads) for _ in range(size))
-    into = {"qkv": once * 3, "q_proj": once, "k_proj": once, "v_proj": once, "gate": once, "norm": once}
-    cuts = []
-    for part, owner in into.items():
-        module = getattr(attention, part, None)
-        cuts += [Cut(f"{name}.{part}.{leaf}", 0, owner) for leaf in _leaves(module)]
-    cuts.append(Cut(f"{name}.proj.weight", 1, once))
-    return Coupled("heads", name, heads, size, tuple(cuts), tied)
-
-
 def _leaves(module: nn.Module | None) -> list[str]:
     return [] if module is None else [name for name in ("weight", "bias") if getattr(module, name, None) is not None]
-
-
-# ---------------------------------------------------------------------------------------------- embedding width
 
 
 class _StandIn(nn.Linear):
@@ -202,9 +185,6 @@ def _refuse_width(model: nn.Module) -> None:
         )
 
 
-# --------------------------------------------------------------------------------------- torch-pruning's graph
-
-
 def _traced(
     root: nn.Module, example: Tensor, into: nn.Linear, stands: dict[nn.Module, str], prefix: str
 ) -> tuple[Cut, ...]:
@@ -220,33 +200,22 @@ def _traced(
     cuts: dict[tuple[str, int], Cut] = {}
     for item in group:
         module, owner = item.dep.target.module, tuple(item.root_idxs)
-        if module in stands or not isinstance(module, nn.Module | nn.Parameter) or not _has_tensors(module):
-            continue
         if isinstance(module, nn.Parameter):
-            found = [(parameters[module], _find_axis(module, len(owner), item.dep.target.pruning_dim))]
+            said, edges = item.dep.target.pruning_dim, enumerate(module.shape)
+            axis = said if said >= 0 else max(i for i, edge in edges if edge == len(owner))
+            found = [(parameters[module], axis)]
+        elif module in stands or not isinstance(module, nn.Module) or not any(True for _ in module.parameters(False)):
+            continue
         else:
-            into_it = graph.is_in_channel_pruning_fn(item.dep.handler) and isinstance(
-                module, nn.Linear | nn.Conv1d | nn.Conv2d
-            )
-            leaves = ["weight"] if into_it else _tensors(module)
-            found = [(f"{names[module]}.{leaf}", int(into_it)) for leaf in leaves]
+            has_inputs = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+            into_it = has_inputs and graph.is_in_channel_pruning_fn(item.dep.handler)
+            # Otherwise everything of a layer that has one row for each channel.
+            leaves = ["weight"] if into_it else ["weight", "bias", "running_mean", "running_var"]
+            has = [leaf for leaf in leaves if isinstance(getattr(module, leaf, None), Tensor)]
+            found = [(f"{names[module]}.{leaf}", int(into_it)) for leaf in has]
         for name, axis in found:
             cuts[name, axis] = Cut(prefix + name, axis, _sorted_owner(owner, item.idxs, channels, prefix + name))
     return tuple(cuts.values())
-
-
-def _has_tensors(module: nn.Module | nn.Parameter) -> bool:
-    return isinstance(module, nn.Parameter) or any(True for _ in module.parameters(recurse=False))
-
-
-def _tensors(module: nn.Module) -> list[str]:
-    """Everything of a layer that has one row for each channel."""
-    names = ("weight", "bias", "running_mean", "running_var")
-    return [name for name in names if isinstance(getattr(module, name, None), Tensor)]
-
-
-def _find_axis(parameter: nn.Parameter, size: int, said: int) -> int:
-    return said if said >= 0 else max(i for i, edge in enumerate(parameter.shape) if edge == size)
 
 
 def _sorted_owner(owner: tuple[int | None, ...], positions: list[int], channels: int, name: str) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ from tavt_kit.models.backbones.pim import PimVitBackbone
 from tavt_kit.models.backbones.pruned import cut, find_blocks, keep_blocks, record_structure, set_heads, set_width
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.wrap import AdaptiveViT, wrap
-from tavt_kit.pruning.coupled import Coupled, Cut, coupled
+from tavt_kit.pruning.coupled import Coupled, coupled
 
 SHARES = ("mlp", "heads", "width")
 
@@ -105,49 +105,36 @@ def check_importance(name: str) -> None:
         raise UnknownName(f"importance is one of {', '.join(IMPORTANCES)}, got {name!r}")
 
 
-def needs_images(name: str) -> bool:
-    """Whether the measure rests on gradients."""
-    return name == "taylor"
-
-
-def score_units(
-    model: nn.Module, groups: Sequence[Coupled], name: str, images: tuple[Tensor, Tensor] | None, seed: int
+def _score_units(
+    model: nn.Module, groups: Sequence[Coupled], name: str, images: LabelledImages | None, seed: int
 ) -> list[Tensor]:
-    """The importance (units,) of every unit of each group; means of a group are 1.
-
-    Args:
-        model: Bare, in eval mode; its gradients are gone afterwards.
-    """
-    check_importance(name)
-    if needs_images(name):
-        assert images is not None  # the caller has read them
-        _differentiate(model, *images)
-    measure = _measure(name)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return [_scores(model, group, measure) for group in groups]
-    finally:
-        model.zero_grad(set_to_none=True)
-
-
-def _measure(name: str) -> Any:
+    """The importance (units,) of every unit of each group; means of a group are 1."""
     from torch_pruning.pruner import importance
 
     if name == "random":
-        return importance.RandomImportance()
-    kinds = {"magnitude": importance.GroupMagnitudeImportance, "taylor": importance.GroupTaylorImportance}
-    return kinds[name](normalizer=None)
-
-
-def _scores(model: nn.Module, group: Coupled, measure: Any) -> Tensor:
-    found: Tensor = measure(_as_group(model, group))[: group.units].float().cpu()  # the first entries are the units'
-    mean = found.mean()
-    return found / mean if mean > 0 else found
+        measure: Any = importance.RandomImportance()
+    elif name == "magnitude":
+        measure = importance.GroupMagnitudeImportance(normalizer=None)
+    else:
+        assert images is not None  # checked by prune
+        _differentiate(model, images.images, images.labels)
+        measure = importance.GroupTaylorImportance(normalizer=None)
+    scores = []
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for group in groups:
+                found: Tensor = measure(_as_group(model, group))[: group.units].float().cpu()  # first are the units'
+                mean = found.mean()
+                scores.append(found / mean if mean > 0 else found)
+    finally:
+        model.zero_grad(set_to_none=True)
+    return scores
 
 
 def _as_group(model: nn.Module, group: Coupled) -> Any:
-    """The cuts as torch-pruning's group, which its measures read."""
+    """The cuts as torch-pruning's group; its measures tell the sides of a layer apart by its functions."""
+    import torch_pruning as tp
     from torch_pruning.dependency.dependency import Dependency
     from torch_pruning.dependency.group import Group
     from torch_pruning.dependency.node import Node
@@ -156,24 +143,18 @@ def _as_group(model: nn.Module, group: Coupled) -> Any:
     for item in group.cuts:
         path, _, leaf = item.tensor.rpartition(".")
         module = model.get_submodule(path)
-        handler = _handler(module, item) if leaf == "weight" else None
-        if handler is None:
+        if isinstance(module, nn.Linear):
+            handler = tp.prune_linear_in_channels if item.axis else tp.prune_linear_out_channels
+        elif isinstance(module, nn.Conv1d | nn.Conv2d):
+            handler = tp.prune_conv_in_channels if item.axis else tp.prune_conv_out_channels
+        else:
+            handler = tp.prune_layernorm_out_channels
+        if leaf != "weight" or not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.LayerNorm):
             continue
         node = Node(module, None, path)
         made.add_dep(Dependency(handler, handler, node, node), list(range(len(item.owner))))
         made[len(made) - 1].root_idxs = list(item.owner)
     return made
-
-
-def _handler(module: nn.Module, item: Cut) -> Any:
-    """torch-pruning's function for this side of a layer, by which its measures tell the sides apart."""
-    import torch_pruning as tp
-
-    if isinstance(module, nn.Linear):
-        return tp.prune_linear_in_channels if item.axis else tp.prune_linear_out_channels
-    if isinstance(module, nn.Conv1d | nn.Conv2d):
-        return tp.prune_conv_in_channels if item.axis else tp.prune_conv_out_channels
-    return tp.prune_layernorm_out_channels if isinstance(module, nn.LayerNorm) else None
 
 
 def _differentiate(model: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -198,29 +179,11 @@ def _differentiate(model: nn.Module, images: Tensor, labels: Tensor) -> None:
 _ANSWER_BATCH = 32
 
 
-def strongest_layers(model: nn.Module, depth: int, images: Tensor, labels: Tensor) -> list[int]:
-    """The ``depth`` layers to keep, ascending: again and again the one whose absence costs least loss goes.
+def spared_layers(adaptive: AdaptiveViT, number: int, images: Tensor, labels: Tensor) -> list[int]:
+    """The layers that go: again and again the one whose absence costs least loss, as many as asked for or as can go.
 
     A layer is left out as in TAVT's layer dropout, so nothing is built for the trial. A layer that others rest on
     stays: the fusion of FFVT and TransFG, and the last four of PIM, which are its levels.
-
-    Raises:
-        BudgetError: More layers than there are, or fewer than have to stay.
-        UnsupportedBackbone: No layer of this model can be left out.
-    """
-    adaptive = wrap(model)
-    needed = _needed(adaptive)
-    layers = adaptive.layers
-    if not max(1, len(needed)) <= depth <= layers:
-        raise BudgetError(
-            f"`depth` is the number of layers that are left, here {max(1, len(needed))} to {layers}, got {depth}"
-        )
-    gone = spared_layers(adaptive, layers - depth, images, labels)
-    return [layer for layer in range(layers) if layer not in gone]
-
-
-def spared_layers(adaptive: AdaptiveViT, number: int, images: Tensor, labels: Tensor) -> list[int]:
-    """The layers that go, the weakest first; as many as asked for, or as can go.
 
     Raises:
         UnsupportedBackbone: No layer of this model can be left out.
@@ -239,11 +202,7 @@ def spared_layers(adaptive: AdaptiveViT, number: int, images: Tensor, labels: Te
 def _needed(adaptive: AdaptiveViT) -> set[int]:
     backbone = adaptive.backbone
     if backbone.static_reason is not None or getattr(adaptive.bare, "rope_mixed", False):
-        reason = (
-            "its rotary positions are learned for all layers together"
-            if backbone.static_reason is None
-            else backbone.static_reason
-        )
+        reason = backbone.static_reason or "its rotary positions are learned for all layers together"
         raise UnsupportedBackbone(
             f"no layers can be taken from {type(adaptive.bare).__name__}: {reason}; prune with `mlp`"
         )
@@ -348,23 +307,38 @@ def prune(
     check_importance(importance)
     if not targets.asked and ceiling is None:
         raise BudgetError("nothing is to be pruned: give `mlp`, `heads`, `width`, `depth` or `budget`")
-    if images is None and (needs_images(importance) or targets.depth is not None):
+    if images is None and (importance == "taylor" or targets.depth is not None):
         raise DataError(f"`depth` and the importance {importance} are judged on training images; give `data`")
     free = [] if ceiling is None else _free(model, targets, ceiling)
     kinds = [kind for kind in SHARES if targets.share(kind) is not None or kind in free]
     for kind in kinds if targets.depth is not None else ():
         coupled(model, kind)  # refused here, not after layers have been tried for minutes
-    kept = _take_layers(model, targets, images)
+    kept = list(range(len(find_blocks(model)[1])))
+    if targets.depth is not None and images is not None:
+        adaptive, depth = wrap(model), targets.depth
+        least = max(1, len(_needed(adaptive)))
+        if not least <= depth <= adaptive.layers:
+            raise BudgetError(
+                f"`depth` is the number of layers that are left, here {least} to {adaptive.layers}, got {depth}"
+            )
+        gone = spared_layers(adaptive, adaptive.layers - depth, images.images, images.labels)
+        kept = [layer for layer in kept if layer not in gone]
+        keep_blocks(model, kept)
     groups = {kind: coupled(model, kind) for kind in kinds}
     if ceiling is not None:
         targets = _within(model, groups, targets, free, ceiling)
     left = _left(groups, targets)
     flat = [group for found in groups.values() for group in found]
-    given = None if images is None else (images.images, images.labels)
-    scores = score_units(model, flat, importance, given, seed)
-    best = _best(flat, scores, [count for counts in left.values() for count in counts])
-    for group, keep in zip(flat, best, strict=True):
-        _apply(model, group, keep)
+    scores = _score_units(model, flat, importance, images, seed)
+    together: dict[str, Tensor] = {}  # tied groups keep the same units
+    for group, score in zip(flat, scores, strict=True):
+        if group.tied:
+            together[group.tied] = together.get(group.tied, torch.zeros_like(score)) + score
+    numbers = [count for counts in left.values() for count in counts]
+    for group, score, count in zip(flat, scores, numbers, strict=True):
+        # The most important units, ascending; of equals the first.
+        ranked = together.get(group.tied, score).argsort(descending=True, stable=True)
+        _apply(model, group, ranked[:count].sort().values)
     return Pruned(tuple(kept), targets, left)
 
 
@@ -383,15 +357,6 @@ def _free(model: nn.Module, targets: Targets, ceiling: Ceiling) -> list[str]:
             _log.info("the budget decides of the feed-forward channels alone: %s", error)
             return ["mlp"]
     return free
-
-
-def _take_layers(model: nn.Module, targets: Targets, images: LabelledImages | None) -> list[int]:
-    if targets.depth is None:
-        return list(range(len(find_blocks(model)[1])))
-    assert images is not None  # checked by prune
-    kept = strongest_layers(model, targets.depth, images.images, images.labels)
-    keep_blocks(model, kept)
-    return kept
 
 
 def _left(groups: Mapping[str, Sequence[Coupled]], targets: Targets) -> dict[str, tuple[int, ...]]:
@@ -444,19 +409,6 @@ def _within(
     # Heads are few, so they leave room below the budget; channels fill it.
     roomy, cost = tried(_STEPS, ["mlp"], found)
     return roomy if cost <= ceiling.most else largest(step, ["mlp"], found)[1]
-
-
-def _best(groups: Sequence[Coupled], scores: Sequence[Tensor], left: Sequence[int]) -> list[Tensor]:
-    """Of each group the most important units, ascending; of equals the first. Tied groups keep the same."""
-    together: dict[str, Tensor] = {}
-    for group, score in zip(groups, scores, strict=True):
-        if group.tied:
-            together[group.tied] = together.get(group.tied, torch.zeros_like(score)) + score
-    ranked = [together.get(group.tied, score) for group, score in zip(groups, scores, strict=True)]
-    return [
-        score.argsort(descending=True, stable=True)[:count].sort().values
-        for score, count in zip(ranked, left, strict=True)
-    ]
 
 
 def _apply(model: nn.Module, group: Coupled, keep: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tavt_kit.bench import Protocol
-    from tavt_kit.core.measurement import Measurement
-    from tavt_kit.core.model_card import ModelCard
-    from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
-    from tavt_kit.pruning import LabelledImages
-    from tavt_kit.pruning.prune import Ceiling
 
 _FILE = "prune.json"
 _TARGET = "openvino:cpu"
@@ -149,12 +144,19 @@ def prune(
         >>> prune("runs/birds", "runs/birds-half", mlp=0.5).difference.difference  # doctest: +SKIP
         -0.031
     """
+    import torch
+
+    from tavt_kit.checkpoints import save_model
+    from tavt_kit.data import inherit_split, load_arrays, load_bytes
+    from tavt_kit.data.preprocess import Preprocessing
+    from tavt_kit.evaluation.evaluator import Evaluator
     from tavt_kit.evaluation.result import paired
+    from tavt_kit.models.flops import count_macs
     from tavt_kit.models.wrap import wrap
-    from tavt_kit.pruning import Targets
+    from tavt_kit.pruning import LabelledImages, Targets
     from tavt_kit.pruning import prune as cut
     from tavt_kit.pruning.baselines import dense_baselines
-    from tavt_kit.pruning.prune import check_importance, pruned_card
+    from tavt_kit.pruning.prune import Ceiling, check_importance, pruned_card
 
     progress, out = progress or Silent(), Path(out)
     targets = Targets(mlp, heads, width, depth, round_to)
@@ -170,30 +172,57 @@ def prune(
     }  # fmt: skip
     if (done := _done(model.folder, out, request, fresh)) is not None:
         return PruneResult(out, model.folder, done)
+
+    def rewrapped(bare: nn.Module) -> AdaptiveViT:
+        return wrap(bare, model.score, model.pool, model.reduction)
+
+    def evaluated(model: AdaptiveViT) -> tuple[dict[str, Any], Any]:
+        """What a record says of a dense model, and which images of val it has right."""
+        progress.update("evaluating")
+        right = Evaluator(model, read.pixels, read.labels, preprocessing).correct(model.dense_schedule)
+        return {
+            "layers": model.layers,
+            "macs": count_macs(model, model.dense_schedule),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "top1": Accuracy.of_counts(int(right.sum()), len(right), split="val").as_record(),
+        }, right
+
     with held_folder(out):
         progress.update("reading images")
-        judge = _judging(card, images, training_images, allow_unreadable)
-        right = _evaluation(card, images, limit, allow_unreadable)
-        progress.update("evaluating")
-        before, right_before = _facts(model), right(model)
+        preprocessing = Preprocessing.from_record(card.preprocessing)
+        train = load_arrays(
+            images.split("train"), preprocessing, limit=training_images, allow_unreadable=allow_unreadable
+        )
+        judge_by = LabelledImages(torch.from_numpy(train.images), torch.from_numpy(train.labels))
+        read = load_bytes(images.split("val"), preprocessing, limit=limit, allow_unreadable=allow_unreadable)
+        before, right_before = evaluated(model)
         progress.update("pruning")
-        bare, ceiling = model.unwrap(), None if asked is None else asked.ceiling(model)
-        pruned = cut(bare, targets, importance=importance, images=judge, ceiling=ceiling, seed=seed)
-        small = wrap(bare, model.score, model.pool, model.reduction)
-        progress.update("evaluating")
-        after, right_after = _facts(small), right(small)
+        bare, ceiling = model.unwrap(), None
+        if asked is not None:
+            cost = asked.cost
+            ceiling = Ceiling(
+                lambda small: cost(rewrapped(small)), asked.limit.value, asked.limit.show, f"`budget={asked.limit}`"
+            )
+        pruned = cut(bare, targets, importance=importance, images=judge_by, ceiling=ceiling, seed=seed)
+        small = rewrapped(bare)
+        after, right_after = evaluated(small)
         record = {
             "request": request,
             "source": name_of(run),
             "left": {"layers": list(pruned.kept), **{kind: list(units) for kind, units in pruned.units.items()}},
             "shares": asdict(pruned.targets),
-            "before": {**before, "top1": _top1(right_before)},
-            "after": {**after, "top1": _top1(right_after)},
+            "before": before,
+            "after": after,
             "difference": paired(right_before, right_after).as_record(),
             "budget": None if asked is None else asked.judged(small),
             "dense_rivals": dense_baselines(card, after["macs"]),
         }
-        _write(out, images, small, pruned_card(card, bare, pruned.kept, f"pruned by {importance}"), record)
+        # The card comes last: a folder without one is no run yet, and the same command starts again.
+        for name in ("model.json", "model.safetensors", "split.json"):
+            (out / name).unlink(missing_ok=True)
+        write_record(out / _FILE, "prune", record)
+        inherit_split(out, images)
+        save_model(out, small, pruned_card(card, bare, pruned.kept, f"pruned by {importance}"))
         return PruneResult(out, model.folder, label_record("prune", record))
 
 
@@ -218,76 +247,9 @@ def _done(run: Path | None, out: Path, request: dict[str, Any], fresh: bool) -> 
     return known
 
 
-def _write(out: Path, images: ImageSet, model: AdaptiveViT, card: ModelCard, record: dict[str, Any]) -> None:
-    """The card comes last: a folder without one is no run yet, and the same command starts again."""
-    from tavt_kit.checkpoints import save_model
-    from tavt_kit.data import inherit_split
-
-    for name in ("model.json", "model.safetensors", "split.json"):
-        (out / name).unlink(missing_ok=True)
-    write_record(out / _FILE, "prune", record)
-    inherit_split(out, images)
-    save_model(out, model, card)
-
-
-def _judging(card: ModelCard, images: ImageSet, count: int, allow_unreadable: int) -> LabelledImages:
-    import torch
-
-    from tavt_kit.data import load_arrays
-    from tavt_kit.data.preprocess import Preprocessing
-    from tavt_kit.pruning import LabelledImages
-
-    read = load_arrays(
-        images.split("train"), Preprocessing.from_record(card.preprocessing), limit=count,
-        allow_unreadable=allow_unreadable,
-    )  # fmt: skip
-    return LabelledImages(torch.from_numpy(read.images), torch.from_numpy(read.labels))
-
-
-def _evaluation(
-    card: ModelCard, images: ImageSet, limit: int | None, allow_unreadable: int
-) -> Callable[[AdaptiveViT], Any]:
-    """Wrapped model -> which images of val it has right, dense."""
-    from tavt_kit.data import load_bytes
-    from tavt_kit.data.preprocess import Preprocessing
-    from tavt_kit.evaluation.evaluator import Evaluator
-
-    preprocessing = Preprocessing.from_record(card.preprocessing)
-    read = load_bytes(images.split("val"), preprocessing, limit=limit, allow_unreadable=allow_unreadable)
-
-    def evaluate(model: AdaptiveViT) -> Any:
-        return Evaluator(model, read.pixels, read.labels, preprocessing).correct(model.dense_schedule)
-
-    return evaluate
-
-
-def _facts(model: AdaptiveViT) -> dict[str, Any]:
-    from tavt_kit.models.flops import count_macs
-
-    return {
-        "layers": model.layers,
-        "macs": count_macs(model, model.dense_schedule),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-    }
-
-
-def _top1(right: Any) -> dict[str, Any]:
-    return Accuracy.of_counts(int(right.sum()), len(right), split="val").as_record()
-
-
 @dataclass(frozen=True, slots=True)
 class _Budget:
-    """What the pruned model may cost.
-
-    Args:
-        limit: Limit on ``flops`` or ``latency``.
-        schedule: Schedule it is meant for, as text.
-        target: Target that a latency is measured on.
-        seed: Seed of the inputs that are timed.
-
-    Raises:
-        BudgetError: A limit of another kind, or a target or schedule without a limit that uses it.
-    """
+    """What the pruned model may cost under a schedule, as text; a latency is measured on the target."""
 
     limit: Limit
     schedule: str = "dense"
@@ -309,41 +271,20 @@ class _Budget:
             raise BudgetError(f"pruning meets a budget of flops or latency, got {limit}; check it after the export")
         if target is not None and limit.quantity == "flops":
             raise BudgetError(f"`target` {target} is for a latency, but the budget is {limit}; leave `target` out")
-
         device = str(TargetDevice.parse(target or _TARGET).resolved()) if limit.quantity == "latency" else ""
         return cls(limit, schedule or "dense", device, seed)
 
-    def ceiling(self, model: AdaptiveViT) -> Ceiling:
-        """For ``prune``: what a candidate costs, cut from this model; the machine's noise is in a latency."""
-        from tavt_kit.models.wrap import wrap
-        from tavt_kit.pruning.prune import Ceiling
-
-        def cost(bare: nn.Module) -> float:
-            return self.cost(wrap(bare, model.score, model.pool, model.reduction))
-
-        return Ceiling(cost, self.limit.value, self.limit.show, f"`budget={self.limit}`")
-
     def cost(self, model: AdaptiveViT) -> float:
-        """Multiply-adds, or the limit's quantile of the latency by a brief measurement (ms)."""
-        from tavt_kit.models.flops import count_macs
-
-        if self.limit.quantity == "flops":
-            return float(count_macs(model, self._schedule(model)))
+        """Multiply-adds, or the limit's quantile of the latency by a brief measurement, noise and all (ms)."""
         from tavt_kit.bench.latency_table import BRIEF
 
-        return _quantile(self._measured(model, BRIEF), self.limit)
+        return self._measured(model, BRIEF)[0]
 
     def judged(self, model: AdaptiveViT) -> dict[str, Any]:
         """The verdict on the pruned model, counted or measured by the protocol, as a record."""
         from tavt_kit.bench import Protocol
-        from tavt_kit.models.flops import count_macs
 
-        if self.limit.quantity == "flops":
-            macs = count_macs(model, self._schedule(model))
-            facts, value = facts_of(macs=macs), float(macs)
-        else:
-            run = self._measured(model, Protocol(max_seconds=20.0, min_runs=40))
-            facts, value = facts_of(latency=run), _quantile(run, self.limit)
+        value, facts = self._measured(model, Protocol(max_seconds=20.0, min_runs=40))
         return {
             "budget": str(self.limit),
             "schedule": self.schedule,
@@ -352,20 +293,17 @@ class _Budget:
             "verdict": str(judge(self.limit, facts)),
         }
 
-    def _schedule(self, model: AdaptiveViT) -> TokenSchedule:
-
-        return TokenSchedule.parse(self.schedule, model.layout)
-
-    def _measured(self, model: AdaptiveViT, protocol: Protocol) -> Measurement:
+    def _measured(self, model: AdaptiveViT, protocol: Protocol) -> tuple[float, Any]:
+        """The limited quantity, and the facts to judge it by."""
         import numpy as np
 
         from tavt_kit.bench import measure_schedules
+        from tavt_kit.models.flops import count_macs
 
-        size, rng = model.backbone.image_size, np.random.default_rng(self.seed)
-        model.eval()
-        target = TargetDevice.parse(self.target)
-        return measure_schedules(model, target, size, [self._schedule(model)], protocol, rng)[0]
-
-
-def _quantile(run: Measurement, limit: Limit) -> float:
-    return {"p50": run.median, "p90": run.p90, "p99": run.p99}[limit.statistic or "p90"]
+        schedule = TokenSchedule.parse(self.schedule, model.layout)
+        if self.limit.quantity == "flops":
+            macs = count_macs(model, schedule)
+            return float(macs), facts_of(macs=macs)
+        target, rng = TargetDevice.parse(self.target), np.random.default_rng(self.seed)
+        (run,) = measure_schedules(model.eval(), target, model.backbone.image_size, [schedule], protocol, rng)
+        return {"p50": run.median, "p90": run.p90, "p99": run.p99}[self.limit.statistic or "p90"], facts_of(latency=run)
