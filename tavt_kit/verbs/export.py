@@ -14,7 +14,7 @@ from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
 
 if TYPE_CHECKING:
-    from tavt_kit.workflows.export import ExportedFile, ExportResult
+    from tavt_kit.workflows.export import ExportedFile
 
 For = Annotated[str | None, typer.Option("--for", help="tensorrt: ONNX of operators that it is known to take.")]
 
@@ -27,7 +27,9 @@ def export_verb(
     config: options.Config = None,
 ) -> int:
     """Exits 1 unless every file passed."""
+    from tavt_kit.core.artifact_card import read_metadata
     from tavt_kit.verbs.console import ConsoleProgress
+    from tavt_kit.verbs.tables import print_checks
     from tavt_kit.workflows.export import export
 
     given = read_settings("export", settings)
@@ -35,30 +37,21 @@ def export_verb(
         raise ParameterError(f"--for takes tensorrt, got {for_!r}")
     with ConsoleProgress() as progress:
         done = export(run, tensorrt=for_ is not None, progress=progress, **given)
-    if as_json:
-        _say_licence(done)
-        artifacts, checks = ([one.record for one in found] for found in (done.files, done.checks))
-        print(json.dumps({"folder": str(done.folder), "artifacts": artifacts, "checks": checks}))
-    else:
-        print_exported(done)
-    if for_ is not None:
-        _say_trtexec(done)
-    return 0 if done.settled else 1
-
-
-def print_exported(done: ExportResult) -> None:
-    """The checks and the files on stdout, and on stderr what is not for commercial use."""
-    from tavt_kit.verbs.tables import print_checks
-
-    _say_licence(done)
-    print_checks([check.record for check in done.checks])
-    for file in done:
-        _print_file(done.folder, file)
-
-
-def _say_licence(done: ExportResult) -> None:
     if done.licence is not None:
         print(done.licence, file=sys.stderr)
+    artifacts, checks = ([one.record for one in found] for found in (done.files, done.checks))
+    if as_json:
+        print(json.dumps({"folder": str(done.folder), "artifacts": artifacts, "checks": checks}))
+    else:
+        print_checks(checks)
+        for file in done:
+            _print_file(done.folder, file)
+    if for_ is not None:
+        from tavt_kit.exporters.to_onnx import trtexec_line
+
+        for path in (file.path for file in done if file.status == "final"):  # stdout may be a JSON object
+            print(f"{trtexec_line(path.name, read_metadata(path))}  # unverified on a device", file=sys.stderr)
+    return 0 if done.settled else 1
 
 
 _ENDS = {
@@ -79,15 +72,3 @@ def _print_file(folder: Path, file: ExportedFile) -> None:
             f"  {one['quantizer']}{smooth}: {100 * one['agreement']:.1f} % as f32, top-1 {100 * one['top1']:.1f} % on "
             f"{entry['calibration']['held_out']} training images that did not calibrate"
         )
-
-
-def _say_trtexec(done: ExportResult) -> None:
-    """How to build the engines; on stderr, since stdout may be a JSON object."""
-    from tavt_kit.core.artifact_card import read_metadata
-    from tavt_kit.exporters.to_onnx import trtexec_line
-
-    for file in done:
-        if file.status == "final":
-            print(
-                f"{trtexec_line(file.path.name, read_metadata(file.path))}  # unverified on a device", file=sys.stderr
-            )

@@ -44,11 +44,9 @@ class Recommended:
 
 
 def recommended_of(given: object, progress: Progress | None = None, pick: str | None = None) -> Recommended | None:
-    """What the fit in a folder recommends; None of anything else.
+    """What the fit in a folder recommends, which ``progress`` is told; None of anything else that a workflow is given.
 
     Args:
-        given: Whatever a workflow is given.
-        progress: Told what the folder stands for.
         pick: Another row of its table: ``dense``, ``dense-int8``, ``best-smaller-image``, ``fastest-tolerated``, or a
             place in ``rows`` counted from 0.
 
@@ -78,12 +76,7 @@ def recommended_of(given: object, progress: Progress | None = None, pick: str | 
 
 
 def recommended_file(folder: Path, record: Mapping[str, Any]) -> Path | None:
-    """The file that a fit's folder ships; None where nothing keeps to its budget.
-
-    Args:
-        folder: The fit's.
-        record: Body of ``fit.json``.
-    """
+    """The file that a fit's folder with this ``fit.json`` ships; None where nothing keeps to its budget."""
     index = record["recommended"]
     return None if index is None else folder / "recommended" / f"model{Path(record['rows'][index]['file']).suffix}"
 

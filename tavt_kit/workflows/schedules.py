@@ -42,18 +42,16 @@ def schedules_for(
         ScheduleError: Schedules and picks are given, two have one name, or a schedule does not fit.
         RecordError: As ``schedule_for``.
     """
-    if given and picks:
-        raise ScheduleError(
-            f"`schedule` and `pick` both name a schedule, got {given[0]} and {picks[0]}; give one of them"
-        )
-    if not given and len(picks) < 2:
-        return {"": schedule_for(run, model, None, picks[0] if picks else None)}
-    if len(given) == 1 and _named(given[0])[0] is None:
-        return {"": schedule_for(run, model, given[0], None)}
+    first, pick = given[0] if given else None, picks[0] if picks else None
+    alone = len(picks) < 2 if first is None else len(given) == 1 and _named(first)[0] is None
+    if alone or (given and picks):  # both are refused there
+        return {"": schedule_for(run, model, first, pick)}
     found = {}
     for number, one in enumerate(given or picks, 1):
         name, counts = _named(one)
-        label = name or _label(str(one), number)
+        # A part of a file's name: the text itself where it is short.
+        label = name or re.sub(r"[^a-z0-9.]+", "-", str(one).lower()).strip("-")
+        label = label if 0 < len(label) <= _LONGEST else f"schedule-{number}"
         if label in found:
             raise ScheduleError(f"two schedules are called {label}; give each another name, such as mine={counts}")
         found[label] = schedule_for(run, model, counts if given else None, None if given else str(one))
@@ -101,12 +99,6 @@ def _named(given: str | Choice) -> tuple[str | None, str | Choice]:
     return name, rest
 
 
-def _label(text: str, number: int) -> str:
-    """A part of a file's name: the text itself where it is short."""
-    label = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
-    return label if 0 < len(label) <= _LONGEST else f"schedule-{number}"
-
-
 def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | None, pick: str | None) -> Choice:
     """The schedule that is meant.
 
@@ -127,21 +119,18 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
             )
         if isinstance(schedule, str):
             return TokenSchedule.parse(schedule, model.layout)
-        return _checked(schedule, model)
-    front = None if run is None else read_front(run)
-    searched = run is not None and ((run if run.is_dir() else run.parent) / "search.db").exists()
-    if run is not None and front is None and pick is None and not searched:
-        return model.schedule
-    if run is None or front is None:
-        raise RecordError(
-            f"{run or 'this model'} holds no search result (front.json) to take a schedule from; give `schedule`, "
-            "such as dense or taper:0.2"
-        )
-    return _checked(Configuration.from_record(_candidate(front, pick, run)).choice, model)
-
-
-def _checked(found: Choice, model: AdaptiveViT) -> Choice:
-    """The schedule, if it fits."""
+        found = schedule
+    else:
+        front = None if run is None else read_front(run)
+        searched = run is not None and ((run if run.is_dir() else run.parent) / "search.db").exists()
+        if run is not None and front is None and pick is None and not searched:
+            return model.schedule
+        if run is None or front is None:
+            raise RecordError(
+                f"{run or 'this model'} holds no search result (front.json) to take a schedule from; give `schedule`, "
+                "such as dense or taper:0.2"
+            )
+        found = Configuration.from_record(_candidate(front, pick, run)).choice
     wanted = Configuration.of(found)
     if wanted.image_size in (None, model.backbone.image_size):  # else it is for the model at that size
         wanted.schedule.check(model.layout)
@@ -217,8 +206,10 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
         return candidates[0]
     if pick in ("best", "accurate"):
         return max(candidates, key=lambda one: one.get(metric) or 0.0)
-    if pick == "balanced":
-        return candidates[_bend(front, len(candidates))]
+    if pick in ("knee", "balanced"):
+        index, last = knee_of(front), len(candidates) - 1
+        bends = pick == "knee" or last <= 1 or index not in (0, last)
+        return candidates[index if bends else len(candidates) // 2]
     if pick is None:
         if (better := front.get("recommended")) is not None:
             raise RecordError(
@@ -232,8 +223,6 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
                 "`pick` best or `schedule`"
             )
         return candidates[chosen]
-    if pick == "knee":
-        return candidates[knee_of(front)]
     if "=" in pick:
         index = best_within(front, [pick])
         if index is None:
@@ -242,16 +231,9 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
     if not pick.isdecimal() or int(pick) >= len(candidates):
         raise RecordError(
             f"`pick` takes fast, balanced, accurate, cheapest, best, knee, a limit such as latency=8ms, or a place on "
-            f"the front from 0 to "
-            f"{len(candidates) - 1}, got {pick!r}"
+            f"the front from 0 to {len(candidates) - 1}, got {pick!r}"
         )
     return candidates[int(pick)]
-
-
-def _bend(front: Mapping[str, Any], candidates: int) -> int:
-    """The knee; of a front that bends nowhere, or the wrong way, the middle."""
-    index, last = knee_of(front), candidates - 1
-    return candidates // 2 if last > 1 and index in (0, last) else index
 
 
 def knee_of(body: Mapping[str, Any]) -> int:
@@ -291,25 +273,21 @@ def _cost(body: Mapping[str, Any], record: Mapping[str, Any]) -> float:
 
 
 def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> float:
-    """What is recorded of the limited quantity.
-
-    Raises:
-        BudgetError: Nothing is.
-    """
+    """What is recorded of the limited quantity; a latency is the measured one, or the predicted one where none is."""
     found = None
     if limit.quantity == "flops":
         found = record["macs"]
-    elif limit.quantity == "latency":
-        found = _ms(record, limit.statistic)
-    elif limit.quantity == "throughput":
-        milliseconds = _ms(record, "p50")
-        found = None if milliseconds is None else 1e3 * (body.get("target") or {}).get("batch", 1) / milliseconds
+    elif limit.quantity in ("latency", "throughput"):
+        times = record.get("latency_ms") or {}
+        statistic = "p50" if limit.quantity == "throughput" else limit.statistic
+        found = times.get({"p50": "median"}.get(statistic or "", statistic), times.get("predicted"))
+        if limit.quantity == "throughput" and found is not None:
+            found = 1e3 * (body.get("target") or {}).get("batch", 1) / found
     elif limit.quantity == "memory":
         known = record.get("memory_bytes") or {}
         found = known.get("most", known.get("predicted"))
     elif limit.quantity == "drop":
-        dense = dense_of(body)
-        before, after = None if dense is None else _metric(body, dense, "top1"), _metric(body, record, "top1")
+        before, after = _metric(body, dense_of(body), "top1"), _metric(body, record, "top1")
         # A fraction of images is exact to far less than this, a difference of fractions is not.
         found = None if before is None or after is None else round(before - after, 9)
     else:
@@ -322,16 +300,9 @@ def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> 
     return float(found)
 
 
-def _ms(record: Mapping[str, Any], statistic: str | None) -> float | None:
-    """The measured latency; the predicted one where none is."""
-    times = record.get("latency_ms") or {}
-    found = times.get({"p50": "median"}.get(statistic or "", statistic), times.get("predicted"))
-    return None if found is None else float(found)
-
-
-def _metric(body: Mapping[str, Any], record: Mapping[str, Any], name: str) -> float | None:
-    if name == body["metric"]:
-        return float(record[name])
+def _metric(body: Mapping[str, Any], record: Mapping[str, Any] | None, name: str) -> float | None:
+    if record is None or name == body["metric"]:
+        return None if record is None else float(record[name])
     other = record.get("others", {}).get(name)
     return None if other is None else float(other["value"])
 
@@ -350,7 +321,15 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
     if front is not None:
         path = front / "front.json" if front.is_dir() else front
         body = read_record(path, "front")
-        _check_model(path, body.get("model"), model)
+        recorded = body.get("model")
+        if model.card is not None and isinstance(recorded, Mapping):  # other weights of the same are welcome
+            ours = json.loads(json.dumps(model.card.as_record()))
+            for name in ("family", "name", "arguments"):
+                if recorded.get(name) != ours.get(name):
+                    raise RecordError(
+                        f"{path} is the front of another model: its {name} is {recorded.get(name)!r}, this one's "
+                        f"{ours.get(name)!r}; give a front of this model"
+                    )
         candidates = body.get("candidates")
         if not isinstance(candidates, list) or not candidates:
             raise RecordError(f"{path} holds no schedules, because its front is empty; give `schedule` instead")
@@ -370,16 +349,3 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
                 "`schedule` instead"
             )
     return tuple(dict.fromkeys(str(schedule) for schedule in found))
-
-
-def _check_model(path: Path, recorded: Any, model: AdaptiveViT) -> None:
-    """Raise RecordError where the front was found on another architecture; other weights of the same are welcome."""
-    if model.card is None or not isinstance(recorded, Mapping):
-        return
-    ours = json.loads(json.dumps(model.card.as_record()))
-    differing = [name for name in ("family", "name", "arguments") if recorded.get(name) != ours.get(name)]
-    if differing:
-        raise RecordError(
-            f"{path} is the front of another model: its {differing[0]} is {recorded.get(differing[0])!r}, this one's "
-            f"{ours.get(differing[0])!r}; give a front of this model"
-        )
