@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from tavt_kit.models.timm_import import timm
 
@@ -75,13 +80,6 @@ def layer_costs(block: Any, joint: bool) -> LayerCosts:
     width = next(m for m in block.modules() if isinstance(m, nn.Linear)).in_features
     if not joint:
         return LayerCosts(everything, 0, 0, pair, score, 0, constant, width)
-    attending = sum(_linear(a) for a in attentions) - bias_rows
-    query, key_value = _projections(attentions)
-    rest = attending - query - key_value
-    return LayerCosts(query, key_value, rest, pair, score, everything - attending, constant, width)
-
-
-def _projections(attentions: list[Any]) -> tuple[int, int]:
     query = key_value = 0
     for attention in attentions:
         if attention.qkv is not None:
@@ -90,7 +88,9 @@ def _projections(attentions: list[Any]) -> tuple[int, int]:
         else:
             query += _linear(attention.q_proj)
             key_value += _linear(attention.k_proj) + _linear(attention.v_proj)
-    return query, key_value
+    attending = sum(_linear(a) for a in attentions) - bias_rows
+    rest = attending - query - key_value
+    return LayerCosts(query, key_value, rest, pair, score, everything - attending, constant, width)
 
 
 def _heads_times(attention: Any, *, scored_only: bool) -> int:
@@ -109,28 +109,41 @@ def _relative_macs(module: Any) -> int:
 
 
 def stem_macs(model: Any) -> int:
-    """Patch embedding and shared position terms, counted at the convolutions and linear layers of one blank image."""
-    height, width = model.patch_embed.img_size
-    counted = 0
-
-    def count(module: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal counted
-        weight: Any = module.weight
-        positions = output.numel() // output.shape[0] // weight.shape[0]
-        counted += positions * weight.numel()
-
-    kinds = (nn.Conv2d, nn.Linear)
-    hooks = [m.register_forward_hook(count) for m in model.patch_embed.modules() if isinstance(m, kinds)]
-    parameter = next(model.parameters())
-    blank = torch.zeros(1, model.in_chans, height, width, device=parameter.device, dtype=parameter.dtype)
-    try:
-        with torch.no_grad():
-            model.patch_embed(blank)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    """Patch embedding and shared position terms of a timm ViT."""
+    counted = part_macs(model, model.patch_embed, (model.in_chans, *model.patch_embed.img_size))
     shared = getattr(model, "shared_rel_pos", None)
     return counted + (0 if shared is None else _relative_macs(shared))
+
+
+class _Step(nn.Module):
+    """One part of a model as a module, so that it can be run with other tensors than its own."""
+
+    def __init__(self, model: nn.Module, step: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.__dict__["step"] = step  # a module of the model is none of this one
+
+    def forward(self, x: Tensor) -> Any:
+        return self.step(x)
+
+
+def part_macs(model: nn.Module, step: Callable[[Tensor], Any], shape: tuple[int, ...]) -> int:
+    """Multiply-adds of a part that no schedule changes: convolutions, matrix products and attention.
+
+    Counted by torch's own counter without computing anything; attention is run as the products it consists of, for
+    torch counts nothing for its fused kernel on a CPU.
+
+    Args:
+        model: Whose weights the step reads.
+        shape: Of one input, without the batch.
+    """
+    shared = {
+        f"model.{name}": tensor.to("meta") for name, tensor in chain(model.named_parameters(), model.named_buffers())
+    }
+    blank = torch.empty(2, *shape, device="meta", dtype=next(model.parameters()).dtype)  # batch norm may need two
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        functional_call(_Step(model, step), shared, (blank,))
+    return int(counter.get_total_flops()) // 4  # of two images, two operations each
 
 
 def head_costs(model: Any) -> HeadCosts:

@@ -27,10 +27,10 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,22 +41,15 @@ from tavt_kit.models.backbones.base import Backbone, Outputs, Watch
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register
 from tavt_kit.models.backbones.static import StaticModel
 from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
-from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs, stem_macs
+from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs, part_macs, stem_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import Pick, TokenState, gather_rows, restore
 
 LEVELS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
-    """The shape of a level.
-
-    Args:
-        places: Tokens or grid places, S.
-        width: Channels, C.
-        grid: (rows, columns) of a convolutional map; ``None`` of tokens, whose count is frozen.
-    """
+class Level(NamedTuple):
+    """The shape of a level: tokens or grid places S, channels C, and (rows, columns) unless the tokens are frozen."""
 
     places: int
     width: int
@@ -72,11 +65,27 @@ def make_backbone(name: str, size: tuple[int, int], in_chans: int, options: Mapp
     """
     model: Any = whole_backbone(name, size, in_chans, {"num_classes": 0, **options})
     if is_timm_vit(model):
-        _trim_vit(name, model, size)
+        if len(model.blocks) < LEVELS:
+            raise UnsupportedBackbone(
+                f"PIM reads the last {LEVELS} blocks of a ViT, but {name} has {len(model.blocks)}"
+            )
+        patch = model.patch_embed.patch_size
+        if any(edge % step for edge, step in zip(size, patch, strict=True)):
+            raise DataError(
+                f"{name} cuts images into patches of {patch[0]}x{patch[1]}, so its image size must be a multiple of "
+                f"that, got {size[0]}x{size[1]}"
+            )
+        model.norm, model.fc_norm, model.head = nn.Identity(), nn.Identity(), nn.Identity()
+        if getattr(model, "attn_pool", None) is not None:
+            model.attn_pool = None
     elif _is_swin(model):
         model.norm = model.head = nn.Identity()
     else:
-        _refuse_levels(name, model)
+        if not hasattr(model, "forward_intermediates") or not hasattr(model, "prune_intermediate_layers"):
+            raise UnsupportedBackbone(f"PIM needs a timm model with forward_intermediates, which {name} has not")
+        found = len(model.blocks) if _indexing(model) else len(model.feature_info)
+        if found < LEVELS:
+            raise UnsupportedBackbone(f"PIM reads {LEVELS} levels, but {name} has {found}; choose a deeper model")
         model.prune_intermediate_layers(LEVELS, prune_norm=True, prune_head=True, **_indexing(model))
     return model  # type: ignore[no-any-return]
 
@@ -90,19 +99,6 @@ def whole_backbone(name: str, size: tuple[int, int], in_chans: int, options: Map
     return timm.create_model(name, **given)  # type: ignore[no-any-return]
 
 
-def plan_levels(name: str, size: tuple[int, int], in_chans: int, options: Mapping[str, Any]) -> tuple[Level, ...]:
-    """The shapes of the levels at an image size, by a pass that needs no memory and computes nothing."""
-    with torch.device("meta"), torch.no_grad():
-        model = make_backbone(name, size, in_chans, options).eval()
-        maps = _maps(model, torch.zeros(1, in_chans, *size))
-    return tuple(
-        Level(m.shape[2] * m.shape[3], m.shape[1], (m.shape[2], m.shape[3]))
-        if m.dim() == 4
-        else Level(m.shape[1], m.shape[2], None)
-        for m in maps
-    )
-
-
 def read_levels(model: nn.Module, images: Tensor) -> list[Tensor]:
     """(B, 3, H, W) -> four levels (B, S, C), from shallow to deep."""
     return [m.flatten(2).transpose(1, 2) if m.dim() == 4 else m for m in _maps(model, images)]
@@ -110,30 +106,22 @@ def read_levels(model: nn.Module, images: Tensor) -> list[Tensor]:
 
 def _maps(model: Any, images: Tensor) -> list[Tensor]:
     """Tokens (B, S, C), or convolutional maps (B, C, h, w)."""
+    levels: list[Tensor] = []
     if is_timm_vit(model):
-        return _vit_levels(TimmVit(model), images)
-    if _is_swin(model):
-        return _swin_levels(model, images)
-    maps: list[Tensor] = model.forward_intermediates(images, LEVELS, intermediates_only=True, **_indexing(model))
-    return maps
-
-
-def _vit_levels(backbone: TimmVit, images: Tensor) -> list[Tensor]:
-    state, levels = backbone.embed(images), []
-    for layer in range(backbone.layers):
-        state = backbone.feed(layer, backbone.attend(layer, state, None))
-        levels.append(state.tokens)
-    return levels[-LEVELS:]
-
-
-def _swin_levels(model: Any, images: Tensor) -> list[Tensor]:
-    """timm merges patches at the start of a stage; here a level is what the next stage has merged already."""
-    x, levels = model.patch_embed(images), []
-    stages = list(model.layers)
-    for stage, following in zip(stages, [*stages[1:], None], strict=True):
-        x = stage.blocks(x)
-        x = x if following is None else following.downsample(x)
-        levels.append(x.flatten(1, 2))
+        backbone = TimmVit(model)
+        state = backbone.embed(images)
+        for layer in range(backbone.layers):
+            state = backbone.feed(layer, backbone.attend(layer, state, None))
+            levels.append(state.tokens)
+    elif _is_swin(model):
+        x, stages = model.patch_embed(images), list(model.layers)
+        # timm merges patches at the start of a stage; here a level is what the next stage has merged already.
+        for stage, following in zip(stages, [*stages[1:], None], strict=True):
+            x = stage.blocks(x)
+            x = x if following is None else following.downsample(x)
+            levels.append(x.flatten(1, 2))
+    else:
+        levels = model.forward_intermediates(images, LEVELS, intermediates_only=True, **_indexing(model))
     return levels[-LEVELS:]
 
 
@@ -143,29 +131,6 @@ def _is_swin(model: nn.Module) -> bool:
 
 def _indexing(model: nn.Module) -> dict[str, Any]:
     return {"extra_blocks": True} if type(model) is timm.models.efficientnet.EfficientNet else {}
-
-
-def _trim_vit(name: str, model: Any, size: tuple[int, int]) -> None:
-    if len(model.blocks) < LEVELS:
-        raise UnsupportedBackbone(f"PIM reads the last {LEVELS} blocks of a ViT, but {name} has {len(model.blocks)}")
-    patch = model.patch_embed.patch_size
-    if any(edge % step for edge, step in zip(size, patch, strict=True)):
-        raise DataError(
-            f"{name} cuts images into patches of {patch[0]}x{patch[1]}, so its image size must be a multiple of "
-            f"that, got {size[0]}x{size[1]}"
-        )
-    for part in ("norm", "fc_norm", "head"):
-        setattr(model, part, nn.Identity())
-    if getattr(model, "attn_pool", None) is not None:
-        model.attn_pool = None
-
-
-def _refuse_levels(name: str, model: Any) -> None:
-    if not hasattr(model, "forward_intermediates") or not hasattr(model, "prune_intermediate_layers"):
-        raise UnsupportedBackbone(f"PIM needs a timm model with forward_intermediates, which {name} has not")
-    found = len(model.blocks) if _indexing(model) else len(model.feature_info)
-    if found < LEVELS:
-        raise UnsupportedBackbone(f"PIM reads {LEVELS} levels, but {name} has {found}; choose a deeper model")
 
 
 _JOINED = 32
@@ -187,43 +152,30 @@ class Pyramid(nn.Module):
             nn.Sequential(nn.Linear(level.width, level.width), nn.ReLU(), nn.Linear(level.width, width))
             for level in levels
         )
-        self.up = nn.ModuleList(_up(deep, shallow) for shallow, deep in pairwise(levels))
+        self.up = nn.ModuleList(
+            nn.Conv1d(deep.places, shallow.places, 1)
+            if deep.grid is None and deep.places != shallow.places
+            else nn.Identity()
+            for shallow, deep in pairwise(levels)
+        )
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Four of (B, S, C) -> four of (B, S, F)."""
         found = [project(level) for project, level in zip(self.project, levels, strict=True)]
         for deep in range(len(found) - 1, 0, -1):
-            found[deep - 1] = found[deep - 1] + self._raised(found[deep], deep)
+            x, grid, target = found[deep], self.grids[deep], self.grids[deep - 1]
+            if grid is None or target is None or grid == target:
+                raised = self.up[deep - 1](x)
+            else:
+                maps = x.transpose(1, 2).reshape(-1, x.shape[2], *grid)
+                raised = F.interpolate(maps, size=target, mode="bilinear").flatten(2).transpose(1, 2)
+            found[deep - 1] = found[deep - 1] + raised
         return found
-
-    def macs(self, levels: Sequence[Level]) -> int:
-        """Multiply-adds of one image."""
-        moved = sum(linear_macs(each) for each in self.up) * self.width
-        return moved + sum(x.places * linear_macs(each) for x, each in zip(levels, self.project, strict=True))
-
-    def _raised(self, x: Tensor, level: int) -> Tensor:
-        """A level at the places of the one above."""
-        grid, target = self.grids[level], self.grids[level - 1]
-        if grid is None or target is None or grid == target:
-            return self.up[level - 1](x)  # type: ignore[no-any-return]
-        maps = x.transpose(1, 2).reshape(-1, x.shape[2], *grid)
-        return F.interpolate(maps, size=target, mode="bilinear").flatten(2).transpose(1, 2)
-
-
-def _up(deep: Level, shallow: Level) -> nn.Module:
-    if deep.grid is not None or deep.places == shallow.places:
-        return nn.Identity()
-    return nn.Conv1d(deep.places, shallow.places, 1)
 
 
 def classifier(width: int, classes: int) -> nn.Sequential:
     """(B, C, S) -> logits (B, K, S) of every place."""
     return nn.Sequential(nn.Conv1d(width, width, 1), nn.BatchNorm1d(width), nn.ReLU(), nn.Conv1d(width, classes, 1))
-
-
-def linear_macs(module: nn.Module) -> int:
-    """Multiply-adds at one place, of all linear layers and convolutions of size 1 below ``module``."""
-    return sum(int(m.weight.numel()) for m in module.modules() if isinstance(m, nn.Linear | nn.Conv1d))
 
 
 def by_confidence(logits: Tensor, count: int) -> Tensor:
@@ -298,14 +250,6 @@ class Combiner(nn.Module):
     def forward(self, selected: Sequence[Tensor]) -> Tensor:
         """Of each level (B, n, C) -> logits (B, K)."""
         return self.head(self.drop(self.pooled(selected)))  # type: ignore[no-any-return]
-
-    def macs(self, counts: Sequence[int]) -> int:
-        """Multiply-adds of one image with ``counts`` selected tokens of each level."""
-        width, nodes = self.head.in_features, self.join.in_features
-        brought = sum(count * linear_macs(each) for count, each in zip(counts, self.inward, strict=False))
-        convolved = sum(nodes * linear_macs(each) for each in (self.mix, self.query, self.key))
-        joined = width * (linear_macs(self.gather) + nodes * nodes + linear_macs(self.join))
-        return brought + convolved + joined + linear_macs(self.head)
 
 
 Compat = Literal["fixed", "official"]
@@ -402,7 +346,9 @@ class PimVitBackbone(_PimHead, TimmVit):
 
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
         layers = tuple(layer_costs(block, joint) for block, joint in zip(self.blocks, self.joint, strict=True))
-        return stem_macs(self.model), layers, HeadCosts(self.pim.head_macs())
+        shape = (self.tokens, self.model.embed_dim)
+        head = part_macs(self.pim, lambda x: self.pim.compute_logits([x] * LEVELS), shape)
+        return stem_macs(self.model), layers, HeadCosts(head)
 
 
 class PimWhole(_PimHead, StaticModel):
@@ -419,14 +365,6 @@ class PimWhole(_PimHead, StaticModel):
 
     def levels(self, state: TokenState) -> tuple[Tensor, ...]:
         return state.notes["levels"]  # type: ignore[no-any-return]
-
-    def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
-        training = self.model.training
-        self.model.eval()  # a counting pass must not reach the statistics of the norms
-        try:
-            return super().costs()
-        finally:
-            self.model.train(training)
 
 
 CUB_SELECTS = (2048, 512, 128, 32)
@@ -485,7 +423,15 @@ class Pim(nn.Module):
         self.backbone_name, self.backbone_options, self.in_chans = backbone, options, in_chans
         self.num_selects = tuple(num_selects) if use_selection else ()
         self.head = head or ("combiner" if use_combiner else "sum")
-        self.plan = plan_levels(backbone, self.image_size, in_chans, options)
+        with torch.device("meta"), torch.no_grad():  # a pass that needs no memory and computes nothing
+            blank = torch.zeros(1, in_chans, *self.image_size)
+            maps = _maps(make_backbone(backbone, self.image_size, in_chans, options).eval(), blank)
+        self.plan = tuple(
+            Level(m.shape[2] * m.shape[3], m.shape[1], (m.shape[2], m.shape[3]))
+            if m.dim() == 4
+            else Level(m.shape[1], m.shape[2], None)
+            for m in maps
+        )
         self._refuse(use_selection, use_combiner)
         self.backbone = make_backbone(backbone, self.image_size, in_chans, options)
         droppable = is_timm_vit(self.backbone)
@@ -611,12 +557,6 @@ class Pim(nn.Module):
         for level, count in zip(logits, read, strict=False):
             closest = closest.minimum(closest_ranks(level, count))
         return closest
-
-    def head_macs(self) -> int:
-        """Multiply-adds of everything after a backbone that gives tokens (resized maps are not counted)."""
-        total = sum(level.places * linear_macs(each) for level, each in zip(self.plan, self.classifiers, strict=True))
-        total += 0 if self.pyramid is None else self.pyramid.macs(self.plan)
-        return total + (0 if self.combiner is None else self.combiner.macs(self.num_selects))
 
 
 _CLASSIFIERS = ("combiner.head", *(f"classifiers.{level}.3" for level in range(LEVELS)))

@@ -9,33 +9,16 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from tavt_kit.models.backbones.base import Backbone, Outputs, Watch
-from tavt_kit.models.costs import HeadCosts, LayerCosts
+from tavt_kit.models.costs import HeadCosts, LayerCosts, part_macs
 from tavt_kit.models.token_reduction import Pick, TokenState
-
-_NOTHING = LayerCosts(0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def is_whole(model: nn.Module) -> bool:
     """Whether the model says that nothing of it can be dropped."""
     return isinstance(getattr(model, "static_reason", None), str)
-
-
-def pass_macs(model: nn.Module, image_size: tuple[int, int]) -> int:
-    """Multiply-adds of one image by torch's own counter: convolutions, matrix products and attention.
-
-    Attention is run as the products it consists of: torch counts nothing for its fused kernel on a CPU.
-    """
-    parameter = next(model.parameters())
-    blank = torch.zeros(1, 3, *image_size, device=parameter.device, dtype=parameter.dtype)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        model(blank)
-    return int(counter.get_total_flops()) // 2
 
 
 class StaticModel(Backbone):
@@ -71,4 +54,4 @@ class StaticModel(Backbone):
         return self.model.forward_head(state.tokens, pre_logits=True)  # type: ignore[no-any-return]
 
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
-        return pass_macs(self.model, self.image_size), (_NOTHING,), HeadCosts(0)
+        return part_macs(self.model, self.model, (3, *self.image_size)), (LayerCosts(*[0] * 8),), HeadCosts(0)

@@ -17,21 +17,17 @@ all. A class token is a prefix that is never dropped; official heads do not read
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from itertools import chain
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Backbone, Outputs, Watch, inside_attention
 from tavt_kit.models.backbones.thin import is_thin, thin_attention
 from tavt_kit.models.backbones.vitae import FULL, NormalCell, Vitae
-from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs
+from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs, part_macs
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows, gather_rows
 
 
@@ -44,7 +40,14 @@ class VitaeBackbone(Backbone):
 
     def __init__(self, model: Vitae) -> None:
         self.model = cast("Any", model)
-        self.stage = _droppable_stage(model)
+        stages: list[Any] = list(model.layers)
+        full = [i for i, stage in enumerate(stages) if len(stage.NC) and stage.NC[0].kind in FULL]
+        if not full:
+            raise UnsupportedBackbone(
+                "tokens are dropped from normal cells with full attention, but this ViTAE has none; give a stage of "
+                "kind transformer some depth"
+            )
+        self.stage = max(full, key=lambda i: stages[i].grid[0] * stages[i].grid[1])
         self.cells: list[Any] = list(self.model.layers[self.stage].NC)
         if not all(cell.attn.fused_attn for cell in self.cells):
             raise UnsupportedBackbone(
@@ -127,25 +130,14 @@ class VitaeBackbone(Backbone):
         return x
 
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
-        layers = tuple(
-            replace(layer_costs(cell, joint=True), constant=_conv_macs(cell.PCM, self.grid)) for cell in self.cells
-        )
+        layers, places = [], self.grid[0] * self.grid[1]
+        for cell in self.cells:
+            weights = sum(conv.weight.numel() for conv in cell.PCM.modules() if isinstance(conv, nn.Conv2d))
+            layers.append(replace(layer_costs(cell, joint=True), constant=weights * places))
         width = self.cells[0].norm1.weight.shape[0]
-        stem = _macs(self.model, lambda images: self.embed(images).tokens, (3, *self.image_size))
-        tail = _macs(self.model, lambda x: self.outputs(TokenState(x, self.prefix)).logits, (self.tokens, width))
-        return stem, layers, HeadCosts(tail)
-
-
-def _droppable_stage(model: Vitae) -> int:
-    """The stage with most tokens among those whose normal cells have full attention."""
-    stages: list[Any] = list(model.layers)
-    full = [i for i, stage in enumerate(stages) if len(stage.NC) and stage.NC[0].kind in FULL]
-    if not full:
-        raise UnsupportedBackbone(
-            "tokens are dropped from normal cells with full attention, but this ViTAE has none; give a stage of kind "
-            "transformer some depth"
-        )
-    return max(full, key=lambda i: stages[i].grid[0] * stages[i].grid[1])
+        stem = part_macs(self.model, lambda images: self.embed(images).tokens, (3, *self.image_size))
+        tail = part_macs(self.model, lambda x: self.outputs(TokenState(x, self.prefix)).logits, (self.tokens, width))
+        return stem, tuple(layers), HeadCosts(tail)
 
 
 def _whole(state: TokenState) -> Tensor:
@@ -153,30 +145,3 @@ def _whole(state: TokenState) -> Tensor:
     if state.place is None or state.last is None:
         return state.tokens
     return state.last
-
-
-def _conv_macs(convolutions: nn.Module, grid: tuple[int, int]) -> int:
-    found = [m for m in convolutions.modules() if isinstance(m, nn.Conv2d)]
-    return sum(conv.weight.numel() for conv in found) * grid[0] * grid[1]
-
-
-class _Step(nn.Module):
-    """One part of a model as a module, so that it can be run with other tensors than its own."""
-
-    def __init__(self, model: nn.Module, step: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.model, self.step = model, step
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.step(x)
-
-
-def _macs(model: nn.Module, step: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> int:
-    """Multiply-adds of a fixed part for one input of ``shape``, by torch's counter, without computing anything."""
-    shared = {
-        f"model.{name}": tensor.to("meta") for name, tensor in chain(model.named_parameters(), model.named_buffers())
-    }
-    blank = torch.empty(2, *shape, device="meta", dtype=next(model.parameters()).dtype)  # batch norm may need two
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        functional_call(_Step(model, step), shared, (blank,))
-    return int(counter.get_total_flops()) // 4  # of two images, two operations each
