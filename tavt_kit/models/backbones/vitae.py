@@ -15,7 +15,7 @@ trained weights depend on it; see ``compat``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -79,9 +79,12 @@ class PassingAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, dim), normed -> (B, N, out)."""
-        q, k, v = split_heads(self.qkv(x), self.heads)
+        packed = self.qkv(x)
+        parts = packed.reshape(*packed.shape[:2], 3, self.heads, packed.shape[2] // (3 * self.heads))
+        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, N, d)
         mixed = F.scaled_dot_product_attention(q, k, v)
-        return join_heads(v) + self.proj(join_heads(mixed))  # type: ignore[no-any-return]
+        passed: Tensor = v.transpose(1, 2).flatten(2)
+        return passed + self.proj(mixed.transpose(1, 2).flatten(2))
 
 
 class WindowAttention(nn.Module):
@@ -127,7 +130,7 @@ class WindowAttention(nn.Module):
             self.relative_position_bias_table = nn.Parameter(torch.zeros(places, heads))
             timm.layers.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.relative_pos = relative_pos
-        self.register_buffer("relative_position_index", _relative_places(table))
+        self.register_buffer("relative_position_index", timm.layers.gen_relative_position_index((table, table)))
         self.register_buffer("hidden", _hidden(grid, self.side) if masked else None, persistent=False)
         self.qkv = nn.Linear(dim, 3 * out)
         self.proj = nn.Linear(out, out)
@@ -153,17 +156,6 @@ class WindowAttention(nn.Module):
         if self.hidden is not None:
             bias = self.hidden.expand(-1, self.heads, self.side**2, -1) + (0.0 if bias is None else bias)
         return None if bias is None else bias.flatten(0, 1).unsqueeze(0)
-
-
-def split_heads(packed: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """(B, N, 3 * D) -> queries, keys and values, each (B, H, N, D / H)."""
-    parts = packed.reshape(*packed.shape[:2], 3, heads, packed.shape[2] // (3 * heads))
-    return tuple(parts.permute(2, 0, 3, 1, 4).unbind(0))
-
-
-def join_heads(x: Tensor) -> Tensor:
-    """(B, H, N, d) -> (B, N, H * d)."""
-    return x.transpose(1, 2).flatten(2)
 
 
 def _padding(grid: Grid, side: int) -> tuple[int, int, int, int]:
@@ -196,14 +188,6 @@ def merge_windows(windows: Tensor, grid: Grid, side: int) -> Tensor:
     return x[:, top : top + grid[0], left : left + grid[1]].flatten(1, 2)
 
 
-def _relative_places(side: int) -> Tensor:
-    """(P, P): the row of a bias table for each query and key of a window, as in Swin (Liu et al., ICCV 2021)."""
-    steps: Any = torch.arange(side)
-    places = torch.stack(torch.meshgrid(steps, steps, indexing="ij")).flatten(1)  # (2, P)
-    apart = places[:, :, None] - places[:, None, :] + side - 1
-    return apart[0] * (2 * side - 1) + apart[1]
-
-
 def _hidden(grid: Grid, side: int) -> Tensor | None:
     """(W, 1, 1, P): minus infinity at padding, or None where there is none."""
     if not any(edge % side for edge in grid):
@@ -234,8 +218,7 @@ class NormalCell(nn.Module):
             three), ``performer`` (first version) or ``window`` (second).
         hidden: Width of the feed-forward half and of the first convolution.
         prefix: Tokens before the patches (a class token), which the convolutions leave out.
-        drop_path: Probability that training leaves a branch out.
-        windows: Options of ``WindowAttention``: ``window``, ``relative_pos``, ``masked``.
+        windows: Options of ``WindowAttention``.
 
     Raises:
         UnsupportedBackbone: No such kind in this version, or widths that heads or groups do not divide.
@@ -260,18 +243,21 @@ class NormalCell(nn.Module):
         self.kind, self.grid, self.prefix = kind, grid, prefix
         norm = partial(nn.LayerNorm, eps=1e-6)
         self.norm1 = norm(dim)
-        self.attn = self._attention(dim, heads, windows or {"window": 7})
+        self.attn: nn.Module
+        if kind == "performer":
+            self.attn = NormalPerformer(dim)
+        elif kind == "window":
+            self.attn = WindowAttention(dim, dim, heads, grid=grid, **(windows or {"window": 7}))
+        else:
+            self.attn = timm.layers.Attention(dim, heads, qkv_bias=True)
         self.norm2 = norm(dim)
         self.mlp = timm.layers.Mlp(dim, hidden)
-        self.PCM = _normal_convolutions(dim, hidden, group, short=kind == "transformer_shallow", last_silu=version == 1)
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1, groups=group)
+        steps = [conv(dim, hidden), nn.BatchNorm2d(hidden), nn.SiLU(), conv(hidden, dim)]
+        if kind != "transformer_shallow":
+            steps += [nn.BatchNorm2d(dim), nn.SiLU(), conv(dim, dim), *([nn.SiLU()] if version == 1 else [])]
+        self.PCM = nn.Sequential(*steps)
         self.drop_path = timm.layers.DropPath(drop_path) if drop_path else nn.Identity()
-
-    def _attention(self, dim: int, heads: int, windows: dict[str, Any]) -> nn.Module:
-        if self.kind == "performer":
-            return NormalPerformer(dim)
-        if self.kind == "window":
-            return WindowAttention(dim, dim, heads, grid=self.grid, **windows)
-        return timm.layers.Attention(dim, heads, qkv_bias=True)  # type: ignore[no-any-return]
 
     def local(self, x: Tensor) -> Tensor:
         """The convolutions: all tokens (B, N, D) -> (B, patches, D)."""
@@ -296,27 +282,10 @@ class NormalCell(nn.Module):
         return self.feed(self.add(x, self.attn(self.norm1(x)), local))
 
 
-def _normal_convolutions(dim: int, hidden: int, group: int, *, short: bool, last_silu: bool) -> nn.Sequential:
-    conv: Callable[..., nn.Module] = partial(conv3x3, group=group)
-    steps = [conv(dim, hidden), nn.BatchNorm2d(hidden), nn.SiLU(), conv(hidden, dim)]
-    if not short:
-        steps += [nn.BatchNorm2d(dim), nn.SiLU(), conv(dim, dim), *([nn.SiLU()] if last_silu else [])]
-    return nn.Sequential(*steps)
-
-
-def conv3x3(width: int, out: int, stride: int = 1, group: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the grid, or thins it by ``stride``."""
-    return nn.Conv2d(width, out, 3, stride, 1, groups=group)
-
-
 def check_settings(
     cell: str, version: int, kind: str, kinds: tuple[str, ...], dim: int, heads: int, group: int
 ) -> None:
-    """Check what both kinds of cells ask of their settings.
-
-    Raises:
-        UnsupportedBackbone: No such kind in this version, or a width that heads or groups do not divide.
-    """
+    """Check what both kinds of cells ask of their settings."""
     if kind not in kinds:
         raise UnsupportedBackbone(
             f"{cell} cells of ViTAE{'v2' if version == 2 else ''} are {', '.join(kinds)}, got {kind!r}"
@@ -355,17 +324,6 @@ class _Pyramid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([conv(x) for conv in self.convs], dim=1).flatten(2).transpose(1, 2)
-
-
-class _Patches(nn.Module):
-    """Plain patches: (B, C, H, W) -> (B, N, D)."""
-
-    def __init__(self, width_in: int, width: int, patch: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(width_in, width, patch, patch)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 class _ReducingPerformer(KernelAttention):
@@ -436,7 +394,7 @@ class ReductionCell(nn.Module):
             )
             return
         if kind == "embedding":
-            self.PRM = _Patches(width_in, out, ratio)
+            self.PRM = timm.layers.PatchEmbed(None, ratio, width_in, out)
             self.cls_token = nn.Parameter(torch.zeros(1, 1, out))
             self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], out))
             timm.layers.trunc_normal_(self.cls_token, std=0.02)
@@ -450,7 +408,14 @@ class ReductionCell(nn.Module):
             return
         widths = (width_in, embed, embed, out)
         _require(all(width % group == 0 for width in widths), kind, f"widths that {group} groups divide", str(widths))
-        self.PCM = _reduction_convolutions(widths, _STRIDES[ratio], group, version)
+        first, second, third = (
+            nn.Conv2d(width, wide, 3, stride, 1, groups=group)
+            for (width, wide), stride in zip(pairwise(widths), _STRIDES[ratio], strict=True)
+        )
+        norm = nn.BatchNorm2d(embed)
+        # The order of norm and activation differs between the versions.
+        steps = [nn.SiLU(), second, norm, nn.SiLU(), third] + ([nn.SiLU()] if version == 1 else [])
+        self.PCM = nn.Sequential(first, *([] if version == 1 else [nn.BatchNorm2d(embed)]), *steps)
         if kind == "performer":
             self.attn = _ReducingPerformer(dim, out)
         elif kind == "transformer":
@@ -474,17 +439,6 @@ class ReductionCell(nn.Module):
             return tokens
         tokens = self.attn(self.attn.norm1(tokens)) + self.PCM(x).flatten(2).transpose(1, 2)
         return tokens + self.attn.mlp(self.attn.norm2(tokens))  # type: ignore[no-any-return]
-
-
-def _reduction_convolutions(widths: Sequence[int], strides: Sequence[int], group: int, version: int) -> nn.Sequential:
-    """Three convolutions; the order of norm and activation differs between the versions."""
-    first, second, third = (
-        conv3x3(width, out, stride, group) for (width, out), stride in zip(pairwise(widths), strides, strict=True)
-    )
-    norm = nn.BatchNorm2d(widths[2])
-    if version == 1:
-        return nn.Sequential(first, nn.SiLU(), second, norm, nn.SiLU(), third, nn.SiLU())
-    return nn.Sequential(first, nn.BatchNorm2d(widths[1]), nn.SiLU(), second, norm, nn.SiLU(), third)
 
 
 def _require(holds: bool, kind: str, wanted: str, got: str) -> None:
@@ -628,7 +582,11 @@ class Vitae(nn.Module):
         self.num_features = width
         self.fc_norm = nn.LayerNorm(width, eps=1e-6) if class_token else nn.Identity()
         self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
-        self.apply(_start)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                timm.layers.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def set_drop_path(self, highest: float) -> None:
         """Another ``drop_path_rate``."""
@@ -705,13 +663,6 @@ def _drop_paths(depths: Sequence[int], highest: float, official: bool) -> list[l
     rates = torch.linspace(0, highest, sum(depths), device="cpu").tolist()
     starts = [0, *(depths[:-1] if official else accumulate(depths[:-1]))]
     return [rates[start : start + depth] for start, depth in zip(starts, depths, strict=True)]
-
-
-def _start(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        timm.layers.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def checkpoint_filter_fn(state: Mapping[str, Tensor], model: Vitae) -> dict[str, Tensor]:
