@@ -60,28 +60,13 @@ def count_macs(model: AdaptiveViT, schedule: TokenSchedule | None = None, rule: 
         >>> tk.count_macs(model, rule="tavt")
         78509611776
     """
-    formula = _find_formula(model, rule)
-    return formula.macs(model.schedule if schedule is None else schedule)
-
-
-def _find_formula(model: AdaptiveViT, rule: Rule) -> MacsFormula:
-    """The formula of a model, read once: reading takes milliseconds, and a search asks thousands of times.
-
-    It is read again once a linear layer or a convolution is another one or has another weight, as after pruning in
-    place or with a new head.
-    """
-    known: dict[Any, tuple[MacsFormula, list[_Link]]] = model.__dict__.setdefault("_macs_formulas", {})
+    # The formula is read once, for reading takes milliseconds, and a search asks thousands of times; and again once a
+    # linear layer or a convolution is another one or has another weight, as after pruning in place or with a new head.
+    known: dict[Any, tuple[MacsFormula, list[tuple[Any, ...]]]] = model.__dict__.setdefault("_macs_formulas", {})
     key = rule, model.score, model.pool, model.reduction
-    if key in known:
-        formula, links = known[key]
-        if all(map(is_, map(getitem, *links[:2]), links[2])):
-            return formula
-    formula = MacsFormula.of(model, rule)
-    known[key] = formula, list(zip(*_links(model), strict=True))
-    return formula
-
-
-_Link = tuple[Any, ...]
+    if key not in known or not all(map(is_, map(getitem, *known[key][1][:2]), known[key][1][2])):
+        known[key] = MacsFormula.of(model, rule), list(zip(*_links(model), strict=True))
+    return known[key][0].macs(model.schedule if schedule is None else schedule)
 
 
 def _links(module: nn.Module) -> list[tuple[dict[str, Any], str, Any]]:
@@ -197,26 +182,20 @@ class MacsFormula:
             norms = Terms(0, width, 0, width, 0)
             return whole + norms, reduced + norms
         if layer == len(self.layers) - 1 and self.head_rows is not None:
-            return (self._last(cost, self.thin[layer], self.head_rows),) * 2
+            rows, fixed = self.head_rows, cost.feed * self.head_rows + cost.constant
+            last = Terms(fixed, cost.rows, cost.pair, 0, 0)
+            if self.thin[layer]:
+                last = Terms((cost.query + cost.output) * rows + fixed, cost.pair * rows + cost.key_value, 0, 0, 0)
+            return last, last
         selecting = Terms(0, cost.select, 0, 0, 0)
         if self.reduction == "merge" or not self.thin[layer]:
             reduced += Terms(0, cost.pair_score * (self.score == "cls"), 0, 0, 0)
-        else:
-            reduced = self._dropping(cost)
-        return whole + selecting, reduced + selecting
-
-    def _last(self, cost: LayerCosts, thin: bool, rows: int) -> Terms:
-        fixed = cost.feed * rows + cost.constant
-        if thin:
-            return Terms((cost.query + cost.output) * rows + fixed, cost.pair * rows + cost.key_value, 0, 0, 0)
-        return Terms(fixed, cost.rows, cost.pair, 0, 0)
-
-    def _dropping(self, cost: LayerCosts) -> Terms:
-        """Of attention that does no work for rows that do not go on."""
-        if self.score == "cls":
+        elif self.score == "cls":  # attention that does no work for rows that do not go on
             kept = cost.query + cost.output + cost.feed
-            return Terms(cost.query + cost.constant, cost.key_value + cost.pair_score, 0, kept, cost.pair)
-        return Terms(cost.constant, cost.query + cost.key_value, cost.pair, cost.output + cost.feed, 0)
+            reduced = Terms(cost.query + cost.constant, cost.key_value + cost.pair_score, 0, kept, cost.pair)
+        else:
+            reduced = Terms(cost.constant, cost.query + cost.key_value, cost.pair, cost.output + cost.feed, 0)
+        return whole + selecting, reduced + selecting
 
     def _head(self, last: Count) -> Count:
         pooled = (last * 0 + self.layout.tokens if self.restored else last) - self.head.skipped_rows
@@ -250,7 +229,8 @@ def count_by_tracing(module: nn.Module, images: Tensor) -> int:
     counter = FlopCountAnalysis(module, images)
     counter.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
     for norm in _NORMS:
-        counter.set_op_handle(f"aten::{norm}", _nothing)
+        # Norms are not counted by the executed rule. (A handle of None would leave fvcore's own in place.)
+        counter.set_op_handle(f"aten::{norm}", lambda inputs, outputs: 0)
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     quiet = logging.getLogger("fvcore.nn.jit_analysis")
     level = quiet.level
@@ -263,11 +243,6 @@ def count_by_tracing(module: nn.Module, images: Tensor) -> int:
     if unknown:
         raise UnsupportedBackbone(f"the cost of {', '.join(sorted(unknown))} is not known, so the pass is not counted")
     return total
-
-
-def _nothing(inputs: list[Any], outputs: list[Any]) -> int:
-    """A norm: not counted by the executed rule. (A handle of None would leave fvcore's own in place.)"""
-    return 0
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:

@@ -50,8 +50,7 @@ def shared_logits(
         >>> found[tapers[1]].shape
         torch.Size([2, 5])
     """
-    track = model.restores
-    yield from _Tree(model)._visit(model.start(images, track=track), schedules, 0)
+    yield from _Tree(model)._visit(model.start(images, track=model.restores), schedules, 0)
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,11 @@ class _Tree:
     ) -> Iterator[tuple[TokenSchedule, Tensor]]:
         """Let ``members`` go on together from a state that has passed the layers below ``first``."""
         for layer in range(first, self.model.layers):
-            groups = self._groups(state, members, layer)
+            # By what they keep after the layer, None where they skip it; one where counts change nothing.
+            groups: dict[int | None, list[TokenSchedule]] = {}
+            for schedule in members:
+                kept = _count(self.model, state, schedule, layer) if schedule.runs(layer) else None
+                groups.setdefault(kept, []).append(schedule)
             if len(groups) > 1:
                 yield from self._part(state, groups, layer)
                 return
@@ -84,16 +87,6 @@ class _Tree:
         logits = self.model.finish(state)
         for schedule in members:
             yield schedule, logits
-
-    def _groups(
-        self, state: TokenState, members: Sequence[TokenSchedule], layer: int
-    ) -> dict[int | None, list[TokenSchedule]]:
-        """Members by what they keep after a layer, None where they skip it; one where counts change nothing."""
-        groups: dict[int | None, list[TokenSchedule]] = {}
-        for schedule in members:
-            kept = _count(self.model, state, schedule, layer)
-            groups.setdefault(kept if schedule.runs(layer) else None, []).append(schedule)
-        return groups
 
     def _part(
         self, state: TokenState, groups: dict[int | None, list[TokenSchedule]], layer: int
@@ -207,11 +200,11 @@ class HiddenFeatures:
 
     def detached(self) -> HiddenFeatures:
         """As a teacher gives it."""
-        return HiddenFeatures(_detached(self.features), _detached(self.maps))
-
-
-def _detached(values: Mapping[int, Placed]) -> dict[int, Placed]:
-    return {layer: placed._replace(value=placed.value.detach()) for layer, placed in values.items()}
+        features, maps = (
+            {layer: placed._replace(value=placed.value.detach()) for layer, placed in values.items()}
+            for values in (self.features, self.maps)
+        )
+        return HiddenFeatures(features, maps)
 
 
 class Joint:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -219,14 +219,15 @@ def _attended(
 ) -> tuple[Tensor | None, Tensor]:
     """The output, ``None`` without values, and the attention that each head gives each token (B, H, n)."""
     batch, heads, rows = q.shape[:3]
-    most = _maps_at_once(q, rows * k.shape[2])
-    if most is None or most >= batch * heads:
+    most = (_ON_GPU if q.is_cuda else _IN_CACHE * torch.get_num_threads()) // (rows * k.shape[2])
+    # In a traced graph, and for a gradient, all maps are made together.
+    if is_traced() or learns(q) or max(1, most) >= batch * heads:
         weights = attention_map(q, k, bias, scale)
         columns = weights.detach().sum(dim=2)  # an axis at a time: see ``column_score``
         if v is None:
             return None, columns
         return (F.dropout(weights, dropout) if dropout else weights).to(v.dtype) @ v, columns
-    dim, size = (0, max(1, most // heads)) if batch > 1 else (1, most)
+    dim, size = (0, max(1, most // heads)) if batch > 1 else (1, max(1, most))
     number = -(-q.shape[dim] // size)
     none: Sequence[Tensor | None] = [None] * number
     values = none if v is None else v.chunk(number, dim)
@@ -235,13 +236,6 @@ def _attended(
     found = [_attended(*part, scale, dropout) for part in parts]
     outputs = [output for output, _ in found if output is not None]
     return torch.cat(outputs, dim) if outputs else None, torch.cat([columns for _, columns in found], dim)
-
-
-def _maps_at_once(q: Tensor, numbers: int) -> int | None:
-    """How many maps of so many numbers are made together; ``None`` for all: in a traced graph, and for a gradient."""
-    if is_traced() or learns(q):
-        return None
-    return max(1, (_ON_GPU if q.is_cuda else _IN_CACHE * torch.get_num_threads()) // numbers)
 
 
 def cls_score(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
@@ -312,7 +306,9 @@ def keep_best(scores: Tensor, count: int | Tensor, prefix: int, selection: Selec
     patches = scores[:, prefix:]
     wanted = count - prefix
     if selection == "topk":
-        best = patches.topk(wanted, dim=1).indices if isinstance(wanted, int) else _topk_all(patches)[:, :wanted]
+        number = wanted if isinstance(wanted, int) else patches.shape[1]
+        best = patches.topk(number, dim=1).indices
+        best = best if isinstance(wanted, int) else best[:, :wanted]
     else:
         best = patches.argsort(dim=1, descending=True, stable=True)[:, :wanted]
     best = best.sort(dim=1).values + prefix
@@ -322,19 +318,20 @@ def keep_best(scores: Tensor, count: int | Tensor, prefix: int, selection: Selec
     return torch.cat([first, best], dim=1)
 
 
-def _topk_all(patches: Tensor) -> Tensor:
-    return patches.topk(patches.shape[1], dim=1).indices
-
-
 def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     """(B, n, ...) values at (B, k) rows -> (B, k, ...).
 
     One flat row gather: ``torch.gather`` would export as Expand + GatherElements, which costs 3-8 % of a model
     whose every layer drops. ONNX has GatherND for it, which onnxruntime runs in 0.6 of the flat gather's time.
     """
-    tracing = _is_tracing()
-    if torch.onnx.is_in_onnx_export() and (tracing or hasattr(torch.onnx, "ops")):  # which came with torch 2.8
-        return _rows_in_onnx(values, index, tracing)
+    if torch.onnx.is_in_onnx_export():  # by either exporter: the tracing one, or that by ``torch.export``
+        if _is_tracing():
+            rows: Tensor = _RowsInOnnx.apply(values, index)  # type: ignore[no-untyped-call]
+            return rows
+        if hasattr(torch.onnx, "ops"):  # which came with torch 2.8
+            given, shape = (values, index.unsqueeze(-1)), (*index.shape, *values.shape[2:])
+            rows = torch.onnx.ops.symbolic("GatherND", given, {"batch_dims": 1}, dtype=values.dtype, shape=shape)
+            return rows
     if values.is_cuda:  # one kernel there, where the other way takes four, and launching one is what costs
         return _gathered(values, index)
     batch, n = values.shape[:2]
@@ -346,17 +343,6 @@ def gather_rows(values: Tensor, index: Tensor) -> Tensor:
 def _gathered(values: Tensor, index: Tensor) -> Tensor:
     at = index.reshape(*index.shape, *(1,) * (values.dim() - 2)).expand(*index.shape, *values.shape[2:])
     return values.gather(1, at)
-
-
-def _rows_in_onnx(values: Tensor, index: Tensor, tracing: bool) -> Tensor:
-    """``gather_rows`` for either of torch's ONNX exporters: the tracing one, or that by ``torch.export``."""
-    if tracing:
-        rows: Tensor = _RowsInOnnx.apply(values, index)  # type: ignore[no-untyped-call]
-        return rows
-    shape = (*index.shape, *values.shape[2:])
-    given = (values, index.unsqueeze(-1))
-    gathered: Tensor = torch.onnx.ops.symbolic("GatherND", given, {"batch_dims": 1}, dtype=values.dtype, shape=shape)
-    return gathered
 
 
 class _RowsInOnnx(torch.autograd.Function):
@@ -422,7 +408,8 @@ def merge(state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
         has it.
     """
     prefix = state.prefix
-    with _in_float32(state.tokens):
+    device = state.tokens.device.type
+    with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
         patches = state.tokens[:, prefix:].float()
         given = torch.ones_like(scores, dtype=torch.float32) if state.sizes is None else state.sizes
         with torch.no_grad():
@@ -447,8 +434,7 @@ def merge(state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
 
 def similarity(patches: Tensor) -> Tensor:
     """(B, n, D) -> (B, n, n): the cosine of the angle between any two tokens of an image."""
-    length = torch.linalg.vector_norm(patches, dim=2, keepdim=True).clamp(min=_SHORTEST)
-    directions = patches / length
+    directions = patches / torch.linalg.vector_norm(patches, dim=2, keepdim=True).clamp(min=_SHORTEST)
     alike: Tensor = directions @ directions.transpose(1, 2)
     return alike
 
@@ -483,8 +469,3 @@ def merge_cost(alike: Tensor, importance: Tensor) -> Tensor:
     leads = (a_j > a_i) | ((a_j == a_i) & (rows < rows.unsqueeze(1)))  # (B, i, j): j is more important than i
     near = torch.where(leads, alike, alike.new_full((), -1.0)).amax(dim=2)
     return importance * (1 - near)
-
-
-def _in_float32(tokens: Tensor) -> AbstractContextManager[object]:
-    device = tokens.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

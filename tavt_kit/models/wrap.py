@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,17 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, ScheduleError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones import Backbone, Outputs, make_adapter
 from tavt_kit.models.backbones.base import Watch
-from tavt_kit.models.token_reduction import REDUCTIONS, SCORES, Pick, TokenState, drop, gather_rows, merge, restore
+from tavt_kit.models.token_reduction import (
+    REDUCTIONS,
+    SCORES,
+    Pick,
+    Selection,
+    TokenState,
+    drop,
+    gather_rows,
+    merge,
+    restore,
+)
 
 
 def part_scope(name: str, module: nn.Module | None = None) -> AbstractContextManager[None]:
@@ -51,8 +61,7 @@ def _pushed(scope: str) -> Iterator[None]:
         tracing.pop_scope()
 
 
-Pool = Literal["kept", "restored"]
-Selection = Literal["argsort", "topk"]
+POOLS = ("kept", "restored")
 
 
 def wrap(model: nn.Module, score: str = "column", pool: str = "kept", reduction: str = "drop") -> AdaptiveViT:
@@ -124,28 +133,17 @@ class AdaptiveViT(nn.Module):
         self._schedule = self.dense_schedule
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "score":
-            self._check_score(value)
-        elif name == "pool" and value not in ("kept", "restored"):
-            raise UnknownName(f"pool must be 'kept' or 'restored', got {value!r}")
-        elif name == "reduction":
-            self._check_reduction(value)
-        super().__setattr__(name, value)
-
-    def _check_score(self, score: str) -> None:
-        if score not in SCORES:
-            raise UnknownName(f"score must be one of {', '.join(SCORES)}, got {score!r}")
-        if score == "cls" and not getattr(self.backbone, "has_class_token", True):
+        allowed = {"score": SCORES, "pool": POOLS, "reduction": REDUCTIONS}.get(name)
+        if allowed is not None and value not in allowed:
+            raise UnknownName(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        if (name, value) == ("score", "cls") and not getattr(self.backbone, "has_class_token", True):
             raise UnsupportedBackbone("score 'cls' needs a class token, and this model has none; use score 'column'")
-
-    def _check_reduction(self, reduction: str) -> None:
-        if reduction not in REDUCTIONS:
-            raise UnknownName(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-        if reduction == "merge" and self.backbone.unmergeable is not None:
+        if (name, value) == ("reduction", "merge") and self.backbone.unmergeable is not None:
             raise UnsupportedBackbone(
                 f"tokens of {type(self.bare).__name__} cannot be merged: {self.backbone.unmergeable}; "
                 "use reduction 'drop'"
             )
+        super().__setattr__(name, value)
 
     @property
     def bare(self) -> nn.Module:
