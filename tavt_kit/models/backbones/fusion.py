@@ -184,12 +184,10 @@ class FfvtBackbone(FusionBackbone):
 
     def feed(self, layer: int, state: TokenState) -> TokenState:
         state = super().feed(layer, state)
-        return state if layer == self.fusion else self._take(state)
-
-    def _take(self, state: TokenState) -> TokenState:
-        """Note the best tokens of a layer's output, the best first, the class token being one of the candidates."""
-        scores = state.along["maws"]
-        best = scores.topk(min(self.taps, state.count), dim=1).indices
+        if layer == self.fusion:
+            return state
+        # The best tokens of a layer's output, the best first, the class token being one of the candidates.
+        best = state.along["maws"].topk(min(self.taps, state.count), dim=1).indices
         place = best if state.place is None else gather_rows(state.place, best)
         taken = (*state.notes.get("taken", ()), (gather_rows(state.tokens, best), place))
         return replace(state, notes=MappingProxyType({**state.notes, "taken": taken}))
@@ -283,7 +281,9 @@ def rollout_row(maps: tuple[tuple[Tensor, Tensor | None], ...], tokens: int) -> 
     row = last[:, :, :1]  # (B, H, 1, n)
     for attention, entered in reversed(maps[:-1]):
         if place is not None:  # of the tokens that entered this layer, those dropped in it have passed on nothing
-            row = _spread(row, place, tokens) if entered is None else _among(row, place, entered, tokens)
+            row = _spread(row, place, tokens)
+            if entered is not None:
+                row = gather_rows(row[:, :, 0].transpose(1, 2), entered).transpose(1, 2).unsqueeze(2)
         row = row @ attention
         place = entered
     row = row if place is None else _spread(row, place, tokens)
@@ -295,12 +295,6 @@ def _spread(row: Tensor, place: Tensor, tokens: int) -> Tensor:
     blank = row.new_zeros((*row.shape[:3], tokens))
     index = place[:, None, None].expand_as(row)
     return blank.scatter(3, index, row)
-
-
-def _among(row: Tensor, place: Tensor, entered: Tensor, tokens: int) -> Tensor:
-    """(B, H, 1, n) at places (B, n) -> (B, H, 1, m) at the places ``entered`` (B, m)."""
-    whole = _spread(row, place, tokens)[:, :, 0].transpose(1, 2)  # (B, N, H)
-    return gather_rows(whole, entered).transpose(1, 2).unsqueeze(2)
 
 
 register(

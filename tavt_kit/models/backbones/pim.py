@@ -193,16 +193,6 @@ def by_confidence(logits: Tensor, count: int) -> Tensor:
     return confidence.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
-def closest_ranks(logits: Tensor, count: int) -> Tensor:
-    """(B, S, K) -> (B,): the smallest gap between two neighbours of the order that ``by_confidence`` goes by, relative.
-
-    Of those that are taken, and the surest that is not.
-    """
-    confidence = logits.double().softmax(dim=2).amax(dim=2)
-    ordered = confidence.sort(dim=1, descending=True).values[:, : count + 1]
-    return ((ordered[:, :-1] - ordered[:, 1:]) / ordered[:, :-1]).amin(dim=1)
-
-
 class Combiner(nn.Module):
     """A graph convolution over what was selected, in its order (section 3.4).
 
@@ -256,10 +246,15 @@ Compat = Literal["fixed", "official"]
 COMPATS: tuple[Compat, ...] = ("fixed", "official")
 
 
+def _heads(outputs: Mapping[str, Tensor]) -> list[Tensor]:
+    """The output dictionary of ``Pim.forward_outputs`` -> logits (B, K) of each head: levels first, then combiner."""
+    levels = [value.mean(1) for name, value in outputs.items() if name.startswith("layer")]
+    return [*levels, outputs["comb_outs"]] if "comb_outs" in outputs else levels
+
+
 def head_scores(outputs: Mapping[str, Tensor]) -> Tensor:
     """The output dictionary of ``Pim.forward_outputs`` -> probabilities (B, heads, K): levels first, then combiner."""
-    levels = [value.mean(1) for name, value in outputs.items() if name.startswith("layer")]
-    return torch.stack([*levels, *(outputs[name] for name in ("comb_outs",) if name in outputs)], dim=1).softmax(2)
+    return torch.stack(_heads(outputs), dim=1).softmax(2)
 
 
 def head_order(scores: Tensor, compat: Compat = "fixed") -> Tensor:
@@ -527,10 +522,7 @@ class Pim(nn.Module):
 
     def logits_among(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """What ``compute_outputs`` gave -> the logits (B, K) of ``head``."""
-        if self.head == "combiner":
-            return outputs["comb_outs"]
-        heads = [each.mean(1) for name, each in outputs.items() if name.startswith("layer")]
-        return mean_of_heads([*heads, *(outputs[n] for n in ("comb_outs",) if n in outputs)])
+        return outputs["comb_outs"] if self.head == "combiner" else mean_of_heads(_heads(outputs))
 
     def pool_levels(self, levels: Sequence[Tensor]) -> Tensor:
         """Four levels (B, S, C) -> (B, F), what ``get_classifier`` receives.
@@ -550,12 +542,18 @@ class Pim(nn.Module):
         ]
 
     def closest(self, levels: Sequence[Tensor]) -> Tensor:
-        """Four levels (B, S, C) -> (B,): how near the order that the combiner reads is to another one."""
+        """Four levels (B, S, C) -> (B,): how near the order that the combiner reads is to another one.
+
+        The smallest relative gap between the confidences of two neighbours, of those that are taken and the surest
+        that is not.
+        """
         _, logits = self.judge(levels)
         closest = levels[0].new_full((len(levels[0]),), math.inf).double()
         read = () if self.combiner is None else self.num_selects
         for level, count in zip(logits, read, strict=False):
-            closest = closest.minimum(closest_ranks(level, count))
+            confidence = level.double().softmax(dim=2).amax(dim=2)
+            ordered = confidence.sort(dim=1, descending=True).values[:, : count + 1]
+            closest = closest.minimum(((ordered[:, :-1] - ordered[:, 1:]) / ordered[:, :-1]).amin(dim=1))
         return closest
 
 

@@ -13,7 +13,7 @@ Names are those of the pruned model. Which channels were left is in the weights;
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,18 +60,13 @@ def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:
 def cut(model: nn.Module, name: str, axis: int, keep: Tensor) -> None:
     """Leave the positions ``keep`` (k,) of one axis of a tensor; the module that owns it is told its new sizes."""
     path, _, leaf = name.rpartition(".")
-    owner = model.get_submodule(path)
+    owner: Any = model.get_submodule(path)
     tensor: Tensor = getattr(owner, leaf)
     left = tensor.detach().index_select(axis, keep.to(tensor.device))
     if leaf in owner._parameters:
         owner._parameters[leaf] = nn.Parameter(left, requires_grad=tensor.requires_grad)
     else:
         owner._buffers[leaf] = left
-    _measure(owner)
-
-
-def _measure(owner: Any) -> None:
-    """Bring the sizes that a module keeps beside its weight up to date."""
     if isinstance(owner, nn.Linear):
         owner.out_features, owner.in_features = owner.weight.shape
     elif isinstance(owner, nn.Conv1d | nn.Conv2d):
@@ -126,13 +121,9 @@ def record_structure(whole: nn.Module, model: nn.Module, blocks: Sequence[int]) 
 
 
 def reshape(model: nn.Module, structure: Structure | None) -> nn.Module:
-    """Cut a freshly created architecture to a structure; which channels stay does not matter, for weights follow.
+    """Cut a freshly created architecture to a structure, if there is one, and return it.
 
-    Args:
-        structure: See the module; ``None`` leaves the model as it is.
-
-    Returns:
-        The model.
+    Which channels stay does not matter, for weights follow.
 
     Raises:
         CheckpointError: The structure is malformed or does not fit the architecture.
@@ -150,9 +141,29 @@ def reshape(model: nn.Module, structure: Structure | None) -> nn.Module:
         keep_blocks(model, blocks)
     owned = dict(model.state_dict(keep_vars=True))
     for name, sizes in structure.get("sizes", {}).items():
-        _cut_to(model, name, sizes, owned.get(name))
+        tensor = owned.get(name)
+        if tensor is None or len(sizes) != tensor.dim():
+            raise CheckpointError(
+                f"the card's pruned tensor {name} is not one of this architecture; restore model.json"
+            )
+        for axis, size in enumerate(sizes):
+            if size is None or size == tensor.shape[axis]:
+                continue
+            if not 0 < size < tensor.shape[axis]:
+                raise CheckpointError(
+                    f"a pruned tensor is smaller than that of its architecture, but the card says {size} for axis "
+                    f"{axis} of {name}, which has {tensor.shape[axis]}; restore model.json"
+                )
+            cut(model, name, axis, torch.arange(size))
+    parts = dict(model.named_modules())
     for name, heads in structure.get("heads", {}).items():
-        _set_heads_of_card(model, name, heads)
+        own: Any = getattr(parts.get(name), "num_heads", 0)
+        if not hasattr(parts.get(name), "head_dim") or not 0 < heads <= own:
+            raise CheckpointError(
+                f"the card gives {heads} heads to {name}, which has {own or 'none'} in its architecture; restore "
+                "model.json"
+            )
+        set_heads(model, name, heads)
     set_width(model)
     return model
 
@@ -174,27 +185,3 @@ def _check(structure: Any) -> None:
         raise CheckpointError(
             f"the structure of a pruned model holds whole numbers, got {str(wrong[0])[:40]!r}; restore model.json"
         )
-
-
-def _cut_to(model: nn.Module, name: str, sizes: Sequence[int | None], tensor: Tensor | None) -> None:
-    if tensor is None or len(sizes) != tensor.dim():
-        raise CheckpointError(f"the card's pruned tensor {name} is not one of this architecture; restore model.json")
-    for axis, size in enumerate(sizes):
-        if size is None or size == tensor.shape[axis]:
-            continue
-        if not 0 < size < tensor.shape[axis]:
-            raise CheckpointError(
-                f"a pruned tensor is smaller than that of its architecture, but the card says {size} for axis {axis} "
-                f"of {name}, which has {tensor.shape[axis]}; restore model.json"
-            )
-        cut(model, name, axis, torch.arange(size))
-
-
-def _set_heads_of_card(model: nn.Module, name: str, heads: int) -> None:
-    attention = cast("Any", dict(model.named_modules()).get(name))
-    own = getattr(attention, "num_heads", 0)
-    if not hasattr(attention, "head_dim") or not 0 < heads <= own:
-        raise CheckpointError(
-            f"the card gives {heads} heads to {name}, which has {own or 'none'} in its architecture; restore model.json"
-        )
-    set_heads(model, name, heads)

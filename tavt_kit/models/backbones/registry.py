@@ -37,13 +37,9 @@ def register(
     sizes: Mapping[str, Mapping[str, Any]],
     evaluation: Mapping[str, Any],
 ) -> None:
-    """Register the sizes of a model class under their names.
+    """Register the sizes of a model class under their names, with timm's configuration of all of them.
 
-    None of them has weights that timm could fetch.
-
-    Args:
-        module: ``__name__`` of the module that defines the class; timm groups models by it.
-        evaluation: timm's configuration of all of them.
+    None of them has weights that timm could fetch; timm groups models by the ``module`` that defines the class.
     """
     home = sys.modules[module]
     home.default_cfgs = timm.models.generate_default_cfgs(  # type: ignore[attr-defined]
@@ -52,20 +48,15 @@ def register(
             for name in sizes
         }
     )
-    for name, shape in sizes.items():
-        entry = _entry(name, kind, {"img_size": evaluation["input_size"][-1], **shape})
-        entry.__module__ = module
-        setattr(home, name, timm.models.register_model(entry))
 
-
-def _entry(name: str, kind: Callable[..., nn.Module], shape: Mapping[str, Any]) -> Callable[..., nn.Module]:
-    def create(pretrained: bool = False, **options: Any) -> nn.Module:
-        given = {**shape, **options}
-        model: nn.Module = timm.models.build_model_with_cfg(kind, name, pretrained, **given)
+    def create(name: str, shape: Mapping[str, Any], pretrained: bool = False, **options: Any) -> nn.Module:
+        model: nn.Module = timm.models.build_model_with_cfg(kind, name, pretrained, **{**shape, **options})
         return model
 
-    create.__name__ = create.__qualname__ = name
-    return create
+    for name, shape in sizes.items():
+        entry: Any = partial(create, name, {"img_size": evaluation["input_size"][-1], **shape})
+        entry.__name__, entry.__module__ = name, module
+        setattr(home, name, timm.models.register_model(entry))
 
 
 _SLIDE_STEP = 12

@@ -54,8 +54,11 @@ def thin_attention(attention: Any, x: Tensor, pick: Pick, bias: Tensor | None = 
         return _finish(attention, _fused(attention, _query(attention, rows), k, v), rows), index
     q, k, v = _project(attention, x, 0, 3)
     q, k = attention.q_norm(q), attention.k_norm(k)
-    if keeps_no_map(q):
-        return _column_fused(attention, x, q, k, v, pick)
+    if keeps_no_map(q):  # all rows are scored, and only those that go on are attended from and differentiated
+        index = pick.index(column_score_alone(q, k, None, None))
+        q = gather_rows(q.transpose(1, 2), index).transpose(1, 2)  # (B, H, k, d)
+        rows = x if attention.gate is None else gather_rows(x, index)
+        return _finish(attention, _fused(attention, q, k, v), rows), index
     if is_traced():  # a graph chooses first, as exported files always did
         weights = attention_map(q, k, None, None)
         index = pick.index(column_score(weights))
@@ -66,16 +69,6 @@ def thin_attention(attention: Any, x: Tensor, pick: Pick, bias: Tensor | None = 
     mixed = gather_rows(mixed.transpose(1, 2), index).transpose(1, 2)
     rows = x if attention.gate is None else gather_rows(x, index)
     return _finish(attention, mixed, rows), index
-
-
-def _column_fused(
-    attention: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor, pick: Pick
-) -> tuple[Tensor, Tensor | None]:
-    """All rows are scored, and only those that go on are attended from and differentiated; no map is kept."""
-    index = pick.index(column_score_alone(q, k, None, None))
-    q = gather_rows(q.transpose(1, 2), index).transpose(1, 2)  # (B, H, k, d)
-    rows = x if attention.gate is None else gather_rows(x, index)
-    return _finish(attention, _fused(attention, q, k, v), rows), index
 
 
 def _project(attention: Any, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:

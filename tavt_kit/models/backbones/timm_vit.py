@@ -58,7 +58,19 @@ class TimmVit(Backbone):
         self.model = cast("Any", model)
         self.blocks: list[Any] = list(self.model.blocks)
         self.halves = [find_halves(block) for block in self.blocks]
-        self._refuse_options()
+        name, pool = type(self.model).__name__, getattr(self.model, "attn_pool", None)
+        if not isinstance(getattr(self.model, "patch_drop", None), nn.Identity | None):
+            raise UnsupportedBackbone(f"{name} drops patches itself while training; create it with patch_drop_rate=0")
+        if getattr(self.model, "global_pool", None) == "":
+            raise UnsupportedBackbone(
+                f"{name} has no pooling (global_pool=''), so it gives no logits; create it with one"
+            )
+        parts = [module for block in self.blocks for module in block.modules()]
+        if not all(part.fused_attn for part in parts if hasattr(part, "fused_attn")):
+            raise UnsupportedBackbone(
+                f"{name} was created without fused attention, and only a fused call can be watched; "
+                "unset TIMM_FUSED_ATTN and create it again"
+            )
         self.layers = len(self.blocks)
         self.prefix: int = self.model.num_prefix_tokens
         self.grid: tuple[int, int] = tuple(self.model.patch_embed.grid_size)
@@ -66,47 +78,21 @@ class TimmVit(Backbone):
         self.tokens = self.prefix + self.grid[0] * self.grid[1]
         self.droppable = (True,) * self.layers
         self.joint = tuple(halves.joint for halves in self.halves)
-        self.thin = tuple(self._is_thin(layer) for layer in range(self.layers))
+        self.thin = tuple(
+            halves.add_attend is not None and is_thin(getattr(block, "attn", None))
+            for halves, block in zip(self.halves, self.blocks, strict=True)
+        )
         self.alike = self.layers
-        self.head_rows = self._head_rows()
-        self.weighs_sizes = self._weighs_sizes()
-        self.has_class_token = getattr(self.model, "cls_token", None) is not None
-
-    def _refuse_options(self) -> None:
-        name = type(self.model).__name__
-        if not isinstance(getattr(self.model, "patch_drop", None), nn.Identity | None):
-            raise UnsupportedBackbone(f"{name} drops patches itself while training; create it with patch_drop_rate=0")
-        if getattr(self.model, "global_pool", None) == "":
-            raise UnsupportedBackbone(
-                f"{name} has no pooling (global_pool=''), so it gives no logits; create it with one"
-            )
-        for attention in self._attentions():
-            if not attention.fused_attn:
-                raise UnsupportedBackbone(
-                    f"{name} was created without fused attention, and only a fused call can be watched; "
-                    "unset TIMM_FUSED_ATTN and create it again"
-                )
-
-    def _attentions(self) -> list[Any]:
-        return [module for block in self.blocks for module in block.modules() if hasattr(module, "fused_attn")]
-
-    def _is_thin(self, layer: int) -> bool:
-        halves = self.halves[layer]
-        return halves.add_attend is not None and is_thin(getattr(self.blocks[layer], "attn", None))
-
-    def _head_rows(self) -> int | None:
         if hasattr(self.model, "head_dist"):
-            return 2
-        if self.model.global_pool == "token" and getattr(self.model, "attn_pool", None) is None:
-            return 1
-        return None
-
-    def _weighs_sizes(self) -> bool:
-        """A mean can be weighted and one attention call can be biased; what does more is given every patch."""
-        pool = getattr(self.model, "attn_pool", None)
+            self.head_rows = 2
+        elif self.model.global_pool == "token" and pool is None:
+            self.head_rows = 1
+        # A mean can be weighted and one attention call can be biased; what does more is given every patch.
         if pool is not None:
-            return isinstance(pool, timm.layers.AttentionPoolLatent) and bool(pool.fused_attn)
-        return self.model.global_pool in ("token", "avg", "max")
+            self.weighs_sizes = isinstance(pool, timm.layers.AttentionPoolLatent) and bool(pool.fused_attn)
+        else:
+            self.weighs_sizes = self.model.global_pool in ("token", "avg", "max")
+        self.has_class_token = getattr(self.model, "cls_token", None) is not None
 
     def embed(self, images: Tensor) -> TokenState:
         """(B, 3, H, W) -> (B, N, D); position terms that live inside the attention go into the notes."""
@@ -118,27 +104,19 @@ class TimmVit(Backbone):
             x = model.norm_pre(x)
         elif hasattr(model, "_pos_embed"):
             x = model.norm_pre(model._pos_embed(x))
-        else:
-            x = self._embed_relative(x, notes)
+        else:  # BEiT and relative-position ViTs, whose embedding is written out in their forward
+            if model.cls_token is not None:
+                x = torch.cat((model.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+            if isinstance(model, timm.models.beit.Beit):
+                if model.pos_embed is not None:
+                    x = x + model.pos_embed
+                x = model.pos_drop(x)
+                bias = model.rel_pos_bias
+                notes["bias"] = "shared_rel_pos_bias", None if bias is None else bias()
+            else:
+                bias = model.shared_rel_pos
+                notes["bias"] = "shared_rel_pos", None if bias is None else bias.get_bias()
         return TokenState(x, self.prefix, notes=MappingProxyType(notes))
-
-    def _embed_relative(self, x: Tensor, notes: dict[str, Any]) -> Tensor:
-        """BEiT and relative-position ViTs, whose embedding is written out in their forward."""
-        model = self.model
-        if model.cls_token is not None:
-            x = torch.cat((model.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
-        if isinstance(model, timm.models.beit.Beit):
-            if model.pos_embed is not None:
-                x = x + model.pos_embed
-            x = model.pos_drop(x)
-            notes["bias"] = (
-                "shared_rel_pos_bias",
-                None if model.rel_pos_bias is None else model.rel_pos_bias(),
-            )
-        else:
-            shared = model.shared_rel_pos
-            notes["bias"] = ("shared_rel_pos", None if shared is None else shared.get_bias())
-        return x
 
     def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         block, halves, extra = self.blocks[layer], self.halves[layer], self._extra(layer, state)
