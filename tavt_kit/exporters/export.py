@@ -137,9 +137,9 @@ def export(
                 write_records()
         # Weight files that no file has any more go.
         used = {name for entry in entries.values() if entry["status"] != "refused" for name in entry["sha256"]}
-        for file in out.glob(f"model*-????????{WEIGHTS_SUFFIX}"):
-            if file.name not in used:
-                file.unlink()
+        for weights in out.glob(f"model*-????????{WEIGHTS_SUFFIX}"):
+            if weights.name not in used:
+                weights.unlink()
         files = [form.file for form in plan.forms]
         return [entries[file] for file in files], [one for file in files for one in checks[file]]
 

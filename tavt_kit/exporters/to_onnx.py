@@ -28,7 +28,8 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.options import OnnxOptions
-from tavt_kit.models.wrap import AdaptiveViT, LeanViT, Selection, SwitchableViT
+from tavt_kit.models.token_reduction import Selection
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.onnx_graph import quiet_exporters
 from tavt_kit.runtimes.session import INPUT, LENGTHS

@@ -121,6 +121,7 @@ class _Step(nn.Module):
     def __init__(self, model: nn.Module, step: Callable[[Tensor], Any]) -> None:
         super().__init__()
         self.model = model
+        self.step: Callable[[Tensor], Any]
         self.__dict__["step"] = step  # a module of the model is none of this one
 
     def forward(self, x: Tensor) -> Any:

@@ -224,10 +224,10 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
             )
         return candidates[chosen]
     if "=" in pick:
-        index = best_within(front, [pick])
-        if index is None:
+        within = best_within(front, [pick])
+        if within is None:
             raise RecordError(f"nothing on the front of {run} keeps to {pick}; see fgvc-kit show {run}")
-        return candidates[index]
+        return candidates[within]
     if not pick.isdecimal() or int(pick) >= len(candidates):
         raise RecordError(
             f"`pick` takes fast, balanced, accurate, cheapest, best, knee, a limit such as latency=8ms, or a place on "

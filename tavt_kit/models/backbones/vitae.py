@@ -84,7 +84,7 @@ class PassingAttention(nn.Module):
         q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, N, d)
         mixed = F.scaled_dot_product_attention(q, k, v)
         passed: Tensor = v.transpose(1, 2).flatten(2)
-        return passed + self.proj(mixed.transpose(1, 2).flatten(2))
+        return passed + self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class WindowAttention(nn.Module):
