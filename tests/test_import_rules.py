@@ -35,7 +35,7 @@ LAYERS = (
 PLAIN = ("errors", "core", "comparison")
 """What needs the standard library alone."""
 HEAVY = {"torch", "torchvision", "timm", "numpy", "scipy", "openvino", "onnx", "onnxruntime", "onnxscript", "nncf",
-         "pymoo", "fvcore", "torch_pruning", "accelerate", "safetensors", "PIL"}  # fmt: skip
+         "pymoo", "torch_pruning", "accelerate", "safetensors", "PIL"}  # fmt: skip
 TORCH = {"torch", "torchvision", "timm"}
 WITHOUT_TORCH = (
     "data",

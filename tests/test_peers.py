@@ -22,7 +22,7 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import inherit_split, load_images
 from tavt_kit.errors import RecordError, ScheduleError, TargetError, UnsupportedBackbone
-from tavt_kit.models.flops import count_by_tracing
+from tavt_kit.models.costs import count_pass
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tests.parity.official import load, state_of, timm_from_official
@@ -185,9 +185,9 @@ def test_tome_merges_r_tokens_in_every_layer_and_never_more_than_half() -> None:
     merging = ToMe(bare, 2)
     assert merging.counts() == (15, 13, 11, 9, 7, 7)
     schedule = TokenSchedule(merging.counts())
-    ours = count_by_tracing(LeanViT(wrap(bare), schedule), images(1))
+    ours = count_pass(LeanViT(wrap(bare), schedule), images(1))
     # Beside our drop: every row is projected, and keys are compared.
-    assert ours < count_by_tracing(merging, images(1)) < 1.1 * ours
+    assert ours < count_pass(merging, images(1)) < 1.1 * ours
 
 
 @torch.inference_mode()

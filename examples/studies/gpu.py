@@ -47,7 +47,7 @@ STEPS: dict[str, float] = {
 }  # fmt: skip
 """Their limits in seconds, in the order of their value."""
 
-ROOTS = ("timm", "pymoo", "fvcore", "accelerate", "filelock", "jinja2", "typer", "rich", "safetensors", "tensorboard",
+ROOTS = ("timm", "pymoo", "accelerate", "filelock", "jinja2", "typer", "rich", "safetensors", "tensorboard",
          "pytest", "hypothesis", "psutil")  # fmt: skip
 """What the steps import; what these need comes along."""
 

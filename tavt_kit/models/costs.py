@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -115,6 +116,25 @@ def stem_macs(model: Any) -> int:
     return counted + (0 if shared is None else _relative_macs(shared))
 
 
+def count_pass(module: nn.Module, images: Tensor) -> int:
+    """Multiply-adds of one pass over ``images`` (B, ...), all B together: convolutions, matrix products, attention."""
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learning:  # torch's counter stumbles over a view of one
+            parameter.requires_grad_(False)
+        return _counted(module, images)
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def _counted(run: Callable[[Tensor], Any], images: Tensor) -> int:
+    """By torch's own counter; attention as the products it consists of, for a CPU's fused kernel counts nothing."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        run(images)
+    return int(counter.get_total_flops()) // 2
+
+
 class _Step(nn.Module):
     """One part of a model as a module, so that it can be run with other tensors than its own."""
 
@@ -129,22 +149,11 @@ class _Step(nn.Module):
 
 
 def part_macs(model: nn.Module, step: Callable[[Tensor], Any], shape: tuple[int, ...]) -> int:
-    """Multiply-adds of a part that no schedule changes: convolutions, matrix products and attention.
-
-    Counted by torch's own counter without computing anything; attention is run as the products it consists of, for
-    torch counts nothing for its fused kernel on a CPU.
-
-    Args:
-        model: Whose weights the step reads.
-        shape: Of one input, without the batch.
-    """
-    shared = {
-        f"model.{name}": tensor.to("meta") for name, tensor in chain(model.named_parameters(), model.named_buffers())
-    }
+    """Multiply-adds of a part that no schedule changes, for one input of ``shape``, without computing anything."""
+    part = _Step(model, step)
+    shared = {name: t.detach().to("meta") for name, t in chain(part.named_parameters(), part.named_buffers())}
     blank = torch.empty(2, *shape, device="meta", dtype=next(model.parameters()).dtype)  # batch norm may need two
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        functional_call(_Step(model, step), shared, (blank,))
-    return int(counter.get_total_flops()) // 4  # of two images, two operations each
+    return _counted(partial(functional_call, part, shared), blank) // 2
 
 
 def head_costs(model: Any) -> HeadCosts:

@@ -46,7 +46,7 @@ def part_scope(name: str, module: nn.Module | None = None) -> AbstractContextMan
         return nullcontext()
     if torch.onnx.is_in_onnx_export():
         return _pushed(f"tavt_kit::{name}")  # it wants a class before the name
-    known: Any = torch.jit._trace._trace_module_map  # none where a tracer (fvcore's) has a way of its own
+    known: Any = torch.jit._trace._trace_module_map  # none where a tracer has a way of its own
     path = None if known is None else known.get(module)
     return nullcontext() if path is None else _pushed(path)
 

@@ -23,10 +23,11 @@ from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.model_card import read_card
 from tavt_kit.core.parsing import several
 from tavt_kit.data.preprocess import Preprocessing, normalise
-from tavt_kit.errors import DataError, TargetError, TavtError, UnknownName, UnsupportedBackbone
+from tavt_kit.errors import DataError, TargetError, TavtError, UnknownName
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired
-from tavt_kit.models.flops import MacsFormula, count_by_tracing
+from tavt_kit.models.costs import count_pass
+from tavt_kit.models.flops import MacsFormula
 from tavt_kit.models.timm_import import timm
 from tavt_kit.runtimes import FileSession, Images, Session, open_file, open_module
 from tavt_kit.search.objectives import leading
@@ -257,10 +258,7 @@ def _of_name(name: str, context: SearchContext) -> BaselineModel:
     if config.get("fixed_input_size"):
         height, width = config["input_size"][1:]
         size = int(height), int(width)
-    try:
-        macs = count_by_tracing(module, torch.zeros(1, 3, *size))
-    except UnsupportedBackbone:
-        macs = None
+    macs = count_pass(module, torch.zeros(1, 3, *size))
 
     def session() -> Session:
         target = context.target

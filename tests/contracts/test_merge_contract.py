@@ -13,7 +13,8 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models import wrap as adaptive_module
 from tavt_kit.models.backbones import base, timm_vit
-from tavt_kit.models.flops import count_by_tracing, count_macs
+from tavt_kit.models.costs import count_pass
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.token_reduction import Pick, TokenState
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT, wrap
@@ -192,7 +193,7 @@ def test_gradient_reaches_every_weight(kind: str) -> None:
 @torch.no_grad()
 def test_multiply_adds_in_closed_form_are_those_counted(kind: str, score: str) -> None:
     adaptive = merging(kind, score)
-    counted = count_by_tracing(LeanViT(adaptive), images(adaptive.bare, batch=1))
+    counted = count_pass(LeanViT(adaptive), images(adaptive.bare, batch=1))
     assert counted == count_macs(adaptive)
 
 

@@ -14,7 +14,8 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError, UnknownName
 from tavt_kit.models.backbones.registry import overlapping
-from tavt_kit.models.flops import MacsFormula, count_by_tracing, count_macs
+from tavt_kit.models.costs import count_pass
+from tavt_kit.models.flops import MacsFormula, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tests.contracts.zoo import VITAE, ZOO, build, images
@@ -71,7 +72,7 @@ def test_executed_rule_equals_a_counting_pass(kind: str, score: str) -> None:
     prefix, patches = adaptive.prefix, adaptive.tokens - adaptive.prefix
     dropped = TokenSchedule(tuple(prefix + max(2, round(patches * share)) for share in (0.8, 0.8, 0.5, 0.3)))
     for schedule in (adaptive.dense_schedule, dropped):
-        counted = count_by_tracing(LeanViT(adaptive, schedule), images(adaptive.bare, batch=1))
+        counted = count_pass(LeanViT(adaptive, schedule), images(adaptive.bare, batch=1))
         assert count_macs(adaptive, schedule) == counted
 
 
@@ -79,7 +80,7 @@ def test_executed_rule_equals_a_counting_pass(kind: str, score: str) -> None:
 def test_restored_pooling_is_counted(kind: str) -> None:
     adaptive = wrap(build(kind), pool="restored")
     adaptive.schedule = TokenSchedule((16, 12, 8, 4))
-    counted = count_by_tracing(LeanViT(adaptive), images(adaptive.bare, batch=1))
+    counted = count_pass(LeanViT(adaptive), images(adaptive.bare, batch=1))
     assert count_macs(adaptive) == counted
 
 
@@ -89,14 +90,14 @@ def test_a_static_model_counts_its_attention_on_every_device() -> None:
     model = wrap(timm.create_model("mixvit_hybrid_r50", **arguments).eval())
     with torch.device("meta"):
         sketch = wrap(timm.create_model("mixvit_hybrid_r50", **arguments).eval())
-    counted = count_by_tracing(LeanViT(model), torch.zeros(1, 3, 64, 64))
+    counted = count_pass(LeanViT(model), torch.zeros(1, 3, 64, 64))
     assert count_macs(model) == count_macs(sketch) == counted
 
 
 def test_skipped_layers_cost_nothing() -> None:
     adaptive = wrap(build("plain"))
     schedule = TokenSchedule((17, 17, 9, 9), executed=(0, 2))
-    counted = count_by_tracing(LeanViT(adaptive, schedule), images(adaptive.bare, batch=1))
+    counted = count_pass(LeanViT(adaptive, schedule), images(adaptive.bare, batch=1))
     assert count_macs(adaptive, schedule) == counted
 
 

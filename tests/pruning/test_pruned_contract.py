@@ -15,7 +15,8 @@ from tavt_kit.checkpoints.architecture import create, preprocessing_of
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.pruned import record_structure, reshape
-from tavt_kit.models.flops import count_by_tracing, count_macs
+from tavt_kit.models.costs import count_pass
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tavt_kit.pruning import LabelledImages, Targets, prune
@@ -60,7 +61,7 @@ def test_a_pruned_model_keeps_the_law_and_is_counted(kind: str, monkeypatch: pyt
     for schedule in (adaptive.dense_schedule, contract.dropping(adaptive)):
         adaptive.schedule = schedule
         torch.testing.assert_close(adaptive.forward_lean(x), adaptive(x), atol=1e-5, rtol=1e-5)
-        assert count_macs(adaptive, schedule) == count_by_tracing(LeanViT(adaptive, schedule), images(model, batch=1))
+        assert count_macs(adaptive, schedule) == count_pass(LeanViT(adaptive, schedule), images(model, batch=1))
 
 
 @pytest.mark.parametrize("kind", KINDS)

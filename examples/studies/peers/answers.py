@@ -23,7 +23,7 @@ from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.exporters.options import Int8Options
 from tavt_kit.exporters.quantize import Examples, make_int8
 from tavt_kit.exporters.to_openvino import convert, save
-from tavt_kit.models.flops import count_by_tracing
+from tavt_kit.models.costs import count_pass
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import Session, open_file
 
@@ -66,7 +66,7 @@ class Answers:
             module = row.make(model).eval()
             height, width = self.preprocessing(model).image_size
             with torch.inference_mode():
-                macs = count_by_tracing(module, torch.zeros(1, 3, height, width))
+                macs = count_pass(module, torch.zeros(1, 3, height, width))
             right = self._right(row, model, module)
             bits = "".join("1" if one else "0" for one in right)
             write_record(file, "peer-answer", {"name": row.name, "split": "test", "macs": macs, "right": bits})

@@ -12,7 +12,8 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.losses import pim_loss, pim_terms
 from tavt_kit.errors import TavtError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones.pim import fuse_heads, head_scores, make_backbone, read_levels
-from tavt_kit.models.flops import count_by_tracing, count_macs
+from tavt_kit.models.costs import count_pass
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tests.contracts.pim_models import CNNS, SWIN, VITS, small
@@ -109,7 +110,7 @@ def test_other_vits_drop_too(backbone: str) -> None:
     assert torch.equal(model(x), model.bare(x))
     model.schedule = TokenSchedule.taper(model.layout, 0.3)
     torch.testing.assert_close(model.forward_lean(x), model(x), atol=1e-5, rtol=1e-5)
-    assert count_macs(model) == count_by_tracing(LeanViT(model), x[:1])
+    assert count_macs(model) == count_pass(LeanViT(model), x[:1])
     assert not torch.allclose(model(x), model.bare(x))
 
 
@@ -191,7 +192,7 @@ def test_every_switch_is_heeded(backbone: str, switches: dict[str, Any]) -> None
                 wrap(model).forward_pooled(x)
     if "vit" in backbone:
         adaptive = wrap(model)
-        assert count_macs(adaptive) == count_by_tracing(LeanViT(adaptive), x[:1])
+        assert count_macs(adaptive) == count_pass(LeanViT(adaptive), x[:1])
 
 
 def test_official_fusion_adds_the_least_sure_heads() -> None:
