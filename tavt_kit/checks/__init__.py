@@ -9,18 +9,6 @@ from tavt_kit.checks.source import Predicted, Source
 from tavt_kit.core.artifact_card import CHECK_FILE
 
 __all__ = [
-    "CHECK_FILE",
-    "Answers",
-    "Artifact",
-    "BatchCheck",
-    "CheckReport",
-    "Gate",
-    "Predicted",
-    "Source",
-    "check",
-    "check_predicted",
-    "images_to_decide",
-    "judge",
-    "read_check",
-    "write_check",
-]
+    "CHECK_FILE", "Answers", "Artifact", "BatchCheck", "CheckReport", "Gate", "Predicted", "Source", "check",
+    "check_predicted", "images_to_decide", "judge", "read_check", "write_check",
+]  # fmt: skip

@@ -68,7 +68,7 @@ def check_batches(
         seen: How the images are prepared; ``None`` of an artifact that does it itself.
         main: (n, classes) answers of the main pass, in the artifact's own order of classes.
         tolerance: Largest difference, as a share of ``scale``.
-        near_ties: Tells which images hang on the last bits; None for an artifact that rounds otherwise than its source.
+        near_ties: None for an artifact that rounds otherwise than its source.
     """
 
     def apart_from(expected: Logits, images: NDArray[Any]) -> NDArray[np.float64]:

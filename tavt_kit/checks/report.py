@@ -106,11 +106,7 @@ class CheckReport:
 
 
 def write_check(path: Path, entries: Sequence[Mapping[str, Any]], body: Mapping[str, Any]) -> Verdict:
-    """Write ``check.json``: what was compared with what, and the artifacts' records; returns the worst verdict.
-
-    Args:
-        body: Keys beside ``verdict`` and ``checks``: source, data, gate, host.
-    """
+    """Write ``check.json``: the artifacts' records, beside the keys of ``body``; returns the worst verdict."""
     verdict = worst(Verdict(entry["verdict"]) for entry in entries)
     write_record(path, "check", {"verdict": str(verdict), **body, "checks": [dict(e) for e in entries]})
     return verdict

@@ -34,12 +34,9 @@ _MOST_TIED = 0.05  # more images than this do not hang on the last bits by chanc
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file ready to run.
+    """A file ready to run, by a session on a target; the last of ``files`` is the one that is opened.
 
-    Args:
-        session: Session on a target; of a file or, for safetensors, of a module.
-        files: Files, the one that is opened last.
-        retrained: Whether it is another model than its source on purpose: trained again, and to be no worse.
+    Where it is ``retrained``, it is another model than its source on purpose, and is to be no worse.
     """
 
     name: str
@@ -57,18 +54,13 @@ class Artifact:
         preset: str | None = None,
         schedule: str | None = None,
     ) -> Artifact:
-        """Open an ``.onnx`` or ``.xml`` file.
+        """Open an ``.onnx`` or ``.xml`` file, a switchable one at a preset or at counts, as text.
 
-        Args:
-            target: Target; by default the file's own runtime on the CPU, in f32 where it is not quantized.
-            preset: Preset of a switchable file.
-            schedule: Token counts of a switchable file, as text.
+        By default it runs on its own runtime on the CPU, in f32 where it is not quantized.
 
         Raises:
             RecordError: It was not exported by this program.
-            ScheduleError: The schedule is frozen into it, or does not fit it.
-            UnknownName: It has no such preset.
-            TavtError: The runtime cannot load it.
+            TavtError: The schedule does not fit it, it has no such preset, or the runtime cannot load it.
         """
         card = read_metadata(path).chosen(preset, schedule)
         session = open_file(path, card.own_target(path) if target is None else target, card.lengths)
@@ -97,13 +89,6 @@ def check(
     The artifact sees the images through the preprocessing it carries, or as they are where it holds that inside, the
     source through its own; classes are compared by name; the source runs at the artifact's schedule, and dense as well
     if asked.
-
-    Args:
-        artifact: What is to be shipped.
-        source: Where it should come from.
-        gate: What it may lose.
-        dense: Whether to compare it with the dense source too.
-        count: Called with the number of images after each batch of each model.
 
     Raises:
         ScheduleError: The artifact's schedule does not fit the source.

@@ -62,11 +62,7 @@ def images_beside(images: ImageSet, split: str, unlabelled: Path | None = None) 
 
 
 def image_counter(progress: Progress, name: str, total: int) -> Count:
-    """A count of the images of all passes of one check, as a share of ``total``.
-
-    Args:
-        total: Images of all passes; those run before are not run again, so the share may stay below 1.
-    """
+    """A count of the images of all passes of one check, as a share of ``total``; what was run before is not run again."""
     done = 0
 
     def count(images: int) -> None:
@@ -101,12 +97,7 @@ class Source:
         return self.adaptive.require_card()
 
     def about(self, run: str, images: ImageSet) -> dict[str, Any]:
-        """What a record says of the model and its images.
-
-        Args:
-            run: Run folder that it was read from.
-            images: What the samples are of.
-        """
+        """What a record says of the model, read from a run folder, and of its images."""
         card = self.card
         return {
             "source": {"run": run, "name": card.name, "score": card.score, "weights_sha256": card.weights_sha256},
@@ -184,15 +175,7 @@ _KEYS = "logits, names or index, and optionally labels, classes and device"
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """What ``.npz`` file says.
-
-    Args:
-        logits: (n, classes).
-        names: Paths of the images, or ``None``; then there is ``index``.
-        index: (n,) indices among the samples of the split, or ``None``.
-        labels: (n,) or ``None``.
-        classes: Classes in the order of the logits, or ``None`` for the source's order.
-    """
+    """What an ``.npz`` file says: see the module; the paths of the images are absent where there is ``index``."""
 
     name: str
     sha256: Mapping[str, str]
@@ -205,11 +188,7 @@ class Predicted:
 
     @classmethod
     def read(cls, path: Path) -> Predicted:
-        """Read a file; nothing in it is executed.
-
-        Raises:
-            DataError: It is not there, no ``.npz`` file, or lacks what is needed.
-        """
+        """Read a file, of which nothing is executed; raises DataError where it lacks what is needed."""
         try:
             file = np.load(path, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
@@ -242,12 +221,7 @@ class Predicted:
         )
 
     def check(self, source: Source) -> None:
-        """Refuse what is of other classes or images, before anything is run.
-
-        Raises:
-            DataError: The number or the names of the classes differ, images are missing, double or unknown, or labels
-                contradict the data.
-        """
+        """Raise DataError, before anything is run, where classes, images or labels are others than the source's."""
         theirs, ours = self.logits.shape[1], len(source.card.classes)
         if theirs != ours:
             raise DataError(f"{self.name} has logits of {theirs} classes, but the run it is checked against has {ours}")

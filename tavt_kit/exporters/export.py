@@ -53,25 +53,18 @@ def export(
     A file that is there already, made and checked in the very same way, is kept.
 
     Args:
-        adaptive: From ``load_model``.
         schedules: The token counts to freeze; several by the labels of the plan's forms, or as the presets of a
             switchable file.
         images: The model's images: ``train`` calibrates, another split checks.
-        out: The folder.
-        plan: What and how.
         run: Where the model came from, for the records.
         fresh: Make again what is there, and replace what was made in another way.
-        progress: Told how far things are.
 
     Returns:
         Records of the files, as ``exported.json`` has them, and those of the checks; of a switchable file one for each
         preset.
 
     Raises:
-        ExportError: A converter or quantizer refuses the model.
-        RecordError: ``out`` holds files made in another way, and ``fresh`` is not set.
-        DataError: The images are of other classes, too many cannot be read, or there is no such split.
-        OutputError: ``out`` cannot be written, or has too little space left.
+        TavtError: As ``tk.export``.
     """
     progress = progress or Silent()
     images.require_classes(adaptive.require_card().classes)

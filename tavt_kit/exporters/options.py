@@ -135,11 +135,7 @@ class OnnxOptions:
 
     @classmethod
     def parse(cls, exporter: str | None, opset: str | None) -> OnnxOptions:
-        """From the command line, where an opset is a number or ``newest``.
-
-        Raises:
-            ExportError: As ``OnnxOptions``, or the opset is neither.
-        """
+        """From the command line, where an opset is a number or ``newest``; raises as ``OnnxOptions``."""
         if opset is None or opset == "newest":
             return cls(exporter, None if opset is None else EXPORTERS[exporter or "dynamo"][-1])
         if not (opset.isascii() and opset.isdecimal()):
@@ -197,11 +193,7 @@ class Int8Options(Record):
             raise ExportError("accuracy control is NNCF's, and of OpenVINO models; leave out `quantizer` onnxruntime")
 
     def ways(self, format: str) -> list[dict[str, Any]]:
-        """What is tried for a format.
-
-        Raises:
-            ExportError: Nothing suits it.
-        """
+        """What is tried for a format; raises ExportError where nothing suits it."""
         if format == "openvino" and self.quantizer == "onnxruntime":
             raise ExportError("onnxruntime quantizes ONNX files, not OpenVINO's; leave out `quantizer`")
         if format == "onnx" and self.max_drop is not None:

@@ -62,9 +62,6 @@ def quantize(model: Any, given: Sequence[Any], *, smooth: bool = True) -> Any:
         smooth: Whether SmoothQuant moves scale from activations into weights (Xiao et al., 2023); it helps some ViTs
             and hurts others, so both are worth a try.
 
-    Returns:
-        A model of the same kind.
-
     Raises:
         ExportError: NNCF cannot quantize the model.
     """
@@ -79,12 +76,7 @@ def quantize_carefully(
 ) -> Any:
     """As ``quantize``, with layers put back to float until top-1 on held-out images falls by at most ``max_drop``.
 
-    Args:
-        model: An ``openvino.Model``; NNCF controls the accuracy of no other.
-        max_drop: Largest fall, as a fraction of all images.
-
-    Raises:
-        ExportError: As ``quantize``, or the loss cannot be brought below.
+    Of an ``openvino.Model``; NNCF controls the accuracy of no other. The fall is a fraction of all images.
     """
     given, held_out = (feeds(images, schedules) for images in (examples.calibration, examples.held_out))
 
@@ -186,11 +178,8 @@ _BLOCK = 64  # weights that share a scale
 def quantize_statically(model: onnx.ModelProto, given: Sequence[Feed], *, symmetric: bool = False) -> onnx.ModelProto:
     """The model with QuantizeLinear and DequantizeLinear around its linear layers; a weight scale for each channel.
 
-    Products of two activations (attention), softmax, scores, top-k and norms stay in float.
-
-    Args:
-        given: ``feeds`` of training images; for other graphs values by the names of the inputs.
-        symmetric: Zero points of 0 everywhere, as TensorRT wants them.
+    Products of two activations (attention), softmax, scores, top-k and norms stay in float. With ``symmetric`` zero
+    points are 0 everywhere, as TensorRT wants them.
 
     Raises:
         ExportError: onnxruntime cannot quantize the model.
@@ -267,13 +256,7 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Training images: some calibrate, others (which may be none) choose.
-
-    Args:
-        calibration: (n, 3, H, W).
-        held_out: (m, 3, H, W).
-        labels: (m,) classes of the held-out ones.
-    """
+    """Training images: some (n, 3, H, W) calibrate, others (m, 3, H, W), which may be none, choose by labels (m,)."""
 
     calibration: NDArray[np.float32]
     held_out: NDArray[np.float32]

@@ -51,7 +51,7 @@ def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, options: Onnx
     takes the first.
 
     Args:
-        card: Card with schedule and image size; with presets the file becomes switchable.
+        card: With presets the file becomes switchable.
         path: File in a folder that exists. Of a model too large for one file the weights lie beside it.
 
     Returns:
@@ -210,11 +210,9 @@ def finish(path: Path, card: ArtifactCard) -> None:
 
 
 def save(model: onnx.ModelProto, card: ArtifactCard, path: Path, weights: WeightFile | None = None) -> None:
-    """Write a model with its card; its weights go beside it where a file is given or one would be too large.
+    """Write a model with its card; what it shares with a weight file of the folder goes out of it and stays there.
 
-    Args:
-        model: Model with all of its weights in memory; they are taken out of it where they go elsewhere.
-        weights: File already in the same folder; what the model shares with it is not written again.
+    A model that is too large for one file gets a weight file of its own.
     """
     if weights is None and sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST:
         weights = WeightFile.of(model, path.parent, path.stem)
@@ -227,12 +225,7 @@ def save(model: onnx.ModelProto, card: ArtifactCard, path: Path, weights: Weight
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """Tensors in a file, each content once.
-
-    Args:
-        name: File's name; every graph that borrows from it lies in the same folder.
-        offsets: SHA-256 of a tensor's bytes to its offset and length.
-    """
+    """Tensors in a file beside the graphs that borrow from it, each content once: by SHA-256 its offset and length."""
 
     name: str
     offsets: Mapping[bytes, tuple[int, int]] = field(repr=False)
@@ -286,12 +279,7 @@ OPERATORS = frozenset(
 
 
 def refuse_operators(model: Any) -> None:
-    """Return if TensorRT should take the graph.
-
-    Raises:
-        ExportError: It holds an operator that is not on the list, which is named with its node, or a layer norm that
-            fell apart.
-    """
+    """Raise ExportError where TensorRT is not known to take an operator of the graph, which is named with its node."""
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
             name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type

@@ -24,11 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def to_openvino(adaptive: AdaptiveViT, card: ArtifactCard, path: Path) -> None:
-    """Write the model at the card's schedule as ``.xml`` and ``.bin``, with the card inside.
-
-    Raises:
-        ExportError: OpenVINO cannot convert the model.
-    """
+    """Write the model at the card's schedule as ``.xml`` and ``.bin``, with the card inside; raises as ``convert``."""
     save(convert(adaptive, card), card, path)
 
 

@@ -64,12 +64,7 @@ class Writer:
         return card.quantized({**self.plan.int8.as_record(), **facts, "sha256": self.images.sha256})
 
     def write(self, form: Form, folder: Path) -> Artifact:
-        """Write one form into ``folder`` and open it.
-
-        Raises:
-            ExportError: A converter or quantizer refuses the model.
-            DataError: Too many training images cannot be read.
-        """
+        """Write one form into ``folder`` and open it; raises as converters, quantizers and readers of images do."""
         path, card = folder / form.file, self.card_of(form)
         self.progress.update(f"writing {form.file}")
         if form.format == "safetensors":
