@@ -62,7 +62,7 @@ def images_beside(images: ImageSet, split: str, unlabelled: Path | None = None) 
 
 
 def image_counter(progress: Progress, name: str, total: int) -> Count:
-    """A count of the images of all passes of one check, as a share of ``total``; what was run before is not run again."""
+    """A count of the images of all passes of one check, as a share of ``total``; what was run before is not counted."""
     done = 0
 
     def count(images: int) -> None:

@@ -30,15 +30,11 @@ from tavt_kit.models.wrap import AdaptiveViT
 def shared_logits(
     model: AdaptiveViT, images: Tensor, schedules: Sequence[TokenSchedule]
 ) -> Iterator[tuple[TokenSchedule, Tensor]]:
-    """The logits (B, classes) under each schedule, in the order of the tree, by the lean path.
+    """The logits (B, classes) of a model in eval mode under each schedule, in the order of the tree, by the lean path.
 
     Every schedule is put through the very operations of ``forward_lean``, on the same rows, though with others beside
     them: bit for bit the same with one thread, and where a product of few rows is shared out among threads equal to
     its last bits.
-
-    Args:
-        model: In eval mode; its own schedule is neither used nor changed.
-        schedules: They fit the model; of equal ones each is answered.
 
     Example:
         >>> import tavt_kit as tk, timm, torch
@@ -173,12 +169,9 @@ def _fork(
 
 
 class Placed(NamedTuple):
-    """A tensor of one network's tokens, and where these come from.
+    """A tensor of one network's tokens; their positions (B, n) in the original sequence, ``None`` for all of them.
 
-    Args:
-        value: (B, n, D) or (B, H, n, n).
-        place: (B, n), the tokens' positions in the original sequence; ``None`` for all of them.
-        owner: (B, N), where tokens merge: the row of the token that each original one is in.
+    Where tokens merge, ``owner`` (B, N) is the row of the token that each original one is in.
     """
 
     value: Tensor
@@ -188,12 +181,7 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HiddenFeatures:
-    """What was looked at in one network.
-
-    Args:
-        features: By layer, its output (B, n, D), with the places of its tokens.
-        maps: By layer, its attention (B, H, n, n), with the places of the tokens that entered it.
-    """
+    """By layer of one network: outputs (B, n, D), and attention (B, H, n, n) with the places of what entered."""
 
     features: dict[int, Placed] = field(default_factory=dict)
     maps: dict[int, Placed] = field(default_factory=dict)

@@ -4,20 +4,16 @@ The scores are pure functions of one attention call's q, k (B, H, n, d), its bia
 its scale. ``column`` is TAVT's significance (DATE 2023; Length-Adaptive Transformer, ACL 2021, eq. 1): the attention a
 token receives, summed over heads and queries. ``cls`` is what the class token (row 0) looks at (EViT, ICLR 2022).
 
-Merging: a token leaves if a more important one resembles it, and goes into the most similar that stays. Of n tokens m
-stay. Each patch has an importance a_i (the score of the layer's attention) and a direction u_i, its value divided by
-its length. With S = u u^T over the patches:
+Merging: a token leaves if a more important one resembles it, and goes into the most similar that stays. With S the
+cosines of the patches, a_i their scores and s_i their sizes, how many patches of the image each stands for:
 
     near_i = max { S_ij : (a_j, -j) > (a_i, -i) }, -1 where there is none
-    cost_i = a_i (1 - near_i)                   the first-order error of merging i away
-    keep   = the prefix and the m - prefix patches of the largest cost, in ascending position
-    own(i) = i where i is kept, else the kept j of the largest S_ij
+    cost_i = a_i (1 - near_i); the prefix and the patches of the largest cost stay, in ascending position
+    own(i) = i where i stays, else the j of the largest S_ij that does
     y'_j   = sum over own(i) = j of s_i y_i, divided by s'_j, the sum of s_i
 
-s are the sizes: how many patches of the image a token stands for. In every later attention log s_j is added to the
-logits of key j, so that a merged token is attended to as its patches would be (Bolya et al., ICLR 2023, eq. 1).
-Of equals the lowest index goes first, everywhere. There is no scatter: every step is a matrix product, a comparison or
-a gather of rows, which each runtime has.
+In every later attention log s_j is added to the logits of key j (Bolya et al., ICLR 2023, eq. 1). Of equals the lowest
+index goes first. There is no scatter: every step is a product, a comparison or a gather, which each runtime has.
 """
 
 from __future__ import annotations
@@ -84,9 +80,7 @@ _ON_GPU = 2**23
 def attention_map(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
     """The softmaxed attention (B, H, m, n), at least in float32 so that half precision makes no false ties.
 
-    Args:
-        bias: Added before the softmax, or a bool mask whose False entries are not attended; ``None`` for none.
-        scale: ``None`` means ``d ** -0.5``.
+    A bias is added before the softmax, or is a bool mask of what is attended; the scale is ``d ** -0.5`` by default.
     """
     logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
     if bias is not None:
@@ -167,16 +161,10 @@ def _log_sums(q: Tensor, k: Tensor, scale: float) -> Tensor:
 
 
 def fold_bias(q: Tensor, k: Tensor, bias: Tensor, scale: float | None) -> tuple[Tensor, Tensor, float]:
-    """Queries and keys whose products hold a bias of each key, as the quickest kernels take none.
+    """Queries and keys whose products hold a bias (B, H or 1, n) of each key, as the quickest kernels take none.
 
     The heads grow by a multiple of 8: a power of two near 1 / scale in each query meets the bias, divided by its
     product with the scale, in each key, and once more what that lost by rounding to the keys' type. The rest is zeros.
-
-    Args:
-        q: (B, H, m, d).
-        k: (B, H, n, d).
-        bias: (B, H or 1, n) float32, such as the log of how many tokens each stands for.
-        scale: ``None`` means ``d ** -0.5``.
 
     Returns:
         Both, and the scale to attend with; values are to be as wide as the keys.
@@ -195,19 +183,10 @@ def fold_bias(q: Tensor, k: Tensor, bias: Tensor, scale: float | None) -> tuple[
 def attend_and_score(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Attention by plain products, and its ``column_score``; the maps of a few images or heads at a time.
+    """Attention (B, H, m, dv) by plain products, and its ``column_score`` (B, n), which has no gradient.
 
-    Bit for bit what one map of all gives. On a CPU, 12 heads of 785 tokens take two thirds of the time: a map that was
-    just written is still in the cache.
-
-    Args:
-        q: (B, H, m, d).
-        k: (B, H, n, d).
-        v: (B, H, n, dv).
-        dropout: Share of the map that the output does without.
-
-    Returns:
-        The output (B, H, m, dv), and the score (B, n), which has no gradient.
+    The maps of a few images or heads are made at a time: bit for bit what one map of all gives. On a CPU, 12 heads of
+    785 tokens take two thirds of the time, for a map that was just written is still in the cache.
     """
     output, columns = _attended(q, k, v, bias, scale, dropout)
     assert output is not None  # as there are values
@@ -291,13 +270,7 @@ class Pick:
 
 
 def keep_best(scores: Tensor, count: int | Tensor, prefix: int, selection: Selection = "argsort") -> Tensor:
-    """The prefix and the best-scored patches, in ascending order; of equals the lowest index stays.
-
-    Args:
-        scores: (B, n), higher is better; the prefix's own scores are ignored.
-
-    Returns:
-        (B, count) int64 rows, ascending.
+    """(B, n) scores -> (B, count) rows, ascending: the prefix and the best patches, of equals the lowest index.
 
     Example:
         >>> keep_best(torch.tensor([[0., 3., 1., 3., 3.]]), count=3, prefix=1)
@@ -363,9 +336,7 @@ class _RowsInOnnx(torch.autograd.Function):
 def drop(state: TokenState, index: Tensor, *, passed: bool = False) -> TokenState:
     """Keep the rows ``index`` (B, k), ascending, of a state, with all that goes along.
 
-    Args:
-        passed: Whether the tokens have passed the whole layer (one without a joint), so that the value that they have
-            now is the last one of those that leave.
+    Where the tokens have ``passed`` the whole layer (one without a joint), those that leave keep the value they have.
     """
     if passed and state.last is not None:
         state = replace(state, last=restore(state.last, state.tokens, state.place))
@@ -396,16 +367,9 @@ _SHORTEST = 1e-6
 def merge(state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
     """Reduce a state to ``pick.count`` tokens; the values of those that leave go into those that stay.
 
-    The choice has no gradient, the means have one. Similarities, costs, sizes and means are in float32 whatever the
-    tokens are in: in half precision ``1 - near`` collapses to ties, and sizes above 256 are not exact.
-
-    Args:
-        scores: (B, n), the importance of each token; that of prefix tokens is not read.
-        pick: How many tokens stay, how many of them are no patches, and how the best are selected.
-
-    Returns:
-        The tokens (B, m, D) that stay, at their own places, with ``sizes``; with ``owner`` where the given state
-        has it.
+    Scores are (B, n), that of prefix tokens is not read. The choice has no gradient, the means have one. Similarities,
+    costs, sizes and means are in float32 whatever the tokens are in: in half precision ``1 - near`` collapses to ties,
+    and sizes above 256 are not exact.
     """
     prefix = state.prefix
     device = state.tokens.device.type
@@ -440,12 +404,9 @@ def similarity(patches: Tensor) -> Tensor:
 
 
 def choose(alike: Tensor, importance: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
-    """Which patches stay, and into which of them each one goes; ``pick.count`` holds the prefix, which is none of them.
+    """Which patches stay (B, m), ascending, and for each one the index (B, n) of its owner among those.
 
-    Similarities are (B, n, n), importances (B, n).
-
-    Returns:
-        The rows that stay (B, m), ascending, and for each patch the index (B, n) of its owner among those.
+    Similarities are (B, n, n), importances (B, n); ``pick.count`` holds the prefix, which is none of them.
 
     Example:
         >>> alike = torch.tensor([[[1.0, 0.9, 0.0], [0.9, 1.0, 0.1], [0.0, 0.1, 1.0]]])

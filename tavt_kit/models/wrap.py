@@ -34,13 +34,8 @@ from tavt_kit.models.token_reduction import (
 def part_scope(name: str, module: nn.Module | None = None) -> AbstractContextManager[None]:
     """While torch traces a graph: the nodes made here are named after this part. Nothing at other times.
 
-    Half-blocks are made of a layer's own children, so that the layer itself, as a module, is never called, and what
-    bare functions do in it would be named after nothing.
-
-    Args:
-        name: For torch's tracing ONNX exporter, which names a node by the modules that are called, each by the end of
-            its path (``norm1``) and not by all of it.
-        module: That holds the part's weights; for other tracers, which know modules alone.
+    A layer itself, as a module, is never called, so what bare functions do in it would be named after nothing. The
+    name is for torch's ONNX exporter, the module that holds the part's weights for tracers that know modules alone.
     """
     if not torch._C._get_tracing_state():
         return nullcontext()
@@ -288,13 +283,11 @@ class AdaptiveViT(nn.Module):
         lean: bool = False,
         watch: Watch | None = None,
     ) -> TokenState:
-        """Run ``layers``, keeping ``counts[layer]`` tokens after each; the given state stays as it was.
+        """Run ``layers`` (ascending), keeping ``counts[layer]`` tokens after each; the given state stays as it was.
 
         Args:
-            state: From ``start`` or an earlier ``advance``.
-            layers: Layer indices, ascending.
-            counts: One per layer of the model (indexed by layer); an int64[L] tensor makes them a runtime input,
-                and then every layer scores and slices.
+            counts: One per layer of the model; an int64[L] tensor makes them a runtime input, and then every layer
+                scores and slices.
             lean: Do no work for rows that do not go on (changes the last bits).
             watch: Looks at the attention of one layer, which then runs on all rows.
         """
@@ -444,11 +437,8 @@ class LeanViT(nn.Module):
 
     Args:
         adaptive: The wrapped model; its weights are shared.
-        schedule: Schedule to freeze; ``None`` takes the one now in force.
+        schedule: Schedule to freeze, which has to fit; ``None`` takes the one now in force.
         selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for static ONNX.
-
-    Raises:
-        ScheduleError: The schedule does not fit the model.
     """
 
     def __init__(

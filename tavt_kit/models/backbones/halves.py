@@ -22,14 +22,9 @@ Extra = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """How a block class splits.
+    """How a block class splits into two residual steps on x (B, n, D), between which tokens leave if it is ``joint``.
 
-    Args:
-        attend: (block, x (B, n, D), keyword arguments for the attention) -> x after the attention residual.
-        feed: (block, x) -> x after the feed-forward residual.
-        joint: Whether tokens can leave between the two; False where both run side by side.
-        norm_attend: The norm the attention reads through, for the thin attention; None where there is none.
-        add_attend: (block, x, attention output) -> x after the attention residual.
+    For the thin attention, where there is one: the norm that it reads through, and the residual of its output.
     """
 
     attend: Callable[[Any, Tensor, Extra], Tensor]
@@ -40,11 +35,7 @@ class Halves:
 
 
 def find_halves(block: nn.Module) -> Halves:
-    """The halves of a timm block.
-
-    Raises:
-        UnsupportedBackbone: The block's class is not in the table.
-    """
+    """The halves of a timm block; raises UnsupportedBackbone where its class is not in the table."""
     halves = _table().get(type(block))
     if halves is None:
         raise UnsupportedBackbone(

@@ -7,19 +7,15 @@ The levels are read as the builders of chou141253/FGVC-PIM read them; the last l
     EfficientNet   the last four stages of blocks (on B7: grids of 28, 28, 14 and 14 at 448 px)
     any other      the last four of the levels that timm's ``forward_intermediates`` gives
 
-Feature pyramid, classifiers of every token, weakly supervised selector and graph combiner have no loop over images, so
-an exported graph takes any batch. Mended against the official code: ``use_combiner`` is heeded, and a model without
-pyramid, selector or combiner runs.
+No part loops over images, so an exported graph takes any batch. Mended against the official code: ``use_combiner`` is
+heeded, and a model without pyramid, selector or combiner runs.
 
 On a ViT tokens can be dropped inside the blocks, of which each of the last four hands a level to the pyramid. A level
-has all N tokens: the state keeps the latest value of every token (``last``), and what enters the next block is what the
-level holds. So a dropped token is in each level with its last value, and a block that is left out hands on what it
-received. The combiner reads the selection by rank and the official pyramid freezes the number of tokens, hence all of
-them. Swin and convolutional backbones have nothing to drop.
+has all N tokens, for the official pyramid freezes their number: a dropped one is in it with its latest value, and a
+block that is left out hands on what it received. Swin and convolutional backbones have nothing to drop.
 
-The evaluation of the five heads (four levels and the combiner) also reports "highest-k", the sum of the probabilities
-of k of them. The official code sorts them by confidence ascending, so that it adds the k least confident ones; only the
-sum of all five does not depend on that.
+"highest-k" is the sum of the probabilities of k of the five heads. The official code sorts them by confidence
+ascending, so that it adds the k least confident ones; only the sum of all five does not depend on that.
 """
 
 from __future__ import annotations
@@ -387,7 +383,6 @@ class Pim(nn.Module):
         fpn_size: F, width of the pyramid; 1536 in the CUB and NABirds configurations.
         num_selects: Tokens that each level hands to the combiner, shallow to deep.
         use_fpn: Whether there is a pyramid; without one the levels keep their own widths.
-        use_combiner: Whether there is a combiner; it needs the selection.
         head: What ``forward`` gives: the logits of the ``"combiner"`` (as the official inference), or the logarithm
             of the mean probability of all heads (``"sum"``: the official highest-5). The combiner's by default, where
             there is one.

@@ -35,9 +35,7 @@ def is_thin(attention: nn.Module | None) -> bool:
 def thin_attention(attention: Any, x: Tensor, pick: Pick, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Attend from the picked rows of ``x`` (B, n, D), already normed, to all rows.
 
-    Args:
-        pick: Which rows go on. Where it has a score, nothing was merged before.
-        bias: (B, 1, 1, n) to add to the logits of each key, for a pick without a score.
+    A bias (B, 1, 1, n) of each key is for a pick without a score; where it has one, nothing was merged before.
 
     Returns:
         The attention output (B, k, D) and the picked rows (B, k), or None where they are the first k.

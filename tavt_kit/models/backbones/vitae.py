@@ -38,9 +38,8 @@ class KernelAttention(nn.Module):
     The projection ``w`` (features, out) is drawn once and never trained. It is a buffer here and a frozen parameter in
     the official code: under the same key, but not to be thawed by mistake.
 
-    Args:
-        out: Width of queries, keys, values and the result; half as many features.
-        passing: Whether the values are added to the result, as in reduction cells, which have no other residual.
+    Queries, keys, values and the result are ``out`` wide, with half as many features. Where it is ``passing``, the
+    values are added to the result, as in reduction cells, which have no other residual.
     """
 
     w: Tensor

@@ -7,9 +7,8 @@ size. The stages before it run dense inside ``embed`` (windows and strided convo
 A cell drops tokens from its attention and its feed-forward half, as in any ViT. Its convolutions run on the whole grid,
 where each dropped token stands with its latest value, the output of the last cell it went through whole; only the rows
 of those that are left are added. So neighbourhoods stay what they were and no weight has to be re-learned, and the
-convolutions' multiply-adds stay: 2 to 9 % of a cell, which no schedule saves. What it can save of is the rest of these
-cells, which are 52 to 61 % of ViTAE-Tiny's multiply-adds (at 224 and 448 px), 76 to 80 % of Small's, 99 % of Base's to
-Huge's, and 26 to 39 % of ViTAEv2's. While training, batch norm sees the restored grid.
+convolutions' multiply-adds stay: 2 to 9 % of a cell. These cells are 52 to 61 % of ViTAE-Tiny's multiply-adds (at 224
+and 448 px), 76 to 80 % of Small's, 99 % of Base's to Huge's, and 26 to 39 % of ViTAEv2's.
 
 The head means over the patches that are left, or over all with ``pool="restored"``; a stage that follows always gets
 all. A class token is a prefix that is never dropped; official heads do not read it.
