@@ -25,14 +25,9 @@ NEAR_TIE = 5e-5
 def margins(adaptive: AdaptiveViT, schedule: TokenSchedule, images: NDArray[np.float32]) -> NDArray[np.float64]:
     """Each image's narrowest choice over all layers: score of the last token kept minus that of the first that is not.
 
-    Where tokens merge, the score is the cost of merging, and which token each one goes into is a choice as well.
-    PIM's head chooses too, and the order of what it selects counts (``Pim.closest``).
-
-    Args:
-        images: (n, 3, H, W), preprocessed; a handful.
-
-    Returns:
-        (n,) as a share of the larger score; infinite where nothing is chosen.
+    Of a handful of images (n, 3, H, W), preprocessed -> (n,), as a share of the larger score; infinite where nothing is
+    chosen. Where tokens merge, the score is the cost of merging, and which token each one goes into is a choice too.
+    PIM's head chooses as well, and the order of what it selects counts (``Pim.closest``).
     """
     model = LeanViT(adaptive, schedule).eval().adaptive
     narrowest = np.full(len(images), np.inf)
@@ -44,12 +39,12 @@ def margins(adaptive: AdaptiveViT, schedule: TokenSchedule, images: NDArray[np.f
             if schedule.counts[layer] < state.count:
                 watch = Watch(model.score)
                 after = model.backbone.attend(layer, state, watch)
-                assert watch.scores is not None  # the wrap refuses what cannot be watched
-                pick = Pick(schedule.counts[layer], model.prefix, model.score)
+                scores = watch.scored(layer)
                 if model.reduction == "merge":
-                    margin = _merging_margin(after, watch.scores, pick)
+                    pick = Pick(schedule.counts[layer], model.prefix, model.score)
+                    margin = _merging_margin(after, scores, pick)
                 else:
-                    margin = _margin(watch.scores[:, model.prefix :], schedule.counts[layer] - model.prefix)
+                    margin = _margin(scores[:, model.prefix :], schedule.counts[layer] - model.prefix)
                 narrowest = np.minimum(narrowest, margin.numpy())
             state = model.advance(state, [layer], schedule.counts)
         if isinstance(model.backbone, PimVitBackbone | PimWhole):

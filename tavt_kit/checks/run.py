@@ -106,7 +106,13 @@ def check(
     answers = Answers(source.labels, before, after[:, order])
     near_ties = _NearTies(artifact, source, own) if artifact.exact else None
     strayed = np.flatnonzero(answers.errors() > gate.tolerance).tolist()
-    moved = _moved(strayed, answers, artifact, source, own, gate) if own and artifact.exact else []
+    moved = []
+    if own and artifact.exact and strayed:
+        session = source.session(card.schedule)
+        for index in strayed:  # does the source answer as the artifact does, once it sees the artifact's pixels?
+            again = session(own.at(source, [index]))
+            if relative_error(answers.artifact[index][None], again, answers.scale)[0] <= gate.tolerance:
+                moved.append(index)
     tied = sorted(near_ties([index for index in strayed if index not in moved], answers.n)) if near_ties else []
     same_batches = check_batches(
         attempts,
@@ -224,20 +230,6 @@ def _report(
 
 def _name(file: str, card: ArtifactCard) -> str:
     return f"{file} ({card.setting})" if card.is_switchable else file
-
-
-def _moved(
-    strayed: list[int], answers: Answers, artifact: Artifact, source: Source, own: OwnPixels, gate: Gate
-) -> list[int]:
-    """Images that strayed, but on which the source answers as the artifact does once it sees the artifact's pixels."""
-    session = source.session(artifact.card.schedule) if strayed else None
-    found = []
-    for index in strayed:
-        assert session is not None
-        again = session(own.at(source, [index]))
-        if relative_error(answers.artifact[index][None], again, answers.scale)[0] <= gate.tolerance:
-            found.append(index)
-    return found
 
 
 @dataclass(slots=True)

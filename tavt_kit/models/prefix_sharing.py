@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import MapWatch, Watch
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, restore
 from tavt_kit.models.wrap import AdaptiveViT
@@ -151,9 +150,7 @@ def _fork(
     """
     backbone, watch = model.backbone, Watch(model.score)
     whole = backbone.attend(layer, state, watch)
-    scores = watch.scores
-    if scores is None:
-        raise UnsupportedBackbone(f"layer {layer} made no attention call that can be watched")
+    scores = watch.scored(layer)
     # Where tokens merge, what a row holds depends on how many stay, so each network feeds its own; without a joint the
     # layer is over; and where feed looks beyond one token, it has to see what is really left.
     early = model.reduction == "drop" and (backbone.rowwise or not backbone.joint[layer])

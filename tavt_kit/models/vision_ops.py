@@ -9,6 +9,7 @@ here calls the operators themselves.
 from __future__ import annotations
 
 import importlib.util
+from contextlib import suppress
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -27,8 +28,14 @@ def declare_missing_ops() -> bool:
     Returns:
         Whether anything was declared: False where torchvision is whole, absent, or was mended before.
     """
-    if not _load_native_operators():
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
         return False
+    for file in Path(spec.origin).parent.glob("_C*"):
+        if file.name.endswith(tuple(EXTENSION_SUFFIXES)):
+            # As its own import would; one that was built for another torch is the case this module is for.
+            with suppress(OSError, RuntimeError):
+                torch.ops.load_library(str(file))  # type: ignore[no-untyped-call]
     # torch knows a schema from torchvision itself, from an earlier call, or from somebody who mends as we do.
     missing = [name for name in _SCHEMAS if not torch._C._jit_get_schemas_for_operator(f"torchvision::{name}")]
     if not missing:
@@ -37,18 +44,4 @@ def declare_missing_ops() -> bool:
     for name in missing:
         library.define(_SCHEMAS[name])  # type: ignore[no-untyped-call]
     _declared.append(library)
-    return True
-
-
-def _load_native_operators() -> bool:
-    """Load torchvision's operators as its own import would, if they load; False where there is no torchvision."""
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        return False
-    for library in Path(spec.origin).parent.glob("_C*"):
-        if library.name.endswith(tuple(EXTENSION_SUFFIXES)):
-            try:
-                torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
-            except (OSError, RuntimeError):
-                continue  # built for another torch: the case this module is for
     return True

@@ -306,18 +306,12 @@ class AdaptiveViT(nn.Module):
     def attend_and_reduce(
         self, layer: int, state: TokenState, pick: Pick, *, lean: bool, watch: Watch | None = None
     ) -> TokenState:
-        """The attention half-block of a layer, and what of its tokens goes on.
-
-        Raises:
-            UnsupportedBackbone: The layer makes no attention call that can be watched.
-        """
+        """The attention half-block of a layer, and what of its tokens goes on."""
         if lean and (pick.score is None or self.reduction == "drop"):
             return self.backbone.attend_rows(layer, state, pick)
         watch = watch or Watch(self.score)
         state = self.backbone.attend(layer, state, watch)
-        if watch.scores is None:
-            raise UnsupportedBackbone(f"layer {layer} made no attention call that can be watched")
-        return self.reduce(layer, state, watch.scores, pick)
+        return self.reduce(layer, state, watch.scored(layer), pick)
 
     def reduce(self, layer: int, state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
         """What is left between the halves of a layer: ``pick.count`` tokens of a state, by their scores (B, n)."""

@@ -143,7 +143,18 @@ class _StandIn(nn.Linear):
 
 
 def _width(model: nn.Module) -> list[Coupled]:
-    _refuse_width(model)
+    inner, reason = model.backbone if isinstance(model, Pim) else model, None
+    if isinstance(model, Vitae):
+        reason = "its convolutions join the channels in groups"
+    elif getattr(inner, "attn_pool", None) is not None:
+        reason = "its attention pool needs heads that fill the embedding width exactly"
+    elif isinstance(model, Pim) and model.pyramid is None:
+        reason = "without a pyramid every head of the plug-in reads the embedding as it is"
+    if reason is not None:
+        raise UnsupportedBackbone(
+            f"the embedding width of {type(model).__name__} cannot be pruned: {reason}; prune with `mlp`, `heads` or "
+            "`depth`"
+        )
     attentions = _free_attentions(model, "width")
     twin: Any = copy.deepcopy(model).requires_grad_(True).eval()
     width = attentions[0][1].proj.out_features
@@ -160,29 +171,13 @@ def _width(model: nn.Module) -> list[Coupled]:
         twin.__class__ = timm.models.vision_transformer.VisionTransformer
     images = torch.zeros(2, 3, *make_adapter(model).image_size, device=device)
     cuts = _traced(twin, images, first, stands, "")
-    inner: list[Cut] = []
+    beside: list[Cut] = []
     all_units = tuple(range(width))
     for name, attention in attentions:
         parts = [part for part in ("qkv", "q_proj", "k_proj", "v_proj", "gate") if getattr(attention, part, None)]
-        inner += [Cut(f"{name}.{part}.weight", 1, all_units) for part in parts]
-        inner += [Cut(f"{name}.proj.{leaf}", 0, all_units) for leaf in _leaves(attention.proj)]
-    return [Coupled("width", "", width, 1, (*cuts, *inner))]
-
-
-def _refuse_width(model: nn.Module) -> None:
-    inner = model.backbone if isinstance(model, Pim) else model
-    reason = None
-    if isinstance(model, Vitae):
-        reason = "its convolutions join the channels in groups"
-    elif getattr(inner, "attn_pool", None) is not None:
-        reason = "its attention pool needs heads that fill the embedding width exactly"
-    elif isinstance(model, Pim) and model.pyramid is None:
-        reason = "without a pyramid every head of the plug-in reads the embedding as it is"
-    if reason is not None:
-        raise UnsupportedBackbone(
-            f"the embedding width of {type(model).__name__} cannot be pruned: {reason}; prune with `mlp`, `heads` or "
-            "`depth`"
-        )
+        beside += [Cut(f"{name}.{part}.weight", 1, all_units) for part in parts]
+        beside += [Cut(f"{name}.proj.{leaf}", 0, all_units) for leaf in _leaves(attention.proj)]
+    return [Coupled("width", "", width, 1, (*cuts, *beside))]
 
 
 def _traced(

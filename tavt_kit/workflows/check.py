@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from tavt_kit.checks import Artifact
     from tavt_kit.core.schedule import TokenSchedule
-    from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
 
@@ -188,6 +187,7 @@ def check(
     from tavt_kit.checks.compare import save_examples
     from tavt_kit.checks.source import image_counter, images_beside
     from tavt_kit.data import thin_out
+    from tavt_kit.data.splits import SPLIT_FILE
     from tavt_kit.exporters.export import status_of
     from tavt_kit.runtimes import check_available
 
@@ -228,7 +228,11 @@ def check(
             )
         elif subject.is_dir():
             artifact = _open_run(subject, _schedule(model, schedule), device)
-            _refuse_other_split(subject, images, data)
+            if (subject / SPLIT_FILE).is_file() and images_of(subject, data).sha256 != images.sha256:
+                raise DataError(
+                    f"both runs must divide the data in the same way, but {subject} was trained on another division, "
+                    "so that it may know the images that check it; train it with the old run's data and seed"
+                )
             reports = [compare(artifact, source, gate, dense=dense, count=count)]
             notes += [f"{subject} has the very weights of {run}"] if reports[0].same_weights else []
         else:
@@ -350,14 +354,3 @@ def _open_run(run: Path, schedule: TokenSchedule, target: TargetDevice | None) -
     lean = LeanViT(model, schedule).eval()
     session = open_module(lean, target or TargetDevice("torch", "cpu"), (1, 3, *card.image_size))
     return Artifact(run.name, card, session, (run / CARD_FILE, run / WEIGHTS_FILE), retrained=True)
-
-
-def _refuse_other_split(run: Path, images: ImageSet, data: str | Path | None) -> None:
-    """Refuse a run that was trained on another division of the data: it may know the images that check it."""
-    from tavt_kit.data.splits import SPLIT_FILE
-
-    if (run / SPLIT_FILE).is_file() and images_of(run, data).sha256 != images.sha256:
-        raise DataError(
-            f"both runs must divide the data in the same way, but {run} was trained on another division, so that it "
-            "may know the images that check it; train it with the old run's data and seed"
-        )

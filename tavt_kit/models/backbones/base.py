@@ -130,6 +130,14 @@ class Watch:
     def _add(self, scores: Tensor) -> None:
         self.scores = scores if self.scores is None else self.scores + scores
 
+    def scored(self, layer: int) -> Tensor:
+        """The scores (B, n); raises UnsupportedBackbone where the layer made no attention call that can be watched."""
+        if self.scores is None:
+            raise UnsupportedBackbone(
+                f"layer {layer} made no attention call that can be watched; its tokens cannot be dropped"
+            )
+        return self.scores
+
 
 class inside_attention(TorchFunctionMode):
     """While active, every fused attention call has its position bias follow the kept tokens and is shown to a watch.
@@ -222,11 +230,7 @@ def pick_after_attention(backbone: Backbone, layer: int, state: TokenState, pick
         return first_rows(state, pick.count)
     watch = Watch(pick.score)
     state = backbone.attend(layer, state, watch)
-    if watch.scores is None:
-        raise UnsupportedBackbone(
-            f"layer {layer} made no attention call that can be watched; its tokens cannot be dropped"
-        )
-    return drop(state, pick.index(watch.scores), passed=not backbone.joint[layer])
+    return drop(state, pick.index(watch.scored(layer)), passed=not backbone.joint[layer])
 
 
 class MapWatch(Watch):

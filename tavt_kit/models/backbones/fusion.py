@@ -179,8 +179,7 @@ class FfvtBackbone(FusionBackbone):
     def attend_watched(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         maws = _MawsWatch(watch)
         state = self.attend_plainly(layer, state, maws)
-        assert maws.scores is not None  # every block of this model makes one attention call
-        return replace(state, along=MappingProxyType({**state.along, "maws": maws.scores}))
+        return replace(state, along=MappingProxyType({**state.along, "maws": maws.scored(layer)}))
 
     def feed(self, layer: int, state: TokenState) -> TokenState:
         state = super().feed(layer, state)

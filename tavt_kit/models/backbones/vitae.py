@@ -130,7 +130,11 @@ class WindowAttention(nn.Module):
             timm.layers.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.relative_pos = relative_pos
         self.register_buffer("relative_position_index", timm.layers.gen_relative_position_index((table, table)))
-        self.register_buffer("hidden", _hidden(grid, self.side) if masked else None, persistent=False)
+        hidden: Tensor | None = None  # (W, 1, 1, P): minus infinity at padding
+        if masked and any(edge % self.side for edge in grid):
+            seen = cut_windows(torch.ones(1, grid[0] * grid[1], 1), grid, self.side)[0, :, :, 0]  # (W, P)
+            hidden = torch.zeros_like(seen).masked_fill(seen == 0, float("-inf"))[:, None, None]
+        self.register_buffer("hidden", hidden, persistent=False)
         self.qkv = nn.Linear(dim, 3 * out)
         self.proj = nn.Linear(out, out)
 
@@ -185,14 +189,6 @@ def merge_windows(windows: Tensor, grid: Grid, side: int) -> Tensor:
     x = windows.reshape(-1, rows, columns, side, side, windows.shape[3]).transpose(2, 3)
     x = x.reshape(-1, rows * side, columns * side, x.shape[5])
     return x[:, top : top + grid[0], left : left + grid[1]].flatten(1, 2)
-
-
-def _hidden(grid: Grid, side: int) -> Tensor | None:
-    """(W, 1, 1, P): minus infinity at padding, or None where there is none."""
-    if not any(edge % side for edge in grid):
-        return None
-    seen = cut_windows(torch.ones(1, grid[0] * grid[1], 1), grid, side)[0, :, :, 0]  # (W, P)
-    return torch.zeros_like(seen).masked_fill(seen == 0, float("-inf"))[:, None, None]
 
 
 FULL = ("transformer", "transformer_shallow")
@@ -556,7 +552,15 @@ class Vitae(nn.Module):
                  rc_group, nc_group)  # fmt: skip
         stages = len(token_dims)
         _check(dict(zip(_PER_STAGE, given, strict=True)), stages, version, class_token, compat)
-        self.image_size = _image_size(img_size, downsample_ratios)
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        whole = math.prod(downsample_ratios)
+        if min(height, width) < whole or height % whole or width % whole:
+            below = max(whole, height // whole * whole)
+            raise DataError(
+                f"the stages of this ViTAE shrink an image {whole}-fold, so its edges must be multiples of that, but "
+                f"{height}x{width} was asked for; take {below}x{below} or {below + whole}x{below + whole}"
+            )
+        self.image_size = int(height), int(width)
         self.num_classes, self.class_token = num_classes, class_token
         self.version, self.compat = version, compat
         self.prefix = int(class_token)
@@ -643,18 +647,6 @@ def _check(by_stage: Mapping[str, Sequence[Any]], stages: int, version: int, cla
             "a class token comes with reduction cells embedding, none, none, and with no others, got "
             f"{', '.join(kinds)} {'with' if class_token else 'without'} one"
         )
-
-
-def _image_size(given: int | Sequence[int], ratios: Sequence[int]) -> Grid:
-    height, width = (given, given) if isinstance(given, int) else given
-    whole = math.prod(ratios)
-    if min(height, width) < whole or height % whole or width % whole:
-        below = max(whole, height // whole * whole)
-        raise DataError(
-            f"the stages of this ViTAE shrink an image {whole}-fold, so its edges must be multiples of that, but "
-            f"{height}x{width} was asked for; take {below}x{below} or {below + whole}x{below + whole}"
-        )
-    return int(height), int(width)
 
 
 def _drop_paths(depths: Sequence[int], highest: float, official: bool) -> list[list[float]]:
