@@ -33,11 +33,7 @@ _MLPS = (timm.layers.Mlp, timm.layers.GluMlp, timm.layers.SwiGLU)
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One axis of one tensor.
-
-    Args:
-        owner: Unit that each position on the axis belongs to.
-    """
+    """One axis of one tensor, and the unit that each position on it belongs to."""
 
     tensor: str
     axis: int

@@ -247,12 +247,7 @@ class LabelledImages:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """A cost that the pruned model must keep to.
-
-    Args:
-        cost: Cost of a bare model; rising with its size.
-        flag: The budget as it was given, for messages.
-    """
+    """A cost that the pruned model must keep to, rising with its size; ``flag`` is the budget as it was given."""
 
     cost: Callable[[nn.Module], float]
     most: float
@@ -262,12 +257,9 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was done.
+    """What was done: positions of the blocks that are left, and by kind the units that are left in each layer.
 
-    Args:
-        kept: Positions of the blocks that are left, in the model as it was.
-        targets: Targets as carried out: with the share that a budget led to.
-        units: Kind -> units that are left of each group, in the order of the layers.
+    The targets are those carried out, with the share that a budget led to.
     """
 
     kept: tuple[int, ...]
@@ -284,12 +276,9 @@ def prune(
     ceiling: Ceiling | None = None,
     seed: int = 0,
 ) -> Pruned:
-    """Take from a model what matters least.
+    """Take from a bare model in eval mode what matters least, in place; wrap it (again) afterwards.
 
-    Args:
-        model: Bare, in eval mode; changed in place. Wrap it (again) afterwards.
-        ceiling: A budget; the one share of the hidden channels and heads that meets it is found, where ``targets`` does
-            not give one.
+    With a ceiling the one share of the hidden channels and heads that meets it is found, where ``targets`` has none.
 
     Raises:
         BudgetError: Nothing to prune, or targets that the model does not have.

@@ -30,13 +30,7 @@ FIT_FILE = "fit.json"
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """What stands for a fit's folder wherever a run or a file can be given.
-
-    Args:
-        file: The exported file.
-        run: Run folder that it was made of.
-        configuration: Its schedule, image size and precision.
-    """
+    """What stands for a fit's folder where a run or a file can be given: an exported file and what it was made of."""
 
     file: Path
     run: Path
@@ -89,9 +83,8 @@ def name_of(given: Given) -> str:
 def load_given(given: Given, *, copied: bool = False) -> AdaptiveViT:
     """The model of a run folder; of a wrapped model another wrap with its options, card and schedule, in eval mode.
 
-    Args:
-        given: What the workflow is given; no name. A fit's folder stands for the run that it recommends.
-        copied: Whether a wrapped model is copied, because its weights are going to change; else they are shared.
+    A fit's folder stands for the run that it recommends. Weights of a wrapped model are shared, unless it is ``copied``
+    because they are going to change.
 
     Raises:
         RecordError: There is no run.
@@ -127,15 +120,9 @@ def open_given(
     """As ``load_given``, of a name too, and with other options than the model's own.
 
     Args:
-        given: What the workflow is given.
         weights: Weights of a model given by name, as ``build`` takes them; ``hub`` by default.
         classes: Names for the head of a model given by name, or of a run whose head may be replaced.
-        image_size: Pixels a side, of a model given by name or folder.
-        seed: Seed of random weights.
         new_head: Whether a head of other classes may be replaced, of a model given by name or folder.
-        score: What ranks the tokens, instead of the model's own.
-        pool: Which tokens a pooling head sees, instead of the model's own.
-        reduction: What becomes of the tokens that a layer does not keep, instead of the model's own.
         copied: Whether a wrapped model is copied, as by ``load_given``.
 
     Raises:
@@ -163,11 +150,7 @@ def open_given(
 
 
 def images_of(folder: Path | None, data: str | Path | None) -> ImageSet:
-    """The images and the split that a run was made with, or those given.
-
-    Args:
-        folder: Run folder of the model, such as its ``folder``; None of a model that lies in none.
-        data: What the user says the data is, or None. It may be where the images were moved to.
+    """The images and the split that a run was made with, or those given, which may be where the images were moved to.
 
     Raises:
         RecordError: The run has no split, and no data is given.
@@ -189,14 +172,9 @@ def model_at(
 ) -> tuple[AdaptiveViT, Configuration]:
     """A run's model at the schedule that is meant: the given or picked one, else what a search in that folder chose.
 
-    A choice may be of another image size or score, and is taken whole. Without a search the model keeps the schedule
-    it has: the dense one, unless its card names another.
-
-    Args:
-        run: A run folder, or a wrapped model.
-        schedule: A schedule or its text, such as ``taper:0.2``; ``dense`` takes no notice of what was chosen.
-        progress: Told which schedule a search's folder made it.
-        pick: Candidate of the search's front, or row of a fit's table.
+    A choice may be of another image size or score, and is taken whole; ``progress`` is told of it. Without a search the
+    model keeps the schedule it has: the dense one, unless its card names another. ``pick`` is a candidate of the
+    search's front, or a row of a fit's table.
 
     Raises:
         ScheduleError: The schedule cannot be read, or does not fit the model; or both are given.

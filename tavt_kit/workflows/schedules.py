@@ -34,7 +34,6 @@ def schedules_for(
     """The schedules to export, by labels for their files; the label of a single one without a name is empty.
 
     Args:
-        run: The run folder; None of a model that lies in none.
         given: Schedules, or their texts, each with a name before it or not (``NAME=taper:0.2``).
         picks: Candidates of the front, as ``schedule_for`` takes them; without any of both, what the search chose.
 
@@ -140,9 +139,6 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
 def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, Choice]) -> AdaptiveViT:
     """The run's model as the schedules want it: those of a joint search may be for another image size or score.
 
-    Args:
-        run: The run folder; None of a model that lies in none, which stays of its image size.
-
     Raises:
         ScheduleError: They want different models, so that one export cannot hold them.
         CheckpointError: The weights do not fit that size.
@@ -172,11 +168,7 @@ def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, Choi
 
 
 def precision_for(schedules: Mapping[str, Choice]) -> str:
-    """What they were searched in, where a joint search chose it; else f32.
-
-    Raises:
-        ScheduleError: They want different ones.
-    """
+    """What a joint search chose, else f32; raises ScheduleError where they want different ones."""
     wanted = {Configuration.of(schedule).precision or "f32" for schedule in schedules.values()}
     if len(wanted) > 1:
         raise ScheduleError(
@@ -187,11 +179,7 @@ def precision_for(schedules: Mapping[str, Choice]) -> str:
 
 
 def read_front(run: Path) -> dict[str, Any] | None:
-    """What a search found, from ``front.json`` in the run's folder; None where there was none.
-
-    Raises:
-        RecordError: The file is damaged, or no front.
-    """
+    """What a search found, from ``front.json`` in the run's folder; None where there was none."""
     path = (run if run.is_dir() else run.parent) / "front.json"
     return read_record(path, "front") if path.is_file() else None
 
