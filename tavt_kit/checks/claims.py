@@ -25,9 +25,7 @@ def false_claim(
 ) -> str:
     """One clause of the first thing that is not as the card says, or nothing.
 
-    Args:
-        stored: Precision in which most weights are stored, where that is known.
-        executed: Target with the precision that really ran, where that is known.
+    The weights are ``stored`` in a precision, and what really ran was ``executed`` in one, where they are known.
     """
     made_from, present = card.model.weights_sha256, source.card.weights_sha256
     if made_from and present and made_from != present:
@@ -87,12 +85,7 @@ def stored_precision(path: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TokenChoice:
-    """What was found of a graph's choice of tokens.
-
-    Args:
-        kept: Patches kept by each choice, in the order of the graph; ``None`` where it does not say.
-        reason: One clause, where it is not what the card says.
-    """
+    """Patches kept by each choice of a graph, where it says so; one clause, where they are not what the card says."""
 
     kept: tuple[int, ...] | None
     reason: str = ""

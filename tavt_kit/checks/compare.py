@@ -23,13 +23,7 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Logits of an artifact and of its source, of the same images in the same order.
-
-    Args:
-        labels: (n,) true classes.
-        source: (n, classes).
-        artifact: (n, classes), its columns in the source's order of classes.
-    """
+    """Logits (n, classes) of an artifact and of its source, of the same images and classes in the same order."""
 
     labels: NDArray[np.int64]
     source: Logits
@@ -229,12 +223,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """The dense model's figures of merit beside the artifact's.
-
-    Args:
-        figures: Figures of both; what they call the source is the dense model.
-        examples: A few lost images, of as many grown confusions as can be.
-    """
+    """The dense model's figures (as the source's) beside the artifact's, and lost images of many grown confusions."""
 
     figures: Figures
     examples: tuple[Lost, ...]

@@ -60,11 +60,7 @@ class PixelCheck(Record):
 
 @dataclass(frozen=True, slots=True)
 class OwnPixels:
-    """What a file makes of images before its network sees them.
-
-    Args:
-        prepare: One image in the file's order -> (1, 3, H, W) uint8 RGB, resized and cropped.
-    """
+    """What a file makes of an image in its own order before its network sees it: (1, 3, H, W) uint8 RGB."""
 
     prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
     order: str

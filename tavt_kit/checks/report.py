@@ -60,10 +60,8 @@ class CheckReport:
         largest_difference: Largest difference of two logits of one image; null where the artifact gave a NaN.
         strayed: Images whose logits differ by more than the tolerance.
         tied: Strayed images that hang on the last bits of the source itself.
-        same_weights: Whether the artifact was made from the very weights it is checked against.
         losses: Losses against the dense source, where it was run.
         correct: Which images the artifact has right, as ``bits_text`` writes it.
-        pixels: How far the pixels of a file that prepares its images itself are from the kit's.
         decision: What to do where the verdict is INCONCLUSIVE.
     """
 
@@ -113,11 +111,7 @@ def write_check(path: Path, entries: Sequence[Mapping[str, Any]], body: Mapping[
 
 
 def read_check(path: Path) -> dict[str, Any]:
-    """Read ``check.json``.
-
-    Raises:
-        RecordError: It is not there, or is no check.
-    """
+    """Read ``check.json``. Raises RecordError: it is not there, or is no check."""
     record = read_record(path, "check")
     if not isinstance(record.get("checks"), list):
         raise RecordError(f"{path} has no list of checks; run fgvc-kit check again")

@@ -236,11 +236,7 @@ def write_exported(out: Path, entries: Sequence[Entry], body: Mapping[str, Any])
 
 
 def read_exported(out: Path) -> dict[str, Any]:
-    """Read ``exported.json``.
-
-    Raises:
-        RecordError: It is not there, or is no export.
-    """
+    """Read ``exported.json``. Raises RecordError: it is not there, or is no export."""
     return read_record(out / EXPORTED_FILE, "exported")
 
 
@@ -249,9 +245,6 @@ def _keep(out: Path, recipes: Mapping[str, Entry], *, fresh: bool) -> tuple[dict
 
     Returns:
         Entries of ``exported.json`` and of ``check.json``, by file name.
-
-    Raises:
-        RecordError: A file was made in another way, and ``fresh`` is not set; the message lists the differences.
     """
     entries: dict[str, Entry] = {}
     checks: dict[str, list[Entry]] = {}

@@ -1,4 +1,7 @@
-"""What is asked of an export: forms, torch's exporter of ONNX, how int8 is made, and all of it as a ``Plan``."""
+"""What is asked of an export: forms, torch's exporter of ONNX, how int8 is made, and all of it as a ``Plan``.
+
+What nothing can write raises an ExportError where it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,6 @@ class Form:
 
     Args:
         label: Label of one of several schedules, ``""`` for the only one, or ``SWITCHABLE`` for all of them.
-
-    Raises:
-        ExportError: An unknown format, or a precision or label the format is not written in.
     """
 
     format: str
@@ -80,9 +80,6 @@ class Form:
 def forms_of(formats: Iterable[str], precisions: Iterable[str], labels: Sequence[str] = ("",)) -> tuple[Form, ...]:
     """Every format in every precision for every schedule, each once; formats and precisions may be lists with commas.
 
-    Raises:
-        ExportError: As ``Form``, or none is asked for.
-
     Example:
         >>> [form.file for form in forms_of(["onnx,openvino"], ["f32"])]
         ['model.f32.onnx', 'model.f32.xml']
@@ -110,9 +107,6 @@ class OnnxOptions:
     Args:
         exporter: ``"tracing"`` or ``"dynamo"``; ``None`` tries both, tracing first.
         opset: ``None`` takes the oldest that the exporter writes, which most runtimes read.
-
-    Raises:
-        ExportError: An unknown exporter, or an opset that it does not write.
 
     Example:
         >>> OnnxOptions().attempts
@@ -174,9 +168,6 @@ class Int8Options(Record):
         max_drop: Most that top-1 on held-out training images may fall, as a fraction, for accuracy control; ``None``
             for none.
         symmetric: Zero points of 0, as TensorRT wants them (onnxruntime's quantizer).
-
-    Raises:
-        ExportError: An unknown quantizer or choice.
     """
 
     quantizer: str | None = None

@@ -27,11 +27,7 @@ _CUBE = -0.5  # Pillow's and timm's; ONNX and OpenVINO have -0.75 unless told
 
 
 def refuse_outside_alone(preprocessing: Preprocessing) -> None:
-    """Return if a graph can do what Pillow does.
-
-    Raises:
-        ExportError: It cannot; the message says what it can do.
-    """
+    """Return if a graph can do what Pillow does. Raises ExportError: it cannot; the message says what it can do."""
     height, width = preprocessing.image_size
     cut = preprocessing.crop_mode == "center" and height == width and preprocessing.crop_pct <= 1
     if not (cut or preprocessing.crop_mode == "squash") or preprocessing.interpolation not in _MODES:

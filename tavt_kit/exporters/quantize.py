@@ -1,4 +1,7 @@
-"""Fewer bits, by NNCF and by onnxruntime's own tools: int8, weights of 8 bits, f16; training images choose the way."""
+"""Fewer bits, by NNCF and by onnxruntime's own tools: int8, weights of 8 bits, f16; training images choose the way.
+
+What a library cannot do with a model raises an ExportError that says so.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +41,7 @@ _RANK = 3
 
 
 def feeds(images: NDArray[np.float32], schedules: Sequence[TokenSchedule] = ()) -> list[Feed]:
-    """What to calibrate on: a batch of one for each image (n, 3, H, W); of a switchable model the schedules take turns.
-
-    Raises:
-        ExportError: There are no images.
-    """
+    """What to calibrate on: a batch of one for each image (n, 3, H, W); schedules of a switchable model take turns."""
     if not len(images):
         raise ExportError("int8 needs images to calibrate on, but none was given; give training data with `data`")
     counts = [np.asarray(schedule.counts, np.int64) for schedule in schedules]
@@ -61,9 +60,6 @@ def quantize(model: Any, given: Sequence[Any], *, smooth: bool = True) -> Any:
             names or indices of the inputs.
         smooth: Whether SmoothQuant moves scale from activations into weights (Xiao et al., 2023); it helps some ViTs
             and hurts others, so both are worth a try.
-
-    Raises:
-        ExportError: NNCF cannot quantize the model.
     """
     with _quietly("NNCF", "quantize"):
         import nncf
@@ -101,11 +97,7 @@ def quantize_carefully(
 
 
 def compress_weights(model: Any) -> Any:
-    """The ``openvino.Model`` with 8-bit weights (asymmetric, a scale for each output channel); it computes in float.
-
-    Raises:
-        ExportError: NNCF cannot compress the model.
-    """
+    """The ``openvino.Model`` with 8-bit weights (asymmetric, a scale for each output channel); it computes in float."""
     with _quietly("NNCF", "compress the weights of"):
         import nncf
 
@@ -180,9 +172,6 @@ def quantize_statically(model: onnx.ModelProto, given: Sequence[Feed], *, symmet
 
     Products of two activations (attention), softmax, scores, top-k and norms stay in float. With ``symmetric`` zero
     points are 0 everywhere, as TensorRT wants them.
-
-    Raises:
-        ExportError: onnxruntime cannot quantize the model.
     """
     import onnxruntime
 
@@ -224,9 +213,6 @@ def compress_onnx_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with 8-bit weights in blocks of 64 (``MatMulNBits``, an operator of onnxruntime's own).
 
     Smaller, not faster: on a CPU it is slower than f32.
-
-    Raises:
-        ExportError: onnxruntime cannot compress the model.
     """
     with _quietly("onnxruntime", "compress the weights of"):
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
@@ -240,11 +226,7 @@ def compress_onnx_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def halve(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in f16, images and logits too; softmax, scores and top-k stay in f32 so that no false ties arise.
-
-    Raises:
-        ExportError: onnxruntime cannot convert the model.
-    """
+    """The model in f16, images and logits too; softmax, scores and top-k stay in f32 so that no false ties arise."""
     with _quietly("onnxruntime", "halve"):
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 

@@ -25,11 +25,7 @@ HELD_OUT = 200
 
 
 def describe(adaptive: AdaptiveViT, schedule: TokenSchedule) -> ArtifactCard:
-    """The f32 card of a model that ``load_model`` read, at a schedule.
-
-    Raises:
-        ScheduleError: The schedule does not fit the model.
-    """
+    """The f32 card of a model that ``load_model`` read, at a schedule."""
     schedule.check(adaptive.layout)
     model = replace(adaptive.require_card(), schedule=None)
     return ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)

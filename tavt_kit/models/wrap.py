@@ -178,11 +178,7 @@ class AdaptiveViT(nn.Module):
         self._card = card
 
     def require_card(self) -> ModelCard:
-        """The card.
-
-        Raises:
-            DataError: There is none, so that nobody knows the classes.
-        """
+        """The card. Raises DataError: there is none, so that nobody knows the classes."""
         if self.card is None:
             raise DataError("this model has no card with its classes and preprocessing; take one from load_model")
         return self.card
@@ -234,11 +230,7 @@ class AdaptiveViT(nn.Module):
         self._schedule = schedule
 
     def check_droppable(self) -> None:
-        """Refuse what only makes sense for models that can drop tokens.
-
-        Raises:
-            UnsupportedBackbone: Nothing of this one can be dropped.
-        """
+        """Refuse what only makes sense for models that can drop tokens."""
         if self.backbone.static_reason is not None:
             raise UnsupportedBackbone(
                 f"no tokens can be dropped from {type(self.bare).__name__}: {self.backbone.static_reason}; "

@@ -6,7 +6,7 @@ GPU, and the dense ViT-B/32 was better and faster (reports on Torch-Pruning).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 from tavt_kit.checkpoints.architecture import sketch
@@ -19,7 +19,6 @@ from tavt_kit.models.wrap import wrap
 
 _SIZES = ("huge", "large", "base", "small", "tiny")
 _PATCHES = (16, 32)
-_Trial = tuple[str, int, dict[str, Any]]
 
 
 def dense_baselines(card: ModelCard, macs: int) -> list[dict[str, Any]]:
@@ -28,39 +27,30 @@ def dense_baselines(card: ModelCard, macs: int) -> list[dict[str, Any]]:
     Returns:
         For each its ``model``, ``image_size`` (pixels a side) and ``macs``; of an image that is not square none.
     """
-    height, width = Preprocessing.from_record(card.preprocessing).image_size
-    if height != width:
+    edge, width = Preprocessing.from_record(card.preprocessing).image_size
+    if edge != width:
         return []
-    found = [_largest(trials, macs) for trials in (_lower_resolutions(card, height), _smaller_models(card, height))]
-    return [baseline for baseline in found if baseline is not None]
-
-
-def _largest(trials: Iterator[_Trial], macs: int) -> dict[str, Any] | None:
-    fitting: list[dict[str, Any]] = []
-    for name, size, arguments in trials:
-        try:
-            cost = count_macs(wrap(sketch(name, {**arguments, "img_size": [size, size]})))
-        except (DataError, UnsupportedBackbone):  # a size that this family does not take
-            continue
-        if cost <= macs:
-            fitting.append({"model": name, "image_size": size, "macs": cost})
-    return max(fitting, key=lambda baseline: int(baseline["macs"])) if fitting else None
-
-
-def _lower_resolutions(card: ModelCard, edge: int) -> Iterator[_Trial]:
-    """The model itself, one row of patches fewer at a time (ViTAE's stages shrink an image 32-fold)."""
+    # The model itself, one row of patches fewer at a time (ViTAE's stages shrink an image 32-fold).
     arguments = {name: value for name, value in card.arguments.items() if name != "pruned"}
     embed = getattr(sketch(card.name, arguments), "patch_embed", None)
     step = 32 if embed is None else int(embed.patch_size[0])
     sizes = range(edge // step * step - step * (edge % step == 0), step, -max(step, edge // 16 // step * step))
-    return ((card.name, size, arguments) for size in sizes)
-
-
-def _smaller_models(card: ModelCard, edge: int) -> Iterator[_Trial]:
-    """ViTs of its size and below, at its resolution as far as their patches allow."""
+    trials: list[list[tuple[str, int, dict[str, Any]]]] = [[(card.name, size, arguments) for size in sizes], []]
+    # ViTs of its size and below, at its resolution as far as their patches allow.
     own = next((i for i, size in enumerate(_SIZES) if f"_{size}" in card.name), 0)
-    for size in _SIZES[own:]:
-        for patch in _PATCHES:
-            name = f"vit_{size}_patch{patch}_224"
-            if name != card.name and timm.is_model(name) and edge >= 2 * patch:
-                yield name, edge // patch * patch, {"num_classes": len(card.classes)}
+    for size, patch in product(_SIZES[own:], _PATCHES):
+        name = f"vit_{size}_patch{patch}_224"
+        if name != card.name and timm.is_model(name) and edge >= 2 * patch:
+            trials[1].append((name, edge // patch * patch, {"num_classes": len(card.classes)}))
+    found = []
+    for kind in trials:
+        fitting = []
+        for name, side, given in kind:
+            try:
+                cost = count_macs(wrap(sketch(name, {**given, "img_size": [side, side]})))
+            except (DataError, UnsupportedBackbone):  # a size that this family does not take
+                continue
+            if cost <= macs:
+                fitting.append({"model": name, "image_size": side, "macs": cost})
+        found += [max(fitting, key=lambda baseline: int(baseline["macs"]))] if fitting else []
+    return found

@@ -42,13 +42,10 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Coupled:
-    """Units that can be pruned: the hidden channels of one feed-forward network, the heads of one attention, ...
+    """Units of a kind (``mlp``, ``heads`` or ``width``) that can be pruned, in the module of that name if in one.
 
-    Args:
-        kind: ``mlp``, ``heads`` or ``width``.
-        name: The module they are in; empty for the embedding width.
-        size: Channels of a unit: those of a head, else 1.
-        tied: Tie between layers: the same units stay in all that bear the same word.
+    A unit has as many channels as its size: those of a head, else 1. Groups that are ``tied`` by the same word keep the
+    same units.
     """
 
     kind: str
@@ -60,11 +57,7 @@ class Coupled:
 
 
 def coupled(model: nn.Module, kind: str) -> list[Coupled]:
-    """All units of one kind in a bare model in eval mode, from the first block to the last.
-
-    Raises:
-        UnsupportedBackbone: They cannot be pruned in this model.
-    """
+    """All units of one kind in a bare model in eval mode, from the first block to the last."""
     if not all(make_adapter(model).joint):
         raise UnsupportedBackbone(
             f"{kind} cannot be pruned where attention and feed-forward half share one projection, as in "

@@ -39,11 +39,8 @@ SHARES = ("mlp", "heads", "width")
 class Targets:
     """What is left of a model.
 
-    Args:
-        mlp: Share of the hidden channels of each feed-forward network; ``None`` leaves them all.
-        heads: Share of the heads of each attention.
-        width: Share of the embedding channels.
-        round_to: Channels are left in multiples of this (a head counts with all of its channels).
+    Shares of the hidden channels of each feed-forward network, of the heads of each attention and of the embedding
+    channels; ``None`` leaves them all. Channels are left in multiples of ``round_to`` (a head counts with all of its).
 
     Raises:
         BudgetError: A share that is not above 0 and at most 1, fewer than one layer, or a multiple below 1.
@@ -281,10 +278,7 @@ def prune(
     With a ceiling the one share of the hidden channels and heads that meets it is found, where ``targets`` has none.
 
     Raises:
-        BudgetError: Nothing to prune, or targets that the model does not have.
-        BudgetTooTight: No share meets the ceiling.
-        UnknownName: No such importance.
-        DataError: Images are needed.
+        BudgetError: Nothing to prune, or targets that the model does not have; BudgetTooTight under every share.
         UnsupportedBackbone: A kind that cannot be pruned in this model.
 
     Example:

@@ -43,14 +43,8 @@ if TYPE_CHECKING:
 class FileCheck:
     """What a check says of one file; of a switchable file, of one of its presets.
 
-    Args:
-        artifact: The file's name.
-        verdict: PASS, FAIL or INCONCLUSIVE.
-        reason: One clause.
-        source_top1: Top-1 accuracy of the source at the same schedule, in torch f32.
-        top1: Top-1 accuracy of the file.
-        difference: File minus source, on the same images.
-        record: Everything, as ``check.json`` has it.
+    Top-1 accuracies are of the file, and of its source at the same schedule, in torch f32; the difference is file minus
+    source, on the same images. The record is everything, as ``check.json`` has it.
     """
 
     artifact: str
@@ -84,7 +78,6 @@ class CheckResult:
 
     Args:
         checks: One for each file; of a switchable file one for each preset.
-        notes: Sentences worth knowing beside the verdict.
         accepted: Whether the verdict is PASS, or INCONCLUSIVE where that is accepted or the file is to be taken.
         record: ``check.json``, where other files of the folder may stand too.
     """
@@ -105,21 +98,13 @@ class CheckResult:
         Raises:
             MissingDependency: pandas is not installed.
         """
-        return frame(
-            [
-                {
-                    "artifact": one.artifact,
-                    "verdict": str(one.verdict),
-                    "source_top1": one.source_top1.value,
-                    "top1": one.top1.value,
-                    "difference": one.difference.difference,
-                    "low": one.difference.low,
-                    "high": one.difference.high,
-                    "n": one.top1.n,
-                }
-                for one in self.checks
-            ]
-        )
+        columns = ("artifact", "verdict", "source_top1", "top1", "difference", "low", "high", "n")
+        rows = []
+        for one in self.checks:
+            accuracies, apart = (one.source_top1.value, one.top1.value), one.difference
+            facts = (one.artifact, str(one.verdict), *accuracies, apart.difference, apart.low, apart.high, one.top1.n)
+            rows.append(dict(zip(columns, facts, strict=True)))
+        return frame(rows)
 
     def __repr__(self) -> str:
         return f"<CheckResult {', '.join(f'{one.artifact}: {one.verdict}' for one in self.checks)}>"

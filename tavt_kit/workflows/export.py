@@ -27,15 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExportedFile:
-    """One file of an export.
+    """One file of an export: where it lies, its fate, and its check, of a switchable file one for each preset.
 
-    Args:
-        path: Path of the file; its name ends in ``.unproven`` where too few images decided, and nothing lies there
-            where it was refused.
-        status: ``final``, ``unproven`` or ``refused``.
-        verdict: Verdict of its check: PASS, INCONCLUSIVE or FAIL.
-        checks: Its check; of a switchable file one for each preset.
-        record: Everything, as ``exported.json`` has it.
+    Its name ends in ``.unproven`` where too few images decided, and nothing lies there where it was ``refused``. The
+    record is everything, as ``exported.json`` has it.
     """
 
     path: Path
@@ -72,8 +67,6 @@ class ExportResult(Sequence[ExportedFile]):
     """The files of an export, in the order of schedules, formats and precisions.
 
     Args:
-        folder: Folder of the files.
-        files: The files; the result itself is a sequence of them, too.
         checks: Their checks, those of a switchable file's presets one after the other.
         licence: Sentence on commercial use, or None.
         record: ``exported.json``, where other files of the folder may stand too.

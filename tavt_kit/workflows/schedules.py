@@ -99,10 +99,9 @@ def _named(given: str | Choice) -> tuple[str | None, str | Choice]:
 
 
 def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | None, pick: str | None) -> Choice:
-    """The schedule that is meant.
+    """The schedule that is meant, of a run folder; ``front.json`` in it is what a search found.
 
     Args:
-        run: The run folder; ``front.json`` in it is what a search found. None of a model that lies in none.
         pick: ``fast`` or ``cheapest``, ``balanced`` (the knee, or the middle where there is none), ``accurate`` or
             ``best``, ``knee``, a limit such as ``latency=8ms``, or a place on the front counted from 0; None takes
             what the search chose, or where there was no search the model's own.
@@ -296,10 +295,7 @@ def _metric(body: Mapping[str, Any], record: Mapping[str, Any] | None, name: str
 
 
 def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | None) -> tuple[str, ...]:
-    """The counts of every schedule, as text.
-
-    Args:
-        front: A ``front.json``, or the run folder it is in; all of its candidates are taken.
+    """The counts of every schedule, as text, and of all candidates of a ``front.json`` or the run folder it is in.
 
     Raises:
         ScheduleError: A schedule does not fit the model; that of a file is named.

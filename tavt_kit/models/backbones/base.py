@@ -250,11 +250,7 @@ class MapWatch(Watch):
         return mixing.to(v.dtype) @ v
 
     def taken(self, layer: int) -> Tensor:
-        """(B, H, n, n); of several parallel calls the only one is not known.
-
-        Raises:
-            UnsupportedBackbone: There was no call to look at, or more than one.
-        """
+        """(B, H, n, n); of several parallel calls the only one is not known."""
         if len(self.maps) != 1:
             raise UnsupportedBackbone(
                 f"layer {layer} of this model shows {len(self.maps)} attention maps instead of one, so none can be "

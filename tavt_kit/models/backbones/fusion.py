@@ -46,11 +46,7 @@ _vit = timm.models.vision_transformer
 
 
 class FusionViT(_vit.VisionTransformer):  # type: ignore[misc,name-defined]
-    """A timm ViT whose forward is its adapter's, so that it is written once.
-
-    Raises:
-        UnsupportedBackbone: There is no class token to fuse with, or the head reads something else.
-    """
+    """A timm ViT whose forward is its adapter's, so that it is written once."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -129,9 +125,6 @@ class Ffvt(FusionViT):
 
     Args:
         num_token: Tokens taken from each layer; 12 in the paper, 24 for Stanford Dogs.
-
-    Raises:
-        UnsupportedBackbone: ``num_token`` is no whole number above 0, or there is no class token to fuse with.
     """
 
     def __init__(self, num_token: int = 12, **options: Any) -> None:

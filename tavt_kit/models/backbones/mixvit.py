@@ -111,9 +111,6 @@ class MixVitHybrid(nn.Module):
         img_size: (H, W) or one edge; at least 32.
         resnet_blocks: Units of each stage.
         resnet_width: Channels of the ResNet's root.
-
-    Raises:
-        UnsupportedBackbone: Too small an image.
     """
 
     def __init__(

@@ -53,12 +53,7 @@ class Level(NamedTuple):
 
 
 def make_backbone(name: str, size: tuple[int, int], in_chans: int, options: Mapping[str, Any]) -> nn.Module:
-    """A timm model without what comes after its last level, so that every weight is one that is used.
-
-    Raises:
-        UnsupportedBackbone: The model has fewer than four levels, or does not give them.
-        DataError: An image size that is no multiple of a ViT's patches.
-    """
+    """A timm model without what comes after its last level, so that every weight is one that is used."""
     model: Any = whole_backbone(name, size, in_chans, {"num_classes": 0, **options})
     if is_timm_vit(model):
         if len(model.blocks) < LEVELS:
@@ -199,9 +194,6 @@ class Combiner(nn.Module):
     Args:
         selected: S, tokens of all levels together.
         widths: Widths of the levels, where no pyramid has made them one; each then gets a projection.
-
-    Raises:
-        UnsupportedBackbone: Too few selected tokens for one node.
     """
 
     def __init__(self, selected: int, width: int, classes: int, drop: float, widths: Sequence[int] = ()) -> None:
@@ -254,22 +246,14 @@ def head_scores(outputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def head_order(scores: Tensor, compat: Compat = "fixed") -> Tensor:
-    """Heads (B, heads) by their largest probability: the surest first, or last as in the official code.
-
-    Raises:
-        UnknownName: Another ``compat``.
-    """
+    """Heads (B, heads) by their largest probability: the surest first, or last as in the official code."""
     if compat not in COMPATS:
         raise UnknownName(f"compat must be one of {', '.join(COMPATS)}, got {compat!r}")
     return scores.amax(dim=2).argsort(dim=1, descending=compat == "fixed", stable=True)
 
 
 def fuse_heads(scores: Tensor, count: int, compat: Compat = "fixed") -> Tensor:
-    """ "highest-k": (B, heads, K) probabilities -> (B, K), the sum of ``count`` of them in ``head_order``.
-
-    Raises:
-        UnknownName: Another ``compat``.
-    """
+    """ "highest-k": (B, heads, K) probabilities -> (B, K), the sum of ``count`` of them in ``head_order``."""
     return gather_rows(scores, head_order(scores, compat)[:, :count]).sum(1)
 
 
@@ -520,11 +504,7 @@ class Pim(nn.Module):
         return outputs["comb_outs"] if self.head == "combiner" else mean_of_heads(_heads(outputs))
 
     def pool_levels(self, levels: Sequence[Tensor]) -> Tensor:
-        """Four levels (B, S, C) -> (B, F), what ``get_classifier`` receives.
-
-        Raises:
-            UnsupportedBackbone: Several heads are added up, so there is no last linear layer.
-        """
+        """Four levels (B, S, C) -> (B, F), what ``get_classifier`` receives."""
         if self.combiner is None or self.head != "combiner":
             raise UnsupportedBackbone("PIM's head 'sum' has no one last linear layer; use head 'combiner'")
         return self.combiner.pooled(self.selected(*self.judge(levels)))

@@ -27,11 +27,7 @@ Structure = Mapping[str, Any]
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.Sequential | nn.ModuleList]:
-    """The name and the list of the blocks that tokens are dropped in.
-
-    Raises:
-        UnsupportedBackbone: The model has none (a convolutional backbone, or stages of windows).
-    """
+    """The name and the list of the blocks that tokens are dropped in."""
     name = f"layers.{VitaeBackbone(model).stage}.NC" if isinstance(model, Vitae) else "blocks"
     name = f"backbone.{name}" if isinstance(model, Pim) else name
     found: Any = model

@@ -88,11 +88,7 @@ class OverlappingPatchEmbed(timm.layers.PatchEmbed):  # type: ignore[misc]
 
 
 def overlapping(slide_step: Any) -> dict[str, Any]:
-    """Arguments of a timm VisionTransformer whose patches lie ``slide_step`` pixels apart.
-
-    Raises:
-        DataError: It is no whole number above 0.
-    """
+    """Arguments of a timm VisionTransformer whose patches lie ``slide_step`` pixels apart."""
     if not isinstance(slide_step, int) or isinstance(slide_step, bool) or slide_step < 1:
         raise DataError(f"a slide step is a whole number of pixels above 0, got {slide_step!r}")
     return {"embed_layer": partial(OverlappingPatchEmbed, stride=slide_step)}

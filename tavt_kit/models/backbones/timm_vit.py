@@ -48,11 +48,7 @@ def is_timm_vit(model: nn.Module) -> bool:
 
 
 class TimmVit(Backbone):
-    """See the module; the attributes are those of ``Backbone``.
-
-    Raises:
-        UnsupportedBackbone: A block class, option or attention of the model cannot be dropped from rightly.
-    """
+    """See the module; the attributes are those of ``Backbone``."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = cast("Any", model)

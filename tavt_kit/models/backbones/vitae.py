@@ -96,9 +96,6 @@ class WindowAttention(nn.Module):
     Args:
         masked: Whether padding is hidden.
         own_table: Whether the bias table follows a window that the grid makes smaller; a reduction cell's does not.
-
-    Raises:
-        UnsupportedBackbone: A bias table for other windows than the grid allows.
     """
 
     relative_position_index: Tensor
@@ -214,9 +211,6 @@ class NormalCell(nn.Module):
         hidden: Width of the feed-forward half and of the first convolution.
         prefix: Tokens before the patches (a class token), which the convolutions leave out.
         windows: Options of ``WindowAttention``.
-
-    Raises:
-        UnsupportedBackbone: No such kind in this version, or widths that heads or groups do not divide.
     """
 
     def __init__(
@@ -354,9 +348,6 @@ class ReductionCell(nn.Module):
         entering: Rows and columns that come in; a multiple of ``ratio``.
         official: Do as the official code does: in the first version a ``transformer`` is the pyramid alone, and in the
             second windows are of 7x7 and see their padding.
-
-    Raises:
-        UnsupportedBackbone: A kind, ratio or width that the cell cannot have.
     """
 
     def __init__(

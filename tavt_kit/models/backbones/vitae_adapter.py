@@ -31,11 +31,7 @@ from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows, 
 
 
 class VitaeBackbone(Backbone):
-    """See the module; the attributes are those of ``Backbone``.
-
-    Raises:
-        UnsupportedBackbone: No stage has normal cells with full attention, or they were created without a fused one.
-    """
+    """See the module; the attributes are those of ``Backbone``."""
 
     def __init__(self, model: Vitae) -> None:
         self.model = cast("Any", model)
