@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +101,22 @@ def check(
     own = None if card.pixels is None else OwnPixels.of(artifact.files[-1], card)
     seen = Preprocessing.from_record(card.preprocessing) if own is None else None
     attempts = Attempts(artifact.session, len(order))
-    after, _ = source.answers(attempts, seen, count)
+    after = source.answers(attempts, seen, count)
     require_width(after, artifact.card.classes)
     answers = Answers(source.labels, before, after[:, order])
-    near_ties = _NearTies(artifact, source, own) if artifact.exact else None
+    known: dict[int, bool] = {}
+
+    def near_ties(strayed: list[int], n: int) -> set[int]:
+        """Which images strayed because the source's own choice hangs on the last bits; asked only where few strayed."""
+        if not 0 < len(strayed) <= max(2, _MOST_TIED * n):
+            return set()
+        from tavt_kit.checks.near_ties import NEAR_TIE, margins
+
+        if new := [index for index in strayed if index not in known]:
+            narrow = margins(adaptive, card.schedule, source.at(new) if own is None else own.at(source, new))
+            known.update({index: bool(margin < NEAR_TIE) for index, margin in zip(new, narrow, strict=True)})
+        return {index for index in strayed if known[index]}
+
     strayed = np.flatnonzero(answers.errors() > gate.tolerance).tolist()
     moved = []
     if own and artifact.exact and strayed:
@@ -113,16 +125,12 @@ def check(
             again = session(own.at(source, [index]))
             if relative_error(answers.artifact[index][None], again, answers.scale)[0] <= gate.tolerance:
                 moved.append(index)
-    tied = sorted(near_ties([index for index in strayed if index not in moved], answers.n)) if near_ties else []
+    tied = sorted(near_ties([i for i in strayed if i not in moved], answers.n)) if artifact.exact else []
+    tolerance = gate.tolerance if artifact.exact else max(gate.tolerance, _COARSE)
     same_batches = check_batches(
-        attempts,
-        source,
-        seen,
-        after,
-        tolerance=gate.tolerance if artifact.exact else max(gate.tolerance, _COARSE),
-        scale=answers.scale,
-        near_ties=near_ties,
-    )
+        attempts, source, seen, after, tolerance=tolerance, scale=answers.scale,
+        near_ties=near_ties if artifact.exact else None,
+    )  # fmt: skip
     executed, file = artifact.session.target, artifact.files[-1] if artifact.files else None
     choice = choice_of(file, card) if file is not None and same_batches.passed else None
     stored = None if file is None else stored_precision(file)
@@ -138,7 +146,7 @@ def check(
     if pixels is not None and not fault:
         judgement = replace(judgement, reason=f"{judgement.reason}; {pixels.sentence}")
     return _report(
-        answers, source, gate, judgement, source.adaptive.dense_schedule if dense else None, count,
+        answers, source, gate, judgement, adaptive.dense_schedule if dense else None, count,
         artifact=artifact.name,
         sha256={each.name: sha256_file(each) for each in artifact.files},
         precision=card.precision,
@@ -230,24 +238,3 @@ def _report(
 
 def _name(file: str, card: ArtifactCard) -> str:
     return f"{file} ({card.setting})" if card.is_switchable else file
-
-
-@dataclass(slots=True)
-class _NearTies:
-    """Which images strayed because the source's own choice hangs on the last bits; asked only where few strayed."""
-
-    artifact: Artifact
-    source: Source
-    own: OwnPixels | None = None
-    known: dict[int, bool] = field(default_factory=dict)
-
-    def __call__(self, strayed: list[int], n: int) -> set[int]:
-        if not 0 < len(strayed) <= max(2, _MOST_TIED * n):
-            return set()
-        from tavt_kit.checks.near_ties import NEAR_TIE, margins
-
-        if new := [index for index in strayed if index not in self.known]:
-            seen = self.source.at(new) if self.own is None else self.own.at(self.source, new)
-            narrow = margins(self.source.adaptive, self.artifact.card.schedule, seen)
-            self.known |= {index: bool(margin < NEAR_TIE) for index, margin in zip(new, narrow, strict=True)}
-        return {index for index in strayed if self.known[index]}

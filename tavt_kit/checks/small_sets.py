@@ -61,8 +61,8 @@ def further_answers(
     found = {}
     for kind, samples in source.further.items():
         part = Source(source.adaptive, samples, kind, len(samples))
-        before, (after, labels) = part.logits(schedule), part.answers(run, how)
-        found[kind] = Answers(labels, before, after[:, order])
+        before, after = part.logits(schedule), part.answers(run, how)
+        found[kind] = Answers(part.labels, before, after[:, order])
     return found
 
 

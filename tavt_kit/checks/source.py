@@ -8,7 +8,7 @@ the order of the logits) and ``device`` (a text).
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import sha256_file
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.data import Batch, Sample, batches, thin_out
+from tavt_kit.data import Sample, batches, thin_out
 from tavt_kit.data.folders import images_below
 from tavt_kit.data.images import ImageSet, sha256_samples
 from tavt_kit.data.preprocess import BACKGROUND, Preprocessing
@@ -75,11 +75,9 @@ def image_counter(progress: Progress, name: str, total: int) -> Count:
 
 @dataclass(slots=True)
 class Source:
-    """The model that artifacts are checked against, its images, and its answers; each schedule is run once.
+    """The model (with its card) that artifacts are checked against, its images, and its answers, made once each.
 
-    Args:
-        adaptive: Wrapped model with its card.
-        further: Images by which a file that ``samples`` cannot decide is taken or not, by their kind.
+    By ``further`` images, of other kinds, a file that the samples cannot decide is taken or not.
     """
 
     adaptive: AdaptiveViT
@@ -88,7 +86,6 @@ class Source:
     allow_unreadable: int = 0
     further: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     _logits: dict[TokenSchedule, NDArray[np.float32]] = field(default_factory=dict)
-    _labels: NDArray[np.int64] | None = None
     _readable: NDArray[np.int64] | None = None
 
     @property
@@ -119,7 +116,7 @@ class Source:
     def logits(self, schedule: TokenSchedule, count: Count | None = None) -> NDArray[np.float32]:
         """(n, classes) under ``schedule``, in torch f32 on the CPU; as ``session`` and ``answers`` raise."""
         if schedule not in self._logits:
-            self._logits[schedule], self._labels = self.answers(self.session(schedule), self.preprocessing, count)
+            self._logits[schedule] = self.answers(self.session(schedule), self.preprocessing, count)
         return self._logits[schedule]
 
     def session(self, schedule: TokenSchedule) -> Session:
@@ -131,43 +128,35 @@ class Source:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """(n,) of the images that could be read; known once something was run."""
-        assert self._labels is not None
-        return self._labels
+        """(n,) of the images that can be read."""
+        return np.array([self.samples[index].label for index in self.readable], np.int64)
 
     @property
     def readable(self) -> NDArray[np.int64]:
         """(n,) indices among ``samples`` of the images that can be read."""
         if self._readable is None:
-            self._readable = np.concatenate([part.indices for part in self.images(self.preprocessing)])
+            parts = batches(self.samples, self.preprocessing, batch=BATCH, allow_unreadable=self.allow_unreadable)
+            self._readable = np.concatenate([part.indices for part in parts])
         return self._readable
-
-    def images(self, preprocessing: Preprocessing | None) -> Iterator[Batch]:
-        """The images that can be read, in batches; without a preprocessing as they are."""
-        return batches(self.samples, preprocessing, batch=BATCH, allow_unreadable=self.allow_unreadable)
 
     def at(
         self, indices: Sequence[int], preprocessing: Preprocessing | None = None, *, as_they_are: bool = False
     ) -> NDArray[Any]:
-        """The images at these indices among those that can be read: (n, 3, H, W), or as ``images`` has them."""
+        """The images at these indices among those that can be read: (n, 3, H, W), or as they are."""
         samples = [self.samples[self.readable[index]] for index in indices]
         how = None if as_they_are else preprocessing or self.preprocessing
-        parts = batches(samples, how, batch=BATCH)
-        return np.concatenate([part.images for part in parts])
+        return np.concatenate([part.images for part in batches(samples, how, batch=BATCH)])
 
-    def answers(
-        self, run: Run, preprocessing: Preprocessing | None, count: Count | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """What ``run`` says of the images (n, classes), and their labels (n,)."""
-        logits, labels, indices = [], [], []
-        for part in self.images(preprocessing):
+    def answers(self, run: Run, preprocessing: Preprocessing | None, count: Count | None = None) -> Logits:
+        """What ``run`` says of the images that can be read (n, classes); without a preprocessing as they are."""
+        logits, indices = [], []
+        for part in batches(self.samples, preprocessing, batch=BATCH, allow_unreadable=self.allow_unreadable):
             logits.append(run(part.images))
-            labels.append(part.labels)
             indices.append(part.indices)
             if count is not None:
                 count(len(part.images))
         self._readable = np.concatenate(indices)
-        return np.concatenate(logits), np.concatenate(labels)
+        return np.concatenate(logits)
 
 
 _KEYS = "logits, names or index, and optionally labels, classes and device"
