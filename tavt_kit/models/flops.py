@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import add, getitem, is_
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from torch import nn
 
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import ScheduleError, UnknownName
+from tavt_kit.errors import UnknownName
 from tavt_kit.models.costs import HeadCosts, LayerCosts
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 Rule = Literal["executed", "tavt", "matmul"]
 RULES = ("executed", "tavt", "matmul")
-Count = TypeVar("Count", int, NDArray[np.int64])
 
 
 def count_macs(model: AdaptiveViT, schedule: TokenSchedule | None = None, rule: Rule = "executed") -> int:
@@ -88,8 +87,8 @@ class Terms(NamedTuple):
     def __add__(self, other: tuple[int, ...]) -> Terms:  # type: ignore[override]
         return Terms(*map(add, self, other))
 
-    def at(self, n: Count, o: Count) -> Count:
-        """At whole numbers, or at arrays of them."""
+    def at(self, n: int, o: int) -> int:
+        """Their sum."""
         return self.one + n * (self.n + self.nn * n + self.no * o) + self.o * o
 
 
@@ -136,8 +135,16 @@ class MacsFormula:
     def macs(self, schedule: TokenSchedule) -> int:
         """Multiply-adds of one image under ``schedule``; a few microseconds."""
         schedule.check(self.layout)
-        counts, total, tapped = schedule.counts, self.stem, 0
-        for layer in schedule.running:
+        return self._sum(schedule.counts, schedule.running)
+
+    def macs_many(self, counts: NDArray[np.int64], executed: Sequence[int] | None = None) -> NDArray[np.int64]:
+        """(S, L) counts, which fit -> (S,) multiply-adds."""
+        running = range(len(self.layers)) if executed is None else executed
+        return np.array([self._sum(row, running) for row in counts.tolist()], np.int64)
+
+    def _sum(self, counts: Sequence[int], running: Sequence[int]) -> int:
+        total, tapped = self.stem, 0
+        for layer in running:
             cost, (whole, reduced), kept = self.layers[layer], self.terms[layer], counts[layer]
             if cost.fuses:
                 total += whole.at(cost.fuses + tapped, cost.fuses + tapped)
@@ -145,26 +152,9 @@ class MacsFormula:
                 entering = counts[layer - 1] if layer else self.layout.tokens
                 total += (reduced if kept < entering else whole).at(entering, kept)
             tapped += min(cost.taps, kept)
-        return total + self._head(counts[-1])
-
-    def macs_many(self, counts: NDArray[np.int64], executed: Sequence[int] | None = None) -> NDArray[np.int64]:
-        """(S, L) counts -> (S,) multiply-adds; 10,000 schedules take milliseconds."""
-        counts = np.asarray(counts, dtype=np.int64)
-        if counts.ndim != 2 or counts.shape[1] != len(self.layers):
-            raise ScheduleError(f"counts must be (schedules, {len(self.layers)}), got {counts.shape}")
-        entering = np.concatenate([np.full((len(counts), 1), self.layout.tokens), counts[:, :-1]], axis=1)
-        total = np.full(len(counts), self.stem, dtype=np.int64)
-        tapped = np.zeros(len(counts), dtype=np.int64)
-        for layer in range(len(self.layers)) if executed is None else executed:
-            (whole, reduced), kept = self.terms[layer], counts[:, layer]
-            if self.layers[layer].fuses:
-                fused = self.layers[layer].fuses + tapped
-                total += whole.at(fused, fused)
-            else:
-                n = entering[:, layer]
-                total += np.where(kept < n, reduced.at(n, kept), whole.at(n, kept))
-            tapped += np.minimum(self.layers[layer].taps, kept)
-        return total + self._head(counts[:, -1])
+        pooled = (self.layout.tokens if self.restored else counts[-1]) - self.head.skipped_rows
+        total += self.head.fixed + self.head.per_token * pooled + self.head.per_pair * pooled * pooled
+        return total + self.layout.tokens * self.layers[-1].width if self.rule == "tavt" else total
 
     def _terms(self, layer: int) -> tuple[Terms, Terms]:
         cost, prefix, width = self.layers[layer], self.layout.prefix, self.layers[layer].width
@@ -192,8 +182,3 @@ class MacsFormula:
         else:
             reduced = Terms(cost.constant, cost.query + cost.key_value, cost.pair, cost.output + cost.feed, 0)
         return whole + selecting, reduced + selecting
-
-    def _head(self, last: Count) -> Count:
-        pooled = (last * 0 + self.layout.tokens if self.restored else last) - self.head.skipped_rows
-        cost = self.head.fixed + self.head.per_token * pooled + self.head.per_pair * pooled * pooled
-        return cost + self.layout.tokens * self.layers[-1].width if self.rule == "tavt" else cost
