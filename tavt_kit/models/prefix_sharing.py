@@ -294,7 +294,12 @@ class Passes:
         if len(members) == 1:
             self._alone(state, members[0], first)
             return
-        groups = self._by_next_layer(members, first)
+        # By the next layer that they run; None where nothing more can be shared.
+        stop = min((*self.features, *self.maps, self.model.layers))
+        groups: dict[int | None, list[int]] = {}
+        for member in members:
+            following = next((i for i in range(first, stop) if self.schedules[member].runs(i)), None)
+            groups.setdefault(following, []).append(member)
         layers = tuple(groups)
         if len(layers) == 1 and layers[0] is not None:
             self._together(state, members, layers[0])
@@ -307,15 +312,6 @@ class Passes:
             else:
                 self._visit(joint.state, group, layer)
         joint.close()
-
-    def _by_next_layer(self, members: Sequence[int], first: int) -> Mapping[int | None, list[int]]:
-        """Members by the next layer that they run; None where nothing more can be shared."""
-        stop = min((*self.features, *self.maps, self.model.layers))
-        groups: dict[int | None, list[int]] = {}
-        for member in members:
-            following = next((i for i in range(first, stop) if self.schedules[member].runs(i)), None)
-            groups.setdefault(following, []).append(member)
-        return groups
 
     def _together(self, state: TokenState, members: Sequence[int], layer: int) -> None:
         """One layer for several networks."""

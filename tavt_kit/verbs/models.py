@@ -71,7 +71,7 @@ def models_verb(
 
 def _row(name: str, measured: bool) -> dict[str, Any]:
     from tavt_kit.checkpoints.architecture import sketch
-    from tavt_kit.models.backbones.registry import published
+    from tavt_kit.models.backbones.registry import PUBLISHED
     from tavt_kit.models.flops import count_macs
     from tavt_kit.models.timm_import import timm
     from tavt_kit.models.wrap import wrap
@@ -84,7 +84,7 @@ def _row(name: str, measured: bool) -> dict[str, Any]:
         "weights": f"{name}.{entry.tag}" if weights and entry.tag else name if weights else None,
         "licence": (entry.license or "unknown") if weights else None,
     }
-    row["published"] = published(name)
+    row["published"] = PUBLISHED.get(name)
     if measured:
         model = wrap(sketch(name))
         adapter = model.backbone

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tavt_kit.verbs import options
@@ -43,7 +42,9 @@ def _say(done: PruneResult) -> None:
     record = done.record
     left = record["left"]
     words = [f"{len(left['layers'])} layers"]
-    words += [f"{_runs(left[kind])} {name}" for kind, name in _NAMES.items() if kind in left]
+    for kind, name in _NAMES.items():
+        if units := left.get(kind):  # 4,4,4 is 4, where all are alike
+            words.append(f"{units[0] if len(set(units)) == 1 else ','.join(map(str, units))} {name}")
     print(f"{done.folder}: {', '.join(words)} left")
     rows = []
     for when in ("before", "after"):
@@ -66,8 +67,3 @@ def _say(done: PruneResult) -> None:
 
 
 _NAMES = {"heads": "heads", "mlp": "feed-forward channels", "width": "embedding channels"}
-
-
-def _runs(units: Sequence[int]) -> str:
-    """``4,4,4`` -> ``4``, where all are alike."""
-    return str(units[0]) if len(set(units)) == 1 else ",".join(map(str, units))

@@ -111,7 +111,7 @@ register(
 _PAPER = "paper or its leaderboards"
 _RECALLED = "as quoted, not verified"
 
-_PUBLISHED: Mapping[str, str] = {  # by the systems' authors; this project measured none of them
+PUBLISHED: Mapping[str, str] = {
     "ffvt_base_patch16": f"CUB 91.6, Dogs 91.5 ({_PAPER}); Cotton80 57.92, SoyLocal 44.17 ({_RECALLED})",
     "transfg_base_patch16": "CUB 90.8 (users)",
     "transfg_base_patch16_overlap12": (
@@ -131,8 +131,4 @@ _PUBLISHED: Mapping[str, str] = {  # by the systems' authors; this project measu
     "vitaev2_48m": "ImageNet 83.8 (README)",
     "vitaev2_b": "ImageNet 84.6, after ImageNet-22k 86.1 (README)",
 }
-
-
-def published(name: str) -> str | None:
-    """Top-1 accuracies in percent with their source, or None where none is known (TAVT's table is not public)."""
-    return _PUBLISHED.get(name)
+"""Top-1 accuracies in percent by the systems' authors, with their source; this project measured none of them."""
