@@ -44,7 +44,7 @@ def dense_baselines(card: ModelCard, macs: int) -> list[dict[str, Any]]:
             trials[1].append((name, edge // patch * patch, {"num_classes": len(card.classes)}))
     found = []
     for kind in trials:
-        fitting = []
+        fitting: list[dict[str, Any]] = []
         for name, side, given in kind:
             try:
                 cost = count_macs(wrap(sketch(name, {**given, "img_size": [side, side]})))
