@@ -32,7 +32,7 @@ from tavt_kit.verbs.streams import guarded_streams
 VERBS = {
     name: f"tavt_kit.verbs.{name}:{name}_verb"
     for name in "fit train distill prune search export check bench profile report show compare eval predict explain "
-    "models datasets doctor convert".split()
+    "models datasets doctor convert push pull".split()
 }
 """Module and function of each verb."""
 
@@ -103,6 +103,11 @@ class Verb(TyperCommand):
         takes_argument = any(isinstance(parameter, TyperArgument) for parameter in self.params)
         args = args if "--model" in {*own, *setting_flags(verb)} or not takes_argument else model_first(args)
         return super().parse_args(ctx, spell_settings(verb, args, own))
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        own = super().shell_complete(ctx, "--")
+        found = [*own, *(type(own[0])(flag) for flag in setting_flags(str(ctx.info_name)))]
+        return [item for item in found if incomplete[:1] == "-" and item.value.startswith(incomplete)]
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         verb, own = str(ctx.info_name), self.help or ""
@@ -245,7 +250,6 @@ def log_to_stderr(verbose: bool) -> None:
 
 app = typer.Typer(
     cls=Verbs,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -277,8 +281,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except UsageError as error:
             code = BAD_INPUT
             say(usage_sentence(error, given)) if given else error.show()  # type: ignore[attr-defined]
-        except SystemExit:  # typer's own, where nobody reads the help
-            code = UNREAD
+        except SystemExit as ended:  # typer's own: a shell has its completions, or nobody reads the help
+            code = ended.code if "_FGVC_KIT_COMPLETE" in os.environ else UNREAD
         except Exception:
             traceback.print_exc()
             say("fgvc-kit: this is a bug in fgvc-kit; please report it with the lines above")

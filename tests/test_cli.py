@@ -221,6 +221,20 @@ def test_bad_durations(text: str) -> None:
         parse_duration(text)
 
 
+@pytest.mark.parametrize(
+    ("typed", "expected"), [("exp", "export explain"), ("export --max", "--max-drop"), ("fit --o", "--out")]
+)
+def test_a_shell_completes_verbs_options_and_settings(
+    typed: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"COMP_WORDS": f"fgvc-kit {typed}", "COMP_CWORD": str(1 + typed.count(" "))}
+    for name, value in {"_FGVC_KIT_COMPLETE": "complete_bash", **words}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cli, "VERBS", TABLE)
+    assert run() == 0
+    assert set(expected.split()) <= set(capsys.readouterr().out.split())
+
+
 def test_the_table_names_every_verb_there_is() -> None:
     files = (ROOT / "tavt_kit" / "verbs").glob("*.py")
     written = {path.stem for path in files if f"def {path.stem}_verb(" in path.read_text(encoding="utf-8")}
