@@ -5,6 +5,7 @@ Caught means FAIL or refused; INCONCLUSIVE is not caught.
 
 from __future__ import annotations
 
+import copy
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from tavt_kit.errors import TavtError
 from tavt_kit.exporters.quantize import feeds, quantize
 from tavt_kit.exporters.to_onnx import attach_card, to_onnx
 from tavt_kit.exporters.to_openvino import convert, save, to_openvino
-from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT, wrap
 from tavt_kit.runtimes.available import check_available
 from tests.checks.trained import CLASSES, SCHEDULE, Subject, put_card
 
@@ -255,6 +256,46 @@ def _other_end(end: Callable[[torch.Tensor], torch.Tensor]) -> Fault:
     return make
 
 
+def _rows(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row of each image in its batch, and the images of the batch, both followed by a trace."""
+    ones = torch.ones_like(logits[:, :1])
+    return ones.cumsum(0) - 1, ones.sum()
+
+
+def _where_row(which: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], value: float) -> Fault:
+    """A value in place of the logits of some rows of some batches."""
+    return _other_end(lambda logits: torch.where(which(*_rows(logits)), torch.full_like(logits, value), logits))
+
+
+def _at_five(change: Callable[[torch.Tensor], torch.Tensor]) -> Fault:
+    """Wrong, but finite, in batches of five alone."""
+    return _other_end(lambda logits: torch.where(_rows(logits)[1] == 5, change(logits), logits))
+
+
+def _neighbours(logits: torch.Tensor) -> torch.Tensor:
+    """The fourth image of a batch gets the answer of the third."""
+    row, _ = _rows(logits)
+    return torch.where(row == 3, torch.roll(logits, 1, 0), logits)
+
+
+def _swap_head_rows(adaptive: AdaptiveViT) -> None:
+    head = adaptive.bare.head
+    for values in (head.weight, head.bias):  # type: ignore[union-attr]
+        values[:2] = values[:2].flip(0)  # type: ignore[index, operator]
+
+
+def _skip_layer(adaptive: AdaptiveViT) -> None:
+    for name, values in adaptive.bare.blocks[3].named_parameters():  # type: ignore[index, union-attr]
+        if "proj" in name or "fc2" in name:
+            values.zero_()
+
+
+def _half(adaptive: AdaptiveViT) -> None:
+    """Weights rounded to 8 bits of a mantissa, as bf16 has them."""
+    for values in adaptive.parameters():
+        values.copy_(values.to(torch.bfloat16).float())
+
+
 def _other_score(subject: Subject, folder: Path, kind: str) -> Path:
     """Tokens ranked by the class token's attention, where the card says by all."""
     return _export(wrap(subject.adaptive.bare, "cls"), subject.card, folder / f"m{kind}")
@@ -262,7 +303,9 @@ def _other_score(subject: Subject, folder: Path, kind: str) -> Path:
 
 FAULTS: dict[str, Fault] = {
     "wrong mean": _card(mean=[0.5, 0.5, 0.5]),
+    "wrong deviation": _card(std=[0.5, 0.5, 0.5]),
     "wrong crop": _card(crop_pct=1.0),
+    "wrong resize": _card(crop_mode="squash"),
     "wrong interpolation": _card(interpolation="nearest"),
     "permuted classes": _permuted,
     "another schedule in the card": _card(schedule=TokenSchedule((14, 11, 9, 9))),
@@ -281,6 +324,18 @@ FAULTS: dict[str, Fault] = {
     "zeros in the file": _lost_weight,
     "probabilities for logits": _other_end(lambda logits: logits.softmax(-1)),
     "answers to two images of a batch": _other_end(lambda logits: logits[:2]),
+    "NaN from the fourth row on, but at the batch of the main pass": _where_row(
+        lambda row, n: (row >= 3) & (n != 8), float("nan")
+    ),
+    "infinite in one row": _where_row(lambda row, n: (row == 2) & (n > 4), float("inf")),
+    "answers of a batch of five rolled by one": _at_five(lambda logits: torch.roll(logits, 1, 0)),
+    "one image of a batch of five gets its neighbour's answer": _at_five(_neighbours),
+    "one class of a batch of five a little off": _at_five(lambda logits: logits * 1.02),
+    "logits a hundredth too large": _other_end(lambda logits: logits * 1.01),
+    "logits in another order than the classes": _other_end(lambda logits: logits.flip(1)),
+    "two classes of the head swapped": _spoilt_model(_swap_head_rows),
+    "a layer that does nothing": _spoilt_model(_skip_layer),
+    "weights rounded to bf16 under a card that says f32": _spoilt_model(_half),
     "int8 without calibration": _never_calibrated,
     "int8 calibrated on black images": _calibrated_on_black,
     "int8 calibrated on the images that check it": _calibrated_on_test,
@@ -292,6 +347,10 @@ QUICK = {
     "permuted classes",
     "stale weights, as the card says",
     "truncated file",
+    "wrong resize",
+    "NaN from the fourth row on, but at the batch of the main pass",
+    "one image of a batch of five gets its neighbour's answer",
+    "two classes of the head swapped",
 }
 
 
@@ -306,6 +365,64 @@ def _cases() -> Iterator[Any]:
 def test_a_fault_is_caught(fault: str, kind: str, subject: Subject, tmp_path: Path) -> None:
     file = FAULTS[fault](subject, tmp_path, kind)
     assert _caught(file, subject)
+
+
+# ------------------------------------------------------------------------------- of a merged and of a switchable file
+
+
+def _merged(subject: Subject) -> Subject:
+    """The same model, of which tokens merge."""
+    other = copy.copy(subject)
+    other.adaptive = wrap(subject.adaptive.bare, reduction="merge")
+    other.adaptive.card = replace(subject.adaptive.require_card(), reduction="merge")
+    return other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fault", ["", "sizes forgotten", "sizes squared", "dropped instead"])
+def test_a_merge_of_wrong_sizes_is_caught(
+    fault: str, kind: str, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, file = _merged(subject), tmp_path / f"m{kind}"
+    if fault == "dropped instead":
+        put_card(_sound(subject, kind), file, other.card)
+    else:
+        power = {"": 1, "sizes forgotten": 0, "sizes squared": 2}[fault]
+
+        def spoilt(bias: Any, sizes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+            weights = power * sizes.log()[:, None, None, :].to(dtype)
+            return weights if bias is None else bias + weights
+
+        with monkeypatch.context() as patch:
+            for module in ("base", "timm_vit"):
+                patch.setattr(f"tavt_kit.models.backbones.{module}.add_size_bias", spoilt)
+            _export(other.adaptive, other.card, file)
+    assert bool(_caught(file, other)) == bool(fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("wrong", [None, 11, 12])
+def test_one_count_of_a_switchable_file_that_is_wrong_is_caught(
+    wrong: int | None, kind: str, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Spoilt(SwitchableViT):
+        def forward(self, images: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            if wrong is not None:
+                lengths = torch.where(lengths == wrong, lengths + 1, lengths)
+            return super().forward(images, lengths)  # type: ignore[no-any-return]
+
+    presets = {"strong": SCHEDULE, "mild": TokenSchedule((16, 14, 12, 12)), "dense": TokenSchedule((17,) * 4)}
+    card = replace(subject.card, presets=presets)
+    with monkeypatch.context() as patch:
+        for module in ("to_onnx", "to_openvino"):
+            patch.setattr(f"tavt_kit.exporters.{module}.SwitchableViT", Spoilt)
+        file = _export(subject.adaptive, card, tmp_path / f"m{kind}")
+    artifacts, source = Artifact.open(file).at_presets(), subject.source()
+    found = [check(one, source, Gate(), dense=False).verdict for one in artifacts]
+    strays = [wrong in one.card.schedule.counts for one in artifacts]
+    assert found == [Verdict.FAIL if stray else Verdict.PASS for stray in strays] and len(found) == 3
 
 
 def test_the_model_is_right(subject: Subject) -> None:

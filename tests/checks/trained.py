@@ -25,6 +25,7 @@ from tavt_kit.runtimes.available import openvino_core
 CLASSES = ("amber bar", "amber dot", "azure bar", "azure dot", "green ring", "violet ring")
 SIZE, EACH, STEPS = 32, 60, 160
 SCHEDULE = TokenSchedule((14, 11, 8, 8))
+SEEN = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
 _COLOURS = ((225, 160, 40), (225, 160, 40), (40, 120, 225), (40, 120, 225), (50, 190, 80), (160, 70, 210))
 
 
@@ -96,7 +97,7 @@ class Subject:
         """The file with another card; of the model's own fields by their names."""
         card = read_metadata(file)
         model = {name: changes.pop(name) for name in ("classes", "weights_sha256") if name in changes}
-        seen = {name: changes.pop(name) for name in ("mean", "crop_pct", "interpolation") if name in changes}
+        seen = {name: changes.pop(name) for name in SEEN if name in changes}
         card = replace(
             card, model=replace(card.model, preprocessing={**card.preprocessing, **seen}, **model), **changes
         )
