@@ -17,7 +17,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,22 @@ class Batch:
     places: NDArray[np.int64]
     number: int = 1
 
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU reads by itself; a DataLoader asks for it."""
+        soft = None if self.soft is None else self.soft.pin_memory()
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), soft=soft)
+
 
 def stream(
-    split: ImageSplit, settings: OptimizerOptions, *, seed: int, first: int, last: int, rank: int = 0, world: int = 1
+    split: ImageSplit,
+    settings: OptimizerOptions,
+    *,
+    seed: int,
+    first: int,
+    last: int,
+    rank: int = 0,
+    world: int = 1,
+    pinned: bool = False,
 ) -> Generator[Batch]:
     """The batches of the updates ``first`` to ``last``, both included, each decoded a few updates ahead.
 
@@ -81,6 +94,7 @@ def stream(
         seed: Seed of every draw.
         first: The first update, counted from 1, and the ``last``.
         rank: Which of the ``world`` training processes this is; it gets the rank-th part of each batch.
+        pinned: Whether batches lie in memory that a GPU reads by itself.
 
     Raises:
         TrainingError: Fewer images than a batch needs, a batch that cannot be shared or mixed, or a decoding process
@@ -91,7 +105,7 @@ def stream(
     reader = _Reader(split, Order(len(split), settings.batch, seed), seed, rank, world)
     numbers = range(first, last + 1)
     workers = workers_of(split, world)
-    batches = _started(reader, numbers, workers) if workers else (reader[number] for number in numbers)
+    batches = _started(reader, numbers, workers, pinned) if workers else (reader[number] for number in numbers)
     try:
         for number in numbers:
             try:
@@ -124,14 +138,17 @@ def workers_of(split: ImageSplit, world: int = 1) -> int:
     """How many processes decode: as asked, else half of this process' share of the processors, 1 to 8.
 
     None where images are held decoded, little is done to them, and the model leaves the processors no time anyway.
+    Beside a GPU all processors of the share but one, 1 to 16: there it is they that may be too slow.
     """
     reading = split.reading
     if reading.workers is not None:
         return reading.workers
-    decoded = not isinstance(split.prepared, Undecoded)
-    if decoded and photometric(reading, split.preprocessing) is None and not torch.cuda.is_available():
+    share = available_threads() // world
+    if torch.cuda.is_available():
+        return max(1, min(16, share - 1))
+    if not isinstance(split.prepared, Undecoded) and photometric(reading, split.preprocessing) is None:
         return 0
-    return max(1, min(8, available_threads() // (2 * world)))
+    return max(1, min(8, share // 2))
 
 
 class _Reader(Dataset[Any]):
@@ -194,7 +211,7 @@ class _Reader(Dataset[Any]):
         return images
 
 
-def _started(reader: _Reader, numbers: range, workers: int) -> Iterator[Any]:
+def _started(reader: _Reader, numbers: range, workers: int, pinned: bool) -> Iterator[Any]:
     """The iterator of a DataLoader, its processes running."""
     # torch would raise the death of a process wherever this one then is; without its handler next() finds it.
     watched = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
@@ -208,6 +225,7 @@ def _started(reader: _Reader, numbers: range, workers: int) -> Iterator[Any]:
             sampler=numbers,
             num_workers=workers,
             prefetch_factor=_PREFETCH,
+            pin_memory=pinned,
             worker_init_fn=_leave_the_group,
             multiprocessing_context="fork" if sys.platform.startswith("linux") else None,  # safe: see ``stream``
             generator=torch.Generator(),  # else it draws from torch's own stream

@@ -275,7 +275,7 @@ class _Run:
         progress.stage(what, total, done)
         batches = stream(
             self.split, self.settings, seed=self.seed, first=done + 1, last=total,
-            rank=processes.rank, world=processes.count,
+            rank=processes.rank, world=processes.count, pinned=self.device.type == "cuda",
         )  # fmt: skip
         with _noted_interruptions() as noted, closing(batches), ExitStack() as stack:
             note = stack.enter_context(journal(self.folder, done)) if processes.first else None
@@ -469,13 +469,14 @@ class _Run:
 def _parts(batch: Batch, parts: int, device: torch.device, dtype: torch.dtype) -> Iterator[Batch]:
     """Equal shares of a batch, in order, on a device; a model in float64 takes its images so."""
     size = len(batch.places) // parts
+    to: dict[str, Any] = {"device": device, "non_blocking": True}  # which waits all the same where nothing is pinned
     for start in range(0, size * parts, size):
         share = slice(start, start + size)
         yield replace(
             batch,
-            images=batch.images[share].to(device, dtype),
-            labels=batch.labels[share].to(device),
-            soft=None if batch.soft is None else batch.soft[share].to(device),
+            images=batch.images[share].to(dtype=dtype, **to),
+            labels=batch.labels[share].to(**to),
+            soft=None if batch.soft is None else batch.soft[share].to(**to),
             places=batch.places[share],
         )
 

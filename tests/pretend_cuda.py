@@ -13,6 +13,7 @@ them and refuse what the real ones refuse. Times, memory and names are made up.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -74,10 +75,11 @@ class Pretended:
         if self.recording is not None:
             raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({what})")
 
-    def moved(self, tensor: Tensor, there: bool) -> Tensor:
+    def moved(self, tensor: Tensor, there: bool, waits: bool = True) -> Tensor:
         """A copy on the other side."""
         if self.has(tensor) and not there:
-            self.wait("copy to the host")
+            if waits:
+                self.wait("copy to the host")
         elif self.recording is not None and there and not self.has(tensor):
             self.wait("copy from the host")
         return self.put(tensor.clone(), there)
@@ -119,18 +121,18 @@ class _Names(TorchFunctionMode):
         return device.put(found) if there and isinstance(found, Tensor) else found
 
     def _to(self, own: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        other = kwargs.pop("other", None)
+        other, freely = kwargs.pop("other", None), False
         if args and isinstance(args[0], Tensor):
             other, args = args[0], args[1:]
         if other is not None:
             there, dtype = self.device.has(other), other.dtype
         else:
             copy = kwargs.pop("copy", False)
-            place, dtype, _, _ = torch._C._nn._parse_to(*args, **kwargs)
+            place, dtype, freely, _ = torch._C._nn._parse_to(*args, **kwargs)
             there = self.device.has(own) if place is None else place.type == "cuda"
             own = own.clone() if copy else own
         found = own if dtype is None else own.to(dtype)
-        return found if self.device.has(found) == there else self.device.moved(found, there)
+        return found if self.device.has(found) == there else self.device.moved(found, there, not freely)
 
 
 _GETTERS: dict[Any, Callable[[bool, Any, Tensor], Any]] = {
@@ -286,6 +288,9 @@ def pretend_cuda(name: str = "Pretended GPU") -> Iterator[Pretended]:
         "Generator": _Generator,
     }
     with (
-        mock.patch.multiple(torch.cuda, **patched), mock.patch.multiple(torch, **named), _Names(device), _Rules(device)
+        warnings.catch_warnings(), mock.patch.multiple(torch.cuda, **patched), mock.patch.multiple(torch, **named),
+        _Names(device), _Rules(device),
     ):  # fmt: skip
+        # torch's own C++ knows better whether there is a GPU to pin memory for.
+        warnings.filterwarnings("ignore", "'pin_memory' argument is set as true", UserWarning)
         yield device

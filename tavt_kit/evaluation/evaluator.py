@@ -160,7 +160,7 @@ class Evaluator:
         """
         if not schedules:
             return {}
-        parts: dict[TokenSchedule, list[_Logits]] = {schedule: [] for schedule in schedules}
+        parts: dict[TokenSchedule, list[Tensor]] = {schedule: [] for schedule in schedules}
         for schedule in parts:
             schedule.check(self.model.layout)
         others = f" and {len(schedules) - 1} more" if len(schedules) > 1 else ""
@@ -170,20 +170,28 @@ class Evaluator:
                 for schedule, logits in found.items():
                     parts[schedule].append(logits)
                 start += len(logits)
-        return {schedule: np.concatenate(found) for schedule, found in parts.items()}
-
-    def _batch(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits]:
-        """Logits of the images from ``start``, as many as fit; what does not fit once is not tried again."""
-        while True:
             device = next(self.model.parameters()).device
-            tokens = self.tokens_at_once or (_ON_GPU if device.type == "cuda" else _ON_CPU)
+            if device.type == "cuda":  # once for all batches: it computes one while the next is read
+                torch.cuda.synchronize(device)
+        return {schedule: torch.cat(found).numpy() for schedule, found in parts.items()}
+
+    def _batch(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, Tensor]:
+        """Logits of the images from ``start``, as many as fit; what does not fit once is not tried again.
+
+        Those of a GPU are on the CPU when it is done with them.
+        """
+        while True:
+            weights = next(self.model.parameters())
+            tokens = self.tokens_at_once or (_ON_GPU if weights.device.type == "cuda" else _ON_CPU)
             size = max(1, tokens // self.model.tokens)
             pixels = self.pixels[start : min(start + size, stop)]
             try:
                 if self.strategy is not None:
-                    return dict(self.strategy(normalise(pixels, self.preprocessing), schedules))
-                found = shared_logits(self.model, normalised(pixels, self.preprocessing, device), schedules)
-                return {schedule: logits.float().cpu().numpy() for schedule, logits in found}
+                    answers = self.strategy(normalise(pixels, self.preprocessing), schedules)
+                    return {schedule: torch.from_numpy(logits) for schedule, logits in answers}
+                images = normalised(pixels, self.preprocessing, weights.device).to(weights.dtype)
+                shared = shared_logits(self.model, images, schedules)
+                return {schedule: logits.float().to("cpu", non_blocking=True) for schedule, logits in shared}
             except (RuntimeError, MemoryError) as error:
                 if len(pixels) == 1 or not is_out_of_memory(error):
                     raise
@@ -208,10 +216,16 @@ class Evaluator:
 
 
 def normalised(pixels: NDArray[np.uint8], how: Preprocessing, device: torch.device) -> Tensor:
-    """``normalise`` on the device, to the bit: bytes are the quicker way there."""
-    values = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).float().div_(255)
-    mean, std = (torch.tensor(one, device=device).reshape(3, 1, 1) for one in (how.mean, how.std))
-    return values.sub_(mean).div_(std)
+    """``normalise`` on the device, to the bit: bytes are the quicker way there, and nobody waits for a GPU."""
+    numbers = torch.tensor([(255.0,) * 3, how.mean, how.std]).reshape(3, 3, 1, 1)
+    values, numbers = (sent(one, device) for one in (torch.from_numpy(np.ascontiguousarray(pixels)), numbers))
+    largest, mean, std = numbers
+    return values.float().div_(largest).sub_(mean).div_(std)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the host on the device; to a GPU from memory that it reads by itself, while it computes."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,29 +113,40 @@ def _is_tracing() -> bool:
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
-def keeps_no_map(q: Tensor) -> bool:
+def keeps_no_map(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
     """Whether to attend without the map (B, H, n, n), by the fused kernel, and to score apart.
 
-    A GPU's fused kernel writes no map, and two more passes of it move fewer bytes than one map. On a CPU it pays in
-    training only, which would keep a large map; at 197 tokens the plain products are a fifth faster, and the map is a
-    sixth of what a layer keeps.
+    A GPU's fused kernel writes no map, and two more passes of it move fewer bytes than one map; where nothing is
+    differentiated one more is enough (``attend_and_score``). On a CPU it pays in training only, which would keep a
+    large map; at 197 tokens the plain products are a fifth faster, and the map is a sixth of what a layer keeps.
     """
-    return not _is_tracing() if q.is_cuda else learns(q) and q.shape[2] > _FEW_TOKENS
+    if q.is_cuda:
+        return not _is_tracing() and (learns(q) or not tells_sums(q, k, v, bias))
+    return learns(q) and q.shape[2] > _FEW_TOKENS
+
+
+def tells_sums(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
+    """Whether CUDA's fused kernels, asked by themselves, take these and tell the log of each row's sum."""
+    width = q.shape[3]
+    return q.is_cuda and bias is None and k.shape[3] == v.shape[3] == width and width % 8 == 0 and not _is_tracing()
 
 
 @torch.no_grad()
 def column_score_alone(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
     """(B, n): ``column_score``, few maps being there at a time; without a gradient, as what is chosen has none."""
-    if q.is_cuda and bias is None and q.shape[3] == k.shape[3] and q.shape[3] % 8 == 0:
+    if tells_sums(q, k, k, bias):
         return column_score_by_sums(q, k, scale)
     return _attended(q, k, None, bias, scale, 0.0)[1].sum(dim=1)
 
 
-def column_score_by_sums(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
+def column_score_by_sums(q: Tensor, k: Tensor, scale: float | None, sums: Tensor | None = None) -> Tensor:
     """(B, n): ``column_score`` by two passes of the fused kernel, which tells the log of each row's sum; no map at all.
 
     A key's column is the sum over queries i of exp(q_i k - l_i), l_i being the log of the sum of row i. So it is the
     row's sum where the keys ask, the queries are asked, and each has the bias -l_i.
+
+    Args:
+        sums: (B, H, m), the l_i where they are known, which saves the first pass.
 
     Example:
         >>> q, k = torch.randn(2, 1, 3, 40, 16)
@@ -143,21 +154,21 @@ def column_score_by_sums(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
         True
     """
     scale = q.shape[3] ** -0.5 if scale is None else scale
-    keys, queries, scale = fold_bias(k, q, -_log_sums(q, k, scale), scale)
-    return _log_sums(keys, queries, scale).exp().sum(dim=1)
+    known = _attend_and_sum(q, k, k, scale)[1] if sums is None else sums
+    keys, queries, scale = fold_bias(k, q, -known, scale)
+    return _attend_and_sum(keys, queries, queries, scale)[1].exp().sum(dim=1)
 
 
-def _log_sums(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """(B, H, m) float32: the log of each row's sum, before the softmax divides by it; the keys stand for values."""
+def _attend_and_sum(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The output, and (B, H, m) float32: the log of each row's sum, before the softmax divides by it."""
     aten: Any = torch.ops.aten
     if not q.is_cuda:
-        found = aten._scaled_dot_product_flash_attention_for_cpu(q, k, k, 0.0, False, scale=scale)
+        found = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, scale=scale)
     elif q.dtype in (torch.float16, torch.bfloat16) and torch.cuda.get_device_capability(q.device) >= (8, 0):
-        found = aten._scaled_dot_product_flash_attention(q, k, k, 0.0, False, False, scale=scale)
+        found = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, False, False, scale=scale)
     else:
-        found = aten._scaled_dot_product_efficient_attention(q, k, k, None, True, scale=scale)
-    sums: Tensor = found[1][..., : q.shape[2]]  # rounded up by one of them
-    return sums
+        found = aten._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)
+    return found[0], found[1][..., : q.shape[2]]  # rounded up by one of them
 
 
 def fold_bias(q: Tensor, k: Tensor, bias: Tensor, scale: float | None) -> tuple[Tensor, Tensor, float]:
@@ -186,8 +197,12 @@ def attend_and_score(
     """Attention (B, H, m, dv) by plain products, and its ``column_score`` (B, n), which has no gradient.
 
     The maps of a few images or heads are made at a time: bit for bit what one map of all gives. On a CPU, 12 heads of
-    785 tokens take two thirds of the time, for a map that was just written is still in the cache.
+    785 tokens take two thirds of the time, for a map that was just written is still in the cache. On a GPU the fused
+    kernel attends, and a second pass of it scores.
     """
+    if not dropout and not learns(q) and tells_sums(q, k, v, bias):
+        output, sums = _attend_and_sum(q, k, v, q.shape[3] ** -0.5 if scale is None else scale)
+        return output, column_score_by_sums(q, k, scale, sums)
     output, columns = _attended(q, k, v, bias, scale, dropout)
     assert output is not None  # as there are values
     return output, columns.sum(dim=1)

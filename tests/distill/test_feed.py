@@ -305,4 +305,6 @@ def test_workers_are_started_where_there_is_work_for_them(
     assert workers_of(replace(held, reading=DataOptions())) == 0
     assert workers_of(replace(held, reading=DataOptions(color_jitter=0.1))) >= 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert workers_of(replace(held, reading=DataOptions())) >= 1
+    for cpus, expected in ((1, 1), (2, 1), (16, 15), (96, 16)):
+        monkeypatch.setattr("tavt_kit.distill.datasets.available_threads", lambda cpus=cpus: cpus)
+        assert workers_of(replace(held, reading=DataOptions())) == expected

@@ -16,6 +16,7 @@ from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import DataError, MeasurementError, ScheduleError
 from tavt_kit.evaluation import evaluator as module
 from tavt_kit.evaluation.evaluator import Evaluator, openvino_logits
+from tests.pretend_cuda import pretend_cuda
 from tests.verbs.tiny import write_run
 
 SCHEDULES = [TokenSchedule(counts) for counts in ((17, 17, 17, 17), (17, 12, 6, 6), (17, 12, 9, 9), (10, 8, 2, 2))]
@@ -193,6 +194,18 @@ def test_memory_that_runs_out_ends_in_the_batch_that_fits(run: Path, monkeypatch
     given = evaluator(run)
     torch.testing.assert_close(given.logits(DROPPING), plain_logits(run, DROPPING), atol=1e-5, rtol=1e-5)
     assert tried == [64, 32, 16, 8] + [4] * 16
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_nobody_waits_for_a_gpu_between_batches(run: Path, precision: str) -> None:
+    expected = evaluator(run, precision=precision).evaluate(SCHEDULES)
+    with pretend_cuda() as device:
+        given = evaluator(run, precision=precision, tokens_at_once=17 * 5)
+        given.model.cuda()
+        found = dict(given.evaluate(SCHEDULES))
+        assert not device.waits
+    for schedule, one in expected:
+        assert (found[schedule].correct != one.correct).mean() <= (0.1 if precision == "bf16" else 0)
 
 
 def test_images_prepared_on_the_device_have_the_same_bits() -> None:

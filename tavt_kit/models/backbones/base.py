@@ -117,7 +117,7 @@ class Watch:
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
     ) -> Tensor:
         """See one call and return its output (B, H, n, dv)."""
-        if self.score == "cls" or keeps_no_map(q):
+        if self.score == "cls" or keeps_no_map(q, k, v, bias):
             # Choosing has no gradient, and a fused call keeps no map for the backward pass.
             with torch.no_grad():
                 alone = cls_score if self.score == "cls" else column_score_alone

@@ -24,6 +24,7 @@ from tavt_kit.models.token_reduction import (
     gather_rows,
     is_traced,
     keeps_no_map,
+    tells_sums,
 )
 
 
@@ -52,12 +53,12 @@ def thin_attention(attention: Any, x: Tensor, pick: Pick, bias: Tensor | None = 
         return _finish(attention, _fused(attention, _query(attention, rows), k, v), rows), index
     q, k, v = _project(attention, x, 0, 3)
     q, k = attention.q_norm(q), attention.k_norm(k)
-    if keeps_no_map(q):  # all rows are scored, and only those that go on are attended from and differentiated
+    if keeps_no_map(q, k, v, None):  # all rows are scored, and only those that go on are attended from
         index = pick.index(column_score_alone(q, k, None, None))
         q = gather_rows(q.transpose(1, 2), index).transpose(1, 2)  # (B, H, k, d)
         rows = x if attention.gate is None else gather_rows(x, index)
         return _finish(attention, _fused(attention, q, k, v), rows), index
-    if is_traced():  # a graph chooses first, as exported files always did
+    if is_traced() and not tells_sums(q, k, v, None):  # a graph chooses first, as exported files always did
         weights = attention_map(q, k, None, None)
         index = pick.index(column_score(weights))
         mixed = weights.to(v.dtype) @ v  # (B, H, n, d)
