@@ -21,6 +21,7 @@ from typing import Any, Self
 from unittest import mock
 
 import torch
+import torch._dynamo  # which, imported later, would take what is pretended for its own
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode

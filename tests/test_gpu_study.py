@@ -18,7 +18,8 @@ for line in sys.stdin:
     if name == "slow": time.sleep(60)
     if name == "dies": os._exit(7)
     state = "failed" if name == "fails" else "done"
-    print(json.dumps({"state": state, "record": os.getpid(), "lines": [name + " said"], "why": "w", "mocked": ["m"]}),
+    print(json.dumps({"state": state, "record": os.getpid(), "lines": [name + " said"], "why": "w", "mocked": ["m"],
+                      "goals": [[name, 3.0, 2.0], [name + " less", 3.0, -2.0]]}),
           flush=True)
 """
 
@@ -31,7 +32,10 @@ def test_steps_that_fail_or_take_too_long_stop_no_other(tmp_path: Path) -> None:
     found = study()
     (tmp_path / "gpu_steps.py").write_text(WORKER)
     names = found.drive.__globals__
-    names["HERE"], names["STEPS"] = tmp_path, {"a": 20, "slow": 1, "b": 20, "dies": 20, "fails": 20, "c": 20, "d": 20}
+    names["HERE"], names["STEPS"] = (
+        tmp_path,
+        {"a": 20, "slow": 0.25, "b": 20, "dies": 20, "fails": 20, "c": 20, "d": 20},
+    )
     given = SimpleNamespace(device="cpu", out=tmp_path / "out", minutes=1.0, only="", packages=tmp_path / "none")
     steps = found.drive(given)["steps"]
     assert steps == json.loads((given.out / "gpu.json").read_text())["steps"]
@@ -41,8 +45,11 @@ def test_steps_that_fail_or_take_too_long_stop_no_other(tmp_path: Path) -> None:
     assert "limit of 1 s" in steps["slow"]["why"] and "exit code 7" in steps["dies"]["why"]
     assert steps["c"]["record"] == steps["d"]["record"] != steps["b"]["record"] != steps["a"]["record"]
     text = (given.out / "gpu.txt").read_text()
+    assert "- a: unmeasured (at least 2 wanted)" in text and "- a less: unmeasured (at most 2 wanted)" in text
+    told = found.summary({"device": "cuda", "steps": steps})
+    assert "- a: 3, met (at least 2)" in told and "- a less: 3, NOT met (at most 2)" in told
     assert "mocked: m" in text and "a said" in text and not list(given.out.glob("*.part"))
-    names["STEPS"] = {"a": 20, "slow": 1, "e": 20}
+    names["STEPS"] = {"a": 20, "slow": 0.25, "e": 20}
     again = found.drive(given)["steps"]  # what is done stays, what is new comes first
     assert again["a"] == steps["a"] and list(again)[-1] == "e" and again["slow"]["state"] == "stopped"
 

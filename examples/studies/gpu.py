@@ -2,7 +2,7 @@
 
     make gpu                                                    # 8 minutes on a machine with an NVIDIA GPU
     python examples/studies/gpu.py --minutes 8 --out DIR        # the same
-    python examples/studies/gpu.py --device cpu --minutes 4     # a dry run: small, and what only CUDA has is named
+    python examples/studies/gpu.py --device cpu                 # a dry run: small, and what only CUDA has is named
     python examples/studies/gpu.py --bundle runs/gpu-bundle.zip # packages for a machine without a network
 
 The steps (``gpu_steps.py``) come in the order of their value. Each has a limit of its own, runs in a process that is
@@ -36,14 +36,14 @@ ROOT = HERE.parents[1]
 BUNDLE = ROOT / "runs" / "gpu-bundle.zip"
 
 STEPS: dict[str, float] = {
-    "facts": 45, "tests": 120, "parity": 75,
-    "bench base 448 bf16 b8": 60, "bench base 448 bf16 b1": 50, "bench base 448 bf16 b64": 60,
-    "memory": 45, "distillation": 110, "table": 70, "search": 110, "evaluation": 40,
-    "bench base 448 bf16 b8 compile": 150, "bench base 224 bf16 b8": 50, "bench base 224 bf16 b1": 50,
-    "bench large 448 bf16 b8": 60, "bench base 448 f16 b8": 50, "export": 60, "bench base 224 bf16 b64": 50,
+    "facts": 45, "tests": 150, "parity": 75,
+    "bench base 448 bf16 b8": 60, "bench base 448 bf16 b1": 60, "bench base 448 bf16 b64": 60,
+    "attention": 30, "memory": 45, "distillation": 130, "table": 70, "search": 110, "evaluation": 45, "training": 110,
+    "bench base 448 bf16 b8 compile": 150, "bench base 224 bf16 b8": 60, "bench base 224 bf16 b1": 60,
+    "bench large 448 bf16 b8": 60, "bench base 448 f16 b8": 60, "export": 60, "bench base 224 bf16 b64": 60,
     "bench large 448 bf16 b1": 60, "bench large 448 bf16 b64": 90, "bench large 224 bf16 b8": 60,
-    "bench base 448 bf16 b1 compile": 150, "bench large 448 f16 b8": 60, "bench base 448 f16 b1": 50,
-    "bench base 448 f16 b64": 60, "seeds": 400,
+    "bench base 448 bf16 b1 compile": 150, "bench large 448 f16 b8": 60, "bench base 448 f16 b1": 60,
+    "bench base 448 f16 b64": 60, "seeds": 400, "floors": 30,
 }  # fmt: skip
 """Their limits in seconds, in the order of their value."""
 
@@ -55,6 +55,11 @@ THERE = ("torch", "torchvision", "numpy", "scipy", "pillow", "triton", "setuptoo
          "tensorboard-data-server", "cffi", "kiwisolver", "contourpy", "fonttools", "pydantic",
          "pydantic-core")  # fmt: skip
 """Compiled for one Python, or large: they are expected on the machine."""
+
+_SLOWER = 4
+"""Times their limits that a dry run may take."""
+
+MINUTES = {"cuda": 8.0, "cpu": 30.0}
 
 SPARED_S = 8.0
 """Less time than this begins no further step."""
@@ -133,7 +138,7 @@ def drive(given: argparse.Namespace) -> dict[str, Any]:
             if left < SPARED_S:
                 break
             begin = time.monotonic()
-            answer = worker.ask(name, min(STEPS[name], left))
+            answer = worker.ask(name, min(STEPS[name] * (1 if given.device == "cuda" else _SLOWER), left))
             steps[name] = {**answer, "seconds": round(time.monotonic() - begin, 1)}
             write(file, json.dumps(record))
             write(given.out / "gpu.txt", summary(record))
@@ -160,7 +165,20 @@ def summary(record: Mapping[str, Any]) -> str:
         lines.append(f"- {name}: {one['state']} ({one['seconds']} s){': ' + one['why'] if one.get('why') else ''}")
         lines += [f"    mocked: {text}" for text in one.get("mocked", [])]
         lines += [f"    {text}" for text in one.get("lines", [])]
+    lines += ["", "goals:"]
+    for one in record["steps"].values():
+        lines += [f"- {_judged(*goal, record['device'] == 'cuda')}" for goal in one.get("goals", [])]
     return "\n".join(lines) + "\n"
+
+
+def _judged(what: str, value: float, least: float, measured: bool) -> str:
+    """A goal in a line; of one below 0 its negative is the most that is wanted."""
+    wanted = f"at least {least:g}" if least >= 0 else f"at most {-least:g}"
+    if not measured:
+        return f"{what}: unmeasured ({wanted} wanted)"
+    return (
+        f"{what}: {value:.3g}, {'met' if (value >= least if least >= 0 else value <= -least) else 'NOT met'} ({wanted})"
+    )
 
 
 def pack(file: Path) -> None:
@@ -235,7 +253,7 @@ def _numbers(version: str) -> list[int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu")
-    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--minutes", type=float, help="8 by default, of a dry run 30")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--only", default="", help="steps whose name holds this text")
     parser.add_argument("--packages", type=Path, default=BUNDLE, help="a bundle, taken where it is there")
@@ -244,7 +262,7 @@ def main() -> int:
     if given.bundle is not None:
         pack(given.bundle)
         return 0
-    given.out = given.out.resolve()
+    given.out, given.minutes = given.out.resolve(), given.minutes or MINUTES[given.device]
     record = drive(given)
     print((given.out / "gpu.txt").read_text() if (given.out / "gpu.txt").is_file() else "no time for any step")
     return int(any(one["state"] == "failed" for one in record["steps"].values()))
