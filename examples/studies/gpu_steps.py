@@ -160,7 +160,8 @@ class Steps:
                    "--continue-on-collection-errors", "-rfE", *files]  # fmt: skip
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         said = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        last = (done.stdout.strip().splitlines() or [done.stderr[-200:]])[-1]
+        told = [line for line in done.stdout.splitlines() if " in " in line and ("passed" in line or "skipped" in line)]
+        last = (told or [f"ended with {done.returncode}: {(done.stdout + done.stderr)[-200:]}"])[-1]
         print(done.stdout, file=sys.stderr)
         if any(line.startswith("FAILED") for line in said):
             raise AssertionError("; ".join([last, *said]))

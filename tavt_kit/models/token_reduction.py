@@ -201,8 +201,8 @@ def attend_and_score(
     kernel attends, and a second pass of it scores.
     """
     if not dropout and not learns(q) and tells_sums(q, k, v, bias):
-        output, sums = _attend_and_sum(q, k, v, q.shape[3] ** -0.5 if scale is None else scale)
-        return output, column_score_by_sums(q, k, scale, sums)
+        mixed, sums = _attend_and_sum(q, k, v, q.shape[3] ** -0.5 if scale is None else scale)
+        return mixed, column_score_by_sums(q, k, scale, sums)
     output, columns = _attended(q, k, v, bias, scale, dropout)
     assert output is not None  # as there are values
     return output, columns.sum(dim=1)

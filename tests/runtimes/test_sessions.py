@@ -67,7 +67,6 @@ def xml(lean: LeanViT, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("torch:cpu:threads=1", 1e-6),
         ("openvino:cpu:threads=1", 1e-4),
         pytest.param("torch:cpu:threads=1:precision=bf16", 0.3, marks=needs_bf16),
-        pytest.param("torch:cuda", 1e-3, marks=pytest.mark.gpu(pretended=True)),
     ],
 )
 def test_a_module_gives_torchs_logits_at_any_batch(
