@@ -469,10 +469,9 @@ class Steps:
         from tavt_kit.core.progress import Silent
         from tavt_kit.data.preprocess import Preprocessing
         from tavt_kit.distill.datasets import read_images, stream, workers_of
-        from tavt_kit.distill.in_place import _prepare, _sampler
         from tavt_kit.distill.losses import make_step
         from tavt_kit.distill.options import DataOptions, OptimizerOptions, TrainingOptions
-        from tavt_kit.distill.recipes import DistillRecipe, train_recipe
+        from tavt_kit.distill.recipes import train_recipe
         from tavt_kit.distill.run_folder import read_metrics
         from tavt_kit.distill.trainer import run_loop
         from tavt_kit.models.flops import count_macs
@@ -495,16 +494,10 @@ class Steps:
             lines.append(f"reading alone: {alone:.0f} images/s by {workers_of(split)} processes")
             for kind in ("training", "distillation"):
                 model = self.model(self.base, 448).to(self.device)
-                recipe = DistillRecipe(optimisation=settings)
-                sampler, macs = _sampler(model, recipe), count_macs(model, model.dense_schedule)
-                if kind == "training":
-                    step = make_step(model, train_recipe("finetune").objective)[0]
-                else:
-                    step = _prepare(model, recipe)[0]
-                    draws = [np.random.default_rng([0, 2, number + 1]) for number in range(updates)]
-                    drawn = [sampler.draw(one, number / (updates - 1)) for number, one in enumerate(draws)]
-                    networks = [one for full, subs in drawn[skipped:] for one in (full or model.dense_schedule, *subs)]
-                    macs = sum(count_macs(model, one) for one in networks) // (updates - skipped)
+                macs = [count_macs(model, model.dense_schedule)] * updates
+                step = make_step(model, train_recipe("finetune").objective)[0]
+                if kind == "distillation":
+                    step, macs = distils(model)
                 folder = Path(name) / kind
                 folder.mkdir()
                 run_loop(model, split, step, settings, TrainingOptions(precision="bf16"), folder, seed=0,
@@ -513,7 +506,8 @@ class Steps:
                 waited = sum(line["seconds_waiting"] for line in told)
                 seconds = waited + sum(batch / line["images_per_second"] for line in told)
                 speed = batch * len(told) / seconds
-                share = self.peaks.share(2e-9 * 3 * macs * speed, "bf16") or 0.0
+                computed = 3 * batch * sum(macs[skipped:])  # forward, and twice that backward
+                share = self.peaks.share(2e-9 * computed / seconds, "bf16") or 0.0
                 rows[kind] = {"images_per_second": speed, "peak_share": share, "waiting": waited / seconds}
                 lines.append(f"{kind}: {speed:.0f} images/s, {100 * share:.0f} % of the peak in bf16, "
                              f"{100 * waited / seconds:.1f} % of the time waiting for images")  # fmt: skip
@@ -620,6 +614,23 @@ def floor_seconds(model: Any, schedule: Any, images: int, operations: float, ban
     moved = sum(_MOVED_BEFORE * one + _MOVED_AFTER * other for one, other in zip(before, counts, strict=True))
     weights = 2 * sum(parameter.numel() for parameter in model.parameters())
     return images * 2 * count_macs(model, schedule) / operations + (2 * width * images * moved + weights) / bandwidth
+
+
+def distils(model: Any) -> tuple[Any, list[int]]:
+    """A step of in-place distillation for the training loop, and a list to which it adds its networks' multiply-adds."""
+    from tavt_kit.distill.sampling import Bound, Sampler
+    from tavt_kit.distill.sandwich import sandwich_step
+    from tavt_kit.models.flops import count_macs
+
+    sampler, macs = Sampler(model.layout, bound=Bound(0.2), random=2), list[int]()
+
+    def step(batch: Any, draws: np.random.Generator, backward: Any) -> dict[str, Tensor]:
+        full, subs = sampler.draw(draws)
+        macs.append(sum(count_macs(model, one) for one in (full or model.dense_schedule, *subs)))
+        done = sandwich_step(model, batch.images, batch.labels, subs, full=full, backward=backward)
+        return {"loss": done.loss}
+
+    return step, macs
 
 
 def made_images(folder: Path, size: int, each: int, classes: Sequence[str] = ("a", "b", "c", "d")) -> None:
