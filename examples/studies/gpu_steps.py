@@ -617,7 +617,7 @@ def floor_seconds(model: Any, schedule: Any, images: int, operations: float, ban
 
 
 def distils(model: Any) -> tuple[Any, list[int]]:
-    """A step of in-place distillation for the training loop, and a list to which it adds its networks' multiply-adds."""
+    """A step of in-place distillation for the loop, and a list to which it adds its networks' multiply-adds."""
     from tavt_kit.distill.sampling import Bound, Sampler
     from tavt_kit.distill.sandwich import sandwich_step
     from tavt_kit.models.flops import count_macs
