@@ -204,6 +204,10 @@ def _efficient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sums: bool,
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+    if not q.dtype == k.dtype == v.dtype:
+        raise RuntimeError(
+            f"Expected query, key, and value to have the same dtype, got {q.dtype}, {k.dtype}, {v.dtype}"
+        )
     logits = q.float() @ k.float().mT * (q.shape[-1] ** -0.5 if scale is None else scale)
     return (logits.softmax(-1) @ v.float()).to(q.dtype), logits.logsumexp(-1)
 

@@ -126,9 +126,12 @@ def keeps_no_map(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
 
 
 def tells_sums(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
-    """Whether CUDA's fused kernels, asked by themselves, take these and tell the log of each row's sum."""
-    width = q.shape[3]
-    return q.is_cuda and bias is None and k.shape[3] == v.shape[3] == width and width % 8 == 0 and not _is_tracing()
+    """Whether CUDA's fused kernels, asked by themselves, take these and tell the log of each row's sum.
+
+    Autocast does not reach them: what it left in several types, such as normed queries beside values, is not for them.
+    """
+    alike = len({(one.shape[3], one.dtype) for one in (q, k, v)}) == 1
+    return q.is_cuda and bias is None and alike and q.shape[3] % 8 == 0 and not _is_tracing()
 
 
 @torch.no_grad()
