@@ -18,17 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Protocol", "bench", "check_table", "measure_schedules", "measure_table", "paired_ratio", "random_images"]
 
-# These take models apart and need torch; timing finished sessions does not.
-_LATE = {
-    "check_table": "tavt_kit.bench.latency_table",
-    "measure_schedules": "tavt_kit.bench.latency_table",
-    "measure_table": "tavt_kit.bench.latency_table",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(import_module(_LATE[name]), name)
+    if name in ("check_table", "measure_schedules", "measure_table"):  # they need torch; timing finished sessions not
+        return getattr(import_module("tavt_kit.bench.latency_table"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -35,8 +35,6 @@ class Energy(Record):
 
     Args:
         joules: Energy of one image; ``None`` where the machine cannot tell.
-        watts: Mean power while they ran.
-        source: Which counters.
         reason: Why there is no number; empty where there is one.
         images: How many it was divided by.
     """
@@ -54,7 +52,6 @@ class EnergyMeter:
 
     Args:
         joules: Counted since; to be asked more often than the counters turn over (minutes at full power).
-        source: Which counters.
         reason: Why it cannot count; empty where it can.
     """
 
@@ -68,8 +65,6 @@ def measure_energy(run: Callable[[], object], meter: EnergyMeter, *, batch: int 
 
     Args:
         run: One inference, warm.
-        meter: Meter of the processor it runs on.
-        batch: Images in it.
         seconds: Least time to run.
     """
     if meter.reason:

@@ -42,12 +42,10 @@ def measure_table(
         model: Wrapped; its score and pool are those of the schedules to come.
         target: Where; in int8 the parts are calibrated on random data, which serves for times only.
         image_size: (H, W) that the model was wrapped for.
-        name: Name of the model, for people.
         seconds: Aim for the whole measurement; a slow model takes longer, because every cell runs at least 10 times.
         points: Token counts at which each half is timed.
         rng: Orders the runs; a generator seeded with 0 if not given.
         opened: Sessions from ``open_schedule`` that are there already, such as the dense one.
-        on_step: Told what is being done and the share of the work that is done.
 
     Raises:
         TargetError: The target is absent.
@@ -134,11 +132,8 @@ def measure_schedules(
     """Whole passes under each schedule by the lean path, timed against one another.
 
     Args:
-        model: Wrapped.
-        target: Where to run.
         image_size: (H, W) that the model was wrapped for.
         schedules: What to measure; all are open at once.
-        protocol: How long and how surely.
         rng: Orders the runs, and draws the images where none are given.
         images: (B, 3, H, W) of the target's batch; random ones by default.
         opened: Sessions of some of the schedules from ``open_schedule``, so that converting them costs no time again.

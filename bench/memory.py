@@ -49,7 +49,6 @@ class FileJob(Record):
 
     Args:
         path: ``.onnx`` or ``.xml``.
-        target: Where to run.
         image_size: Height and width, for a file that takes any.
         lengths: Token counts, for a switchable file.
     """
@@ -68,8 +67,6 @@ class LiveJob(Record):
 
     Args:
         thing: As ``open_model`` takes it.
-        target: Where to run.
-        schedule: Text.
         weights, image_size, seed, score, pool, reduction: As ``open_model`` takes them.
         executed: The layers that run; ``None`` means all.
     """
@@ -129,7 +126,6 @@ def peak_memory(job: FileJob | LiveJob, *, seconds: float = 600.0) -> MemoryPeak
     """Run the job in a process of its own. What goes wrong there is in ``reason``; nothing is raised.
 
     Args:
-        job: What to run.
         seconds: Most time for each process.
     """
     record = job.as_record()

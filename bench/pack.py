@@ -25,9 +25,9 @@ from tavt_kit.models.wrap import AdaptiveViT
 
 CARRIED = (
     "tavt_kit", "bench", "bench.edge", "bench.protocol", "bench.record", "bench.timing", "bench.validity",
-    "core", "core.accuracy", "core.artifact_card", "core.block_bootstrap", "core.callable_module",
+    "core", "core.accuracy", "core.artifact_card", "core.budget", "core.callable_module",
     "core.codec", "core.device", "core.host", "core.latency_table",
-    "core.layout", "core.measurement", "core.model_card",
+    "core.latency_bounds", "core.layout", "core.measurement", "core.model_card",
     "core.parsing", "core.records", "core.schedule", "errors",
     "runtimes", "runtimes.available", "runtimes.on_onnxruntime", "runtimes.on_openvino", "runtimes.session",
 )  # fmt: skip

@@ -88,7 +88,6 @@ def measure_peaks(
     All products and copies take turns, and of each the fastest counts: what disturbs can only slow.
 
     Args:
-        target: Where.
         seconds: Aim for the measuring itself; every product runs at least three times.
         runtimes: Which may be tried; those not installed are left out. Fewer load quicker, and may miss the best.
         size: Rows of the matrices; more for more threads if not given, so that a product takes a millisecond or more.

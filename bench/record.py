@@ -1,4 +1,4 @@
-"""What a bench found, for ``bench.json`` and for people: times, ratios, and the share of the MAC gain realised."""
+"""What a bench found, for ``bench.json`` and for people: times, ratios, the share of the MAC gain, and verdicts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.bench.protocol import Protocol
-from tavt_kit.core.block_bootstrap import DRAWS, LEAST_FOR_BLOCKS, LEAST_ROUNDS, median_interval
+from tavt_kit.core.budget import Budget, Fact, facts_of, time_facts
+from tavt_kit.core.budget import judge as judge_limit
 from tavt_kit.core.codec import Record, encode, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.measurement import Measurement, PairedRatio, paired_ratio, round_ratios
+from tavt_kit.core.latency_bounds import latency_bounds
+from tavt_kit.core.measurement import (
+    DRAWS,
+    LEAST_FOR_BLOCKS,
+    LEAST_ROUNDS,
+    Measurement,
+    PairedRatio,
+    bootstrap_interval,
+    paired_ratio,
+    round_ratios,
+)
 from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.errors import BudgetError
 
 if TYPE_CHECKING:
     from tavt_kit.runtimes.executed import ExecutedGraph  # not carried by a pack, which looks at no graph
@@ -113,11 +125,6 @@ def gain_share(dense: BenchRow, tapered: BenchRow) -> PairedRatio | None:
     return replace(ratio, value=ratio.value / wanted, low=ratio.low / wanted, high=ratio.high / wanted)
 
 
-def reference_of(one: BenchRow, rows: Sequence[BenchRow]) -> BenchRow:
-    """The first candidate on the same target: what the share of the MAC gain compares with."""
-    return next(other for other in rows if other.target == one.target)
-
-
 def bench_body(
     rows: Sequence[BenchRow],
     *,
@@ -146,7 +153,8 @@ def bench_body(
 
 
 def _row(one: BenchRow, rows: Sequence[BenchRow]) -> Mapping[str, Any]:
-    first, reference = rows[0], reference_of(one, rows)
+    # The share of the MAC gain compares with the first candidate on the same target.
+    first, reference = rows[0], next(other for other in rows if other.target == one.target)
     share = None if one is reference else gain_share(reference, one)
     ratio = bootstrap_ratio(first.measurement, one.measurement)
     return {
@@ -184,6 +192,56 @@ def bootstrap_ratio(slow: Measurement, fast: Measurement, *, seed: int = 0) -> P
     if len(ratios) < LEAST_ROUNDS:
         low, high, method = min(ratios), max(ratios), "range of the rounds, too few for an interval"
     else:
-        _, low, high = median_interval([ratios], lambda medians: medians[0], seed=seed)
-        method = METHOD
+        (low, high), method = bootstrap_interval(ratios, seed=seed), METHOD
     return replace(found, low=low, high=high, method=method)
+
+
+# Why nothing is known, by quantity.
+_UNKNOWN = {
+    "latency": "no end-to-end time was taken",
+    "flops": "its multiply-adds are not known",
+    "size": "a live model has no file",
+    "memory": "its peak memory could not be measured",
+}
+
+
+def refuse_qualities(budget: Budget) -> None:
+    """Raise BudgetError where a limit is on what only labelled images tell."""
+    if budget.floors:
+        raise BudgetError(
+            f"a bench measures no accuracy, got {budget.floors[0]}; use fgvc-kit check or eval for that limit"
+        )
+
+
+def judge(one: BenchRow, budget: Budget, *, is_quiet: bool) -> list[dict[str, Any]]:
+    """Every limit of the budget, answered for one candidate.
+
+    Args:
+        is_quiet: Whether the machine was steady; if not, every measurement counts as unsteady.
+
+    Returns:
+        For the record: the limit, its verdict, the bounds (null where nothing gives them), and why nothing is known.
+    """
+
+    def watched(measured: Measurement) -> Measurement:
+        return measured if is_quiet else replace(measured, steady=False)
+
+    facts = facts_of(macs=one.macs, latency=watched(one.latency))
+    # Of many inferences in flight the rate is by the wall clock, not by how long each takes.
+    median = latency_bounds(watched(one.measurement), "p50")
+    facts["throughput"] = time_facts({"p50": median}, one.target.batch)["throughput"]
+    if one.end_to_end is not None:
+        facts |= time_facts({"e2e": latency_bounds(watched(one.end_to_end.measurement), "p90")})
+    counted = {"size": one.size_bytes, "memory": one.memory_bytes}
+    facts |= {name: Fact(value, value) for name, value in counted.items() if value is not None}
+    answers = []
+    for limit in budget:
+        fact = facts.get(limit.name)
+        answers.append({
+            "budget": str(limit),
+            "verdict": str(judge_limit(limit, facts)),
+            "low": None if fact is None else fact.low,
+            "high": None if fact is None or fact.high == float("inf") else fact.high,
+            "reason": "" if fact is not None else _UNKNOWN[limit.quantity],
+        })  # fmt: skip
+    return answers

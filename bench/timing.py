@@ -300,7 +300,6 @@ def graph_clocks(graph: Callable[[str], Any], target: TargetDevice) -> PartClock
 
     Args:
         graph: Gives the ``openvino.Model`` of a part, or its ``.onnx`` file as a path or bytes.
-        target: OpenVINO's or onnxruntime's.
     """
     target, sessions = target.resolved(), dict[str, Any]()
 

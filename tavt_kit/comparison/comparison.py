@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.block_bootstrap import LEAST_ROUNDS
 from tavt_kit.core.budget import Fact, Limit, Verdict, facts_of, judge
 from tavt_kit.core.candidate import latency_of
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_bounds import DOUBT, LEAST_RUNS, latency_bounds
-from tavt_kit.core.measurement import Measurement, paired_ratio
+from tavt_kit.core.measurement import LEAST_ROUNDS, Measurement, paired_ratio
 from tavt_kit.core.records import kind_of, read_json, reading, upgraded
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import MeasurementError, RecordError

@@ -24,8 +24,7 @@ class Accuracy(Record):
         split: ``train``, ``val`` or ``test``.
         value: In [0, 1].
         n: Images.
-        low: Lower end of the 95 % interval.
-        high: Upper end.
+        low, high: Ends of the 95 % interval.
 
     Raises:
         MeasurementError: No images, a NaN, or values that are not ``0 <= low <= value <= high <= 1``.
@@ -87,8 +86,7 @@ class PairedDifference(Record):
 
     Args:
         difference: Candidate minus source, in [-1, 1].
-        low: Lower end of the 95 % interval.
-        high: Upper end.
+        low, high: Ends of the 95 % interval.
         n: Images.
         gained: Images only the candidate has right.
         lost: Images only the source has right.

@@ -175,7 +175,6 @@ class TimedModel(Record):
     """What a latency table says of the model that was timed.
 
     Args:
-        name: Name of the model, for people.
         layout: Layout of the model.
         score: Score that the dropping cells compute.
         pool: Whether the head pools over kept or restored tokens; ``None``, like ``macs`` and ``image_size``, in tables
@@ -206,7 +205,6 @@ class HeldOut:
     """A schedule that had no part in the table, predicted and measured end to end.
 
     Args:
-        schedule: Drawn at random.
         predicted_ms: By the table as it is.
         measured_ms: Median.
         steady: Whether the measurement was sure.
@@ -237,13 +235,9 @@ class LatencyTable(Record):
 
     Args:
         target: Where it was measured, with threads and precision resolved.
-        model: The model that was timed.
-        cells: The measured parts.
         scale: Factor that makes sums of parts meet end-to-end runs.
         cached: Share of its weights that a whole pass was found to have in the caches; the cells include it.
-        held_out: What the table was tested on.
         seconds: How long it took to build.
-        host: Where and when.
         quantile_ratios: Latency quantiles (``p90``, ``p99``) of whole passes as multiples of their median, where
             they were looked at: a table that is carried to another machine brings them along.
         calibration: What int8 was calibrated on; ``None`` in floating point.

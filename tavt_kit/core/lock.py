@@ -29,7 +29,6 @@ def held_folder(path: Path | str, name: str = "") -> Iterator[Path]:
     and process does nothing.
 
     Args:
-        path: The folder.
         name: Name of what is written, where others may write beside it.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -13,6 +14,12 @@ from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.errors import MeasurementError
 
 _Z95 = NormalDist().inv_cdf(0.975)
+DRAWS = 2000
+"""Of a bootstrap: the ends of a 95 % interval then lie within about 0.5 % of their percentiles."""
+LEAST_ROUNDS = 6
+"""Fewer rounds have no 95 % interval of their median (``median_ranks``): resampling cannot go beyond what was seen."""
+LEAST_FOR_BLOCKS = 20
+"""Fewer rounds are drawn one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +162,7 @@ class PairedRatio(Record):
 
     Args:
         value: The median over the rounds.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
+        low, high: Ends of its 95 % interval.
         n: Rounds.
         method: How the interval was found.
     """
@@ -196,6 +202,37 @@ def paired_ratio(slow: Measurement, fast: Measurement) -> PairedRatio:
 def round_ratios(slow: Measurement, fast: Measurement) -> list[float]:
     """``slow`` over ``fast``, round by round, in the order of time."""
     return [x / y for x, y in zip(slow.by_round(), fast.by_round(), strict=False)]
+
+
+def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the median of rounds, by a bootstrap that draws blocks of neighbours: noise outlasts a round.
+
+    The circular block bootstrap (Politis & Romano, A circular block-resampling procedure for stationary data, 1992):
+    behind the last round comes the first; blocks are about the cube root of the rounds long; percentile intervals. Of
+    fewer than ``LEAST_FOR_BLOCKS`` each round is a block of its own: fewer draws make the interval too narrow, which
+    weighs more (of independent rounds, 6 a row, blocks of two hold the truth 84 times in 100, single ones 91).
+
+    Args:
+        values: Of rounds, in the order of time, at least ``LEAST_ROUNDS``.
+        seed: Seed of the draws.
+
+    Example:
+        >>> bootstrap_interval([3.0] * 8)
+        (3.0, 3.0)
+    """
+    draws, n, drawn = random.Random(seed), len(values), list[float]()
+    length = round(n ** (1 / 3))
+    for _ in range(DRAWS):
+        if n < LEAST_FOR_BLOCKS:
+            found = draws.choices(values, k=n)
+        else:
+            found = list[float]()
+            while len(found) < n:
+                start = draws.randrange(n)
+                found += [values[(start + step) % n] for step in range(min(length, n - len(found)))]
+        drawn.append(median(found))
+    value = median(values)
+    return min(percentile(drawn, 0.025), value), max(percentile(drawn, 0.975), value)
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

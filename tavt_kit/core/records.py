@@ -243,7 +243,6 @@ def label_record(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         kind: Name in ``SCHEMAS``.
-        body: Everything else.
     """
     return {"schema": f"{_PREFIX}{kind}", "version": SCHEMAS[kind], **body}
 
@@ -252,9 +251,7 @@ def write_record(path: Path, kind: str, body: Mapping[str, Any]) -> dict[str, An
     """Write a JSON object that begins with its schema and version; NaN and infinity are refused.
 
     Args:
-        path: The file.
         kind: Name in ``SCHEMAS``.
-        body: Everything else.
 
     Returns:
         What ``read_record`` will give.

@@ -100,8 +100,6 @@ class GraphSession(ABC):
     """What the sessions of graphs share, whatever their runtime; see ``FileSession``.
 
     Args:
-        target: Where it runs.
-        name: Name of the model, for people.
         sizes: Sizes of its first input; one that has a name or none is open.
         layers: How many token counts its second input takes; ``None`` where it has none.
         lengths: Counts to run a switchable file at.

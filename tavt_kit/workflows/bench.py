@@ -184,8 +184,7 @@ def bench(
         >>> found.to_frame()[["name", "median", "ratio"]]  # doctest: +SKIP
     """
     from tavt_kit.bench import Protocol
-    from tavt_kit.bench.judged import judge, refuse_qualities
-    from tavt_kit.bench.record import bench_body
+    from tavt_kit.bench.record import bench_body, judge, refuse_qualities
     from tavt_kit.runtimes.available import accelerator_name
 
     progress = Silent() if progress is None else progress

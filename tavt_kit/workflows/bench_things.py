@@ -47,10 +47,8 @@ class Sweep:
     """What is varied, each with each; an empty tuple leaves it to the thing, or to its default.
 
     Args:
-        targets: Targets as texts.
         schedules: Schedules of models that are no files, and of switchable files; dense where there is none.
         presets: Names of a switchable file's presets; all of them where there is none.
-        sizes: Pixels a side of the images.
         reductions: Reduction of the tokens that a layer does not keep, of models that are no files.
     """
 
@@ -90,8 +88,6 @@ class BenchCandidate:
 
     Args:
         name: Unique among the candidates of a bench once all are open.
-        session: Session, loaded and compiled.
-        images: Images (B, 3, H, W).
         job: Job by which a fresh process would run it, to see its memory; ``None`` of a wrapped model whose memory
             nobody asks.
         schedule: Token counts, or ``None`` where the file does not say.
@@ -369,7 +365,6 @@ class Inputs:
         data: Data set, as ``load_images`` takes it, or ``None`` for random images.
         image_folder: Folder of images for end-to-end times; by default those of ``data``.
         seed: Seed of random images and of a split made here.
-        name: Name of the images, for the record.
     """
 
     data: str | None

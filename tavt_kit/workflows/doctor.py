@@ -50,7 +50,6 @@ class DoctorResult:
     """What a machine can do.
 
     Args:
-        host: Facts of the machine.
         room: Memory, disk and files that this process may have.
         refused: Why each target cannot be used; empty where it can.
         speed: Peaks and the reference model's latencies, as ``measure_speed`` records them; ``None`` where nothing was
@@ -242,11 +241,9 @@ class Room(Record):
     """Bytes and numbers; ``None`` where the machine does not say.
 
     Args:
-        memory: Memory of the machine.
         memory_free: Memory that could be had now without swapping.
         memory_limit: Memory that the control group allows, or ``None`` for no limit.
         cache: Folder of fetched and converted files.
-        cache_free: Space on its disk.
         cache_writable: Whether files can be made there.
         shared: Space in /dev/shm, through which worker processes hand images over.
         files: Files that a process may open.
@@ -300,8 +297,6 @@ class Finding(Record):
     """Something to mend.
 
     Args:
-        what: Sentence for people.
-        command: Command for a shell.
         optional: Whether everything works without it.
     """
 

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tavt_kit.bench.judged import judge, refuse_qualities
-from tavt_kit.bench.record import BenchRow, EndToEndTime
+from tavt_kit.bench.record import BenchRow, EndToEndTime, judge, refuse_qualities
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.measurement import Measurement

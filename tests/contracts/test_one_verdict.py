@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.bench.judged import judge as judge_bench
 from tavt_kit.bench.record import BenchRow
+from tavt_kit.bench.record import judge as judge_bench
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget, facts_of, judge
 from tavt_kit.core.candidate import Baseline, Candidate
