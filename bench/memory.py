@@ -1,11 +1,8 @@
 """Peak memory of one inference, in a fresh process for each candidate.
 
-    peak = peak_memory(FileJob(path, target))                    # an exported file: numpy and its runtime, no torch
-    peak = peak_memory(LiveJob("runs/x", target, schedule="taper:0.2"))
+    peak = peak_memory(FileJob(path, target))                # an exported file: numpy and its runtime, no torch
+    peak = peak_memory(LiveJob("runs/x", TargetDevice("torch", "cpu"), schedule="taper:0.2"))
     row["memory"] = peak.as_record()
-
-A live model on torch is measured as it is. One for onnxruntime or OpenVINO is written to a temporary file by a process
-of its own first, because the memory of a conversion is not that of an inference.
 
 A process reports the high-water mark of its resident memory, and what was resident before anything was loaded (the
 interpreter, numpy and the runtime): the difference is the model's. Parent and child speak JSON over pipes.
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
 
 # What a fresh interpreter runs; -P, so that no file of the working folder stands in for a module.
 _CHILD = ("-P", "-m", "tavt_kit.bench.memory")
-_FILE_OF = {"onnxruntime": "model.onnx", "openvino": "model.xml"}  # By what name a model is written for a runtime
 _RUNS = 3  # Inferences: some runtimes allot more in the second than in the first
 
 
@@ -63,24 +59,19 @@ class FileJob(Record):
 
 @dataclass(frozen=True, slots=True)
 class LiveJob(Record):
-    """A run folder or a model's name under one schedule, to be run once in a fresh process.
+    """The model of a run folder under one schedule, to be run once by torch in a fresh process.
 
     Args:
-        thing: As ``open_model`` takes it.
-        weights, image_size, seed, score, pool, reduction: As ``open_model`` takes them.
+        run: The folder.
+        target: One of torch's.
+        schedule: As text.
         executed: The layers that run; ``None`` means all.
     """
 
-    thing: str
+    run: str
     target: TargetDevice
     schedule: str = "dense"
-    weights: str = "hub"
-    image_size: int | None = None
-    seed: int = 0
-    score: str | None = None
-    pool: str | None = None
     executed: tuple[int, ...] | None = None
-    reduction: str | None = None
     kind: ClassVar[str] = "live"
     VIEWS: ClassVar[tuple[str, ...]] = ("kind",)
 
@@ -128,16 +119,7 @@ def peak_memory(job: FileJob | LiveJob, *, seconds: float = 600.0) -> MemoryPeak
     Args:
         seconds: Most time for each process.
     """
-    record = job.as_record()
-    if isinstance(job, FileJob) or job.target.runtime == "torch":
-        answer = _answer(record, seconds)
-    else:
-        with tempfile.TemporaryDirectory(prefix="fgvc-kit-memory-") as folder:
-            path = Path(folder) / _FILE_OF[job.target.runtime]
-            answer = _answer({**record, "kind": "write", "path": str(path)}, seconds)
-            if "error" not in answer:
-                height, width = answer["image_size"]
-                answer = _answer(FileJob(path, job.target, (height, width)).as_record(), seconds)
+    answer = _answer(job.as_record(), seconds)
     return MemoryPeak(reason=str(answer["error"])) if "error" in answer else MemoryPeak(**answer)
 
 
@@ -177,14 +159,31 @@ def refuse_untold(target: TargetDevice) -> None:
 class ScheduleMemory:
     """Measures schedules of a model; to be closed, because it keeps a temporary folder.
 
-    Raises:
-        TargetError: The target cannot tell.
+    On torch a process loads the model itself; for other runtimes the schedule is written as a file here first, because
+    the memory of a conversion is not that of an inference. An int8 file is calibrated on random data: it weighs what a
+    shipped one weighs.
     """
 
     def __init__(self, model: AdaptiveViT, target: TargetDevice) -> None:
-        refuse_untold(target)
         self._model, self._target = model, target
         self._folder = tempfile.TemporaryDirectory(prefix="fgvc-kit-memory-")
+
+    def peaks(self, schedule: TokenSchedule, processes: int = 1) -> list[MemoryPeak]:
+        """One peak of each process.
+
+        Raises:
+            ExportError: The schedule cannot be written as the target's file.
+        """
+        job: FileJob | LiveJob
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+            if self._target.runtime == "torch":
+                job = LiveJob(str(self._run), self._target, counts_text(schedule.counts), schedule.executed)
+            else:
+                path = Path(folder) / ("model.onnx" if self._target.runtime == "onnxruntime" else "model.xml")
+                write = _write_int8 if self._target.precision == "int8" else write_plain
+                write(self._model, schedule, path)
+                job = FileJob(path, self._target, self._model.backbone.image_size)
+            return [peak_memory(job) for _ in range(processes)]
 
     def __call__(self, schedule: TokenSchedule, processes: int = 1) -> tuple[int, ...]:
         """Bytes: the high-water mark of each process, or of torch's allocator on a CUDA device.
@@ -193,16 +192,7 @@ class ScheduleMemory:
             MeasurementError: A process failed or died.
             ExportError: The schedule cannot be written as the target's file.
         """
-        job: FileJob | LiveJob
-        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
-            if self._target.runtime == "torch":
-                job = LiveJob(str(self._run), self._target, counts_text(schedule.counts), executed=schedule.executed)
-            else:
-                path = Path(folder) / _FILE_OF[self._target.runtime]
-                write = _write_int8 if self._target.precision == "int8" else write_plain
-                write(self._model, schedule, path)
-                job = FileJob(path, self._target, self._model.backbone.image_size)
-            peaks = [peak_memory(job) for _ in range(processes)]
+        peaks = self.peaks(schedule, processes)
         for peak in peaks:
             if peak.counted is None:
                 raise MeasurementError(
@@ -267,12 +257,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     job: dict[str, Any] = json.loads(sys.stdin.read())
     try:
-        if job["kind"] == "write":  # nothing is measured
-            model, schedule = _model(job)
-            write_plain(model, schedule, Path(job["path"]))
-            answer: dict[str, Any] = {"image_size": list(model.backbone.image_size)}
-        else:
-            answer = _measure(job)
+        answer = _measure(job)
     except TavtError as error:
         answer = {"error": str(error)}
     except MemoryError:
@@ -287,7 +272,7 @@ def _measure(job: Mapping[str, Any]) -> dict[str, Any]:
     import numpy as np
 
     target, is_live = TargetDevice.from_record(job["target"]), job["kind"] == "live"
-    _load_runtime(target, torch_too=is_live)
+    _load_runtime(target)
     # The peak of importing is forgotten; where the kernel refuses, a smaller model shows less than it is.
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -304,7 +289,7 @@ def _measure(job: Mapping[str, Any]) -> dict[str, Any]:
     return {"baseline": baseline, "loaded": loaded, "peak": memory_mark("VmHWM"), "device_peak": device_peak}
 
 
-def _load_runtime(target: TargetDevice, *, torch_too: bool) -> None:
+def _load_runtime(target: TargetDevice) -> None:
     """Import what everybody pays who uses this runtime, whatever the model."""
     from tavt_kit.runtimes import check_available
 
@@ -313,14 +298,14 @@ def _load_runtime(target: TargetDevice, *, torch_too: bool) -> None:
         from tavt_kit.runtimes import on_openvino as _openvino  # noqa: F401
     elif target.runtime == "onnxruntime":
         from tavt_kit.runtimes import on_onnxruntime as _onnxruntime  # noqa: F401
-    if torch_too:
+    else:
+        import torch
+
         from tavt_kit import checkpoints as _checkpoints  # noqa: F401
-        from tavt_kit.runtimes import on_torch
+        from tavt_kit.runtimes.on_torch import torch_device
 
         if not target.is_cpu:
-            import torch
-
-            torch.zeros(1, device=on_torch.torch_device(target))
+            torch.zeros(1, device=torch_device(target))
             torch.cuda.reset_peak_memory_stats(target.index)
 
 
@@ -336,22 +321,15 @@ def _open_file(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, t
 
 
 def _open_live(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tuple[int, int]]:
+    from tavt_kit.checkpoints import load_model
     from tavt_kit.models.wrap import LeanViT
     from tavt_kit.runtimes import open_module
 
-    model, schedule = _model(job)
-    size = model.backbone.image_size
+    model, executed = load_model(job["run"]), job["executed"]
+    schedule, size = TokenSchedule.parse(job["schedule"], model.layout), model.backbone.image_size
+    if executed is not None:
+        schedule = TokenSchedule(schedule.counts, tuple(executed))
     return open_module(LeanViT(model, schedule), target, (target.batch, 3, *size)), size
-
-
-def _model(job: Mapping[str, Any]) -> tuple[AdaptiveViT, TokenSchedule]:
-    from tavt_kit.checkpoints import open_model
-
-    flags = {name: job[name] for name in ("weights", "image_size", "seed", "score", "pool", "reduction")}
-    model = open_model(job["thing"], **flags).eval()
-    schedule = TokenSchedule.parse(job["schedule"], model.layout)
-    executed = job["executed"]
-    return model, schedule if executed is None else TokenSchedule(schedule.counts, tuple(executed))
 
 
 def memory_mark(name: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,7 +16,7 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded, parse_duration, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
-from tavt_kit.errors import MeasurementError, RecordError
+from tavt_kit.errors import MeasurementError, RecordError, TavtError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.bench_things import Inputs, Opener, Sweep, default_folder
 from tavt_kit.workflows.run_model import Given, model_at, recommended_of
@@ -395,7 +396,7 @@ def _with_alone(
 ) -> BenchRow:
     """What is taken of a candidate alone, because it cannot be told apart while others take turns."""
     from tavt_kit.bench.energy import energy_meter, measure_energy
-    from tavt_kit.bench.memory import FileJob, peak_memory
+    from tavt_kit.bench.memory import MemoryPeak, ScheduleMemory, peak_memory
     from tavt_kit.runtimes.executed import executed_graph
 
     if meters:
@@ -405,9 +406,17 @@ def _with_alone(
         row = replace(row, energy=measure_energy(run, energy_meter(row.target), batch=images).as_record())
     if memory:
         progress.update(f"memory of {one.name}")
-        assert one.job is not None  # what an opener promises where memory is asked for
-        row = replace(row, memory=peak_memory(one.job).as_record())
-    if executed and isinstance(one.job, FileJob):  # a live model has no file to look into
+        if one.job is not None:
+            peak = peak_memory(one.job)
+        else:
+            assert one.model is not None and one.schedule is not None  # of a live model whose memory is asked for
+            with closing(ScheduleMemory(one.model, row.target)) as measure:
+                try:
+                    (peak,) = measure.peaks(one.schedule)
+                except TavtError as error:
+                    peak = MemoryPeak(reason=str(error))
+        row = replace(row, memory=peak.as_record())
+    if executed and one.job is not None:  # a live model has no file to look into
         progress.update(f"looking at what ran of {one.name}")
         row = replace(row, executed=executed_graph(one.job.path, row.target, one.images, one.job.lengths))
     return row

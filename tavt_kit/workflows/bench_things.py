@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from tavt_kit.core.artifact_card import files_of, read_metadata, require_unchanged
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.schedule import TokenSchedule, counts_text
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, MissingDependency, RecordError, TavtError
 from tavt_kit.workflows.run_model import Given, name_of, open_given
 
 if TYPE_CHECKING:
-    from tavt_kit.bench.memory import FileJob, LiveJob
+    from tavt_kit.bench.memory import FileJob
     from tavt_kit.core.artifact_card import ArtifactCard
     from tavt_kit.core.progress import Progress
     from tavt_kit.data import ImageSet, Sample
@@ -88,27 +88,28 @@ class BenchCandidate:
 
     Args:
         name: Unique among the candidates of a bench once all are open.
-        job: Job by which a fresh process would run it, to see its memory; ``None`` of a wrapped model whose memory
-            nobody asks.
+        job: Job by which a fresh process would run the file, to see its memory; ``None`` of a live model.
         schedule: Token counts, or ``None`` where the file does not say.
         macs: Multiply-adds of one image, or ``None``.
         size_bytes: Bytes of the files of an artifact, or ``None`` for a live model.
         classes: Width of the logits, or ``None`` where unknown.
         preprocessing: The record of a ``Preprocessing``, or ``None`` for a file of another program.
         reduction: Reduction of the tokens that a layer does not keep; ``None`` of a file.
+        model: The live model, where its memory is asked for.
     """
 
     name: str
     thing: str
     session: Session
     images: Images
-    job: FileJob | LiveJob | None
+    job: FileJob | None
     schedule: TokenSchedule | None = None
     macs: int | None = None
     size_bytes: int | None = None
     classes: int | None = None
     preprocessing: Mapping[str, Any] | None = None
     reduction: str | None = None
+    model: AdaptiveViT | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -124,7 +125,7 @@ class Opener:
         weights: Weights of a model given by name, as ``build`` takes them.
         score: Score that ranks the tokens, instead of the model's own.
         pool: Which tokens a pooling head sees, instead of the model's own.
-        memory: Whether every candidate needs to be opened again by a fresh process.
+        memory: Whether every candidate is to be opened again by a fresh process.
     """
 
     sweep: Sweep
@@ -240,45 +241,32 @@ class Opener:
             )  # fmt: skip
             own = "dense" if named or model.schedule == model.dense_schedule else model.schedule
             for schedule, target in product(self.sweep.schedules or (own,), targets):
-                self._open_schedule(thing, model, schedule, target, image_size)
+                self._open_schedule(thing, model, schedule, target)
 
-    def _open_schedule(
-        self, thing: Given, model: AdaptiveViT, given: str | Choice, target: TargetDevice, image_size: int | None
-    ) -> None:
-        from tavt_kit.bench.memory import LiveJob, write_plain
-        from tavt_kit.checkpoints import save_model
+    def _open_schedule(self, thing: Given, model: AdaptiveViT, given: str | Choice, target: TargetDevice) -> None:
+        from tavt_kit.bench.memory import write_plain
         from tavt_kit.models.flops import count_macs
         from tavt_kit.models.wrap import LeanViT
         from tavt_kit.runtimes import open_file, open_module
         from tavt_kit.runtimes.out_of_memory import memory_for
 
-        path, name, card, folder = _path(thing), name_of(thing), model.require_card(), Path(self._folder.name)
+        path, name, card = _path(thing), name_of(thing), model.require_card()
         label = f"{path.name if path is not None and path.is_dir() else name} {given}"
         size: tuple[int, int] = (card.preprocessing["image_size"][0], card.preprocessing["image_size"][1])
         schedule = given if isinstance(given, TokenSchedule) else TokenSchedule.parse(str(given), model.layout)
         session: Session
         with memory_for(f"when {label} was opened on {target}; name fewer candidates or a smaller batch"):
             if target.runtime == "onnxruntime":
-                export = folder / f"{len(self.opened)}.onnx"
+                export = Path(self._folder.name) / f"{len(self.opened)}.onnx"
                 write_plain(model, schedule, export)
                 session = open_file(export, target)
             else:
                 session = open_module(LeanViT(model, schedule), target, (target.batch, 3, *size))
-        job = None
-        if path is not None or self.memory:
-            saved = name
-            if path is None:
-                saved = str(folder / f"model{len(self.opened)}")
-                save_model(saved, model, card)
-            job = LiveJob(
-                saved, target, counts_text(schedule.counts), self.weights, image_size, self.seed, self.score, self.pool,
-                schedule.executed, model.reduction,
-            )  # fmt: skip
         images = self.inputs.images(target.batch, size, card.preprocessing)
         self.opened.append(
             BenchCandidate(
-                label, name, session, images, job, schedule, count_macs(model, schedule), None, len(card.classes),
-                card.preprocessing, model.reduction,
+                label, name, session, images, None, schedule, count_macs(model, schedule), None, len(card.classes),
+                card.preprocessing, model.reduction, model if self.memory else None,
             )
         )  # fmt: skip
 

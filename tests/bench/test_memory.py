@@ -98,8 +98,11 @@ def test_a_known_error_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["torch:cpu:threads=1", "openvino:cpu:threads=1", "onnxruntime:cpu:threads=1"])
 def test_a_live_model_is_measured_on_every_runtime(tmp_path: Path, target: str) -> None:
-    run = write_run(tmp_path / "run")
-    peak = peak_memory(LiveJob(str(run), TargetDevice.parse(target), schedule="taper:0.2"))
+    from tavt_kit.checkpoints import load_model
+
+    model = load_model(write_run(tmp_path / "run"))
+    with closing(ScheduleMemory(model, TargetDevice.parse(target))) as measure:
+        (peak,) = measure.peaks(TokenSchedule.taper(model.layout, 0.2))
     assert peak.reason == "" and peak.baseline is not None and peak.added is not None and peak.added > 0
     has_torch = target.startswith("torch")
     assert (peak.baseline > 200 * MIB) == has_torch  # a conversion's torch is not in the process that runs the file
