@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import eq
 from statistics import NormalDist
 from typing import ClassVar
 
@@ -66,7 +67,8 @@ class Accuracy(Record):
         often above the truth. Of other metrics the 95 % interval is stretched as a normal one.
         """
         correct = round(self.value * self.n)
-        if math.isclose(self.value * self.n, correct, abs_tol=1e-6) and _alike(wilson(correct, self.n), self):
+        counted = math.isclose(self.value * self.n, correct, abs_tol=1e-6)
+        if counted and math.dist(wilson(correct, self.n), (self.low, self.high)) < 1e-6:
             return _exact_low(correct, self.n, doubt), 1 - _exact_low(self.n - correct, self.n, doubt)
         stretch = NormalDist().inv_cdf(1 - doubt) / _Z95
         return (
@@ -166,10 +168,7 @@ class PairedDifference(Record):
                 f"paired predictions must be of the same images, got {len(truth)} truths, {len(source)} and "
                 f"{len(candidate)} predictions"
             )
-        rows = list(zip(truth, source, candidate, strict=True))
-        gained = sum(1 for right, old, new in rows if new == right != old)
-        lost = sum(1 for right, old, new in rows if old == right != new)
-        return cls.of_counts(gained, lost, len(rows))
+        return cls.of_bits(bits_text(map(eq, truth, source)), bits_text(map(eq, truth, candidate)))
 
 
 def bits_text(correct: Iterable[object]) -> str:
@@ -183,10 +182,6 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
-
-
-def _alike(ends: tuple[float, float], accuracy: Accuracy) -> bool:
-    return max(abs(ends[0] - accuracy.low), abs(ends[1] - accuracy.high)) < 1e-6
 
 
 @lru_cache(maxsize=4096)  # a search asks for the same counts again and again

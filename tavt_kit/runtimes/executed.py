@@ -56,26 +56,17 @@ def executed_graph(path: Path, target: TargetDevice, images: Images, lengths: Le
         DataError: The file cannot be read.
         TargetError: The target is not here.
     """
-    if target.runtime == "onnxruntime":
-        return _in_onnxruntime(path, target)
-    return _in_openvino(path, target, images, lengths)
+    if target.runtime == "onnxruntime":  # of its own optimised graph; every operator of the CPU has one kernel
+        import onnx
 
+        from tavt_kit.runtimes.on_onnxruntime import open_session
 
-def _in_onnxruntime(path: Path, target: TargetDevice) -> ExecutedGraph:
-    """Of its own optimised graph; every operator of the CPU provider has one kernel."""
-    import onnx
-
-    from tavt_kit.runtimes.on_onnxruntime import open_session
-
-    with tempfile.TemporaryDirectory(prefix="fgvc-kit-executed-") as folder:
-        optimised = Path(folder) / "optimised.onnx"
-        open_session(path, target, optimised)
-        nodes = onnx.load(str(optimised), load_external_data=False).graph.node
-    kinds = Counter(node.op_type for node in nodes if any(word in node.op_type for word in _IN_ONNX))
-    return ExecutedGraph(dict(kinds.most_common()), None)
-
-
-def _in_openvino(path: Path, target: TargetDevice, images: Images, lengths: Lengths | None) -> ExecutedGraph:
+        with tempfile.TemporaryDirectory(prefix="fgvc-kit-executed-") as folder:
+            optimised = Path(folder) / "optimised.onnx"
+            open_session(path, target, optimised)
+            nodes = onnx.load(str(optimised), load_external_data=False).graph.node
+        heavy = Counter(node.op_type for node in nodes if any(word in node.op_type for word in _IN_ONNX))
+        return ExecutedGraph(dict(heavy.most_common()), None)
     from tavt_kit.runtimes.available import openvino_core
     from tavt_kit.runtimes.on_openvino import compile_for
 

@@ -108,8 +108,16 @@ class TorchSession:
         self._module = placed(module, self.target)
         self._call: Callable[[Tensor], Tensor] = self._module
         self.compile_ms: float | None = None
-        if not self.target.is_usual:
-            self._prepare(example_shape)
+        if not self.target.is_usual:  # compiled or recorded, for images of this shape
+            example = torch.rand(example_shape, device=torch_device(self.target), dtype=torch_dtype(self.target))
+            preparing = time.perf_counter()
+            with torch.inference_mode(), torch_threads(self.target.threads):
+                if self.target.mode == "compile":
+                    self._call = compiled(self._module, example)
+                else:
+                    with torch.cuda.device(self.target.index):
+                        self._call = CudaGraph(self._module, example)
+            self.compile_ms = (time.perf_counter() - preparing) * 1e3
         batch = self._call.batch if isinstance(self._call, CudaGraph) else None
         self.input_shape: InputShape = (batch, *example_shape[1:])
         self.load_ms = (time.perf_counter() - begin) * 1e3
@@ -134,18 +142,6 @@ class TorchSession:
             call.load(inputs)
             return torch_clock(call.replay, self.target)
         return torch_clock(lambda: call(inputs), self.target)
-
-    def _prepare(self, example_shape: tuple[int, int, int, int]) -> None:
-        """Compile or record the module, for images of this shape."""
-        begin, device = time.perf_counter(), torch_device(self.target)
-        example = torch.rand(example_shape, device=device, dtype=torch_dtype(self.target))
-        with torch.inference_mode(), torch_threads(self.target.threads):
-            if self.target.mode == "compile":
-                self._call = compiled(self._module, example)
-            else:
-                with torch.cuda.device(self.target.index):
-                    self._call = CudaGraph(self._module, example)
-        self.compile_ms = (time.perf_counter() - begin) * 1e3
 
     def _inputs(self, images: Images) -> Tensor:
         checked = torch.from_numpy(check_images(images, self.input_shape))

@@ -39,25 +39,14 @@ Lengths: TypeAlias = Sequence[int]
 class Session(Protocol):
     """One loaded, compiled model. It can be called with any batch its input shape allows."""
 
-    @property
-    def target(self) -> TargetDevice:
-        """Where it runs: threads filled in, and the precision that is really executed."""
-        ...
-
-    @property
-    def load_ms(self) -> float:
-        """Time to read, convert and compile the model (ms)."""
-        ...
-
-    @property
-    def compile_ms(self) -> float | None:
-        """The part of ``load_ms`` that compiled it; ``None`` where the runtime does not tell them apart."""
-        ...
-
-    @property
-    def input_shape(self) -> InputShape:
-        """What the model accepts."""
-        ...
+    target: TargetDevice
+    """Where it runs: threads filled in, and the precision that is really executed."""
+    load_ms: float
+    """Time to read, convert and compile the model (ms)."""
+    compile_ms: float | None
+    """The part of ``load_ms`` that compiled it; ``None`` where the runtime does not tell them apart."""
+    input_shape: InputShape
+    """What the model accepts."""
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
         """(B, 3, H, W) -> logits (B, classes)."""
@@ -77,15 +66,10 @@ class FileSession(Session, Protocol):
     One that prepares images itself is called with ``Pixels``, and its input shape has no height and width.
     """
 
-    @property
-    def pixels(self) -> str | None:
-        """Order of the uint8 images that it prepares itself; ``None`` of others."""
-        ...
-
-    @property
-    def classes(self) -> int | None:
-        """Width of the logits, where the graph says."""
-        ...
+    pixels: str | None
+    """Order of the uint8 images that it prepares itself; ``None`` of others."""
+    classes: int | None
+    """Width of the logits, where the graph says."""
 
     def at(self, lengths: Lengths) -> FileSession:
         """The same loaded file at other token counts; nothing is loaded or compiled again.
