@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from tavt_kit.core.budget import LEAST_HELD_OUT, Budget, Fact, Limit, Verdict, facts_of, judge, time_facts, worst
+from tavt_kit.core.codec import encode
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.latency_bounds import LEAST_RUNS, latency_bounds
 from tavt_kit.core.measurement import Measurement
@@ -230,11 +231,7 @@ def latency_record(latency: Measurement) -> dict[str, Any]:
     """What ``front.json`` keeps of a measurement: views at the table's speed, raw samples, the factor."""
     bounds = {name: latency_bounds(latency, name) for name in ("p50", "p90", "p99")}
     return {
-        "median": latency.median,
-        "p10": latency.p10,
-        "p90": latency.p90,
-        "p99": latency.p99,
-        "interval95": list(latency.interval95),
+        **{name: encode(getattr(latency, name)) for name in ("median", "p10", "p90", "p99", "interval95")},
         **{f"{name}_bounds": [end if math.isfinite(end) else None for end in bounds[name]] for name in bounds},
         "samples": latency.n,
         "steady": latency.steady,

@@ -21,11 +21,6 @@ from tavt_kit.errors import MeasurementError, RecordError
 STEM, HEAD = "stem", "head"
 
 
-def layer_scope(layer: int) -> str:
-    """The name of a layer in a traced graph: the nodes of layer 3 are called ``.../layer.3/...``."""
-    return f"layer.{layer}"
-
-
 def part_names(layers: int) -> tuple[str, ...]:
     """Of a model with so many layers, in order: ``stem``, ``0``, ``1``, ..., ``head``."""
     return (STEM, *map(str, range(layers)), HEAD)

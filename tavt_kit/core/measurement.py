@@ -10,7 +10,7 @@ from functools import cache
 from statistics import NormalDist, median
 from typing import Any, ClassVar
 
-from tavt_kit.core.codec import Record, recorded_as
+from tavt_kit.core.codec import Record, encode, recorded_as
 from tavt_kit.errors import MeasurementError
 
 _Z95 = NormalDist().inv_cdf(0.975)
@@ -138,18 +138,9 @@ class Measurement(Record):
 
     def as_record(self) -> dict[str, Any]:
         """For a JSON record: the raw samples, and the views for readers without this package."""
-        low, high = self.interval95
+        views = ("median", "p10", "p90", "p99", "spread", "interval95", "steady", "load_ms", "first_ms", "warmup")
         return {
-            "median": self.median,
-            "p10": self.p10,
-            "p90": self.p90,
-            "p99": self.p99,
-            "spread": self.spread,
-            "interval95": [low, high],
-            "steady": self.steady,
-            "load_ms": self.load_ms,
-            "first_ms": self.first_ms,
-            "warmup": self.warmup,
+            **{name: encode(getattr(self, name)) for name in views},
             "pace": self.speed_factor,
             "samples": [round(sample, 6) for sample in self.samples],
             "rounds": list(self.rounds),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.core.latency_table import HEAD, STEM, layer_scope
+from tavt_kit.core.latency_table import HEAD, STEM
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
@@ -284,7 +284,7 @@ class AdaptiveViT(nn.Module):
             watch: Looks at the attention of one layer, which then runs on all rows.
         """
         for layer in layers:
-            with part_scope(layer_scope(layer), self.backbone.find_module(layer)):
+            with part_scope(f"layer.{layer}", self.backbone.find_module(layer)):
                 pick = self._pick(layer, state, counts[layer], lean and watch is None)
                 if pick is None:
                     state = self.backbone.attend(layer, state, watch)

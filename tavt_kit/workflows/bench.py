@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.budget import Budget, Verdict, worst
 from tavt_kit.core.host import HostFacts
@@ -185,6 +185,7 @@ def bench(
         >>> found.to_frame()[["name", "median", "ratio"]]  # doctest: +SKIP
     """
     from tavt_kit.bench import Protocol
+    from tavt_kit.bench.peaks import measure_peaks
     from tavt_kit.bench.record import bench_body, judge, refuse_qualities
     from tavt_kit.runtimes.available import accelerator_name
 
@@ -228,7 +229,11 @@ def bench(
         sessions, images = {one.name: one.session for one in opened}, {one.name: one.images for one in opened}
         if whole:
             _add_whole(opened, inputs, sessions, images)
-        peaks = _peaks(opened, min(_PEAK_SECONDS, protocol.min_seconds), progress) if meters else {}
+        peaks: dict[Any, Peaks] = {}  # of every processor with every number of threads that is measured
+        for device in [one.session.target for one in opened] if meters else []:
+            if _processor(device) not in peaks:
+                progress.update(f"measuring the peak of {device.processor}")
+                peaks[_processor(device)] = measure_peaks(device, seconds=min(_PEAK_SECONDS, least))
         found, notes, monitor, noise = _measure(opened, sessions, images, protocol, seed, progress)
         rows = []
         for one in opened:
@@ -262,9 +267,6 @@ def _warn_of_many(candidates: int, protocol: Protocol) -> None:
         )
 
 
-_Processor: TypeAlias = tuple[str, int, int | None]
-"""Its name and number, and the threads used of it: what has a peak of its own."""
-
 _PEAK_SECONDS = 2.0
 _WHOLE = " end to end"  # Behind the name of a candidate whose way from the image files is timed beside it
 
@@ -280,6 +282,11 @@ def _refuse_mixed(opened: Sequence[BenchCandidate]) -> None:
         )
 
 
+def _processor(target: TargetDevice) -> tuple[str, int, int | None]:
+    """Its name and number, and the threads used of it: what has a peak of its own."""
+    return "cuda" if target.processor == "tensorrt" else target.processor, target.index, target.threads
+
+
 def _add_whole(
     opened: Sequence[BenchCandidate], inputs: Inputs, sessions: dict[str, Session], images: dict[str, Any]
 ) -> None:
@@ -293,23 +300,6 @@ def _add_whole(
             raise RecordError(f"{one.name} does not say how its images are prepared; leave it out, or leave out `e2e`")
         how = Preprocessing.from_record(one.preprocessing).at(one.image_size)
         sessions[one.name + _WHOLE], images[one.name + _WHOLE] = EndToEnd(one.session, files, how), one.images
-
-
-def _peaks(opened: Sequence[BenchCandidate], seconds: float, progress: Progress) -> dict[_Processor, Peaks]:
-    """The best of every processor with every number of threads that is measured."""
-    from tavt_kit.bench.peaks import measure_peaks
-
-    found: dict[_Processor, Peaks] = {}
-    for one in opened:
-        target = one.session.target
-        if _processor(target) not in found:
-            progress.update(f"measuring the peak of {target.processor}")
-            found[_processor(target)] = measure_peaks(target, seconds=seconds)
-    return found
-
-
-def _processor(target: TargetDevice) -> _Processor:
-    return "cuda" if target.processor == "tensorrt" else target.processor, target.index, target.threads
 
 
 def _measure(

@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.bench.noise import Watch
+    from tavt_kit.bench.parts import WholeGraphs
 
 _CUDA = "torch:cuda:0"
 
@@ -166,13 +168,18 @@ def precision_gains(gflops: dict[str, float]) -> dict[str, float]:
 
 
 def _reference(usable: Sequence[TargetDevice], progress: Progress, watch: Watch) -> dict[str, Any]:
-    """Measured together, in turns; what cannot be opened says why."""
+    """Dense, by the lean path that exports take, weights at random; in turns; what cannot be opened says why."""
     if find_spec("torch") is None or find_spec("timm") is None:
         return {"model": REFERENCE, "reason": "needs torch and timm to be built", "rows": []}
     import numpy as np
+    import torch
 
     from tavt_kit.bench import Protocol, bench, random_images
+    from tavt_kit.bench.latency_table import open_schedule
+    from tavt_kit.models.timm_import import timm
+    from tavt_kit.models.wrap import wrap
     from tavt_kit.runtimes import check_available
+    from tavt_kit.runtimes.suppress_output import suppress_output
 
     targets = list[TargetDevice]()
     for target in usable:  # each in f32, and in bf16 where OpenVINO or CUDA offers that
@@ -181,11 +188,17 @@ def _reference(usable: Sequence[TargetDevice], progress: Progress, watch: Watch)
             with suppress(TavtError):
                 check_available(replace(target, precision="bf16"))
                 targets.append(replace(target, precision="bf16"))
-    opened, sessions, refused = _opener(), dict[str, Any](), list[dict[str, Any]]()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = wrap(timm.create_model(REFERENCE, pretrained=False).eval())
+    graphs: dict[str, WholeGraphs] = defaultdict(dict)  # converted once for all precisions of a runtime
+    sessions, refused = dict[str, Any](), list[dict[str, Any]]()
     for target in targets:
         progress.update(f"measuring {REFERENCE} on {target}")
         try:
-            sessions[str(target)] = opened(target)
+            with suppress_output():
+                known, dense = graphs[target.runtime], model.dense_schedule
+                sessions[str(target)] = open_schedule(model, target, _SHAPE[2:], dense, known)
         except TavtError as error:
             refused.append({"target": str(target), "reason": str(error)})
     progress.update(f"measuring {REFERENCE}, in turns")
@@ -196,35 +209,6 @@ def _reference(usable: Sequence[TargetDevice], progress: Progress, watch: Watch)
         kept = {key: record[key] for key in ("median", "p90", "steady", "first_ms", "load_ms")}
         rows.append({"target": name, "precision": sessions[name].target.precision, **kept})
     return {"model": REFERENCE, "seconds": time.perf_counter() - begin, "rows": [*rows, *refused]}
-
-
-def _opener() -> Callable[[TargetDevice], Any]:
-    """Opens the reference model, dense, by the lean path that exports and benches take; weights at random."""
-    import torch
-
-    from tavt_kit.bench.timing import open_graph
-    from tavt_kit.models.timm_import import timm
-    from tavt_kit.models.wrap import LeanViT, wrap
-    from tavt_kit.runtimes import open_module
-    from tavt_kit.runtimes.suppress_output import suppress_output
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        adaptive = wrap(timm.create_model(REFERENCE, pretrained=False).eval())
-    model, graphs = LeanViT(adaptive, adaptive.dense_schedule), list[Any]()
-
-    def opened(target: TargetDevice) -> Any:
-        with suppress_output():
-            if target.runtime != "openvino":
-                return open_module(model, target, _SHAPE)
-            from tavt_kit.runtimes.on_openvino import image_model
-
-            begin = time.perf_counter()
-            if not graphs:  # converted once for all precisions
-                graphs.append(image_model(model, _SHAPE))
-            return open_graph(graphs[0], target, begin)
-
-    return opened
 
 
 _FILES = 1024  # Open files a training run may need: a few for each worker process and each image on its way
