@@ -45,20 +45,20 @@ def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[in
             f"int8 needs an exported, calibrated file, got a live model for {target}; "
             "export it first (fgvc-kit export `precision` int8) and pass the file"
         )
-    begin = time.perf_counter()
-    if target.runtime == "onnxruntime":
-        import torch
+    import torch
 
+    begin = time.perf_counter()
+    example = torch.rand((max(2, example_shape[0]), *example_shape[1:]))  # a batch of one would be baked in
+    if target.runtime == "onnxruntime":  # written in memory
         from tavt_kit.runtimes.on_onnxruntime import OnnxSession
         from tavt_kit.runtimes.onnx_graph import module_to_onnx
 
-        # A graph with a dynamic batch, in memory; a batch of one would be baked in.
-        example = torch.rand((max(2, example_shape[0]), *example_shape[1:]))
         graph = module_to_onnx(module, [example], ["images"], {"images": {0: "batch"}})
         return OnnxSession(graph, target, begin=begin)
-    from tavt_kit.runtimes.on_openvino import OpenvinoSession, image_model
+    from tavt_kit.runtimes.on_openvino import OpenvinoSession, convert_module
 
-    return OpenvinoSession(image_model(module, example_shape), target, begin, of_file=False)
+    model = convert_module(module, (example,), [(-1, *example_shape[1:])])
+    return OpenvinoSession(model, target, begin, of_file=False)
 
 
 def open_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) -> FileSession:

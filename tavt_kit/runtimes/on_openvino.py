@@ -125,19 +125,6 @@ def open_openvino_file(path: Path, target: TargetDevice, lengths: Lengths | None
     return OpenvinoSession(model, target, begin, of_file=True, name=path.name, lengths=lengths, pixels=pixels)
 
 
-def image_model(module: nn.Module, example_shape: tuple[int, int, int, int]) -> Any:
-    """An ``openvino.Model`` of a torch module of images (B, 3, H, W), with a dynamic batch.
-
-    Raises:
-        ExportError: OpenVINO cannot convert it.
-    """
-    import torch
-
-    # An example batch of one would be baked in by some converters; of two never.
-    example = torch.rand((max(2, example_shape[0]), *example_shape[1:]))
-    return convert_module(module, (example,), [(-1, *example_shape[1:])])
-
-
 def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tuple[int, ...]]) -> Any:
     """An ``openvino.Model`` of a module in f32; -1 in ``shapes`` is any size.
 
