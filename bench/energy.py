@@ -1,13 +1,4 @@
-"""Joules of an inference, where the machine can tell.
-
-The sequence, after the times were measured (a candidate runs alone, so that the joules are its own)::
-
-    meter = energy_meter(target)
-    energy = measure_energy(session.timer(images), meter, batch=target.batch)      # about 2 s; at once where not told
-    row["energy"] = energy.as_record()
-
-Whatever else the machine does meanwhile is in the joules too, and so is what it draws when idle.
-"""
+"""Joules of an inference, where the machine can tell; whatever else it draws meanwhile, idle or not, is in them too."""
 
 from __future__ import annotations
 

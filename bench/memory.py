@@ -1,8 +1,4 @@
-"""Peak memory of one inference, in a fresh process for each candidate.
-
-    peak = peak_memory(FileJob(path, target))                # an exported file: numpy and its runtime, no torch
-    peak = peak_memory(LiveJob("runs/x", TargetDevice("torch", "cpu"), schedule="taper:0.2"))
-    row["memory"] = peak.as_record()
+"""Peak memory of one inference, in a fresh process for each candidate; of a file by numpy and its runtime alone.
 
 A process reports the high-water mark of its resident memory, and what was resident before anything was loaded (the
 interpreter, numpy and the runtime): the difference is the model's. Parent and child speak JSON over pipes.

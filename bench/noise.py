@@ -1,12 +1,5 @@
 """Watch: whether the machine was left in peace while something was measured; a plain word with its reasons.
 
-The sequence, around an interleaved measurement::
-
-    with Watch() as watch:                                  # reads the counters, here and at the end
-        found = bench(sessions, images, on_round=watch.turn)     # between turns: the clock, at most 4 times a second
-    noise = watch.verdict()                                 # Noise("unsteady", ("other processes used ...",), ...)
-    body["noise"] = noise.as_record()
-
 No thread runs beside the measurement: what a turn costs (about a millisecond) is spent between turns.
 """
 

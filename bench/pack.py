@@ -110,9 +110,6 @@ def pack_passes(
 
     Args:
         schedules: Names and schedules, the dense one first.
-
-    Raises:
-        As ``pack_profile``.
     """
     refuse_live(target)
     with tempfile.TemporaryDirectory(prefix="fgvc-kit-pack-") as temporary:

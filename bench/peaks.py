@@ -1,9 +1,4 @@
-"""Peaks: the fastest this machine was seen to multiply matrices and to copy memory; what a model's speed is a share of.
-
-peaks = measure_peaks(target)                      # once, before anything is timed; about 2 s and the imports
-body["peaks"] = peaks.as_record()
-share = peaks.share(2 * macs / seconds / 1e9, "bf16")     # None where that precision was not measured
-"""
+"""Peaks: the fastest that this machine was seen to multiply matrices and to copy memory; speeds are shares of it."""
 
 from __future__ import annotations
 
@@ -56,14 +51,6 @@ class Peaks(Record):
     size: int
     copy_gbs: float | None
     cached_gbs: float | None
-
-    def share(self, gflops: float, precision: str) -> float | None:
-        """What part of the peak a speed is; ``None`` where that precision was not measured.
-
-        A share above 1 is possible: a model's products may suit the machine better than squares do.
-        """
-        peak = self.gflops.get(precision)
-        return None if peak is None else gflops / peak
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,8 @@ def bench(
     """
     protocol = Protocol() if protocol is None else protocol
     rng = np.random.default_rng(0) if rng is None else rng
-    runners = {name: _runner(name, session, _of(name, images)) for name, session in sessions.items()}
+    given = images if isinstance(images, Mapping) else dict.fromkeys(sessions, images)
+    runners = {name: _runner(name, session, given[name]) for name, session in sessions.items()}
     with _no_collection():
         for runner in runners.values():
             runner.warm_up(protocol.warmup_seconds)
@@ -203,10 +204,6 @@ def _runner(name: str, session: Session, images: Images) -> _Runner:
     if not np.isfinite(images).all():
         raise MeasurementError(f"the images of {name} hold values that are no numbers; measure others")
     return _Runner(name, session.load_ms, session.timer(images))
-
-
-def _of(name: str, images: Images | Mapping[str, Images]) -> Images:
-    return images[name] if isinstance(images, Mapping) else images
 
 
 def _is_stable(times: list[float]) -> bool:

@@ -70,30 +70,21 @@ class BenchResult:
         Raises:
             MissingDependency: pandas is not installed.
         """
+        columns = (
+            "name", "target", "schedule", "macs", "median", "low", "high", "p90", "p99", "steady", "images_per_second",
+            "ratio", "ratio_low", "ratio_high", "size_bytes", "memory_bytes", "joules", "verdict",
+        )  # fmt: skip
         lines = []
         for one, row in zip(self.rows, self.record["candidates"], strict=True):
-            latency, ratio = one.latency, row["ratio"]
+            latency, ratio, energy = one.latency, row["ratio"], row["energy"] or {}
+            schedule = None if one.schedule is None else str(one.schedule)
+            times = latency.median, *latency.interval95, latency.p90, latency.p99, latency.steady, one.throughput
             verdicts = [Verdict(found["verdict"]) for found in row["budgets"]]
-            lines.append({
-                "name": one.name,
-                "target": str(one.target),
-                "schedule": None if one.schedule is None else str(one.schedule),
-                "macs": one.macs,
-                "median": latency.median,
-                "low": latency.interval95[0],
-                "high": latency.interval95[1],
-                "p90": latency.p90,
-                "p99": latency.p99,
-                "steady": latency.steady,
-                "images_per_second": one.throughput,
-                "ratio": ratio["value"],
-                "ratio_low": ratio["low"],
-                "ratio_high": ratio["high"],
-                "size_bytes": one.size_bytes,
-                "memory_bytes": one.memory_bytes,
-                "joules": (row["energy"] or {}).get("joules"),
-                "verdict": str(worst(verdicts)) if verdicts else None,
-            })  # fmt: skip
+            values = (
+                one.name, str(one.target), schedule, one.macs, *times, ratio["value"], ratio["low"], ratio["high"],
+                one.size_bytes, one.memory_bytes, energy.get("joules"), str(worst(verdicts)) if verdicts else None,
+            )  # fmt: skip
+            lines.append(dict(zip(columns, values, strict=True)))
         return frame(lines)
 
     def __repr__(self) -> str:

@@ -41,7 +41,6 @@ def test_the_fastest_runtime_is_the_peak(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found == Peaks(
         "cpu", 1, pytest.approx({"f32": 2.0, "bf16": 4.0}), {"f32": "openvino", "bf16": "torch"}, 100, 8.0, 100.0
     )
-    assert found.share(0.5, "f32") == pytest.approx(0.25) and found.share(1, "int8") is None
     assert Peaks.from_record(json.loads(json.dumps(found.as_record()))) == found
 
 
