@@ -370,13 +370,12 @@ class Inputs:
         """
         import numpy as np
 
-        if self.data is None:
-            from tavt_kit.bench import random_images
-
-            return random_images((batch, 3, *size), np.random.default_rng(self.seed))
+        from tavt_kit.bench import random_images
         from tavt_kit.data import load_arrays
         from tavt_kit.data.preprocess import Preprocessing
 
+        if self.data is None:
+            return random_images((batch, 3, *size), np.random.default_rng(self.seed))
         if preprocessing is None:
             raise RecordError("a file without our metadata says nothing of preprocessing; leave out `data` and `e2e`")
         how = Preprocessing.from_record(preprocessing).at(size)
@@ -389,23 +388,19 @@ class Inputs:
         Raises:
             DataError: There are none.
         """
-        if self.image_folder is None:
-            from tavt_kit.data import thin_out
+        from tavt_kit.data import thin_out
+        from tavt_kit.data.folders import images_below
 
-            if self.data is None:
-                raise DataError(
-                    "an end-to-end time decodes image files; give a data set by `data`, or a folder by `image_folder`"
-                )
-            return [one.path for one in thin_out(self._samples(), _FILES)]
-        from PIL import Image
-
-        if not self.image_folder.is_dir():
-            raise DataError(f"`image_folder` takes a folder of images, got {self.image_folder}")
-        kinds = set(Image.registered_extensions())
-        found = sorted(path for path in self.image_folder.rglob("*") if path.suffix.lower() in kinds and path.is_file())
-        if not found:
-            raise DataError(f"there is no image in {self.image_folder}; give a folder of images")
-        return found[:: max(1, len(found) // _FILES)][:_FILES]
+        if self.image_folder is not None:
+            if not self.image_folder.is_dir():
+                raise DataError(f"`image_folder` takes a folder of images, got {self.image_folder}")
+            found = images_below(self.image_folder)
+            return found[:: max(1, len(found) // _FILES)][:_FILES]
+        if self.data is None:
+            raise DataError(
+                "an end-to-end time decodes image files; give a data set by `data`, or a folder by `image_folder`"
+            )
+        return [one.path for one in thin_out(self._samples(), _FILES)]
 
     def _samples(self) -> list[Sample]:
         from tavt_kit.data import load_images
