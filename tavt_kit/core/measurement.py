@@ -204,7 +204,7 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float
     weighs more (of independent rounds, 6 a row, blocks of two hold the truth 84 times in 100, single ones 91).
 
     Args:
-        values: Of rounds, in the order of time, at least ``LEAST_ROUNDS``.
+        values: Values of rounds, in the order of time, at least ``LEAST_ROUNDS``.
         seed: Seed of the draws.
 
     Example:
