@@ -60,11 +60,6 @@ class FinalistPool:
         self.again: set[Choice] = set()
         self.waiting: dict[Choice, Candidate] = {}
 
-    @property
-    def decides(self) -> bool:
-        """Whether measurements decide: what they are of counts as cost, or is limited."""
-        return self.kind not in ("macs", "predicted") or bool(self.budget.of("latency", "throughput", "memory"))
-
     def take(self, candidates: Iterable[Candidate]) -> None:
         """Measure and judge what is not known or to be measured again, and the dense model, which shows the speed.
 
@@ -114,12 +109,6 @@ class FinalistPool:
         if self.compare is not None and candidate.accuracy is not None:
             candidate = replace(candidate, difference=self.compare(candidate.schedule))
         return replace(candidate, seen=False).judged(self.budget, self.quantile_ratios)
-
-    def mark_seen(self) -> None:
-        """Judge what the search chose by the images that its accuracy is of as such; nothing chose the dense model."""
-        for schedule, one in self.known.items():
-            if schedule not in self.held_out and one.origin != "dense":
-                self.known[schedule] = replace(one, seen=True).judged(self.budget, self.quantile_ratios)
 
     def settle(self, always: Sequence[Choice], evaluate: Evaluate, compare: Compare, *, held_out: bool = False) -> None:
         """Evaluate ``always`` and the front anew; what that moves onto the front is evaluated too.
@@ -185,12 +174,6 @@ class FinalistPool:
     def pick(self) -> Candidate | None:
         """The first of those ranked."""
         return next(iter(self.ranked()), None)
-
-    @property
-    def seeks_memory(self) -> bool:
-        """Whether memory is limited, and nothing that was measured keeps to all ceilings yet."""
-        pick = self.pick()
-        return self.peaks is not None and (pick is None or not self.keeps_ceilings(pick))
 
     def undecided(self) -> list[Candidate]:
         """Those whose measured time lies about the limit, unless the pick is better; each is measured once more."""
@@ -331,12 +314,26 @@ def confirm(
     pool = FinalistPool(result, budget, measure, peaks, compare, quantile_ratios or {})
     if before is not None and before.measured:
         pool.note([(one, one.latency) for one in before.measured if one.latency is not None])
-    baselines = [result.dense, *_baselines(result, budget, pool.keeps_ceilings)]
-    pool.take([*baselines, *_shortlist(result.ranked(budget), number), *also])
+    # Of each family that was evaluated the best within the ceilings; of other precisions all.
+    baselines = [result.dense, *(one for one in result.whole if one.origin in ("int8", "other"))]
+    for origin, most in (("taper", 1), ("stages", 1), ("resolution", 2), ("layers", 1)):
+        family = [one for one in result.whole if one.origin == origin and pool.keeps_ceilings(one)]
+        baselines += by_preference(ParetoFront(result.front.cost, family), budget, result.dense)[:most]
+    shortlist = result.ranked(budget)
+    if len(shortlist) > number:  # half of the places to the first choices, the others spread over the rest of the front
+        first = (number + 1) // 2
+        rest, left = shortlist[first:], number - first
+        shortlist = [*shortlist[:first], *(rest[(2 * i + 1) * len(rest) // (2 * left)] for i in range(left))]
+    pool.take([*baselines, *shortlist, *also])
+    decides = pool.kind not in ("macs", "predicted") or budget.of("latency", "throughput", "memory")
     taken = 1
-    while taken < rounds or (rounds > 1 and pool.seeks_memory):
+    while measure is not None and decides:  # while measurements decide: their costs count, or are limited
+        pick = pool.pick()
+        seeks_memory = peaks is not None and (pick is None or not pool.keeps_ceilings(pick))
+        if taken >= rounds and not (rounds > 1 and seeks_memory):
+            break
         taken += 1
-        following = [*pool.undecided(), *pool.next_best(3)] if measure is not None and pool.decides else []
+        following = [*pool.undecided(), *pool.next_best(3)]
         if not following:
             break
         pool.take([result.dense, *following])
@@ -344,45 +341,27 @@ def confirm(
     if exact is not None:
         pool.settle([*shown, *(one.schedule for one in preferred if held_out)], *exact, held_out=held_out)
         preferred = preferred if held_out else pool.ranked()
-    pool.mark_seen()
+    for schedule, one in pool.known.items():  # what the search chose by these images; nothing chose the dense model
+        if schedule not in pool.held_out and one.origin != "dense":
+            pool.known[schedule] = replace(one, seen=True).judged(budget, pool.quantile_ratios)
     judged = (pool.known[one.schedule] for one in preferred if one.schedule in pool.known)
     pick = next((one for one in judged if one.verdict is not Verdict.FAIL), None)
     front = pool.front()
     if pick is not None and pick not in front:  # by the other images alone it would not have been chosen
         front = sorted([*front, pick], key=lambda one: one.cost(pool.kind))
+    unseen = (one.accuracy.n for one in pool.known.values() if one.schedule in pool.held_out and one.accuracy)
     return Final(
-        tuple(front),
-        None if pick is None else front.index(pick),
-        tuple(pool.known[baseline.schedule] for baseline in baselines if baseline.schedule in pool.known),
-        pool.kind,
-        sum(not pool.keeps_ceilings(one) for one in pool.within()),
-        tuple(pool.known.values()) if measure is not None else (),
-        tuple(pool.judged(one) for one in pool.waiting.values() if one.schedule not in pool.known),
-        result.evaluations > 1,
-        result.evaluations,
-        max(
-            (one.accuracy.n for one in pool.known.values() if one.schedule in pool.held_out and one.accuracy), default=0
-        ),
+        candidates=tuple(front),
+        chosen=None if pick is None else front.index(pick),
+        baselines=tuple(pool.known[schedule] for schedule in shown if schedule in pool.known),
+        cost=pool.kind,
+        over=sum(not pool.keeps_ceilings(one) for one in pool.within()),
+        measured=tuple(pool.known.values()) if measure is not None else (),
+        not_measured=tuple(pool.judged(one) for one in pool.waiting.values() if one.schedule not in pool.known),
+        searched=result.evaluations > 1,
+        among=result.evaluations,
+        held_out=max(unseen, default=0),
     )
-
-
-def _shortlist(ranked: Sequence[Candidate], number: int) -> list[Candidate]:
-    """Half of the places to the first choices, the others spread over the rest of the front."""
-    if len(ranked) <= number:
-        return list(ranked)
-    first = (number + 1) // 2
-    rest, left = ranked[first:], number - first
-    return [*ranked[:first], *(rest[(2 * i + 1) * len(rest) // (2 * left)] for i in range(left))]
-
-
-def _baselines(result: SearchResult, budget: Budget, fits: Callable[[Candidate], bool]) -> list[Candidate]:
-    """Of each family that was evaluated the best within the ceilings; of other precisions all."""
-    found = [one for one in result.whole if one.origin in ("int8", "other")]
-    for origin, number in (("taper", 1), ("stages", 1), ("resolution", 2), ("layers", 1)):
-        family = [one for one in result.whole if one.origin == origin and fits(one)]
-        ranked = by_preference(ParetoFront(result.front.cost, family), budget, result.dense)
-        found += ranked[:number]
-    return found
 
 
 def better_baseline(final: Final, baselines: Sequence[Baseline], budget: Budget) -> Baseline | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.budget import Budget
-from tavt_kit.core.candidate import Baseline, Candidate
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.codec import encode
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
@@ -35,34 +36,22 @@ _AXES = {
 
 
 def front_body(
-    result: SearchResult,
-    final: Final,
-    *,
-    model: Mapping[str, Any],
-    budget: Budget,
-    target: TargetDevice | None,
-    seed: int,
-    host: HostFacts | None = None,
-    precisions: Mapping[str, str] | None = None,
-    baseline_models: Sequence[Baseline] = (),
-    left_out: Sequence[Mapping[str, str]] = (),
-    gene_ablation: Sequence[Mapping[str, Any]] = (),
-    memory: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    result: SearchResult, final: Final, *, model: Mapping[str, Any], budget: Budget, target: TargetDevice | None,
+    seed: int, host: HostFacts | None = None, **beside: Any,
+) -> dict[str, Any]:  # fmt: skip
     """The record, without schema and version; candidates by rising cost, accuracies as fractions.
 
     Args:
         model: The model's card, or any JSON object that says which model it is.
         target: Target that latencies were measured on; ``None`` without any.
         seed: Seed of the search.
-        precisions: Precisions in which images were evaluated by the ``search``, and in the ``final`` round.
-        baseline_models: Models that are no schedules of this one, judged by the same budget.
-        left_out: Baselines that could not be had: ``name`` and ``reason``.
-        gene_ablation: Change by each gene of the choice, of a joint search.
-        memory: Way in which peak memory was measured; ``None`` where it was not asked about.
+        beside: What else is known: ``precisions`` in which images were evaluated by the ``search`` and in the
+            ``final`` round, ``baseline_models`` of the user and ``baselines_left_out`` with the ``reason``,
+            ``gene_ablation`` of a joint search, and how ``memory`` was measured.
     """
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
+    beside = {"baseline_models": (), "baselines_left_out": (), "gene_ablation": (), "precisions": {}} | beside
     return {
         "model": dict(model),
         "budgets": budget.texts(),
@@ -72,16 +61,12 @@ def front_body(
         "evaluations": result.evaluations,
         "hypervolume": result.hypervolume,
         **_final_body(final, budget, target, host, [accuracy.metric, *result.front.more]),
-        "baseline_models": [one.as_record() for one in baseline_models],
-        "baselines_left_out": [dict(one) for one in left_out],
-        "gene_ablation": [dict(one) for one in gene_ablation],
         # Models that were evaluated and measured to choose by, and images that judge the floors and had no say.
         "selection": {"evaluated": final.among, "measured": len(final.measured), "held_out": final.held_out},
         "stopped_because": result.stopped_because,
         "seconds": round(result.seconds, 3),
         "history": [round(volume, 6) for volume in result.history],
-        "precisions": dict(precisions or {}),
-        **({} if memory is None else {"memory": dict(memory)}),
+        **encode({name: value for name, value in beside.items() if value is not None}),
     }
 
 

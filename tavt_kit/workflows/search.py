@@ -292,7 +292,7 @@ def _written(
     body = front_body(
         result, final, model=context.card.as_record(), budget=config.bounds, target=device, seed=config.seed, host=host,
         precisions=config.precisions | ({"genes": " and ".join(further)} if further else {}),
-        baseline_models=beside, left_out=left_out, gene_ablation=ablation, memory=memory,
+        baseline_models=beside, baselines_left_out=left_out, gene_ablation=ablation, memory=memory,
     )  # fmt: skip
     better = better_baseline(final, beside, config.bounds)
     if better is not None:
