@@ -29,8 +29,7 @@ class Costs:
 
     Args:
         macs: Multiply-adds of one image.
-        latency_ms: The predicted median latency; ``None`` without a target.
-        target: Target of the predicted latency.
+        latency_ms: The predicted median latency on ``target``; ``None`` without one.
         quantile_ratios: A latency statistic as a multiple of the median, as far as it is known; 1 where it is not.
         official_macs: Multiply-adds by TAVT's own formula, by which its official algorithm goes; ``None`` for ``macs``.
     """
@@ -133,8 +132,7 @@ def feasibility_table(space: Space, costs: Costs, budget: Budget, *, tolerance: 
 def require_feasible(rows: Sequence[Feasibility], ways_out: Callable[[], str] = str) -> None:
     """Raise BudgetTooTight for the first row out of reach, naming the nearest feasible value.
 
-    Args:
-        ways_out: Says, in that case alone, what else would meet it; ends the sentence.
+    ``ways_out`` says, in that case alone, what else would meet it; it ends the sentence.
     """
     for row in rows:
         if not row.reachable:

@@ -367,9 +367,7 @@ def confirm(
 def better_baseline(final: Final, baselines: Sequence[Baseline], budget: Budget) -> Baseline | None:
     """The user's model that keeps to the budget and answers it better than everything of the search's own.
 
-    Args:
-        baselines: Models of the user, judged, measured as ``final`` is.
-        budget: Without a floor the more accurate model is better, with one the cheaper one.
+    Without a floor the more accurate model is better, with one the cheaper one. The baselines are judged already.
     """
 
     def worth(one: Candidate | Baseline) -> tuple[float, float]:

@@ -102,12 +102,8 @@ def is_whole(candidate: Candidate, dense: Candidate) -> bool:
 def shortfall(candidate: Candidate, budget: Budget, dense: Candidate, metric: float | None = None) -> float:
     """By how much the floors are missed, as a fraction of all images; 0 where all are kept.
 
-    Args:
-        dense: Model that a ``drop`` is counted from.
-        metric: Value in place of the candidate's first metric, where that is on a part of the images.
-
-    Raises:
-        DataError: A metric with a floor is not among what was evaluated.
+    A ``drop`` is counted from ``dense``. ``metric`` is in place of the candidate's first one, which may be on a part of
+    the images. Raises DataError where a metric with a floor is not among what was evaluated.
     """
     missed = 0.0
     for limit in budget.floors:

@@ -72,7 +72,7 @@ def stratified(labels: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
 
 
 def is_beaten(candidate: Bits, incumbent: Bits, confidence: float) -> bool:
-    """Whether the incumbent will, on all images, be at least as accurate, as surely as ``confidence``.
+    """Whether the incumbent will, on all images, be at least as accurate, as surely as ``confidence`` in (0.5, 1).
 
     With the first k of n images a random part of all, and ``behind`` more of them right for the incumbent, the final
     difference is about normal around ``behind * n / k``, with the variance of the flips among the images to come
@@ -81,7 +81,6 @@ def is_beaten(candidate: Bits, incumbent: Bits, confidence: float) -> bool:
     Args:
         candidate: (k,) which of the first k images it has right.
         incumbent: (n,) which of all images it has right.
-        confidence: Probability in (0.5, 1).
 
     Example:
         >>> incumbent = np.arange(400) % 4 > 0

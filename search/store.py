@@ -243,13 +243,9 @@ class Store:
 def stored_bits(path: Path, choices: Sequence[Choice]) -> list[tuple[str, str] | None]:
     """Which images each choice had right in a search, as ``bits_text`` writes it, and which images these were.
 
-    Args:
-        path: A search's store; it is only read.
-        choices: Schedules and configurations.
-
     Returns:
         For each choice the hash of its images and its bits, of the answer that the result shows; ``None`` where they
-        are not known, as of all choices where there is no store of this layout.
+        are not known, as of all choices where there is no store of this layout at ``path``, which is only read.
 
     Raises:
         RecordError: The file is no store, or a running search holds it.

@@ -76,10 +76,10 @@ def one_by_one(evaluate: Callable[[Any], Accuracy]) -> Evaluate:
 
 
 def in_order(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Generator[Answered]:
-    """The answers in the order of the schedules, from the store or evaluated.
+    """The answers in the order of the schedules, from the store or evaluated; close the iterator to abandon the rest.
 
     Each answer is stored as it comes, whatever its place, and given out once all before it are there: what follows
-    from them does not depend on which finished first. Close the iterator to abandon the rest.
+    from them does not depend on which finished first.
 
     Raises:
         DataError: An accuracy of another split than ``val``.

@@ -7,9 +7,8 @@ from typing import Any
 
 from tavt_kit.core.registry import Registry
 from tavt_kit.errors import BudgetError
-from tavt_kit.search.algorithms.base import Algorithm, AlgorithmOptions, Sampler
+from tavt_kit.search.algorithms.base import Algorithm, AlgorithmOptions, RandomSearch, Sampler
 from tavt_kit.search.algorithms.nsga2 import Evolution
-from tavt_kit.search.algorithms.random import RandomSearch
 from tavt_kit.search.algorithms.surrogate import Surrogate
 from tavt_kit.search.algorithms.tavt import OfficialTavt, Tavt
 from tavt_kit.search.space import Space

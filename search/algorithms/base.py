@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
         cost: Any unit, finite.
         metric: NaN where the evaluation failed.
         shortfall: Amount by which a floor is missed; 0 where it is kept.
-        more: Values of further objectives, all of them to be minimised; none for a search of two objectives.
+        more: Values of further objectives, to be minimised; none for a search of two.
     """
 
     cost: float
@@ -88,31 +88,23 @@ class Algorithm(Protocol):
     stopped_because: str
 
     def ask(self) -> list[Choice]:
-        """The next generation.
-
-        Raises:
-            RuntimeError: The outcomes of the last generation have not been told.
-        """
+        """The next generation; raises RuntimeError where the outcomes of the last one have not been told."""
         ...
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """The outcomes of the schedules last asked, in their order.
-
-        Raises:
-            RuntimeError: Nothing was asked, or the number differs.
-        """
+        """The outcomes of the schedules last asked, in their order; raises RuntimeError where they are not these."""
         ...
 
     def done(self) -> bool:
-        """Whether the last ``ask`` found nothing new."""
-        ...
+        """Whether the last ``ask`` found nothing new; ``stopped_because`` says why."""
+        return bool(self.stopped_because)
 
     def origin(self, schedule: Choice) -> str:
         """Who proposed it, for people: ``user``, ``dense``, ``taper``, ``random``, or the algorithm's own name."""
         ...
 
 
-class Sampler(ABC):
+class Sampler(Algorithm):
     """An ``Algorithm`` that takes each generation from one pool, where it bred nothing new by chance.
 
     Args:
@@ -172,10 +164,6 @@ class Sampler(ABC):
         self._history.add(self._waiting, outcomes)
         self._waiting = []
 
-    def done(self) -> bool:
-        """Whether the last ``ask`` found nothing new; ``stopped_because`` says why."""
-        return bool(self.stopped_because)
-
     def origin(self, schedule: Choice) -> str:
         """Who proposed it: ``user``, a family of first proposals, ``random``, or the algorithm's name."""
         return self._pool.origins.get(schedule, self.name)
@@ -187,3 +175,19 @@ class Sampler(ABC):
     def _bred(self) -> list[Levels]:
         """A generation from what was told; none where nothing new comes of it."""
         return []
+
+
+class RandomSearch(Sampler):
+    """Proposes the seeds, then schedules by chance within the ceilings, and learns nothing: the others' yardstick.
+
+    Example:
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> chance = RandomSearch(Space(TokenLayout(17, 4)), seed=0, population=5)
+        >>> len(chance.ask())
+        5
+    """
+
+    name = "random"
+
+    def _first(self) -> list[Levels]:
+        return self._pool.random(self.population, self._seeds)

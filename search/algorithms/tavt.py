@@ -24,7 +24,7 @@ import numpy as np
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, ScheduleError
-from tavt_kit.search.algorithms.base import Outcome, Sampler
+from tavt_kit.search.algorithms.base import Algorithm, Outcome, Sampler
 from tavt_kit.search.proposals import redraw, taper
 from tavt_kit.search.space import Levels, Space
 
@@ -52,7 +52,7 @@ class OfficialEvolution:
         lower: Least cost that is kept; 0 is the same as none.
         upper: Highest cost that is bred from.
         draws: Generator of members and lengths: as officially the global stream, or a ``random.Random``.
-        numpy_draws: Generator of positions: as officially NumPy's global stream, or a ``numpy.random.RandomState``.
+        numpy_draws: The same of positions: as officially NumPy's global stream, or a ``numpy.random.RandomState``.
     """
 
     max_length: int
@@ -153,10 +153,7 @@ class OfficialEvolution:
 
 
 def approx_ratio(drop: float, layers: int = 12, length: int = 384) -> float:
-    """Tokens left over all layers, as a share, where every layer drops the share ``drop``.
-
-    The official search asks it for 12 layers and 384 tokens, whatever the model.
-    """
+    """Share of tokens left over all layers where each drops ``drop``; officially of 12 and 384, whatever the model."""
     left, total = length, 0
     for _ in range(layers):
         left = math.ceil(left * (1 - drop))
@@ -182,7 +179,7 @@ _MOST_TRIES = 20_000
 """Draws for 30 children: officially without end, which a space that is used up would make come true."""
 
 
-class OfficialTavt:
+class OfficialTavt(Algorithm):
     """The official search with its own sizes: 22 genes, then 30 iterations of 30 mutations and 30 crossovers.
 
     It goes by cost and score alone: a budget is held against what it found, not against what it proposes. Genes
@@ -243,10 +240,6 @@ class OfficialTavt:
                 score = self._scores[self._schedule(gene)]
                 self._evolution.store[gene] = Seen(seen.macs, score, seen.method, seen.parents)
         self._asked = []
-
-    def done(self) -> bool:
-        """Whether its iterations are over."""
-        return bool(self.stopped_because)
 
     def origin(self, schedule: Choice) -> str:
         """``dense`` or the algorithm's name."""

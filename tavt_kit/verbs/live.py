@@ -11,11 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Display
 from rich.table import Table
 
-from tavt_kit.data.look import DataFacts
 from tavt_kit.search import Progress as SearchState
 from tavt_kit.verbs.console import ConsoleProgress, clock_text
-from tavt_kit.workflows.fit import FitResult, FitStage
-from tavt_kit.workflows.fit_plan import FitPlan
 from tavt_kit.workflows.search import FeasibilityTable
 
 
@@ -115,19 +112,20 @@ class FitProgress(SearchProgress):
 
     def show(self, value: object) -> None:
         """What belongs to the fit in sentences; of the stages' own results only what a search shows."""
-        if isinstance(value, FitPlan):
-            for reason in value.reasons[self.reasons :]:
-                self.say(reason)
-            self.reasons = len(value.reasons)
-        elif type(value) in _SENTENCES:
-            for sentence in _SENTENCES[type(value)](value):
+        kind = type(value).__name__  # by name: a search does not need the fit's modules
+        if kind in _SENTENCES:
+            sentences = _SENTENCES[kind](value)
+            if kind == "FitPlan":
+                sentences, self.reasons = sentences[self.reasons :], len(sentences)
+            for sentence in sentences:
                 self.say(sentence)
         else:
             super().show(value)
 
 
-_SENTENCES: Mapping[type, Callable[[Any], tuple[str, ...]]] = {
-    DataFacts: lambda facts: facts.sentences,
-    FitStage: lambda stage: (f"== {stage.title}" if stage.seconds is None else f"   {stage.seconds:.0f} s",),
-    FitResult: lambda result: (f"so far: {result.table.advice}",),
+_SENTENCES: Mapping[str, Callable[[Any], tuple[str, ...]]] = {
+    "DataFacts": lambda facts: facts.sentences,
+    "FitPlan": lambda plan: plan.reasons,
+    "FitStage": lambda stage: (f"== {stage.title}" if stage.seconds is None else f"   {stage.seconds:.0f} s",),
+    "FitResult": lambda result: (f"so far: {result.table.advice}",),
 }

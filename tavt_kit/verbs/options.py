@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -25,19 +24,11 @@ def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
         _refuse(f"cannot read {path}: {error.strerror}")
     except ValueError as error:
         _refuse(f"{path} is not a TOML file: {error}")
-    ctx.default_map = _defaults(path, values, ctx)
-    return path
-
-
-def _after_config(ctx: typer.Context, given: list[str] | None) -> list[str]:
-    """The settings of the file, those of the command line in their place."""
-    names = {text.partition("=")[0] for text in given or ()}
-    return [*(text for text in ctx.meta.get(_META, ()) if text.partition("=")[0] not in names), *(given or ())]
-
-
-def _defaults(path: Path, values: Mapping[str, Any], ctx: typer.Context) -> dict[str, Any]:
-    """The file's values under the names of the verb's parameters."""
-    known = {name: each for each in ctx.command.params if each.name != "config" for name in _names(each)}
+    known: dict[str, Any] = {}
+    for each in ctx.command.params:  # by its long flags, or an argument by its own name
+        flags = [flag.removeprefix("--") for flag in each.opts if flag.startswith("--")]
+        if each.name != "config":
+            known |= dict.fromkeys(flags or [str(each.name).replace("_", "-")], each)
     found = {key.replace("_", "-"): value for key, value in values.items()}
     verb = str(ctx.info_name)
     names = sorted({*known, *(flag.removeprefix("--") for flag in setting_flags(verb))})
@@ -45,11 +36,10 @@ def _defaults(path: Path, values: Mapping[str, Any], ctx: typer.Context) -> dict
         near = [match for key in unknown for match in difflib.get_close_matches(key, names, n=1)]
         meant = f" (did you mean {', '.join(near)}?)" if near else ""
         _refuse(f"{path} sets {', '.join(unknown)}{meant}, but {verb} takes {', '.join(names)}")
-    settings = {key: value for key, value in found.items() if key not in known}
-    ctx.meta[_META] = [text for key, value in settings.items() for text in setting_texts(verb, key, value)]
-    defaults: dict[str, Any] = {}
+    settings, defaults = list[str](), dict[str, Any]()
     for key, value in found.items():
-        if key in settings:
+        if key not in known:
+            settings += setting_texts(verb, key, value)
             continue
         repeats = getattr(known[key], "multiple", False) or known[key].nargs == -1
         if isinstance(value, dict) or (isinstance(value, list) and not repeats):
@@ -57,13 +47,14 @@ def _defaults(path: Path, values: Mapping[str, Any], ctx: typer.Context) -> dict
         if isinstance(value, bool) and not getattr(known[key], "is_flag", False):
             _refuse(f"{path} must set {key} to a number or text, not to {value}")
         defaults[str(known[key].name)] = [value] if repeats and not isinstance(value, list) else value
-    return defaults
+    ctx.meta[_META], ctx.default_map = settings, defaults
+    return path
 
 
-def _names(parameter: Any) -> list[str]:
-    """What a file may call a parameter: its long flags, or an argument's own name."""
-    flags = [flag.removeprefix("--") for flag in parameter.opts if flag.startswith("--")]
-    return flags or [str(parameter.name).replace("_", "-")]
+def _after_config(ctx: typer.Context, given: list[str] | None) -> list[str]:
+    """The settings of the file, those of the command line in their place."""
+    names = {text.partition("=")[0] for text in given or ()}
+    return [*(text for text in ctx.meta.get(_META, ()) if text.partition("=")[0] not in names), *(given or ())]
 
 
 def _refuse(sentence: str) -> NoReturn:

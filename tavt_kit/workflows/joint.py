@@ -16,8 +16,6 @@ from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_arrays, thin_out
 from tavt_kit.errors import TargetError, TavtError, UnsupportedBackbone
-from tavt_kit.exporters.options import SWITCHABLE, Form, Int8Options, Plan
-from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.models.token_reduction import REDUCTIONS, SCORES
 from tavt_kit.models.wrap import AdaptiveViT, wrap
@@ -191,6 +189,9 @@ def int8_session(context: SearchContext, model: AdaptiveViT, executed: tuple[int
     """
     key, target = (id(model), executed), context.target
     if key not in context.quantized:
+        from tavt_kit.exporters.options import SWITCHABLE, Form, Int8Options, Plan
+        from tavt_kit.exporters.writer import Writer
+
         schedules = {name: TokenSchedule.taper(model.layout, ratio, executed) for name, ratio in _DROPPED.items()}
         size = "x".join(map(str, model.backbone.image_size))
         fewer = "" if executed is None else f" with {len(executed)} layers"

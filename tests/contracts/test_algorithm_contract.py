@@ -11,8 +11,7 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import ALGORITHMS, Outcome, Space
 from tavt_kit.search.algorithms import make_algorithm
-from tavt_kit.search.algorithms.base import Algorithm, AlgorithmOptions
-from tavt_kit.search.algorithms.random import RandomSearch
+from tavt_kit.search.algorithms.base import Algorithm, AlgorithmOptions, RandomSearch
 
 SPACE = Space(TokenLayout(33, 4))
 
