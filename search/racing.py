@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
 
@@ -131,51 +132,39 @@ class Race:
 
     def __call__(self, schedules: Sequence[Choice]) -> Iterator[tuple[Choice, EvaluationResult]]:
         """As ``Evaluate``: candidates stopped early first; their accuracies say on how many images."""
-        incumbents = {schedule: self._incumbent(schedule) for schedule in schedules}
-        known = {schedule: _Known() for schedule in schedules}
-        for stop in self._stages:
-            for schedule, answer in self.look(list(known), len(next(iter(known.values())).bits), stop):
-                known[schedule] = known[schedule].and_then(answer)
-            for schedule, seen in list(known.items()):
-                if (answered := self._judged(seen, incumbents[schedule])) is not None:
+        incumbents = dict[Choice, Bits | None]()
+        for (
+            schedule
+        ) in schedules:  # the most accurate of those that cost no more; of equals the first that was finished
+            cost = self.cost(schedule)
+            cheaper = (one for one in self._finished if one[0] <= cost)
+            incumbents[schedule] = max(cheaper, key=lambda one: one[1], default=(0.0, 0.0, None))[2]
+        known: dict[Choice, list[EvaluationResult]] = {schedule: [] for schedule in schedules}
+        for start, stop in pairwise((0, *self._stages)):
+            for schedule, answer in self.look(list(known), start, stop):
+                known[schedule].append(answer)
+            for schedule, parts in list(known.items()):
+                if (answered := self._judged(parts, incumbents[schedule])) is not None:
                     del known[schedule]
                     yield schedule, answered
             if not known:
                 return
 
-    def _judged(self, seen: _Known, incumbent: Bits | None) -> EvaluationResult | None:
-        """The answer of a candidate that is looked at no further, or ``None``."""
-        if seen.failure is not None:
-            return EvaluationResult(None, seen.seconds, seen.failure)
-        values, count, right = {}, len(seen.bits), int(seen.bits.sum())
-        if count < self.images:
-            if incumbent is None or not is_beaten(seen.bits, incumbent, self.confidence):
+    def _judged(self, parts: Sequence[EvaluationResult], incumbent: Bits | None) -> EvaluationResult | None:
+        """The answer of a candidate that is looked at no further, or ``None``; ``parts`` are its answers so far."""
+        seconds, failure = sum(part.seconds for part in parts), parts[-1].failure
+        if failure is not None:
+            return EvaluationResult(None, seconds, failure)
+        known = [part.correct for part in parts if part.correct is not None]
+        if len(known) < len(parts):
+            raise RuntimeError("a race needs to know which images were right, but the evaluator does not say")
+        bits, values = np.concatenate(known), dict[str, float]()
+        if len(bits) < self.images:
+            if incumbent is None or not is_beaten(bits, incumbent, self.confidence):
                 return None
             # The incumbent's accuracy on all images, less what the candidate is behind it on those that both have seen:
             # the first images may be easier than all, and a candidate must not gain by having been stopped among them.
-            behind = float(incumbent[:count].mean()) - float(seen.bits.mean())
+            behind = float(incumbent[: len(bits)].mean()) - float(bits.mean())
             values = {ESTIMATE: min(max(float(incumbent.mean()) - behind, 0.0), 1.0)}
-        accuracy = Accuracy.of_counts(right, count, split=self.split)
-        return EvaluationResult(accuracy, seen.seconds, correct=seen.bits, values=values)
-
-    def _incumbent(self, schedule: Choice) -> Bits | None:
-        """The most accurate of those that cost no more; of equals the first that was finished."""
-        cost = self.cost(schedule)
-        cheaper = (one for one in self._finished if one[0] <= cost)
-        return max(cheaper, key=lambda one: one[1], default=(0.0, 0.0, None))[2]
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What has been seen of a candidate."""
-
-    bits: Bits = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
-    seconds: float = 0.0
-    failure: str | None = None
-
-    def and_then(self, answer: EvaluationResult) -> _Known:
-        """With what was seen further."""
-        if answer.failure is None and answer.correct is None:
-            raise RuntimeError("a race needs to know which images were right, but the evaluator does not say")
-        bits = self.bits if answer.correct is None else np.concatenate([self.bits, answer.correct])
-        return _Known(bits, self.seconds + answer.seconds, answer.failure)
+        accuracy = Accuracy.of_counts(int(bits.sum()), len(bits), split=self.split)
+        return EvaluationResult(accuracy, seconds, correct=bits, values=values)

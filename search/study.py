@@ -87,37 +87,31 @@ def in_order(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> G
     """
     known = {schedule: answer for schedule in schedules if (answer := store.get(schedule)) is not None}
     waiting = [schedule for schedule in schedules if schedule not in known]
-    arrived = _stored(waiting, evaluate, store)
-    answers: dict[Choice, EvaluationResult] = {}
-    with closing(arrived):
+    missing, answers = set(waiting), dict[Choice, EvaluationResult]()
+    coming: Iterator[tuple[Choice, EvaluationResult]] | None = None
+    try:
         for schedule in schedules:
             if schedule in known:
                 yield Answered(schedule, known[schedule], replayed=True)
                 continue
+            coming = coming or iter(evaluate(waiting))  # nothing runs before the first is asked for
             while schedule not in answers:
-                answers.update(next(arrived))
+                if (came := next(coming, None)) is None:
+                    raise RuntimeError(f"the evaluator left {len(missing)} of {len(waiting)} schedules unanswered")
+                one, answer = came
+                if one not in missing:
+                    raise RuntimeError(f"the evaluator answered {one}, which it was not asked, or answered before")
+                if answer.failure is not None:
+                    _log.warning("the evaluation of %s failed and is left out: %s", one, answer.failure)
+                for accuracy in (answer.accuracy, *answer.metrics):
+                    if accuracy is not None and accuracy.split != "val":
+                        raise DataError(
+                            f"a search selects on the split 'val' only, but got an accuracy of {accuracy.split!r}"
+                        )
+                store.add(one, answer)
+                missing.discard(one)
+                answers[one] = answer
             yield Answered(schedule, answers[schedule], replayed=False)
-
-
-def _stored(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Generator[dict[Choice, EvaluationResult]]:
-    """Answers as they come, each in the store before it is given out; nothing runs before the first is asked for."""
-    missing = set(schedules)
-    coming = iter(evaluate(schedules))
-    try:
-        for schedule, answer in coming:
-            if schedule not in missing:
-                raise RuntimeError(f"the evaluator answered {schedule}, which it was not asked, or answered before")
-            if answer.failure is not None:
-                _log.warning("the evaluation of %s failed and is left out: %s", schedule, answer.failure)
-            for accuracy in (answer.accuracy, *answer.metrics):
-                if accuracy is not None and accuracy.split != "val":
-                    raise DataError(
-                        f"a search selects on the split 'val' only, but got an accuracy of {accuracy.split!r}"
-                    )
-            store.add(schedule, answer)
-            missing.discard(schedule)
-            yield {schedule: answer}
-        raise RuntimeError(f"the evaluator left {len(missing)} of {len(schedules)} schedules unanswered")
     finally:
         if isinstance(coming, Generator):
             coming.close()
