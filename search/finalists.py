@@ -301,14 +301,11 @@ def confirm(
         measure: ``None`` where there is no target: a search on multiply-adds.
         peaks: ``None`` where memory is not limited; goes with ``measure``.
         compare: Difference to the dense model; needed for a verdict on ``drop``.
-        exact: Evaluation and difference as the result shows them: in the target's precision, where the search evaluated
-            in a quicker one, or on images that it did not see.
+        exact: Evaluation and difference as the result shows them, where the search went by others.
         held_out: Whether ``exact`` is on images that had no say in the search. The choice is then made before they are
             looked at, and they can only refute it.
-        number: Candidates measured in the first round.
-        rounds: Bound on the measurements.
+        number: Candidates measured in the first round, and whatever is in ``also``.
         before: An earlier confirmation of the same search, whose measurements stand.
-        also: Candidates to measure in the first round, too.
         quantile_ratios: Ratios of predicted costs, as ``Costs`` has them, for what is judged without a measurement.
     """
     pool = FinalistPool(result, budget, measure, peaks, compare, quantile_ratios or {})

@@ -217,11 +217,13 @@ class Objectives:
             raise BudgetError(f"a latency is of a machine, so the objective {text} needs a target")
         if costs.target is None and (limits := budget.of("memory")):
             raise BudgetError(f"a peak memory is of a machine, so {limits[0]} needs a target such as openvino:cpu")
+        return replace(self, cost=self.kind(budget, timed=costs.latency_ms is not None))
+
+    def kind(self, budget: Budget, *, timed: bool) -> CostKind:
+        """The cost: latency where one is limited, or a target alone is given (``timed``); else multiply-adds."""
         if self.cost is not None:
-            return self
-        # Latency where one is limited, or where a target alone is given; else multiply-adds.
-        timed = budget.of("latency", "throughput") or (costs.latency_ms is not None and not budget.of("flops"))
-        return replace(self, cost="predicted" if timed else "macs")
+            return self.cost
+        return "predicted" if budget.of("latency", "throughput") or (timed and not budget.of("flops")) else "macs"
 
 
 def leading(metric: str | None, known: Sequence[Accuracy]) -> tuple[Accuracy, tuple[Accuracy, ...]]:

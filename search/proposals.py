@@ -118,27 +118,20 @@ def first_proposals(space: Space, number: int, *, fits: Fits, rng: np.random.Gen
     for name, family, strongest, share in families:
         wanted = max(1, number // share)
         for index in range(wanted):
-            gentlest = _gentlest(space, family, fits, index)
-            ratio = np.linspace(gentlest, max(strongest, gentlest), wanted)[index]
-            yield space.dressed(family(space, float(ratio)), index), name
+
+            def proposed(ratio: float, family: Family = family, index: int = index) -> Choice:
+                return space.dressed(family(space, ratio), index)
+
+            # The smallest ratio that fits, to 1/1000; where none does, the search shrinks what it is given.
+            low, high = 0.02, 0.02 if fits(proposed(0.02)) else 0.98
+            while high - low > 1e-3:
+                middle = (low + high) / 2
+                low, high = (low, middle) if fits(proposed(middle)) else (middle, high)
+            ratio = np.linspace(high, max(strongest, high), wanted)[index]
+            yield proposed(float(ratio)), name
     for index in count():
         yield space.dressed(drawn_curve(space, rng), index), "random"
         yield space.decode(space.sample(rng)), "random"
-
-
-def _gentlest(space: Space, family: Family, fits: Fits, index: int) -> float:
-    """The smallest drop ratio that fits, to 1/1000; where none does, the search shrinks what it is given."""
-
-    def proposed(ratio: float) -> bool:
-        return fits(space.dressed(family(space, ratio), index))
-
-    if proposed(0.02):
-        return 0.02
-    low, high = 0.02, 0.98
-    while high - low > 1e-3:
-        middle = (low + high) / 2
-        low, high = (low, middle) if proposed(middle) else (middle, high)
-    return high
 
 
 def _into(space: Space, counts: list[int] | tuple[int, ...]) -> Choice:

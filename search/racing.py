@@ -133,9 +133,8 @@ class Race:
     def __call__(self, schedules: Sequence[Choice]) -> Iterator[tuple[Choice, EvaluationResult]]:
         """As ``Evaluate``: candidates stopped early first; their accuracies say on how many images."""
         incumbents = dict[Choice, Bits | None]()
-        for (
-            schedule
-        ) in schedules:  # the most accurate of those that cost no more; of equals the first that was finished
+        for schedule in schedules:
+            # The most accurate of those that cost no more; of equals the first that was finished.
             cost = self.cost(schedule)
             cheaper = (one for one in self._finished if one[0] <= cost)
             incumbents[schedule] = max(cheaper, key=lambda one: one[1], default=(0.0, 0.0, None))[2]

@@ -186,12 +186,10 @@ class JointSpace(Space):
     something. Of rows that decode to one schedule ``mend`` keeps one.
 
     Args:
-        sizes: Image sizes (H, W) in pixels, the model's own first.
-        at_size: Tokens of an image of each size.
+        sizes: Image sizes (H, W) in pixels, the model's own first; ``at_size`` has the tokens of each.
         spared: Layers that may be left out, the first to go first.
-        scores: Scores of the tokens, the model's own first.
+        scores: Scores of the tokens, the model's own first; so are the ``reductions``.
         precisions: Precisions, the target's own first, then with ever fewer bits.
-        reductions: Reductions, the model's own first.
 
     Example:
         >>> from tavt_kit.core.layout import TokenLayout

@@ -8,7 +8,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,7 +60,7 @@ class _Answer(Record):
     others: tuple[Accuracy, ...]
 
 
-class Store:
+class Store(AbstractContextManager["Store"]):
     """The answers of one search. One process at a time; a killed one loses nothing it had answered.
 
     Args:
@@ -232,9 +232,6 @@ class Store:
         if self._card is not None:
             self._card.unlink(missing_ok=True)
         self._base.close()
-
-    def __enter__(self) -> Store:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -298,25 +298,20 @@ def search(
             function of a single schedule.
         costs: Multiply-adds and predicted latency of a schedule.
         budget: Ceilings on ``latency``, ``throughput`` and ``flops``, floors on ``drop`` and on metrics; one on
-            ``memory`` is left to ``confirm``, which measures it. With a floor the choice falls on the cheapest
-            candidate that keeps to it, else on the most accurate.
-        algorithm: One of ``ALGORITHMS``.
+            ``memory`` is left to ``confirm``. With a floor the choice falls on the cheapest candidate that keeps to it,
+            else on the most accurate.
+        algorithm: One of ``ALGORITHMS``, with its ``population``, ``seed`` and schedules of the user (``seeds``).
         objectives: Axes of the front; ``None`` for the evaluator's own metric against latency or multiply-adds.
         evaluations: Number of schedules, the dense one included; ``None`` for no bound.
         max_seconds: Seconds of evaluation, summed over all runs on the same store; ``None`` for no bound.
         time_left: Seconds by the clock in which to evaluate, asked again and again; where it is 0 the search ends.
-        population: Schedules of a generation; ``None`` for the algorithm's own.
-        seed: Seed of the proposals.
-        seeds: Schedules of the user to begin with.
-        baselines: Configurations that are evaluated whatever they cost, after the dense one and within
-            ``evaluations``, with the origin of each.
+        baselines: Configurations that are evaluated whatever they cost, with the origin of each, after the dense one.
         tolerance: Share by which a predicted latency may exceed its ceiling, because predictions err.
         store: Store of the answers; ``None`` keeps them in memory.
         after: An earlier result of the same search to go on from, where the costs turned out otherwise; its
             candidates count, and the best of them that fit now are where the proposals begin.
         on_progress: Called after each answer.
-        learn: Told the answers of each generation when all have come, stored ones too: for an evaluator that judges
-            schedules by earlier ones (``Race.update``).
+        learn: Told the answers of each generation when all have come, stored ones too (``Race.update``).
 
     Raises:
         BudgetError: A limit that a search does not act on, no bound at all or one below 1, a seed that is no whole
@@ -336,8 +331,7 @@ def search(
         >>> costs = Costs(macs=lambda schedule: sum(n * n for n in schedule.counts))
         >>> budget = Budget.parse(["flops=600"])
         >>> found = search(space, one_by_one(evaluate), costs=costs, budget=budget, evaluations=60)
-        >>> best = found.ranked(Budget())[0]
-        >>> best.macs <= 600, found.evaluations
+        >>> found.ranked(Budget())[0].macs <= 600, found.evaluations
         (True, 60)
     """
     budget = Budget() if budget is None else budget

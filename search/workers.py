@@ -16,7 +16,7 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing.connection import Connection, wait
@@ -79,7 +79,7 @@ class WorkerPool(Protocol):
 
 
 @dataclass
-class Workers:
+class Workers(AbstractContextManager["Workers"]):
     """An evaluator out of a pool, as ``Evaluate`` says, whose answers do not hang on who gives them; to be closed.
 
     Args:
@@ -165,9 +165,6 @@ class Workers:
     def close(self) -> None:
         """End all workers."""
         self.pool.close()
-
-    def __enter__(self) -> Workers:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -89,9 +89,6 @@ Config = Annotated[
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        callback=_after_config,
-        help="A setting by its name; repeat for several.",
+        "--set", metavar="NAME=VALUE", callback=_after_config, help="A setting by its name; repeat for several."
     ),
 ]

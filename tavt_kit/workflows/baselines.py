@@ -67,7 +67,7 @@ class Baselines:
     exact: ConfigurationEvaluator
     left_out: list[dict[str, str]] = field(default_factory=list)
     _found: dict[str, Baseline] = field(default_factory=dict)
-    _open: dict[str, tuple[Session, Images]] = field(default_factory=dict)
+    sessions: dict[str, tuple[Session, Images]] = field(default_factory=dict)
     _measured: dict[str, tuple[Measurement, Measurement]] = field(default_factory=dict)
 
     def prepare(self) -> None:
@@ -89,7 +89,10 @@ class Baselines:
                 )
                 if context.config.is_here:
                     shape = (context.target.batch, 3, *model.preprocessing.image_size)
-                    self._open[name] = model.session(), random_images(shape, np.random.default_rng(context.config.seed))
+                    self.sessions[name] = (
+                        model.session(),
+                        random_images(shape, np.random.default_rng(context.config.seed)),
+                    )
                 self._found[name] = baseline
             except TavtError as error:
                 self.left_out.append({"name": path.name or text, "reason": str(error)})
@@ -97,11 +100,7 @@ class Baselines:
     @property
     def waiting(self) -> list[str]:
         """Those that are open and not measured yet."""
-        return [name for name in self._open if name not in self._measured]
-
-    def opened(self, names: Sequence[str]) -> dict[str, tuple[Session, Images]]:
-        """Sessions with their inputs."""
-        return {name: self._open[name] for name in names}
+        return [name for name in self.sessions if name not in self._measured]
 
     def note(self, names: Sequence[str], runs: Sequence[Measurement], dense: Measurement) -> None:
         """What was measured, and the dense model in the same rounds."""
@@ -120,7 +119,7 @@ class Baselines:
 
     def close(self) -> None:
         """Let go of sessions."""
-        self._open.clear()
+        self.sessions.clear()
 
     def _evaluated(self, model: BaselineModel) -> Baseline:
         import numpy as np

@@ -292,9 +292,8 @@ class SearchConfig:
         """Whether latency is what the search minimises or limits, so that the target's layers are timed first."""
         if self.device is None:
             return False
-        if self.weighed.cost == "predicted" or self.bounds.of("latency", "throughput"):
-            return True
-        return self.weighed.cost is None and not self.bounds.of("flops")
+        limited = bool(self.bounds.of("latency", "throughput"))
+        return limited or self.weighed.kind(self.bounds, timed=True) == "predicted"
 
     @property
     def final_precision(self) -> str:

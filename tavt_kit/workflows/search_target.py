@@ -7,9 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from statistics import median
 from typing import Any, TypeAlias
 
@@ -213,7 +211,7 @@ class MeasureWithin:
             doing = f"measuring {len(opened) + len(names)} models and dense, {done + 1} of {len(groups)}"
             context.progress.update(doing, done / len(groups))
             chosen = [first, *opened]
-            runs = _passes(context, chosen, protocol, opened, baselines.opened(names))
+            runs = _passes(context, chosen, protocol, opened, {name: baselines.sessions[name] for name in names})
             baselines.note(names, runs[len(chosen) :], runs[0])
             speed_factor = found[first].median / runs[0].median if found else 1.0
             for one, run in zip(chosen, runs, strict=False):
@@ -322,7 +320,6 @@ class SearchMemory:
 
     context: SearchContext
     store: Store
-    _held: ExitStack = field(default_factory=ExitStack, init=False)
     _meters: dict[tuple[int, str], ScheduleMemory] = field(default_factory=dict, init=False)
 
     def feasibility(self) -> list[Feasibility]:
@@ -342,7 +339,8 @@ class SearchMemory:
 
     def close(self) -> None:
         """Remove temporary files."""
-        self._held.close()
+        for meter in self._meters.values():
+            meter.close()
 
     def peaks(self, schedules: Sequence[Choice]) -> list[tuple[int, ...] | None]:
         """Peaks of as many as half of the time that is left does for, of two at least."""
@@ -358,20 +356,17 @@ class SearchMemory:
 
     def _peak(self, schedule: Choice) -> tuple[int, ...]:
         """Of fresh processes; measured once."""
-        key = f"peak memory, {schedule}, {self._ties}"
+        ties = sha256_text(json.dumps([self.context.ties(), _allocator()], sort_keys=True))
+        key = f"peak memory, {schedule}, {ties}"
         known: Sequence[int] | None = self.store.get_attr(key)
         if known is None:
             model, target = variant_of(self.context, schedule), target_of(self.context.target, schedule)
             meter = id(model), target.precision
             if meter not in self._meters:
-                self._meters[meter] = self._held.enter_context(closing(ScheduleMemory(model, target)))
+                self._meters[meter] = ScheduleMemory(model, target)
             known = self._meters[meter](Configuration.of(schedule).schedule, _PROCESSES)
             self.store.set_attr(key, list(known))
         return tuple(known)
-
-    @cached_property
-    def _ties(self) -> str:
-        return sha256_text(json.dumps([self.context.ties(), _allocator()], sort_keys=True))
 
 
 def _allocator() -> dict[str, str]:
