@@ -122,13 +122,15 @@ class Setting:
         if last == "none" and "None" in words:
             return "none" if self.in_recipe else None
         if "Mapping" in words:
-            entries = (part.partition("=") for text in texts for part in text.split(","))
-            try:
-                return {name.strip(): float(number) for name, _, number in entries}
-            except ValueError:
-                raise ParameterError(
-                    f"`{self.name}` is given as NAME=NUMBER, such as mask=4, got {','.join(texts)!r}"
-                ) from None
+            entries = dict[str, float]()
+            for part in ",".join(texts).split(","):
+                name, _, number = part.partition("=")
+                try:
+                    entries[name.strip()] = float(number)
+                except ValueError:
+                    example = "such as mask=4"
+                    raise ParameterError(f"`{self.name}` is given as NAME=NUMBER, {example}, got {part!r}") from None
+            return entries
         if "Sequence" in words and not words & {"int", "float"}:
             return list(texts)
         pieces = [piece.strip() for text in (texts if "Sequence" in words else [last]) for piece in text.split(",")]

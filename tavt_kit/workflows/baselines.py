@@ -89,10 +89,8 @@ class Baselines:
                 )
                 if context.config.is_here:
                     shape = (context.target.batch, 3, *model.preprocessing.image_size)
-                    self.sessions[name] = (
-                        model.session(),
-                        random_images(shape, np.random.default_rng(context.config.seed)),
-                    )
+                    images = random_images(shape, np.random.default_rng(context.config.seed))
+                    self.sessions[name] = model.session(), images
                 self._found[name] = baseline
             except TavtError as error:
                 self.left_out.append({"name": path.name or text, "reason": str(error)})
