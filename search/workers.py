@@ -35,9 +35,7 @@ Task = TypeVar("Task", bound=Hashable)
 MakeEvaluate = Callable[[], Callable[[Sequence[Any]], Iterable[tuple[Any, EvaluationResult]]]]
 """Makes an evaluator of tasks where it is called: pickled and sent to each worker, which calls it once."""
 
-_TRIES = 3
-"""Workers that one schedule may lose before it counts as failed; as many may fail to start, one after the other."""
-
+_TRIES = 3  # workers that one schedule may lose before it counts as failed; as many in turn may fail to start
 _log = logging.getLogger(__name__)
 
 
@@ -173,8 +171,7 @@ class Workers(AbstractContextManager["Workers"]):
 # Forked processes would share the locks of torch's threads, in whatever state those are.
 _SPAWN = multiprocessing.get_context("spawn")
 
-_PATIENCE = 1.0
-"""Seconds that a worker is given to end by itself."""
+_PATIENCE = 1.0  # seconds that a worker is given to end by itself
 
 
 class _Worker(NamedTuple):
@@ -268,8 +265,7 @@ def _send(pipe: Connection[Any, Any], payload: bytes) -> None:
         pipe.send_bytes(payload)
 
 
-_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
-"""The parent is gone, or wants nothing more."""
+_GONE = (EOFError, BrokenPipeError, ConnectionResetError)  # the parent is gone, or wants nothing more
 
 
 def _work(pipe: Connection[Any, Any]) -> None:
@@ -291,11 +287,8 @@ def _work(pipe: Connection[Any, Any]) -> None:
             pipe.send(("bug", traceback.format_exc()))
 
 
-_KNOCK = 10.0
-"""Seconds that the head of a cluster may take to be reached."""
-
-_RAY_PATIENCE = 300.0
-"""Seconds without any worker at work after which a cluster that starts none is given up."""
+_KNOCK = 10.0  # seconds that the head of a cluster may take to be reached
+_RAY_PATIENCE = 300.0  # seconds without any worker at work after which a cluster that starts none is given up
 
 
 def join_cluster(address: str | None = None) -> Cluster:

@@ -25,14 +25,11 @@ from tavt_kit.search.space import Levels
 
 Real = NDArray[np.float64]
 
+# Length scales tried, for features scaled to a spread of 1, per root of their number.
 _LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Length scales tried, for features scaled to a spread of 1, per root of their number."""
-
+# Variances of the noise tried, as shares of the signal's: an accuracy on few images has steps.
 _NOISES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-"""Variances of the noise tried, as shares of the signal's: an accuracy on few images has steps."""
-
-_LINEAR = 1.0
-"""Weight of the straight part beside the curved one: more tokens are better, nearly everywhere."""
+_LINEAR = 1.0  # weight of the straight part beside the curved one: more tokens are better, nearly everywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +106,13 @@ def _kernel(a: Real, b: Real, length: float) -> Real:
     return np.asarray(np.exp(-0.5 * np.maximum(distance, 0.0) / length**2) + _LINEAR * product)
 
 
-_LEARNT = 400
-"""Answers learnt from, the newest: the work of a fit grows with their cube."""
+_LEARNT = 400  # answers learnt from, the newest: the work of a fit grows with their cube
 
 _CHILDREN, _GENERATIONS = 48, 10
 """Of the inner evolution; 480 predictions take about as long as one evaluation of a small model."""
 
-_OPTIMISM = 0.5
-"""Standard deviations by which a prediction is believed better than its mean: what is unknown is tried."""
-
-_NEARLY = 0.005
-"""Predicted shortfall that is still looked at: half a point of the images."""
+_OPTIMISM = 0.5  # standard deviations by which a prediction is believed better than its mean: what is unknown is tried
+_NEARLY = 0.005  # predicted shortfall that is still looked at: half a point of the images
 
 
 class Surrogate(Sampler):

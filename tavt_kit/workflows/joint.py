@@ -25,12 +25,10 @@ from tavt_kit.runtimes.on_torch import is_bf16_faster
 from tavt_kit.search.space import JointSpace
 from tavt_kit.workflows.search_context import SearchContext
 
-_SHARES = (0.875, 0.75, 0.625)
-"""Of the patches along a side: the image sizes that are tried, in whole patches."""
+_SHARES = (0.875, 0.75, 0.625)  # of the patches along a side: the image sizes that are tried, in whole patches
 
-_SPARED = 3
-"""A third of the layers may be left out, in the order of what their absence costs on this many training images:"""
-_LOOKED_AT = 48
+_SPARED = 3  # a third of the layers may be left out, in the order of what their absence costs
+_LOOKED_AT = 48  # training images that tell that order
 
 
 def joint_space(context: SearchContext) -> JointSpace | None:
@@ -173,11 +171,10 @@ def predicting(
     return milliseconds
 
 
-_CALIBRATE = 100
-"""Training images."""
+_CALIBRATE = 100  # training images
 
+# In every layer: the schedules that a file for all schedules is calibrated at, in turns.
 _DROPPED = {"steep": 0.25, "mild": 0.1, "dense": 0.0}
-"""In every layer: the schedules that a file for all schedules is calibrated at, in turns."""
 
 
 def int8_session(context: SearchContext, model: AdaptiveViT, executed: tuple[int, ...] | None = None) -> FileSession:

@@ -69,11 +69,6 @@ class ConfigurationEvaluator:
             asked = {Configuration.of(member).schedule: member for member in members}
             yield from ((asked[schedule], answer) for schedule, answer in own.look(list(asked), start, stop))
 
-    def result(self, choice: Choice) -> EvaluationResult:
-        """The result of one configuration on all images."""
-        ((_, answer),) = self.look([choice], 0, len(self.own.labels))
-        return answer
-
     def against(self, source: Choice, candidate: Choice) -> PairedDifference:
         """Candidate minus source on the same images; raises MeasurementError where one of them cannot be made."""
         try:

@@ -19,23 +19,12 @@ from tavt_kit.workflows.search_context import SearchContext
 from tavt_kit.workflows.search_evaluation import Evaluators
 from tavt_kit.workflows.search_target import REPORT, TOLERANCE, MeasureWithin, SearchMemory
 
-_OFF = 0.1
-"""Relative error of the predictions, as measured in the end, above which the search goes on by corrected ones."""
-
-_SAME = 0.01
-"""The same where nothing measured keeps to the budget: smaller errors are the measurement's own."""
-
-_FIRST = 3
-"""Quarters of the evaluations before finalists are measured for the first time."""
-
-_MEASURING, _LAST = 0.4, 0.2
-"""Shares of the allowed time that the search keeps for measuring finalists, and their first measuring for the last."""
-
-_ABLATION = 0.2
-"""Share of the allowed time that must be left to ask what each gene is worth."""
-
-_CORRECTIONS = 3
-"""How often at most: a machine whose speed changes all the time is never predicted right."""
+_OFF = 0.1  # relative error of the predictions, as measured, above which the search goes on by corrected ones
+_SAME = 0.01  # the same where nothing measured keeps to the budget: smaller errors are the measurement's own
+_FIRST = 3  # quarters of the evaluations before finalists are measured for the first time
+_MEASURING, _LAST = 0.4, 0.2  # shares of the time that stay for measuring finalists, and after the first time
+_ABLATION = 0.2  # share of the allowed time that must be left to ask what each gene is worth
+_CORRECTIONS = 3  # how often at most: a machine whose speed changes all the time is never predicted right
 
 
 @dataclass(frozen=True)
@@ -172,7 +161,7 @@ class LatencyRefinement:
             if known is not None and known.accuracy is not None and known.accuracy.n < len(exact.own.labels):
                 known = None  # stopped early
         if known is None:
-            known = exact.result(schedule)
+            ((_, known),) = exact.look([schedule], 0, len(exact.own.labels))
             self.store.add(schedule, known, final=True)
         return known
 

@@ -35,8 +35,8 @@ from tavt_kit.workflows.search_context import SearchContext
 TOLERANCE = 0.03
 """How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
 
+# How much longer than asked each finalist runs where the machine is not quiet: a dozen of them wait for each other.
 _RESTLESS = 2.0
-"""How much longer than asked each finalist runs where the machine is not quiet: a dozen of them wait for each other."""
 
 _RUNS = {"p50": 60, "p90": 60, "p99": 700}
 """Runs of each finalist at least, whatever they take, by the statistic that is limited: an upper bound of one among
@@ -45,17 +45,12 @@ thirty needs 61 for the p90 and 637 for the p99."""
 _RUNS_AGAIN = {"p50": 100, "p90": 200, "p99": 1500}
 """The same of what is measured again because it lies about the limit: what is 5 % inside is then mostly proven."""
 
-_TABLES = 0.2
-"""Share of the allowed time that timing the layers may take."""
+_TABLES = 0.2  # share of the allowed time that timing the layers may take
 
-REPORT = 0.05
-"""Share of the allowed time that stays for the report."""
+REPORT = 0.05  # share of the allowed time that stays for the report
 
-_BRIEFEST = 0.4
-"""Seconds of the first look at the ends, in a short time."""
-
-_MEMORY = 3e9
-"""Bytes of weights open at once in the final measurement; what exceeds them is measured in several groups."""
+_BRIEFEST = 0.4  # seconds of the first look at the ends, in a short time
+_MEMORY = 3e9  # bytes of weights open at once in the final measurement; what exceeds them is measured in several groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +305,7 @@ IS = (
 )
 """What every figure is, as ``bench --memory`` has it."""
 
-_PROCESSES = 3
-"""Fresh processes of each schedule, all of which must keep to a limit."""
+_PROCESSES = 3  # fresh processes of each schedule, all of which must keep to a limit
 
 
 @dataclass
