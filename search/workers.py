@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from threading import Thread
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -177,7 +176,6 @@ _PATIENCE = 1.0  # seconds that a worker is given to end by itself
 class _Worker(NamedTuple):
     process: SpawnProcess
     pipe: Connection[Any, Any]
-    sender: Thread
 
 
 @dataclass
@@ -204,12 +202,8 @@ class Processes:
             if masks:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the end of the process is the end of the pipe
-        # Arguments of a process are written into a pipe that its parent holds open at both ends: one that dies before
-        # it has read them would be waited for without end. Here it is heard of, and no worker waits for another.
-        sender = Thread(target=_send, args=(ours, self._payload), daemon=True)
-        sender.start()
         self._started += 1
-        self._workers[self._started] = _Worker(process, ours, sender)
+        self._workers[self._started] = _Worker(process, ours)
         return self._started
 
     @cached_property
@@ -224,7 +218,7 @@ class Processes:
     def events(self) -> Iterator[WorkerEvent]:
         """As ``WorkerPool``."""
         ready = wait([worker.pipe for worker in self._workers.values()])
-        for number, (process, pipe, sender) in list(self._workers.items()):
+        for number, (process, pipe) in list(self._workers.items()):
             if pipe not in ready:
                 continue
             try:
@@ -232,7 +226,6 @@ class Processes:
             except (EOFError, OSError):
                 del self._workers[number]
                 process.join()
-                sender.join()
                 pipe.close()
                 code = process.exitcode
                 ended = f"it ended with exit code {code}"
@@ -244,6 +237,11 @@ class Processes:
                 raise MeasurementError(f"a worker cannot work: {content}")
             if kind == "bug":
                 raise RuntimeError(f"an evaluator failed in a worker:\n{content}")
+            if kind == "here":
+                # Only now: what is written to a process that dies before it has read it would be waited for for ever.
+                with suppress(OSError):
+                    pipe.send_bytes(self._payload)
+                continue
             yield WorkerEvent(number, idle=True) if kind == "idle" else WorkerEvent(number, [content])
 
     def close(self) -> None:
@@ -255,14 +253,8 @@ class Processes:
             if worker.process.exitcode is None:
                 worker.process.kill()
                 worker.process.join()
-            worker.sender.join()
             worker.pipe.close()
         self._workers.clear()
-
-
-def _send(pipe: Connection[Any, Any], payload: bytes) -> None:
-    with suppress(OSError):  # it died, which is heard of as its loss
-        pipe.send_bytes(payload)
 
 
 _GONE = (EOFError, BrokenPipeError, ConnectionResetError)  # the parent is gone, or wants nothing more
@@ -273,6 +265,7 @@ def _work(pipe: Connection[Any, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(*_GONE):
         try:
+            pipe.send(("here", None))
             make: MakeEvaluate = pickle.loads(pipe.recv_bytes())  # of this program, through a pipe of its own
             evaluate = make()
             while True:
