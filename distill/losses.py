@@ -121,49 +121,28 @@ def pim_loss(outputs: Mapping[str, Tensor], labels: Tensor, weights: Mapping[str
     return torch.stack([weights[pim_kind(name)] * term for name, term in terms.items()]).sum()
 
 
-@dataclass(frozen=True, slots=True)
-class FullLoss:
-    """What the full network is taught from labels."""
-
-    terms: Callable[[AdaptiveViT, TokenState, Outputs, Tensor], Mapping[str, Tensor]]
-    """(model, state after the last layer, its outputs, labels) -> named terms, which are added."""
-    pairwise: bool = False
-    """Whether images of a batch meet in it, so that a batch cannot be taken in parts."""
+def is_pairwise(model: AdaptiveViT) -> bool:
+    """Whether images of a batch meet in ``full_terms``, so that a batch cannot be taken in parts."""
+    return isinstance(model.backbone, TransFgBackbone)
 
 
-def full_loss_of(model: AdaptiveViT) -> FullLoss:
-    """PIM's four terms with their official weights, TransFG's contrastive loss beside the cross-entropy, or that alone.
+def full_terms(model: AdaptiveViT, state: TokenState, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+    """What the full network is taught from labels, by the state after its last layer: named terms, which are added.
 
+    PIM's four terms with their official weights, TransFG's contrastive loss beside the cross-entropy, or that alone.
     Mix-ViT's pure model and FFVT are taught here by cross-entropy: the mixing branch of the one belongs to its
     fine-tuning and is in no run, and the other has no loss of its own.
     """
-    if isinstance(model.backbone, PimVitBackbone):
-        return FullLoss(_pim)
-    if isinstance(model.backbone, TransFgBackbone):
-        return FullLoss(_transfg, pairwise=True)
-    return FullLoss(_plain)
-
-
-def _plain(model: AdaptiveViT, state: TokenState, outputs: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
-    return {"cross_entropy": F.cross_entropy(at_least_f32(outputs.logits), labels)}
-
-
-def _transfg(model: AdaptiveViT, state: TokenState, outputs: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
-    _refuse_mixed(labels, "TransFG's contrastive")
-    apart = contrastive_loss(at_least_f32(model.pooled(state)), labels)
-    return {**_plain(model, state, outputs, labels), "contrastive": apart}
-
-
-def _pim(model: AdaptiveViT, state: TokenState, outputs: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
-    _refuse_mixed(labels, "PIM's")
-    if not outputs.named:  # in evaluation it gives its logits alone
-        return _plain(model, state, outputs, labels)
-    return {"pim": pim_loss({name: at_least_f32(value) for name, value in outputs.named.items()}, labels)}
-
-
-def _refuse_mixed(labels: Tensor, whose: str) -> None:
-    if labels.is_floating_point():
+    own = {PimVitBackbone: "PIM's", TransFgBackbone: "TransFG's contrastive"}
+    whose = next((name for kind, name in own.items() if isinstance(model.backbone, kind)), None)
+    if whose is not None and labels.is_floating_point():
         raise TrainingError(f"{whose} loss reads whole labels, so images cannot be mixed; set mixup and cutmix to 0")
+    if isinstance(model.backbone, PimVitBackbone) and outputs.named:  # in evaluation it gives its logits alone
+        return {"pim": pim_loss({name: at_least_f32(value) for name, value in outputs.named.items()}, labels)}
+    terms = {"cross_entropy": F.cross_entropy(at_least_f32(outputs.logits), labels)}
+    if is_pairwise(model):
+        terms["contrastive"] = contrastive_loss(at_least_f32(model.pooled(state)), labels)
+    return terms
 
 
 def feature_loss(student: Placed, teacher: Placed) -> Tensor:

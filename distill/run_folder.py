@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from tavt_kit import __version__
 from tavt_kit.core.codec import Record, decode
@@ -50,7 +49,7 @@ def save_state(folder: Path, content: Mapping[str, Any], *, keep: int = 1) -> No
             texts, lists, tuples and dictionaries only, so that no code is run when it is read.
         keep: Newest states that stay.
     """
-    _write_state(state_file(folder, content["step"]), {"version": _VERSION, **content})
+    write_state(state_file(folder, content["step"]), {"version": _VERSION, **content})
     for old in _states(folder)[:-keep]:
         old.unlink(missing_ok=True)
 
@@ -60,7 +59,8 @@ def state_file(folder: Path, step: int, kind: str = "step") -> Path:
     return Path(folder) / STATE_FOLDER / f"{kind}-{step:08}.pt"
 
 
-def _write_state(file: Path, content: Mapping[str, Any]) -> None:
+def write_state(file: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, whole or not at all."""
     make_folder(file.parent)
     with atomic_path(file) as temporary:
         torch.save(content, temporary)
@@ -90,19 +90,6 @@ def readable(file: Path, *older: Path) -> Iterator[None]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         instead = f"delete it to continue from {older[0].name}, or " if older else ""
         raise CheckpointError(f"{file} cannot be continued ({reason}); {instead}start again with `fresh`") from None
-
-
-def save_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
-    """Keep the best weights so far, before the state that names them by their ``step`` is written."""
-    _write_state(state_file(folder, step, "best"), dict(weights))
-
-
-def load_best(folder: Path, step: int) -> dict[str, Tensor]:
-    """The weights kept at ``step``, on the CPU; raises as ``readable``."""
-    file = state_file(folder, step, "best")
-    with readable(file):
-        found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    return found
 
 
 def drop_other_best(folder: Path, step: int) -> None:

@@ -225,9 +225,8 @@ class Sampler:
         random: Random networks per step (the official ``num_sandwich``).
         layer_dropout: Probability that a layer is left out, in every network, the full one included (as the official
             code does); ``None`` for none.
-        sampling: How a random network is drawn: ``"bound"`` (in each layer a count between the bound and all, as
-            officially), ``"ratio"`` (one ratio for all layers, uniform in 0 to the bound: a taper) or ``"stages"``
-            (three drops, the smallest network likewise; see ``staged_counts``).
+        sampling: How a random network is drawn: by ``bounded_counts`` (``"bound"``, as officially), ``ratio_counts`` of
+            one ratio, uniform in 0 to the bound (``"ratio"``), ``staged_counts`` or ``curved_counts``.
         schedules: If any, networks are drawn from these instead: the one of fewest tokens in every step, and random
             ones of the others, none twice while there are enough.
 

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.losses import attention_loss, check_direction, divergence, feature_loss, full_loss_of
+from tavt_kit.distill.losses import attention_loss, check_direction, divergence, feature_loss, full_terms, is_pairwise
 from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.models.prefix_sharing import HiddenFeatures, Passes
 from tavt_kit.models.token_reduction import TokenState
@@ -29,21 +29,16 @@ _TOKENS_AT_ONCE = 1600
 
 @dataclass(frozen=True, slots=True)
 class SandwichRule:
-    """What a step adds up.
+    """What a step adds up; ``DistillRecipe`` says more of what is not listed here.
 
     Args:
-        kl: Direction of the divergence of each sub-network from the full one.
-        temperature: Temperature of that divergence, and of that from an external teacher.
         accumulation: Micro-batches per update; every term is divided by it.
         divide_full: False repeats the official code, which does not divide the full network's term.
         lean: Do no work for rows that do not go on (the same to the last bits, and 9 % faster).
         chunk: Images that go through the networks at a time, for less memory; ``None`` decides by the device. A model
             whose loss or norms mix the images of a batch takes the batch whole whatever is asked.
         features: Layers whose tokens a sub-network is drawn to, by ``feature_loss``; their mean counts.
-        feature_weight: Weight of that beside the divergence.
         maps: Layers whose attention maps a sub-network is drawn to, by ``attention_loss``; their mean counts.
-        attention_weight: Weight of that beside the divergence.
-        teacher_weight: Share of the full network's term that is the divergence from an external teacher.
 
     Raises:
         UnknownName: No such direction.
@@ -155,7 +150,7 @@ def sandwich_step(
         schedule.check(model.layout)
     at_once = len(images)
     # On a GPU the batch is taken whole unless asked, and everywhere where a loss is over pairs of images.
-    if not full_loss_of(model).pairwise and (rule.chunk is not None or images.device.type == "cpu"):
+    if not is_pairwise(model) and (rule.chunk is not None or images.device.type == "cpu"):
         at_once = min(at_once, rule.chunk or max(1, _TOKENS_AT_ONCE // model.tokens))
     parts = math.ceil(len(images) / at_once)
     step = _StepSums(model, rule, taught, backward, networks=len(networks), batch=len(images))
@@ -198,7 +193,7 @@ class _StepSums:
         logits: Tensor = outputs.logits
         self.full_logits, self.full_inside = logits.detach(), inside.detached()
         self.logits[0].append(self.full_logits)
-        terms = full_loss_of(self.model).terms(self.model, state, outputs, self.labels)
+        terms = full_terms(self.model, state, outputs, self.labels)
         for name, term in terms.items():
             self._add(f"full.{name}", term)
         loss = torch.stack(tuple(terms.values())).sum()

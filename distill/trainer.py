@@ -33,12 +33,11 @@ from tavt_kit.distill.processes import Processes, autocast, dtype_of, loss_scale
 from tavt_kit.distill.run_folder import (
     drop_other_best,
     journal,
-    load_best,
     load_state,
     readable,
-    save_best,
     save_state,
     state_file,
+    write_state,
 )
 from tavt_kit.distill.sandwich import training_attention
 from tavt_kit.errors import MeasurementError, TrainingError, UnknownName
@@ -72,12 +71,13 @@ class SelectionMetric:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        unknown = TrainingError(f"the metric must be one of {', '.join(METRICS)}, got {self.name!r}")
         try:
             metric, wanted = find_metric(self.name)
         except UnknownName:
-            metric, wanted = None, None
-        if metric is None or metric.name not in METRICS or self.name == metric.recorded:
-            raise TrainingError(f"the metric must be one of {', '.join(METRICS)}, got {self.name!r}")
+            raise unknown from None
+        if metric.name not in METRICS or self.name == metric.recorded:
+            raise unknown
         if wanted is not None and wanted not in self.classes:
             some = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
             raise TrainingError(f"{self.name} names no class of the data: {some}")
@@ -173,8 +173,7 @@ class Loop:
 
     Args:
         steps: Updates that were made; fewer than asked for if patience ran out.
-        seconds: Time of all updates, those of interrupted processes included; without evaluations and waiting for
-            images.
+        seconds: Time of all updates, those of interrupted processes included; without evaluations and waiting.
         seconds_per_step: Median of this process' steps, the first left out; ``None`` if it made too few.
         loss: Mean of the last tenth of this process' steps; ``None`` if it made none.
         selected: Evaluation whose weights were taken; ``None`` if nothing was evaluated on the way.
@@ -209,12 +208,10 @@ def run_loop(
             the best evaluation, else with the averaged ones, else with the last.
         split: The training split.
         step: Computes gradients and values.
-        settings: Optimisation, with nothing left open (``OptimizerOptions.settled``).
-        running: Machinery, with nothing left open.
+        settings: Optimisation, with nothing left open (``OptimizerOptions.settled``); so is ``running``.
         folder: Gets ``metrics.jsonl``, ``tensorboard/`` and ``state/``; with several processes on several machines,
             all of them see it.
         seed: Seed of everything random.
-        progress: Watches.
         what: Name of the stage.
         judge: Needed where ``running`` asks for evaluations.
         processes: Processes that share the work; this one alone by default.
@@ -299,7 +296,10 @@ class _Run:
                 self._save(number)
         selected = None
         if self.selection.value is not None:
-            self.model.load_state_dict(load_best(self.folder, self.selection.step), strict=True)
+            file = state_file(self.folder, self.selection.step, "best")
+            with readable(file):
+                best_weights = torch.load(file, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(best_weights, strict=True)
             selected = Selected(self.running.metric, self.selection.value, self.selection.step)
         elif self.ema is not None:
             self.model.load_state_dict(self.average.state_dict(), strict=True)
@@ -351,7 +351,8 @@ class _Run:
         values[f"val_{judge.metric.name}"] = found
         best = self.selection.see(judge.metric, found, number)
         if best and self.processes.first:
-            save_best(self.folder, number, self.average.state_dict())
+            # Before the state that names them by their step.
+            write_state(state_file(self.folder, number, "best"), dict(self.average.state_dict()))
         return best
 
     def _update(self, number: int, batches: Iterator[Batch]) -> dict[str, float]:
@@ -414,10 +415,8 @@ class _Run:
                 )
             parts = next(more for more in range(min(2 * parts, size), size + 1) if size % more == 0)
         if parts != self.parts:
-            said = (
-                f"memory ran out at step {number} with {size // self.parts} images at once, and suffices for "
-                f"{size // parts}"
-            )
+            had = f"memory ran out at step {number} with {size // self.parts} images at once"
+            said = f"{had}, and suffices for {size // parts}"
             if not self.running.allow_smaller_batch:
                 raise TrainingError(
                     f"{said}: give `allow_smaller_batch` to compute so many at once (an update stays as it is), or "

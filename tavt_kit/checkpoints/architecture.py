@@ -214,24 +214,32 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str, *, new_hea
     Raises:
         CheckpointError: Tensors are missing, left over or of another shape.
     """
-    own = model.state_dict()
-    given = dict(tensors)
+    own, given = model.state_dict(), dict(tensors)
     heads = head_names(model)
-    if _differs(own, given, heads):
+    layers = {name.rpartition(".")[0] for name in heads}
+
+    def body(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(t.shape) for name, t in state.items() if name.rpartition(".")[0] not in layers}
+
+    if body(own) != body(given):
         given = _translated(model, given)
     # A backbone that was saved without a head has nothing to lose.
     headless = not any(name in given for name in heads)
-    other_head = not headless and any(name not in given or _shape(given[name]) != _shape(own[name]) for name in heads)
-    if other_head and not new_head and not _differs(own, given, heads):
-        if (rows := _classes_of(own, given, heads)) is None:
-            _refuse(own, given, source)  # of as many classes, or of none: a tensor of it is absent or mis-shaped
-        raise CheckpointError(
-            f"{source} has a head of {rows} classes, but the model is to have {_rows(own, heads)}; "
-            "give the data it was trained on, or ask for a new head"
+    fresh = headless or any(name not in given or given[name].shape != own[name].shape for name in heads)
+    if fresh and not headless and not new_head and body(own) == body(given):
+        # Of as many classes, or of none, a tensor of the head is absent or mis-shaped, which is refused below.
+        fit = all(
+            name in given and given[name].dim() and given[name].shape[1:] == own[name].shape[1:] for name in heads
         )
-    fresh = headless or other_head
+        rows, wanted = {len(given[name]) for name in heads if fit}, len(own[heads[0]])
+        if len(rows) == 1 and rows != {wanted}:
+            raise CheckpointError(
+                f"{source} has a head of {rows.pop()} classes, but the model is to have {wanted}; "
+                "give the data it was trained on, or ask for a new head"
+            )
+        fresh = False
     if fresh:
-        given = {name: tensor for name, tensor in given.items() if not _of_head(name, heads)}
+        given = {name: tensor for name, tensor in given.items() if name.rpartition(".")[0] not in layers}
         given |= {name: own[name] for name in heads}
     _refuse(own, given, source)
     model.load_state_dict(given, strict=True)
@@ -247,21 +255,10 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
     return tuple(name for name in model.state_dict() if name.startswith(prefixes))
 
 
-def _of_head(name: str, heads: tuple[str, ...]) -> bool:
-    return name in heads or name.rpartition(".")[0] in {head.rpartition(".")[0] for head in heads}
-
-
-def _differs(own: Mapping[str, Tensor], given: Mapping[str, Tensor], heads: tuple[str, ...]) -> bool:
-    """Whether anything but the head does not fit."""
-    mine = {name: _shape(tensor) for name, tensor in own.items() if not _of_head(name, heads)}
-    theirs = {name: _shape(tensor) for name, tensor in given.items() if not _of_head(name, heads)}
-    return mine != theirs
-
-
 def _translated(model: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
     """timm's own translation of foreign names and position tables; what it cannot translate is given back."""
     patches, own = given.get("patch_embed.proj.weight"), model.state_dict().get("patch_embed.proj.weight")
-    if patches is not None and own is not None and _shape(patches) != _shape(own):
+    if patches is not None and own is not None and patches.shape != own.shape:
         # timm would resample the filters of another patch size: another architecture, not an image size.
         return given
     filter_fn = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
@@ -276,7 +273,7 @@ def _translated(model: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]
         _log.debug("timm could not translate the weights: %s", error)
         return given
     for name, tensor in translated.items():
-        if name in given and _shape(given[name]) != _shape(tensor):
+        if name in given and given[name].shape != tensor.shape:
             _log.info("%s resized from %s to %s", name, list(given[name].shape), list(tensor.shape))
     return translated
 
@@ -290,7 +287,7 @@ def _refuse(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str)
     shapes = [
         f"{name} {list(given[name].shape)} instead of {list(own[name].shape)}"
         for name in own
-        if name in given and _shape(given[name]) != _shape(own[name])
+        if name in given and given[name].shape != own[name].shape
     ]
     if shapes:
         problems.append(f"has other shapes: {_some(shapes)}")
@@ -303,22 +300,3 @@ def _refuse(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str)
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)
-
-
-def _classes_of(own: Mapping[str, Tensor], given: Mapping[str, Tensor], heads: tuple[str, ...]) -> int | None:
-    """How many classes a whole head of other classes than the model's is of; ``None`` if it is no such head."""
-    shapes = [_shape(given[name]) if name in given else () for name in heads]
-    counts = {
-        shape[0] if shape and shape[1:] == _shape(own[name])[1:] else None
-        for name, shape in zip(heads, shapes, strict=True)
-    }
-    (count,) = counts if len(counts) == 1 else (None,)
-    return count if count != _rows(own, heads) else None
-
-
-def _rows(own: Mapping[str, Tensor], heads: tuple[str, ...]) -> int:
-    return next((own[name].shape[0] for name in heads), 0)

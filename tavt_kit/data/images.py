@@ -22,12 +22,7 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".p
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image.
-
-    Args:
-        path: Where it can be opened.
-        label: Index into the set's classes.
-    """
+    """One image: where it can be opened, and the index of its class."""
 
     path: Path
     label: int
@@ -78,7 +73,16 @@ class ImageSet:
             if name in self.splits
         }
         object.__setattr__(self, "splits", MappingProxyType(ordered))
-        self._refuse_doubles()
+        seen: dict[str, str] = {}
+        for name, samples in self.splits.items():
+            for sample in samples:
+                path = os.path.normcase(sample.path)  # a text is hashed in a tenth of the time of a path
+                if path in seen:
+                    raise DataError(
+                        f"every image must be listed once, but {self.relative(sample)} is in "
+                        f"{seen[path]} and again in {name}; selection and test must not see the same image"
+                    )
+                seen[path] = name
         for name in ("train", "val"):
             if name not in self.splits:
                 raise DataError(f"{self.name} has no {name} split; give one, or one folder per class to be split")
@@ -91,18 +95,6 @@ class ImageSet:
                 raise DataError(
                     f"class {class_name!r} of {self.name} has no training image; add some or remove the class"
                 )
-
-    def _refuse_doubles(self) -> None:
-        seen: dict[str, str] = {}
-        for name, samples in self.splits.items():
-            for sample in samples:
-                path = os.path.normcase(sample.path)  # a text is hashed in a tenth of the time of a path
-                if path in seen:
-                    raise DataError(
-                        f"every image must be listed once, but {self.relative(sample)} is in "
-                        f"{seen[path]} and again in {name}; selection and test must not see the same image"
-                    )
-                seen[path] = name
 
     def __len__(self) -> int:
         return sum(len(samples) for samples in self.splits.values())

@@ -135,23 +135,21 @@ def _alike(group: _Group, key: Callable[[Path], Hashable], across: bool) -> Iter
     return (part for part in parts.values() if len({split for split, _ in part} if across else part) > 1)
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
-    found = _status(path)
-    return None if found is None else (found.st_dev, found.st_ino)
-
-
-def _size(path: Path) -> int | None:
-    found = _status(path)
-    return None if found is None else found.st_size
-
-
-def _status(path: Path) -> os.stat_result | None:
-    """Of a file; None of what is none."""
+def _status(path: Path, *names: str) -> tuple[int, ...] | None:
+    """Some facts of a file; None of what is none."""
     try:
         found = path.stat()
     except (OSError, ValueError):
         return None
-    return found if stat.S_ISREG(found.st_mode) else None
+    return tuple(getattr(found, name) for name in names) if stat.S_ISREG(found.st_mode) else None
+
+
+def _inode(path: Path) -> Hashable:
+    return _status(path, "st_dev", "st_ino")
+
+
+def _size(path: Path) -> Hashable:
+    return _status(path, "st_size")
 
 
 def _some_bytes(path: Path) -> bytes:

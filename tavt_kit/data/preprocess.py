@@ -224,7 +224,14 @@ def resize_crop(image: Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
     if size != (image.height, image.width):
         image = image.resize((size[1], size[0]), _RESAMPLING[p.interpolation])
     fill = tuple(round(255 * m) for m in p.mean) if p.crop_mode == "border" else (0, 0, 0)
-    return np.ascontiguousarray(np.asarray(_crop(image, height, width, fill)).transpose(2, 0, 1))
+    more_h, more_w = max(0, height - image.height), max(0, width - image.width)
+    if more_h or more_w:  # padded where the image is smaller
+        padded = Image.new("RGB", (image.width + more_w, image.height + more_h), fill)
+        padded.paste(image, (more_w // 2, more_h // 2))
+        image = padded
+    top, left = round((image.height - height) / 2), round((image.width - width) / 2)
+    centre = image.crop((left, top, left + width, top + height))
+    return np.ascontiguousarray(np.asarray(centre).transpose(2, 0, 1))
 
 
 def normalise(pixels: NDArray[np.uint8], p: Preprocessing) -> NDArray[np.float32]:
@@ -250,17 +257,6 @@ def resized_to(size: tuple[int, int], target: tuple[int, int], mode: str) -> tup
         ratio = max(ratios) if mode == "border" else min(ratios)
         resized = (round(size[0] / ratio), round(size[1] / ratio))
     return max(1, resized[0]), max(1, resized[1])
-
-
-def _crop(image: Image.Image, height: int, width: int, fill: tuple[int, ...]) -> Image.Image:
-    """The centre (height, width), padded with ``fill`` where the image is smaller."""
-    more_h, more_w = max(0, height - image.height), max(0, width - image.width)
-    if more_h or more_w:
-        padded = Image.new("RGB", (image.width + more_w, image.height + more_h), fill)
-        padded.paste(image, (more_w // 2, more_h // 2))
-        image = padded
-    top, left = round((image.height - height) / 2), round((image.width - width) / 2)
-    return image.crop((left, top, left + width, top + height))
 
 
 def _size(size: int | Sequence[int]) -> tuple[int, int]:

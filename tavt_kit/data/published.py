@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -25,13 +26,7 @@ _Key = TypeVar("_Key", str, int)
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A data set as published, before anything is carved or checked on the disk.
-
-    Args:
-        classes: Names, in the order of the data set's own labels.
-        parts: ``"train"``, ``"test"`` and, where one is published, ``"val"``.
-        hierarchy: Names of the ancestors of a class, the nearest first; empty where none is published.
-    """
+    """A data set as published, before anything is carved or checked on the disk; the fields are ``ImageSet``'s."""
 
     classes: tuple[str, ...]
     parts: Mapping[str, tuple[Sample, ...]]
@@ -138,9 +133,8 @@ def read_label_lists(root: Path, lists: str = "anno") -> Listing:
             if not name.strip() or not label.isdigit() or int(label) < 1:
                 raise DataError(f"every line of {file} must be 'file label', the label from 1, got {line!r}; repair it")
             found.append((root / "images" / name.strip(), int(label)))
-    return _listing(
-        {label: str(label) for label in sorted({label for part in rows.values() for _, label in part})}, rows
-    )
+    numbers = sorted({number for found in rows.values() for _, number in found})
+    return _listing({number: str(number) for number in numbers}, rows)
 
 
 def read_cub(root: Path) -> Listing:
@@ -191,32 +185,21 @@ def _number(key: str) -> tuple[int, str]:
     return (int(key), key) if key.isdigit() else (-1, key)
 
 
-def read_cifar10(root: Path) -> Listing:
-    """Read ``data_batch_1.bin`` to ``_5``, ``test_batch.bin`` and ``batches.meta.txt``.
+def _cifar(root: Path, number: int, train: Sequence[str], test: str, names: str) -> Listing:
+    """Read CIFAR's binary version: records of one or two labels, of which the last counts, and an image of 32 by 32.
 
     An image's path is the file and its index in it, ``data_batch_1.bin/00017``.
     """
-    train = [root / f"data_batch_{i}.bin" for i in range(1, 6)]
-    return _cifar(train, root / "test_batch.bin", root / "batches.meta.txt", 1, "cifar-10-binary.tar.gz")
-
-
-def read_cifar100(root: Path) -> Listing:
-    """Read ``train.bin``, ``test.bin`` and ``fine_label_names.txt``; the fine labels are the classes."""
-    train = [root / "train.bin"]
-    return _cifar(train, root / "test.bin", root / "fine_label_names.txt", 2, "cifar-100-binary.tar.gz")
-
-
-def _cifar(train: list[Path], test: Path, names: Path, label_bytes: int, archive: str) -> Listing:
-    """Records of fixed size: ``label_bytes`` labels, of which the last counts, and an image of 32 by 32."""
-    if train[0].with_suffix("").is_file() and not train[0].exists():
+    if (root / train[0]).with_suffix("").is_file() and not (root / train[0]).exists():
         raise DataError(
-            f"{test.parent} holds CIFAR's Python version, whose pickles can run code and are not opened; "
-            f"download the binary version, {archive}"
+            f"{root} holds CIFAR's Python version, whose pickles can run code and are not opened; "
+            f"download the binary version, cifar-{number}-binary.tar.gz"
         )
-    classes = dict(enumerate(read_lines(names)))
+    classes = dict(enumerate(read_lines(root / names)))
     parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
+    label_bytes = 1 if number == 10 else 2
     size = label_bytes + PIXELS
-    for part, file in [*(("train", file) for file in train), ("test", test)]:
+    for part, file in [*(("train", root / file) for file in train), ("test", root / test)]:
         if not file.is_file():
             raise DataError(f"the file {file} is missing; unpack CIFAR's binary version again")
         data = np.fromfile(file, np.uint8)
@@ -507,14 +490,17 @@ FACTS = MappingProxyType(
             "Krizhevsky, 2009; cs.toronto.edu/~kriz/cifar.html",
             "binary version: data_batch_{1..5}.bin, test_batch.bin, batches.meta.txt",
             "the Python version's pickles are refused", aliases=("cifar-10",),
-            read=read_cifar10, inside=("cifar-10-batches-bin",), marks=("batches.meta.txt", "test_batch.bin"),
+            read=partial(_cifar, number=10, train=[f"data_batch_{i}.bin" for i in range(1, 6)], test="test_batch.bin",
+                         names="batches.meta.txt"),
+            inside=("cifar-10-batches-bin",), marks=("batches.meta.txt", "test_batch.bin"),
         ),
         "cifar100": Facts(
             "CIFAR-100", 100, {"train": 50000, "test": 10000}, _UNSTATED,
             "Krizhevsky, 2009; cs.toronto.edu/~kriz/cifar.html",
             "binary version: train.bin, test.bin, fine_label_names.txt",
             "the Python version's pickles are refused; the fine labels are the classes", aliases=("cifar-100",),
-            read=read_cifar100, inside=("cifar-100-binary",), marks=("fine_label_names.txt", "train.bin"),
+            read=partial(_cifar, number=100, train=["train.bin"], test="test.bin", names="fine_label_names.txt"),
+            inside=("cifar-100-binary",), marks=("fine_label_names.txt", "train.bin"),
         ),
         "inat2017": Facts(
             "iNaturalist 2017", 5089, {"train": 579184, "test": 95986}, _RESEARCH,

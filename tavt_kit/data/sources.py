@@ -112,8 +112,16 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
 
 
 def _loaded(spec: str, seed: int, ratios: Ratios | None) -> ImageSet:
-    if spec in KNOWN:
-        return _load_known(spec, seed, ratios)
+    if known := KNOWN.get(spec):
+        root = unpack(known.package, known.inside)
+        classes, samples = known.read(root)
+        if (len(classes), len(samples)) != (known.classes, known.images):
+            raise DataError(
+                f"{root} should hold {known.images} images of {known.classes} classes, but holds "
+                f"{len(samples)} of {len(classes)}; remove the folder and run again"
+            )
+        licence, found = PACKAGES[known.package].licence, carve({"train": samples}, root, seed=seed, ratios=ratios)
+        return ImageSet(spec, classes, root, **found, licence=licence, note=known.note)
     if not spec.strip():
         raise DataError("data must be a folder, a CSV list or a name, but nothing was given")
     if spec.startswith(_TIMM):
@@ -136,22 +144,9 @@ def _loaded(spec: str, seed: int, ratios: Ratios | None) -> ImageSet:
         raise UnknownName(
             f"data must be a folder, a CSV list, NAME:FOLDER or one of {', '.join(KNOWN)}, got {spec!r}{meant}"
         )
-    if known := recognise(path):
-        return load_layout(known, path, seed=seed, ratios=ratios)
+    if layout := recognise(path):
+        return load_layout(layout, path, seed=seed, ratios=ratios)
     return load_folder(path, seed=seed, ratios=ratios)
-
-
-def _load_known(name: str, seed: int, ratios: Ratios | None) -> ImageSet:
-    known = KNOWN[name]
-    root = unpack(known.package, known.inside)
-    classes, samples = known.read(root)
-    if (len(classes), len(samples)) != (known.classes, known.images):
-        raise DataError(
-            f"{root} should hold {known.images} images of {known.classes} classes, but holds "
-            f"{len(samples)} of {len(classes)}; remove the folder and run again"
-        )
-    licence, found = PACKAGES[known.package].licence, carve({"train": samples}, root, seed=seed, ratios=ratios)
-    return ImageSet(name, classes, root, **found, licence=licence, note=known.note)
 
 
 def inherited_images(folder: Path, data: str | None) -> ImageSet:

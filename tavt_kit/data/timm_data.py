@@ -42,7 +42,14 @@ def load_timm(name: str, spec: str, *, seed: int = 0, ratios: Ratios | None = No
     if name.partition(":")[0].lower().split("/")[0] in ("hfds", "hfids", "tfds", "torch", "wds") and "/" in name:
         parts, root = _torch_parts(name)
     else:
-        parts, root = _folder_parts(Path(name).expanduser().absolute())
+        root = Path(name).expanduser().absolute()
+        if not root.exists():
+            raise DataError(f"{root} does not exist; give timm:PLACE with a folder or a tar file of class folders")
+        inside = [] if root.is_file() else sorted(root.iterdir())
+        given = {part: child for child in inside if (part := split_name(child.name.removesuffix(".tar"))) is not None}
+        read = {part: _read_place(child) for part, child in (given if "train" in given else {"train": root}).items()}
+        parts, roots = {part: found for part, (found, _) in read.items()}, {own for _, own in read.values()}
+        root = root if len(roots) > 1 else roots.pop()
     classes = parts["train"][0] if "train" in parts else next(iter(parts.values()))[0]
     splits = {}
     for part, (own, samples) in parts.items():  # timm numbers the classes of each split by itself; ours are train's
@@ -50,19 +57,6 @@ def load_timm(name: str, spec: str, *, seed: int = 0, ratios: Ratios | None = No
             raise DataError(f"the {part} part of {spec} has classes that train has not: {', '.join(strange[:5])}")
         splits[part] = [Sample(sample.path, classes.index(own[sample.label])) for sample in samples]
     return ImageSet(spec, classes, root, **carve(splits, root, seed=seed, ratios=ratios))
-
-
-def _folder_parts(place: Path) -> tuple[dict[str, _Part], Path]:
-    """The split parts of a place (one called train where it has none), and the root of their paths."""
-    if not place.exists():
-        raise DataError(f"{place} does not exist; give timm:PLACE with a folder or a tar file of class folders")
-    inside = [] if place.is_file() else sorted(place.iterdir())
-    given = {part: child for child in inside if (part := split_name(child.name.removesuffix(".tar"))) is not None}
-    if "train" not in given:
-        given = {"train": place}
-    read = {part: _read_place(child) for part, child in given.items()}
-    roots = {root for _, root in read.values()}
-    return {part: found for part, (found, _) in read.items()}, place if len(roots) > 1 else roots.pop()
 
 
 def _read_place(place: Path) -> tuple[_Part, Path]:

@@ -27,6 +27,7 @@ def datasets_verb(
     (~/.cache/tavt_kit by default).
     """
     from tavt_kit.data import KNOWN, load_images
+    from tavt_kit.data.published import FACTS
     from tavt_kit.errors import DataError
 
     if words and len(words) > 1:
@@ -34,7 +35,12 @@ def datasets_verb(
     if not words:
         if get:
             raise DataError(f"--get needs a name: {', '.join(KNOWN)}")
-        rows, layouts = [_row(known) for known in KNOWN], _layouts()
+        rows = [_row(known) for known in KNOWN]
+        layouts = [
+            {"name": name, "classes": facts.classes, "sizes": dict(facts.sizes), "layout": facts.layout,
+             "trap": facts.trap, "licence": facts.as_licence().as_record()}
+            for name, facts in FACTS.items()
+        ]  # fmt: skip
         print(json.dumps({"datasets": rows, "layouts": layouts}, indent=1)) if as_json else _print_rows(rows, layouts)
         return 0
     name = words[0]
@@ -45,20 +51,26 @@ def datasets_verb(
                 f"{name} is not on this machine; `fgvc-kit datasets {name} --get` fetches {row['megabytes']} MB"
             )
         if not as_json:
-            _print_licence(row)
+            licence = row["licence"]
+            print(f"{licence['name']}: {licence['licence']}.\n{licence['source']}.\n{row['note']}")
     images = load_images(name, seed=seed)
-    print(json.dumps(_contents(images), indent=1)) if as_json else _print_contents(images)
+    if not as_json:
+        _print_contents(images)
+        return 0
+    contents = {
+        "name": images.name,
+        "root": str(images.root),
+        "made": images.made,
+        "seed": images.seed,
+        "sha256": images.sha256,
+        "classes": images.classes,
+        "splits": {split: images.counts(split) for split in images.splits},
+        "licence": images.licence.as_record() if images.licence else None,
+        "note": images.note,
+        "hierarchy": dict(images.hierarchy),
+    }
+    print(json.dumps(contents, indent=1))
     return 0
-
-
-def _layouts() -> list[dict[str, Any]]:
-    from tavt_kit.data.published import FACTS
-
-    return [
-        {"name": name, "classes": facts.classes, "sizes": dict(facts.sizes), "layout": facts.layout, "trap": facts.trap}
-        | {"licence": facts.as_licence().as_record()}
-        for name, facts in FACTS.items()
-    ]
 
 
 def _row(name: str) -> dict[str, Any]:
@@ -78,21 +90,6 @@ def _row(name: str) -> dict[str, Any]:
         "fetched": path.is_file(),
         "file": str(path),
         "page": package.page,
-    }
-
-
-def _contents(images: ImageSet) -> dict[str, Any]:
-    return {
-        "name": images.name,
-        "root": str(images.root),
-        "made": images.made,
-        "seed": images.seed,
-        "sha256": images.sha256,
-        "classes": list(images.classes),
-        "splits": {split: list(images.counts(split)) for split in images.splits},
-        "licence": images.licence.as_record() if images.licence else None,
-        "note": images.note,
-        "hierarchy": {name: list(above) for name, above in images.hierarchy.items()},
     }
 
 
@@ -124,11 +121,6 @@ def _print_rows(rows: list[dict[str, Any]], layouts: list[dict[str, Any]]) -> No
         "Any folder of class folders, or a CSV list with the columns path,label[,split], is taken as well.",
         soft_wrap=True,
     )
-
-
-def _print_licence(row: dict[str, Any]) -> None:
-    licence = row["licence"]
-    print(f"{licence['name']}: {licence['licence']}.\n{licence['source']}.\n{row['note']}")
 
 
 def _print_contents(images: ImageSet) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
+from tavt_kit.verbs.train import print_record
 
 if TYPE_CHECKING:
     from tavt_kit.workflows.distill import DistillResult
@@ -29,11 +29,7 @@ def distill_verb(
     given = read_settings("distill", settings)
     with ConsoleProgress() as progress:
         done = distill(model, out, progress=progress, **given)
-    if given.get("dry_run"):
-        print(json.dumps(done.record, indent=1))
-    elif done.speaks and as_json:
-        print(json.dumps(done.record))
-    elif done.speaks:
+    if not print_record(done, as_json, given.get("dry_run", False)):
         print_distilled(done)
     return 0
 

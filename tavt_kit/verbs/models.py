@@ -96,12 +96,6 @@ def _row(name: str, measured: bool) -> dict[str, Any]:
     return row
 
 
-def _counts(row: dict[str, Any]) -> tuple[str, ...]:
-    """As the table has them."""
-    sizes = f"{row['parameters'] / 1e6:.1f} M", f"{row['macs'] / 1e9:.2f}"
-    return str(row["tokens"]), str(row["layers"]), str(row["droppable_layers"] or "none"), *sizes
-
-
 def _other_weights() -> list[dict[str, Any]]:
     """Weights that do not come from timm's hub."""
     from tavt_kit.checkpoints.public import LICENCES, MODEL, PROVENANCE
@@ -138,22 +132,20 @@ def _print(rows: list[dict[str, Any]]) -> None:
 def _table(rows: list[dict[str, Any]], *, sizes: bool) -> Table:
     from tavt_kit.verbs.console import table_of
 
-    counts = ("tokens", "layers", "droppable", "parameters", "GMACs") if sizes else ()
-    cells = (
-        (row["name"], "x".join(map(str, row["image_size"] or ())), *(_counts(row) if sizes else ()),
-         row["licence"] or "no weights", *([row["published"]] if sizes else ()))
-        for row in rows
-    )  # fmt: skip
-    published = ("published top-1, %",) if sizes else ()
-    return table_of(("model", "image", *counts, "weights' licence", *published), cells, left=("weights' licence",))
+    titles = ["model", "image", "weights' licence"]
+    cells = [[row["name"], "x".join(map(str, row["image_size"] or ())), row["licence"] or "no weights"] for row in rows]
+    if sizes:
+        titles[2:2] = ["tokens", "layers", "droppable", "parameters", "GMACs"]
+        for cell, row in zip(cells, rows, strict=True):
+            counts = (str(row["tokens"]), str(row["layers"]), str(row["droppable_layers"] or "none"))
+            cell[2:2] = [*counts, f"{row['parameters'] / 1e6:.1f} M", f"{row['macs'] / 1e9:.2f}"]
+            cell.append(row["published"])
+        titles.append("published top-1, %")
+    return table_of(titles, cells, left=("weights' licence",))
 
 
 def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:
-    """Fetch the weights of one name, or list what there is.
-
-    Raises:
-        TavtError: As ``checkpoints.public.get``; also where a person has to fetch them.
-    """
+    """Fetch the weights of one name, or list what there is."""
     from tavt_kit.checkpoints.public import find, get, known
     from tavt_kit.core.records import label_record
     from tavt_kit.data.packages import cache_folder

@@ -23,25 +23,22 @@ def train_verb(
 
     `accelerate launch` or torchrun before it shares the work among several processes.
     """
+    from tavt_kit.core.accuracy import Accuracy
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.train import train
 
     given = read_settings("train", settings)
     with ConsoleProgress() as progress:
         done = train(model, out, progress=progress, **given)
-    if given.get("dry_run"):
-        print(json.dumps(done.record, indent=1))
-    elif done.speaks and as_json:
-        print(json.dumps(done.record))
-    elif done.speaks:
-        print_trained(done)
+    if not print_record(done, as_json, given.get("dry_run", False)):
+        print(f"{done.folder}: dense top-1 {done.top1}")
+        if probe := done.record["results"].get("probe"):
+            print(f"head: penalty {probe['penalty']:g}, top-1 {Accuracy.from_record(probe['accuracy'])}")
     return 0
 
 
-def print_trained(done: TrainResult) -> None:
-    """Its accuracy on stdout, and the penalty of a probe."""
-    from tavt_kit.core.accuracy import Accuracy
-
-    print(f"{done.folder}: dense top-1 {done.top1}")
-    if probe := done.record["results"].get("probe"):
-        print(f"head: penalty {probe['penalty']:g}, top-1 {Accuracy.from_record(probe['accuracy'])}")
+def print_record(done: TrainResult, as_json: bool, dry_run: bool) -> bool:
+    """Print a run's record where that is asked for; whether nothing is left to say, as in all processes but one."""
+    if dry_run or (as_json and done.speaks):
+        print(json.dumps(done.record, indent=1 if dry_run else None))
+    return dry_run or as_json or not done.speaks
