@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[st
     if file is None:
         raise CheckpointError(f"{path} holds no {' or '.join(_FILES)}; files in several shards are not read")
     tensors = {name.removeprefix(f"{kind}."): tensor for name, tensor in read_weight_file(file).tensors.items()}
-    names = _our_names(kind, int(config["num_hidden_layers"]), tensors)
+    names = hugging_face_names(kind, int(config["num_hidden_layers"]), tensors)
     known = {theirs for parts in names.values() for theirs in parts}
     # The token for masked pre-training, the pooler, and DINOv2's classifier, which reads two vectors.
     unused = ("embeddings.mask_token", "pooler.", *(("classifier.",) if kind == "dinov2" else ()))
@@ -157,8 +157,8 @@ def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[st
     return Official(kind, name, arguments, found, f"a Hugging Face {kind}", preprocessing, untrained, left_out), labels
 
 
-def _our_names(kind: str, layers: int, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
-    """timm's name -> theirs, whose tensors, one below the other, it holds."""
+def hugging_face_names(kind: str, layers: int, known: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """timm's name -> those of the file, which has the ``known`` ones, whose tensors, one below the other, it holds."""
     names: dict[str, tuple[str, ...]] = {
         "cls_token": ("embeddings.cls_token",),
         "pos_embed": ("embeddings.position_embeddings",),
@@ -166,7 +166,7 @@ def _our_names(kind: str, layers: int, tensors: Mapping[str, Tensor]) -> dict[st
     if kind == "deit":
         names["dist_token"] = ("embeddings.distillation_token",)
     heads = {"head": "classifier"}
-    if "cls_classifier.weight" in tensors:
+    if "cls_classifier.weight" in known:
         heads = {"head": "cls_classifier", "head_dist": "distillation_classifier"}
     for part in ("weight", "bias"):
         names[f"patch_embed.proj.{part}"] = (f"embeddings.patch_embeddings.projection.{part}",)
@@ -175,7 +175,7 @@ def _our_names(kind: str, layers: int, tensors: Mapping[str, Tensor]) -> dict[st
             names |= {f"{ours}.{part}": (f"{theirs}.{part}",) for ours, theirs in heads.items()}
         for layer in range(layers):
             for ours, theirs in (_DINO if kind == "dinov2" else _VIT).items():
-                if part == "bias" and ours == "attn.qkv" and f"encoder.layer.0.{theirs[0]}.bias" not in tensors:
+                if part == "bias" and ours == "attn.qkv" and f"encoder.layer.0.{theirs[0]}.bias" not in known:
                     continue
                 names[f"blocks.{layer}.{ours}.{part}"] = tuple(f"encoder.layer.{layer}.{t}.{part}" for t in theirs)
     for layer in range(layers) if kind == "dinov2" else ():
