@@ -48,11 +48,9 @@ _AUGMENT, _CROP, _PHOTOMETRIC, _ERASE, _MIX = 1, 4, 5, 6, 7
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """One process' share of an update.
+    """One process' share of an update: images (b, 3, H, W) float32, normalised, and labels (b,) int64.
 
     Args:
-        images: (b, 3, H, W) float32, normalised.
-        labels: (b,) int64.
         soft: (b, C) shares of the classes where images were mixed, else ``None``; labels are not smoothed.
         places: (b,) indices of the images in their split, for messages.
         number: Number of the update, from 1; what changes in the course of a run goes by it.
@@ -88,13 +86,9 @@ def stream(
     single-threaded torch on the CPU, which is safe after a fork. They stop when the generator is closed, and by
     themselves where this process is killed. Ctrl-C does not reach them.
 
-    Args:
-        split: With the ``reading`` that says what is done to them.
-        settings: The batch.
-        seed: Seed of every draw.
-        first: The first update, counted from 1, and the ``last``.
-        rank: Which of the ``world`` training processes this is; it gets the rank-th part of each batch.
-        pinned: Whether batches lie in memory that a GPU reads by itself.
+    Updates count from 1. Of ``world`` training processes this one, ``rank``, gets the rank-th part of each batch. The
+    split's ``reading`` says what is done to the images, every draw goes by the seed. ``pinned`` batches lie in memory
+    that a GPU reads by itself.
 
     Raises:
         TrainingError: Fewer images than a batch needs, a batch that cannot be shared or mixed, or a decoding process
@@ -179,9 +173,8 @@ class _Reader(Dataset[Any]):
         own = len(self.share)
         soft = None
         if self.reading.mixes:
-            mixup = timm.data.Mixup(
-                self.reading.mixup, self.reading.cutmix, label_smoothing=0.0, num_classes=self.split.classes
-            )
+            alphas = self.reading.mixup, self.reading.cutmix
+            mixup = timm.data.Mixup(*alphas, label_smoothing=0.0, num_classes=self.split.classes)
             with seeded(self.seed, _MIX, number):
                 images, soft = mixup(images, labels)
             if len(places) > own:  # a slice alone would travel with all of its storage
@@ -264,15 +257,11 @@ class Undecoded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageSplit:
-    """A split.
+    """A split, with labels (n,) int64, paths of the files, for messages, and how many files could not be read.
 
     Args:
         pixels: As evaluation sees them: slices are (n, 3, H, W) bytes.
-        labels: (n,) int64.
-        names: Paths of the files, for messages.
         preprocessing: Evaluation's, whose second half ``inputs`` applies.
-        skipped: Files that could not be read.
-        classes: Number of classes.
         reading: How training reads them.
         prepared: What training crops and changes, (3, h, w) bytes at each place; ``None`` is ``pixels``.
     """
@@ -308,16 +297,10 @@ def read_images(
     Where nothing is decoded now, files are only opened, so one that breaks off is found when it is needed; with
     ``allow_unreadable`` each is decoded once to find those that are left out. A cache decodes all of them once.
 
-    Args:
-        samples: The split.
-        preprocessing: The model's.
-        reading: How training reads it, and where images are cached; for evaluation the cache alone matters.
-        limit: At most so many, spread evenly.
-        allow_unreadable: How many may be skipped.
-        progress: Watches a cache being filled.
+    At most ``limit`` are read, spread evenly. For evaluation of ``reading`` the cache alone matters.
 
     Raises:
-        DataError: Too many cannot be read.
+        DataError: More than ``allow_unreadable`` cannot be read.
         OutputError: The cache cannot be written.
     """
     reading = reading or DataOptions()
@@ -328,9 +311,7 @@ def read_images(
     size = training.fixed_size
     prepared: Pixels | None = None
     if reading.cache is not None:
-        prepared, skipped = open_cache(
-            reading.cache, chosen, training, allow_unreadable=allow_unreadable, progress=progress
-        )
+        prepared, skipped = open_cache(reading.cache, chosen, training, allow_unreadable, progress)
     elif size is not None and 3 * size[0] * size[1] * len(chosen) <= HELD_BYTES:
         prepared, _, skipped = load_prepared(chosen, training, size, allow_unreadable=allow_unreadable)
     else:
@@ -420,7 +401,6 @@ def open_cache(
     folder: Path,
     samples: Sequence[Sample],
     prepare: Preparation,
-    *,
     allow_unreadable: int = 0,
     progress: Progress | None = None,
 ) -> tuple[CachedImages, list[Unreadable]]:

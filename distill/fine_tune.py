@@ -19,18 +19,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.common import (
-    card_of,
-    check_batch,
-    describe_run,
-    evaluate_sweep,
-    features,
-    judge_of,
-    loop_record,
-    open_split,
-    save_trained,
-    settle,
-)
+from tavt_kit.distill import common
 from tavt_kit.distill.losses import balanced_weights, make_step
 from tavt_kit.distill.optimizer import attached, check_scales, freeze
 from tavt_kit.distill.processes import Processes, evaluation_precision
@@ -79,7 +68,7 @@ def train(
     processes, recipe = Processes.join(device), recipe or TrainRecipe()
     progress = progress if progress is not None and processes.first else Silent()
     check_family(recipe, model)
-    card = card_of(model, images)
+    card = common.card_of(model, images)
     known = [name for name in card.preprocessing if name != "image_size"]
     if unknown := sorted(set(recipe.evaluation) - set(known)):
         raise TrainingError(f"evaluation of a recipe has {', '.join(known)}, got {', '.join(unknown)}; leave it out")
@@ -91,8 +80,8 @@ def train(
     if not recipe.probe_only:
         if blocks > model.layers:
             raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {blocks}")
-        check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
-    recipe = settle(recipe, card, images, processes, freeze=max(model.layers - blocks, 0), begun=begun)
+        common.check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
+    recipe = common.settle(recipe, card, images, processes, freeze=max(model.layers - blocks, 0), begun=begun)
     if not recipe.probe_only:
         if recipe.drop_path:  # 0 leaves what the model has of its own
             set_drop_path(model, recipe.drop_path)
@@ -101,13 +90,13 @@ def train(
         # What does not fit the model is refused before anything is written.
         check_scales(model, recipe.optimisation)
         make_step(model, recipe.objective)
-    asked = describe_run(model, card, images, recipe.as_record())
+    asked = common.describe_run(model, card, images, recipe.as_record())
     run = RunFolder(Path(out), "train", asked, fresh=fresh, processes=processes)
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
-    train = open_split(images, "train", preprocessing, recipe, plain=recipe.probe_only, progress=progress)
-    val = open_split(images, "val", preprocessing, recipe, allow_unreadable=allow_unreadable, progress=progress)
+    train = common.open_split(images, "train", preprocessing, recipe, plain=recipe.probe_only, progress=progress)
+    val = common.open_split(images, "val", preprocessing, recipe, allow_unreadable=allow_unreadable, progress=progress)
     precision = evaluation_precision(str(recipe.running.precision))
     run.note(pictures={"train": len(train), "val": len(val), "skipped": val.skipped})
     # With a saved state that holds the head, and more, there is no need for it.
@@ -115,7 +104,7 @@ def train(
 
         def probe() -> dict[str, Any]:
             progress.stage("features", len(train) + len(val))
-            seen = [features(model, split, precision=precision, progress=progress) for split in (train, val)]
+            seen = [common.features(model, split, precision=precision, progress=progress) for split in (train, val)]
             fitted = fit_probe(seen[0], train.labels, seen[1], val.labels, len(images.classes))
             set_head(model, fitted.weight, fitted.bias)
             accuracy = Accuracy.of_counts(fitted.val_correct, len(val), split="val")
@@ -136,18 +125,18 @@ def train(
             loop = run_loop(
                 model, train, step, settings, recipe.running, run.folder,
                 seed=recipe.seed, progress=progress, what="finetune", processes=processes, save_seconds=save_seconds,
-                judge=judge_of(recipe.running, val, images.classes, (schedule,)),
+                judge=common.judge_of(recipe.running, val, images.classes, (schedule,)),
             )  # fmt: skip
-        sweep = partial(evaluate_sweep, model, val, "val", (recipe.schedule,), precision=precision, progress=progress)
-        dense = processes.once(lambda: sweep(what="evaluate"))
-        results = {"loop": loop_record(loop, settings.batch), "val": dense[0].accuracy.as_record()}
+        sweep = partial(common.evaluate_sweep, progress=progress, what="evaluate")
+        dense = processes.once(lambda: sweep(model, val, "val", (recipe.schedule,), precision=precision))
+        results = {"loop": common.loop_record(loop, settings.batch), "val": dense[0].accuracy.as_record()}
         trained = "everything" if recipe.blocks == "all" else f"head and last {recipe.blocks} blocks"
         how = f"{trained} fine-tuned by the recipe {recipe.name}"
         if recipe.schedule != "dense":
             how += f" for the schedule {recipe.schedule}"
     if processes.first:
         counts = None if model.schedule == model.dense_schedule else model.schedule.counts
-        save_trained(run.folder, model, replace(card, image_sizes=(), schedule=counts), images, how)
+        common.save_trained(run.folder, model, replace(card, image_sizes=(), schedule=counts), images, how)
     run.finish(**results, precision=str(recipe.running.precision))
     if processes.first:
         remove_state(run.folder)
@@ -212,10 +201,9 @@ _ROUNDS = 500
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """A fitted head.
+    """A fitted head: weight (C, D), for features as they are (the standardisation is folded in), and bias (C,).
 
     Args:
-        weight: (C, D), for features as they are (the standardisation is folded in); bias is (C,).
         penalty: L2 penalty that was chosen.
         val_correct: Images of ``val`` it has right.
         tried: Penalty and ``val`` accuracy of every candidate.

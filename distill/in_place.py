@@ -18,21 +18,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.common import (
-    SweepPoint,
-    after_record,
-    card_of,
-    check_batch,
-    describe_run,
-    evaluate_sweep,
-    judge_of,
-    keep_before,
-    loop_record,
-    open_split,
-    save_trained,
-    schedule_sweep,
-    settle,
-)
+from tavt_kit.distill import common
 from tavt_kit.distill.datasets import Batch, ImageSplit
 from tavt_kit.distill.losses import Backward, Step
 from tavt_kit.distill.optimizer import freeze
@@ -94,27 +80,27 @@ def distill(
     processes = Processes.join(device)
     progress = progress if progress is not None and processes.first else Silent()
     model.check_droppable()
-    card = card_of(model, images)
+    card = common.card_of(model, images)
     model.to(processes.device)
     check_sizes(model, twins)
     asks = None if teacher is None else Teacher(teacher.to(processes.device), card)
     begun = {} if fresh else processes.once(lambda: begun_with(Path(out)))
     recipe = recipe or distill_recipe()
-    check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
+    common.check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
     recipe = replace(
         recipe,
         feature_layers=_compared_layers(model, recipe.feature_layers, recipe.feature_weight),
         attention_layers=_compared_layers(model, recipe.attention_layers, recipe.attention_weight),
     )
-    recipe = settle(recipe, card, images, processes, freeze=frozen, begun=begun)
+    recipe = common.settle(recipe, card, images, processes, freeze=frozen, begun=begun)
     for twin in twins:
         share_weights(model, twin)
         twin.to(processes.device)
     step, trained = _prepare(model, recipe, asks, twins)
     taught_by = None if teacher is None else sha256_tensors(teacher.state_dict(), shapes=False)
-    known = {**recipe.as_record(), "teacher_sha256": taught_by}
-    run = RunFolder(Path(out), "distill", describe_run(model, card, images, known), fresh=fresh, processes=processes)
+    asked = common.describe_run(model, card, images, {**recipe.as_record(), "teacher_sha256": taught_by})
+    run = RunFolder(Path(out), "distill", asked, fresh=fresh, processes=processes)
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
@@ -122,22 +108,23 @@ def distill(
 
     def read_val(image_size: tuple[int, int]) -> ImageSplit:
         seen = preprocessing.at(image_size)
-        return open_split(images, "val", seen, recipe, allow_unreadable=allow_unreadable, progress=progress)
+        return common.open_split(images, "val", seen, recipe, allow_unreadable=allow_unreadable, progress=progress)
 
-    read = preprocessing if asks is None else preprocessing.at(asks.read_size(preprocessing.image_size))
-    train = open_split(images, "train", read, recipe, plain=False, progress=progress)
-    val = read_val(preprocessing.image_size)
+    own = preprocessing.image_size  # a teacher of a larger size is shown as much
+    read = preprocessing if teacher is None else preprocessing.at(max(own, teacher.backbone.image_size))
+    train = common.open_split(images, "train", read, recipe, plain=False, progress=progress)
+    val = read_val(own)
     smaller = [(twin, read_val(twin.backbone.image_size)) for twin in twins]
     settings = recipe.optimisation
     precision = evaluation_precision(str(recipe.running.precision))
-    points = schedule_sweep(model)
+    points = common.schedule_sweep(model)
 
-    def ladder(what: str) -> tuple[SweepPoint, ...]:
-        def all_sizes() -> tuple[SweepPoint, ...]:
-            found = evaluate_sweep(model, val, "val", points, precision=precision, progress=progress, what=what)
+    def ladder(what: str) -> tuple[common.SweepPoint, ...]:
+        def all_sizes() -> tuple[common.SweepPoint, ...]:
+            found = common.evaluate_sweep(model, val, "val", points, precision=precision, progress=progress, what=what)
             for twin, split in smaller:
                 name = f"dense at {twin.backbone.image_size[1]} px"
-                found += evaluate_sweep(twin, split, "val", {name: twin.dense_schedule}, precision=precision)
+                found += common.evaluate_sweep(twin, split, "val", {name: twin.dense_schedule}, precision=precision)
             return found
 
         return processes.once(all_sizes)
@@ -145,7 +132,7 @@ def distill(
     if "before" not in run.results:
         before = ladder("ladder before")
         if processes.first:
-            keep_before(run.folder, before)
+            common.keep_before(run.folder, before)
         run.note(
             trained_parameters=trained,
             pictures={"train": len(train), "val": len(val), "skipped": val.skipped},
@@ -154,19 +141,19 @@ def distill(
     loop = run_loop(
         model, train, step, settings, recipe.running, run.folder,
         seed=recipe.seed, progress=progress, what="distill", processes=processes, save_seconds=save_seconds,
-        judge=judge_of(recipe.running, val, images.classes, tuple(points.values())),
+        judge=common.judge_of(recipe.running, val, images.classes, tuple(points.values())),
     )  # fmt: skip
     after = ladder("ladder after")
     if processes.first:
         drawn = f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {Bound.parse(recipe.bound)}"
         how = f"distilled in place ({drawn}, {loop.steps} steps)"
         sizes = tuple(twin.backbone.image_size[1] for twin in twins)
-        save_trained(run.folder, model, replace(card, image_sizes=sizes), images, how)
+        common.save_trained(run.folder, model, replace(card, image_sizes=sizes), images, how)
     run.finish(
-        after=processes.once(lambda: after_record(run.folder, after)),
+        after=processes.once(lambda: common.after_record(run.folder, after)),
         val=after[0].accuracy.as_record(),
         precision=str(recipe.running.precision),
-        loop=loop_record(loop, settings.batch),
+        loop=common.loop_record(loop, settings.batch),
     )
     if processes.first:
         remove_state(run.folder)

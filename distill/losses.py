@@ -466,12 +466,8 @@ def make_step(
 ) -> tuple[Step, nn.Module | None]:
     """The step of an objective, and the branch that trains with the model but is not a part of it.
 
-    Args:
-        model: Trained in place, under its schedule.
-        objective: What is minimised.
-        frozen: Leading layers, the embedding with them, that train nothing; they run without a graph.
-        class_weights: (C,) for the cross-entropy; ``None`` weighs all classes alike.
-        seed: Seed of the branch's first weights.
+    The ``frozen`` leading layers, the embedding with them, run without a graph. Class weights are (C,), for the
+    cross-entropy; the seed is that of the branch's first weights.
 
     Raises:
         TrainingError: The objective is not for this model, or its share of tokens is none.

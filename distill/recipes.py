@@ -325,14 +325,10 @@ def recipe_names(family: str | None = None) -> tuple[str, ...]:
 
 
 def train_recipe(name: str = "probe", **changes: Any) -> TrainRecipe:
-    """A recipe with some values changed, wherever they lie; None changes nothing.
+    """The recipe of a name, or of the path of a TOML file, ``changed``.
 
     The size that images are resized to before they are cropped keeps its proportion to ``image_size``, unless both
     are given.
-
-    Args:
-        name: One of ``recipe_names``, or the path of a TOML file.
-        **changes: As flags; see ``changed``.
 
     Raises:
         UnknownName: No such recipe, or a value that is none of the known ones.
@@ -352,11 +348,7 @@ def train_recipe(name: str = "probe", **changes: Any) -> TrainRecipe:
 
 
 def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
-    """A recipe with some values changed, wherever they lie; None changes nothing, ``"none"`` takes a value back.
-
-    Args:
-        name: ``"modern"``, ``"merge"``, ``"tavt"``, or the path of a TOML file.
-        **changes: As flags; see ``changed``.
+    """The recipe of a name, ``"modern"``, ``"merge"`` or ``"tavt"``, or of the path of a TOML file, ``changed``.
 
     Raises:
         TavtError: As ``train_recipe``.

@@ -41,13 +41,10 @@ _FRAGMENTS = (".*step-*.pt", ".*best-*.pt")
 
 
 def save_state(folder: Path, content: Mapping[str, Any], *, keep: int = 1) -> None:
-    """Write a state; a process killed at any moment leaves the older ones, or this one too.
+    """Write a state, of which the newest ``keep`` stay; a process killed at any moment leaves the older ones, or this.
 
-    Args:
-        folder: The run's.
-        content: ``step``, the updates that are done, and whatever else continues the run: made of tensors, numbers,
-            texts, lists, tuples and dictionaries only, so that no code is run when it is read.
-        keep: Newest states that stay.
+    The content is ``step``, the updates that are done, and whatever else continues the run: tensors, numbers, texts,
+    lists, tuples and dictionaries only, so that no code is run when it is read.
     """
     write_state(state_file(folder, content["step"]), {"version": _VERSION, **content})
     for old in _states(folder)[:-keep]:
@@ -135,12 +132,8 @@ EVENTS_FOLDER = "tensorboard"
 def journal(folder: Path, done: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
     """Where a run writes its values down, those of one step at a time, the number as ``step`` among them.
 
-    Args:
-        folder: Gets ``metrics.jsonl`` and TensorBoard's event files.
-        done: Steps that stay; later ones, which were done but not saved, are cut off (TensorBoard hides them).
-
-    Raises:
-        OutputError: The folder cannot be written.
+    The folder gets ``metrics.jsonl`` and TensorBoard's event files. Steps after the ``done`` ones, which were made but
+    not saved, are cut off (TensorBoard hides them).
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -192,11 +185,9 @@ def begun_with(folder: Path) -> Mapping[str, Any]:
 
 
 class RunFolder:
-    """One run; ``run.json`` is rewritten whenever it gets on.
+    """One run of ``"train"`` or ``"distill"``; ``run.json`` is rewritten whenever it gets on.
 
     Args:
-        folder: Made if it is not there.
-        verb: ``"train"`` or ``"distill"``.
         asked: Everything that decides the result, flat and JSON-ready: recipe, model and data.
         fresh: Remove an earlier run first.
         processes: Processes that share the work; the first one reads and writes for all.

@@ -120,8 +120,7 @@ def sandwich_step(
 
     Args:
         model: Its schedule is neither used nor changed.
-        images: (B, 3, H, W).
-        labels: (B,) int64, or (B, C) shares of the classes.
+        images: (B, 3, H, W), with labels (B,) int64, or (B, C) shares of the classes.
         subs: The smallest network and random ones, from ``Sampler.draw``.
         full: The full network, where layer dropout thins it; ``None`` is the dense schedule.
         rule: ``None`` is the default rule.
@@ -279,16 +278,11 @@ class Teacher:
             )
         self.model.eval().requires_grad_(False)
 
-    def read_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """The size at which images are read for both: the larger of the student's and the teacher's."""
-        return max(image_size, self.model.backbone.image_size)
-
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised for the student, of any size -> (B, C)."""
-        ours, theirs = (
-            Preprocessing.from_record(card.preprocessing) for card in (self.student, self.model.require_card())
-        )
+        cards = (self.student, self.model.require_card())
+        ours, theirs = (Preprocessing.from_record(card.preprocessing) for card in cards)
         if (ours.mean, ours.std) != (theirs.mean, theirs.std):
             images = (images * _channels(ours.std, images) + _channels(ours.mean, images)
                       - _channels(theirs.mean, images)) / _channels(theirs.std, images)  # fmt: skip

@@ -53,11 +53,7 @@ METRICS = tuple(name for name, metric in CATALOGUE.items() if metric.needs != "d
 
 @dataclass(frozen=True, slots=True)
 class SelectionMetric:
-    """A metric of the catalogue, of these classes.
-
-    Args:
-        name: One of ``METRICS``; ``recall[CLASS]`` with a class. ``loss`` is the mean cross-entropy in nats.
-        classes: Names in the order of the logits.
+    """A metric of the catalogue, one of ``METRICS``, of classes in the order of the logits.
 
     Raises:
         TrainingError: Another metric, or the recall of a class that is not there.
@@ -104,14 +100,7 @@ class SelectionMetric:
 
 @dataclass(slots=True)
 class Selection:
-    """The best evaluation so far, and how many came after it.
-
-    Args:
-        patience: Evaluations without a better one that are allowed; ``None`` for any number.
-        value: The best one's; ``None`` before the first.
-        step: Its update.
-        waited: Evaluations since.
-    """
+    """The best evaluation so far, its update, and how many came after it, of which patience allows so many."""
 
     patience: int | None = None
     value: float | None = None

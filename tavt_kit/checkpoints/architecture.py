@@ -101,8 +101,7 @@ def create(
     fetched.
 
     Args:
-        name: timm's, with or without a tag.
-        arguments: For ``timm.create_model``.
+        name: timm's, with or without a tag; ``arguments`` are those of ``timm.create_model``.
         seed: Seed of whatever is not loaded; torch's own random state is left as it was.
         pretrained: Whether timm is to load its own weights.
         pretrained_file: Where these lie on this machine already; ``None`` lets timm fetch them.
@@ -228,10 +227,10 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str, *, new_hea
     fresh = headless or any(name not in given or given[name].shape != own[name].shape for name in heads)
     if fresh and not headless and not new_head and body(own) == body(given):
         # Of as many classes, or of none, a tensor of the head is absent or mis-shaped, which is refused below.
-        fit = all(
+        whole = all(
             name in given and given[name].dim() and given[name].shape[1:] == own[name].shape[1:] for name in heads
         )
-        rows, wanted = {len(given[name]) for name in heads if fit}, len(own[heads[0]])
+        rows, wanted = {len(given[name]) for name in heads if whole}, len(own[heads[0]])
         if len(rows) == 1 and rows != {wanted}:
             raise CheckpointError(
                 f"{source} has a head of {rows.pop()} classes, but the model is to have {wanted}; "

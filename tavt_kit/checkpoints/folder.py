@@ -32,25 +32,19 @@ _STARTS = ("module.", "model.", "_orig_mod.")
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """What a weight file says.
-
-    Args:
-        tensors: By name, on the CPU.
-        architecture: The model that timm's training script writes down as ``arch`` in its checkpoints, if it did.
-        averaged: Whether ``tensors`` are averaged weights; the file has those of the last step too.
-    """
+    """What a weight file says: tensors by name, on the CPU."""
 
     tensors: dict[str, Tensor]
     architecture: str | None = None
+    """The model that timm's training script writes down as ``arch`` in its checkpoints, if it did."""
     averaged: bool = False
+    """Whether these are averaged weights; the file has those of the last step too."""
 
 
 def sha256_tensors(tensors: Mapping[str, Tensor], *, shapes: bool = True) -> str:
     """The SHA-256 of tensors by name, in hexadecimal: the same weights in another file are the same.
 
-    Args:
-        tensors: State of a model.
-        shapes: Whether kinds and shapes count too; the ``start_sha256`` of training runs is without them.
+    Kinds and shapes count too, unless that is not wanted, as for the ``start_sha256`` of training runs.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):

@@ -50,12 +50,9 @@ class ConvertOptions:
 
 @dataclass(frozen=True, slots=True)
 class Official:
-    """An official file, read.
+    """An official file, read: its family, as the flag has it, and timm's name and arguments of its architecture.
 
     Args:
-        family: Its short name, as the flag has it.
-        name: The architecture, as timm's registry knows it.
-        arguments: For creating it.
         tensors: In the model's own names.
         origin: System it is of, for people.
         preprocessing: The recipe's evaluation; ``None`` takes the model's own configuration.

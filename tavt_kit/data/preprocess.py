@@ -96,11 +96,7 @@ class Preprocessing(Record):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], image_size: int | Sequence[int] | None = None) -> Preprocessing:
-        """From timm's ``pretrained_cfg`` or data config; a missing or None entry takes timm's default.
-
-        Args:
-            config: Has ``input_size`` (channels, height, width) and the names of this class.
-            image_size: Replaces the configured size; everything else stays.
+        """From timm's ``pretrained_cfg`` or data config, at another size if given; None takes timm's default.
 
         Example:
             >>> Preprocessing.from_config({"input_size": (3, 518, 518), "crop_pct": 1.0}, 112).image_size
@@ -124,14 +120,10 @@ def open_image(source: Path | str | bytes) -> Image.Image:
     """An image as 8-bit RGB, turned upright by its EXIF orientation; of several frames the first.
 
     Grey becomes three equal channels, 16-bit grey is scaled to 8 bits (Pillow alone would clip it to white),
-    and what is transparent shows white.
-
-    Args:
-        source: A path (of CIFAR's binary version ``file.bin/place``), or an encoded image's bytes.
+    and what is transparent shows white. The source is a path (of CIFAR's binary version ``file.bin/place``), or bytes.
 
     Raises:
-        DataError: It does not exist, is no image, is truncated, or has 32-bit pixels (they have no agreed
-            range).
+        DataError: It does not exist, is no image, is truncated, or has 32-bit pixels, which have no agreed range.
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     if isinstance(source, Path) and _is_packed(source):

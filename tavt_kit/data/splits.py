@@ -153,11 +153,7 @@ def write_split(folder: Path, images: ImageSet) -> None:
 
 
 def read_split(folder: Path, root: Path | None = None) -> ImageSet:
-    """Read what ``write_split`` wrote.
-
-    Args:
-        folder: The run.
-        root: Where the images lie now, if not where they lay then.
+    """Read what ``write_split`` wrote; ``root`` is where the images lie now, if not where they lay then.
 
     Raises:
         RecordError: No such record, or its listing does not match its own hash.

@@ -27,14 +27,10 @@ _Part = tuple[tuple[str, ...], list[Sample]]
 
 
 def load_timm(name: str, spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
-    """Read data as timm does, with our own val split where none is given.
+    """Read data as timm does, with our own val split where none is given; the set is called by the ``spec``.
 
-    Args:
-        name: A folder or a tar file of class folders, or a folder with one of either for each split (``train``,
-            ``val``, ``test``); or ``torch/fashion_mnist:FOLDER`` and its like.
-        spec: What the user calls the data, which the set is named by.
-        seed: Seed of a split that we make.
-        ratios: Its shares; 60/20/20 by default.
+    The name is that of a folder or a tar file of class folders, or of a folder with one of either for each split
+    (``train``, ``val``, ``test``); or ``torch/fashion_mnist:FOLDER`` and its like.
 
     Raises:
         DataError: The place is missing or damaged, or of a kind that is not read.
