@@ -49,8 +49,11 @@ GONE = {
 GONE_VERBS = {"demo": "`fgvc-kit fit elpv --budget latency=60%` does all that it did, on any images"}
 
 OK, BAD_INPUT, BUG, INTERRUPTED, UNREAD = 0, 2, 70, 130, 141
-MACHINE = [getattr(errno, name) for name in "EACCES EDQUOT EFBIG EIO EMFILE ENAMETOOLONG ENOSPC EPERM EROFS".split()]
-"""What a disk or its rights refuse, through no fault of the program's."""
+MACHINE = [
+    getattr(errno, name) for name in "EACCES EDQUOT EFBIG EIO EMFILE ENAMETOOLONG ENOMEM ENOSPC EPERM EROFS".split()
+]
+"""What a disk, its rights or a limit refuse, through no fault of the program's."""
+NO_MEMORY = "the memory that this process may take ran out; free some, or give smaller images or batches"
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a verdict is not PASS; 2 bad input or an infeasible request; 130 interrupted; 70 a bug."
 )
@@ -200,10 +203,22 @@ def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[
         where = f"{str(error.filename)[:200]}: " if error.filename else ""
         say(f"fgvc-kit {name}: {where}{error.strerror}; give another place, or make room")
         return BAD_INPUT
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not is_no_memory(error):
+            raise
+        log.info("out of memory", exc_info=error)
+        say(f"fgvc-kit {name}: {NO_MEMORY}")
+        return BAD_INPUT
     except KeyboardInterrupt:
         say(f"fgvc-kit {name}: interrupted; the same command goes on from what is finished")
         return INTERRUPTED
     return code
+
+
+def is_no_memory(error: Exception) -> bool:
+    """Whether memory ran out, in Python or in a library."""
+    said = re.search("allocate memory|bad_alloc|out of memory|failed to map segment", str(error), re.IGNORECASE)
+    return isinstance(error, MemoryError) or said is not None
 
 
 def say(sentence: str) -> None:
@@ -283,10 +298,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             say(usage_sentence(error, given)) if given else error.show()  # type: ignore[attr-defined]
         except SystemExit as ended:  # typer's own: a shell has its completions, or nobody reads the help
             code = ended.code if "_FGVC_KIT_COMPLETE" in os.environ else UNREAD
-        except Exception:
-            traceback.print_exc()
-            say("fgvc-kit: this is a bug in fgvc-kit; please report it with the lines above")
-            code = BUG
+        except Exception as error:
+            if is_no_memory(error):  # before a verb was there
+                say(f"fgvc-kit: {NO_MEMORY}")
+                code = BAD_INPUT
+            else:
+                traceback.print_exc()
+                say("fgvc-kit: this is a bug in fgvc-kit; please report it with the lines above")
+                code = BUG
     sys.exit(code)
 
 
@@ -296,7 +315,7 @@ def usage_sentence(error: Any, given: Sequence[str]) -> str:
     program = f"fgvc-kit {verb}" if verb in VERBS else "fgvc-kit"
     said = error.format_message().strip().rstrip(".").removeprefix("Invalid value: ")
     rule, _, advice = said.partition("; ")
-    if not re.search(r"\bgot\b|': '", rule):
+    if not re.search(r"\bgot\b|': '", rule, re.IGNORECASE):
         words = shlex.join(given)
         rule += f", got {words if len(words) <= 120 else words[:117] + '...'}"
     return f"{program}: {rule[:1].lower()}{rule[1:]}; {advice or f'{program} --help lists what it takes'}"

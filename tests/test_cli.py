@@ -42,6 +42,10 @@ def verb(
         Path(model).is_file()
     if model == "bug":
         raise RuntimeError("oops")
+    if model == "memory":
+        raise MemoryError
+    if model == "allocator":
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     if model == "interrupted":
         raise KeyboardInterrupt
     return 1 if model == "fails" else 0
@@ -80,6 +84,13 @@ def test_exit_codes(model: str, code: int) -> None:
 def test_a_known_error_is_one_line_without_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     run("try", "bad")
     assert capsys.readouterr().err == "fgvc-kit try: a target is on this machine, got 'torch:tpu'; choose torch:cpu\n"
+
+
+@pytest.mark.parametrize("model", ["memory", "allocator"])
+def test_no_memory_is_one_sentence(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("try", model) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fgvc-kit try: the memory that this process may take ran out; ")
 
 
 def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
