@@ -105,27 +105,18 @@ def _inputs(path: Path, preprocessing: Preprocessing | None) -> NDArray[np.uint8
         return error
 
 
-@dataclass(frozen=True)
 class Answered:
-    """What a model made of the n images that could be read, in the order they were given."""
+    """What a model made of the n images that could be read, in the order they were given.
 
-    samples: tuple[Sample, ...]
-    logits: NDArray[np.float32]
+    ``labels`` (n,) are the true classes, ``said`` (n,) the likeliest, of equal logits the first, ``right`` (n,) whether
+    the two agree.
+    """
 
-    @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """(n,) the true classes."""
-        return np.array([sample.label for sample in self.samples], np.int64)
-
-    @cached_property
-    def said(self) -> NDArray[np.int64]:
-        """(n,) the likeliest class; of equal logits the first."""
-        return np.asarray(self.logits.argmax(axis=1), np.int64)
-
-    @cached_property
-    def right(self) -> NDArray[np.bool_]:
-        """(n,) whether that is the label."""
-        return np.asarray(self.said == self.labels)
+    def __init__(self, samples: tuple[Sample, ...], logits: NDArray[np.float32]) -> None:
+        self.samples, self.logits = samples, logits
+        self.labels = np.array([sample.label for sample in samples], np.int64)
+        self.said: NDArray[np.int64] = logits.argmax(axis=1).astype(np.int64)
+        self.right: NDArray[np.bool_] = self.said == self.labels
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:

@@ -173,39 +173,29 @@ def class_size(record: Mapping[str, Any], name: str) -> int:
 
 def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str], threshold: float | None = None) -> str:
     """Each image: its file, truth, label, probability, the next likeliest, and whether the label is accepted."""
-    count = min(FIRST, len(classes))
-    best = first_classes(found.logits, count)
-    head = ["file", "truth", *_ranked_columns(count), *(["accepted"] if threshold is not None else [])]
-    rows = []
+    best, rows = first_classes(found.logits, min(FIRST, len(classes))), []
     for i, (name, label) in enumerate(zip(names, found.labels.tolist(), strict=True)):
-        ranked = [cell for k in best[i] for cell in (classes[k], f"{found.shares[i, k]:.6f}")]
-        rows.append([name, classes[label], *ranked, *_accepted(found.confidence[i], threshold)])
-    return csv_text(head, rows)
+        ranked = [(classes[k], float(found.shares[i, k])) for k in best[i]]
+        rows.append([name, classes[label], *_ranked_cells(ranked, threshold)])
+    return csv_text(["file", "truth", *_ranked_columns(best.shape[1], threshold)], rows)
 
 
 def predictions_csv(predictions: Sequence[Prediction], threshold: float | None = None) -> str:
     """As ``answers_csv``, of images without labels; what could not be read has its reason in the last column."""
-    count = max((len(prediction.ranked) for prediction in predictions), default=0)
-    accepted = ["accepted"] if threshold is not None else []
-    rows = (
-        [prediction.path, *([""] * (2 * count + len(accepted))), prediction.error]
-        if prediction.error is not None
-        else [
-            prediction.path,
-            *(cell for label, share in prediction.ranked for cell in (label, f"{share:.6f}")),
-            *_accepted(prediction.ranked[0][1], threshold),
-            "",
-        ]
-        for prediction in predictions
-    )
-    return csv_text(["file", *_ranked_columns(count), *accepted, "error"], rows)
+    columns, rows = _ranked_columns(max((len(one.ranked) for one in predictions), default=0), threshold), []
+    for one in predictions:
+        cells = _ranked_cells(one.ranked, threshold) if one.error is None else [""] * len(columns)
+        rows.append([one.path, *cells, one.error or ""])
+    return csv_text(["file", *columns, "error"], rows)
 
 
-def _ranked_columns(count: int) -> list[str]:
+def _ranked_columns(count: int, threshold: float | None) -> list[str]:
     """``label``, ``probability``, ``label_2``, ``probability_2`` and so on."""
     behind = ["", *(f"_{place}" for place in range(2, count + 1))]
-    return [column for end in behind for column in (f"label{end}", f"probability{end}")]
+    columns = [f"{name}{end}" for end in behind for name in ("label", "probability")]
+    return columns if threshold is None else [*columns, "accepted"]
 
 
-def _accepted(confidence: float, threshold: float | None) -> list[str]:
-    return [] if threshold is None else ["yes" if confidence >= threshold else "no"]
+def _ranked_cells(ranked: Sequence[tuple[str, float]], threshold: float | None) -> list[str]:
+    cells = [cell for label, share in ranked for cell in (label, f"{share:.6f}")]
+    return cells if threshold is None else [*cells, "yes" if ranked[0][1] >= threshold else "no"]

@@ -12,7 +12,6 @@ from tavt_kit.reports import columns, words
 from tavt_kit.reports.answer import answer
 from tavt_kit.reports.blocks import (
     Answer,
-    Block,
     Cell,
     Code,
     Column,
@@ -135,6 +134,15 @@ def compared_report(runs: Sequence[RunRecords]) -> Report:
         for run in runs
         if (pick := run.view.pick) is not None and pick.accuracy is not None
     )
+    own, again = list[Section](), list[Section]()
+    for index, run in enumerate(runs):
+        said, made = answer(run.records), reproduction_section(run.records)
+        table = [front_table(run.view)] if run.view.candidates else []
+        own.append(Section(f"run-{index}", run.name, (said.sentence, *said.more, *table), said.verdict))
+        counting = [] if index else [Text.of(COUNTING, kind="note")]
+        facts = Facts((("Folder", Code(run.records.folders[0])), *facts_of(run.records)))
+        title, blocks = f"{run.name}: facts and commands", (*counting, facts, *made.blocks)
+        again.append(Section(f"again-{index}", title, blocks, made.gist))
     return Report(
         f"{' against '.join(run.name for run in runs)}{f' on {data}' if data else ''}",
         " · ".join(filter(None, (words.plural(len(runs), "search", "searches"), *where))),
@@ -142,8 +150,8 @@ def compared_report(runs: Sequence[RunRecords]) -> Report:
         _chart(runs),
         (
             ("Decide", (beside,)),
-            ("Understand", tuple(_each(index, run) for index, run in enumerate(runs))),
-            ("Reproduce", tuple(_again(index, run) for index, run in enumerate(runs))),
+            ("Understand", tuple(own)),
+            ("Reproduce", tuple(again)),
         ),
         f"Made by fgvc-kit report from {', '.join(run.records.folders[0] for run in runs)}.",
     )
@@ -228,20 +236,3 @@ def _table(runs: Sequence[RunRecords], best: RunRecords) -> Table:
         ("Verdict", lambda run: columns.verdict(run.view.verdict or ("" if run.view.pick else "FAIL"))),
         strong=[runs.index(best)],
     )
-
-
-def _each(index: int, run: RunRecords) -> Section:
-    """What one search says of itself."""
-    found = answer(run.records)
-    blocks: list[Block] = [found.sentence, *found.more]
-    if run.view.candidates:
-        blocks.append(front_table(run.view))
-    return Section(f"run-{index}", run.name, tuple(blocks), found.verdict)
-
-
-def _again(index: int, run: RunRecords) -> Section:
-    """How one search was measured, and its commands."""
-    facts = Facts((("Folder", Code(run.records.folders[0])), *facts_of(run.records)))
-    counting = [] if index else [Text.of(COUNTING, kind="note")]
-    again = reproduction_section(run.records)
-    return Section(f"again-{index}", f"{run.name}: facts and commands", (*counting, facts, *again.blocks), again.gist)
