@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from tavt_kit.reports.page import CSV_FILE, HTML_FILE, JSON_FILE, MARKDOWN_FILE, Written, write_report
+from tavt_kit.reports.page import Written, write_report
 
-__all__ = [
-    "CSV_FILE", "HTML_FILE", "JSON_FILE", "MARKDOWN_FILE", "Written",
-    "write_report",
-]  # fmt: skip
+__all__ = ["Written", "write_report"]

@@ -8,21 +8,8 @@ from typing import Any
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.errors import RecordError
-from tavt_kit.reports import columns, words
+from tavt_kit.reports import blocks, columns, words
 from tavt_kit.reports.answer import answer
-from tavt_kit.reports.blocks import (
-    Answer,
-    Cell,
-    Code,
-    Column,
-    Facts,
-    Figure,
-    KeyFigure,
-    Report,
-    Section,
-    Table,
-    Text,
-)
 from tavt_kit.reports.candidates import CandidateView, FrontView, points_of
 from tavt_kit.reports.charts import Mark, front_figure, legend
 from tavt_kit.reports.front import cost_words, frame_of, front_table, marks_of, schedule_cell
@@ -30,6 +17,7 @@ from tavt_kit.reports.markup import el
 from tavt_kit.reports.provenance import COUNTING, facts_of, reproduction_section
 from tavt_kit.reports.records import Found, Records, candidates_beside, mapping, sequence, text
 
+Said = blocks.Cell | str
 MOST_RUNS = 6
 """As many as can be told apart in one chart."""
 
@@ -115,7 +103,7 @@ def _machine(run: RunRecords) -> str | None:
     return ", ".join(filter(None, parts)) if parts[0] else None
 
 
-def compared_report(runs: Sequence[RunRecords]) -> Report:
+def compared_report(runs: Sequence[RunRecords]) -> blocks.Report:
     """The page of several runs."""
 
     def accuracy(run: RunRecords) -> float:
@@ -125,28 +113,28 @@ def compared_report(runs: Sequence[RunRecords]) -> Report:
 
     data, where = text(runs[0].records.first("split"), "name"), dict.fromkeys(run.target for run in runs)
     best = sorted(runs, key=accuracy, reverse=True)
-    beside = Section("side-by-side", "Side by side", (_table(runs, best[0]),), "what each search chose")
+    beside = blocks.Section("side-by-side", "Side by side", (_table(runs, best[0]),), "what each search chose")
     first, lead = best[0].view.pick, "None of them found what fits"
     if first is not None:
         lead = f"{best[0].name} is the most accurate: {first.accuracy} right, {cost_words(best[0].view, first)}"
     figures = tuple(
-        KeyFigure(str(pick.accuracy), run.name, f"{run.view.verdict}, {cost_words(run.view, pick)}")
+        blocks.KeyFigure(str(pick.accuracy), run.name, f"{run.view.verdict}, {cost_words(run.view, pick)}")
         for run in runs
         if (pick := run.view.pick) is not None and pick.accuracy is not None
     )
-    own, again = list[Section](), list[Section]()
+    own, again = list[blocks.Section](), list[blocks.Section]()
     for index, run in enumerate(runs):
         said, made = answer(run.records), reproduction_section(run.records)
         table = [front_table(run.view)] if run.view.candidates else []
-        own.append(Section(f"run-{index}", run.name, (said.sentence, *said.more, *table), said.verdict))
-        counting = [] if index else [Text.of(COUNTING, kind="note")]
-        facts = Facts((("Folder", Code(run.records.folders[0])), *facts_of(run.records)))
-        title, blocks = f"{run.name}: facts and commands", (*counting, facts, *made.blocks)
-        again.append(Section(f"again-{index}", title, blocks, made.gist))
-    return Report(
+        own.append(blocks.Section(f"run-{index}", run.name, (said.sentence, *said.more, *table), said.verdict))
+        counting = [] if index else [blocks.Text.of(COUNTING, kind="note")]
+        facts = blocks.Facts((("Folder", blocks.Code(run.records.folders[0])), *facts_of(run.records)))
+        title, content = f"{run.name}: facts and commands", (*counting, facts, *made.blocks)
+        again.append(blocks.Section(f"again-{index}", title, content, made.gist))
+    return blocks.Report(
         f"{' against '.join(run.name for run in runs)}{f' on {data}' if data else ''}",
         " · ".join(filter(None, (words.plural(len(runs), "search", "searches"), *where))),
-        Answer("", lead, Text.of(_sentence(best)), _doubts(runs, best), figures, opens=beside.anchor),
+        blocks.Answer("", lead, blocks.Text.of(_sentence(best)), _doubts(runs, best), figures, opens=beside.anchor),
         _chart(runs),
         (
             ("Decide", (beside,)),
@@ -175,7 +163,7 @@ def _sentence(best: Sequence[RunRecords]) -> str:
     return f"{lead}, {words.metric_words(first.metric)} on {first.split}: {'; '.join(said)}."
 
 
-def _doubts(runs: Sequence[RunRecords], best: Sequence[RunRecords]) -> tuple[Text, ...]:
+def _doubts(runs: Sequence[RunRecords], best: Sequence[RunRecords]) -> tuple[blocks.Text, ...]:
     said = []
     a, b = (run.view.pick.accuracy if run.view.pick else None for run in best[:2])
     if a is not None and b is not None and a.low is not None and b.high is not None and a.low <= b.high:
@@ -190,10 +178,10 @@ def _doubts(runs: Sequence[RunRecords], best: Sequence[RunRecords]) -> tuple[Tex
             f"These are different machines or targets ({'; '.join(filter(None, (*hosts, *targets)))}): compare what "
             "each reaches there, not their milliseconds with one another."
         )
-    return tuple(Text.of(one, kind="warning") for one in said)
+    return tuple(blocks.Text.of(one, kind="warning") for one in said)
 
 
-def _chart(runs: Sequence[RunRecords]) -> Figure | None:
+def _chart(runs: Sequence[RunRecords]) -> blocks.Figure | None:
     # Where one of them has no latency, multiply-adds are what they have in common.
     first, timed = runs[0].view, all(run.view.is_timed for run in runs)
     statistic = first.statistic if timed else None
@@ -214,23 +202,23 @@ def _chart(runs: Sequence[RunRecords]) -> Figure | None:
     return front_figure(marks, frame, name, caption, key=legend(entries))
 
 
-def _table(runs: Sequence[RunRecords], best: RunRecords) -> Table:
-    def chosen(tell: Callable[[FrontView, CandidateView], Cell | str]) -> Callable[[RunRecords], Cell | str]:
+def _table(runs: Sequence[RunRecords], best: RunRecords) -> blocks.Table:
+    def chosen(tell: Callable[[FrontView, CandidateView], Said]) -> Callable[[RunRecords], Said]:
         """The cell of what a search chose; a dash where it chose nothing."""
         return lambda run: tell(run.view, run.view.pick) if run.view.pick else words.DASH
 
     first, n = runs[0].view, _counts(runs)
     on = f", {words.n_text(n.pop())}" if len(n) == 1 else ""
-    metric = Column(words.metric_words(first.metric), hint=f"{first.split}, 95 %")
-    return Table.of(
+    metric = blocks.Column(words.metric_words(first.metric), hint=f"{first.split}, 95 %")
+    return blocks.Table.of(
         runs,
         f"What each search chose, on the same images{on}; the most accurate is marked.",
-        ("Search", lambda run: Cell(run.name, run.target)),
+        ("Search", lambda run: blocks.Cell(run.name, run.target)),
         ("Budget", lambda run: words.budget_words(run.view.budget)),
         (metric, chosen(lambda view, pick: columns.accuracy(pick.accuracy))),
-        (Column("Dense"), chosen(lambda view, _: str((view.dense and view.dense.accuracy) or words.DASH))),
+        (blocks.Column("Dense"), chosen(lambda view, _: str((view.dense and view.dense.accuracy) or words.DASH))),
         (columns.AGAINST_DENSE, chosen(lambda view, pick: points_of(pick.difference))),
-        (Column("Cost"), chosen(cost_words)),
+        (blocks.Column("Cost"), chosen(cost_words)),
         (columns.SPEED, chosen(lambda view, pick: words.ratio_text(view.speedup(pick)))),
         ("Tokens kept after each layer", chosen(schedule_cell)),
         ("Verdict", lambda run: columns.verdict(run.view.verdict or ("" if run.view.pick else "FAIL"))),

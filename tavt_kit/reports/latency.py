@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from tavt_kit.core.latency_table import HEAD, STEM, LatencyTable, part_names
@@ -16,19 +15,12 @@ from tavt_kit.reports.charts import layer_figure
 from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
 
 
-@dataclass(frozen=True, slots=True)
 class LayerTimes:
     """The dense or chosen model with the predicted ms of each part, and whole runs measured on the table's target."""
 
-    name: str
-    schedule: str
-    parts: Mapping[str, float]
-    time: TimeView | None
-
-    @property
-    def sum(self) -> float:
-        """Milliseconds of all parts."""
-        return sum(self.parts.values())
+    def __init__(self, name: str, schedule: str, parts: Mapping[str, float], time: TimeView | None) -> None:
+        self.name, self.schedule, self.parts, self.time = name, schedule, parts, time
+        self.sum = sum(parts.values())
 
 
 def latency_table(records: Records) -> LatencyTable | None:

@@ -20,28 +20,16 @@ from tavt_kit.core.latency_table import part_words
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.records import atomic_text, label_record, sha256_file
 from tavt_kit.errors import TavtError
-from tavt_kit.reports import correctness, front, images, latency, provenance, training
+from tavt_kit.reports import blocks, correctness, front, images, latency, provenance, training
 from tavt_kit.reports.answer import answer
 from tavt_kit.reports.baselines import fit_rows, fit_section
-from tavt_kit.reports.blocks import (
-    Answer,
-    Code,
-    Download,
-    Facts,
-    Missing,
-    Report,
-    Section,
-    Text,
-    html_page,
-    markdown_page,
-)
 from tavt_kit.reports.candidates import CandidateView, FrontView, asked
 from tavt_kit.reports.compared import RunRecords, compared_report, runs_of
 from tavt_kit.reports.records import Records, gather, mapping, text
 
 HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE = "report.html", "report.md", "report.csv", "report.json"
 
-_GROUPS: dict[str, tuple[Callable[[Records], Section | Missing | None], ...]] = {
+_GROUPS: dict[str, tuple[Callable[[Records], blocks.Section | blocks.Missing | None], ...]] = {
     "Decide": (fit_section, front.budgets_section, front.front_section),
     "Understand": (
         correctness.classes_section, correctness.evaluated_section, images.kept_section, images.explained_section,
@@ -55,7 +43,7 @@ _GROUPS: dict[str, tuple[Callable[[Records], Section | Missing | None], ...]] = 
 """What stands below the answer, in the order a reader asks."""
 
 
-def build_report(records: Records) -> Report:
+def build_report(records: Records) -> blocks.Report:
     """What the records say: the answer, one chart, and the rest under four headings."""
     name = text(provenance.card_of(records), "name")
     data = text(records.first("split"), "name") or text(records.first("fit"), "data", "name")
@@ -63,13 +51,13 @@ def build_report(records: Records) -> Report:
     title = " on ".join(part for part in (name, data) if part) or folder
     found = {heading: [section(records) for section in sections] for heading, sections in _GROUPS.items()}
     # All that is not there in one place, so that a short report stays short.
-    missing = [section for sections in found.values() for section in sections if isinstance(section, Missing)]
+    missing = [section for sections in found.values() for section in sections if isinstance(section, blocks.Missing)]
     if missing and not records.all("fit"):
-        lead = Text.of("Each of these is made by the command beside it.")
-        facts = Facts(tuple((one.what, Code(one.command)) for one in missing))
-        found["Reproduce"].append(Section("missing", "Not recorded", (lead, facts), f"{len(missing)} kinds"))
-    kept = ((heading, tuple(one for one in some if isinstance(one, Section))) for heading, some in found.items())
-    return Report(
+        lead = blocks.Text.of("Each of these is made by the command beside it.")
+        facts = blocks.Facts(tuple((one.what, blocks.Code(one.command)) for one in missing))
+        found["Reproduce"].append(blocks.Section("missing", "Not recorded", (lead, facts), f"{len(missing)} kinds"))
+    kept = ((heading, tuple(one for one in some if isinstance(one, blocks.Section))) for heading, some in found.items())
+    return blocks.Report(
         title,
         provenance.summary(records),
         answer(records),
@@ -115,15 +103,18 @@ def write_report(
         out = Path("report") if "runs" in body else first if first.is_dir() else first.parent
     with held_folder(out, "report") as folder:
         written = Written(*(folder / name for name in (HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE)))
-        downloads = (Download(CSV_FILE, "text/csv", table), Download(JSON_FILE, "application/json", record))
-        atomic_text(written.html, html_page(report, downloads))
-        atomic_text(written.markdown, markdown_page(report))
+        downloads = (
+            blocks.Download(CSV_FILE, "text/csv", table),
+            blocks.Download(JSON_FILE, "application/json", record),
+        )
+        atomic_text(written.html, blocks.html_page(report, downloads))
+        atomic_text(written.markdown, blocks.markdown_page(report))
         atomic_text(written.csv, table)
         atomic_text(written.json, record + "\n")
         return written
 
 
-def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
+def report_body(records: Records, said: blocks.Answer, run: str) -> dict[str, Any]:
     """The object of one run, with the answer as the page says it."""
     rows, made = rows_of(records, run), records.first("fit") or records.first("front")
     chosen = (row for row in rows if row["chosen"] and row["table"] == ("final" if records.all("fit") else "front"))
@@ -157,8 +148,8 @@ def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _plain(said: Text) -> str:
-    parts = (part.text if isinstance(part, Code) else part for part in said.parts)
+def _plain(said: blocks.Text) -> str:
+    parts = (part.text if isinstance(part, blocks.Code) else part for part in said.parts)
     return "".join(parts).replace("\u00a0", " ")
 
 
