@@ -98,7 +98,7 @@ def stream(
     check_shares(settings.batch, split.reading, world)
     reader = _Reader(split, Order(len(split), settings.batch, seed), seed, rank, world)
     numbers = range(first, last + 1)
-    workers = workers_of(split, world)
+    workers = workers_of(split, world, pinned)
     batches = _started(reader, numbers, workers, pinned) if workers else (reader[number] for number in numbers)
     try:
         for number in numbers:
@@ -128,17 +128,17 @@ def check_shares(batch: int, reading: DataOptions, world: int = 1) -> None:
         raise TrainingError(f"mixup and cutmix pair the images of a batch, so `batch` must be even, got {batch}")
 
 
-def workers_of(split: ImageSplit, world: int = 1) -> int:
+def workers_of(split: ImageSplit, world: int = 1, gpu: bool = False) -> int:
     """How many processes decode: as asked, else half of this process' share of the processors, 1 to 8.
 
     None where images are held decoded, little is done to them, and the model leaves the processors no time anyway.
-    Beside a GPU all processors of the share but one, 1 to 16: there it is they that may be too slow.
+    Where a ``gpu`` computes all processors of the share but one, 1 to 16: there it is they that may be too slow.
     """
     reading = split.reading
     if reading.workers is not None:
         return reading.workers
     share = available_threads() // world
-    if torch.cuda.is_available():
+    if gpu:
         return max(1, min(16, share - 1))
     if not isinstance(split.prepared, Undecoded) and photometric(reading, split.preprocessing) is None:
         return 0

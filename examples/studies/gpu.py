@@ -40,7 +40,7 @@ STEPS: dict[str, float] = {
     "bench base 448 bf16 b8": 60, "bench base 448 bf16 b1": 60, "bench base 448 bf16 b64": 60,
     "attention": 30, "memory": 45, "distillation": 130, "table": 70, "search": 110, "evaluation": 45, "training": 110,
     "bench base 448 bf16 b8 compile": 150, "bench base 224 bf16 b8": 60, "bench base 224 bf16 b1": 60,
-    "bench large 448 bf16 b8": 60, "bench base 448 f16 b8": 60, "export": 60, "bench base 224 bf16 b64": 60,
+    "bench large 448 bf16 b8": 60, "bench base 448 f16 b8": 60, "export": 120, "bench base 224 bf16 b64": 60,
     "bench large 448 bf16 b1": 60, "bench large 448 bf16 b64": 90, "bench large 224 bf16 b8": 60,
     "bench base 448 bf16 b1 compile": 150, "bench large 448 f16 b8": 60, "bench base 448 f16 b1": 60,
     "bench base 448 f16 b64": 60, "seeds": 400, "floors": 30,

@@ -490,8 +490,9 @@ class Steps:
                     next(batches)
                 begin = time.perf_counter()
                 alone = batch * sum(1 for _ in batches) / (time.perf_counter() - begin)
-            rows["reading alone"] = {"images_per_second": alone, "workers": workers_of(split)}
-            lines.append(f"reading alone: {alone:.0f} images/s by {workers_of(split)} processes")
+            workers = workers_of(split, gpu=True)
+            rows["reading alone"] = {"images_per_second": alone, "workers": workers}
+            lines.append(f"reading alone: {alone:.0f} images/s by {workers} processes")
             for kind in ("training", "distillation"):
                 model = self.model(self.base, 448).to(self.device)
                 macs = [count_macs(model, model.dense_schedule)] * updates

@@ -298,13 +298,11 @@ def _alive(process: int) -> bool:
 def test_workers_are_started_where_there_is_work_for_them(
     images: ImageSet, split: ImageSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     count: Callable[[DataOptions], int] = lambda reading: workers_of(replace(split, reading=reading))  # noqa: E731
     assert count(DataOptions()) >= 1 and count(DataOptions(workers=0)) == 0 and count(DataOptions(workers=5)) == 5
     held = replace(split, prepared=np.zeros((36, 3, 32, 32), np.uint8))
     assert workers_of(replace(held, reading=DataOptions())) == 0
     assert workers_of(replace(held, reading=DataOptions(color_jitter=0.1))) >= 1
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for cpus, expected in ((1, 1), (2, 1), (16, 15), (96, 16)):
         monkeypatch.setattr("tavt_kit.distill.datasets.available_threads", lambda cpus=cpus: cpus)
-        assert workers_of(replace(held, reading=DataOptions())) == expected
+        assert workers_of(replace(held, reading=DataOptions()), gpu=True) == expected
