@@ -287,6 +287,16 @@ def test_a_limit_on_p99_is_measured_often_enough_to_be_proven(
     assert front(tmp_path / "p99")["budgets"] == ["latency[p99]=9ms", "flops=400K"]
 
 
+def test_times_of_a_gpu_that_is_slowed_are_unsteady(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeTarget(monkeypatch)
+    monkeypatch.setattr(search_target, "gpu_state", lambda target: lambda: (1200.0, True))
+    flags = ("--target", "torch:cpu:threads=1", "--evaluations", 4, "--final", 1)
+    search(place, tmp_path / "out", *flags, "--budget", "latency=7.1ms")
+    assert all(one["latency_ms"]["steady"] is False for one in front(tmp_path / "out")["candidates"])
+
+
 def test_dry_run_writes_nothing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert search(place, tmp_path / "out", "--budget", "flops=300K", "--dry-run") == 0
     told = json.loads(capsys.readouterr().out)
