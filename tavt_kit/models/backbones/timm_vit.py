@@ -43,8 +43,14 @@ def _kinds() -> tuple[type[nn.Module], ...]:
 
 
 def is_timm_vit(model: nn.Module) -> bool:
-    """Whether the model's class is exactly one of this adapter's."""
-    return type(model) in _kinds()
+    """Whether the model's class is one of this adapter's, or only adds to one: what it overrides may run otherwise."""
+    kind: type = type(model)
+    while kind not in _kinds() and kind is not nn.Module and len(kind.__bases__) == 1:
+        (base,) = kind.__bases__
+        if any(hasattr(base, name) for name in vars(kind) if not name.startswith("__") or name == "__call__"):
+            return False
+        kind = base
+    return kind in _kinds()
 
 
 class TimmVit(Backbone):
