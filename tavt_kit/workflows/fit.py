@@ -241,6 +241,8 @@ def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | Non
 _Key: TypeAlias = tuple[Path, str]
 """Run folder and precision: what one export makes."""
 _Wanted: TypeAlias = dict[_Key, list[TokenSchedule]]
+_Made: TypeAlias = tuple[Path, Path, Configuration, int, int]
+"""File that passed its check, its run, configuration, tokens and multiply-adds: what a ``FitRow`` begins with."""
 
 
 @dataclass(slots=True)
@@ -271,13 +273,19 @@ class _Stages:
         if any(n > (_IMAGES if split == "train" else _JUDGED) for split, n in facts.images.items()):
             self.progress.say(f"Of each split {_IMAGES:,} images at most are read, and more where training has steps; "
                               f"files are judged by {_JUDGED:,}.")  # fmt: skip
-        self._busy()
+        host = HostFacts.gather()
+        if host.load and host.load[0] > _BUSY * len(host.affinity or (0,)):
+            self.progress.say(
+                f"This machine is busy (load {host.load[0]:.1f}): its times are longer than on a quiet one."
+            )
         self._write_plan(asked, plan if plan.image_size else self._sized(plan))
         head, began = self.out / "head", time.monotonic()
         with self._stage("a head on cached features, the backbone as it is"):
             self._train(head, "probe")
         head_seconds = time.monotonic() - began
-        rows = self._measured("first", self._first(head))
+        wanted = self._dense(head, *self._precisions)
+        wanted[head, self._precisions[-1]].append(TokenSchedule.parse(_FIRST_SCHEDULE, load_model(head).layout))
+        rows = self._measured("first", wanted)
         if not self.plan.sizes:
             self._write_plan(asked, self._with_stages(rows, head, head_seconds))
         result = self._finished(facts, rows)
@@ -423,66 +431,42 @@ class _Stages:
         return wanted
 
     def _searched(self, network: Path, files: int, *, dense: bool) -> _Wanted:
-        """What a search of schedules finds within the time, less what the files take that are measured after it."""
+        """What a search of schedules finds within the time, less what the files take that are measured after it.
+
+        The best on val come first; with every token only of a network that is not there yet.
+        """
         out, seconds = self.out / "search", self.deadline.left() - (files + _FINALISTS) * self.file_seconds
         if not (out / "front.json").is_file() and seconds < LEAST_SEARCH:
             self.progress.say("No time is left for a search; what was trained is measured all the same.")
             return {}
-        with self._stage("search under the budget"):
-            try:
-                self._search(network, out, seconds)
-            except BudgetTooTight as error:
-                self.progress.say(f"{error}; what was trained is measured all the same.")
-                return {}
-        return self._front(out, dense=dense)
-
-    def _search(self, network: Path, out: Path, seconds: float) -> None:
-        if (out / "front.json").is_file() and not self.fresh:
-            return  # what was measured once is not measured anew
-        found = search(
-            network, out=out, target=replace(self.target, precision=self._precisions[-1]), budget=self.budget,
-            fix=("image-size", "layers", "reduction", "precision"), evaluations=_EVALUATIONS, population=_POPULATION,
-            final=_FINALISTS, table_seconds=10.0, table_points=5, measure_seconds=1.0, baselines=False, seed=self.seed,
-            limit=min(_IMAGES, len(self.images.split("val"))), max_time=f"{seconds:.0f}s", fresh=self.fresh,
-            progress=self.progress,
-        )  # fmt: skip
-        self.progress.show(found)
-
-    def _busy(self) -> None:
-        """Times of a machine that does other work are too long, and a budget in ms means less."""
-        host = HostFacts.gather()
-        if host.load and host.load[0] > _BUSY * len(host.affinity or (0,)):
-            self.progress.say(
-                f"This machine is busy (load {host.load[0]:.1f}): its times are longer than on a quiet one."
-            )
-
-    def _first(self, head: Path) -> _Wanted:
-        model = load_model(head)
-        merged = TokenSchedule.parse(_FIRST_SCHEDULE, model.layout)
-        wanted = self._dense(head, *self._precisions)
-        wanted[head, self._precisions[-1]].append(merged)
-        return wanted
-
-    def _dense(self, run: Path, *precisions: str) -> _Wanted:
-        """The network with every token: what the others are held against, and a candidate like any other."""
-        return {(run, precision): [load_model(run).dense_schedule] for precision in precisions}
-
-    def _front(self, searched: Path, *, dense: bool) -> _Wanted:
-        """What the search measured, the best on val first; with every token only of a network that is not there yet."""
-        body = read_record(searched / "front.json", "front")
-        tokens = load_model(searched).layout.tokens
+        if self.fresh or not (out / "front.json").is_file():  # what was measured once is not measured anew
+            with self._stage("search under the budget"):
+                try:
+                    self.progress.show(search(
+                        network, out=out, target=replace(self.target, precision=self._precisions[-1]),
+                        budget=self.budget, fix=("image-size", "layers", "reduction", "precision"),
+                        evaluations=_EVALUATIONS, population=_POPULATION, final=_FINALISTS, table_seconds=10.0,
+                        table_points=5, measure_seconds=1.0, baselines=False, seed=self.seed,
+                        limit=min(_IMAGES, len(self.images.split("val"))), max_time=f"{seconds:.0f}s",
+                        fresh=self.fresh, progress=self.progress,
+                    ))  # fmt: skip
+                except BudgetTooTight as error:
+                    self.progress.say(f"{error}; what was trained is measured all the same.")
+                    return {}
+        body, tokens = read_record(out / "front.json", "front"), load_model(out).layout.tokens
         measured = [
             candidate
             for candidate in body["candidates"]
             if candidate["latency_ms"] is not None and (dense or set(candidate["schedule"]) != {tokens})
         ]
-        wanted: _Wanted = {}
         timed = bool(self.budget.ceilings)
         measured.sort(key=lambda one: -float(one[body["metric"]]) if timed else float(one["latency_ms"]["p90"]))
-        for record in measured[:_FINALISTS]:
-            found = Configuration.from_record(record)
-            wanted.setdefault((searched, self._precisions[-1]), []).append(found.schedule)
-        return wanted
+        found = [Configuration.from_record(record).schedule for record in measured[:_FINALISTS]]
+        return {(out, self._precisions[-1]): found} if found else {}
+
+    def _dense(self, run: Path, *precisions: str) -> _Wanted:
+        """The network with every token: what the others are held against, and a candidate like any other."""
+        return {(run, precision): [load_model(run).dense_schedule] for precision in precisions}
 
     @property
     def _precisions(self) -> tuple[str, ...]:
@@ -502,14 +486,11 @@ class _Stages:
                 made += self._exported(place / str(number), key, schedules)
         with self._stage(f"ask {len(made)} files about val{' and test' if 'test' in self.images.splits else ''}"):
             answers = self._answers(place, made)
-        files = [*(one.file for one in made), *(row.file for row in kept)]
+        files = [*(file for file, *_ in made), *(row.file for row in kept)]
         with self._stage(f"measure {len(files)} files on {self.target}, interleaved"):
             times = self._times(place, files)
         self.file_seconds = max(_FILE_SECONDS, (time.monotonic() - began) / max(1, len(made)))
-        rows = [
-            FitRow(one.file, one.run, one.configuration, one.tokens, one.macs, *bits, times[one.file])
-            for one, bits in zip(made, answers, strict=True)
-        ]
+        rows = [FitRow(*one, *bits, times[one[0]]) for one, bits in zip(made, answers, strict=True)]
         return [*rows, *(replace(row, latency=times[row.file]) for row in kept)]
 
     def _exported(self, place: Path, key: _Key, schedules: Sequence[TokenSchedule]) -> list[_Made]:
@@ -527,9 +508,7 @@ class _Stages:
         size = model.backbone.image_size
         given = None if size[0] == self.plan.image_size else size
         return [
-            _Made(
-                file.path, run, Configuration(schedule, given, bits), model.layout.tokens, count_macs(model, schedule)
-            )
+            (file.path, run, Configuration(schedule, given, bits), model.layout.tokens, count_macs(model, schedule))
             for file, schedule in zip(files, schedules, strict=True)
             if file.status == "final"
         ]
@@ -541,13 +520,13 @@ class _Stages:
         if record.is_file() and not self.fresh:
             with reading(record):
                 known = decode(dict[str, Mapping[str, str | None]], read_record(record, "fit-answers")["files"])
-        for number, one in enumerate(made):
-            name = one.file.relative_to(place).as_posix()
+        names = [file.relative_to(place).as_posix() for file, *_ in made]
+        for number, (name, (file, run, *_)) in enumerate(zip(names, made, strict=True)):
             if name not in known:
-                self.progress.update(f"answers of {one.run.name}", number / len(made))
-                card = read_metadata(one.file)
+                self.progress.update(f"answers of {run.name}", number / len(made))
+                card = read_metadata(file)
                 device = replace(self.target, precision="f32") if card.precision == "int8" else self.target
-                session = open_file(one.file, device, card.lengths)
+                session = open_file(file, device, card.lengths)
                 how = Preprocessing.from_record(card.model.preprocessing)
                 known[name] = {
                     split: bits_text(answer(thin_out(self.images.split(split), _JUDGED), session, how, batch=32).right)
@@ -555,11 +534,7 @@ class _Stages:
                     if split in self.images.splits
                 }
         write_record(record, "fit-answers", {"files": known})
-        return [
-            tuple(_bits(found.get(split)) for split in ("val", "test"))  # type: ignore[misc]
-            for one in made
-            if (found := known[one.file.relative_to(place).as_posix()])
-        ]
+        return [(_bits(known[name].get("val")), _bits(known[name].get("test"))) for name in names]
 
     def _times(self, place: Path, files: Sequence[Path]) -> dict[Path, Measurement]:
         """Latencies of all files in one interleaved run; those of an earlier run of the same files are taken."""
@@ -593,7 +568,7 @@ class _Stages:
         """Write ``fit.json``, the recommended file and the report."""
         # A share is of the dense model's time in the same bench: processors change their clock from one to the next.
         budget = in_ms(self.texts, dense_row(rows, self.out / "head").times)
-        table = FitTable(rows, budget, self.target.batch, _tolerated(budget))
+        table = FitTable(rows, budget, self.target.batch, next((limit.value for limit in budget.of("drop")), 0.01))
         body = {
             **table.as_record(self.out), "data": facts.as_record(), "target": self.target.as_record(),
             "host": HostFacts.gather().as_record(), "command": command_line(),
@@ -609,25 +584,6 @@ class _Stages:
         return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A file that passed its check.
-
-    Args:
-        file: The file.
-        run: Run folder that it was made of.
-        configuration: Its schedule, image size and precision.
-        tokens: Tokens of an image.
-        macs: Multiply-adds of one image.
-    """
-
-    file: Path
-    run: Path
-    configuration: Configuration
-    tokens: int
-    macs: int
-
-
 def _images_read(steps: int) -> int:
     """Images of a split that training for so many steps reads at most."""
     return max(_IMAGES, BATCH * steps)
@@ -637,11 +593,6 @@ def _recorded_times(record: Path) -> dict[Path, Measurement]:
     with reading(record):
         rows = read_record(record, "bench")["candidates"]
         return {Path(row["thing"]): Measurement.from_record(row["latency_ms"]) for row in rows}
-
-
-def _tolerated(budget: Budget) -> float:
-    """The loss of top-1 that the budget allows, or a point."""
-    return next((limit.value for limit in budget.of("drop")), 0.01)
 
 
 def _bits(text: str | None) -> NDArray[np.bool_] | None:

@@ -47,29 +47,20 @@ def _card(name: str, model: Any, table: FitTable, facts: DataFacts, record: Mapp
     accuracies = [one for split in ("val", "test") if (one := row.accuracy(split)) is not None]
     licences = [f"* {licence.name}: {licence.licence} ({licence.source})" for licence in model.licences]
     budgets, where = " and ".join(table.budget.texts()), TargetDevice.from_record(record["target"])
-    return "\n".join(
-        [
-            f"# {facts.name}: {model.name}",
-            "",
-            f"{row.name}, schedule {row.configuration}, {row.macs / 1e9:.2f} GMACs an image.",
-            "",
-            *(f"* top-1 {accuracy}" for accuracy in accuracies),
-            f"* latency {row.latency.median:.2f} ms median, {row.latency.p90:.2f} ms p90 on {where} "
-            f"({host.get('cpu') or 'unknown processor'}), batch {table.batch}; budget {budgets}: {table.verdict(row)}",
-            "",
-            f"    python predict.py {name} photo.jpg",
-            "",
-            "## Data",
-            "",
-            *facts.sentences,
-            "",
-            f"Classes: {', '.join(model.classes)}.",
-            "",
-            "## Licences of weights and images",
-            "",
-            *(licences or ["* not known"]),
-            "",
-            f"Made by `{record['command']}`.",
-            "",
-        ]
+    times = (
+        f"* latency {row.latency.median:.2f} ms median, {row.latency.p90:.2f} ms p90 on {where} "
+        f"({host.get('cpu') or 'unknown processor'}), batch {table.batch}; budget {budgets}: {table.verdict(row)}"
     )
+    parts = (
+        f"# {facts.name}: {model.name}",
+        f"{row.name}, schedule {row.configuration}, {row.macs / 1e9:.2f} GMACs an image.",
+        "\n".join([*(f"* top-1 {accuracy}" for accuracy in accuracies), times]),
+        f"    python predict.py {name} photo.jpg",
+        "## Data",
+        "\n".join(facts.sentences),
+        f"Classes: {', '.join(model.classes)}.",
+        "## Licences of weights and images",
+        "\n".join(licences) or "* not known",
+        f"Made by `{record['command']}`.\n",
+    )
+    return "\n\n".join(parts)
