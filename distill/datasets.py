@@ -429,19 +429,17 @@ def open_cache(
     entry = make_folder(Path(folder)) / key
     lock = FileLock(f"{entry}.lock")  # the system frees it where a process is killed
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         _log.warning("waiting for another process that fills the cache %s", entry)
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         found = _opened(entry, ties)
         if found is None:
             _fill(entry, ties, samples, prepare, allow_unreadable, progress or Silent())
             found = _opened(entry, ties)
         if found is None:
             raise OutputError(f"the cache {entry} was filled but cannot be read back; try another `cache` folder")
-    finally:
-        lock.release()
     index, skipped = found
     judge(skipped, len(samples), allow_unreadable)
     return CachedImages(entry, index), skipped

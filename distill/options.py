@@ -64,19 +64,13 @@ class LearningRate:
         if self.decay not in DECAYS:
             raise TrainingError(f"the decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
 
-    def factor(self, update: int) -> float:
-        """In [0, 1], for update 1 to ``total``; 0 gives the rate before the first."""
-        if update < self.warmup:
-            return update / max(1, self.warmup)
-        progress = min(1.0, (update - self.warmup) / max(1, self.total - self.cooldown - self.warmup))
-        if self.decay == "cosine":
-            return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
-        return max(0.0, 1.0 - progress) if self.decay == "linear" else 1.0
-
     def at(self, update: int) -> float:
-        """The learning rate of an update."""
-        end = self.start if update < self.warmup else self.final
-        return end + (self.base - end) * self.factor(update)
+        """The learning rate of update 1 to ``total``; that of 0 is the rate before the first."""
+        if update < self.warmup:
+            return self.start + (self.base - self.start) * (update / max(1, self.warmup))
+        progress = min(1.0, (update - self.warmup) / max(1, self.total - self.cooldown - self.warmup))
+        shares = {"cosine": 0.5 * (1.0 + math.cos(math.pi * progress)), "linear": 1.0 - progress, "constant": 1.0}
+        return self.final + (self.base - self.final) * max(0.0, shares[self.decay])
 
 
 OPTIMISERS = ("adamw", "sgd")

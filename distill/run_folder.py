@@ -207,8 +207,7 @@ class RunFolder:
         fresh: bool = False,
         processes: Processes | None = None,
     ) -> None:
-        self.folder = Path(folder)
-        self.verb = verb
+        self.folder, self.verb = Path(folder), verb
         self.body: dict[str, Any] = {"verb": verb, "status": "running", "asked": dict(asked), "results": {}}
         processes = processes or Processes(0, 1, torch.device("cpu"))
         self._writes = processes.first
@@ -222,32 +221,30 @@ class RunFolder:
             for name in (STATE_FOLDER, EVENTS_FOLDER):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
         if (self.folder / RUN_FILE).exists():
-            self._take_up(read_run_record(self.folder))
-        elif (self.folder / "model.json").exists():
+            record = read_run_record(self.folder)
+            if record["verb"] != self.verb:
+                raise RecordError(
+                    f"{self.folder} holds a {record['verb']} run, not a {self.verb} run; choose another `out`"
+                )
+            there, now = record["asked"], self.body["asked"]
+            names = [name for name in {**there, **now} if there.get(name) != now.get(name)]
+            if different := [f"{name} {_text(there.get(name))} (now {_text(now.get(name))})" for name in names]:
+                raise TrainingError(
+                    f"{self.folder} was begun with {'; '.join(different)}: continue it with the same flags, choose "
+                    "another `out`, or start again with `fresh`"
+                )
+            return {key: value for key, value in record.items() if key not in ("schema", "version")}
+        if (self.folder / "model.json").exists():
             raise OutputError(
                 f"{self.folder} holds a model that this command did not make; choose another `out`, or `fresh` to "
                 "replace it"
             )
-        elif has_state(self.folder):
+        if has_state(self.folder):
             raise OutputError(
                 f"{self.folder} holds the state of a run, but no {RUN_FILE} that tells of which; choose another `out`, "
                 "or start again with `fresh`"
             )
         return self.body
-
-    def _take_up(self, record: dict[str, Any]) -> None:
-        if record.get("verb") != self.verb:
-            raise RecordError(
-                f"{self.folder} holds a {record.get('verb')} run, not a {self.verb} run; choose another `out`"
-            )
-        there, now = record["asked"], self.body["asked"]
-        names = [name for name in {**there, **now} if there.get(name) != now.get(name)]
-        if different := [f"{name} {_text(there.get(name))} (now {_text(now.get(name))})" for name in names]:
-            raise TrainingError(
-                f"{self.folder} was begun with {'; '.join(different)}: continue it with the same flags, choose another "
-                "`out`, or start again with `fresh`"
-            )
-        self.body = {key: value for key, value in record.items() if key not in ("schema", "version")}
 
     @property
     def done(self) -> bool:

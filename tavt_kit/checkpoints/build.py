@@ -147,16 +147,16 @@ def build(
     if weights == "hub":
         fetch = backbone_from_hub if plug_in else create_from_hub
         model, provenance, licence = fetch(name, arguments, seed=seed)
-        return model, _card(name, arguments, model, classes, provenance, (licence,))
+        return model, card_for(name, arguments, model, classes, provenance, (licence,))
     if weights == "random":
         model = create(name, arguments, seed=seed)
-        return model, _card(name, arguments, model, classes, f"random weights (seed {seed}); accuracy means nothing")
+        return model, card_for(name, arguments, model, classes, f"random weights (seed {seed}); accuracy means nothing")
     source = read_source(name, weights)
     inside = ("backbone.", "pyramid.", "classifiers.", "combiner.")  # without these it can only be a backbone's
     if plug_in and not any(name.startswith(inside) for name in source.tensors):
         model = create(name, arguments, seed=seed)
         provenance = fill_backbone(cast(Pim, model), source.tensors, Path(weights).name, seed=seed)
-        return model, _card(name, arguments, model, classes, provenance, source.licences)
+        return model, card_for(name, arguments, model, classes, provenance, source.licences)
     if source.card is not None:
         classes = source.card.classes if classes is None else tuple(classes)
         arguments = {**source.card.arguments, **arguments}
@@ -176,7 +176,7 @@ def build(
         source = replace(source, tensors={name: each for name, each in source.tensors.items() if name not in heads})
     fresh = fit(model, source.tensors, weights, new_head=new_head)
     provenance = source.provenance + (f"; new head (seed {seed})" if fresh else "")
-    card = _card(name, arguments, model, classes, provenance, source.licences)
+    card = card_for(name, arguments, model, classes, provenance, source.licences)
     if own:  # its preprocessing at the new size, its score and pool
         preprocessing = {**own.preprocessing, "image_size": card.preprocessing["image_size"]}
         card = replace(card, preprocessing=preprocessing, score=own.score, pool=own.pool, reduction=own.reduction)
@@ -221,7 +221,7 @@ def open_model(
     return adaptive
 
 
-def _card(
+def card_for(
     name: str,
     arguments: Mapping[str, Any],
     model: nn.Module,
@@ -229,6 +229,7 @@ def _card(
     provenance: str,
     licences: tuple[Licence, ...] = (),
 ) -> ModelCard:
+    """The card of a model that was made just now, its classes numbered where they have no names."""
     count = int(getattr(model, "num_classes", 0))
     if count == 0:
         raise CheckpointError(f"{name} has no classifier of its own; give the classes (with `data`)")

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tavt_kit.checkpoints.architecture import create, fit, preprocessing_of
+from tavt_kit.checkpoints.architecture import create, fit
+from tavt_kit.checkpoints.build import card_for
 from tavt_kit.checkpoints.folder import is_run, load_model, read_weight_file, save_model
 from tavt_kit.checkpoints.foreign import is_folder, read_folder, read_timm, read_torchvision
 from tavt_kit.checkpoints.official_pim import read_pim
@@ -108,7 +109,18 @@ def convert(
         raise CheckpointError(f"the shapes in {path} make no {found.name}: {reason}; nothing was loaded") from error
     random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(found.untrained)}
     fit(model, {**found.tensors, **random}, str(path))
-    return model, _card(path, found, model, classes)
+    if classes is not None and len(classes) != (count := int(found.arguments["num_classes"])):
+        raise CheckpointError(
+            f"{path} has a head of {count} classes, but {len(classes)} are named; give the data it was trained on"
+        )
+    provenance = f"converted from {path.name}, of {found.origin}"
+    if found.left_out:
+        provenance += f", without {len(found.left_out)} tensors that only training uses"
+    if found.untrained:
+        provenance += f"; random at the start: {', '.join(start.rstrip('.') for start in found.untrained)}"
+    licence = Licence(path.name, "unknown", "a file given by the user")
+    card = card_for(found.name, found.arguments, model, classes, provenance, (licence,))
+    return model, replace(card, preprocessing=found.preprocessing.as_record()) if found.preprocessing else card
 
 
 def convert_checkpoint(file: str | Path, out: str | Path, **options: Any) -> ModelCard:
@@ -144,24 +156,3 @@ def _read(path: Path, options: ConvertOptions) -> Official:
     if options.name is not None and found.family != "timm":
         raise CheckpointError(f"{path} is of {found.origin}, whose names tell the model; leave `name` out")
     return replace(found, origin=f"{found.origin}, its averaged weights") if averaged else found
-
-
-def _card(path: Path, found: Official, model: nn.Module, classes: Sequence[str] | None) -> ModelCard:
-    count = int(found.arguments["num_classes"])
-    if classes is not None and len(classes) != count:
-        raise CheckpointError(
-            f"{path} has a head of {count} classes, but {len(classes)} are named; give the data it was trained on"
-        )
-    trained = f", without {len(found.left_out)} tensors that only training uses" if found.left_out else ""
-    random = (
-        f"; random at the start: {', '.join(start.rstrip('.') for start in found.untrained)}" if found.untrained else ""
-    )
-    return ModelCard(
-        "timm_vit",
-        found.name,
-        dict(found.arguments),
-        tuple(f"class {i}" for i in range(count)) if classes is None else tuple(classes),
-        (found.preprocessing or preprocessing_of(model)).as_record(),
-        provenance=f"converted from {path.name}, of {found.origin}{trained}{random}",
-        licences=(Licence(path.name, "unknown", "a file given by the user"),),
-    )

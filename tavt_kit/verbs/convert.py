@@ -11,54 +11,41 @@ import typer
 
 from tavt_kit.verbs import options
 
-File = Annotated[
-    Path,
-    typer.Argument(
-        help="A .bin, .pt, .pth, .pth.tar or .safetensors of TAVT, FFVT, TransFG, Mix-ViT, PIM, ViTAE, ViT-pytorch, "
-        "torchvision or timm, Google's .npz, a Hugging Face folder, or a run."
-    ),
-]
-Heads = Annotated[
-    str | None,
-    typer.Option(
-        help="Attention heads, where the file cannot tell; of a ViTAE one number for each stage, as in 1,1,4."
-    ),
-]
-SlideStep = Annotated[
-    int | None, typer.Option(min=1, help="Pixels from patch to patch in the overlapping split, such as 12.")
-]
-Positions = Annotated[str, typer.Option(help="How the position table is resized: official or timm.")]
-
-FamilyOption = Annotated[
-    str | None, typer.Option("--family", help="vit, ffvt or transfg, for Google's .npz. [default: vit]")
-]
-NumToken = Annotated[
-    int | None, typer.Option(min=1, help="FFVT's tokens from each layer, where the classes cannot tell.")
-]
-NumSelects = Annotated[
-    str | None, typer.Option(help="PIM's selected tokens of each level, such as 2048,512,128,32, where unknown.")
-]
-Name = Annotated[
-    str | None, typer.Option(help="timm's name of the model, for a file in timm's names whose keys fit several.")
-]
-Classes = Annotated[
-    str | None, typer.Option(metavar="N|FILE", help="How many classes, or a file with a name in each line.")
-]
-
 
 def convert_verb(
-    file: File,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A .bin, .pt, .pth, .pth.tar or .safetensors of TAVT, FFVT, TransFG, Mix-ViT, PIM, ViTAE, "
+            "ViT-pytorch, torchvision or timm, Google's .npz, a Hugging Face folder, or a run."
+        ),
+    ],
     out: options.Out,
     data: options.Data = None,
     image_size: options.ImageSize = None,
-    heads: Heads = None,
-    slide_step: SlideStep = None,
-    positions: Positions = "official",
-    family: FamilyOption = None,
-    num_token: NumToken = None,
-    num_selects: NumSelects = None,
-    name: Name = None,
-    classes: Classes = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            help="Attention heads, where the file cannot tell; of a ViTAE one number for each stage, as in 1,1,4."
+        ),
+    ] = None,
+    slide_step: Annotated[
+        int | None, typer.Option(min=1, help="Pixels from patch to patch in the overlapping split, such as 12.")
+    ] = None,
+    positions: Annotated[str, typer.Option(help="How the position table is resized: official or timm.")] = "official",
+    family: Annotated[str | None, typer.Option(help="vit, ffvt or transfg, for Google's .npz. [default: vit]")] = None,
+    num_token: Annotated[
+        int | None, typer.Option(min=1, help="FFVT's tokens from each layer, where the classes cannot tell.")
+    ] = None,
+    num_selects: Annotated[
+        str | None, typer.Option(help="PIM's selected tokens of each level, such as 2048,512,128,32, where unknown.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="timm's name of the model, for a file in timm's names whose keys fit several.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="N|FILE", help="How many classes, or a file with a name in each line.")
+    ] = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
