@@ -198,7 +198,7 @@ class Baseline:
         return replace(self, verdict=worst(judge(limit, facts) for limit in budget))
 
     def as_record(self) -> dict[str, Any]:
-        """A row such as ``final.json`` has, with the paired difference and further metrics."""
+        """A row of ``baseline_models`` in ``front.json``, with the paired difference and further metrics."""
         return {
             **{"name": self.name, "kind": self.kind, "split": self.split},
             **_metrics_record(self),

@@ -222,9 +222,6 @@ def _loss(difference: Estimate | None, label: str) -> KeyFigure | None:
     return _figure(points_of(difference), label, f"95 % {ends}, paired" if ends else "")
 
 
-# Without a search
-
-
 _SAID = "{}, but not searched: no budget was asked for, so there is no verdict."
 
 

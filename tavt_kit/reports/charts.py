@@ -143,9 +143,6 @@ def legend(entries: Iterable[tuple[Markup, str, str]]) -> Markup:
     return el("ul", *items, class_="legend")
 
 
-# Names beside marks
-
-
 _CHAR, _LINE = 6.9, 15.0
 """Pixels of an average character and of a line at 13 px."""
 
@@ -448,9 +445,6 @@ def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Mark
     return parts
 
 
-# Curves over the steps of a run, over seconds or layers
-
-
 @dataclass(frozen=True, slots=True)
 class Curve:
     """A line of (step, value), by step.
@@ -520,9 +514,6 @@ def curve_figure(curves: Sequence[Curve], last: float, y_title: str, title: str,
     return Figure(title, _drawn(draw), "", None if is_plain else legend(entries))
 
 
-# Bars: the milliseconds of each layer, dense beside chosen
-
-
 def layer_figure(names: Sequence[str], models: Mapping[str, Mapping[str, float]], title: str) -> Figure:
     """Groups of bars: a group for each part ``names`` (stem, 0, 1, ..., head), a bar for each of at most two models."""
     highest = max([1e-9, *(ms for parts in models.values() for ms in parts.values())])
@@ -549,9 +540,6 @@ def layer_figure(names: Sequence[str], models: Mapping[str, Mapping[str, float]]
     key = el("rect", x=3, y=3, width=14, height=14)
     entries = [(key, f"bar-{letter}", model) for letter, model in zip(_LETTERS, models, strict=False)]
     return Figure(title, _drawn(draw), "", legend(entries))
-
-
-# Small enough for a cell of a table
 
 
 def change_bar(before: float, after: float, words: str) -> Markup:

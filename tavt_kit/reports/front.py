@@ -27,8 +27,6 @@ from tavt_kit.reports.charts import KINDS, Curve, Frame, Kind, Mark, curve_figur
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 
-# The chart
-
 
 def chart_of(records: Records) -> Figure | None:
     """Everything that was measured, with the budget: the table of a fit, else the front of a search."""
@@ -148,9 +146,6 @@ def _float(cell: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-# What a budget buys
-
-
 class Buy(NamedTuple):
     """One candidate that a budget buys.
 
@@ -255,9 +250,6 @@ def _slider(view: FrontView, steps: Sequence[Buy]) -> Figure:
     label = el("label", f"Budget, {view.cost_name} ", el("output", ""), for_="budget")
     bounds = " ".join(f"{buy.view.key}={buy.high * scale:.9g}" for buy in steps)
     return Figure("budget", el("div", label, field, class_="slide", hidden=True, data_unit=unit, data_steps=bounds))
-
-
-# The candidates
 
 
 def front_section(records: Records) -> Section | Missing:
