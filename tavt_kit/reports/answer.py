@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,10 @@ def _of_fit(fit: Found) -> Answer:
     row, dense = rows[index], rows[0]
     p90 = row.time.p90
     figures = (
-        _figure(words.ms_text(p90), "p90 latency", f"budget {words.budget_words(budget)}"),
+        KeyFigure(words.ms_text(p90), "p90 latency", f"budget {words.budget_words(budget)}"),
         _accuracy(row.accuracy, "top-1 on val", f"dense {dense.accuracy}"),
         _accuracy(Estimate.of(mapping(row.record, "test"), "top1"), "top-1 on test"),
-        _figure(ratio_of(row.ratio), "speed vs dense f32", f"dense {dense.time}"),
+        KeyFigure(ratio_of(row.ratio), "speed vs dense f32", f"dense {dense.time}"),
     )
     folder = fit.path.parent / "recommended"
     file = folder / f"model{Path(text(row.record, 'file') or '.onnx').suffix}"
@@ -52,7 +52,7 @@ def _of_fit(fit: Found) -> Answer:
     lead = f"Ship {row.name}: {row.accuracy} right, {words.ms_text(p90)}"
     take = (f"To ship, take the folder {folder}; to try it", command)
     why = Text.of(said.removeprefix(f"Ship {row.name}: "))
-    return Answer(row.verdict or "INCONCLUSIVE", lead, why, (), _known(figures), take)
+    return Answer(row.verdict or "INCONCLUSIVE", lead, why, (), _known(*figures), take)
 
 
 def _of_search(records: Records) -> Answer:
@@ -69,7 +69,7 @@ def _of_search(records: Records) -> Answer:
         "What the search chose is exported by" if better or view.verdict != "PASS" else "Export it, and check the file"
     )
     command = (whose, export_command(view, pick, folder))
-    why, figures = _sentence(view, pick, where), tuple(_figures(view, pick))
+    why, figures = _sentence(view, pick, where), _figures(view, pick)
     if better:
         best = max((one.row for one in better), key=lambda row: row.accuracy.value if row.accuracy else 0.0)
         ships = "Ship" if (best.verdict or view.verdict) == "PASS" else "Look at"
@@ -77,7 +77,7 @@ def _of_search(records: Records) -> Answer:
         if best.kind == "int8":  # the others have no command: they are other weights
             command = ("Export it, and check the file", export_command(view, best, folder))
         why, said = said[0], [f"What the search chose: {why}", *said[1:]]
-        figures = tuple(_figures(view, best))
+        figures = _figures(view, best)
     elif view.verdict == "FAIL":
         command = ("Look at what was found", shlex.join(["fgvc-kit", "show", str(folder)]))
     luck = (
@@ -178,48 +178,42 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
     return sentences + failed_checks(records, pick.counts)
 
 
-def _figures(view: FrontView, pick: CandidateView) -> Iterator[KeyFigure]:
+def _figures(view: FrontView, pick: CandidateView) -> tuple[KeyFigure, ...]:
     """At most six numbers: time, accuracies, loss and speed; memory where it was limited, else multiply-adds."""
-    metric, dense, speedup = words.metric_words(view.metric), view.dense, view.speedup(pick)
-    if pick.time.median is not None:
-        limit = next(iter(view.budget.of("latency")), None)
-        small = f"budget {words.limit_words(limit)}" if limit else ""
-        yield KeyFigure(words.ms_text(pick.time.of_statistic(view.statistic)), view.cost_name, small)
-    known = [_accuracy(pick.accuracy, f"{metric} on {view.split}")]
+    dense, memory = view.dense, pick.memory
+    latency, limit = (next(iter(view.budget.of(name)), None) for name in ("latency", "memory"))
+    quantile = pick.time.of_statistic(view.statistic) if pick.time.median is not None else None
+    figures = [
+        KeyFigure(words.ms_text(quantile), view.cost_name, f"budget {words.limit_words(latency)}" if latency else ""),
+        _accuracy(pick.accuracy, f"{words.metric_words(view.metric)} on {view.split}"),
+    ]
     if pick.origin != "dense":
-        known.append(_loss(pick.difference, f"points vs dense, {view.split}"))
-    yield from _known(known)
-    if speedup is not None and dense is not None:
-        yield KeyFigure(words.ratio_text(speedup), "speed vs dense", f"dense {words.ms_text(dense.time.median)}")
-    if pick.memory is not None:
-        limit = next(iter(view.budget.of("memory")), None)
+        figures.append(_loss(pick.difference, f"points vs dense, {view.split}"))
+    if dense is not None:
+        figures.append(KeyFigure(words.ratio_text(view.speedup(pick)), "speed vs dense", f"dense {dense.time}"))
+    if memory is not None:
         small = f"budget {limit.show(limit.value)}, " if limit else ""
-        yield KeyFigure(str(pick.memory), "peak memory", f"{small}at most {words.peak_text(pick.memory.most)}")
+        figures.append(KeyFigure(str(memory), "peak memory", f"{small}at most {words.peak_text(memory.most)}"))
     elif pick.macs and dense is not None and dense.macs:
         share = words.percent_text(pick.macs / dense.macs, 0)
-        yield KeyFigure(share, "of the multiply-adds", words.macs_text(pick.macs))
+        figures.append(KeyFigure(share, "of the multiply-adds", words.macs_text(pick.macs)))
+    return _known(*figures)
 
 
-def _known(figures: Iterable[KeyFigure | None]) -> tuple[KeyFigure, ...]:
-    return tuple(figure for figure in figures if figure is not None)
+def _known(*figures: KeyFigure) -> tuple[KeyFigure, ...]:
+    """Those of which the record has a value."""
+    return tuple(figure for figure in figures if figure.value != words.DASH)
 
 
-def _figure(value: str, label: str, small: str = "") -> KeyFigure | None:
-    """None where the record has no value."""
-    return None if value == words.DASH else KeyFigure(value, label, small)
+def _accuracy(one: Estimate | None, label: str, beside: str = "") -> KeyFigure:
+    interval = f"95 % {one.interval}" if one and one.interval else ""
+    n = words.n_text(one.n) if one and one.n else ""
+    return KeyFigure(str(one or words.DASH), label, ", ".join(filter(None, (interval, n, beside))))
 
 
-def _accuracy(accuracy: Estimate | None, label: str, beside: str = "") -> KeyFigure | None:
-    if accuracy is None:
-        return None
-    interval = f"95 % {accuracy.interval}" if accuracy.interval else ""
-    n = words.n_text(accuracy.n) if accuracy.n else ""
-    return KeyFigure(str(accuracy), label, ", ".join(filter(None, (interval, n, beside))))
-
-
-def _loss(difference: Estimate | None, label: str) -> KeyFigure | None:
+def _loss(difference: Estimate | None, label: str) -> KeyFigure:
     ends = difference.points if difference else ""
-    return _figure(points_of(difference), label, f"95 % {ends}, paired" if ends else "")
+    return KeyFigure(points_of(difference), label, f"95 % {ends}, paired" if ends else "")
 
 
 _SAID = "{}, but not searched: no budget was asked for, so there is no verdict."
@@ -254,11 +248,11 @@ def _of_checks(found: Sequence[Found]) -> Answer:
     figures = (
         _accuracy(Estimate.of(mapping(check, "artifact_top1")), f"top-1 on {split}"),
         _loss(Estimate.of(mapping(check, "difference"), "difference"), "points vs its source"),
-        _figure(words.percent_text(number(check, "agreement")), "same answers as its source"),
+        KeyFigure(words.percent_text(number(check, "agreement")), "same answers as its source"),
     )
     command = shlex.join(["fgvc-kit", "predict", str(folder / name), "photo.jpg"])
     take = ("Try it", command) if passed else None
-    return Answer(text(check, "verdict") or "", lead, why, (), _known(figures), take, opens="exported")
+    return Answer(text(check, "verdict") or "", lead, why, (), _known(*figures), take, opens="exported")
 
 
 def _of_bench(found: Sequence[Found]) -> Answer:
@@ -272,11 +266,11 @@ def _of_bench(found: Sequence[Found]) -> Answer:
     lead = f"{best.name or 'The first'} is the fastest: {best.time}"
     lead += "" if ratio == words.DASH else f", {ratio} as fast as {against}"
     figures = (
-        _figure(str(best.time), "median latency", best.time.doubt),
-        _figure(words.ms_text(best.time.p90), "p90 latency"),
-        _figure(ratio, f"speed vs {against}", best.ratio.span if best.ratio else ""),
+        KeyFigure(str(best.time), "median latency", best.time.doubt),
+        KeyFigure(words.ms_text(best.time.p90), "p90 latency"),
+        KeyFigure(ratio, f"speed vs {against}", best.ratio.span if best.ratio else ""),
     )
-    return Answer("", lead, Text.of(_SAID.format("Measured")), (), _known(figures), opens="bench")
+    return Answer("", lead, Text.of(_SAID.format("Measured")), (), _known(*figures), opens="bench")
 
 
 def _of_pruning(found: Sequence[Found]) -> Answer:
@@ -284,20 +278,20 @@ def _of_pruning(found: Sequence[Found]) -> Answer:
     before, after = (number(record, when, "macs") for when in ("before", "after"))
     share = words.percent_text(after / before, 0) if after and before else words.DASH
     figures = (
-        _figure(share, "of the multiply-adds", words.macs_text(after)),
+        KeyFigure(share, "of the multiply-adds", words.macs_text(after)),
         _accuracy(Estimate.of(mapping(record, "after", "top1")), "top-1 on val, every token kept"),
         _loss(change, "points vs the whole model"),
     )
     lead = f"Pruned to {share} of the multiply-adds for {points_of(change)} points"
     said = Text.of(_SAID.format("Pruned"))
-    return Answer("", lead, said, (), _known(figures), _next(found[0].path.parent), opens="provenance")
+    return Answer("", lead, said, (), _known(*figures), _next(found[0].path.parent), opens="provenance")
 
 
 def _of_run(found: Sequence[Found]) -> Answer:
     body, accuracy = found[0].body, Estimate.of(mapping(found[0].body, "results", "val"))
     what = "Distilled" if text(body, "verb") == "distill" else "Trained"
     metric = words.metric_words(text(body, "results", "val", "metric") or "top1")
-    figures = _known([_accuracy(accuracy, f"{metric} on val, every token kept")])
+    figures = _known(_accuracy(accuracy, f"{metric} on val, every token kept"))
     lead = f"{what}: {accuracy} {metric} on val" if accuracy else f"{what}; its accuracy is not recorded"
     opens = "distillation" if sequence(body, "results", "before") else "learning"
     return Answer("", lead, Text.of(_SAID.format("Trained")), (), figures, _next(found[0].path.parent), opens=opens)
@@ -305,10 +299,10 @@ def _of_run(found: Sequence[Found]) -> Answer:
 
 def _of_eval(found: Sequence[Found]) -> Answer:
     body = found[0].body
-    figures = _known(
+    figures = _known(*(
         _accuracy(Estimate.of(mapping(body, name)), f"{label} on {text(body, name, 'split') or '?'}")
         for name, label in (("top1", "top-1"), ("top5", "top-5"), ("macro_f1", "macro F1"))
-    )
+    ))  # fmt: skip
     lead = f"{figures[0].value} {figures[0].label}" if figures else "Nothing was counted"
     said = f"Counted for {text(body, 'thing') or 'a model'}; no budget was asked for, so there is no verdict."
     return Answer("", lead, Text.of(said), (), figures, opens="evaluated")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal, TypeVar
@@ -180,15 +180,6 @@ class Report:
     footer: str
 
 
-@dataclass(frozen=True, slots=True)
-class Download:
-    """A file that the page carries along, to be saved by a click; its kind is ``text/csv`` or ``application/json``."""
-
-    name: str
-    kind: str
-    content: str
-
-
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#0b6e75"/>'
     '<path d="M3 12V4m4 8V6m4 6V9" stroke="#fff" stroke-width="2"/></svg>'
@@ -196,8 +187,8 @@ _ICON = (
 _SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
 
 
-def html_page(report: Report, downloads: Sequence[Download] = ()) -> str:
-    """The whole page with the files that it carries along, as text.
+def html_page(report: Report, downloads: Sequence[Mapping[str, str]] = ()) -> str:
+    """The whole page, as text, with files to be saved by a click, each with ``name``, ``kind`` and ``content``.
 
     A content policy in its head forbids every request, and any style or script but the two of ours (by their hashes),
     so that even a mistake in escaping could run nothing.

@@ -104,8 +104,8 @@ def write_report(
     with held_folder(out, "report") as folder:
         written = Written(*(folder / name for name in (HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE)))
         downloads = (
-            blocks.Download(CSV_FILE, "text/csv", table),
-            blocks.Download(JSON_FILE, "application/json", record),
+            {"name": CSV_FILE, "kind": "text/csv", "content": table},
+            {"name": JSON_FILE, "kind": "application/json", "content": record},
         )
         atomic_text(written.html, blocks.html_page(report, downloads))
         atomic_text(written.markdown, blocks.markdown_page(report))
