@@ -58,15 +58,14 @@ class EvaluationResult:
         """Whether everything is equal, bit for bit."""
         if not isinstance(other, EvaluationResult):
             return NotImplemented
-        return _comparable(self) == _comparable(other)
+        mine, theirs = (
+            (one.accuracy, one.seconds, one.failure, dict(one.values), dict(one.timings), one.metrics,
+             None if one.correct is None else one.correct.tolist())
+            for one in (self, other)
+        )  # fmt: skip
+        return mine == theirs
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def _comparable(result: EvaluationResult) -> tuple[object, ...]:
-    correct = None if result.correct is None else result.correct.tolist()
-    named = dict(result.values), dict(result.timings)
-    return (result.accuracy, result.seconds, result.failure, correct, *named, result.metrics)
 
 
 def paired(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> PairedDifference:
