@@ -309,6 +309,7 @@ def _converted(module: torch.nn.Module, arrays: Sequence[Array], kept: int | Non
         from tavt_kit.runtimes.on_openvino import convert_module
 
         return convert_module(module, (*counts, *examples), [*(() for _ in counts), *shapes])
+    from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
     from tavt_kit.runtimes.onnx_graph import module_to_onnx
 
     axes = {
@@ -316,7 +317,14 @@ def _converted(module: torch.nn.Module, arrays: Sequence[Array], kept: int | Non
         for index, shape in enumerate(shapes)
     }
     graph = module_to_onnx(module, (*counts, *examples), [*("kept" for _ in counts), *axes], axes)
-    _try(graph, [*(count.numpy() for count in counts), *(array[:1] for array in arrays)])
+    feeds = [*(count.numpy() for count in counts), *(array[:1] for array in arrays)]
+    try:  # once, on a batch that it was not traced with: of some operators torch writes what cannot run
+        run_clock(open_session(graph, TargetDevice("onnxruntime", "cpu")), feeds)()
+    except Exception as error:  # onnxruntime's own exception classes have no common parent but this
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ExportError(
+            f"onnxruntime cannot run what torch wrote of the model as ONNX ({reason}); choose target openvino or torch"
+        ) from error
     return graph
 
 
@@ -337,20 +345,3 @@ def _in_precision(graph: Any, arrays: Sequence[Array], kept: int | None, target:
     names = [one.name for one in model.graph.input]
     made: bytes = quantize_statically(model, [dict(zip(names, feeds, strict=True))]).SerializeToString()
     return made
-
-
-def _try(graph: bytes, feeds: Sequence[Array]) -> None:
-    """Run a graph once on a batch that it was not traced with: of some operators torch writes what cannot run.
-
-    Raises:
-        ExportError: It does not run.
-    """
-    from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
-
-    try:
-        run_clock(open_session(graph, TargetDevice("onnxruntime", "cpu")), feeds)()
-    except Exception as error:  # onnxruntime's own exception classes have no common parent but this
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise ExportError(
-            f"onnxruntime cannot run what torch wrote of the model as ONNX ({reason}); choose target openvino or torch"
-        ) from error

@@ -83,13 +83,10 @@ class TablePlan(Record):
     wholes: tuple[TokenSchedule, ...]
     calibration: str | None = None
     all_rows: tuple[float, float] = (0.75, 0.5)
-    pooled: bool | None = None
-    """The model's layout says it; of a record it is where the layout has it from."""
 
     def __post_init__(self) -> None:
-        if self.pooled is None:
-            object.__setattr__(self, "pooled", not self.model.layout.token_pooled)
-        object.__setattr__(self, "model", self.model.with_pooling(not self.pooled))
+        is_token_pooled = any(cell.kind == "last" for cell in self.cells)  # as the table itself will know it
+        object.__setattr__(self, "model", self.model.with_pooling(is_token_pooled))
 
     def images(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """(B, 3, H, W) random images."""

@@ -56,7 +56,6 @@ class _Latency(_Part):
 class _Memory(_Part):
     median: float | None = None
     most: float | None = None
-    predicted: float | None = None
 
 
 @dataclass(frozen=True)

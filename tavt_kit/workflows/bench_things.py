@@ -89,9 +89,7 @@ class BenchCandidate:
     Args:
         name: Unique among the candidates of a bench once all are open.
         job: Job by which a fresh process would run the file, to see its memory; ``None`` of a live model.
-        schedule: Token counts, or ``None`` where the file does not say.
-        macs: Multiply-adds of one image, or ``None``.
-        size_bytes: Bytes of the files of an artifact, or ``None`` for a live model.
+        schedule, macs, size_bytes: As a ``BenchRow`` has them.
         classes: Width of the logits, or ``None`` where unknown.
         preprocessing: The record of a ``Preprocessing``, or ``None`` for a file of another program.
         reduction: Reduction of the tokens that a layer does not keep; ``None`` of a file.

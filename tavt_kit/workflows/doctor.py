@@ -36,10 +36,8 @@ TARGETS = (
     "onnxruntime:tensorrt",
 )  # fmt: skip
 """Those that are tried."""
-
 REFERENCE = "vit_small_patch16_224"
 """Everybody's small Vision Transformer; 4.6 G multiply-adds at 224 pixels."""
-
 CLEARLY = 1.1
 """Times as fast that counts as faster."""
 
