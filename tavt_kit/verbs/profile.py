@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
 
 if TYPE_CHECKING:
-    from tavt_kit.core.latency_table import LatencyTable, ShapePenalty
+    from tavt_kit.core.latency_table import LatencyTable
 
 _WORST = 6  # Token counts that are named
 
@@ -53,59 +53,45 @@ def _print(table: LatencyTable, file: Path) -> None:
 
     from tavt_kit.verbs.console import console_of, table_of
 
-    console = console_of()
-    cells, drops = table.cells, {cell.count: cell for cell in table.cells.drop}
-    rows = []
+    console, cells, tokens = console_of(), table.cells, table.model.layout.tokens
+    drops, rows = {cell.count: cell for cell in cells.drop}, list[tuple[str | None, ...]]()
     for count in reversed(cells.attend.counts):
         drop = drops.get(count)
-        dropping = (
-            [None, None] if drop is None else [f"{cells.ms('drop', count, kept):.3f}" for kept in (drop.few, drop.many)]
-        )
-        rows.append((str(count), f"{cells.ms('attend', count):.3f}", *dropping, f"{cells.ms('feed', count):.3f}"))
+        kept = [] if drop is None else [f"{cells.ms('drop', count, few):.3f}" for few in (drop.few, drop.many)]
+        halves = [f"{cells.ms(half, count):.3f}" for half in ("attend", "feed")]
+        rows.append((str(count), halves[0], *(kept or (None, None)), halves[1]))
     titles = ("tokens", "attention ms", "drop to half ms", "drop to 90 % ms", "feed-forward ms")
     console.print(table_of(titles, rows))
+    calibrated = "" if table.calibration is None else f"; int8 calibrated on {table.calibration}"
     console.print(
         escape(
             f"{table.model.name} on {table.target}: {table.seconds:.0f} s, scale {table.scale:.3f}, weights cached "
-            f"{100 * table.cached:.0f} %, stem "
-            f"{table.cells.stem_ms:.2f} ms; per layer, {table.model.score} score"
-            + ("" if table.calibration is None else f"; int8 calibrated on {table.calibration}")
+            f"{100 * table.cached:.0f} %, stem {cells.stem_ms:.2f} ms; per layer, {table.model.score} score{calibrated}"
         ),
         highlight=False,
     )
-    if table.cells.uneven is not None:
-        console.print(_unevenness(table, table.cells.uneven), highlight=False)
+    if cells.uneven is not None:  # counts that take longer than their neighbours, the worst of them by name
+        more = {one: ms / cells.feed.at(one) for one, ms in zip(cells.uneven.counts, cells.uneven.ms, strict=True)}
+        worst = {*sorted(more, key=more.__getitem__, reverse=True)[:_WORST], *({tokens} & more.keys())}
+        named = ", ".join(f"{one} (+{100 * more[one]:.0f} %)" for one in sorted(worst))
+        console.print(
+            f"{len(more)} of {tokens} token counts take longer than their neighbours, because products are worked "
+            f"off in blocks of rows; the feed-forward half most at {named}. Predictions know them",
+            highlight=False,
+        )
     if table.held_out:
-        _print_held_out(console, table)
+        held_out = (
+            (str(run.schedule), f"{run.predicted_ms:.2f}", f"{run.drift:.3f}",
+             f"{run.measured_ms:.2f}{'' if run.steady else ' (unsteady)'}", f"{100 * run.error:+.1f} %")
+            for run in table.held_out
+        )  # fmt: skip
+        console.print(table_of(("held-out schedule", "predicted ms", "x drift", "measured ms", "error"), held_out))
+        errors = table.mean_error, table.worst_error, table.mean_raw_error
+        mean, largest, raw = (100 * (share or 0.0) for share in errors)
+        console.print(
+            f"mean error {mean:.1f} %, worst {largest:.1f} % on {len(table.held_out)} held-out schedules at the "
+            "machine's speed while they ran, which the dense model beside them shows (x drift); "
+            f"{raw:.1f} % without that correction",
+            highlight=False,
+        )
     console.print(escape(f"{table.host}; {file}"), highlight=False)
-
-
-def _unevenness(table: LatencyTable, uneven: ShapePenalty) -> str:
-    """Which counts take longer than their neighbours, the worst of them by name."""
-    more = {count: ms / table.cells.feed.at(count) for count, ms in zip(uneven.counts, uneven.ms, strict=True)}
-    worst = sorted(more, key=more.__getitem__, reverse=True)[:_WORST]
-    tokens = table.model.layout.tokens
-    if tokens in more and tokens not in worst:
-        worst.append(tokens)
-    named = ", ".join(f"{count} (+{100 * more[count]:.0f} %)" for count in sorted(worst))
-    return (
-        f"{len(more)} of {tokens} token counts take longer than their neighbours, because products are worked "
-        f"off in blocks of rows; the feed-forward half most at {named}. Predictions know them"
-    )
-
-
-def _print_held_out(console: Any, table: LatencyTable) -> None:
-    from tavt_kit.verbs.console import table_of
-
-    rows = (
-        (str(run.schedule), f"{run.predicted_ms:.2f}", f"{run.drift:.3f}",
-         f"{run.measured_ms:.2f}{'' if run.steady else ' (unsteady)'}", f"{100 * run.error:+.1f} %")
-        for run in table.held_out
-    )  # fmt: skip
-    console.print(table_of(("held-out schedule", "predicted ms", "x drift", "measured ms", "error"), rows))
-    mean, worst, raw = (100 * (share or 0.0) for share in (table.mean_error, table.worst_error, table.mean_raw_error))
-    console.print(
-        f"mean error {mean:.1f} %, worst {worst:.1f} % on {len(table.held_out)} held-out schedules at the machine's "
-        f"speed while they ran, which the dense model beside them shows (x drift); {raw:.1f} % without that correction",
-        highlight=False,
-    )
