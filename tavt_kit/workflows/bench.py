@@ -18,7 +18,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
 from tavt_kit.errors import MeasurementError, RecordError, TavtError
 from tavt_kit.evaluation.frames import frame
-from tavt_kit.workflows.bench_things import Inputs, Opener, Sweep, default_folder
+from tavt_kit.workflows.bench_things import Inputs, Opener, default_folder
 from tavt_kit.workflows.run_model import Given, model_at, recommended_of
 
 if TYPE_CHECKING:
@@ -194,25 +194,26 @@ def bench(
     protocol = Protocol(
         min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10), warmup_seconds=min(5.0, most)
     )
-    sweep = Sweep(
-        tuple(str(each) for each in several(target)),
-        several(schedule),
-        several(preset),
-        tuple(dict.fromkeys(part.strip() for text in several(precision) for part in text.split(","))),
-        tuple(dict.fromkeys(several(threads))),
-        tuple(dict.fromkeys(several(batch))),
-        tuple(dict.fromkeys(several(image_size))),
-        tuple(dict.fromkeys(several(reductions))),
-    )
     inputs = Inputs(None if data is None else str(data), None if image_folder is None else Path(image_folder), seed)
     whole = e2e or image_folder is not None or any(limit.statistic == "e2e" for limit in limits)
     memory = memory or bool(limits.of("memory"))
     with (
         held_folder(default_folder(given[0]) if out is None else out) as folder,
-        Opener(sweep, inputs, weights or "hub", score, pool, memory, seed) as opener,
+        Opener(
+            inputs,
+            tuple(str(each) for each in several(target)),
+            several(schedule),
+            several(preset),
+            tuple(dict.fromkeys(part.strip() for text in several(precision) for part in text.split(","))),
+            tuple(dict.fromkeys(several(threads))),
+            tuple(dict.fromkeys(several(batch))),
+            tuple(dict.fromkeys(several(image_size))),
+            tuple(dict.fromkeys(several(reductions))),
+            *(weights or "hub", score, pool, memory, seed),
+        ) as opener,
     ):
         placed = [(thing, opener.targets_of(thing)) for thing in named]
-        _warn_of_many(sweep.number(named), protocol)
+        _warn_of_many(opener.number(placed), protocol)
         opened = opener.open_all(placed, progress)
         if not mixed:
             _refuse_mixed(opened)

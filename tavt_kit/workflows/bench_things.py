@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections import Counter, defaultdict
@@ -43,46 +42,6 @@ def default_folder(thing: Given) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
-    """What is varied, each with each; an empty tuple leaves it to the thing, or to its default.
-
-    Args:
-        schedules: Schedules of models that are no files, and of switchable files; dense where there is none.
-        presets: Names of a switchable file's presets; all of them where there is none.
-        reductions: Reduction of the tokens that a layer does not keep, of models that are no files.
-    """
-
-    targets: tuple[str, ...] = ()
-    schedules: tuple[str | Choice, ...] = ()
-    presets: tuple[str, ...] = ()
-    precisions: tuple[str, ...] = ()
-    threads: tuple[int, ...] = ()
-    batches: tuple[int, ...] = ()
-    sizes: tuple[int, ...] = ()
-    reductions: tuple[str, ...] = ()
-
-    def number(self, things: Sequence[Given]) -> int:
-        """How many candidates become of the things at most, presets aside."""
-        shared = (self.targets, self.schedules, self.precisions, self.threads, self.batches, self.sizes)
-        each = math.prod(max(1, len(values)) for values in shared)
-        return each * sum(max(1, len(self.reductions)) if _file(thing) is None else 1 for thing in things)
-
-    def targets_of(self, texts: Sequence[str]) -> list[TargetDevice]:
-        """The targets of these texts with each precision, number of threads and batch.
-
-        Raises:
-            TargetError: A text is wrong, or contradicts a value of the sweep.
-        """
-        found = [
-            TargetDevice.parse(text, precision=precision, threads=threads, batch=batch)
-            for text, precision, threads, batch in product(
-                texts, self.precisions or (None,), self.threads or (None,), self.batches or (None,)
-            )
-        ]
-        return list(dict.fromkeys(found))
-
-
-@dataclass(frozen=True, slots=True)
 class BenchCandidate:
     """One candidate, ready to run.
 
@@ -117,17 +76,28 @@ class BenchCandidate:
 
 @dataclass(slots=True)
 class Opener:
-    """Opens things on targets. As a context it owns the temporary exports.
+    """Opens things on targets, with each value of what is varied; as a context it owns the temporary exports.
 
     Args:
+        targets: Targets as texts; an empty tuple, here and below, leaves it to the thing, or to its default.
+        schedules: Schedules of models that are no files, and of switchable files; dense where there is none.
+        presets: Names of a switchable file's presets; all of them where there is none.
+        reductions: Reduction of the tokens that a layer does not keep, of models that are no files.
         weights: Weights of a model given by name, as ``build`` takes them.
         score: Score that ranks the tokens, instead of the model's own.
         pool: Which tokens a pooling head sees, instead of the model's own.
         memory: Whether every candidate is to be opened again by a fresh process.
     """
 
-    sweep: Sweep
     inputs: Inputs
+    targets: tuple[str, ...] = ()
+    schedules: tuple[str | Choice, ...] = ()
+    presets: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    threads: tuple[int, ...] = ()
+    batches: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+    reductions: tuple[str, ...] = ()
     weights: str = "hub"
     score: str | None = None
     pool: str | None = None
@@ -152,20 +122,30 @@ class Opener:
         """
         from tavt_kit.runtimes import check_available
 
-        file, texts = _file(thing), self.sweep.targets
+        file, texts = _file(thing), self.targets
+        card = None if file is None else card_of(file)
         if file is None:
-            targets = self.sweep.targets_of(texts or ("openvino:cpu",))
+            texts = texts or ("openvino:cpu",)
+        elif card is not None and not texts and not self.precisions:
+            own = card.own_target(file)
+            texts = (f"{own.runtime}:{own.processor}:precision={own.precision}",)
         else:
-            card = card_of(file)
-            if card is not None and not texts and not self.sweep.precisions:
-                own = card.own_target(file)
-                texts = (f"{own.runtime}:{own.processor}:precision={own.precision}",)
-            targets = self.sweep.targets_of(texts or (FILES[file.suffix],))
+            texts = texts or (FILES[file.suffix],)
+        values = product(texts, self.precisions or (None,), self.threads or (None,), self.batches or (None,))
+        found = [TargetDevice.parse(text, precision=bits, threads=count, batch=b) for text, bits, count, b in values]
+        targets = list(dict.fromkeys(found))
+        if file is not None:
             unable = {"torch"} if file.suffix == ".onnx" else {"torch", "onnxruntime"}
             targets = [target for target in targets if target.runtime not in unable] or targets
         for target in targets:
             check_available(target)
         return targets
+
+    def number(self, things: Sequence[tuple[Given, Sequence[TargetDevice]]]) -> int:
+        """How many candidates become of the things on their targets at most, presets aside."""
+        each = max(1, len(self.schedules)) * max(1, len(self.sizes))
+        kinds = [max(1, len(self.reductions)) if _file(thing) is None else 1 for thing, _ in things]
+        return each * sum(len(targets) * number for (_, targets), number in zip(things, kinds, strict=True))
 
     def open_all(
         self, things: Sequence[tuple[Given, Sequence[TargetDevice]]], progress: Progress
@@ -188,7 +168,7 @@ class Opener:
         from tavt_kit.bench.memory import FileJob
         from tavt_kit.runtimes import open_file
 
-        card, presets, schedules = card_of(path), self.sweep.presets, self.sweep.schedules
+        card, presets, schedules = card_of(path), self.presets, self.schedules
         cards = [card]
         if card is not None and card.is_switchable:  # at what is asked for, or at all of its presets
             asked = presets if presets or schedules else tuple(card.presets)
@@ -219,11 +199,11 @@ class Opener:
             )
         height, width = session.input_shape[2:]
         if height is None or width is None:
-            if not self.sweep.sizes:
+            if not self.sizes:
                 raise DataError(f"{path.name} takes images of any size; give one by `image_size`")
-            return [(height or size, width or size) for size in self.sweep.sizes]
-        if any(size not in (height, width) for size in self.sweep.sizes):
-            asked = ", ".join(str(size) for size in self.sweep.sizes)
+            return [(height or size, width or size) for size in self.sizes]
+        if any(size not in (height, width) for size in self.sizes):
+            asked = ", ".join(str(size) for size in self.sizes)
             raise DataError(
                 f"the size of {path.name} was fixed by its export: it takes {height}x{width} images, got `image_size` "
                 f"{asked}; leave it out, or name the run it was exported from"
@@ -232,13 +212,13 @@ class Opener:
 
     def _open_model(self, thing: Given, targets: Sequence[TargetDevice]) -> None:
         named = _path(thing) is not None
-        for image_size, reduction in product(self.sweep.sizes or (None,), self.sweep.reductions or (None,)):
+        for image_size, reduction in product(self.sizes or (None,), self.reductions or (None,)):
             model = open_given(
                 thing, weights=self.weights if named else None, image_size=image_size, seed=self.seed,
                 score=self.score, pool=self.pool, reduction=reduction,
             )  # fmt: skip
             own = "dense" if named or model.schedule == model.dense_schedule else model.schedule
-            for schedule, target in product(self.sweep.schedules or (own,), targets):
+            for schedule, target in product(self.schedules or (own,), targets):
                 self._open_schedule(thing, model, schedule, target)
 
     def _open_schedule(self, thing: Given, model: AdaptiveViT, given: str | Choice, target: TargetDevice) -> None:
