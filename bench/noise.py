@@ -75,20 +75,20 @@ class Watch:
     ) -> None:
         self._root, self._now, self._pace, self._gpu = root, now, pace or _pace, gpu
         self._cpus = frozenset(allowed_cpus() if cpus is None else cpus)
-        self._ends = list[tuple[float, Counters]]()
+        self._ends = list[tuple[float, dict[str, float | None]]]()
         self._last = float("-inf")
         self._clocks, self._paces, self._heat = list[float](), list[float](), list[int]()
         self._gpu_states = list[tuple[float, bool]]()
 
     def __enter__(self) -> Watch:
-        self._ends.append((self._now(), Counters.read(self._cpus, self._root)))
+        self._ends.append((self._now(), _counters(self._cpus, self._root)))
         self.turn()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._last = float("-inf")
         self.turn()
-        self._ends.append((self._now(), Counters.read(self._cpus, self._root)))
+        self._ends.append((self._now(), _counters(self._cpus, self._root)))
 
     def turn(self, *told: object) -> None:
         """Read the clock, unless that was done just before; to be called between turns."""
@@ -119,23 +119,27 @@ class Watch:
 
     def _facts(self) -> dict[str, float | None]:
         (start, begin), (stop, end) = self._ends
-        seconds = max(stop - start, 1e-9)
+        seconds, cpus = max(stop - start, 1e-9), float(len(self._cpus))
 
-        def grown(before: float | None, after: float | None, by: float | None = 1.0) -> float | None:
-            return None if before is None or after is None or not by else max(0.0, float(after) - float(before)) / by
+        def grown(name: str) -> float | None:
+            before, after = begin[name], end[name]
+            return None if before is None or after is None else max(0.0, after - before)
 
-        own, busy = grown(begin.own, end.own), grown(begin.busy, end.busy)
+        def per(value: float | None, whole: float | None) -> float | None:
+            return None if value is None or not whole else value / whole
+
+        own, busy = grown("own"), grown("busy")
         clocks, paces = _stretches(self._clocks), _stretches(self._paces)
         found = {
             "seconds": seconds,
-            "cpus": float(len(self._cpus)),
-            "others": grown(own, busy, seconds),
-            "elsewhere": grown(begin.elsewhere, end.elsewhere, seconds),
-            "load1": end.load,
-            "stolen": grown(begin.stolen, end.stolen, seconds * len(self._cpus)),
-            "preempted": grown(begin.preempted, end.preempted, own),
-            "throttled": grown(begin.group.throttled_seconds, end.group.throttled_seconds, seconds),
-            "quota": end.group.cpus,
+            "cpus": cpus,
+            "others": None if own is None or busy is None else max(0.0, busy - own) / seconds,
+            "elsewhere": per(grown("elsewhere"), seconds),
+            "load1": end["load1"],
+            "stolen": per(grown("stolen"), seconds * cpus),
+            "preempted": per(grown("preempted"), own),
+            "throttled": per(grown("throttled"), seconds),
+            "quota": end["quota"],
             "thermal": float(max(self._heat) - self._heat[0]) if self._heat else None,
             "mhz_low": min(clocks, default=None),
             "mhz_high": max(clocks, default=None),
@@ -230,50 +234,39 @@ def _percent(share: float) -> str:
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # Units of /proc/stat in a second
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Counters that only grow; two of them tell what happened between. ``None`` where the machine does not say.
+def _counters(cpus: Collection[int], root: Path) -> dict[str, float | None]:
+    """What only grows, now (about a millisecond), and the load; ``None`` where the machine does not say.
 
-    Args:
-        busy: Seconds in which our CPUs were busy, with whatever.
-        elsewhere: Seconds in which the other CPUs were busy.
-        stolen: Seconds in which a hypervisor kept our CPUs.
-        own: Seconds of CPU time of this process, all its threads and the children it has waited for.
-        preempted: Times a thread of this process was taken off its CPU before it was done.
-        load: Load average of the last minute; it does not grow.
+    Seconds in which our CPUs were ``busy``, with whatever, in which the others were (``elsewhere``), and in which a
+    hypervisor kept ours (``stolen``); of CPU time of this process (``own``), all its threads and the children it has
+    waited for; times a thread of it was ``preempted``, taken off its CPU before it was done; ``throttled`` seconds.
     """
-
-    busy: float | None
-    elsewhere: float | None
-    stolen: float | None
-    own: float | None
-    preempted: int | None
-    group: ControlGroup
-    load: float | None
-
-    @classmethod
-    def read(cls, cpus: Collection[int], root: Path = Path("/")) -> Counters:
-        """Now; about a millisecond."""
-        here, there, lost, found = 0, 0, 0, False  # in ticks
-        for line in read_text(root / "proc/stat").splitlines():
-            name, *fields = line.split()
-            if not name.startswith("cpu") or name == "cpu" or len(fields) < 8:
-                continue
-            found, ticks = True, [int(field) for field in fields]
-            spent = sum(ticks[:3]) + ticks[5] + ticks[6]  # as in proc(5): user nice system idle iowait irq softirq
-            if int(name[3:]) in cpus:
-                here, lost = here + spent, lost + ticks[7]
-            else:
-                there += spent
-        busy, elsewhere, stolen = (ticks / _TICKS if found else None for ticks in (here, there, lost))
-        # The name in brackets may itself hold any sign; behind it are utime, stime, cutime and cstime.
-        fields = read_text(root / "proc/self/stat").rpartition(")")[2].split()
-        own = sum(int(field) for field in fields[11:15]) / _TICKS if len(fields) > 15 else None
-        statuses = "\n".join(map(read_text, _matches(root / "proc/self/task", "*/status")))
-        switches = [int(count) for count in re.findall(r"^nonvoluntary_ctxt_switches:\s*(\d+)", statuses, re.M)]
-        load = read_text(root / "proc/loadavg").split()
-        preempted, last = sum(switches) if switches else None, float(load[0]) if load else None
-        return cls(busy, elsewhere, stolen, own, preempted, ControlGroup.read(root), last)
+    here, there, lost, found = 0, 0, 0, False  # in ticks
+    for line in read_text(root / "proc/stat").splitlines():
+        name, *fields = line.split()
+        if not name.startswith("cpu") or name == "cpu" or len(fields) < 8:
+            continue
+        found, ticks = True, [int(field) for field in fields]
+        spent = sum(ticks[:3]) + ticks[5] + ticks[6]  # as in proc(5): user nice system idle iowait irq softirq
+        if int(name[3:]) in cpus:
+            here, lost = here + spent, lost + ticks[7]
+        else:
+            there += spent
+    # The name in brackets may itself hold any sign; behind it are utime, stime, cutime and cstime.
+    fields = read_text(root / "proc/self/stat").rpartition(")")[2].split()
+    statuses = "\n".join(map(read_text, _matches(root / "proc/self/task", "*/status")))
+    switches = [int(count) for count in re.findall(r"^nonvoluntary_ctxt_switches:\s*(\d+)", statuses, re.M)]
+    load, group = read_text(root / "proc/loadavg").split(), ControlGroup.read(root)
+    return {
+        "busy": here / _TICKS if found else None,
+        "elsewhere": there / _TICKS if found else None,
+        "stolen": lost / _TICKS if found else None,
+        "own": sum(int(field) for field in fields[11:15]) / _TICKS if len(fields) > 15 else None,
+        "preempted": sum(switches) if switches else None,
+        "throttled": group.throttled_seconds,
+        "quota": group.cpus,
+        "load1": float(load[0]) if load else None,
+    }
 
 
 def thermal_events(root: Path) -> int | None:

@@ -26,6 +26,9 @@ _LEVELS = 256  # Of an 8 bit number
 
 Array = npt.NDArray[np.float32]
 
+Product = tuple[str, str, Callable[[], float]]
+"""One way to multiply two square matrices: its runtime, the precision that it executes, its milliseconds."""
+
 Copy = tuple[Callable[[], float], int]
 """A copy's milliseconds, and the bytes it reads and writes."""
 
@@ -53,20 +56,6 @@ class Peaks(Record):
     cached_gbs: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
-    """One way to multiply two square matrices.
-
-    Args:
-        precision: Executed: ``f32 f16 bf16 int8``.
-        run: Multiplies once and returns milliseconds.
-    """
-
-    runtime: str
-    precision: str
-    run: Callable[[], float]
-
-
 def measure_peaks(
     target: TargetDevice, *, seconds: float = 2.0, runtimes: tuple[str, ...] = _ALL, size: int | None = None
 ) -> Peaks:
@@ -92,7 +81,7 @@ def measure_peaks(
     if not found:
         raise MeasurementError(f"none of {', '.join(runtimes)} multiplies matrices on {target}; install one that does")
     with _copies(target) as copies:
-        runs = [*(one.run for one in found), *(run for run, _ in copies)]
+        runs = [*(run for _, _, run in found), *(run for run, _ in copies)]
         for run in runs:  # the first round warms up
             run()
         begin, rounds, best = time.perf_counter(), 0, [float("inf")] * len(runs)
@@ -100,10 +89,10 @@ def measure_peaks(
             best = [min(least, run()) for least, run in zip(best, runs, strict=True)]
             rounds += 1
     gflops, by = dict[str, float](), dict[str, str]()
-    for one, took in zip(found, best, strict=False):
+    for (runtime, precision, _), took in zip(found, best, strict=False):
         speed = 2 * size**3 / took / 1e6
-        if speed > gflops.get(one.precision, 0.0):
-            gflops[one.precision], by[one.precision] = speed, one.runtime
+        if speed > gflops.get(precision, 0.0):
+            gflops[precision], by[precision] = speed, runtime
     rates = [moved / took / 1e6 for (_, moved), took in zip(copies, best[len(found) :], strict=True)]
     whole, cached = (*rates, None, None)[:2]
     name = "cpu" if target.is_cpu else f"{target.processor}:{target.index}"
@@ -191,7 +180,7 @@ def _by_torch(target: TargetDevice, left: Array, right: Array) -> Iterator[Produ
         kinds["f16"] = torch.float16
     for precision, dtype in kinds.items():
         rows, weight = (torch.from_numpy(array).to(torch_device(own), dtype) for array in (left, right))
-        yield Product("torch", precision, torch_clock(partial(F.linear, rows, weight), own))
+        yield "torch", precision, torch_clock(partial(F.linear, rows, weight), own)
 
 
 def _by_openvino(target: TargetDevice, left: Array, right: Array) -> Iterator[Product]:
@@ -206,7 +195,7 @@ def _by_openvino(target: TargetDevice, left: Array, right: Array) -> Iterator[Pr
         own = TargetDevice("openvino", target.processor, target.index, target.threads, precision)
         compiled = compile_for(_openvino_graph(left.shape, right, int8=precision == "int8"), own)
         if executed_precision(compiled) == precision:
-            yield Product("openvino", precision, request_clock(compiled, [left]))
+            yield "openvino", precision, request_clock(compiled, [left])
 
 
 def _openvino_graph(shape: tuple[int, ...], right: Array, *, int8: bool) -> Any:
@@ -234,10 +223,10 @@ def _by_onnxruntime(target: TargetDevice, left: Array, right: Array) -> Iterator
     from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
 
     own = TargetDevice("onnxruntime", "cpu", threads=target.threads)
-    yield Product("onnxruntime", "f32", run_clock(open_session(_onnx_graph(right), own), [left]))
+    yield "onnxruntime", "f32", run_clock(open_session(_onnx_graph(right), own), [left])
     signed = np.clip(np.round(right * 32), -127, 127).astype(np.int8)
     unsigned = np.clip(np.round(left * 32) + 128, 0, 255).astype(np.uint8)
-    yield Product("onnxruntime", "int8", run_clock(open_session(_onnx_graph(signed), own), [unsigned]))
+    yield "onnxruntime", "int8", run_clock(open_session(_onnx_graph(signed), own), [unsigned])
 
 
 def _onnx_graph(right: npt.NDArray[Any]) -> bytes:

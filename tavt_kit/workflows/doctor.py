@@ -114,7 +114,7 @@ def doctor(*, fast: bool = False, progress: Progress | None = None) -> DoctorRes
             refused[text] = str(error)
     host = HostFacts.gather(None if refused[_CUDA] else accelerator_name(TargetDevice.parse(_CUDA)))
     room = Room.gather()
-    found = tuple(findings(Machine(host, room, refused)))
+    found = tuple(findings(host, room, refused))
     speed = None
     if not fast:
         usable = [text for text, reason in refused.items() if not reason]
@@ -287,32 +287,22 @@ class Finding(Record):
     optional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Where to look.
+def findings(host: HostFacts, room: Room, refused: Mapping[str, str], root: Path = Path("/")) -> list[Finding]:
+    """All of them, what is needed first.
 
     Args:
-        refused: Target -> why it cannot be used; empty where it can.
+        refused: Why each target cannot be used; empty where it can.
         root: Root of the file system; another one in tests.
     """
-
-    facts: HostFacts
-    room: Room
-    refused: Mapping[str, str]
-    root: Path = Path("/")
-
-    def files(self, folder: str, pattern: str) -> list[Path]:
-        """What lies there."""
-        return sorted((self.root / folder).glob(pattern)) if (self.root / folder).is_dir() else []
-
-
-def findings(machine: Machine) -> list[Finding]:
-    """All of them, what is needed first."""
-    found = [one for look in (_packages, _devices, _limits, _quiet) for one in look(machine)]
+    found = [*_packages(), *_devices(refused, root), *_limits(host, room), *_quiet(host, root)]
     return sorted(found, key=lambda one: one.optional)
 
 
-def _packages(machine: Machine) -> Iterator[Finding]:
+def _files_in(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern)) if folder.is_dir() else []
+
+
+def _packages() -> Iterator[Finding]:
     """Requirements that are not installed, as the installed distribution lists them."""
     try:
         listed = requires("tavt-kit") or []
@@ -340,10 +330,9 @@ def _packages(machine: Machine) -> Iterator[Finding]:
         yield Finding(what, f"pip install 'tavt-kit[{one}]'", optional=True)
 
 
-def _devices(machine: Machine) -> Iterator[Finding]:
+def _devices(refused: Mapping[str, str], root: Path) -> Iterator[Finding]:
     """GPUs and NPUs that no runtime sees: for want of a build, a driver, or the right to open them."""
-    refused = machine.refused
-    if machine.files("dev", "nvidia[0-9]*"):
+    if _files_in(root / "dev", "nvidia[0-9]*"):
         if refused.get(_CUDA):
             torch = "pip install --force-reinstall 'torch>=2.6,<2.14' 'torchvision<0.29'"
             yield Finding("an NVIDIA GPU is here, but this torch does not see it", torch)
@@ -353,14 +342,14 @@ def _devices(machine: Machine) -> Iterator[Finding]:
         if find_spec("pynvml") is None:
             yield Finding("the energy of the NVIDIA GPU cannot be read", "pip install nvidia-ml-py", optional=True)
     intel = {
-        kind: any(read_text(path) == _INTEL for path in machine.files(folder, pattern))
+        kind: any(read_text(path) == _INTEL for path in _files_in(root / folder, pattern))
         for kind, folder, pattern in (
             ("gpu", "sys/class/drm", "renderD*/device/vendor"),
             ("npu", "sys/class/accel", "accel*/device/vendor"),
         )
     }
     if refused.get("openvino:gpu") and intel["gpu"]:
-        devices = machine.files("dev/dri", "renderD*")
+        devices = _files_in(root / "dev/dri", "renderD*")
         if devices and not any(os.access(device, os.R_OK | os.W_OK) for device in devices):
             command = "sudo usermod -aG render $USER"
             yield Finding("an Intel GPU is here, but this user may not open it (log in anew afterwards)", command)
@@ -370,8 +359,7 @@ def _devices(machine: Machine) -> Iterator[Finding]:
         yield Finding("an Intel NPU is here without its driver", "sudo snap install intel-npu-driver")
 
 
-def _limits(machine: Machine) -> Iterator[Finding]:
-    room, facts = machine.room, machine.facts
+def _limits(facts: HostFacts, room: Room) -> Iterator[Finding]:
     if room.files is not None and room.files < _FILES:
         most = room.files_most or 0  # a shell raises its own limit as far as it is allowed; beyond that root does it
         raised = f"ulimit -n {_ENOUGH if most < 0 else min(most, _ENOUGH)}"
@@ -393,13 +381,12 @@ def _limits(machine: Machine) -> Iterator[Finding]:
         )
 
 
-def _quiet(machine: Machine) -> Iterator[Finding]:
+def _quiet(facts: HostFacts, root: Path) -> Iterator[Finding]:
     """What makes measurements less sure, or leaves something out of them."""
-    governor = machine.facts.governor
-    if governor in _SLOW_GOVERNORS:
-        what = f"the CPUs' governor is {governor}: clocks, and so times, may move"
+    if facts.governor in _SLOW_GOVERNORS:
+        what = f"the CPUs' governor is {facts.governor}: clocks, and so times, may move"
         yield Finding(what, "sudo cpupower frequency-set --governor performance", optional=True)
-    zones = machine.files("sys/class/powercap", "intel-rapl:*/energy_uj")
+    zones = _files_in(root / "sys/class/powercap", "intel-rapl:*/energy_uj")
     if zones and not all(read_text(zone) for zone in zones):
         command = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
         yield Finding("the energy counters are readable by root only", command, optional=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tavt_kit.bench import peaks
-from tavt_kit.bench.peaks import Peaks, Product, measure_peaks
+from tavt_kit.bench.peaks import Peaks, measure_peaks
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import MeasurementError
 
@@ -30,10 +30,10 @@ def copies(target: TargetDevice) -> Iterator[list[peaks.Copy]]:
 
 def test_the_fastest_runtime_is_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     made = [
-        Product("torch", "f32", in_turn(9000.0, 4.0, 2.0, 4.0)),  # type: ignore[arg-type]
-        Product("openvino", "f32", lambda: 1.0),
-        Product("onnxruntime", "f32", lambda: 3.0),
-        Product("torch", "bf16", in_turn(9000.0, 4.0, 0.5, 4.0)),  # type: ignore[arg-type]
+        ("torch", "f32", in_turn(9000.0, 4.0, 2.0, 4.0)),
+        ("openvino", "f32", lambda: 1.0),
+        ("onnxruntime", "f32", lambda: 3.0),
+        ("torch", "bf16", in_turn(9000.0, 4.0, 0.5, 4.0)),
     ]
     monkeypatch.setattr(peaks, "products", lambda target, size, runtimes: iter(made))
     monkeypatch.setattr(peaks, "_copies", copies)
@@ -69,7 +69,10 @@ def test_the_graphs_multiply() -> None:
 
 
 def test_every_runtime_offers_what_the_processor_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {(one.runtime, one.precision) for one in peaks.products(CPU, 32, ("openvino", "onnxruntime", "nothing"))}
+    found = {
+        (runtime, precision)
+        for runtime, precision, _ in peaks.products(CPU, 32, ("openvino", "onnxruntime", "nothing"))
+    }
     assert {("openvino", "f32"), ("onnxruntime", "f32"), ("onnxruntime", "int8")} <= found
 
 

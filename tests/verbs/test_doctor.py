@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import TargetError
 from tavt_kit.verbs.doctor import _findings as print_findings
 from tavt_kit.workflows import doctor
-from tavt_kit.workflows.doctor import TARGETS, Finding, Machine, Room, findings
+from tavt_kit.workflows.doctor import TARGETS, Finding, Room
 from tests.verbs.command import run
 
 SPEED: dict[str, Any] = {
@@ -96,6 +96,20 @@ def test_a_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_gains_are_over_f32() -> None:
     assert doctor.precision_gains({"f32": 10.0, "bf16": 25.0}) == {"bf16": 2.5}
     assert doctor.precision_gains({"int8": 25.0}) == {}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to look."""
+
+    facts: HostFacts
+    room: Room
+    refused: Mapping[str, str]
+    root: Path
+
+
+def findings(machine: Machine) -> list[Finding]:
+    return doctor.findings(machine.facts, machine.room, machine.refused, machine.root)
 
 
 @pytest.fixture
