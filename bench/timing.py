@@ -368,52 +368,41 @@ def find_shape_penalty(
     counts = np.arange(_FROM, tokens + _BEYOND + 1)
     if len(counts) <= _SAMPLE:
         return None
-    look = _Look(clock, replace(feed, count=tokens // 2))
-    begin = time.perf_counter()
-    ends = look.at(feed, (_FROM, tokens))
-    each = (time.perf_counter() - begin) / 2
-    if begin + each * (_SAMPLE + _TWICE * len(counts)) > end or ends[tokens] < _GROWTH * ends[_FROM]:
-        return None
-    sampled = {tokens, *rng.permutation(counts)[:_SAMPLE].tolist(), *counts[-_BEYOND:].tolist()}
-    if not _excess(look.at(feed, sorted(sampled))):
-        return None
-    first = look.at(feed, rng.permutation(counts).tolist(), end)
-    suspects = _excess(first)
-    again = look.at(feed, rng.permutation(list(suspects)).tolist(), end)
-    if len(first) < len(counts) or len(again) < len(suspects):
-        return None
-    found = _excess(first, again)
-    mine = {count: more * look.unit_ms for count, more in found.items() if count <= tokens}
-    if not mine:
-        return None
-    dropping, last = plan.all_rows
-    return ShapePenalty(tuple(mine), tuple(mine.values()), _share(look, attend, found, tokens), dropping, last)
+    still, units = clock(replace(feed, count=tokens // 2)), list[float]()
 
-
-class _Look:
-    """Times of a layer's halves at many counts, in units of one clock that stays the same."""
-
-    def __init__(self, clock: Callable[[CellPlan], Clock], still: CellPlan) -> None:
-        self._clock, self._still = clock, clock(still)
-        self._layers, self._units = still.layers, list[float]()
-
-    def at(self, cell: CellPlan, counts: Iterable[int], end: float = math.inf) -> dict[int, float]:
-        """A layer's time by count, ascending; as many as there is time for until ``end``."""
+    def look(cell: CellPlan, counts: Iterable[int], end: float = math.inf) -> dict[int, float]:
+        """A layer's time by count, ascending, in units of the clock that stays the same; as far as time allows."""
         found = dict[int, float]()
         for count in counts:
             if time.perf_counter() > end:
                 break
-            run = self._clock(replace(cell, count=count))
-            pairs = [(run(), self._still()) for _ in range(sum(_LOOKS))][_LOOKS[0] :]
-            own, still = (min(times) for times in zip(*pairs, strict=True))
-            self._units.append(still)
-            found[count] = own / cell.layers / still * self._layers
+            run = clock(replace(cell, count=count))
+            pairs = [(run(), still()) for _ in range(sum(_LOOKS))][_LOOKS[0] :]
+            own, unit = (min(times) for times in zip(*pairs, strict=True))
+            units.append(unit)
+            found[count] = own / cell.layers / unit * feed.layers
         return dict(sorted(found.items()))
 
-    @property
-    def unit_ms(self) -> float:
-        """Milliseconds of the unit, a layer of the clock that stays the same: over all looks, the median."""
-        return median(self._units) / self._layers
+    begin = time.perf_counter()
+    ends = look(feed, (_FROM, tokens))
+    each = (time.perf_counter() - begin) / 2
+    if begin + each * (_SAMPLE + _TWICE * len(counts)) > end or ends[tokens] < _GROWTH * ends[_FROM]:
+        return None
+    sampled = {tokens, *rng.permutation(counts)[:_SAMPLE].tolist(), *counts[-_BEYOND:].tolist()}
+    if not _excess(look(feed, sorted(sampled))):
+        return None
+    first = look(feed, rng.permutation(counts).tolist(), end)
+    suspects = _excess(first)
+    again = look(feed, rng.permutation(list(suspects)).tolist(), end)
+    if len(first) < len(counts) or len(again) < len(suspects):
+        return None
+    found = _excess(first, again)
+    unit_ms = median(units) / feed.layers  # of a layer of the clock that stays the same
+    mine = {count: more * unit_ms for count, more in found.items() if count <= tokens}
+    if not mine:
+        return None
+    dropping, last = plan.all_rows
+    return ShapePenalty(tuple(mine), tuple(mine.values()), _share(look, attend, found, tokens), dropping, last)
 
 
 def _excess(first: Mapping[int, float], again: Mapping[int, float] | None = None) -> dict[int, float]:
@@ -444,6 +433,9 @@ def _line_below(counts: NDArray[np.int64], times: NDArray[np.float64]) -> NDArra
     return line
 
 
+_Look = Callable[[CellPlan, Iterable[int]], dict[int, float]]
+
+
 def _share(look: _Look, attend: CellPlan, found: Mapping[int, float], tokens: int) -> float:
     """Attention's excess as a share of the feed-forward half's, at the counts where that is largest.
 
@@ -457,7 +449,7 @@ def _share(look: _Look, attend: CellPlan, found: Mapping[int, float], tokens: in
     shares = []
     for count in sorted(within, key=found.__getitem__)[-_COMPARED:]:
         low, high = beside[count]
-        times = look.at(attend, (low, count, high))
+        times = look(attend, (low, count, high))
         line = float(np.interp(count, (low, high), (times[low], times[high])))
         shares.append((times[count] - line) / found[count])
     return min(max(median(shares), 0.0), 1.0) if shares else 0.5

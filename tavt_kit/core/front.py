@@ -100,8 +100,7 @@ class ParetoFront:
         # Multiply-adds are the same on every target, latencies are not.
         target = None if self.cost == "macs" else candidate.target
         family = (candidate.accuracy.metric, candidate.accuracy.split, target)
-        if self._family is None:
-            self._family = family
+        self._family = self._family or family
         if family != self._family:
             names = ", ".join("no target" if part is None else str(part) for part in family)
             held = ", ".join("no target" if part is None else str(part) for part in self._family)

@@ -27,7 +27,6 @@ class HostFacts(Record):
     """What a reader must know to compare two records.
 
     Args:
-        cpu: Model name.
         flags: Instruction sets of interest that the CPU has.
         cores: Logical CPUs of the machine.
         affinity: CPUs this process may use.
@@ -35,7 +34,6 @@ class HostFacts(Record):
         memory_mb: Main memory.
         governor: Frequency governor of the first CPU, or ``None`` where the machine does not say.
         os: System, release and architecture.
-        python: Version.
         packages: Installed versions of the packages that matter.
         load: Load averages of 1, 5 and 15 minutes when the facts were gathered.
         date: UTC, ISO 8601.

@@ -54,7 +54,9 @@ def latency_bounds(
     Raises:
         BudgetError: Another statistic.
     """
-    low, high = quantile_bounds(measurement.samples, _quantile(statistic), doubt / measurement.among)
+    if statistic not in ("p50", "p90", "p99"):
+        raise BudgetError(f"only latency[p50], latency[p90] and latency[p99] can be judged, got {statistic!r}")
+    low, high = quantile_bounds(measurement.samples, int(statistic[1:]) / 100, doubt / measurement.among)
     if not measurement.steady:
         low, high = min(low, *measurement.samples), max(high, *measurement.samples)
     return low, high
@@ -156,9 +158,3 @@ def _binomial(n: int, k: int, p: float) -> float:
     """P(Bin(n, p) = k), through logarithms so that thousands of samples do not overflow."""
     log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
     return math.exp(log + k * math.log(p) + (n - k) * math.log1p(-p))
-
-
-def _quantile(statistic: str | None) -> float:
-    if statistic not in ("p50", "p90", "p99"):
-        raise BudgetError(f"only latency[p50], latency[p90] and latency[p99] can be judged, got {statistic!r}")
-    return int(statistic[1:]) / 100
