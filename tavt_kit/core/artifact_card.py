@@ -392,18 +392,14 @@ def files_of(path: Path) -> tuple[Path, ...]:
     if path.suffix == ".xml":
         return path.with_suffix(".bin"), path
     there = next((file for file in (path, Path(f"{path}{UNPROVEN}")) if file.is_file()), None)
-    name = None if there is None else _weights_file(there)
-    return (path,) if name is None else (path.with_name(name), path)
-
-
-def _weights_file(path: Path) -> str | None:
-    """The weight file that an .onnx file names; None where it names none, or is none of ours."""
     try:
-        name = parse_json(onnx_metadata(path, METADATA_KEY) or "{}").get("weights_file")
-    except (OSError, ValueError, AttributeError):
-        return None
+        named = "{}" if there is None else onnx_metadata(there, METADATA_KEY) or "{}"
+        name = parse_json(named).get("weights_file")
+    except (OSError, ValueError, AttributeError):  # it is none of ours
+        return (path,)
     # A name alone: a file from elsewhere must not point out of its folder.
-    return name if isinstance(name, str) and name == Path(name).name and name.endswith(WEIGHTS_SUFFIX) else None
+    ours = isinstance(name, str) and name == Path(name).name and name.endswith(WEIGHTS_SUFFIX)
+    return (path.with_name(name), path) if ours else (path,)
 
 
 def _reducing(tokens: int, schedule: TokenSchedule) -> set[int]:

@@ -210,15 +210,12 @@ def _kind_of(quantity: str, text: str = "") -> _Kind:
 
 
 class Verdict(StrEnum):
-    """Does a candidate keep to a limit? The bounds of the measurement decide, not its middle."""
+    """Does a candidate keep to a limit? The bounds of the measurement decide, not its middle. From best to worst."""
 
     PASS = "PASS"
     PREDICTED = "PREDICTED"  # met by a prediction only; a measurement turns it into PASS or FAIL
     INCONCLUSIVE = "INCONCLUSIVE"  # the line lies between the bounds, or nothing is known
     FAIL = "FAIL"
-
-
-_ORDER = (Verdict.PASS, Verdict.PREDICTED, Verdict.INCONCLUSIVE, Verdict.FAIL)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
@@ -228,7 +225,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
         >>> str(worst([Verdict.PASS, Verdict.INCONCLUSIVE]))
         'INCONCLUSIVE'
     """
-    return max(verdicts, key=_ORDER.index, default=Verdict.PASS)
+    return max(verdicts, key=list(Verdict).index, default=Verdict.PASS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,16 @@ class OpenvinoSession(GraphSession):
         self.compile_ms = (time.perf_counter() - compiling) * 1e3
         self._request = self._compiled.create_infer_request()
         self.burst: Burst | None = None  # the last timer's, where many inferences are in flight
-        self.target = replace(target, precision=_agreed(executed_precision(self._compiled), target, of_file))
+        found = executed_precision(self._compiled)
+        if found != target.precision and not (of_file and found == "int8" and target.precision == "f32"):
+            if of_file and target.precision == "int8":
+                raise TargetError(
+                    "the model file is not quantised, but the target asks for int8; export it with int8 first"
+                )
+            raise TargetError(
+                f"OpenVINO ran {found} where {target.precision} was asked for ({target}); ask for {found}"
+            )
+        self.target = replace(target, precision=found)
         self.load_ms = (time.perf_counter() - begin) * 1e3
 
     def _run(self, inputs: list[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
@@ -194,15 +203,6 @@ def executed_precision(compiled: Any) -> str:
         return found.most_common(1)[0][0]
     hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     return _NAMES.get(hint, "f32")
-
-
-def _agreed(found: str, target: TargetDevice, of_file: bool) -> str:
-    """The precision found, unless the target asked for another one."""
-    if found == target.precision or (of_file and found == "int8" and target.precision == "f32"):
-        return found
-    if of_file and target.precision == "int8":
-        raise TargetError("the model file is not quantised, but the target asks for int8; export it with int8 first")
-    raise TargetError(f"OpenVINO ran {found} where {target.precision} was asked for ({target}); ask for {found}")
 
 
 def _last_line(error: Exception) -> str:

@@ -109,7 +109,7 @@ class TorchSession:
         self._call: Callable[[Tensor], Tensor] = self._module
         self.compile_ms: float | None = None
         if not self.target.is_usual:  # compiled or recorded, for images of this shape
-            example = torch.rand(example_shape, device=torch_device(self.target), dtype=torch_dtype(self.target))
+            example = torch.rand(example_shape, device=torch_device(self.target), dtype=_DTYPES[self.target.precision])
             preparing = time.perf_counter()
             with torch.inference_mode(), torch_threads(self.target.threads):
                 if self.target.mode == "compile":
@@ -145,7 +145,7 @@ class TorchSession:
 
     def _inputs(self, images: Images) -> Tensor:
         checked = torch.from_numpy(check_images(images, self.input_shape))
-        return checked.to(torch_device(self.target), torch_dtype(self.target))
+        return checked.to(torch_device(self.target), _DTYPES[self.target.precision])
 
 
 def torch_clock(call: Callable[[], object], target: TargetDevice) -> Callable[[], float]:
@@ -174,7 +174,7 @@ def torch_clock(call: Callable[[], object], target: TargetDevice) -> Callable[[]
 
 def placed(module: nn.Module, target: TargetDevice) -> nn.Module:
     """The module in the target's precision, on its device and in eval mode: itself if it is, else a copy."""
-    device, dtype = torch_device(target), torch_dtype(target)
+    device, dtype = torch_device(target), _DTYPES[target.precision]
     parameter = next(module.parameters(), None)
     fits = parameter is None or (parameter.device == device and parameter.dtype == dtype)
     if fits and not any(part.training for part in module.modules()):
@@ -197,11 +197,6 @@ def is_bf16_faster(device: torch.device) -> bool:
 def torch_device(target: TargetDevice) -> torch.device:
     """torch's name of the target's processor."""
     return torch.device("cpu") if target.is_cpu else torch.device("cuda", target.index)
-
-
-def torch_dtype(target: TargetDevice) -> torch.dtype:
-    """torch's name of the target's precision."""
-    return _DTYPES[target.precision]
 
 
 @contextmanager
