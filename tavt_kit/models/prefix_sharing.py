@@ -277,16 +277,12 @@ class Passes:
     lean: bool = True
     features: Collection[int] = ()
     maps: Collection[int] = ()
-    norms: tuple[_BatchNorm, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.norms = batch_norms(self.model)
 
     def run(self, images: Tensor) -> None:
         """(B, 3, H, W); every network is differentiated when this returns."""
         looks = bool(self.features or self.maps)
         track = self.model.restores or (looks and self.model.reduction == "merge")
-        with _frozen(self.norms):
+        with _frozen(batch_norms(self.model)):
             self._visit(self.model.start(images, track=track), range(len(self.schedules)), 0)
 
     def _visit(self, state: TokenState, members: Sequence[int], first: int) -> None:

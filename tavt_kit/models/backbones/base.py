@@ -82,8 +82,15 @@ class Backbone(Protocol):
         ...
 
     def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
-        """The attention half-block of the lean path: only the picked rows come out."""
-        ...
+        """The attention half-block of the lean path: only the picked rows come out.
+
+        Where a family does not open its attention class, it attends on all rows first.
+        """
+        if pick.score is None:
+            return first_rows(self.attend(layer, state, None), pick.count)
+        watch = Watch(pick.score)
+        state = self.attend(layer, state, watch)
+        return drop(state, pick.index(watch.scored(layer)), passed=not self.joint[layer])
 
     def feed(self, layer: int, state: TokenState) -> TokenState:
         """The feed-forward half-block."""
@@ -152,13 +159,11 @@ class inside_attention(TorchFunctionMode):
         self.watch = watch
         self.place = place
         self.sizes = sizes
-        self.calls = 0
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        self.calls += 1
         return self._attention(*args, **kwargs)
 
     def _attention(
@@ -221,16 +226,6 @@ def add_size_bias(bias: Tensor | None, sizes: Tensor, dtype: torch.dtype) -> Ten
 def folds_sizes(q: Tensor) -> bool:
     """Whether log sizes go into queries and keys: CUDA's quickest kernels take no bias."""
     return q.is_cuda and not is_traced()
-
-
-def pick_after_attention(backbone: Backbone, layer: int, state: TokenState, pick: Pick) -> TokenState:
-    """``attend_rows`` for attention classes we do not open: attend on all rows, then keep the picked ones."""
-    if pick.score is None:
-        state = backbone.attend(layer, state, None)
-        return first_rows(state, pick.count)
-    watch = Watch(pick.score)
-    state = backbone.attend(layer, state, watch)
-    return drop(state, pick.index(watch.scored(layer)), passed=not backbone.joint[layer])
 
 
 class MapWatch(Watch):

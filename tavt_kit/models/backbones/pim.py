@@ -37,7 +37,7 @@ from tavt_kit.models.backbones.base import Backbone, Outputs, Watch
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register
 from tavt_kit.models.backbones.static import StaticModel
 from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
-from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs, part_macs, stem_macs
+from tavt_kit.models.costs import HeadCosts, LayerCosts, part_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import Pick, TokenState, gather_rows, restore
 
@@ -320,10 +320,9 @@ class PimVitBackbone(_PimHead, TimmVit):
         return self._noted(self.layers, state).notes["levels"]  # type: ignore[no-any-return]
 
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
-        layers = tuple(layer_costs(block, joint) for block, joint in zip(self.blocks, self.joint, strict=True))
+        stem, layers, _ = super().costs()
         shape = (self.tokens, self.model.embed_dim)
-        head = part_macs(self.pim, lambda x: self.pim.compute_logits([x] * LEVELS), shape)
-        return stem_macs(self.model), layers, HeadCosts(head)
+        return stem, layers, HeadCosts(part_macs(self.pim, lambda x: self.pim.compute_logits([x] * LEVELS), shape))
 
 
 class PimWhole(_PimHead, StaticModel):
@@ -406,20 +405,6 @@ class Pim(nn.Module):
             else Level(m.shape[1], m.shape[2], None)
             for m in maps
         )
-        self._refuse(use_selection, use_combiner)
-        self.backbone = make_backbone(backbone, self.image_size, in_chans, options)
-        droppable = is_timm_vit(self.backbone)
-        self.static_reason = None if droppable else f"the grid of its backbone, {backbone}, has to stay whole"
-        self.num_tokens = sum(level.places for level in self.plan)
-        widths = [level.width for level in self.plan]
-        self.pyramid = Pyramid(self.plan, fpn_size) if use_fpn else None
-        self.classifiers = nn.ModuleList(classifier(fpn_size if use_fpn else own, num_classes) for own in widths)
-        self.combiner: Combiner | None = None
-        if use_combiner:
-            selected = sum(self.num_selects)
-            self.combiner = Combiner(selected, fpn_size, num_classes, drop_rate, () if use_fpn else widths)
-
-    def _refuse(self, use_selection: bool, use_combiner: bool) -> None:
         if use_combiner and not use_selection:
             raise UnsupportedBackbone(
                 "PIM's combiner reads what was selected; create it with use_combiner=False or use_selection=True"
@@ -429,15 +414,23 @@ class Pim(nn.Module):
                 "PIM's logits are those of head 'combiner', where there is one, or 'sum', got "
                 f"head={self.head!r} with use_combiner={use_combiner}"
             )
-        places = [level.places for level in self.plan]
-        fits = len(self.num_selects) == LEVELS and all(
-            0 < count <= most for count, most in zip(self.num_selects, places, strict=True)
-        )
+        places, selects = [level.places for level in self.plan], self.num_selects
+        fits = len(selects) == LEVELS and all(0 < n <= most for n, most in zip(selects, places, strict=True))
         if use_selection and not fits:
             raise UnsupportedBackbone(
-                f"PIM selects at least one and at most all tokens of each level ({places}), "
-                f"got {list(self.num_selects)}"
+                f"PIM selects at least one and at most all tokens of each level ({places}), got {list(selects)}"
             )
+        self.backbone = make_backbone(backbone, self.image_size, in_chans, options)
+        droppable = is_timm_vit(self.backbone)
+        self.static_reason = None if droppable else f"the grid of its backbone, {backbone}, has to stay whole"
+        self.num_tokens = sum(places)
+        widths = [level.width for level in self.plan]
+        self.pyramid = Pyramid(self.plan, fpn_size) if use_fpn else None
+        self.classifiers = nn.ModuleList(classifier(fpn_size if use_fpn else own, num_classes) for own in widths)
+        self.combiner: Combiner | None = None
+        if use_combiner:
+            selected = sum(self.num_selects)
+            self.combiner = Combiner(selected, fpn_size, num_classes, drop_rate, () if use_fpn else widths)
 
     def adapter(self) -> Backbone:
         """The adapter that runs the model for the toolkit."""

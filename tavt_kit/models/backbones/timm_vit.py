@@ -15,14 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.backbones.base import (
-    Backbone,
-    Outputs,
-    Watch,
-    add_size_bias,
-    inside_attention,
-    pick_after_attention,
-)
+from tavt_kit.models.backbones.base import Backbone, Outputs, Watch, add_size_bias, inside_attention
 from tavt_kit.models.backbones.halves import find_halves
 from tavt_kit.models.backbones.thin import is_thin, thin_attention
 from tavt_kit.models.costs import HeadCosts, LayerCosts, head_costs, layer_costs, stem_macs
@@ -143,7 +136,7 @@ class TimmVit(Backbone):
 
     def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
         if not self.thin[layer]:
-            return pick_after_attention(self, layer, state, pick)
+            return super().attend_rows(layer, state, pick)
         block, halves = self.blocks[layer], self.halves[layer]
         assert halves.norm_attend is not None and halves.add_attend is not None  # what thin means
         bias = None if state.sizes is None else add_size_bias(None, state.sizes, state.tokens.dtype)
