@@ -111,7 +111,8 @@ def _relative_macs(module: Any) -> int:
 
 def stem_macs(model: Any) -> int:
     """Patch embedding and shared position terms of a timm ViT."""
-    counted = part_macs(model, model.patch_embed, (model.in_chans, *model.patch_embed.img_size))
+    embed = model.patch_embed
+    counted = part_macs(embed, embed, (model.in_chans, *embed.img_size))
     shared = getattr(model, "shared_rel_pos", None)
     return counted + (0 if shared is None else _relative_macs(shared))
 
