@@ -50,10 +50,9 @@ class Writer:
     def card_of(self, form: Form) -> ArtifactCard:
         """The card of one form; of int8 it says how it is to be calibrated."""
         presets = dict(self.schedules) if form.is_switchable else {}
-        schedule = self._default() if form.is_switchable else self.schedules[form.label]
-        card = replace(
-            describe(self.adaptive, schedule), precision=form.precision, presets=presets, pixels=self.plan.pixels
-        )
+        schedule = presets.get("balanced", next(iter(self.schedules.values())))
+        described = describe(self.adaptive, schedule if presets else self.schedules[form.label])
+        card = replace(described, precision=form.precision, presets=presets, pixels=self.plan.pixels)
         if form.precision != "int8":
             return card
         facts = {"split": "train", "images": len(self._calibrating()), "data": self.images.name}
@@ -70,9 +69,6 @@ class Writer:
         else:
             self._write_openvino(card, path, form.label)
         return Artifact.open(path, self.plan.target)
-
-    def _default(self) -> TokenSchedule:
-        return self.schedules.get("balanced") or next(iter(self.schedules.values()))
 
     def _write_onnx(self, card: ArtifactCard, path: Path) -> None:
         import onnx

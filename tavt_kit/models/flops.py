@@ -6,11 +6,8 @@ Three rules:
     matmul    as ``tavt`` without norms: the convolutions and matrix products of a plain forward.
 
 With n tokens entering a layer, o leaving it, width D, feed-forward width M, N tokens in all, patch P and K classes,
-A layer that merges its n - p patches into o - p (p prefix tokens) adds the products of its matching and its means,
-(n-p)*(n-p)*D + (o-p)*(n-p)*D, under every rule.
-
-``tavt`` is P*P*3*D*(N-1) + sum(4*n*D*D + 2*n*n*D + 2*o*D*M + (n+o)*D) + N*D + D*K for a plain ViT.
-
+``tavt`` is P*P*3*D*(N-1) + sum(4*n*D*D + 2*n*n*D + 2*o*D*M + (n+o)*D) + N*D + D*K for a plain ViT. A layer that merges
+its n - p patches into o - p (p prefix tokens) adds (n-p)*(n-p)*D to match and (o-p)*(n-p)*D to mix, under every rule.
 ``count_pass`` of ``models/costs.py`` is an independent check: what one pass really multiplies.
 """
 

@@ -1,17 +1,16 @@
 """FFVT and TransFG: a last layer that fuses the class token with tokens chosen in the layers before it.
 
-The fusion layer drops nothing and nothing can be restored after it; dropping saves in the layers before it.
+The fusion layer drops nothing and nothing can be restored after it; dropping saves in the layers before it, and what
+is fused is chosen among the tokens that are left.
 
 FFVT, the Feature Fusion Vision Transformer (Wang et al., BMVC 2021): after each layer but the last, the ``num_token``
 tokens of the highest mutual attention weight (MAWS, section 3.3) are taken from the layer's output; the last layer
-fuses the class token with all of them, and the head reads the class token. Under token drop each layer takes its tokens
-among those it keeps, or all of them where fewer are left.
+fuses the class token with all of them, and the head reads the class token.
 
 TransFG (He et al., AAAI 2022): the last layer fuses the class token with one patch token for each head: the patch that
 the head's attention rollout A11 ... A1 (section 3.3, without identity) gives most of the class token. Only the class
 token's row of that product is needed, so it is multiplied from the left, a row vector at a time: the same patches for a
-few thousandths of the multiply-adds. Under token drop a row runs over the tokens that entered its layer, and patches
-are chosen among the survivors.
+few thousandths of the multiply-adds.
 """
 
 from __future__ import annotations
