@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models import token_reduction
-from tavt_kit.models.backbones import base
+from tavt_kit.models.backbones import base, thin
 from tavt_kit.models.backbones.base import Watch, add_size_bias
 from tavt_kit.models.token_reduction import (
     attend_and_score,
@@ -22,7 +23,7 @@ from tavt_kit.models.token_reduction import (
     fold_bias,
     tells_sums,
 )
-from tavt_kit.models.wrap import AdaptiveViT, wrap
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tests.contracts.test_backbone_contract import TOLERANCE, dropping
 from tests.contracts.zoo import ZOO, build, images
 from tests.pretend_cuda import MASKED, pretend_cuda
@@ -87,6 +88,22 @@ def test_queries_that_autocast_left_in_float32_are_scored_apart(monkeypatch: pyt
         monkeypatch.setattr(base, "keeps_no_map", lambda *given: True)
         torch.testing.assert_close(Watch("column")(q, k, v, None, None, 0.0).cpu(), expected[0])
         torch.testing.assert_close(column_score_alone(q, k, None, None).cpu(), expected[1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["drop", "merge"])
+def test_cudas_ways_compile_in_one_piece(monkeypatch: pytest.MonkeyPatch, reduction: str) -> None:
+    def told(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:
+        return bias is None and q.dtype == k.dtype == v.dtype and q.shape[3] == k.shape[3] == v.shape[3]
+
+    for module in (token_reduction, thin):
+        monkeypatch.setattr(module, "tells_sums", told)
+    for module in (base, thin):
+        monkeypatch.setattr(module, "keeps_no_map", lambda q, k, v, bias: not told(q, k, v, bias))
+    adaptive = reducing("plain", "column", reduction)
+    lean, x = LeanViT(adaptive), images(adaptive.bare)
+    with torch.inference_mode():
+        call = torch.compile(lean, fullgraph=True, dynamic=False, backend="eager")
+        torch.testing.assert_close(call(x), lean(x), atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def test_the_pretended_device_refuses_what_cuda_refuses() -> None:
