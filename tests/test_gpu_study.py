@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 STUDY = Path(__file__).resolve().parents[1] / "examples" / "studies" / "gpu.py"
 
@@ -75,3 +79,13 @@ def test_a_bundle_brings_what_is_absent_or_too_old(tmp_path: Path) -> None:
     folders = {Path(one).name for one in found.unpacked(bundle, tmp_path / "there")}
     assert "accelerate" in folders and "filelock" not in folders and "pyyaml" in folders
     assert (tmp_path / "there" / "accelerate" / "accelerate" / "__init__.py").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["facts", "parity", "bench base 448 bf16 b1", "memory", "evaluation", "training"])
+def test_a_step_passes_on_the_pretended_device(tmp_path: Path, step: str) -> None:
+    flags = ["--device", "cpu", "--out", tmp_path, "--minutes", "6", "--only", step]
+    done = subprocess.run([sys.executable, STUDY, *flags], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + (tmp_path / "gpu.log").read_text()
+    (name, *_) = json.loads((tmp_path / "gpu.json").read_text())["steps"]
+    assert name == step and "mocked: " in done.stdout and "NOT met" not in done.stdout

@@ -116,6 +116,10 @@ class Steps:
 
         return measure_peaks(TargetDevice.parse(self.target()), seconds=self.seconds, runtimes=("torch",))
 
+    def share(self, gflops: float, precision: str = "bf16") -> float:
+        """Of the measured peak."""
+        return gflops / float(self.peaks.gflops[precision])
+
     def make(self, name: str) -> Answer:
         """A step by its name; a bench names its model, size, precision and batch."""
         if name.startswith("bench "):
@@ -226,7 +230,7 @@ class Steps:
         lines, goals = [], list[tuple[str, float, float]]()
         for row, one in zip(found.record["candidates"], found.rows, strict=True):
             ratio, gain, joules = row["ratio"], row["gain_share"], (row["energy"] or {}).get("joules")
-            share = None if one.gflops is None else self.peaks.share(one.gflops, precision)
+            share = None if one.gflops is None else self.share(one.gflops, precision)
             floor = self.floor(some[0], one.schedule, images, precision)
             lines.append(
                 f"{one.name[-48:]:48} {one.latency.median:8.3f} ms (floor {floor:.3f}) {one.throughput:7.0f}/s "
@@ -455,7 +459,7 @@ class Steps:
                 begin = time.perf_counter()
                 list(evaluator.look([model.dense_schedule], 0, number))
                 seconds = time.perf_counter() - begin
-            share = self.peaks.share(2e-9 * number * macs / seconds, "bf16") or 0.0
+            share = self.share(2e-9 * number * macs / seconds)
             rows[name] = {"images": number, "seconds": seconds, "peak_share": share}
             lines.append(f"{name}: {number / seconds:.0f} images/s, {100 * share:.0f} % of the peak in bf16")
             if name == "autocast":
@@ -508,7 +512,7 @@ class Steps:
                 seconds = waited + sum(batch / line["images_per_second"] for line in told)
                 speed = batch * len(told) / seconds
                 computed = 3 * batch * sum(macs[skipped:])  # forward, and twice that backward
-                share = self.peaks.share(2e-9 * computed / seconds, "bf16") or 0.0
+                share = self.share(2e-9 * computed / seconds)
                 rows[kind] = {"images_per_second": speed, "peak_share": share, "waiting": waited / seconds}
                 lines.append(f"{kind}: {speed:.0f} images/s, {100 * share:.0f} % of the peak in bf16, "
                              f"{100 * waited / seconds:.1f} % of the time waiting for images")  # fmt: skip

@@ -216,15 +216,16 @@ def _attended(
 ) -> tuple[Tensor | None, Tensor]:
     """The output, ``None`` without values, and the attention that each head gives each token (B, H, n)."""
     batch, heads, rows = q.shape[:3]
-    most = (_ON_GPU if q.is_cuda else _IN_CACHE * torch.get_num_threads()) // (rows * k.shape[2])
-    # In a traced graph, and for a gradient, all maps are made together.
-    if is_traced() or learns(q) or max(1, most) >= batch * heads:
+    most = batch * heads  # in a traced graph (no compiler takes the number of threads), and for a gradient
+    if not (is_traced() or learns(q)):
+        most = max(1, (_ON_GPU if q.is_cuda else _IN_CACHE * torch.get_num_threads()) // (rows * k.shape[2]))
+    if most >= batch * heads:
         weights = attention_map(q, k, bias, scale)
         columns = weights.detach().sum(dim=2)  # an axis at a time: see ``column_score``
         if v is None:
             return None, columns
         return (F.dropout(weights, dropout) if dropout else weights).to(v.dtype) @ v, columns
-    dim, size = (0, max(1, most // heads)) if batch > 1 else (1, max(1, most))
+    dim, size = (0, max(1, most // heads)) if batch > 1 else (1, most)
     number = -(-q.shape[dim] // size)
     none: Sequence[Tensor | None] = [None] * number
     values = none if v is None else v.chunk(number, dim)
