@@ -82,6 +82,7 @@ class FusionBackbone(TimmVit):
         self.unmergeable = "its last layer fuses tokens of all layers, and a merged one stands for several of them"
 
     def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
+        """The attention half-block; the fusion layer's is that of the class token and all that was chosen."""
         if layer == self.fusion:
             return super().attend(layer, self.fused(state), watch)
         return self.attend_watched(layer, state, watch)

@@ -80,6 +80,7 @@ class VitaeBackbone(Backbone):
         return replace(state, place=place, last=torch.cat([state.tokens, blank], dim=1)[:, : self.tokens])
 
     def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
+        """The attention half-block, and what the convolutions give the patches that are left."""
         cell = self.cells[layer]
         local = self._local(cell, state, state.place)
         normed = cell.norm1(state.tokens)
