@@ -1,4 +1,4 @@
-"""What algorithms propose from: first proposals, variation, what is left untried, and what was told.
+"""What algorithms propose from: first proposals, variation, and what is left untried.
 
 Every algorithm takes its schedules from one pool, so none is asked twice.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,6 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.core.schedule import PUBLISHED, Curve, TokenSchedule, published_shares, shares_to_counts, stage_layers
 from tavt_kit.errors import BudgetTooTight
 from tavt_kit.search.space import Levels, Space
-
-if TYPE_CHECKING:
-    from tavt_kit.search.algorithms.base import Outcome
 
 Fits = Callable[[Any], bool]
 """Whether a schedule keeps to the ceilings of the budget."""
@@ -280,46 +277,6 @@ class ProposalPool:
             found.setdefault(genes.tobytes(), genes)
             same = np.array_equal(genes[: self.space.extras], wanted[: self.space.extras])
             self.origins.setdefault(self.space.decode(genes), origin if same else "joint")
-
-
-class History:
-    """Genes with their outcomes, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._genes: list[Levels] = []
-        self._outcomes: list[Outcome] = []
-
-    def add(self, genes: Sequence[Levels], outcomes: Sequence[Outcome]) -> None:
-        """Outcomes in the order of their genes."""
-        self._genes += genes
-        self._outcomes += outcomes
-
-    def __len__(self) -> int:
-        return len(self._genes)
-
-    @property
-    def genes(self) -> Levels:
-        """(n, G)"""
-        return np.stack(self._genes)
-
-    @property
-    def losses(self) -> NDArray[np.float64]:
-        """(n, objectives), all to be minimised; see ``Outcome.losses``."""
-        return np.array([outcome.losses for outcome in self._outcomes], dtype=float)
-
-    @property
-    def missed(self) -> NDArray[np.float64]:
-        """(n,) how far floors are missed; NaN where the evaluation failed."""
-        return np.array([np.nan if outcome.failed else outcome.shortfall for outcome in self._outcomes])
-
-    def front(self) -> Levels:
-        """(m, G): of what keeps to the floors (else of what is nearest to them) that which nothing dominates."""
-        missed = self.missed
-        if np.isnan(missed).all():
-            return self.genes[:0]
-        kept = missed == np.nanmin(missed)
-        free: Levels = self.genes[kept][non_dominated(self.losses[kept])]
-        return free
 
 
 def non_dominated(losses: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import TavtError
-from tavt_kit.search.proposals import Fits, History, ProposalPool
+from tavt_kit.search.proposals import Fits, ProposalPool, non_dominated
 from tavt_kit.search.space import Levels, Space
 
 POPULATION = 16
@@ -89,11 +90,9 @@ class Algorithm(Protocol):
 
     def ask(self) -> list[Choice]:
         """The next generation; raises RuntimeError where the outcomes of the last one have not been told."""
-        ...
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes of the schedules last asked, in their order; raises RuntimeError where they are not these."""
-        ...
 
     def done(self) -> bool:
         """Whether the last ``ask`` found nothing new; ``stopped_because`` says why."""
@@ -101,7 +100,6 @@ class Algorithm(Protocol):
 
     def origin(self, schedule: Choice) -> str:
         """Who proposed it, for people: ``user``, ``dense``, ``taper``, ``random``, or the algorithm's own name."""
-        ...
 
 
 class Sampler(Algorithm):
@@ -144,14 +142,15 @@ class Sampler(Algorithm):
         self._seed, self._seeds, self._cost, self._objectives = seed, tuple(seeds), cost, objectives
         self._rng = np.random.default_rng(seed)
         self._pool = ProposalPool(space, rng=self._rng, fits=fits)
-        self._history = History()
+        self._told: list[Levels] = []
+        self._outcomes: list[Outcome] = []
         self._waiting: list[Levels] = []
 
     def ask(self) -> list[Choice]:
         """The next generation: schedules never asked before; see ``Algorithm``."""
         if self._waiting:
             raise RuntimeError("tell the outcomes of the last generation before asking for the next")
-        learnt = len(self._history) > 0
+        learnt = bool(self._told)
         self._waiting = (self._bred() if learnt else self._first()) or self._pool.random(self.population)
         if not self._waiting:
             self.stopped_because = EXHAUSTED
@@ -161,7 +160,8 @@ class Sampler(Algorithm):
         """The outcomes of the schedules last asked; see ``Algorithm``."""
         if not self._waiting or len(outcomes) != len(self._waiting):
             raise RuntimeError(f"{len(self._waiting)} schedules were asked, but {len(outcomes)} outcomes told")
-        self._history.add(self._waiting, outcomes)
+        self._told += self._waiting
+        self._outcomes += outcomes
         self._waiting = []
 
     def origin(self, schedule: Choice) -> str:
@@ -175,6 +175,25 @@ class Sampler(Algorithm):
     def _bred(self) -> list[Levels]:
         """A generation from what was told; none where nothing new comes of it."""
         return []
+
+    @property
+    def _losses(self) -> NDArray[np.float64]:
+        """(n, objectives) of all that was told, to be minimised; see ``Outcome.losses``."""
+        return np.array([outcome.losses for outcome in self._outcomes], dtype=float)
+
+    @property
+    def _missed(self) -> NDArray[np.float64]:
+        """(n,) how far floors are missed; NaN where the evaluation failed."""
+        return np.array([np.nan if outcome.failed else outcome.shortfall for outcome in self._outcomes])
+
+    def _front(self) -> Levels:
+        """(m, G): of what keeps to the floors (else of what is nearest to them) that which nothing dominates."""
+        genes, missed = np.stack(self._told), self._missed
+        if np.isnan(missed).all():
+            return genes[:0]
+        kept = missed == np.nanmin(missed)
+        free: Levels = genes[kept][non_dominated(self._losses[kept])]
+        return free
 
 
 class RandomSearch(Sampler):

@@ -125,12 +125,12 @@ class Surrogate(Sampler):
 
     def _bred(self) -> list[Levels]:
         """Of many children, those that are predicted to add most to the front."""
-        missed = self._history.missed
+        missed = self._missed
         if np.isnan(missed).all():  # nothing was answered
             return []
-        features = self._features(self._history.genes)[-_LEARNT:]
+        features = self._features(np.stack(self._told))[-_LEARNT:]
         # One of each loss but the first, which is known, and one of the shortfall.
-        values = [*self._history.losses.T[1:], np.nan_to_num(missed, nan=1.0)]
+        values = [*self._losses.T[1:], np.nan_to_num(missed, nan=1.0)]
         models = [GaussianProcess.fit(features, value[-_LEARNT:]) for value in values]
         rows = self._children(models)
         rows = rows[[row.tobytes() not in self._pool.asked for row in rows]]
@@ -145,7 +145,7 @@ class Surrogate(Sampler):
 
         What a point adds shrinks as others are taken, so one whose last addition is not the greatest can wait.
         """
-        known = self._history.losses
+        known = self._losses
         scale = np.maximum(known.max(0), 1e-12)
         scale[:2] = self._costs([self.space.dense])[0], 1.0
         held = [tuple(point) for point in (known[non_dominated(known)] / scale).tolist()]
@@ -168,7 +168,7 @@ class Surrogate(Sampler):
             return np.stack([row for row in self.space.every() if self._pool.fits(self.space.decode(row))])
         inner = Evolution(
             self.space, seed=int(self._rng.integers(2**31)), population=_CHILDREN,
-            seeds=[self.space.decode(row) for row in self._history.front()],
+            seeds=[self.space.decode(row) for row in self._front()],
             fits=self._pool.fits, objectives=self._objectives,
         )  # fmt: skip
         genes = []

@@ -307,7 +307,7 @@ class Tavt(Sampler):
 
     def _bred(self) -> list[Levels]:
         """Mutations and means in turn, a bounded number of them."""
-        parents, top = self._history.front(), len(self.space.values) - 1
+        parents, top = self._front(), len(self.space.values) - 1
 
         def children() -> Iterator[Levels]:
             for turn in range(40 * self.population):
