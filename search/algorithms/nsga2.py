@@ -44,11 +44,21 @@ class Evolution(Sampler):
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes of the schedules last asked, in their order; see ``Algorithm``."""
-        told = self._waiting
+        told, space = self._waiting, self.space
         super().tell(outcomes)
         generation = Population.new("X", np.stack(told))
         if begins := self._algorithm is None:
-            self._algorithm = self._begin(generation)
+            self._algorithm = NSGA2(
+                pop_size=max(2, self.population),
+                n_offsprings=self.population,
+                sampling=generation,
+                crossover=_Crossing(n_parents=2, n_offsprings=2, prob=0.9),
+                mutation=_Mutating(space),
+                repair=_Fitting(space, self._pool.fits),
+                eliminate_duplicates=_Unasked(self._pool.asked),
+            )
+            problem = Problem(n_var=space.genes, n_obj=self._objectives, n_ieq_constr=1, xl=0, xu=len(space.values) - 1)
+            self._algorithm.setup(problem, termination=NoTermination(), seed=self._seed, verbose=False)
         losses = np.array([outcome.losses for outcome in outcomes], dtype=float)
         # A failed evaluation breaks the constraint worse than any missed floor (shortfalls are at most 1).
         missed = np.array([2.0 if outcome.failed else outcome.shortfall for outcome in outcomes])
@@ -56,21 +66,6 @@ class Evolution(Sampler):
         if begins:
             self._algorithm.ask()  # pymoo begins when asked; what is evaluated it leaves as it is
         self._algorithm.tell(infills=generation)
-
-    def _begin(self, first: Population) -> NSGA2:
-        space = self.space
-        algorithm = NSGA2(
-            pop_size=max(2, self.population),
-            n_offsprings=self.population,
-            sampling=first,
-            crossover=_Crossing(n_parents=2, n_offsprings=2, prob=0.9),
-            mutation=_Mutating(space),
-            repair=_Fitting(space, self._pool.fits),
-            eliminate_duplicates=_Unasked(self._pool.asked),
-        )
-        problem = Problem(n_var=space.genes, n_obj=self._objectives, n_ieq_constr=1, xl=0, xu=len(space.values) - 1)
-        algorithm.setup(problem, termination=NoTermination(), seed=self._seed, verbose=False)
-        return algorithm
 
     def _first(self) -> list[Levels]:
         return self._pool.first(max(2, self.population), self._seeds)

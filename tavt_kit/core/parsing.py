@@ -143,6 +143,22 @@ def taking(options: Callable[P, Options]) -> Callable[[Callable[[Options], T]], 
     """A function of one class of options, called with the fields of that class, so that each is written once, there.
 
     Its counts are ``bounded``. Its docstring gets the ``Args`` of the class, before what it raises.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Trip:
+        ...     days: int
+        ...     seed: int = 0
+        >>> @taking(Trip)
+        ... def cost(trip: Trip) -> int:
+        ...     return 10 * trip.days
+        >>> cost(3), str(inspect.signature(cost))
+        (30, "(days: 'int', seed: 'int' = 0) -> 'int'")
+        >>> cost(3, seed=-1)
+        Traceback (most recent call last):
+            ...
+        tavt_kit.errors.ParameterError: `seed` must be at least 0, got -1
     """
     signature = inspect.signature(options)
     arguments = (inspect.getdoc(options) or "").partition("Args:\n")[2].partition("\n\nRaises:")[0]

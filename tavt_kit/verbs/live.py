@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Display
 from rich.table import Table
 
@@ -22,7 +22,6 @@ class SearchProgress(ConsoleProgress):
     def __init__(self) -> None:
         super().__init__()
         self._search: Display | None = None
-        self._task: TaskID | None = None
         self._untold: SearchState | None = None
         self._is_first = True
 
@@ -67,10 +66,10 @@ class SearchProgress(ConsoleProgress):
         if self._search is None:
             columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}"))
             self._search = Display(*columns, console=self._console)
-            self._task = self._search.add_task("", total=None)
+            self._search.add_task("", total=None)
             self._search.start()
-        assert self._task is not None  # made with the display
-        self._search.update(self._task, completed=now.evaluations, total=now.limit, description=escape(_words(now)))
+        (task,) = self._search.task_ids
+        self._search.update(task, completed=now.evaluations, total=now.limit, description=escape(_words(now)))
 
     def _say_state(self) -> None:
         """The newest, unless it was said."""
@@ -83,7 +82,7 @@ class SearchProgress(ConsoleProgress):
         """The search has ended where anything else is told."""
         if self._search is not None:
             self._search.stop()
-        self._search = self._task = None
+        self._search = None
         if not interrupted:
             self._say_state()
         self._is_first = True
