@@ -231,7 +231,9 @@ def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[
 
 def is_no_memory(error: Exception) -> bool:
     """Whether memory ran out, in Python or in a library."""
-    said = re.search("allocate memory|bad_alloc|out of memory|failed to map segment", str(error), re.IGNORECASE)
+    said = re.search(
+        "allocate memory|bad_alloc|out of memory|failed to map|create a primitive", str(error), re.IGNORECASE
+    )
     return isinstance(error, MemoryError) or said is not None
 
 

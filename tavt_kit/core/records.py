@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -188,20 +189,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
-    except OSError as error:
+    except Exception as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in _NO_ROOM:
-            raise OutputError(
-                f"cannot write {path}: {error.strerror}; make room, or choose another output folder"
-            ) from None
+        if reason := _no_room(error):
+            raise OutputError(f"cannot write {path}: {reason}; make room, or choose another output folder") from None
         raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-# What a write fails with through no fault of the program's.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+"""What a write fails with through no fault of the program's."""
+
+
+def _no_room(error: Exception) -> str:
+    """Why a file could not be written to its end, as Python or a library says it; empty of anything else."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):  # safetensors
+        number = int(found[1])
+    if number in _NO_ROOM:
+        return os.strerror(number)
+    # torch and numpy know only that fewer bytes were written than they gave.
+    short = number is None and re.search(r"inline_container|requested and \d+ written", str(error))
+    return "it could not be written to its end" if short else ""
 
 
 def _sync(path: Path) -> None:

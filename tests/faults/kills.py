@@ -40,6 +40,7 @@ _SEARCH = (
     "search {run} --data {data} --budget flops=300K --population 4 --evaluations 12 --min-patches 1 --fix all "
     "--no-baselines -o {out}"
 )
+_EXPORT = "export {run} --data {data} --schedule 14,11,8,8 --accept-inconclusive -o {out}"
 VERBS: dict[str, str] = {
     "train": "train {run} --data {data} --steps 6 --batch 4 --save-every 0.1s --recipe finetune -o {out}",
     "probe": "train {run} --data {data} -o {out}",
@@ -47,7 +48,8 @@ VERBS: dict[str, str] = {
     "prune": "prune {run} --data {data} --mlp 0.5 -o {out}",
     "search": _SEARCH,
     "search, workers": f"{_SEARCH} --workers 2",
-    "export": "export {run} --data {data} --schedule 14,11,8,8 --format onnx --accept-inconclusive -o {out}",
+    "export": f"{_EXPORT} --format onnx",
+    "export, openvino": f"{_EXPORT} --format openvino",
     "check": "check {onnx} --against {run} --data {data} --accept-inconclusive -o {out}",
     "eval": "eval {run} --data {data} -o {out}",
     "explain": "explain {run} {image} -o {out}",
@@ -316,7 +318,7 @@ class Laboratory:
 
     @staticmethod
     def _allowed(what: Disturbance) -> tuple[int, ...]:
-        own = {"kill -9": (-signal.SIGKILL,), "SIGTERM": (-signal.SIGTERM,), "SIGINT": (130,), "full disk": (2,),
+        own = {"kill -9": (-signal.SIGKILL,), "SIGTERM": (-signal.SIGTERM, 130), "SIGINT": (130,), "full disk": (2,),
                "little memory": (2,)}  # fmt: skip
         return (0, 1, *own.get(what.kind, ()))
 
