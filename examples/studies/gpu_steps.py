@@ -388,7 +388,7 @@ class Steps:
         from tavt_kit.core.device import TargetDevice
 
         model, size = self.model(self.base, 448), (self.size(448),) * 2
-        target = TargetDevice.parse(self.target()).resolved()
+        target = TargetDevice.parse(self.target(images=64)).resolved()
         table = measure_table(
             model, target, size, name=self.base, seconds=20 * self.seconds, points=4 if self.is_dry else 12
         )
@@ -406,7 +406,10 @@ class Steps:
         from tavt_kit.models.wrap import LeanViT
         from tavt_kit.runtimes import open_module
 
-        pixels, target, mocked = self.size(224), self.target(), self.named("a tiny model", "CUDA's clocks")
+        # Of 64 images it is the tokens that count; of few, launching kernels, which no schedule makes quicker.
+        pixels, target = self.size(448), self.target(images=64)
+        mocked = self.named("a tiny model", "CUDA's clocks", "the budget, three times what dense takes")
+        share = 3.0 if self.is_dry else 0.7
         try:
             import pymoo.algorithms.moo.nsga2  # noqa: F401
 
@@ -416,7 +419,7 @@ class Steps:
             mocked.append(f"nsga2 needs pymoo ({error}): surrogate instead")
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            made_images(folder / "data", self.size(224), each=16 if self.is_dry else 60)
+            made_images(folder / "data", pixels, each=16 if self.is_dry else 60)
             kind = self.base if self.is_dry else "vit_small_patch16_224"
             tk.train(kind, data=folder / "data", weights="random", image_size=pixels, device="cuda", out=folder / "run")
             model = tk.load_model(folder / "run").eval()
@@ -428,13 +431,13 @@ class Steps:
                 "evaluations": 60, "final": 3, "table_points": 8}  # fmt: skip
             begin = time.perf_counter()
             found = tk.search(
-                folder / "run", data=folder / "data", target=target, budget=f"latency={0.9 * dense.p90:.4g}ms",
+                folder / "run", data=folder / "data", target=target, budget=f"latency={share * dense.p90:.4g}ms",
                 algorithm=algorithm, baselines=False, measure_seconds=self.seconds / 2, out=folder / "search",
                 table_seconds=15 * self.seconds, **how,
             )  # fmt: skip
             seconds = time.perf_counter() - begin
             shutil.copyfile(found.report, self.out / "report.html")
-        lines = [f"dense {dense.p90:.3g} ms (p90), budget 90 % of it: {found.verdict} after {seconds:.0f} s",
+        lines = [f"dense {dense.p90:.3g} ms (p90), budget {share:g} of it: {found.verdict} after {seconds:.0f} s",
                  repr(found)[:300]]  # fmt: skip
         return Answer(dict(found.record), lines, mocked)
 
