@@ -420,24 +420,26 @@ def _mark(plot: _Plot, mark: Mark) -> Markup:
 
 def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Markup]:
     """Names beside the marks that have one, where they cover no mark, no error bar and no other name."""
-    spots, named = list[Box](), list[tuple[Mark, str, float, float]]()
+    spots, named = list[Box](), list[tuple[Mark, str, float, float, list[Box]]]()
     for mark in marks:
         x, y = plot.at(mark.x, mark.y)
         spots.append(Box(x - 6, y - 6, x + 6, y + 6))
+        bars = list[Box]()
         if mark.y_bar is not None:
-            covered.append(Box(x - 3, plot.y.at(mark.y_bar[1]), x + 3, plot.y.at(mark.y_bar[0])))
+            bars.append(Box(x - 3, plot.y.at(mark.y_bar[1]), x + 3, plot.y.at(mark.y_bar[0])))
         if mark.x_bar is not None:
-            covered.append(Box(plot.x.at(mark.x_bar[0]), y - 3, plot.x.at(mark.x_bar[1]), y + 3))
+            bars.append(Box(plot.x.at(mark.x_bar[0]), y - 3, plot.x.at(mark.x_bar[1]), y + 3))
+        covered += bars
         off = "" if plot.y.holds(mark.y) else f"{mark.y:.1f} % ↓"  # it is drawn at the edge
         label = mark.label if plot.is_wide or mark.kind != "chosen" or mark.series else mark.kind
         if text := " ".join(filter(None, (label, off))):
-            named.append((mark, text, x, y))
+            named.append((mark, text, x, y, bars))
     inside, parts = Box(plot.x.start, _TOP, plot.x.end, _BOTTOM), list[Markup]()
-    for mark, text, x, y in sorted(named, key=lambda one: one[0].kind != "chosen"):
+    for mark, text, x, y, bars in sorted(named, key=lambda one: one[0].kind != "chosen"):
         gap = 17.0 if mark.kind == "chosen" else 10.0
         spot = place_label(text, x, y, gap, inside, [*covered, *spots])
-        if spot is None and mark.kind == "chosen":  # it is named even across a bar
-            spot = place_label(text, x, y, gap, inside, spots)
+        if spot is None and mark.kind == "chosen":  # it is named even across a bar, of another mark if that can be
+            spot = place_label(text, x, y, gap, inside, [*bars, *spots]) or place_label(text, x, y, gap, inside, spots)
         if spot is not None:
             covered.append(spot.box(text))
             look = f"name {mark.kind} {spot.anchor}{mark.colour}"
