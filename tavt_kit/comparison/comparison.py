@@ -342,18 +342,10 @@ class Change:
 
     def as_record(self) -> dict[str, Any]:
         """JSON-ready."""
-        change = self.estimate
-        return {
-            "name": self.name,
-            "other": self.other,
-            "figure": self.figure,
-            "before": self.before,
-            "after": self.after,
-            "change": change.value,
-            "bounds": [change.low, change.high] if change.sure else None,
-            "verdict": str(self.verdict),
-            "notes": list(self.notes),
-        }
+        change, plain = self.estimate, ("name", "other", "figure", "before", "after")
+        bounds = [change.low, change.high] if change.sure else None
+        said = {"change": change.value, "bounds": bounds, "verdict": str(self.verdict), "notes": list(self.notes)}
+        return {**{name: getattr(self, name) for name in plain}, **said}
 
 
 @dataclass(frozen=True, slots=True)
