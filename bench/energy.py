@@ -94,8 +94,7 @@ def _rapl(folder: Path) -> EnergyMeter:
     the same packages a second time. AMD's counters have Intel's name too.
     Source: the kernel's documentation, power/powercap.
     """
-    zones = sorted(folder.glob("intel-rapl:*")) if folder.is_dir() else []
-    zones = [zone for zone in zones if read_text(zone / "name").startswith(("package", "dram"))]
+    zones = [zone for zone in folder.glob("intel-rapl:*") if read_text(zone / "name").startswith(("package", "dram"))]
     if not zones:
         return EnergyMeter(reason="this machine shows no RAPL energy counters (a virtual machine, or no x86 processor)")
     if not all(read_text(zone / "energy_uj").isdecimal() for zone in zones):

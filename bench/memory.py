@@ -101,13 +101,6 @@ class MemoryPeak(Record):
         """What a budget is held against: the most in use on a CUDA device, else of the whole process."""
         return self.device_peak or self.peak
 
-    def __str__(self) -> str:
-        """For people: ``212 MB (+131 MB over the runtime)``; or why not."""
-        if self.peak is None or self.added is None:
-            return self.reason
-        device = "" if self.device_peak is None else f", {self.device_peak / 1e6:.0f} MB on the device"
-        return f"{self.peak / 1e6:.0f} MB ({self.added / 1e6:+.0f} MB over the runtime){device}"
-
 
 def peak_memory(job: FileJob | LiveJob, *, seconds: float = 600.0) -> MemoryPeak:
     """Run the job in a process of its own. What goes wrong there is in ``reason``; nothing is raised.

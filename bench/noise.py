@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -254,7 +254,7 @@ def _counters(cpus: Collection[int], root: Path) -> dict[str, float | None]:
             there += spent
     # The name in brackets may itself hold any sign; behind it are utime, stime, cutime and cstime.
     fields = read_text(root / "proc/self/stat").rpartition(")")[2].split()
-    statuses = "\n".join(map(read_text, _matches(root / "proc/self/task", "*/status")))
+    statuses = "\n".join(map(read_text, (root / "proc/self/task").glob("*/status")))
     switches = [int(count) for count in re.findall(r"^nonvoluntary_ctxt_switches:\s*(\d+)", statuses, re.M)]
     load, group = read_text(root / "proc/loadavg").split(), ControlGroup.read(root)
     return {
@@ -271,10 +271,10 @@ def _counters(cpus: Collection[int], root: Path) -> dict[str, float | None]:
 
 def thermal_events(root: Path) -> int | None:
     """Times CPUs were slowed for their heat (x86), plus the steps at which cooling holds them now (ARM boards)."""
-    counts = _matches(root / "sys/devices/system/cpu", "cpu[0-9]*/thermal_throttle/*_throttle_count")
+    counts = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/*_throttle_count")
     steps = [
         kind.with_name("cur_state")
-        for kind in _matches(root / "sys/class/thermal", "cooling_device*/type")
+        for kind in (root / "sys/class/thermal").glob("cooling_device*/type")
         if "cpufreq" in (name := read_text(kind).lower()) or name == "processor"
     ]
     found = [int(text) for path in (*counts, *steps) if (text := read_text(path)).isdecimal()]
@@ -294,7 +294,3 @@ def megahertz(cpus: Collection[int], root: Path = Path("/")) -> float | None:
             if facts.get("processor", "").isdecimal() and int(facts["processor"]) in cpus and "cpu MHz" in facts:
                 clocks.append(float(facts["cpu MHz"]))
     return max(clocks, default=None)
-
-
-def _matches(folder: Path, pattern: str) -> Iterator[Path]:
-    return folder.glob(pattern) if folder.is_dir() else iter(())

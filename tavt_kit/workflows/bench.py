@@ -215,8 +215,13 @@ def bench(
         placed = [(thing, opener.targets_of(thing)) for thing in named]
         _warn_of_many(opener.number(placed), protocol)
         opened = opener.open_all(placed, progress)
-        if not mixed:
-            _refuse_mixed(opened)
+        known = [one for one in opened if one.classes is not None]
+        other = next((one for one in known if one.classes != known[0].classes), None)
+        if other is not None and not mixed:  # they answer different questions, by the width of their logits
+            raise MeasurementError(
+                f"the candidates of one bench tell the same classes apart, but {known[0].name} has {known[0].classes} "
+                f"and {other.name} has {other.classes}; measure them apart, or give `mixed`"
+            )
         host = HostFacts.gather(next(filter(None, (accelerator_name(one.session.target) for one in opened)), None))
         sessions, images = {one.name: one.session for one in opened}, {one.name: one.images for one in opened}
         if whole:
@@ -261,17 +266,6 @@ def _warn_of_many(candidates: int, protocol: Protocol) -> None:
 
 _PEAK_SECONDS = 2.0
 _WHOLE = " end to end"  # Behind the name of a candidate whose way from the image files is timed beside it
-
-
-def _refuse_mixed(opened: Sequence[BenchCandidate]) -> None:
-    """Raise MeasurementError where candidates answer different questions, by the width of their logits."""
-    known = [one for one in opened if one.classes is not None]
-    other = next((one for one in known if one.classes != known[0].classes), None)
-    if other is not None:
-        raise MeasurementError(
-            f"the candidates of one bench tell the same classes apart, but {known[0].name} has {known[0].classes} and "
-            f"{other.name} has {other.classes}; measure them apart, or give `mixed`"
-        )
 
 
 def _processor(target: TargetDevice) -> tuple[str, int, int | None]:

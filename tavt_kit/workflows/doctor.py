@@ -298,10 +298,6 @@ def findings(host: HostFacts, room: Room, refused: Mapping[str, str], root: Path
     return sorted(found, key=lambda one: one.optional)
 
 
-def _files_in(folder: Path, pattern: str) -> list[Path]:
-    return sorted(folder.glob(pattern)) if folder.is_dir() else []
-
-
 def _packages() -> Iterator[Finding]:
     """Requirements that are not installed, as the installed distribution lists them."""
     try:
@@ -332,7 +328,7 @@ def _packages() -> Iterator[Finding]:
 
 def _devices(refused: Mapping[str, str], root: Path) -> Iterator[Finding]:
     """GPUs and NPUs that no runtime sees: for want of a build, a driver, or the right to open them."""
-    if _files_in(root / "dev", "nvidia[0-9]*"):
+    if any((root / "dev").glob("nvidia[0-9]*")):
         if refused.get(_CUDA):
             torch = "pip install --force-reinstall 'torch>=2.6,<2.14' 'torchvision<0.29'"
             yield Finding("an NVIDIA GPU is here, but this torch does not see it", torch)
@@ -342,14 +338,14 @@ def _devices(refused: Mapping[str, str], root: Path) -> Iterator[Finding]:
         if find_spec("pynvml") is None:
             yield Finding("the energy of the NVIDIA GPU cannot be read", "pip install nvidia-ml-py", optional=True)
     intel = {
-        kind: any(read_text(path) == _INTEL for path in _files_in(root / folder, pattern))
+        kind: any(read_text(path) == _INTEL for path in (root / folder).glob(pattern))
         for kind, folder, pattern in (
             ("gpu", "sys/class/drm", "renderD*/device/vendor"),
             ("npu", "sys/class/accel", "accel*/device/vendor"),
         )
     }
     if refused.get("openvino:gpu") and intel["gpu"]:
-        devices = _files_in(root / "dev/dri", "renderD*")
+        devices = list((root / "dev/dri").glob("renderD*"))
         if devices and not any(os.access(device, os.R_OK | os.W_OK) for device in devices):
             command = "sudo usermod -aG render $USER"
             yield Finding("an Intel GPU is here, but this user may not open it (log in anew afterwards)", command)
@@ -386,7 +382,7 @@ def _quiet(facts: HostFacts, root: Path) -> Iterator[Finding]:
     if facts.governor in _SLOW_GOVERNORS:
         what = f"the CPUs' governor is {facts.governor}: clocks, and so times, may move"
         yield Finding(what, "sudo cpupower frequency-set --governor performance", optional=True)
-    zones = _files_in(root / "sys/class/powercap", "intel-rapl:*/energy_uj")
+    zones = list((root / "sys/class/powercap").glob("intel-rapl:*/energy_uj"))
     if zones and not all(read_text(zone) for zone in zones):
         command = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
         yield Finding("the energy counters are readable by root only", command, optional=True)

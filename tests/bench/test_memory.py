@@ -33,7 +33,6 @@ def instead(monkeypatch: pytest.MonkeyPatch, code: str) -> MemoryPeak:
 def test_a_process_that_dies_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     killed = instead(monkeypatch, "import os; os.kill(os.getpid(), 9)")
     assert killed.peak is None and killed.added is None and "memory runs out" in killed.reason
-    assert str(killed) == killed.reason
     assert "SIGSEGV" in instead(monkeypatch, "import os; os.kill(os.getpid(), 11)").reason
     assert instead(monkeypatch, "raise ValueError('odd')").reason.endswith("exit code 1: ValueError: odd")
     monkeypatch.setattr(memory, "_CHILD", ("-S", "-c", "import time; time.sleep(60)"))
@@ -44,7 +43,6 @@ def test_a_peak_survives_json() -> None:
     peak = MemoryPeak(10 * 10**6, 20 * 10**6, 35 * 10**6, 7 * 10**6)
     record = json.loads(json.dumps(peak.as_record()))
     assert record["added"] == 25 * 10**6 and MemoryPeak.from_record(record) == peak
-    assert str(peak) == "35 MB (+25 MB over the runtime), 7 MB on the device"
 
 
 def write_expanding(path: Path, rows: int) -> None:
