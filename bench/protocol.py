@@ -13,14 +13,13 @@ from typing import Protocol as Shape
 
 import numpy as np
 
-from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.measurement import LEAST_ROUNDS, Measurement
 from tavt_kit.errors import MeasurementError
 from tavt_kit.runtimes.session import Images, Session
 
 _log = logging.getLogger(__name__)
 _WINDOW = 5  # Runs whose median is compared with that of the runs before them, to see whether warm-up is over
 _STABLE = 0.03  # Largest relative difference of two such medians that counts as stable
-_ROUNDS = 6  # Fewer rounds have no 95 % interval of their median
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +162,7 @@ class _Runner:
     def is_sure(self, protocol: Protocol) -> bool:
         if len(self.samples) < protocol.min_runs or sum(self.samples) < protocol.min_seconds * 1e3:
             return False
-        if len(self.rounds) < _ROUNDS:
+        if len(self.rounds) < LEAST_ROUNDS:
             return False
         return self._measured(True).relative_half_width <= protocol.half_width
 

@@ -75,11 +75,6 @@ class CudaGraph:
                 f"{type(module).__name__} cannot be recorded as a CUDA graph: {reason}; choose mode=eager"
             ) from error
 
-    @property
-    def batch(self) -> int:
-        """Images that it was recorded for."""
-        return self._images.shape[0]
-
     def load(self, images: Tensor) -> None:
         """Put images where the graph reads them."""
         with torch.inference_mode():  # in which they were made, and outside of which torch does not change them
@@ -118,7 +113,7 @@ class TorchSession:
                     with torch.cuda.device(self.target.index):
                         self._call = CudaGraph(self._module, example)
             self.compile_ms = (time.perf_counter() - preparing) * 1e3
-        batch = self._call.batch if isinstance(self._call, CudaGraph) else None
+        batch = example_shape[0] if isinstance(self._call, CudaGraph) else None
         self.input_shape: InputShape = (batch, *example_shape[1:])
         self.load_ms = (time.perf_counter() - begin) * 1e3
 
