@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from tavt_kit.distill.options import DataOptions, TrainingOptions
 from tavt_kit.distill.processes import Processes, autocast, choose_precision, evaluation_precision
 from tavt_kit.distill.recipes import DistillRecipe, TrainRecipe
 from tavt_kit.distill.run_folder import LADDER_FILE, STATE_FOLDER
-from tavt_kit.distill.trainer import Judge, Loop, SelectionMetric
+from tavt_kit.distill.trainer import Judge, SelectionMetric
 from tavt_kit.distill.transforms import photometric
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired
@@ -131,12 +131,6 @@ def save_trained(folder: Path, model: AdaptiveViT, card: ModelCard, images: Imag
     if images.licence is not None:
         card = card.with_licence(images.licence)
     return save_model(folder, model, card)
-
-
-def loop_record(loop: Loop, batch: int) -> dict[str, Any]:
-    """JSON-ready, with the speed people ask for."""
-    speed = None if loop.seconds_per_step is None else batch / loop.seconds_per_step
-    return {**asdict(loop), "images_per_second": speed}
 
 
 SWEEP = ("dense", "taper:0.1", "taper:0.2", "taper:0.3", "taper:0.4", "stages:0.3", "stages:0.5")

@@ -129,7 +129,7 @@ def train(
             )  # fmt: skip
         sweep = partial(common.evaluate_sweep, progress=progress, what="evaluate")
         dense = processes.once(lambda: sweep(model, val, "val", (recipe.schedule,), precision=precision))
-        results = {"loop": common.loop_record(loop, settings.batch), "val": dense[0].accuracy.as_record()}
+        results = {"loop": loop.as_record(settings.batch), "val": dense[0].accuracy.as_record()}
         trained = "everything" if recipe.blocks == "all" else f"head and last {recipe.blocks} blocks"
         how = f"{trained} fine-tuned by the recipe {recipe.name}"
         if recipe.schedule != "dense":

@@ -153,7 +153,7 @@ def distill(
         after=processes.once(lambda: common.after_record(run.folder, after)),
         val=after[0].accuracy.as_record(),
         precision=str(recipe.running.precision),
-        loop=common.loop_record(loop, settings.batch),
+        loop=loop.as_record(settings.batch),
     )
     if processes.first:
         remove_state(run.folder)

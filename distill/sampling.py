@@ -285,11 +285,9 @@ class Sampler:
         executed = self._survivors(draws)
         if executed is None:
             return schedule
-        counts, count = [], self.layout.tokens
-        for layer, wanted in enumerate(schedule.counts):
-            count = wanted if layer in executed else count
-            counts.append(count)
-        return TokenSchedule(tuple(counts), executed)
+        wanted = schedule.counts
+        counts = _counts(self.layout.tokens, self.layout.layers, 1, executed, lambda layer, _: wanted[layer])
+        return TokenSchedule(counts, executed)
 
     def _sub(self, bound: float, draws: Draws, *, smallest: bool) -> TokenSchedule:
         executed = self._survivors(draws)

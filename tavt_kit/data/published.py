@@ -363,11 +363,8 @@ class Facts:
     """One data set.
 
     Args:
-        title: For people.
-        classes: How many.
         sizes: Images of the published parts; empty where no figure is known.
-        licence: In a few words; ``"unknown"`` where we found none stated.
-        source: Its page or paper.
+        licence: In a few words; ``"unknown"`` where we found none stated on its page or in its paper, the ``source``.
         layout: What must lie in the folder.
         trap: What goes wrong most easily.
         held_for_val: Share of each class's training images that becomes val, where no val is published.

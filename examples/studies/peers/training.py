@@ -17,7 +17,7 @@ from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.sources import inherited_images
 from tavt_kit.distill import TrainRecipe, train, train_recipe
-from tavt_kit.distill.common import card_of, describe_run, loop_record, open_split, save_trained, settle
+from tavt_kit.distill.common import card_of, describe_run, open_split, save_trained, settle
 from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.losses import Backward, Step, at_least_f32
 from tavt_kit.distill.optimizer import freeze
@@ -106,7 +106,7 @@ class Workshop:
                 seed=self.seed, progress=progress, what=name, processes=processes,
             )  # fmt: skip
         save_trained(run.folder, model, card, images, f"fine-tuned as {name}")
-        run.finish(loop=loop_record(loop, self.batch))
+        run.finish(loop=loop.as_record(self.batch))
         remove_state(run.folder)
 
     def distilled(self, name: str, *more: str) -> None:
