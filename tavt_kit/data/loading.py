@@ -39,34 +39,30 @@ class Unreadable:
 
 
 class Arrays(NamedTuple):
-    """What ``load_arrays`` gives."""
+    """What ``load_arrays`` gives: images (n, 3, H, W), normalised, labels (n,), and what was skipped."""
 
     images: NDArray[np.float32]
-    """(n, 3, H, W), normalised."""
     labels: NDArray[np.int64]
-    """(n,)"""
     skipped: list[Unreadable]
 
 
 class ByteArrays(NamedTuple):
-    """What ``load_bytes`` gives."""
+    """What ``load_bytes`` gives: pixels (n, 3, H, W), of which ``normalise`` makes inputs, labels (n,), the skipped."""
 
     pixels: NDArray[np.uint8]
-    """(n, 3, H, W); ``preprocess.normalise`` makes inputs of them."""
     labels: NDArray[np.int64]
-    """(n,)"""
     skipped: list[Unreadable]
 
 
 class Batch(NamedTuple):
-    """One step of ``batches``."""
+    """One step of ``batches``: images (n, 3, H, W), normalised, labels (n,), and places among the samples given (n,).
+
+    Without a preprocessing images are (n,) of (h, w, 3) uint8.
+    """
 
     images: NDArray[Any]
-    """(n, 3, H, W), normalised; without a preprocessing (n,) of images (h, w, 3) uint8."""
     labels: NDArray[np.int64]
-    """(n,)"""
     indices: NDArray[np.int64]
-    """(n,) places among the samples given."""
 
 
 def load_arrays(

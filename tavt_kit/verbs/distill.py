@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
 from tavt_kit.verbs.train import print_record
-
-if TYPE_CHECKING:
-    from tavt_kit.workflows.distill import DistillResult
 
 
 def distill_verb(
@@ -23,24 +18,17 @@ def distill_verb(
 
     `accelerate launch` or torchrun before it shares the work among several processes.
     """
-    from tavt_kit.verbs.console import ConsoleProgress
+    from rich.markup import escape
+
+    from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.verbs.console import ConsoleProgress, console_of, table_of
     from tavt_kit.workflows.distill import distill
 
     given = read_settings("distill", settings)
     with ConsoleProgress() as progress:
         done = distill(model, out, progress=progress, **given)
-    if not print_record(done, as_json, given.get("dry_run", False)):
-        print_distilled(done)
-    return 0
-
-
-def print_distilled(done: DistillResult) -> None:
-    """The ladder on stdout, before and after."""
-    from rich.markup import escape
-
-    from tavt_kit.core.accuracy import Accuracy
-    from tavt_kit.verbs.console import console_of, table_of
-
+    if print_record(done, as_json, given.get("dry_run", False)):
+        return 0
     results = done.record["results"]
     rows = []
     for old, entry in zip(results["before"], results["after"], strict=True):
@@ -58,3 +46,4 @@ def print_distilled(done: DistillResult) -> None:
     loop = results["loop"]
     pace = "" if loop["seconds_per_step"] is None else f", {loop['seconds_per_step']:.2f} s a step"
     print(f"{loop['steps']} steps in {loop['seconds']:.0f} s{pace}")
+    return 0

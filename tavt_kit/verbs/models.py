@@ -16,7 +16,6 @@ from tavt_kit.verbs import options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tavt_kit.checkpoints.hub import Fetched
     from tavt_kit.checkpoints.public import Public
 
 
@@ -172,11 +171,9 @@ def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:
         "fetched": fetched.is_new,
         "licence": entry.as_licence().as_record(),
     }
-    print(json.dumps(label_record("weights", body), indent=1)) if as_json else _print_fetched(entry, fetched)
-    return 0
-
-
-def _print_fetched(entry: Public, fetched: Fetched) -> None:
+    if as_json:
+        print(json.dumps(label_record("weights", body), indent=1))
+        return 0
     print(f"{fetched.file}: {'fetched' if fetched.is_new else 'there already'}, SHA-256 {fetched.sha256}")
     if fetched.is_first:
         print(f"no published SHA-256 of it is known; {fetched.file.name}.sha256 notes this one for the next time")
@@ -184,6 +181,7 @@ def _print_fetched(entry: Public, fetched: Fetched) -> None:
         print(f"use it: fgvc-kit train {entry.model} --weights {fetched.file} --data DATA -o RUN")
     else:
         print(f"use it: fgvc-kit convert {fetched.file} -o RUN")
+    return 0
 
 
 def _print_public(entries: Mapping[str, Public], as_json: bool) -> None:

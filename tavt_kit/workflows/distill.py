@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.core.schedule import TokenSchedule
-    from tavt_kit.models.wrap import AdaptiveViT
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -120,6 +119,7 @@ def distill(
     if teacher is None:
         _refuse_idle(changes, ("teacher_weight", "taught"), "no `teacher` is given")
     seconds = parse_duration(str(save_every))
+    from tavt_kit.checkpoints import load_model
     from tavt_kit.distill import distill as fit
     from tavt_kit.distill.processes import Processes
     from tavt_kit.workflows.schedules import listed_schedules
@@ -136,7 +136,12 @@ def distill(
         raise ParameterError(
             "`schedules` are counts of one image size, and `image_sizes` asks for several; leave one of them out"
         )
-    twins = [_resized(adaptive, size) for size in chosen.image_sizes if size != adaptive.backbone.image_size[1]]
+    sizes = [size for size in chosen.image_sizes if size != adaptive.backbone.image_size[1]]
+    if sizes and adaptive.folder is None:
+        raise ParameterError("`image_sizes` needs a model from a run folder; save it, and give the folder")
+    twins = [load_model(str(adaptive.folder), image_size=size) for size in sizes]
+    for twin in twins:
+        twin.score, twin.reduction = adaptive.score, adaptive.reduction
     images = images_of(adaptive.folder, data)
     if dry_run:
         about = {"recipe": chosen.as_record(), "data": images.name, "sha256": images.sha256}
@@ -148,17 +153,6 @@ def distill(
             allow_unreadable=allow_unreadable, progress=progress, save_seconds=seconds or 60.0,
         )  # fmt: skip
     return DistillResult(folder, processes.first, record)
-
-
-def _resized(model: AdaptiveViT, size: int) -> AdaptiveViT:
-    """The same architecture at another image size, wrapped alike."""
-    from tavt_kit.checkpoints import load_model
-
-    if model.folder is None:
-        raise ParameterError("`image_sizes` needs a model from a run folder; save it, and give the folder")
-    twin = load_model(model.folder, image_size=size)
-    twin.score, twin.reduction = model.score, model.reduction
-    return twin
 
 
 def _refuse_idle(changes: Mapping[str, Any], names: Sequence[str], because: str) -> None:
