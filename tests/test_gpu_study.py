@@ -61,8 +61,12 @@ def test_steps_that_fail_or_take_too_long_stop_no_other(tmp_path: Path) -> None:
 def test_a_bundle_brings_what_is_absent_or_too_old(tmp_path: Path) -> None:
     found = study()
     bundle = tmp_path / "bundle.zip"
-    found.pack.__globals__["ROOTS"] = ("accelerate", "filelock")
+    found.pack.__globals__.update(ROOTS=("accelerate", "filelock"), COMPILED=())
     found.pack(bundle)
+    own = "own@{}.{}".format(*sys.version_info)
+    with zipfile.ZipFile(bundle, "a") as archive:
+        for name in (own, "own@2.7"):
+            archive.writestr(f"{name}/.least", "")
     with zipfile.ZipFile(bundle) as archive:
         names = archive.namelist()
     assert "accelerate/accelerate/__init__.py" in names and "filelock/filelock/__init__.py" in names
@@ -77,6 +81,7 @@ def test_a_bundle_brings_what_is_absent_or_too_old(tmp_path: Path) -> None:
 
     found.unpacked.__globals__["distribution"] = distribution
     folders = {Path(one).name for one in found.unpacked(bundle, tmp_path / "there")}
+    assert own in folders and "own@2.7" not in folders
     assert "accelerate" in folders and "filelock" not in folders and "pyyaml" in folders
     assert (tmp_path / "there" / "accelerate" / "accelerate" / "__init__.py").is_file()
 

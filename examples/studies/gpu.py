@@ -48,8 +48,11 @@ STEPS: dict[str, float] = {
 """Their limits in seconds, in the order of their value."""
 
 ROOTS = ("timm", "pymoo", "accelerate", "filelock", "jinja2", "typer", "rich", "safetensors", "tensorboard",
-         "pytest", "hypothesis", "psutil")  # fmt: skip
+         "pytest", "sortedcontainers", "psutil")  # fmt: skip
 """What the steps import; what these need comes along."""
+
+COMPILED, PYTHONS = ("cffi", "hypothesis"), ("3.11", "3.12", "3.13", "3.14")
+"""Small, and compiled for one Python each: pip fetches them for all of these."""
 
 THERE = ("torch", "torchvision", "numpy", "scipy", "pillow", "triton", "setuptools", "matplotlib", "pandas", "grpcio",
          "tensorboard-data-server", "cffi", "kiwisolver", "contourpy", "fonttools", "pydantic",
@@ -187,6 +190,9 @@ def pack(file: Path) -> None:
     bounds = _bounds()
     found = {one.metadata["Name"].lower(): one for name in ROOTS for one in _closure(name, set())}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in COMPILED:
+            for python in PYTHONS:
+                _pack_compiled(archive, name, python)
         for name, one in sorted(found.items()):
             archive.writestr(f"{name}/.least", bounds.get(name, ""))
             for entry in one.files or []:
@@ -200,6 +206,22 @@ def pack(file: Path) -> None:
     print(f"{file}: {len(found)} packages, {megabytes:.1f} MB")
     if megabytes > 60:
         sys.exit(f"a bundle has at most 60 MB, got {megabytes:.1f}; leave a package out of ROOTS")
+
+
+def _pack_compiled(archive: zipfile.ZipFile, name: str, python: str) -> None:
+    """A wheel of the version that is installed here, for another Python; none where pip finds none."""
+    platforms = [f"--platform=manylinux{one}_x86_64" for one in ("_2_17", "_2_27", "_2_28", "2014")]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *platforms]
+    command += ["--implementation=cp", f"--python-version={python}", f"{name}=={distribution(name).version}"]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([*command, "--dest", folder], capture_output=True, text=True)
+        for wheel in Path(folder).glob("*.whl"):
+            archive.writestr(f"{name}@{python}/.least", "")
+            with zipfile.ZipFile(wheel) as content:
+                for entry in content.namelist():
+                    archive.writestr(f"{name}@{python}/{entry}", content.read(entry))
+    if done.returncode:
+        print(f"{name} for Python {python} is not in the bundle: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 
 
 def _closure(name: str, seen: set[str]) -> Iterator[Distribution]:
@@ -231,7 +253,10 @@ def unpacked(bundle: Path, folder: Path) -> Iterator[str]:
         return
     with zipfile.ZipFile(bundle) as archive:
         for name in sorted({entry.partition("/")[0] for entry in archive.namelist()}):
-            if _is_enough(name, archive.read(f"{name}/.least").decode()):
+            package, _, python = name.partition("@")
+            if python not in ("", f"{sys.version_info.major}.{sys.version_info.minor}"):
+                continue
+            if _is_enough(package, archive.read(f"{name}/.least").decode()):
                 continue
             archive.extractall(folder, [one for one in archive.namelist() if one.startswith(f"{name}/")])
             yield str(folder / name)
