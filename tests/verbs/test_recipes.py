@@ -166,7 +166,7 @@ def test_what_was_asked_is_written_in_full(vit: Path, images: Path, tmp_path: Pa
         (("--recipe", "tavt-cub", "--steps", "100"), "0 to 100 steps (all of them), got --warmup 500"),
         (("--recipe", "tavt-cub", "--batch", "64"), "1 to 18 images"),
         (("--recipe", "tavt-cub", "--batch", "0"), "at least one image"),
-        (("--recipe", "tavt-cub", "--lr", "nan"), "lr of a recipe must be a number, got nan"),
+        (("--recipe", "tavt-cub", "--lr", "nan"), "--lr is a finite number, got nan"),
         (("--recipe", "modern", "--loss", "pim", "--smoothing", "0"), "mixup and cutmix"),
         (("--recipe", "finetune", "--loss", "pim"), "the loss pim is for PIM"),
         (("--recipe", "finetune", "--loss-weight", "mask"), "NAME=NUMBER"),
