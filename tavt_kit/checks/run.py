@@ -139,7 +139,7 @@ def check(
     fault = fault or ("" if pixels is None else pixels.fault)
     judgement = judge(answers, gate, same_batches, exact=artifact.exact, tied=tied, moved=moved, fault=fault)
     decision = None
-    if judgement.verdict is Verdict.INCONCLUSIVE and source.further:
+    if judgement.verdict is Verdict.INCONCLUSIVE and source.further and not artifact.retrained:
         parts = further_answers(source, attempts, seen, order, card.schedule)
         decision = decide({source.split: answers, **parts}, gate.drop)
         judgement = replace(judgement, reason=f"{judgement.reason}; {decision.sentence}")
