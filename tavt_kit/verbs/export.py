@@ -56,7 +56,7 @@ def export_verb(
 
 _ENDS = {
     "final": ": {size:.1f} MB",
-    "unproven": ".unproven: {size:.1f} MB; check it on more images, or take it with --accept-inconclusive",
+    "unproven": ".unproven: {size:.1f} MB; its sentence says what to do, --accept-inconclusive takes it all the same",
     "refused": ": not written",
 }
 
