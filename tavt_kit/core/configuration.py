@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
-from tavt_kit.core.codec import encode
+from tavt_kit.core.codec import decode, encode
 from tavt_kit.core.schedule import TokenSchedule, counts_text
-from tavt_kit.errors import RecordError
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +67,22 @@ class Configuration:
         Raises:
             RecordError: There is none.
         """
-        try:
-            executed, size = record.get("executed"), record.get("image_size")
-            schedule = TokenSchedule(tuple(record["schedule"]), None if executed is None else tuple(executed))
-            genes = (record.get(name) for name in ("precision", "score", "reduction"))
-            return cls(schedule, None if size is None else (size[0], size[1]), *genes)
-        except (KeyError, TypeError) as error:
-            raise RecordError(f"a recorded candidate needs its schedule, but: {error}") from None
+        genes = decode(_Genes, record, "a recorded candidate")
+        schedule = TokenSchedule(genes.schedule, genes.executed)
+        return cls(schedule, genes.image_size, genes.precision, genes.score, genes.reduction)
+
+
+@dataclass(frozen=True, slots=True)
+class _Genes:
+    """What an entry of ``front.json`` has of a configuration."""
+
+    schedule: tuple[int, ...]
+    executed: tuple[int, ...] | None = None
+    image_size: tuple[int, int] | None = None
+    precision: str | None = None
+    score: str | None = None
+    reduction: str | None = None
+    BESIDE: ClassVar[None] = None
 
 
 Choice: TypeAlias = TokenSchedule | Configuration

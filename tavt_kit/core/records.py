@@ -227,9 +227,9 @@ def _sync(path: Path) -> None:
 
 
 def atomic_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, all of it or nothing."""
+    """Write ``text`` as UTF-8, all of it or nothing; bytes of a file's name that are no UTF-8 are spelled out."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def make_folder(path: Path) -> Path:
@@ -387,8 +387,8 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_text(text: str) -> str:
-    """The SHA-256 of the text's UTF-8 bytes, in hexadecimal."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    """The SHA-256 of the text's UTF-8 bytes, in hexadecimal; of a file's name that is no UTF-8, of its own bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def command_line() -> str | None:

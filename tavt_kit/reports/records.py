@@ -14,6 +14,7 @@ from tavt_kit.core.parsing import parse_json
 from tavt_kit.core.records import kind_of, read_lines, upgraded
 from tavt_kit.errors import RecordError
 
+_JUDGED = ("bench", "check", "eval", "fit", "front")  # what verdicts rest on
 _KINDS = frozenset("bench check eval explained exported fit front kept model profile prune recipe run split".split())
 """What this report reads."""
 
@@ -114,6 +115,8 @@ def _read(path: Path) -> tuple[str, Found] | None:
             return None
         raise RecordError(f"{path} is damaged, so write it again: {error}") from None
     kind = kind_of(body)
+    if kind is None and path.suffix == ".json" and path.stem in _JUDGED:
+        raise RecordError(f"{path} must be a record of {path.stem}, but has no schema of ours; write or move it")
     return (kind, Found(path, upgraded(path, kind, body))) if kind in _KINDS and kind is not None else None
 
 

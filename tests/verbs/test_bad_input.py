@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -259,6 +260,7 @@ def inputs() -> Iterator[Case]:
         "fit {data} -o out --model no_such_model",
         "train resnet50 --weights random --image-size 64 --data {data} -o out | resnet50",
         "train {run} --data {data} -o out --fraction 0",
+        "train {run} --data {data} -o out --config {true} | steps",
         "train {run} --data {data} -o out --fraction 200%",
         "train {run} --data {data} -o out --epochs 1 --steps 3 | --epochs",
         "train {run} --data {data} -o out --auto-augment rand-mX | mX",
@@ -290,6 +292,8 @@ SPOILT = {
     "texts": lambda text: _each(text, lambda value: "three"),
     "negative": lambda text: _each(text, lambda value: -7),
     "nothing": lambda text: _each(text, lambda value: None),
+    "one class more": lambda text: text.replace('"stripe"', '"stripe", "moon"'),
+    "infinite deviation": lambda text: re.sub(r'"std": \[[^]]*\]', '"std": [1e999, 1, 1]', text),
     "emptied": lambda text: json.dumps({key: json.loads(text)[key] for key in ("schema", "version")}),
 }  # fmt: skip
 """Ways to spoil a JSON record."""
@@ -309,6 +313,8 @@ def _each(text: str, change: Callable[[Any], Any]) -> str:
     return json.dumps(walk(json.loads(text)))
 
 
+MORE = {"one class more": "class", "infinite deviation": "std"}
+"""Ways to spoil a model's record alone, and what is said of them."""
 SAYS = {
     ("model.json", "texts"): "depth",
     ("model.json", "negative"): "depth",
@@ -321,6 +327,10 @@ NUMBERS = ("NaN", "huge", "texts", "negative", "nothing")
 
 def records() -> Iterator[Case]:
     """Every record that is read, spoilt in every way, by a verb that reads it."""
+    for way in ("one class more", "infinite deviation"):
+        yield Case("record", ("predict", "{bad}", "{image}"), MORE[way], ("run", "model.json", way))
+    for way in ("no schema", "other version", "emptied", "texts", "nothing"):
+        yield Case("record", ("report", "{bad}", "-o", "out"), "front.json", ("search", "front.json", way))
     readers = {
         ("run", "model.json"): "predict {bad} {image}",
         ("search", "front.json"): "show {bad}",
@@ -332,7 +342,7 @@ def records() -> Iterator[Case]:
         ("fit", "plan.json"): "fit {data} -o {bad} --model vit_tiny_patch16_224",
     }
     for (folder, file), command in readers.items():
-        for way in SPOILT:
+        for way in SPOILT.keys() - MORE:
             if file != "exported.json" or way not in NUMBERS:  # none of its numbers is read
                 yield Case("record", tuple(command.split()), SAYS.get((file, way), file), (folder, file, way))
 
@@ -361,6 +371,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "none.csv").write_text("these, are = no paths\n")
     (folder / "bad.csv").write_text("path,label\nnone.png,disc\n")
     (folder / "other.toml").write_text('colour = "red"\n')
+    (folder / "true.toml").write_text("steps = true\n")
     os.mkfifo(folder / "fifo.png")
     write_fit(folder / "fit", folder / "data")
     made: tuple[tuple[object, ...], ...] = (
@@ -402,7 +413,7 @@ def names(place: Path, here: Path) -> dict[str, Path]:
     return own | {
         "onnx": place / "shipped" / "model.f32.onnx", "image": place / "data" / "disc" / "0.png",
         "cut": place / "cut.png", "csv": place / "none.csv", "badcsv": place / "bad.csv",
-        "toml": place / "other.toml", "fifo": place / "fifo.png", "bad": here / "bad",
+        "toml": place / "other.toml", "true": place / "true.toml", "fifo": place / "fifo.png", "bad": here / "bad",
     }  # fmt: skip
 
 
@@ -450,6 +461,21 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
 
 def test_the_catalogue_is_large_and_says_each_case_once() -> None:
     assert len(CASES) >= 300 and len({case.name for case in CASES}) == len(CASES)
+
+
+def test_names_that_are_no_text_and_a_terminal_without_letters_are_no_bug(place: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"\xff")
+    data = write_images(tmp_path / "data", each=12, classes=("disc", odd))
+    image = next((data / odd).iterdir())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    for words, codes in (
+        (("datasets",), {0}),
+        (("predict", place / "run", image), {0}),
+        (("train", place / "run", "--data", data, "--weights", "random", "-o", tmp_path / "out"), {0, 2}),
+    ):
+        command = [sys.executable, str(ROOT / "cli.py"), *map(os.fspath, words)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+        assert done.returncode in codes and "Traceback" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(

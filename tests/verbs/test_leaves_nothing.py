@@ -21,6 +21,7 @@ def test_a_pack_that_cannot_be_made_leaves_nothing_behind(model: Path, tmp_path:
 
 
 HELD: dict[str, tuple[object, ...]] = {
+    "fit": ("fit", "{data}"),
     "train": ("train", "{run}", "--data", "{data}"),
     "distill": ("distill", "{run}", "--data", "{data}"),
     "prune": ("prune", "{run}", "--mlp", 0.5, "--data", "{data}"),
