@@ -191,7 +191,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     except Exception as error:
         temporary.unlink(missing_ok=True)
-        if reason := _no_room(error):
+        if reason := no_room(error):
             raise OutputError(f"cannot write {path}: {reason}; make room, or choose another output folder") from None
         raise
     except BaseException:
@@ -203,15 +203,17 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """What a write fails with through no fault of the program's."""
 
 
-def _no_room(error: Exception) -> str:
+def no_room(error: Exception) -> str:
     """Why a file could not be written to its end, as Python or a library says it; empty of anything else."""
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):  # safetensors
         number = int(found[1])
     if number in _NO_ROOM:
         return os.strerror(number)
-    # torch and numpy know only that fewer bytes were written than they gave.
-    short = number is None and re.search(r"inline_container|requested and \d+ written", str(error))
+    if "No space left on device" in str(error):
+        return "No space left on device"
+    # torch, numpy and OpenVINO know only that fewer bytes were written than they gave.
+    short = number is None and re.search(r"inline_container|requested and \d+ written|iostream error", str(error))
     return "it could not be written to its end" if short else ""
 
 

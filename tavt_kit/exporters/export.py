@@ -6,7 +6,6 @@ A FAIL leaves nothing under the final name, an INCONCLUSIVE file is kept as ``*.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from tavt_kit.core.codec import encode
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import UNFINISHED, atomic_path, command_line, read_record, sha256_file, write_record
+from tavt_kit.core.records import UNFINISHED, atomic_path, command_line, no_room, read_record, sha256_file, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.errors import ExportError, OutputError, RecordError
@@ -184,9 +183,8 @@ def _space_left(out: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left on device" in str(error):
-            raise OutputError(f"no space is left in {out}; make room, or choose another `out`") from None
+        if reason := no_room(error):
+            raise OutputError(f"no space is left in {out} ({reason}); make room, or choose another `out`") from None
         raise
 
 

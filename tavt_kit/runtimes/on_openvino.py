@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,16 +151,37 @@ def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tup
         module = copy.deepcopy(module).eval()
     # Where logging is at INFO the converter prints its arguments on stdout, the verbs' own, and tracing warns
     # of each token count of a schedule, which is a constant of its graph.
-    with suppress_output(), torch.inference_mode():
+    with suppress_output(), torch.inference_mode(), _noted_interrupts() as interrupts:
         try:
             # Traced here without the second trace that only compares itself with the first: half of the time.
             trace: Callable[..., Any] = torch.jit.trace
             traced = trace(module, example, check_trace=False)
             return openvino.convert_model(traced, input=[openvino.PartialShape(list(shape)) for shape in shapes])
         except Exception as error:
+            if interrupts:
+                raise KeyboardInterrupt from None
             raise ExportError(
                 f"OpenVINO cannot convert {type(module).__name__}: {_last_line(error)}; try target torch:cpu"
             ) from error
+
+
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """The Ctrl-Cs within the block: OpenVINO turns one that strikes where it calls Python into an error of its own."""
+    before, found = signal.getsignal(signal.SIGINT), list[int]()
+
+    def note(number: int, frame: Any) -> None:
+        found.append(number)
+        before(number, frame)  # type: ignore[operator, misc]
+
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield found
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield found
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def compile_for(model: Any, target: TargetDevice, **more: str) -> Any:
