@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
+from reprlib import repr as short
 from types import MappingProxyType
 from typing import IO, Any
 from xml.etree import ElementTree
@@ -332,10 +333,11 @@ class ArtifactCard:
             RecordError: Another schema or version, or fields that are missing or wrong.
         """
         ours = label_record("artifact", {})
-        if ours.items() - {name: record.get(name) for name in ours}.items():
+        known = {name: record.get(name) for name in ours} if isinstance(record, Mapping) else {}
+        if known != ours:
             raise RecordError(
                 f"an artifact's metadata must be {ours['schema']} version {ours['version']}, but is "
-                f"{record.get('schema')!r} version {record.get('version')!r}; export it again with this program"
+                f"{short(known.get('schema'))} version {short(known.get('version'))}; export it again with this program"
             )
         body = {name: value for name, value in record.items() if name not in ("schema", "version")}
         try:

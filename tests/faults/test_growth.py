@@ -63,6 +63,7 @@ def test_two_thousand_evaluations_leave_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 @pytest.mark.parametrize("suffix", ["run", "onnx", "openvino"])
 def test_ten_thousand_predictions_leave_nothing(suffix: str, tmp_path: Path) -> None:
+    runtime = {"run": "torch", "onnx": "onnxruntime"}.get(suffix, suffix)
     run, data = write_run(tmp_path / "run"), write_images(tmp_path / "data", each=20)
     thing: Path = run
     if suffix != "run":
@@ -73,7 +74,7 @@ def test_ten_thousand_predictions_leave_nothing(suffix: str, tmp_path: Path) -> 
     images = [data / "disc" / f"{number}.png" for number in range(20)] * 5
 
     def ask(number: int) -> None:
-        assert predict(thing, images).unreadable == 0
+        assert predict(thing, images, target=f"{runtime}:cpu:threads=1").unreadable == 0
 
     memory, handles = grown(ask, 100)  # each of a hundred images
     assert memory < MOST and handles <= 0, (memory, handles)
