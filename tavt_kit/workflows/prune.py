@@ -13,7 +13,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import label_record, read_record, write_record
+from tavt_kit.core.records import label_record, read_record, reading, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, OutputError, RecordError
 from tavt_kit.evaluation.frames import frame
@@ -171,7 +171,8 @@ def prune(
         "data": images.sha256, "limit": limit,
     }  # fmt: skip
     if (done := _done(model.folder, out, request, fresh)) is not None:
-        return PruneResult(out, model.folder, done)
+        with held_folder(out):  # which removes what a process left that was killed at its very end
+            return PruneResult(out, model.folder, done)
 
     def rewrapped(bare: nn.Module) -> AdaptiveViT:
         return wrap(bare, model.score, model.pool, model.reduction)
@@ -238,8 +239,10 @@ def _done(run: Path | None, out: Path, request: dict[str, Any], fresh: bool) -> 
         raise RecordError(f"{out} is a run that prune did not write; choose another `out`")
     if fresh:
         return None
-    known = read_record(out / _FILE, "prune")
-    if differing := [name for name, value in request.items() if known.get("request", {}).get(name) != value]:
+    with reading(out / _FILE):
+        known = read_record(out / _FILE, "prune")
+        asked = dict(known["request"])
+    if differing := [name for name, value in request.items() if asked.get(name) != value]:
         raise RecordError(
             f"{out} was pruned with another {', '.join(differing)}; choose another `out`, or start again with "
             "`fresh=True`"
