@@ -140,7 +140,7 @@ def _table(rows: list[dict[str, Any]], *, sizes: bool) -> Table:
             cell[2:2] = [*counts, f"{row['parameters'] / 1e6:.1f} M", f"{row['macs'] / 1e9:.2f}"]
             cell.append(row["published"])
         titles.append("published top-1, %")
-    return table_of(titles, cells, left=("weights' licence",))
+    return table_of(titles, cells, left=("weights' licence", "published top-1, %"))
 
 
 def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:

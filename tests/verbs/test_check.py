@@ -144,8 +144,8 @@ def test_a_run_trained_again_is_checked_at_the_old_schedule(
     assert one["strayed"] == one["source_top1"]["n"]
     assert run(*again, "--drop", 100) == 0
     capsys.readouterr()
-    assert run("check", tmp_path / "new", *flags(place, tmp_path)) == 2
-    assert "give --schedule" in capsys.readouterr().err
+    assert run("check", tmp_path / "new", *flags(place, tmp_path)) == 1
+    assert found(tmp_path, "new")["schedule"] == [17] * 4  # as it would be loaded, with every token
 
 
 def test_a_run_trained_on_the_images_that_check_it_is_refused(
