@@ -25,7 +25,8 @@ class Accuracy(Record):
         split: ``train``, ``val`` or ``test``.
         value: In [0, 1].
         n: Images.
-        low, high: Ends of the 95 % interval.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
 
     Raises:
         MeasurementError: No images, a NaN, or values that are not ``0 <= low <= value <= high <= 1``.
@@ -88,7 +89,8 @@ class PairedDifference(Record):
 
     Args:
         difference: Candidate minus source, in [-1, 1].
-        low, high: Ends of the 95 % interval.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
         n: Images.
         gained: Images only the candidate has right.
         lost: Images only the source has right.

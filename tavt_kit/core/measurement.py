@@ -153,7 +153,8 @@ class PairedRatio(Record):
 
     Args:
         value: The median over the rounds.
-        low, high: Ends of its 95 % interval.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
         n: Rounds.
         method: How the interval was found.
     """

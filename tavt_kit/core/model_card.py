@@ -66,7 +66,8 @@ class ModelCard(Record):
         arguments: Keyword arguments that create the architecture again; JSON values only.
         classes: Their names, in the order of the logits.
         preprocessing: The record of a ``Preprocessing``.
-        score, pool: How tokens are scored, and which of them a pooling head sees.
+        score: How tokens are scored.
+        pool: Which of them a pooling head sees.
         weights_sha256: Hash of the safetensors file; empty until it is written.
         provenance: One sentence: where the weights come from.
         licences: Licences of the weights and of the data they were trained on.
