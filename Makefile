@@ -4,8 +4,9 @@ TORCH ?= $(if $(wildcard .venv/.ready-cuda),cuda,cpu)
 # The demo's images: elpv (solar cells, CC BY-NC-SA) or textile (MIT).
 DATA ?= elpv
 OUT ?= runs/demo$(if $(filter-out elpv,$(DATA)),-$(DATA))
-# One thread a test process: two of them share two cores.
-PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -q
+# One thread a test process: two of them share two cores. What is compiled of Python once is kept: the processes that tests
+# start import it, whatever the shell says.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -q
 
 # make ci: so many minutes are left for it, and it tries the slow tests of one in so many parts, chosen by the commit.
 MINUTES ?= 15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import signal
 import sys
@@ -61,6 +62,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays for ever: no collection of garbage need look at it, and measuring asks for many."""
+    gc.collect()
+    gc.freeze()
 
 
 def _name_hash(item: pytest.Item) -> int:

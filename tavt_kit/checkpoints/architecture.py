@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, TavtError, UnknownName
@@ -56,9 +57,26 @@ def timm_names() -> list[str]:
 def sketch(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
     """The architecture without memory for its weights: enough to count and to judge it."""
     arguments = arguments or {}
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         model: nn.Module = timm.create_model(name, **_options(arguments))
     return reshape(model, arguments.get("pruned"))
+
+
+_FILLING = {
+    torch.Tensor.clamp_, torch.Tensor.erfinv_, torch.Tensor.mul_, torch.Tensor.add_, torch.Tensor.normal_,
+    torch.Tensor.uniform_, torch.Tensor.zero_, torch.Tensor.fill_,
+}  # fmt: skip
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves weights without memory as they are: torch would work out shapes for each step of filling them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _FILLING and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def check_name(name: str) -> None:
