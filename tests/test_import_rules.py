@@ -7,6 +7,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,9 @@ WITHOUT_TORCH = (
     "runtimes/on_openvino",
 )
 """What an edge box and the report need; torch comes in only inside the functions that take a module."""
+
+
+parsed = cache(ast.parse)
 
 
 def sources() -> list[Path]:
@@ -103,7 +107,7 @@ def ours(imported: str) -> str | None:
 
 def problems(name: str, source: str) -> list[str]:
     """What is wrong with the imports of one module."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     found = []
     for imported in imports(tree):
         first = imported.split(".")[0]
@@ -205,7 +209,7 @@ def test_only_the_table_spells_schemas(path: Path) -> None:
 
 def printed(path: Path) -> list[str]:
     """Calls of a module that only verbs may make, and calls that nobody may."""
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(parsed(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     names = [(node.func.id, node.lineno) for node in calls if isinstance(node.func, ast.Name)]
     return [f"line {line}: {name}()" for name, line in names if name in ("print", "input", "eval", "exec")]
 

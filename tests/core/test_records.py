@@ -84,30 +84,35 @@ WRITERS = {
 }
 
 
-@pytest.mark.parametrize("writer", WRITERS)
-def test_a_full_disk_is_a_sentence_and_leaves_the_old_file(writer: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_a_sentence_and_leaves_the_old_file(tmp_path: Path) -> None:
     """A limit on file sizes fails a write as a full disk does, in a process of its own."""
     pytest.importorskip("resource")
-    path = tmp_path / "record.json"
-    path.write_text("old")
+    for writer in WRITERS:
+        (tmp_path / writer).mkdir()
+        (tmp_path / writer / "record.json").write_text("old")
     code = (
         "import resource, signal, sys; from pathlib import Path\n"
         "from tavt_kit.core.records import atomic_path; from tavt_kit.errors import OutputError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        f"try:\n    with atomic_path(Path(sys.argv[1])) as file:\n        {WRITERS[writer]}\n"
-        "except OutputError as error:\n    print(error)\n"
     )
+    for writer, how in WRITERS.items():
+        code += (
+            f"try:\n    with atomic_path(Path(sys.argv[1]) / '{writer}' / 'record.json') as file:\n        {how}\n"
+            "except OutputError as error:\n    print(error)\n"
+        )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
+        [sys.executable, "-c", code, str(tmp_path)],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],
         check=True,
     )
-    reason = "it could not be written to its end" if writer in ("state", "array") else "File too large"
-    assert f"cannot write {path}: {reason}; make room" in done.stdout
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    for writer in WRITERS:
+        path = tmp_path / writer / "record.json"
+        reason = "it could not be written to its end" if writer in ("state", "array") else "File too large"
+        assert f"cannot write {path}: {reason}; make room" in done.stdout
+        assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
 
 
 def test_json_nested_too_deep_is_a_sentence(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from PIL import Image
 
 from tavt_kit.checkpoints import load_model
@@ -34,6 +35,8 @@ from tests.verbs.tiny import CLASSES, write_images, write_run
 SCHEDULE = "14,11,8,8"
 HOW = Preprocessing((32, 32), 0.9, "center", "bicubic", (0.25, 0.22, 0.2), (0.22, 0.2, 0.24))
 SIZES = ((60, 44), (333, 500), (41, 90), (32, 35), (20, 26))
+FEW = ((60, 44), (41, 90), (20, 26))
+"""Shrunk, cut and enlarged: OpenVINO prepares itself anew for each size that it meets."""
 
 
 def photo(size: tuple[int, int], seed: int) -> Image.Image:
@@ -51,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inside")
     write_images(folder / "data")
     for index, path in enumerate(sorted((folder / "data").rglob("*.png"))):
-        photo(SIZES[index % len(SIZES)], index).save(path)
+        photo(FEW[index % len(FEW)], index).save(path)
     write_run(folder / "run")
     card = read_card(folder / "run")
     write_card(folder / "run", replace(card, preprocessing=HOW.as_record()))
@@ -81,27 +84,23 @@ def test_the_file_says_what_torch_says_of_the_same_images(run: Path, files: Expo
     assert read_record(run / "inside" / "check.json", "check")["verdict"] == "PASS"
 
 
-@pytest.fixture(scope="module")
-def outside(run: Path) -> ExportResult:
-    return written(run, run / "outside", preprocessing="outside")
-
-
 @pytest.mark.parametrize("order", ["nhwc:bgr", "nchw:rgb"])
-def test_one_image_in_another_order_alone_and_with_others(
-    run: Path, order: str, outside: ExportResult, tmp_path: Path
-) -> None:
+def test_one_image_in_another_order_alone_and_with_others(run: Path, order: str, tmp_path: Path) -> None:
     assert order in PIXEL_ORDERS
-    for file, plain in zip(written(run, tmp_path / "inside", input_order=order), outside, strict=True):
-        paths = (file.path, plain.path)
-        session, reference = (open_file(path, read_metadata(path).own_target(path)) for path in paths)
-        assert (session.pixels, session.input_shape, reference.pixels) == (order, (None, 3, None, None), None)
-        images = [photo(size, seed) for seed, size in enumerate((*SIZES, *SIZES[:2]))]
-        given = np.empty(len(images), object)
-        for index, image in enumerate(images):
-            given[index] = np.asarray(image)
-        expected = reference(np.stack([apply(image, HOW) for image in images]))
-        np.testing.assert_allclose(session(given), expected, atol=5e-3 * np.abs(expected).max())
-        np.testing.assert_allclose(session(given[:1]), session(given)[:1], atol=1e-6)
+    model = load_model(run / "run")
+    model.schedule = TokenSchedule.parse(SCHEDULE, model.layout)
+    images = [photo(size, seed) for seed, size in enumerate((*FEW, FEW[0]))]
+    given = np.empty(len(images), object)
+    for index, image in enumerate(images):
+        given[index] = np.asarray(image)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(np.stack([apply(image, HOW) for image in images]))).numpy()
+    for file in written(run, tmp_path / "inside", input_order=order):
+        session = open_file(file.path, read_metadata(file.path).own_target(file.path))
+        assert (session.pixels, session.input_shape) == (order, (None, 3, None, None))
+        found = session(given)
+        np.testing.assert_allclose(found, expected, atol=5e-3 * np.abs(expected).max())
+        np.testing.assert_allclose(session(given[:1]), found[:1], atol=1e-6)
         with pytest.raises(DataError, match=r"\(batch, height, width, 3\) uint8, got float32"):
             session(np.zeros((1, 40, 40, 3), np.float32))
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tavt_kit.checkpoints import convert
+from tavt_kit.checkpoints.architecture import sketch
 from tavt_kit.errors import DataError, UnsupportedBackbone
 from tavt_kit.models.backbones.vitae import Vitae
 from tavt_kit.models.flops import count_macs
@@ -134,13 +135,16 @@ def test_places_in_windows_are_those_of_the_file(file: str, reference: Path, tmp
 # ------------------------------------------------------------------------------------------ the official sizes
 
 
-@pytest.mark.parametrize(
+each_size = pytest.mark.parametrize(
     "name", [pytest.param(one, marks=pytest.mark.slow if one in ("vitae_large", "vitae_huge") else ()) for one in SIZES]
 )
+
+
+@each_size
 def test_official_sizes(name: str, reference: Path) -> None:
     facts = json.loads((reference / "fullsize_facts.json").read_text())[SIZES[name]]
+    model = sketch(name)
     with torch.device("meta"):
-        model = timm.create_model(name)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             levels = model.forward_features_levels(torch.empty(1, 3, 224, 224))
             model.forward_head(model.forward_features(torch.empty(1, 3, 224, 224)))
@@ -157,10 +161,10 @@ def test_official_sizes(name: str, reference: Path) -> None:
     assert counter.get_total_flops() // 2 == 2 * (facts["macs_224"] - head) + head
 
 
-@pytest.mark.parametrize("name", SIZES)
+@each_size
 def test_official_sizes_at_448(name: str) -> None:
+    model = wrap(sketch(name, {"img_size": 448}))
     with torch.device("meta"):
-        model = wrap(timm.create_model(name, img_size=448))
         assert model(torch.empty(1, 3, 448, 448)).shape == (1, 1000)
     assert model.tokens == 784 + model.prefix
     if name in AT_448:
