@@ -100,6 +100,15 @@ def reference(request: pytest.FixtureRequest) -> Path:
     return Path(given) if given else Path(__file__).parent / "reference"
 
 
+@pytest.fixture
+def short_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts of a latency table run a few times each: for tests that do not look at how sure its times are."""
+    from tavt_kit.bench import timing
+
+    monkeypatch.setattr(timing, "_SETTLE", (1.0, 2))
+    monkeypatch.setattr(timing, "_ROUNDS", (5, 5))
+
+
 @pytest.fixture(autouse=True)
 def _one_torch_thread() -> None:
     """Tests run side by side; one thread each keeps them from fighting over the cores."""

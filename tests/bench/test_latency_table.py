@@ -20,6 +20,7 @@ from tavt_kit.models.wrap import wrap
 from tests.runtimes.models import SIZE, tiny_vit
 
 ONE_THREAD = TargetDevice.parse("torch:cpu:threads=1")
+short = pytest.mark.usefixtures("short_series")
 HASTY = Protocol(min_seconds=0.0, max_seconds=0.2, min_runs=2, visit_seconds=0.0, warmup_seconds=0.01)
 
 
@@ -54,6 +55,7 @@ def test_the_speed_of_each_round_is_told_from_the_cells_own() -> None:
     assert np.median(times / round_speeds(times), axis=1) == pytest.approx(own, rel=0.005)
 
 
+@short
 @pytest.mark.parametrize("kind", ["ffvt_base_patch16", "transfg_base_patch16"])
 def test_a_table_of_a_fusing_model_predicts_the_layer_that_fuses(kind: str) -> None:
     model = wrap(timm.create_model(kind, img_size=SIZE, patch_size=8, embed_dim=48, num_heads=2, depth=3).eval())
@@ -65,6 +67,7 @@ def test_a_table_of_a_fusing_model_predicts_the_layer_that_fuses(kind: str) -> N
     assert table.model.taps == (12 if kind.startswith("ffvt") else 0)
 
 
+@short
 @pytest.mark.parametrize(
     ("score", "target"),
     [
@@ -95,6 +98,7 @@ def test_a_table_of_a_tiny_model(score: str, target: TargetDevice) -> None:
     assert len(tested.held_out) == 3 and tested.mean_error is not None
 
 
+@short
 @pytest.mark.parametrize("kind", ["plain", "rotary", "relative"])
 def test_uneven_counts_are_looked_for_where_positions_follow_the_tokens(
     kind: str, monkeypatch: pytest.MonkeyPatch
@@ -114,6 +118,7 @@ def test_uneven_counts_are_looked_for_where_positions_follow_the_tokens(
     assert LatencyTable.from_record(table.as_record()) == table
 
 
+@short
 def test_a_pooling_head_has_no_last_cell() -> None:
     from tests.bench.test_parts import MODELS
 
@@ -145,6 +150,7 @@ def test_the_table_predicts_schedules_it_has_not_seen(text: str, monkeypatch: py
     assert tested.mean_error is not None and tested.mean_error < 0.05, tested.held_out
 
 
+@short
 def test_held_out_errors_go_by_rounds_not_by_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine falls to another speed half-way, and an interruption of the dense model moves its median there."""
     model = tiny_vit()

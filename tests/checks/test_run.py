@@ -63,7 +63,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def source(adaptive: AdaptiveViT, samples: list[Sample]) -> Source:
     return Source(adaptive, samples, "test")
 

@@ -75,6 +75,7 @@ class Subject:
         self.folder = folder
         self.images = load_images(str(write_images(folder / "data")))
         self.adaptive = train(folder / "run", self.images)
+        self._source: Source | None = None
 
     @property
     def card(self) -> ArtifactCard:
@@ -83,10 +84,13 @@ class Subject:
 
     def source(self, *, seed: int | None = None, n: int = 40) -> Source:
         """The model with its test images; with a seed only some of them, in another order."""
+        if seed is None:
+            if self._source is None or self._source.adaptive is not self.adaptive:
+                self._source = Source(self.adaptive, self.images.split("test"), "test")
+            return self._source  # whose answers are made once
         samples = self.images.split("test")
-        if seed is not None:
-            chosen = np.random.default_rng(seed).permutation(len(samples))[:n]
-            samples = tuple(samples[i] for i in chosen)
+        chosen = np.random.default_rng(seed).permutation(len(samples))[:n]
+        samples = tuple(samples[i] for i in chosen)
         return Source(self.adaptive, samples, "test")
 
     def calibration(self, n: int = 60) -> np.ndarray:

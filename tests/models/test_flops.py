@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tavt_kit.checkpoints.architecture import sketch
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError, UnknownName
@@ -22,8 +23,7 @@ from tests.contracts.zoo import VITAE, ZOO, build, images
 
 
 def vit_b16(size: int, classes: int = 200) -> AdaptiveViT:
-    with torch.device("meta"):
-        return wrap(timm.create_model("vit_base_patch16_224", img_size=size, num_classes=classes))
+    return wrap(sketch("vit_base_patch16_224", {"img_size": size, "num_classes": classes}))
 
 
 def test_tavt_rule_gives_the_official_figures() -> None:
@@ -44,8 +44,7 @@ def test_matmul_rule_gives_the_recorded_facts(name: str, size: int, classes: int
 @pytest.mark.parametrize("size", [224, 448])
 def test_ffvt_has_the_official_parameters_and_macs(size: int, reference: Path) -> None:
     facts = json.loads((reference / "fullsize_facts.json").read_text())[f"ffvt:ffvt_b16_{size}_numtoken12"]
-    with torch.device("meta"):
-        model = wrap(timm.create_model("ffvt_base_patch16", img_size=size, num_classes=200))
+    model = wrap(sketch("ffvt_base_patch16", {"img_size": size, "num_classes": 200}))
     assert sum(parameter.numel() for parameter in model.parameters()) == facts["params"]
     assert count_macs(model, rule="matmul") == facts["macs"]
 
@@ -54,8 +53,7 @@ def test_ffvt_has_the_official_parameters_and_macs(size: int, reference: Path) -
 def test_transfg_saves_the_product_of_whole_maps(name: str, step: int | None, tokens: int, reference: Path) -> None:
     facts = json.loads((reference / "fullsize_facts.json").read_text())[f"transfg:transfg_b16_448_{name}"]
     split = {} if step is None else overlapping(step)
-    with torch.device("meta"):
-        model = wrap(timm.create_model("transfg_base_patch16", num_classes=200, **split))
+    model = wrap(sketch("transfg_base_patch16", {"num_classes": 200, **split}))
     assert sum(parameter.numel() for parameter in model.parameters()) == facts["params"]
     products, vectors = (10 * 12 * tokens**power for power in (3, 2))  # of 11 maps with 12 heads
     assert count_macs(model, rule="matmul") + products - vectors == facts["macs"]
@@ -88,10 +86,9 @@ def test_a_static_model_counts_its_attention_on_every_device() -> None:
     """On a CPU, and as a sketch without weights, by our count and by a counting pass."""
     arguments = {"num_classes": 5, "img_size": 64, "resnet_blocks": (1, 1, 1), "resnet_width": 32}
     model = wrap(timm.create_model("mixvit_hybrid_r50", **arguments).eval())
-    with torch.device("meta"):
-        sketch = wrap(timm.create_model("mixvit_hybrid_r50", **arguments).eval())
+    unfilled = wrap(sketch("mixvit_hybrid_r50", arguments).eval())
     counted = count_pass(LeanViT(model), torch.zeros(1, 3, 64, 64))
-    assert count_macs(model) == count_macs(sketch) == counted
+    assert count_macs(model) == count_macs(unfilled) == counted
 
 
 def test_skipped_layers_cost_nothing() -> None:

@@ -159,6 +159,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys
     assert "cannot write" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("short_series")
 def test_profile_of_a_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

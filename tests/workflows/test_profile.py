@@ -22,6 +22,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("runs") / "model")
 
 
+@pytest.mark.usefixtures("short_series")
 def test_a_table_is_measured_without_a_word(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,6 +42,7 @@ def test_a_table_is_measured_without_a_word(
     assert "mean error" in repr(found) and str(tmp_path) in repr(found)
 
 
+@pytest.mark.usefixtures("short_series")
 def test_a_table_goes_into_the_run_folder_unless_told(model: Path) -> None:
     found = profile(str(model), target="torch:cpu:threads=1", max_time=0.5)
     assert found.file == model / "profile.json" and found.file.is_file()
