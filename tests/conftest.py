@@ -103,6 +103,11 @@ def reference(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def short_series(monkeypatch: pytest.MonkeyPatch) -> None:
     """The parts of a latency table run a few times each: for tests that do not look at how sure its times are."""
+    shorten_series(monkeypatch)
+
+
+def shorten_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a fixture of a wider scope."""
     from tavt_kit.bench import timing
 
     monkeypatch.setattr(timing, "_SETTLE", (1.0, 2))

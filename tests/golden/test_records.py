@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import shorten_series
 from tests.golden.golden import Golden
 from tests.verbs.command import run
 
@@ -28,7 +29,9 @@ def runs(start: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     assert run(*search, "--budget", "flops=70K", "-o", found) == 0
     assert run("export", found, "--format", "onnx", "-o", exported) == 0
     assert run("check", exported / "model.f32.onnx", "--against", found, "-o", folder / "checked") == 0
-    assert run("profile", distilled, "--target", TARGET, "--max-time", "1s", "-o", folder / "profiled") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_series(patch)
+        assert run("profile", distilled, "--target", TARGET, "--max-time", "1s", "-o", folder / "profiled") == 0
     table = folder / "profiled" / "profile.json"
     predicted = (*search, "--profile", table, "--budget", "latency=500ms", "-o", folder / "predicted")
     assert run(*predicted) == 1  # PREDICTED: nothing was measured here
