@@ -17,7 +17,7 @@ from tavt_kit.models.backbones import base, timm_vit, vitae_adapter
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import restore
 from tavt_kit.models.wrap import AdaptiveViT, wrap
-from tests.contracts.zoo import BIASED, ROPE, VITAE, ZOO, build, images
+from tests.contracts.zoo import BIASED, ROPE, VITAE, ZOO, build, images, made_once
 
 TOLERANCE = 1e-5
 every_kind = pytest.mark.parametrize("kind", ZOO)
@@ -31,8 +31,8 @@ def dropping(adaptive: AdaptiveViT) -> TokenSchedule:
     return TokenSchedule(tuple(prefix + max(2, round(patches * share)) for share in shares))
 
 
-def wrapped(kind: str, score: str = "column") -> AdaptiveViT:
-    adaptive = wrap(build(kind))
+def wrapped(kind: str, score: str = "column", make: Callable[[str], nn.Module] = made_once) -> AdaptiveViT:
+    adaptive = wrap(make(kind))
     if score == "cls" and not adaptive.backbone.has_class_token:
         with pytest.raises(UnsupportedBackbone, match="needs a class token"):
             adaptive.score = "cls"
@@ -108,7 +108,7 @@ def reached(model: nn.Module, x: Tensor) -> set[str]:
 @every_kind
 def test_gradient_reaches_every_weight(kind: str) -> None:
     # Batch norm while training: a bias before it has no gradient but rounding.
-    adaptive = wrapped(kind).train(kind not in VITAE)
+    adaptive = wrapped(kind, make=build).train(kind not in VITAE)
     x = images(adaptive.bare)
     # A class token's row of a padded relative bias is zero, so that table of the last layer trains in neither.
     trainable = reached(adaptive.bare, x)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import UnsupportedBackbone
@@ -19,7 +20,7 @@ from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.token_reduction import Pick, TokenState
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT, wrap
 from tests.contracts.test_backbone_contract import TOLERANCE, dropping, reached
-from tests.contracts.zoo import VITAE, ZOO, build, images
+from tests.contracts.zoo import VITAE, ZOO, build, images, made_once
 from tests.models.test_token_reduction import merged_by_loops
 
 REFUSED = (*VITAE, "ffvt", "transfg", "pim", "pim_sum")
@@ -28,8 +29,10 @@ every_kind = pytest.mark.parametrize("kind", MERGING)
 every_score = pytest.mark.parametrize("score", ["column", "cls"])
 
 
-def merging(kind: str, score: str = "column", pool: str = "kept") -> AdaptiveViT:
-    adaptive = wrap(build(kind), pool=pool, reduction="merge")
+def merging(
+    kind: str, score: str = "column", pool: str = "kept", make: Callable[[str], nn.Module] = made_once
+) -> AdaptiveViT:
+    adaptive = wrap(make(kind), pool=pool, reduction="merge")
     if score == "cls" and not adaptive.backbone.has_class_token:  # type: ignore[attr-defined]
         pytest.skip("no class token")
     adaptive.score = score
@@ -47,7 +50,7 @@ def test_what_cannot_be_merged_is_refused_in_a_sentence(kind: str) -> None:
 @every_kind
 @torch.no_grad()
 def test_dense_is_the_model_itself(kind: str) -> None:
-    model = build(kind)
+    model = made_once(kind)
     assert torch.equal(wrap(model, reduction="merge")(images(model)), model(images(model)))
 
 
@@ -183,7 +186,7 @@ def test_a_permutation_of_patches_changes_nothing_but_the_order(kind: str) -> No
 
 @every_kind
 def test_gradient_reaches_every_weight(kind: str) -> None:
-    adaptive = merging(kind).train()
+    adaptive = merging(kind, make=build).train()
     x = images(adaptive.bare)
     assert reached(adaptive, x) == reached(adaptive.bare, x)
 

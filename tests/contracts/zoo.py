@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -120,6 +121,12 @@ def build(name: str, seed: int = 0) -> nn.Module:
     model = ZOO[name]().eval()
     shake(model, seed)
     return model
+
+
+@cache
+def made_once(name: str) -> nn.Module:
+    """The same, made once: for tests that leave it as it is, mode and gradients too."""
+    return build(name)
 
 
 def shake(model: nn.Module, seed: int) -> None:

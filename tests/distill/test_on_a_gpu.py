@@ -22,7 +22,7 @@ from tavt_kit.distill.trainer import run_loop
 from tests.distill.children import Job, some_images, some_model
 
 pytestmark = pytest.mark.gpu(pretended=True)
-SETTINGS = OptimizerOptions(steps=20, batch=8, lr=3e-3, warmup=2, freeze=0)
+SETTINGS = OptimizerOptions(steps=12, batch=8, lr=3e-3, warmup=2, freeze=0)
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])

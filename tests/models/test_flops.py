@@ -19,7 +19,7 @@ from tavt_kit.models.costs import count_pass
 from tavt_kit.models.flops import MacsFormula, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
-from tests.contracts.zoo import VITAE, ZOO, build, images
+from tests.contracts.zoo import VITAE, ZOO, build, images, made_once
 
 
 def vit_b16(size: int, classes: int = 200) -> AdaptiveViT:
@@ -62,7 +62,7 @@ def test_transfg_saves_the_product_of_whole_maps(name: str, step: int | None, to
 @pytest.mark.parametrize("score", ["column", "cls"])
 @pytest.mark.parametrize("kind", ZOO)
 def test_executed_rule_equals_a_counting_pass(kind: str, score: str) -> None:
-    adaptive = wrap(build(kind))
+    adaptive = wrap(made_once(kind))
     if score == "cls":
         if not adaptive.backbone.has_class_token:
             pytest.skip("no class token")
