@@ -332,7 +332,9 @@ def usage_sentence(error: Any, given: Sequence[str]) -> str:
     said = error.format_message().strip().rstrip(".").removeprefix("Invalid value: ")
     rule, _, advice = said.partition("; ")
     if not re.search(r"\bgot\b|': '", rule, re.IGNORECASE):
-        words = shlex.join(given)
+        option = re.search(r"for '(--[\w-]+)", rule)
+        after = [word for flag, word in zip(given, given[1:], strict=False) if option and flag == option[1]]
+        words = shlex.join(after[-1:] or given)
         rule += f", got {words if len(words) <= 120 else words[:117] + '...'}"
     return f"{program}: {rule[:1].lower()}{rule[1:]}; {advice or f'{program} --help lists what it takes'}"
 
