@@ -81,7 +81,7 @@ def test_a_module_gives_torchs_logits_at_any_batch(
         # Half precision that changes nothing would be float32 under another name.
         assert error > 1e-4 or "bf16" not in text
     assert str(session.target).startswith(text) and session.load_ms > 0
-    assert session.input_shape == (None, 3, SIZE, SIZE)
+    assert session.input_shape == (None, 3, SIZE, SIZE) and getattr(session, "pixels", None) is None  # prepared outside
     assert session.timer(images(1))() > 0
 
 
