@@ -88,6 +88,7 @@ def train(
         if recipe.dropout:
             set_dropout(model, recipe.dropout)
         # What does not fit the model is refused before anything is written.
+        model.schedule = TokenSchedule.parse(recipe.schedule, model.layout)
         check_scales(model, recipe.optimisation)
         make_step(model, recipe.objective)
     asked = common.describe_run(model, card, images, recipe.as_record())
@@ -120,16 +121,16 @@ def train(
         balanced = objective.class_weights == "balanced"
         weights = balanced_weights(train.labels, len(images.classes)) if balanced else None
         step, branch = make_step(model, objective, frozen=settings.freeze or 0, class_weights=weights, seed=recipe.seed)
-        schedule = model.schedule = TokenSchedule.parse(recipe.schedule, model.layout)
         with attached(model, branch):
             loop = run_loop(
                 model, train, step, settings, recipe.running, run.folder,
                 seed=recipe.seed, progress=progress, what="finetune", processes=processes, save_seconds=save_seconds,
-                judge=common.judge_of(recipe.running, val, images.classes, (schedule,)),
+                judge=common.judge_of(recipe.running, val, images.classes, (model.schedule,)),
             )  # fmt: skip
         sweep = partial(common.evaluate_sweep, progress=progress, what="evaluate")
-        dense = processes.once(lambda: sweep(model, val, "val", (recipe.schedule,), precision=precision))
-        results = {"loop": loop.as_record(settings.batch), "val": dense[0].accuracy.as_record()}
+        named = {recipe.schedule: model.schedule}
+        (trained_for,) = processes.once(lambda: sweep(model, val, "val", named, precision=precision))
+        results = {"loop": loop.as_record(settings.batch), "val": trained_for.accuracy.as_record()}
         trained = "everything" if recipe.blocks == "all" else f"head and last {recipe.blocks} blocks"
         how = f"{trained} fine-tuned by the recipe {recipe.name}"
         if recipe.schedule != "dense":

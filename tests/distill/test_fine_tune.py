@@ -19,7 +19,7 @@ from tavt_kit.distill.common import evaluate_sweep, judge_of
 from tavt_kit.distill.datasets import read_images
 from tavt_kit.distill.options import TrainingOptions
 from tavt_kit.distill.run_folder import read_metrics
-from tavt_kit.errors import RecordError, TrainingError, UnknownName
+from tavt_kit.errors import RecordError, ScheduleError, TrainingError, UnknownName
 from tavt_kit.models.wrap import AdaptiveViT
 
 Make = Callable[..., AdaptiveViT]
@@ -72,6 +72,14 @@ def test_a_network_is_fine_tuned_for_one_schedule(make_model: Make, images: Imag
     assert "schedule" not in dense["asked"] and load_model(tmp_path / "dense").require_card().schedule is None
     other = load_model(tmp_path / "dense").state_dict()
     assert not all(torch.equal(tensor, other[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_a_schedule_that_does_not_fit_is_refused_before_anything_is_written(
+    make_model: Make, images: ImageSet, tmp_path: Path
+) -> None:
+    with pytest.raises(ScheduleError):
+        train(make_model(), images, tmp_path / "out", replace(FINETUNE, schedule="197x12"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("changes", [{"blocks": 0}, {"loss": "contrastive"}])
