@@ -56,6 +56,7 @@ GONE = {
     ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("eval", "--real"): "reassessed labels are not counted any more; take `out`, whose CSV has every image's answer",
+    ("doctor", "--fast"): "nothing is measured any more; leave it out",
     ("datasets", "check"): "data sets are not counted any more; NAME:FOLDER shows the classes and images of one",
 }
 """Options and words of earlier versions: the verb, the option, and what to do instead."""

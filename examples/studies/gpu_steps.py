@@ -131,7 +131,7 @@ class Steps:
     def facts(self) -> Answer:
         from tavt_kit.workflows.doctor import doctor
 
-        found = doctor(fast=True).record
+        found = doctor().record
         names = (
             "timm",
             "triton",

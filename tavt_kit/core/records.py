@@ -149,11 +149,12 @@ def _check_front(record: Mapping[str, Any]) -> None:
 
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
-        "artifact", "bench", "check", "conversion", "doctor", "explained",
+        "artifact", "bench", "check", "conversion", "explained",
         "exported", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pack", "pictures", "profile",
         "prune", "recipe", "report", "run", "split", "weights",
     ), 1),
     "comparison": 2,
+    "doctor": 2,
     "eval": 2,
     "front": 2,
 }  # fmt: skip

@@ -1,33 +1,26 @@
-"""doctor: what this machine can do, how fast, and what is missing."""
+"""doctor: what this machine can do, and what is missing."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.codec import Record
-from tavt_kit.core.device import ControlGroup, TargetDevice, available_threads, read_text
+from tavt_kit.core.device import ControlGroup, TargetDevice, read_text
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import label_record
 from tavt_kit.errors import TavtError
 from tavt_kit.evaluation.frames import frame
 
 if TYPE_CHECKING:
     import pandas
-
-    from tavt_kit.bench.noise import Watch
-    from tavt_kit.bench.parts import WholeGraphs
 
 _CUDA = "torch:cuda:0"
 
@@ -36,13 +29,6 @@ TARGETS = (
     "onnxruntime:tensorrt",
 )  # fmt: skip
 """Those that are tried."""
-REFERENCE = "vit_small_patch16_224"
-"""Everybody's small Vision Transformer; 4.6 G multiply-adds at 224 pixels."""
-CLEARLY = 1.1
-"""Times as fast that counts as faster."""
-
-_PEAK_SECONDS = 1.5
-_SHAPE = (1, 3, 224, 224)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -52,15 +38,12 @@ class DoctorResult:
     Args:
         room: Memory, disk and files that this process may have.
         refused: Why each target cannot be used; empty where it can.
-        speed: Peaks and the reference model's latencies, as ``measure_speed`` records them; ``None`` where nothing was
-            measured.
         findings: Things that are missing or in the way, those needed first.
     """
 
     host: HostFacts
     room: Room
     refused: Mapping[str, str]
-    speed: Mapping[str, Any] | None
     findings: tuple[Finding, ...]
 
     @property
@@ -75,7 +58,6 @@ class DoctorResult:
             "host": self.host.as_record(),
             "room": self.room.as_record(),
             "targets": {text: {"usable": not reason, "reason": reason} for text, reason in self.refused.items()},
-            "speed": self.speed,
             "findings": [finding.as_record() for finding in self.findings],
         }
         return label_record("doctor", body)
@@ -92,15 +74,11 @@ class DoctorResult:
         return f"<doctor: {', '.join(self.usable) or 'no target'} usable, {len(self.findings)} findings>"
 
 
-def doctor(*, fast: bool = False, progress: Progress | None = None) -> DoctorResult:
-    """Find out what this machine can do, how fast it is, and what is missing.
-
-    Args:
-        fast: Whether all measuring is left out, which takes half a minute.
-        progress: Told what is measured.
+def doctor() -> DoctorResult:
+    """Find out what this machine can do, and what is missing.
 
     Example:
-        >>> doctor(fast=True).usable  # doctest: +SKIP
+        >>> doctor().usable  # doctest: +SKIP
         ('torch:cpu', 'openvino:cpu', 'onnxruntime:cpu')
     """
     from tavt_kit.runtimes import check_available
@@ -114,99 +92,7 @@ def doctor(*, fast: bool = False, progress: Progress | None = None) -> DoctorRes
             refused[text] = str(error)
     host = HostFacts.gather(None if refused[_CUDA] else accelerator_name(TargetDevice.parse(_CUDA)))
     room = Room.gather()
-    found = tuple(findings(host, room, refused))
-    speed = None
-    if not fast:
-        usable = [text for text, reason in refused.items() if not reason]
-        speed = measure_speed(usable, Silent() if progress is None else progress)
-    return DoctorResult(host, room, refused, speed, found)
-
-
-def measure_speed(usable: Sequence[str], progress: Progress) -> dict[str, Any]:
-    """Peaks for one thread and for all, and the reference model's latency.
-
-    Returns:
-        For the record: ``peaks``, ``bf16_in_torch`` (what training and search go by; ``None`` without torch),
-        ``reference`` and ``noise``.
-    """
-    from tavt_kit.bench.energy import gpu_state
-    from tavt_kit.bench.noise import Watch
-    from tavt_kit.bench.peaks import measure_peaks
-
-    parsed, peaks, bf16 = [TargetDevice.parse(text) for text in usable], list[dict[str, Any]](), None
-    # The CPU with one thread and with all that are allowed, then the other devices, each once.
-    processors = [target for target in parsed if not target.is_cpu and target.processor != "tensorrt"]
-    if any(target.is_cpu for target in parsed):
-        threads = dict.fromkeys((1, available_threads()))
-        processors = [*(TargetDevice("torch", "cpu", threads=number) for number in threads), *processors]
-    with Watch(gpu=gpu_state(TargetDevice.parse(_CUDA)) if _CUDA in usable else None) as watch:
-        for target in processors:
-            name = target.processor if target.threads is None else f"cpu, threads={target.threads}"
-            progress.update(f"measuring peaks of {name}")
-            try:
-                found = measure_peaks(target, seconds=_PEAK_SECONDS).as_record()
-                peaks.append({**found, "gains": precision_gains(found["gflops"])})
-                watch.turn()
-            except TavtError as error:
-                peaks.append({"processor": target.processor, "threads": target.threads, "reason": str(error)})
-        if "torch:cpu" in usable:
-            import torch
-
-            from tavt_kit.runtimes.on_torch import is_bf16_faster
-
-            bf16 = is_bf16_faster(torch.device("cpu"))
-        reference = _reference(parsed, progress, watch)
-    return {"peaks": peaks, "bf16_in_torch": bf16, "reference": reference, "noise": watch.verdict().as_record()}
-
-
-def precision_gains(gflops: dict[str, float]) -> dict[str, float]:
-    """How many times as fast as f32 each other precision multiplies."""
-    whole = gflops.get("f32")
-    return {} if not whole else {name: speed / whole for name, speed in gflops.items() if name != "f32"}
-
-
-def _reference(usable: Sequence[TargetDevice], progress: Progress, watch: Watch) -> dict[str, Any]:
-    """Dense, by the lean path that exports take, weights at random; in turns; what cannot be opened says why."""
-    if find_spec("torch") is None or find_spec("timm") is None:
-        return {"model": REFERENCE, "reason": "needs torch and timm to be built", "rows": []}
-    import numpy as np
-    import torch
-
-    from tavt_kit.bench import Protocol, bench, random_images
-    from tavt_kit.bench.latency_table import open_schedule
-    from tavt_kit.models.timm_import import timm
-    from tavt_kit.models.wrap import wrap
-    from tavt_kit.runtimes import check_available
-    from tavt_kit.runtimes.suppress_output import suppress_output
-
-    targets = list[TargetDevice]()
-    for target in usable:  # each in f32, and in bf16 where OpenVINO or CUDA offers that
-        targets.append(target)
-        if (target.runtime, target.processor) in (("openvino", "cpu"), ("torch", "cuda")):
-            with suppress(TavtError):
-                check_available(replace(target, precision="bf16"))
-                targets.append(replace(target, precision="bf16"))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = wrap(timm.create_model(REFERENCE, pretrained=False).eval())
-    graphs: dict[str, WholeGraphs] = defaultdict(dict)  # converted once for all precisions of a runtime
-    sessions, refused = dict[str, Any](), list[dict[str, Any]]()
-    for target in targets:
-        progress.update(f"measuring {REFERENCE} on {target}")
-        try:
-            with suppress_output():
-                known, dense = graphs[target.runtime], model.dense_schedule
-                sessions[str(target)] = open_schedule(model, target, _SHAPE[2:], dense, known)
-        except TavtError as error:
-            refused.append({"target": str(target), "reason": str(error)})
-    progress.update(f"measuring {REFERENCE}, in turns")
-    protocol = Protocol(min_seconds=0.5, max_seconds=1.5, min_runs=6, warmup_seconds=0.5, visit_seconds=0.1)
-    images, begin, rows = random_images(_SHAPE, np.random.default_rng(0)), time.perf_counter(), list[dict[str, Any]]()
-    for name, one in (bench(sessions, images, protocol, on_round=watch.turn) if sessions else {}).items():
-        record = one.as_record()
-        kept = {key: record[key] for key in ("median", "p90", "steady", "first_ms", "load_ms")}
-        rows.append({"target": name, "precision": sessions[name].target.precision, **kept})
-    return {"model": REFERENCE, "seconds": time.perf_counter() - begin, "rows": [*rows, *refused]}
+    return DoctorResult(host, room, refused, tuple(findings(host, room, refused)))
 
 
 _FILES = 1024  # Open files a training run may need: a few for each worker process and each image on its way
