@@ -52,6 +52,8 @@ EXAMPLES = {
 GONE = {
     ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
     ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
+    ("bench", "--pack"): "a search is not packed any more; `export` what it chose, and `bench` the file on its device",
+    ("bench", "--carried"): "`bench FILE --budget latency=8ms` on the device has the verdict",
     ("search", "--joint"): "all but the score is searched anyway; --fix narrows it, --score any adds the score",
     ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",

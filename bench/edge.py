@@ -18,18 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from tavt_kit.bench.protocol import BRIEF, Protocol, bench
-from tavt_kit.bench.record import BenchRow, bench_body
+from tavt_kit.bench.protocol import BRIEF, bench
 from tavt_kit.bench.timing import TablePlan, graph_clocks, open_graph, time_plan
-from tavt_kit.bench.validity import ValidityMonitor
-from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable, measure_quantile_ratios
 from tavt_kit.core.records import make_folder, read_record, sha256_file, write_record
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, TavtError
 from tavt_kit.runtimes import check_available
-from tavt_kit.runtimes.available import accelerator_name
 
 PACK_FILE, GRAPHS, WEIGHTS_FILE = "pack.json", "graphs", "weights.bin"
 
@@ -46,8 +40,7 @@ def main(pack: str, arguments: Sequence[str]) -> int:
         out = make_folder(options.out)
         with tempfile.TemporaryDirectory(prefix="fgvc-kit-") as folder:
             record = _unpacked(Path(pack), Path(folder))
-            run = _profile if record["kind"] == "profile" else _bench
-            file = run(record, Path(folder) / GRAPHS, options, out)
+            file = _profile(record, Path(folder) / GRAPHS, options, out)
     except TavtError as error:
         _say(f"{name}: {error}")
         return 2
@@ -78,13 +71,6 @@ def _unpacked(pack: Path, folder: Path) -> dict[str, Any]:
     return record
 
 
-def _target(target: TargetDevice, threads: int | None) -> TargetDevice:
-    if threads is not None:
-        target = replace(target, threads=threads)
-    check_available(target)
-    return target.resolved()
-
-
 def _graph(graphs: Path, file: str) -> Any:
     """A graph as its runtime's session or compiler takes it."""
     if file.endswith(".onnx"):
@@ -96,7 +82,11 @@ def _graph(graphs: Path, file: str) -> Any:
 
 def _profile(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace, out: Path) -> Path:
     begin, plan = time.perf_counter(), TablePlan.from_record(record["plan"])
-    target, rng = _target(plan.target, options.threads), np.random.default_rng(0)
+    target, rng = plan.target, np.random.default_rng(0)
+    if options.threads is not None:
+        target = replace(target, threads=options.threads)
+    check_available(target)
+    target = target.resolved()
     files: Mapping[str, str] = record["graphs"]
     wholes = dict(zip(plan.wholes, record["wholes"], strict=True))
     clocks = graph_clocks(lambda part: _graph(graphs, files[part]), target)
@@ -111,31 +101,6 @@ def _profile(record: Mapping[str, Any], graphs: Path, options: argparse.Namespac
     table = replace(table, quantile_ratios=measure_quantile_ratios(runs.values()))
     write_record(out / "profile.json", "profile", table.as_record())
     return out / "profile.json"
-
-
-def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace, out: Path) -> Path:
-    target, rng = _target(TargetDevice.from_record(record["target"]), options.threads), np.random.default_rng(0)
-    height, width = record["image_size"]
-    images = rng.standard_normal((target.batch, 3, height, width), dtype=np.float32)
-    protocol = Protocol(min_seconds=min(3.0, options.max_time), max_seconds=options.max_time)
-    host, steps = HostFacts.gather(accelerator_name(target)), _steps()
-    sessions = {}
-    for one in record["candidates"]:
-        steps(f"opening {one['name']}", 0.0)
-        sessions[one["name"]] = open_graph(_graph(graphs, one["graph"]), target, time.perf_counter())
-    steps("measuring", 0.0)
-    monitor = ValidityMonitor(sessions, dict.fromkeys(sessions, images), rng)
-    found = bench(sessions, images, protocol, rng=rng, turns=monitor)
-    rows = []
-    for one in record["candidates"]:
-        name = one["name"]
-        row = BenchRow(name, record["thing"], sessions[name].target, found[name], TokenSchedule(tuple(one["schedule"])),
-                       one["macs"], one["size_bytes"], busy_cores=monitor.busy(name),
-                       doubts=monitor.doubts(name, found[name].median))  # fmt: skip
-        rows.append(row)
-    body = bench_body(rows, protocol=protocol, inputs="random", seed=0, host=host)
-    write_record(out / "bench.json", "bench", {**body, "model": record["model"]})
-    return out / "bench.json"
 
 
 def _steps() -> Callable[[str, float], None]:

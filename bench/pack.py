@@ -7,7 +7,7 @@ import importlib.util
 import json
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,13 +18,11 @@ from tavt_kit.bench.parts import Graphs, whole_graph
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import atomic_path, label_record, sha256_file
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
-from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 
 CARRIED = (
-    "tavt_kit", "bench", "bench.edge", "bench.protocol", "bench.record", "bench.timing", "bench.validity",
+    "tavt_kit", "bench", "bench.edge", "bench.protocol", "bench.timing",
     "core", "core.accuracy", "core.artifact_card", "core.budget", "core.callable_module",
     "core.codec", "core.device", "core.host", "core.latency_table",
     "core.latency_bounds", "core.layout", "core.measurement", "core.model_card",
@@ -92,41 +90,7 @@ def pack_profile(
         for index, schedule in enumerate(plan.wholes):
             progress.update(f"converting whole pass {index + 1} of {len(plan.wholes)}")
             wholes.append(folder.add(f"whole{index}", whole_graph(model, schedule, target)))
-        record = {"kind": "profile", "plan": plan.as_record(), "graphs": files, "wholes": wholes}
-        return _zip(path, Path(temporary), record, target)
-
-
-def pack_passes(
-    model: AdaptiveViT,
-    target: TargetDevice,
-    schedules: Sequence[tuple[str, TokenSchedule]],
-    path: Path,
-    *,
-    thing: str,
-    name: str,
-    progress: Progress,
-) -> str:
-    """Write a pack whose runner measures whole passes against one another; its SHA-256.
-
-    Args:
-        schedules: Names and schedules, the dense one first.
-    """
-    refuse_live(target)
-    with tempfile.TemporaryDirectory(prefix="fgvc-kit-pack-") as temporary:
-        folder, candidates = GraphFolder(Path(temporary)), list[dict[str, Any]]()
-        for index, (label, schedule) in enumerate(schedules):
-            progress.update(f"converting {label}")
-            file = folder.add(f"candidate{index}", whole_graph(model, schedule, target))
-            counted = {"schedule": list(schedule.counts), "macs": count_macs(model, schedule)}
-            candidates.append({"name": label, **counted, "graph": file, "size_bytes": None})
-        record = {
-            "kind": "bench",
-            "target": target.as_record(),
-            "thing": thing,
-            "model": name,
-            "image_size": list(model.backbone.image_size),
-            "candidates": candidates,
-        }
+        record = {"plan": plan.as_record(), "graphs": files, "wholes": wholes}
         return _zip(path, Path(temporary), record, target)
 
 

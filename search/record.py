@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,10 @@ def front_body(
     """
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
+    finalists = {
+        "measured": [one.as_record() for one in final.measured if one.latency is not None],
+        "not_measured": [one.as_record() for one in final.not_measured],
+    }
     beside = {"baseline_models": (), "baselines_left_out": (), "gene_ablation": (), "precisions": {}} | beside
     return {
         "model": dict(model),
@@ -60,44 +64,23 @@ def front_body(
         "seed": seed,
         "evaluations": result.evaluations,
         "hypervolume": result.hypervolume,
-        **_final_body(final, budget, target, host, [accuracy.metric, *result.front.more]),
-        # Models that were evaluated and measured to choose by, and images that judge the floors and had no say.
-        "selection": {"evaluated": final.among, "measured": len(final.measured), "held_out": final.held_out},
-        "stopped_because": result.stopped_because,
-        "seconds": round(result.seconds, 3),
-        "history": [round(volume, 6) for volume in result.history],
-        **encode({name: value for name, value in beside.items() if value is not None}),
-    }
-
-
-def settled_body(
-    body: Mapping[str, Any], final: Final, budget: Budget, *, target: TargetDevice, host: HostFacts
-) -> dict[str, Any]:
-    """The record after its latencies were measured on another machine; what the search itself found stays."""
-    replaced = ("schema", "version", "layers", "measured", "not_measured")
-    kept = {key: value for key, value in body.items() if key not in replaced}
-    return kept | _final_body(final, budget, target, host, body["objectives"][1:])
-
-
-def _final_body(
-    final: Final, budget: Budget, target: TargetDevice | None, host: HostFacts | None, further: Sequence[str]
-) -> dict[str, Any]:
-    """What the measurements tell: every finalist, on the front or not, and those for which no time was left."""
-    finalists = {
-        "measured": [one.as_record() for one in final.measured if one.latency is not None],
-        "not_measured": [one.as_record() for one in final.not_measured],
-    }
-    return {
         "target": None if target is None else target.as_record(),
         "verdict": str(final.verdict),
-        "objectives": [_AXES[final.cost], *(_AXES.get(axis, axis) for axis in further)],
+        "objectives": [_AXES[final.cost], accuracy.metric, *(_AXES.get(axis, axis) for axis in result.front.more)],
         "chosen": final.chosen,
         "candidates": [candidate.as_record() for candidate in final.candidates],
         "baselines": [candidate.as_record() for candidate in final.baselines],
         "measured_over_budget": final.over,
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
         "host": None if host is None else host.as_record(),
+        # Every finalist, on the front or not, and those for which no time was left.
         **{name: records for name, records in finalists.items() if records},
+        # Models that were evaluated and measured to choose by, and images that judge the floors and had no say.
+        "selection": {"evaluated": final.among, "measured": len(final.measured), "held_out": final.held_out},
+        "stopped_because": result.stopped_because,
+        "seconds": round(result.seconds, 3),
+        "history": [round(volume, 6) for volume in result.history],
+        **encode({name: value for name, value in beside.items() if value is not None}),
     }
 
 
@@ -115,35 +98,13 @@ def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
         _row(number, measured.get(one.schedule, one), one.schedule in front, seconds, sized)
         for number, (one, seconds) in enumerate(zip_longest(result.candidates, result.clock))
     ]
-    path = Path(folder) / CSV_FILE
-    atomic_text(path, _csv(lines))
-    return path
-
-
-def update_candidates(folder: Path, final: Final) -> None:
-    """Put what was measured on another machine into ``candidates.csv``, where there is one."""
-    path = Path(folder) / CSV_FILE
-    if not path.is_file():
-        return
-    measured = {str(one.schedule): one for one in final.measured}
-    front = {str(candidate.schedule) for candidate in final.candidates}
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    for line in lines:
-        line["on_front"] = str(int(line["schedule"] in front))
-        one = measured.get(line["schedule"])
-        if one is not None and one.latency is not None:
-            line |= {"median_ms": str(_ms(one.latency.median)), "p90_ms": str(_ms(one.latency.p90))}
-            line["verdict"] = str(one.verdict)
-    atomic_text(path, _csv(lines))
-
-
-def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    return text.getvalue()
+    path = Path(folder) / CSV_FILE
+    atomic_text(path, text.getvalue())
+    return path
 
 
 def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | None, sized: bool) -> dict[str, Any]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tavt_kit.core.budget import Verdict
-from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
 
@@ -23,32 +21,15 @@ Things = Annotated[
     list[str] | None,
     typer.Argument(metavar="[THING...]", help="Run folders, timm models' names, .onnx and .xml files."),
 ]
-Pack = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="ZIP", help="Measure nothing here: pack the front of a search (THING is its run folder) for its device."
-    ),
-]
-Carried = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The bench.json that such a pack wrote there: it settles the search's verdict."),
-]
 
 
 def bench_verb(
     things: Things = None,
-    pack: Pack = None,
-    carried: Carried = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """With --budget the exit code is 1 unless all PASS. --pack writes the chosen and other schedules of a search, and a
-    runner that needs numpy and the target's runtime only; --carried reads what it measured, and exits 1 unless PASS.
-    --dense is short for --schedule dense.
-    """
-    if pack is not None or carried is not None:
-        return _away(things or [], pack, carried, as_json)
+    """With --budget the exit code is 1 unless all PASS. --dense is short for --schedule dense."""
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.bench import bench
 
@@ -59,32 +40,6 @@ def bench_verb(
     else:
         print_bench(found)
     return 0 if found.verdict is Verdict.PASS else 1
-
-
-def _away(things: list[str], pack: Path | None, carried: Path | None, as_json: bool) -> int:
-    """A search's front on its way to the device, or back."""
-    from tavt_kit.verbs.console import ConsoleProgress
-    from tavt_kit.verbs.tables import print_front, print_pack
-    from tavt_kit.workflows.profile import pack_front, settle
-
-    run = Path(things[0] if things else "")
-    if len(things) != 1 or not run.is_dir() or (pack and carried):
-        raise ParameterError(
-            f"--pack or --carried takes the run folder of one search, got {', '.join(things) or 'none'}"
-            + (" and both flags" if pack and carried else "")
-        )
-    if carried is None:
-        assert pack is not None
-        with ConsoleProgress() as progress:
-            packed = pack_front(run, pack, progress=progress)
-        print_pack(packed, "bench.json", f"fgvc-kit bench {run} --carried bench.json", as_json)
-        return 0
-    settled = settle(run, carried)
-    if as_json:
-        print(json.dumps(settled.record))
-    else:
-        print_front(settled.record, folder=run)
-    return 0 if settled.verdict is Verdict.PASS else 1
 
 
 _Cell = Callable[["BenchRow", Mapping[str, Any]], str]

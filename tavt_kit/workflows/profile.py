@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.budget import Budget, Verdict
-from tavt_kit.core.candidate import Candidate, dense_of
-from tavt_kit.core.codec import Record
-from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.front import ParetoFront
-from tavt_kit.core.host import HostFacts
 from tavt_kit.core.lock import held_folder
-from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.parsing import bounded, parse_duration
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import command_line, make_folder, read_record, write_record
-from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import RecordError
+from tavt_kit.core.records import command_line, make_folder, write_record
 from tavt_kit.evaluation.frames import frame
-from tavt_kit.reports import write_report
-from tavt_kit.search.finalists import confirm
-from tavt_kit.search.objectives import SearchResult
-from tavt_kit.search.record import FRONT_FILE, settled_body, update_candidates, write_front
-from tavt_kit.workflows.run_model import Given, load_given, open_given
+from tavt_kit.workflows.run_model import Given, open_given
 
 if TYPE_CHECKING:
     import pandas
@@ -143,10 +129,6 @@ def profile(
         return ProfileResult(table, folder / PROFILE_FILE, record)
 
 
-MOST = 6
-"""Candidates of the front in a pack, beside the baselines: each is a whole model in the device's memory."""
-
-
 @dataclass(frozen=True, slots=True)
 class Pack:
     """One zip that measures on a device with numpy and the target's runtime only, by ``python ZIP``.
@@ -167,60 +149,25 @@ class Pack:
         return self.path.stat().st_size
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class SettledFront:
-    """A front with the verdict of its device.
-
-    Args:
-        run: The run folder of the search.
-        record: The front's new record, as ``front.json`` has it.
-    """
-
-    run: Path
-    record: Mapping[str, Any]
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the chosen schedule keeps to the search's budget."""
-        return Verdict(self.record["verdict"])
-
-    def to_frame(self) -> pandas.DataFrame:
-        """One line a candidate of the front, as ``front_frame``.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
-        from tavt_kit.search import front_frame
-
-        return front_frame(self.run)
-
-    def __repr__(self) -> str:
-        return f"<front of {self.run}: {self.record['verdict']}, {len(self.record['candidates'])} candidates>"
-
-
 def pack_profile(
     model: Given,
     pack: str | Path,
     *,
     target: str | TargetDevice = "openvino:cpu",
-    weights: str | None = None,
-    image_size: int | None = None,
     precision: str | None = None,
-    score: str | None = None,
-    pool: str | None = None,
-    reduction: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Pack:
     """Write a pack that measures the latency table of a model on its device; a search there takes its profile.json.
 
     Args:
-        model: Run folder, timm model's name, or wrapped model with its card, which is put in eval mode.
+        model: As ``profile`` takes it.
         pack: The zip.
         target: Target to be measured; threads that it does not name are the device's.
-        weights, image_size, precision, score, pool, reduction: As ``profile`` takes them.
         seed: Seed of random weights.
         progress: Told what is converted.
+        options: ``weights``, ``image_size``, ``score``, ``pool`` and ``reduction``, as ``profile`` takes them.
 
     Raises:
         TargetError: The target cannot be read, is torch, or runs in another than its usual mode.
@@ -238,193 +185,8 @@ def pack_profile(
     device = TargetDevice.parse(str(target), precision=precision)
     refuse_modes(device)
     refuse_live(device)
+    adaptive = open_given(model, seed=seed, **options)
     path = Path(pack)
-    adaptive = open_given(
-        model, weights=weights, image_size=image_size, seed=seed, score=score, pool=pool, reduction=reduction
-    )
     make_folder(path.parent)
     digest = write(adaptive, device, path, name=adaptive.require_card().name, progress=progress or Silent())
     return Pack(path, digest, device)
-
-
-def pack_front(run: str | Path, pack: str | Path, *, progress: Progress | None = None) -> Pack:
-    """Write a pack that measures a search's front on its device; ``settle`` takes the bench.json that it writes there.
-
-    Args:
-        run: Run folder of the search.
-        pack: The zip.
-        progress: Told what is converted.
-
-    Raises:
-        RecordError: The folder holds no front, or one that cannot be measured on a device.
-        TargetError: The search was for torch.
-        ExportError: A schedule cannot be converted.
-        OutputError: The zip cannot be written.
-
-    Example:
-        >>> pack_front("runs/birds-8ms", "birds-8ms.zip")  # doctest: +SKIP
-    """
-    from tavt_kit.bench.pack import pack_passes, refuse_live
-
-    folder, path = Path(run), Path(pack)
-    body = read_front(folder)
-    target = TargetDevice.from_record(body["target"])
-    refuse_live(target)
-    model = load_given(folder)
-    make_folder(path.parent)
-    name, told = model.require_card().name, progress or Silent()
-    digest = pack_passes(model, target, front_schedules(body), path, thing=str(run), name=name, progress=told)
-    return Pack(path, digest, target)
-
-
-@dataclass(frozen=True, slots=True)
-class _Row(Record):
-    """A candidate of ``bench.json``, as far as a front needs it."""
-
-    target: TargetDevice
-    schedule: TokenSchedule | None
-    latency_ms: Measurement
-    macs: int | None = None
-    BESIDE: ClassVar[None] = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Bench(Record):
-    candidates: tuple[_Row, ...]
-    host: HostFacts
-    BESIDE: ClassVar[None] = None
-
-
-def read_front(run: Path) -> dict[str, Any]:
-    """The front of a search.
-
-    Raises:
-        RecordError: The folder holds none, or one without a target or candidates.
-    """
-    body = read_record(run / FRONT_FILE, "front")
-    if body.get("target") is None or not body["candidates"]:
-        raise RecordError(
-            f"{run / FRONT_FILE} has no candidates for a target, so nothing of it can be measured on one; search with "
-            "`profile` or `target` first"
-        )
-    if len(_plain(body["candidates"])) < len(body["candidates"]):
-        raise RecordError(
-            f"{run / FRONT_FILE} is of several image sizes or precisions, and a pack holds one model at one size; "
-            "search with `fix` all, or export what it chose and measure the file there (fgvc-kit bench FILE)"
-        )
-    return body
-
-
-def _plain(records: Iterable[Mapping[str, Any]]) -> list[TokenSchedule]:
-    """The schedules of those that are of the model as it is."""
-    found = [Configuration.from_record(record).choice for record in records]
-    return [one for one in found if isinstance(one, TokenSchedule)]
-
-
-def front_schedules(body: Mapping[str, Any]) -> list[tuple[str, TokenSchedule]]:
-    """What a pack holds of a front: dense, the chosen schedule, those nearest to it, and the baselines; named."""
-    record = dense_of(body)
-    if record is None:
-        raise RecordError("the front records no dense model to compare with; search again")
-    dense = Configuration.from_record(record).schedule
-    chosen = body.get("chosen")
-    found = [Configuration.from_record(candidate).schedule for candidate in body["candidates"]]
-    nearest = sorted(range(len(found)), key=lambda index: abs(index - (chosen or 0)))
-    baselines = _plain(body.get("baselines", ()))
-    kept = [one for one in dict.fromkeys([found[index] for index in nearest[:MOST]] + baselines) if one != dense]
-    return [("dense", dense), *((str(one), one) for one in kept)]
-
-
-def settle(run: str | Path, file: str | Path) -> SettledFront:
-    """Judge a front by what was measured on its device, and write it and its report anew.
-
-    Args:
-        run: Run folder of the search.
-        file: ``bench.json`` of the device, or its folder.
-
-    Raises:
-        RecordError: The file is of another model, target or machine, or lacks the dense or the chosen schedule.
-
-    Example:
-        >>> settle("runs/birds-8ms", "bench.json").verdict  # doctest: +SKIP
-    """
-    run, file = Path(run), Path(file)
-    body = read_front(run)
-    bench = _Bench.from_record(read_record(file / "bench.json" if file.is_dir() else file, "bench"))
-    target = _check_same(body, bench, file)
-    rows = [row for row in bench.candidates if row.schedule is not None]
-    measured: dict[TokenSchedule | Configuration | None, Measurement] = {row.schedule: row.latency_ms for row in rows}
-    known = [_candidate(one, body, target) for one in (*body["candidates"], *body.get("baselines", ()))]
-    known = [one for one in {one.schedule: one for one in known}.values() if one.schedule in measured]
-    dense = next((one for one in known if one.origin == "dense"), None)
-    if dense is None or len(known) < 2:
-        raise RecordError(
-            f"{file} measures none of the schedules of {run}, or not the dense one beside them; run the pack of this "
-            "search (fgvc-kit bench RUN `pack` ZIP)"
-        )
-    others = [replace(one, latency=None) for one in known if one is not dense]
-    on_front = any(candidate["origin"] == "dense" for candidate in body["candidates"])
-    result = SearchResult(
-        ParetoFront("predicted", [*([dense] if on_front else []), *others], more=tuple(body["objectives"][2:])),
-        (dense, *others),
-        body.get("stopped_because", ""),
-        tuple(body.get("history", ())) or (0.0,),
-        float(body.get("seconds", 0.0)),
-        on_front,
-    )
-    differences, budget = {one.schedule: one.difference for one in known}, Budget.parse(body["budgets"])
-
-    def compare(schedule: TokenSchedule | Configuration) -> PairedDifference:
-        difference = differences[schedule]
-        if difference is None:
-            raise RecordError("the front records no difference to the dense model; search again")
-        return difference
-
-    final = confirm(
-        result, budget, measure=lambda schedules: [measured[one] for one in schedules], compare=compare,
-        number=len(known), rounds=1,
-    )  # fmt: skip
-    record = write_front(run, settled_body(body, final, budget, target=target, host=bench.host))
-    update_candidates(run, final)
-    write_report([run], run)
-    return SettledFront(run, record)
-
-
-def _check_same(body: Mapping[str, Any], bench: _Bench, file: Path) -> TargetDevice:
-    """The target; refuses what was measured of another model, target or machine than the front is of."""
-    targets = {row.target for row in bench.candidates}
-    if len(targets) != 1:
-        raise RecordError(f"{file} measures {len(targets)} targets, but a front is of one; run the pack of the search")
-    (target,), wanted = targets, TargetDevice.from_record(body["target"])
-    if target != wanted:
-        raise RecordError(f"{file} was measured on {target}, but the search is for {wanted}; run its pack there")
-    macs = {tuple(one["schedule"]): one["macs"] for one in (*body["candidates"], *body.get("baselines", ()))}
-    for row in bench.candidates:
-        counted = macs.get(row.schedule.counts if row.schedule else ())
-        if counted is not None and row.macs not in (None, counted):
-            raise RecordError(
-                f"{file} measured a model of {row.macs:,} multiply-adds at a schedule where this one has "
-                f"{counted:,}: it is another model; run the pack of this search"
-            )
-    recorded = body.get("host")
-    if recorded is not None and not HostFacts.from_record(recorded).same_machine(bench.host):
-        raise RecordError(
-            f"{file} was measured on {bench.host}, but the search is for {HostFacts.from_record(recorded)}; measure on "
-            "the machine that the profile is of, or search with a profile of the other one"
-        )
-    return target
-
-
-def _candidate(record: Mapping[str, Any], body: Mapping[str, Any], target: TargetDevice) -> Candidate:
-    metric, latency, difference = body["metric"], record.get("latency_ms") or {}, record.get("against_dense")
-    accuracy = {"metric": metric, "split": body.get("split"), "value": record.get(metric)}
-    return Candidate(
-        Configuration.from_record(record).choice,
-        record["macs"],
-        accuracy=Accuracy.from_record({**accuracy, "n": record.get("n"), "ci95": record.get("ci95")}),
-        latency_predicted_ms=latency.get("predicted"),
-        target=target,
-        origin=record.get("origin", ""),
-        difference=None if difference is None else PairedDifference.from_record(difference),
-        others=tuple(Accuracy.from_record(one) for one in record.get("others", {}).values()),
-    )

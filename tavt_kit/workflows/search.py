@@ -132,7 +132,7 @@ def search(config: SearchConfig) -> SearchRun:
     A candidate that is clearly behind a cheaper one on the first images is looked at no further (``screen``); what the
     front shows was evaluated on all of val. Models of the user's own (``baseline``) are evaluated and measured among
     the finalists; where one of them does better, it is what is recommended. With ``profile`` the target is another
-    machine: the verdict is PREDICTED, until what is measured there is carried back.
+    machine: the verdict is PREDICTED; ``bench`` of the exported file settles it there.
 
     Raises:
         BudgetTooTight: No schedule can keep to the budget; nothing was evaluated.

@@ -16,11 +16,9 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.bench.edge import main
-from tavt_kit.bench.pack import CARRIED, pack_passes, pack_profile
+from tavt_kit.bench.pack import CARRIED, pack_profile
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable
-from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.progress import Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
@@ -107,21 +105,6 @@ def test_a_pack_holds_each_weight_once_and_only_what_is_run(pack: Path) -> None:
     assert len(record["wholes"]) == 4 and len(record["graphs"]) > 5
     assert weights < 1.5 * own  # four whole passes and every part of them
     assert len(modules) == len(CARRIED) + 1 and record["plan"]["target"]["threads"] is None
-
-
-def test_a_pack_of_passes_measures_them_together(tmp_path: Path) -> None:
-    model, target = tiny_vit(depth=2), TargetDevice.parse("onnxruntime:cpu:threads=1")
-    dropped = TokenSchedule((9, 5))
-    schedules = [("dense", model.dense_schedule), ("9,5", dropped)]
-    path = tmp_path / "chosen.zip"
-    pack_passes(model, target, schedules, path, thing="runs/x", name="tiny", progress=Silent())
-    assert main(str(path), ["--max-time", "0.2", "-o", str(tmp_path)]) == 0
-    record = json.loads((tmp_path / "bench.json").read_text())
-    assert record["schema"] == "fgvc-kit/bench" and record["model"] == "tiny"
-    assert [row["schedule"] for row in record["candidates"]] == [[17, 17], [9, 5]]
-    assert all(Measurement.from_record(row["latency_ms"]).n >= 30 for row in record["candidates"])
-    assert record["candidates"][1]["macs"] < record["candidates"][0]["macs"]
-    assert HostFacts.from_record(record["host"]).same_machine(HostFacts.gather())
 
 
 def test_a_damaged_pack_says_so_and_writes_nothing(

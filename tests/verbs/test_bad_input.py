@@ -251,8 +251,6 @@ def inputs() -> Iterator[Case]:
         "datasets cub cars | cub cars",
         "models moon",
         "models get moon | moon",
-        "bench {run} --pack out.zip --target torch:cpu | {run}",
-        "bench {run} --carried none --target torch:cpu | {run}",
         "check {image} --against {run} --data {data} | 0.png",
         "export {search} -o out --data {data} --pick moon",
         "export {search} -o out --data {data} --for moon",

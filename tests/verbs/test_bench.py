@@ -105,7 +105,6 @@ def test_the_same_thing_twice_gets_two_names(tmp_path: Path) -> None:
         (("vit_tiny_patch16_224", "--weights", "random", "--target", "torch:tpu"), "cpu or cuda"),
         (("vit_tiny_patch16_224", "--weights", "random", "--target", "openvino:npu"), "needs OpenVINO device NPU.0"),
         (("absent.onnx",), "there is no model file absent.onnx"),
-        (("--carried", "bench.json"), "the run folder of one search, got none"),
         ((*TINY, "--target", "torch:cpu", "--schedule", "3x4,5x8"), "keeps 5 tokens"),
         ((*TINY, "--target", "torch:cpu", "--schedule", "5x4"), "12 layers"),
         ((*TINY, "--target", "torch:cpu:precision=f32", "--precision", "bf16"), "given twice"),

@@ -64,4 +64,4 @@ def test_a_pack_is_what_it_says(model: Path, tmp_path: Path, capfd: pytest.Captu
     assert str(pack.target) == "onnxruntime:cpu:precision=f32:batch=1"
     assert all(one.startswith("converting ") for one in told.done)
     with zipfile.ZipFile(pack.path) as zipped:
-        assert json.loads(zipped.read("pack.json"))["kind"] == "profile"
+        assert json.loads(zipped.read("pack.json"))["plan"]["model"]
