@@ -15,7 +15,7 @@ from tests.verbs.command import run
 
 RECIPES: dict[str, tuple[object, ...]] = {
     "tavt": ("--recipe", "tavt", "--lr", 0.03),
-    "modern": ("--lr", 1e-3, "--feature-weight", 0.5, "--ema", 0.9),
+    "modern": ("--lr", 1e-3, "--ema", 0.9),
 }
 TOLERANCE = 1e-3
 """Of the norm of each tensor's change. Without vector instructions the most is 3e-5."""
