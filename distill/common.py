@@ -53,15 +53,12 @@ def settle(
     Raises:
         TrainingError: A precision, metric, crop, turn or policy that cannot be, a batch that cannot be divided, or
             warm-up and steps that do not go together.
-        OutputError: The cache's folder cannot be written.
     """
     preprocessing, batch = Preprocessing.from_record(card.preprocessing), recipe.optimisation.batch
     count = len(thin_out(images.split("train"), recipe.limit))
     optimisation = recipe.optimisation.settled(images=count, freeze=freeze)
     reading = recipe.reading.settled(preprocessing)
     photometric(reading, preprocessing)
-    if reading.cache is not None:
-        make_folder(reading.cache)
     SelectionMetric(recipe.running.metric, card.classes)
     recipe.running.check_split(batch, processes.count)
     precision = choose_precision(recipe.running.precision or begun.get("precision"), processes.device)
@@ -115,14 +112,12 @@ def open_split(
     *,
     plain: bool = True,
     allow_unreadable: int = 0,
-    progress: Progress | None = None,
 ) -> ImageSplit:
-    """A split as the recipe limits it; where ``plain``, as evaluation sees it (of the reading the cache alone)."""
-    reading = DataOptions(cache=recipe.reading.cache) if plain else recipe.reading
+    """A split as the recipe limits it; where ``plain``, as evaluation sees it."""
+    reading = DataOptions() if plain else recipe.reading
     return read_images(
-        images.split(name), preprocessing, reading,
-        limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress,
-    )  # fmt: skip
+        images.split(name), preprocessing, reading, limit=recipe.limit, allow_unreadable=allow_unreadable
+    )
 
 
 def save_trained(folder: Path, model: AdaptiveViT, card: ModelCard, images: ImageSet, how: str) -> ModelCard:

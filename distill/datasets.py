@@ -7,37 +7,29 @@ of training processes see the same images, bit for bit.
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import shutil
 import signal
 import sys
 import threading
 import warnings
-import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tavt_kit.core.device import available_threads
-from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import make_folder, read_record, sha256_file, sha256_text, write_record
-from tavt_kit.data import Sample, Unreadable, thin_out
+from tavt_kit.data import Sample, thin_out
 from tavt_kit.data.loading import judge, load_prepared, read_each, skip
 from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, open_size
 from tavt_kit.distill.options import DataOptions, OptimizerOptions
 from tavt_kit.distill.transforms import Preparation, augment, crop, eraser, photometric, seeded
-from tavt_kit.errors import DataError, OutputError, RecordError, TrainingError
+from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.evaluation.evaluator import Pixels
 from tavt_kit.models.timm_import import timm
 
@@ -237,7 +229,7 @@ def _leave_the_group(worker: int) -> None:
 
 
 HELD_BYTES = 256_000_000
-"""At most so much of a split is held decoded; a larger one is decoded when it is asked for, or mapped from a cache."""
+"""At most so much of a split is held decoded; a larger one is decoded when it is asked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -290,18 +282,16 @@ def read_images(
     *,
     limit: int | None = None,
     allow_unreadable: int = 0,
-    progress: Progress | None = None,
 ) -> ImageSplit:
     """A split, ready to be read: at most 256 MB of it are decoded into memory, more is decoded when it is asked for.
 
     Where nothing is decoded now, files are only opened, so one that breaks off is found when it is needed; with
-    ``allow_unreadable`` each is decoded once to find those that are left out. A cache decodes all of them once.
+    ``allow_unreadable`` each is decoded once to find those that are left out.
 
-    At most ``limit`` are read, spread evenly. For evaluation of ``reading`` the cache alone matters.
+    At most ``limit`` are read, spread evenly.
 
     Raises:
         DataError: More than ``allow_unreadable`` cannot be read.
-        OutputError: The cache cannot be written.
     """
     reading = reading or DataOptions()
     chosen = tuple(thin_out(samples, limit))
@@ -310,9 +300,7 @@ def read_images(
     evaluation, training = Preparation(preprocessing), Preparation.of(reading, preprocessing)
     size = training.fixed_size
     prepared: Pixels | None = None
-    if reading.cache is not None:
-        prepared, skipped = open_cache(reading.cache, chosen, training, allow_unreadable, progress)
-    elif size is not None and 3 * size[0] * size[1] * len(chosen) <= HELD_BYTES:
+    if size is not None and 3 * size[0] * size[1] * len(chosen) <= HELD_BYTES:
         prepared, _, skipped = load_prepared(chosen, training, size, allow_unreadable=allow_unreadable)
     else:
         tried = enumerate(read_each(chosen, (lambda path: open_image(path).size) if allow_unreadable else open_size))
@@ -355,175 +343,3 @@ class Order:
             self._permutation = np.random.default_rng([self.seed, 0, epoch]).permutation(self.count)
             self._epoch = epoch
         return self._permutation[place * self.batch : (place + 1) * self.batch]
-
-
-_RECORD, _INDEX, _PIXELS = "cache.json", "index.npy", "pixels.bin"
-_SPARE = 64 * 2**20
-"""Bytes that are left free on the disk."""
-
-_log = logging.getLogger(__name__)
-
-
-class CachedImages:
-    """Images of a cache folder, whose file of bytes is mapped into memory in each process that reads.
-
-    Each image is compared with its checksum whenever it is read. The index is (n, 4) int64: place in the file, height,
-    width, CRC-32.
-    """
-
-    def __init__(self, folder: Path, index: NDArray[np.int64]) -> None:
-        self.folder, self.index = folder, index
-        self._bytes: NDArray[np.uint8] | None = None
-
-    def __reduce__(self) -> tuple[Callable[..., CachedImages], tuple[Path, NDArray[np.int64]]]:
-        return CachedImages, (self.folder, self.index)  # a mapping itself would travel as a copy of the whole file
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, key: int | slice) -> NDArray[np.uint8]:
-        """(3, h, w) of one image, read-only; (n, 3, h, w) of some that have one size; DataError for damaged bytes."""
-        if isinstance(key, slice):
-            return np.stack([self[place] for place in range(*key.indices(len(self)))])
-        if self._bytes is None:
-            self._bytes = np.memmap(self.folder / _PIXELS, np.uint8, "r")
-        start, height, width, checksum = map(int, self.index[key])
-        found = self._bytes[start : start + 3 * height * width]
-        if zlib.crc32(found.data) != checksum:
-            raise DataError(
-                f"the image at place {int(key)} of the cache {self.folder} is damaged; remove this folder, and the "
-                "next run fills it again"
-            )
-        return found.reshape(3, height, width)
-
-
-def open_cache(
-    folder: Path,
-    samples: Sequence[Sample],
-    prepare: Preparation,
-    allow_unreadable: int = 0,
-    progress: Progress | None = None,
-) -> tuple[CachedImages, list[Unreadable]]:
-    """The cached images of these samples; what is not there, or is not what it was, is decoded first.
-
-    An entry belongs to the list of files and the preparation. It is filled again where a file changed (size or time
-    of change), and where the entry itself is cut or its index damaged. It appears under its name only when it is
-    whole: a killed process leaves a part that the next one replaces, and of two processes the second waits.
-
-    Entries of other data lie side by side in the folder.
-
-    Raises:
-        DataError: Too many images cannot be read.
-        OutputError: The folder cannot be written, or the disk has too little room.
-    """
-    listing = sha256_text("\n".join(str(sample.path.resolve()) for sample in samples))
-    stamps = []
-    for sample in samples:
-        # An image of a packed file (CIFAR) has that file's size and time of change.
-        path = sample.path if sample.path.exists() else sample.path.parent
-        status = path.stat() if path.is_file() else None
-        stamps.append(f"{status.st_size} {status.st_mtime_ns}" if status else "absent")
-    files = sha256_text("\n".join(stamps))
-    ties = {"prepared": json.loads(json.dumps(prepare.as_record())), "listing": listing, "files": files}
-    key = sha256_text(json.dumps([ties["prepared"], listing], sort_keys=True))[:16]
-    entry = make_folder(Path(folder)) / key
-    lock = FileLock(f"{entry}.lock")  # the system frees it where a process is killed
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        _log.warning("waiting for another process that fills the cache %s", entry)
-        held = lock.acquire()
-    with held:
-        found = _opened(entry, ties)
-        if found is None:
-            _fill(entry, ties, samples, prepare, allow_unreadable, progress or Silent())
-            found = _opened(entry, ties)
-        if found is None:
-            raise OutputError(f"the cache {entry} was filled but cannot be read back; try another `cache` folder")
-    index, skipped = found
-    judge(skipped, len(samples), allow_unreadable)
-    return CachedImages(entry, index), skipped
-
-
-def _opened(entry: Path, ties: dict[str, Any]) -> tuple[NDArray[np.int64], list[Unreadable]] | None:
-    """Index and what was left out; None where the entry is absent, stale or damaged."""
-    if not entry.is_dir():
-        return None
-    try:
-        record = read_record(entry / _RECORD, "pictures")
-        whole = (
-            {name: record.get(name) for name in ties} == ties
-            and (entry / _PIXELS).stat().st_size == record["bytes"]
-            and sha256_file(entry / _INDEX) == record["index_sha256"]
-        )
-        if whole:
-            index: NDArray[np.int64] = np.load(entry / _INDEX, allow_pickle=False)
-            skipped = [Unreadable(item["index"], Path(item["path"]), item["reason"]) for item in record["skipped"]]
-            return index, skipped
-    except (RecordError, OSError, ValueError, LookupError, TypeError) as error:
-        _log.info("the cache %s is not whole: %s", entry, error)
-    _log.info("the cache %s is stale or damaged and is filled again", entry)
-    return None
-
-
-def _fill(
-    entry: Path,
-    ties: dict[str, Any],
-    samples: Sequence[Sample],
-    prepare: Preparation,
-    allow_unreadable: int,
-    progress: Progress,
-) -> None:
-    """Write the entry beside its place and put it there when it is whole."""
-
-    def bytes_of(path: Path) -> int:
-        height, width = prepare.fixed_size or prepare.size_of(*open_size(path))
-        return 3 * height * width
-
-    if prepare.fixed_size is None:  # by what the files state; decoding will name those that cannot be opened
-        needed = sum(count for count in read_each(samples, bytes_of) if not isinstance(count, DataError))
-    else:
-        needed = bytes_of(samples[0].path) * len(samples)
-    free = shutil.disk_usage(entry.parent).free
-    if needed + _SPARE > free:
-        raise OutputError(
-            f"the cache of {len(samples)} images takes {_gigabytes(needed)}, but {entry.parent} has "
-            f"{_gigabytes(free)} free; choose another `cache` folder, a smaller `resize`, or none"
-        )
-    _log.info("%d images are decoded into %s, %s", len(samples), entry, _gigabytes(needed))
-    progress.stage(f"cache {_gigabytes(needed)}", len(samples))
-    part = entry.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir()
-        rows: list[tuple[int, int, int, int]] = []
-        skipped: list[Unreadable] = []
-        with (part / _PIXELS).open("wb") as stream:
-            for place, result in enumerate(read_each(samples, lambda path: prepare(open_image(path)))):
-                if isinstance(result, DataError):
-                    skipped.append(skip(place, samples[place], result))
-                    if len(skipped) > allow_unreadable:
-                        break  # refused below, now and not hours later
-                else:
-                    rows.append((stream.tell(), *result.shape[1:], zlib.crc32(result.data)))
-                    stream.write(result.data)
-                progress.advance(1)
-        judge(skipped, len(samples), allow_unreadable)
-        np.save(part / _INDEX, np.array(rows, np.int64))
-        body = {
-            **ties,
-            "bytes": (part / _PIXELS).stat().st_size,
-            "index_sha256": sha256_file(part / _INDEX),
-            "skipped": [{"index": item.index, "path": str(item.path), "reason": item.reason} for item in skipped],
-        }
-        write_record(part / _RECORD, "pictures", body)
-        shutil.rmtree(entry, ignore_errors=True)
-        part.rename(entry)
-    except OSError as error:
-        raise OutputError(f"cannot write the cache {entry}: {error.strerror}; choose another `cache` folder") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

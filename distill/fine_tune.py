@@ -96,8 +96,8 @@ def train(
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
-    train = common.open_split(images, "train", preprocessing, recipe, plain=recipe.probe_only, progress=progress)
-    val = common.open_split(images, "val", preprocessing, recipe, allow_unreadable=allow_unreadable, progress=progress)
+    train = common.open_split(images, "train", preprocessing, recipe, plain=recipe.probe_only)
+    val = common.open_split(images, "val", preprocessing, recipe, allow_unreadable=allow_unreadable)
     precision = evaluation_precision(str(recipe.running.precision))
     run.note(pictures={"train": len(train), "val": len(val), "skipped": val.skipped})
     # With a saved state that holds the head, and more, there is no need for it.

@@ -88,11 +88,6 @@ def distill(
     recipe = recipe or distill_recipe()
     common.check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
-    recipe = replace(
-        recipe,
-        feature_layers=_compared_layers(model, recipe.feature_layers, recipe.feature_weight),
-        attention_layers=_compared_layers(model, recipe.attention_layers, recipe.attention_weight),
-    )
     recipe = common.settle(recipe, card, images, processes, freeze=frozen, begun=begun)
     for twin in twins:
         share_weights(model, twin)
@@ -108,11 +103,11 @@ def distill(
 
     def read_val(image_size: tuple[int, int]) -> ImageSplit:
         seen = preprocessing.at(image_size)
-        return common.open_split(images, "val", seen, recipe, allow_unreadable=allow_unreadable, progress=progress)
+        return common.open_split(images, "val", seen, recipe, allow_unreadable=allow_unreadable)
 
     own = preprocessing.image_size  # a teacher of a larger size is shown as much
     read = preprocessing if teacher is None else preprocessing.at(max(own, teacher.backbone.image_size))
-    train = common.open_split(images, "train", read, recipe, plain=False, progress=progress)
+    train = common.open_split(images, "train", read, recipe, plain=False)
     val = read_val(own)
     smaller = [(twin, read_val(twin.backbone.image_size)) for twin in twins]
     settings = recipe.optimisation
@@ -160,32 +155,12 @@ def distill(
     return run.body
 
 
-def _compared_layers(model: AdaptiveViT, layers: tuple[int, ...], weight: float) -> tuple[int, ...]:
-    """The layers whose inside is compared: of the last one only what the head reads goes on, so it is none of them."""
-    if not weight:
-        if layers:
-            given = ", ".join(map(str, layers))
-            raise TrainingError(f"layers {given} are to be compared with weight 0; give their weight too")
-        return ()
-    wrong = [layer for layer in layers if not 0 <= layer < model.layers - 1]
-    if wrong or model.layers < 2:
-        raise TrainingError(
-            f"inside the model layers 0 to {model.layers - 2} can be compared (counted from 0, without the last), got "
-            f"{', '.join(map(str, wrong))}"
-        )
-    return tuple(sorted(set(layers))) or (model.layers - 2,)
-
-
 def _prepare(
     model: AdaptiveViT, recipe: DistillRecipe, teacher: Teacher | None = None, twins: Sequence[AdaptiveViT] = ()
 ) -> tuple[Step, int]:
     """The step that the loop repeats, and how many parameters it trains; recipe and model are checked by it."""
     trained = freeze(model, recipe.optimisation.freeze or 0)
-    rule = SandwichRule(
-        recipe.kl, recipe.temperature, chunk=recipe.chunk,
-        features=recipe.feature_layers, feature_weight=recipe.feature_weight,
-        maps=recipe.attention_layers, attention_weight=recipe.attention_weight, teacher_weight=recipe.teacher_weight,
-    )  # fmt: skip
+    rule = SandwichRule(recipe.kl, recipe.temperature, chunk=recipe.chunk, teacher_weight=recipe.teacher_weight)
     samplers = {
         id(each): Sampler(
             each.layout, Bound.parse(recipe.bound), recipe.sub_networks, recipe.layer_dropout, recipe.sampling,
@@ -209,7 +184,7 @@ def _prepare(
         done = sandwich_step(
             twin or model, images, labels, subs, full=full, rule=rule, targets=targets, taught=taught, backward=backward
         )
-        named = {"loss": done.loss, **done.full, "kl_smallest": done.divergences[0], **done.inside}
+        named = {"loss": done.loss, **done.full, "kl_smallest": done.divergences[0]}
         others = done.divergences[1:]
         return {**named, "kl_random": sum(others[1:], others[0]) / len(others)} if others else named
 

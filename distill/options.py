@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -204,7 +203,6 @@ AUGMENTATIONS = {
 }
 """What can be asked for, in the order in which it is done."""
 
-_NOT_RECORDED = ("workers", "cache")
 _MOST = {"blur": 1.0, "sharpness": 1.0, "erasing": 1.0, "mixup": math.inf, "cutmix": math.inf, "rotation": 180.0}
 
 
@@ -232,7 +230,6 @@ class DataOptions:
         mixup: Alpha of mixup's Beta distribution; 0 mixes nothing. With ``cutmix`` too, each has half of the batches.
         cutmix: Alpha of cutmix's, likewise.
         workers: Processes that decode; 0 decodes between the steps, ``None`` is decided by machine and data.
-        cache: Folder that keeps decoded, resized images; ``None`` keeps none.
 
     Raises:
         TrainingError: A value out of its range.
@@ -255,7 +252,6 @@ class DataOptions:
     mixup: float = 0.0
     cutmix: float = 0.0
     workers: int | None = None
-    cache: Path | None = None
 
     def __post_init__(self) -> None:
         if self.resize is not None:
@@ -301,8 +297,6 @@ class DataOptions:
                 raise TrainingError(f"{name} is at least 0{bound}, got {value}")
         if self.workers is not None and self.workers < 0:
             raise TrainingError(f"at least 0 processes decode images, got {self.workers}")
-        if self.cache is not None:
-            object.__setattr__(self, "cache", Path(self.cache))
 
     @property
     def as_evaluated(self) -> bool:
@@ -338,8 +332,8 @@ class DataOptions:
         return replace(self, interpolation=self.interpolation or preprocessing.interpolation)
 
     def as_record(self) -> dict[str, Any]:
-        """Flat, JSON-ready: what decides the images; by how many processes and from where they come does not."""
-        values = {name: value for name, value in asdict(self).items() if name not in _NOT_RECORDED}
+        """Flat, JSON-ready: what decides the images; by how many processes does not."""
+        values = {name: value for name, value in asdict(self).items() if name != "workers"}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 

@@ -134,10 +134,6 @@ class DistillRecipe:
         kl: Direction of the divergence, ``"reverse"`` (official) or ``"forward"``.
         temperature: Temperature of the divergence.
         layer_dropout: Probability that a layer is left out, in the full network too (official: 0.2).
-        feature_weight: Weight of ``feature_loss`` beside the divergence; 0 for none.
-        feature_layers: Layers, from 0, whose tokens that compares; the last layer but one by default.
-        attention_weight: Weight of ``attention_loss`` beside the divergence; 0 for none.
-        attention_layers: Layers, from 0, whose maps that compares; the last layer but one by default.
         teacher_weight: Share of the full network's term that is learnt from an external teacher, where there is one.
         taught: Networks that an external teacher teaches: full, which the sub-networks then learn from, or all.
         chunk: Images that go through the networks at a time; ``None`` decides by the device.
@@ -160,10 +156,6 @@ class DistillRecipe:
     kl: str = "reverse"
     temperature: float = 1.0
     layer_dropout: float | None = None
-    feature_weight: float = 0.0
-    feature_layers: tuple[int, ...] = ()
-    attention_weight: float = 0.0
-    attention_layers: tuple[int, ...] = ()
     teacher_weight: float = 0.5
     taught: str = "full"
     chunk: int | None = None

@@ -1,7 +1,7 @@
 """A training run on the disk: what it was asked, the states it continues from, and what it logged.
 
-A state is one file that is always whole, the newest ones kept. A resumed run cuts off of ``metrics.jsonl`` and
-TensorBoard what it will do again.
+A state is one file that is always whole, the newest ones kept. A resumed run cuts off of ``metrics.jsonl`` what it will
+do again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -125,34 +125,21 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return read_lines(Path(folder) / METRICS_FILE)
 
 
-EVENTS_FOLDER = "tensorboard"
-
-
 @contextmanager
 def journal(folder: Path, done: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Where a run writes its values down, those of one step at a time, the number as ``step`` among them.
-
-    The folder gets ``metrics.jsonl`` and TensorBoard's event files. Steps after the ``done`` ones, which were made but
-    not saved, are cut off (TensorBoard hides them).
-    """
-    from torch.utils.tensorboard import SummaryWriter
-
+    """Where a run writes the values of each step, ``step`` among them; steps after the ``done`` ones are cut off."""
     path = Path(folder) / METRICS_FILE
     kept = [line for line in read_metrics(folder) if line["step"] <= done]
     atomic_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-    with ExitStack() as stack:
-        try:
-            lines = stack.enter_context(path.open("a", encoding="utf-8", buffering=1))
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from None
-        events = stack.enter_context(SummaryWriter(str(make_folder(folder / EVENTS_FOLDER)), purge_step=done + 1))
+    try:
+        lines = path.open("a", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
 
-        def write(values: Mapping[str, float]) -> None:
-            lines.write(json.dumps(dict(values)) + "\n")
-            for name, value in values.items():
-                if name != "step":
-                    events.add_scalar(name, value, int(values["step"]))
+    def write(values: Mapping[str, float]) -> None:
+        lines.write(json.dumps(dict(values)) + "\n")
 
+    with lines:
         yield write
 
 
@@ -218,8 +205,7 @@ class RunFolder:
         if fresh:
             for name in _OURS:
                 (self.folder / name).unlink(missing_ok=True)
-            for name in (STATE_FOLDER, EVENTS_FOLDER):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+            shutil.rmtree(self.folder / STATE_FOLDER, ignore_errors=True)
         if (self.folder / RUN_FILE).exists():
             record = read_run_record(self.folder)
             if record["verb"] != self.verb:
@@ -227,7 +213,8 @@ class RunFolder:
                     f"{self.folder} holds a {record['verb']} run, not a {self.verb} run; choose another `out`"
                 )
             there, now = record["asked"], self.body["asked"]
-            names = [name for name in {**there, **now} if there.get(name) != now.get(name)]
+            # An option that there is no more, or not yet, is none where it was off.
+            names = [name for name in {**there, **now} if (there.get(name) or None) != (now.get(name) or None)]
             if different := [f"{name} {_text(there.get(name))} (now {_text(now.get(name))})" for name in names]:
                 raise TrainingError(
                     f"{self.folder} was begun with {'; '.join(different)}: continue it with the same flags, choose "

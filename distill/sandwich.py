@@ -16,9 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.losses import attention_loss, check_direction, divergence, feature_loss, full_terms, is_pairwise
+from tavt_kit.distill.losses import check_direction, divergence, full_terms, is_pairwise
 from tavt_kit.errors import DataError, TrainingError
-from tavt_kit.models.prefix_sharing import HiddenFeatures, Passes
+from tavt_kit.models.prefix_sharing import Passes
 from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -37,8 +37,6 @@ class SandwichRule:
         lean: Do no work for rows that do not go on (the same to the last bits, and 9 % faster).
         chunk: Images that go through the networks at a time, for less memory; ``None`` decides by the device. A model
             whose loss or norms mix the images of a batch takes the batch whole whatever is asked.
-        features: Layers whose tokens a sub-network is drawn to, by ``feature_loss``; their mean counts.
-        maps: Layers whose attention maps a sub-network is drawn to, by ``attention_loss``; their mean counts.
 
     Raises:
         UnknownName: No such direction.
@@ -51,10 +49,6 @@ class SandwichRule:
     divide_full: bool = True
     lean: bool = True
     chunk: int | None = None
-    features: tuple[int, ...] = ()
-    feature_weight: float = 1.0
-    maps: tuple[int, ...] = ()
-    attention_weight: float = 1.0
     teacher_weight: float = 0.5
 
     def __post_init__(self) -> None:
@@ -65,9 +59,6 @@ class SandwichRule:
             raise TrainingError(f"gradients are accumulated over at least 1 micro-batch, got {self.accumulation}")
         if self.chunk is not None and self.chunk < 1:
             raise TrainingError(f"a step takes at least 1 image at a time, got {self.chunk}")
-        for name in ("feature_weight", "attention_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise TrainingError(f"the {name.replace('_', ' ')} must be at least 0, got {getattr(self, name)}")
         if not 0 <= self.teacher_weight <= 1:
             raise TrainingError(f"the teacher's weight is a share, 0 to 1, got {self.teacher_weight}")
 
@@ -80,14 +71,12 @@ class SandwichStep:
         logits: (B, C) of the full network, then of each sub-network.
         full: The terms of the full network's loss by name, ``cross_entropy`` among them for most families.
         divergences: Divergence of each sub-network from the full one.
-        inside: Means over the sub-networks of what else they learn from: ``features``, ``attention``.
         loss: The sum that was differentiated.
     """
 
     logits: tuple[Tensor, ...]
     full: Mapping[str, Tensor]
     divergences: tuple[Tensor, ...]
-    inside: Mapping[str, Tensor]
     loss: Tensor
 
     @property
@@ -132,7 +121,6 @@ def sandwich_step(
 
     Raises:
         ScheduleError: A schedule does not fit the model.
-        UnsupportedBackbone: Attention maps are asked of a model that shows none.
 
     Example:
         >>> import tavt_kit as tk, timm
@@ -156,8 +144,7 @@ def sandwich_step(
     wanted = [None] * parts if targets is None else targets.detach().tensor_split(parts)
     for these, names, aims in zip(images.tensor_split(parts), labels.tensor_split(parts), wanted, strict=True):
         step.labels, step.targets = names, aims
-        features, maps = (rule.features, rule.maps) if subs else ((), ())
-        Passes(model, networks, step.learn, rule.lean, features, maps).run(these)
+        Passes(model, networks, step.learn, rule.lean).run(these)
     return step.summary()
 
 
@@ -174,23 +161,22 @@ class _StepSums:
     labels: Tensor = field(init=False)
     targets: Tensor | None = field(init=False)
     full_logits: Tensor = field(init=False)
-    full_inside: HiddenFeatures = field(init=False)
     logits: dict[int, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
     sums: dict[str, Tensor] = field(default_factory=dict)
 
-    def learn(self, network: int, state: TokenState, inside: HiddenFeatures) -> None:
+    def learn(self, network: int, state: TokenState) -> None:
         """Differentiate a network's loss; the full network comes first."""
-        loss = self._full(state, inside) if network == 0 else self._sub(network, state, inside)
+        loss = self._full(state) if network == 0 else self._sub(network, state)
         share = len(self.labels) / self.batch / self.networks
         if network or self.rule.divide_full:
             share /= self.rule.accumulation
         self.backward(loss * share)
         self._add("loss", loss, share)
 
-    def _full(self, state: TokenState, inside: HiddenFeatures) -> Tensor:
+    def _full(self, state: TokenState) -> Tensor:
         outputs = self.model.outputs(state)
         logits: Tensor = outputs.logits
-        self.full_logits, self.full_inside = logits.detach(), inside.detached()
+        self.full_logits = logits.detach()
         self.logits[0].append(self.full_logits)
         terms = full_terms(self.model, state, outputs, self.labels)
         for name, term in terms.items():
@@ -205,22 +191,11 @@ class _StepSums:
         self._add("full.teacher", apart)
         return (1 - self.rule.teacher_weight) * loss + self.rule.teacher_weight * apart
 
-    def _sub(self, network: int, state: TokenState, inside: HiddenFeatures) -> Tensor:
-        rule = self.rule
+    def _sub(self, network: int, state: TokenState) -> Tensor:
         logits = self.model.finish(state)
         self.logits[network].append(logits.detach())
-        loss = divergence(logits, self.full_logits, rule.kl, rule.temperature)
+        loss = divergence(logits, self.full_logits, self.rule.kl, self.rule.temperature)
         self._add(f"sub.{network}", loss)
-        features = [feature_loss(own, self.full_inside.features[layer])
-                    for layer, own in inside.features.items() if layer in self.full_inside.features]  # fmt: skip
-        maps = [attention_loss(own, self.full_inside.maps[layer])
-                for layer, own in inside.maps.items() if layer in self.full_inside.maps]  # fmt: skip
-        for name, weight, found in (("features", rule.feature_weight, features),
-                                    ("attention", rule.attention_weight, maps)):  # fmt: skip
-            if found:  # layer dropout may leave out all layers that are looked at
-                term = torch.stack(found).mean()
-                self._add(f"inside.{name}", term, len(self.labels) / self.batch / (self.networks - 1))
-                loss = loss + weight * term
         return loss
 
     def _add(self, name: str, value: Tensor, share: float | None = None) -> None:
@@ -236,7 +211,7 @@ class _StepSums:
             groups[group][term] = value
         logits = tuple(torch.cat(self.logits[network]) for network in range(self.networks))
         divergences = tuple(groups["sub"][str(network)] for network in range(1, self.networks))
-        return SandwichStep(logits, groups["full"], divergences, groups["inside"], self.sums["loss"])
+        return SandwichStep(logits, groups["full"], divergences, self.sums["loss"])
 
 
 @contextmanager

@@ -203,7 +203,7 @@ def run_loop(
         split: The training split.
         step: Computes gradients and values.
         settings: Optimisation, with nothing left open (``OptimizerOptions.settled``); so is ``running``.
-        folder: Gets ``metrics.jsonl``, ``tensorboard/`` and ``state/``; with several processes on several machines,
+        folder: Gets ``metrics.jsonl`` and ``state/``; with several processes on several machines,
             all of them see it.
         seed: Seed of everything random.
         what: Name of the stage.

@@ -1,6 +1,6 @@
 """What happens to a training image: decoded, resized and cut, then changed at random.
 
-``Preparation`` draws nothing: it is what memory and cache hold. torchvision and timm draw from the global generators of
+``Preparation`` draws nothing: it is what memory holds. torchvision and timm draw from the global generators of
 Python, numpy and torch; ``seeded`` makes their draws functions of a key, and puts the generators back.
 """
 
@@ -101,10 +101,6 @@ class Preparation:
             return self.preprocessing.image_size
         return self.resize if isinstance(self.resize, tuple) else None
 
-    def size_of(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that an image of these gets."""
-        return self.fixed_size or self._resized(height, width)
-
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """(3, h, w) bytes of an RGB image."""
         if self.interpolation is None:
@@ -125,13 +121,6 @@ class Preparation:
         if isinstance(self.resize, tuple):
             return self.resize
         return resized_to((height, width), (self.resize, self.resize), "center")
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready: what the bytes depend on."""
-        own = {"resize": self.resize, "centred": self.centred, "interpolation": self.interpolation}
-        if self.interpolation is None:
-            return {"preprocessing": self.preprocessing.as_record()}
-        return {**own, "image_size": self.preprocessing.image_size if self.centred else None}
 
 
 _BLUR = {"kernel_size": 5, "sigma": (0.1, 5.0)}

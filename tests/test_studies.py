@@ -90,7 +90,7 @@ def test_training_feed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     monkeypatch.setattr(sys, "argv", ["training_feed.py", *flags, "--updates", "1", "--rounds", "1"])
     runpy.run_path(str(STUDIES / "training_feed.py"), run_name="__main__")
     said = capsys.readouterr().out
-    assert said.count("| files |") == said.count("| cache |") == 6 and "step alone" in said
+    assert said.count("| default:") == said.count("| ViTAE:") == 3 and "step alone" in said
 
 
 def test_official_genes_scored_together_are_those_scored_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,15 +47,15 @@ STEPS: dict[str, float] = {
 }  # fmt: skip
 """Their limits in seconds, in the order of their value."""
 
-ROOTS = ("timm", "pymoo", "accelerate", "filelock", "jinja2", "typer", "rich", "safetensors", "tensorboard",
+ROOTS = ("timm", "pymoo", "accelerate", "jinja2", "typer", "rich", "safetensors",
          "pytest", "sortedcontainers", "psutil")  # fmt: skip
 """What the steps import; what these need comes along."""
 
 COMPILED, PYTHONS = ("cffi", "hypothesis"), ("3.11", "3.12", "3.13", "3.14")
 """Small, and compiled for one Python each: pip fetches them for all of these."""
 
-THERE = ("torch", "torchvision", "numpy", "scipy", "pillow", "triton", "setuptools", "matplotlib", "pandas", "grpcio",
-         "tensorboard-data-server", "cffi", "kiwisolver", "contourpy", "fonttools", "pydantic",
+THERE = ("torch", "torchvision", "numpy", "scipy", "pillow", "triton", "setuptools", "matplotlib", "pandas",
+         "cffi", "kiwisolver", "contourpy", "fonttools", "pydantic",
          "pydantic-core")  # fmt: skip
 """Compiled for one Python, or large: they are expected on the machine."""
 

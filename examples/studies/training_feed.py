@@ -47,7 +47,6 @@ class Case:
     """One row of the table, under one number of workers."""
 
     reading: str
-    cached: bool
     workers: int
 
 
@@ -122,23 +121,17 @@ def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[Case, Fo
     """Everything found so far, after each round."""
     samples = draw_photographs(folder, options.images)
     preprocessing = Preprocessing((options.image_size, options.image_size))
-    readings = {name: reading.settled(preprocessing) for name, reading in READINGS.items()}
     images = {
-        (name, cached): read_images(
-            samples, preprocessing, replace(reading, cache=folder / "cache" if cached else None)
-        )
-        for name, reading in readings.items()
-        for cached in (False, True)
+        name: read_images(samples, preprocessing, reading.settled(preprocessing)) for name, reading in READINGS.items()
     }
     settings = OptimizerOptions(batch=options.batch)
     net = timm.create_model(options.model, img_size=options.image_size, num_classes=2)
     update = trainer(wrap(net).train())
-    plain = Case(LIGHTEST, True, 0)
-    fixed = next(feed_of(images[LIGHTEST, True], plain, settings))
-    found = {Case(name, cached, workers): Found() for name, cached in images for workers in (0, 1, 2)}
+    fixed = next(feed_of(images[LIGHTEST], Case(LIGHTEST, 0), settings))
+    found = {Case(name, workers): Found() for name in images for workers in (0, 1, 2)}
     for _ in range(options.rounds):
         for case in random.sample(list(found), len(found)):
-            entry, split = found[case], images[case.reading, case.cached]
+            entry, split = found[case], images[case.reading]
             # What was read ahead before the clock started is a small part of these.
             alone, cost = rate(
                 feed_of(split, case, settings), lambda batch: None, options.batch, 10 * options.updates, 5
@@ -163,16 +156,15 @@ def table(found: dict[Case, Found]) -> str:
     lines = [
         f"step alone: {steps:.1f} images/s, {cost:.0f} ms of processor time an image",
         "",
-        "| reading | from | workers | images/s alone | processor ms an image | of the step's | both / step alone |",
-        "|---|---|---|---|---|---|---|",
+        "| reading | workers | images/s alone | processor ms an image | of the step's | both / step alone |",
+        "|---|---|---|---|---|---|",
     ]
-    for case in sorted(found, key=lambda case: (case.reading, not case.cached, case.workers)):
+    for case in sorted(found, key=lambda case: (case.reading, case.workers)):
         entry = found[case]
         own = middle(entry.cost)
         costs = f"{own:.1f} | {100 * own / cost:.1f} %" if case.workers == 0 else " | "
         lines.append(
-            f"| {case.reading} | {'cache' if case.cached else 'files'} | {case.workers} | "
-            f"{middle(entry.reading):.0f} | {costs} | {middle(entry.both):.2f} |"
+            f"| {case.reading} | {case.workers} | {middle(entry.reading):.0f} | {costs} | {middle(entry.both):.2f} |"
         )
     return "\n".join(lines)
 

@@ -14,14 +14,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.models.backbones.base import MapWatch, Watch
+from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, restore
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -165,33 +165,6 @@ def _fork(
     return kept
 
 
-class Placed(NamedTuple):
-    """A tensor of one network's tokens; their positions (B, n) in the original sequence, ``None`` for all of them.
-
-    Where tokens merge, ``owner`` (B, N) is the row of the token that each original one is in.
-    """
-
-    value: Tensor
-    place: Tensor | None = None
-    owner: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HiddenFeatures:
-    """By layer of one network: outputs (B, n, D), and attention (B, H, n, n) with the places of what entered."""
-
-    features: dict[int, Placed] = field(default_factory=dict)
-    maps: dict[int, Placed] = field(default_factory=dict)
-
-    def detached(self) -> HiddenFeatures:
-        """As a teacher gives it."""
-        features, maps = (
-            {layer: placed._replace(value=placed.value.detach()) for layer, placed in values.items()}
-            for values in (self.features, self.maps)
-        )
-        return HiddenFeatures(features, maps)
-
-
 class Joint:
     """Cuts the graph after a state, so that every network that goes on from it can be differentiated on its own.
 
@@ -236,8 +209,8 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-Learn = Callable[[int, TokenState, HiddenFeatures], None]
-"""(network, its state after the last layer, what was looked at inside): differentiates the network's loss."""
+Learn = Callable[[int, TokenState], None]
+"""(network, its state after the last layer): differentiates the network's loss."""
 
 
 def batch_norms(model: nn.Module) -> tuple[_BatchNorm, ...]:
@@ -275,15 +248,11 @@ class Passes:
     schedules: Sequence[TokenSchedule]
     learn: Learn
     lean: bool = True
-    features: Collection[int] = ()
-    maps: Collection[int] = ()
 
     def run(self, images: Tensor) -> None:
         """(B, 3, H, W); every network is differentiated when this returns."""
-        looks = bool(self.features or self.maps)
-        track = self.model.restores or (looks and self.model.reduction == "merge")
         with _frozen(batch_norms(self.model)):
-            self._visit(self.model.start(images, track=track), range(len(self.schedules)), 0)
+            self._visit(self.model.start(images, track=self.model.restores), range(len(self.schedules)), 0)
 
     def _visit(self, state: TokenState, members: Sequence[int], first: int) -> None:
         """Let ``members`` go on from a state that has passed the layers below ``first``."""
@@ -291,10 +260,9 @@ class Passes:
             self._alone(state, members[0], first)
             return
         # By the next layer that they run; None where nothing more can be shared.
-        stop = min((*self.features, *self.maps, self.model.layers))
         groups: dict[int | None, list[int]] = {}
         for member in members:
-            following = next((i for i in range(first, stop) if self.schedules[member].runs(i)), None)
+            following = next((i for i in range(first, self.model.layers) if self.schedules[member].runs(i)), None)
             groups.setdefault(following, []).append(member)
         layers = tuple(groups)
         if len(layers) == 1 and layers[0] is not None:
@@ -331,15 +299,6 @@ class Passes:
 
     def _alone(self, state: TokenState, member: int, first: int) -> None:
         """A network's own way to the end, and its lesson."""
-        model, schedule, inside = self.model, self.schedules[member], HiddenFeatures()
-        for layer in range(first, model.layers):
-            if not schedule.runs(layer):
-                continue
-            watch = MapWatch(model.score) if layer in self.maps else None
-            entered = state.place, state.owner
-            state = model.advance(state, [layer], schedule.counts, lean=self.lean, watch=watch)
-            if watch is not None:
-                inside.maps[layer] = Placed(watch.taken(layer), *entered)
-            if layer in self.features:
-                inside.features[layer] = Placed(state.tokens, state.place, state.owner)
-        self.learn(member, state, inside)
+        schedule = self.schedules[member]
+        layers = [layer for layer in range(first, self.model.layers) if schedule.runs(layer)]
+        self.learn(member, self.model.advance(state, layers, schedule.counts, lean=self.lean))

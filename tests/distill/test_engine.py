@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from tavt_kit.core.progress import Silent
@@ -19,7 +18,7 @@ from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.losses import Backward, Step
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
 from tavt_kit.distill.recipes import DistillRecipe
-from tavt_kit.distill.run_folder import EVENTS_FOLDER, read_metrics
+from tavt_kit.distill.run_folder import read_metrics
 from tavt_kit.distill.trainer import Judge, Loop, SelectionMetric, run_loop
 from tavt_kit.errors import CheckpointError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
@@ -205,16 +204,3 @@ def test_an_error_that_is_not_about_memory_is_not_swallowed(tmp_path: Path) -> N
 
     with pytest.raises(RuntimeError, match="shapes"):
         go(tmp_path, change=broken)
-
-
-def test_tensorboard_shows_what_the_log_holds(tmp_path: Path) -> None:
-    running = replace(F32, evaluate_every=3)
-    go(tmp_path, running, replace(SETTINGS, steps=3), judge=scripted([0.5]))
-    for state in (tmp_path / "state").glob("*"):
-        state.unlink()  # as if the third step had been made but never saved
-    go(tmp_path, running, judge=scripted([0.25, 0.75]))
-    events = EventAccumulator(str(tmp_path / EVENTS_FOLDER)).Reload()
-    lines = read_metrics(tmp_path)
-    shown = [(event.step, event.value) for event in events.Scalars("loss")]
-    assert shown == [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in lines]
-    assert [(event.step, event.value) for event in events.Scalars("val_top1")] == [(3, 0.25), (6, 0.75)]

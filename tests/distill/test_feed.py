@@ -88,14 +88,13 @@ def test_any_number_of_ranks_see_the_same_batch(split: ImageSplit, reading: Data
         assert whole.soft is None or torch.equal(torch.cat(soft), whole.soft)
 
 
-def test_memory_disk_and_files_give_the_same_bits(
-    images: ImageSet, split: ImageSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_memory_and_files_give_the_same_bits(
+    images: ImageSet, split: ImageSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached = read_images(images.split("train"), P, replace(EVERYTHING, cache=tmp_path).settled(P))
     monkeypatch.setattr(module, "HELD_BYTES", 10**9)
     held = read_images(images.split("train"), P, EVERYTHING.settled(P))
     assert isinstance(held.prepared, np.ndarray)
-    for other in (cached, held, pickle.loads(pickle.dumps(cached))):  # where processes are spawned they are pickled
+    for other in (held, pickle.loads(pickle.dumps(split))):  # where processes are spawned they are pickled
         assert_equal(feed(other), feed(split))
 
 

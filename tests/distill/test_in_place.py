@@ -39,7 +39,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory, coloured_folder: Path) -> P
 def test_a_run_holds_all_that_later_verbs_need(probed: Path, images: ImageSet, tmp_path: Path) -> None:
     record = distill(load_model(probed), images, tmp_path, distill_recipe(**FEW))
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"run.json", "split.json", "metrics.jsonl", "tensorboard", "model.safetensors", "model.json"}
+    assert names == {"run.json", "split.json", "metrics.jsonl", "model.safetensors", "model.json"}
     assert record == {k: v for k, v in read_run_record(tmp_path).items() if k not in ("schema", "version")}
     results = record["results"]
     assert [entry["name"] for entry in results["after"]] == list(schedule_sweep(load_model(probed)))

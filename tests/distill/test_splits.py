@@ -55,19 +55,18 @@ def test_inputs_are_those_of_evaluation(images: ImageSet) -> None:
         )
 
 
-def test_a_split_is_evaluated_alike_from_memory_disk_and_files(
-    images: ImageSet, make_model: Callable[..., AdaptiveViT], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_split_is_evaluated_alike_from_memory_and_files(
+    images: ImageSet, make_model: Callable[..., AdaptiveViT], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preprocessing = Preprocessing((64, 64))
     held = read_images(images.split("val"), preprocessing)
-    cached = read_images(images.split("val"), preprocessing, DataOptions(cache=tmp_path))
     monkeypatch.setattr(module, "HELD_BYTES", 12 * 3 * 64 * 64 - 1)  # one byte too few
     lazily = read_images(images.split("val"), preprocessing)
     assert isinstance(held.pixels, np.ndarray) and isinstance(lazily.pixels, Undecoded)
     model = make_model()
-    rights = [evaluate_sweep(model, split, "val", ("taper:0.2",))[0].correct for split in (held, cached, lazily)]
+    rights = [evaluate_sweep(model, split, "val", ("taper:0.2",))[0].correct for split in (held, lazily)]
     assert all((right == rights[0]).all() for right in rights)
-    seen = [features(model, split) for split in (held, cached, lazily)]
+    seen = [features(model, split) for split in (held, lazily)]
     assert all((found == seen[0]).all() for found in seen)
 
 

@@ -99,7 +99,7 @@ class Workshop:
             return
         with ConsoleProgress() as progress:
             preprocessing = Preprocessing.from_record(card.preprocessing)
-            split = open_split(images, "train", preprocessing, recipe, plain=False, progress=progress)
+            split = open_split(images, "train", preprocessing, recipe, plain=False)
             freeze(model, recipe.optimisation.freeze or 0)
             loop = run_loop(
                 model, split, label_step(module), recipe.optimisation, recipe.running, run.folder,

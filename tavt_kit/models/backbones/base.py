@@ -244,15 +244,6 @@ class MapWatch(Watch):
         mixing = F.dropout(attention, dropout) if dropout else attention
         return mixing.to(v.dtype) @ v
 
-    def taken(self, layer: int) -> Tensor:
-        """(B, H, n, n); of several parallel calls the only one is not known."""
-        if len(self.maps) != 1:
-            raise UnsupportedBackbone(
-                f"layer {layer} of this model shows {len(self.maps)} attention maps instead of one, so none can be "
-                "distilled; use `feature_weight`"
-            )
-        return self.maps[0]
-
     def mean(self) -> Tensor:
         """(B, n, n): the mean over the heads of all calls."""
         return torch.stack([attention.mean(dim=1) for attention in self.maps]).mean(dim=0)
