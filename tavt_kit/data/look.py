@@ -101,8 +101,8 @@ _Group = list[tuple[str, Path]]
 def copies(images: ImageSet, *, across: bool = False) -> list[_Group]:
     """Groups of images that are one file or hold the same bytes, in the order of the splits.
 
-    Of more than 100,000 images only the files are compared, which takes seconds instead of minutes. Images packed into
-    one file (CIFAR's) are left out; with ``across`` groups within one split are, too.
+    Of more than 100,000 images only the files are compared, which takes seconds instead of minutes; with ``across``
+    groups within one split are left out.
     """
     files = [(split, each.path) for split, samples in images.splits.items() for each in samples]
     keys = (_inode,) if len(files) > _MOST else (_size, _some_bytes, sha256_file)

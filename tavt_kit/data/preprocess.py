@@ -1,4 +1,4 @@
-"""Images packed into one file: CIFAR's binary version, whose records are named ``file.bin/place``."""
+"""From an image file to a model's input: opened, resized, cropped and normalised as timm does."""
 
 from __future__ import annotations
 
@@ -21,24 +21,6 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tavt_kit.core.codec import Record
 from tavt_kit.core.records import atomic_path
 from tavt_kit.errors import DataError
-
-PIXELS = 3 * 32 * 32
-"""Bytes of one image: planes of red, green and blue, 32 by 32."""
-
-
-def open_record(path: Path) -> NDArray[np.uint8]:
-    """The image at ``file.bin/place``, (32, 32, 3) uint8; DataError where the file is gone or shorter than that."""
-    record = (2 if path.parent.name in ("train.bin", "test.bin") else 1) + PIXELS
-    try:
-        with path.parent.open("rb") as stream:
-            stream.seek(int(path.name) * record)
-            data = stream.read(record)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
-    if len(data) != record:
-        raise DataError(f"cannot read {path}: the file ends before it")
-    return np.frombuffer(data[-PIXELS:], np.uint8).reshape(3, 32, 32).transpose(1, 2, 0).copy()
-
 
 _log = logging.getLogger(__name__)
 BACKGROUND = "white"
@@ -120,14 +102,12 @@ def open_image(source: Path | str | bytes) -> Image.Image:
     """An image as 8-bit RGB, turned upright by its EXIF orientation; of several frames the first.
 
     Grey becomes three equal channels, 16-bit grey is scaled to 8 bits (Pillow alone would clip it to white),
-    and what is transparent shows white. The source is a path (of CIFAR's binary version ``file.bin/place``), or bytes.
+    and what is transparent shows white. The source is a path, or bytes.
 
     Raises:
         DataError: It does not exist, is no image, is truncated, or has 32-bit pixels, which have no agreed range.
     """
     name = "the image" if isinstance(source, bytes) else str(source)
-    if isinstance(source, Path) and _is_packed(source):
-        return Image.fromarray(open_record(source))
     with _named(name), Image.open(BytesIO(source) if isinstance(source, bytes) else _regular(source)) as image:
         image.load()
         return _as_rgb(ImageOps.exif_transpose(image), image.format)
@@ -135,8 +115,6 @@ def open_image(source: Path | str | bytes) -> Image.Image:
 
 def open_size(source: Path) -> tuple[int, int]:
     """Height and width of what ``open_image`` gives, by the file's first bytes; its pixels are not decoded."""
-    if _is_packed(source):
-        return open_record(source).shape[:2]
     with _named(str(source)), Image.open(_regular(source)) as image:
         on_its_side = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return (image.width, image.height) if on_its_side else (image.height, image.width)
@@ -154,10 +132,6 @@ def _regular(source: Path | str) -> Path:
     if path.exists() and not path.is_file():
         raise ValueError("it is no regular file")
     return path
-
-
-def _is_packed(source: Path) -> bool:
-    return source.parent.suffix == ".bin" and source.parent.is_file()
 
 
 @contextmanager

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -17,7 +16,6 @@ from tavt_kit.core.model_card import Licence
 from tavt_kit.core.parsing import parse_json
 from tavt_kit.data.folders import class_folders
 from tavt_kit.data.images import ImageSet, Sample
-from tavt_kit.data.preprocess import PIXELS
 from tavt_kit.data.splits import Ratios, carve
 from tavt_kit.errors import DataError, UnknownName
 
@@ -102,8 +100,7 @@ def absent_images(samples: Iterable[Sample]) -> list[Path]:
         folder = sample.path.parent
         if folder not in known:
             known[folder] = frozenset(each.name for each in os.scandir(folder)) if folder.is_dir() else frozenset()
-        # An image inside a binary file (CIFAR) has the file as its folder; its reader has checked the size.
-        if sample.path.name not in known[folder] and not folder.is_file():
+        if sample.path.name not in known[folder]:
             missing.append(sample.path)
     return missing
 
@@ -185,33 +182,6 @@ def _number(key: str) -> tuple[int, str]:
     return (int(key), key) if key.isdigit() else (-1, key)
 
 
-def _cifar(root: Path, number: int, train: Sequence[str], test: str, names: str) -> Listing:
-    """Read CIFAR's binary version: records of one or two labels, of which the last counts, and an image of 32 by 32.
-
-    An image's path is the file and its index in it, ``data_batch_1.bin/00017``.
-    """
-    if (root / train[0]).with_suffix("").is_file() and not (root / train[0]).exists():
-        raise DataError(
-            f"{root} holds CIFAR's Python version, whose pickles can run code and are not opened; "
-            f"download the binary version, cifar-{number}-binary.tar.gz"
-        )
-    classes = dict(enumerate(read_lines(root / names)))
-    parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
-    label_bytes = 1 if number == 10 else 2
-    size = label_bytes + PIXELS
-    for part, file in [*(("train", root / file) for file in train), ("test", root / test)]:
-        if not file.is_file():
-            raise DataError(f"the file {file} is missing; unpack CIFAR's binary version again")
-        data = np.fromfile(file, np.uint8)
-        if not len(data) or len(data) % size:
-            raise DataError(f"{file} must be whole records of {size} bytes, got {len(data)} bytes; download it again")
-        labels = data.reshape(-1, size)[:, label_bytes - 1].tolist()
-        if max(labels) >= len(classes):
-            raise DataError(f"the labels in {file} must be below {len(classes)}, got {max(labels)}; download it again")
-        parts[part] += [(file / f"{index:05}", label) for index, label in enumerate(labels)]
-    return _listing(classes, parts)
-
-
 _WITH_LABELS = "cars_test_annos_withlabels.mat"
 
 
@@ -276,41 +246,6 @@ def read_aircraft(root: Path) -> Listing:
     return _listing(classes, parts)
 
 
-def read_flowers(root: Path) -> Listing:
-    """Read ``imagelabels.mat`` and ``setid.mat``; the files name no class, so a class is called by its number."""
-    file = root / "setid.mat"
-    raw = read_mat(root / "imagelabels.mat", "labels")
-    classes = {label: str(label + 1) for label in range(int(raw.max(initial=0)))}
-    labels = numbered(raw, len(classes), root / "imagelabels.mat")
-    parts = {}
-    for part, name in {"train": "trnid", "val": "valid", "test": "tstid"}.items():
-        ids = numbered(read_mat(file, name), len(labels), file)
-        parts[part] = [(root / "jpg" / f"image_{i + 1:05}.jpg", labels[i]) for i in ids]
-    return _listing(classes, parts)
-
-
-def read_pets(root: Path) -> Listing:
-    """Read ``annotations/trainval.txt`` and ``test.txt``: ``name class species breed``."""
-    breeds: dict[int, tuple[str, str]] = {}
-    parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
-    for part, rows in parts.items():
-        file = root / "annotations" / ("trainval.txt" if part == "train" else "test.txt")
-        for line in read_lines(file):
-            if line.startswith("#"):
-                continue
-            words = line.split()
-            if len(words) != 4 or not words[1].isdigit() or words[2] not in ("1", "2"):
-                raise DataError(
-                    f"every line of {file} must be 'name class species breed', got {line!r}; unpack it again"
-                )
-            number, breed = int(words[1]), (words[0].rpartition("_")[0], "cat" if words[2] == "1" else "dog")
-            if breeds.setdefault(number, breed) != breed:
-                raise DataError(f"class {number} of the {part} list in {root} means {breeds[number][0]} and {breed[0]}")
-            rows.append((root / "images" / f"{words[0]}.jpg", number))
-    names = {number: breeds[number][0] for number in sorted(breeds)}
-    return _listing(names, parts, {name: (kind,) for name, kind in breeds.values()})
-
-
 def read_imagenet(root: Path) -> Listing:
     """Read ``train/`` and ``val/``, folders of class folders named by WordNet ids; val is our test, as in papers."""
     classes, train = class_folders(root / "train")
@@ -365,15 +300,12 @@ class Facts:
     Args:
         sizes: Images of the published parts; empty where no figure is known.
         licence: In a few words; ``"unknown"`` where we found none stated on its page or in its paper, the ``source``.
-        layout: What must lie in the folder.
-        trap: What goes wrong most easily.
         held_for_val: Share of each class's training images that becomes val, where no val is published.
         note: What must be said of results on it, or nothing.
         aliases: Other names it goes by.
         read: Lists what lies in its folder; raises DataError where files are missing, damaged or contradictory.
         inside: Folders below the one given where it may lie instead, tried in order.
         marks: Files that all together are in no other data set's folder; none where nothing is unmistakable.
-        begins: A path by which one of ``inside`` is chosen; the first of ``marks`` by default.
     """
 
     title: str
@@ -381,15 +313,12 @@ class Facts:
     sizes: Mapping[str, int]
     licence: str
     source: str
-    layout: str
-    trap: str
     held_for_val: float = 0.1
     note: str = ""
     aliases: tuple[str, ...] = ()
     read: Callable[[Path], Listing] = read_label_lists
     inside: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
-    begins: tuple[str, ...] = ()
 
     def as_licence(self) -> Licence:
         """As run folders and exported files carry it."""
@@ -399,21 +328,18 @@ class Facts:
 _IDS = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
 _RESEARCH = "non-commercial research and education only; see its page"
 _UNSTATED = "unknown; ask its authors"
-_LISTS = "anno/train.txt, anno/test.txt ('file label'), images/"
 _THREE = 1 / 3
 """With three images a class one is val, two are train."""
 
 
 def _leaves(title: str, classes: int, each: tuple[int, int], share: float, *aliases: str) -> Facts:
     sizes = {"train": each[0], "test": each[1]}
-    trap = "three training images a class: one becomes val" if share == _THREE else "labels count from 1"
     source = "Yu et al., ICCV 2021; github.com/XiaohanYu-GU/Ultra-FGVC"
-    return Facts(title, classes, sizes, _UNSTATED, source, _LISTS, trap, share, aliases=aliases)
+    return Facts(title, classes, sizes, _UNSTATED, source, share, aliases=aliases)
 
 
 def _unsized(title: str, classes: int) -> Facts:
-    source, trap = "the list layout of Mix-ViT's loaders", "no published sizes are known here"
-    return Facts(title, classes, {}, _UNSTATED, source, _LISTS, trap)
+    return Facts(title, classes, {}, _UNSTATED, "the list layout of Mix-ViT's loaders")
 
 
 _AGEING = {
@@ -429,24 +355,17 @@ FACTS = MappingProxyType(
         "cub": Facts(
             "CUB-200-2011", 200, {"train": 5994, "test": 5794}, _RESEARCH,
             "Wah et al., 2011; vision.caltech.edu/datasets/cub_200_2011",
-            "images.txt, image_class_labels.txt, train_test_split.txt, classes.txt, images/; or anno/ lists",
-            "some images are also in ImageNet's training set", aliases=("cub200", "cub_200_2011", "cub-200-2011"),
-            read=read_cub, inside=("CUB_200_2011", "CUB"), marks=_IDS, begins=_IDS[:1],
+            aliases=("cub200", "cub_200_2011", "cub-200-2011"),
+            read=read_cub, inside=("CUB_200_2011", "CUB"), marks=_IDS,
         ),
         "cars": Facts(
             "Stanford Cars", 196, {"train": 8144, "test": 8041}, _RESEARCH,
-            "Krause et al., 2013",
-            "devkit/cars_meta.mat, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat (there or in devkit/), "
-            "cars_train/, cars_test/",
-            "the test labels are a download of their own", aliases=("stanford-cars", "car"),
+            "Krause et al., 2013", aliases=("stanford-cars", "car"),
             read=read_cars, inside=("car",), marks=("devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
-            begins=("devkit",),
         ),
         "dogs": Facts(
             "Stanford Dogs", 120, {"train": 12000, "test": 8580}, "unknown; the images are ImageNet's",
             "Khosla et al., 2011; vision.stanford.edu/aditya86/ImageNetDogs",
-            "train_list.mat, test_list.mat, Images/",
-            "its images are in ImageNet, so weights pretrained there have seen the test",
             aliases=("stanford-dogs", "dog"),
             note="The images are ImageNet's: weights pretrained there may have seen the test images.",
             read=read_dogs, inside=("dog",), marks=("train_list.mat", "test_list.mat"),
@@ -454,64 +373,25 @@ FACTS = MappingProxyType(
         "nabirds": Facts(
             "NABirds", 555, {"train": 23929, "test": 24633}, _RESEARCH,
             "Van Horn et al., CVPR 2015; dl.allaboutbirds.org/nabirds",
-            "images.txt, image_class_labels.txt, train_test_split.txt, classes.txt, hierarchy.txt, images/",
-            "1,011 nodes in classes.txt, of which 555 have images",
-            read=read_nabirds, inside=("nabirds",), marks=(*_IDS, "hierarchy.txt"), begins=_IDS[:1],
+            read=read_nabirds, inside=("nabirds",), marks=(*_IDS, "hierarchy.txt"),
         ),
         "aircraft": Facts(
             "FGVC-Aircraft", 100, {"train": 3334, "val": 3333, "test": 3333}, "non-commercial research only",
             "Maji et al., 2013; robots.ox.ac.uk/~vgg/data/fgvc-aircraft",
-            "data/variants.txt, data/images_variant_{train,val,test}.txt, data/images/; or train.txt, test.txt",
-            "papers train on train and val together (6,667); a copyright line is in the lowest 20 rows of each image",
             aliases=("fgvc-aircraft", "air"),
             read=read_aircraft, inside=("data",), marks=("variants.txt", "images_variant_train.txt"),
-            begins=("images",),
-        ),
-        "flowers": Facts(
-            "Oxford 102 Flowers", 102, {"train": 1020, "val": 1020, "test": 6149}, _UNSTATED,
-            "Nilsback and Zisserman, 2008; robots.ox.ac.uk/~vgg/data/flowers/102",
-            "imagelabels.mat, setid.mat, jpg/",
-            "the test is the largest part; some papers exchange train and test",
-            aliases=("flowers102", "oxford-flowers"),
-            read=read_flowers, marks=("imagelabels.mat", "setid.mat"),
-        ),
-        "pets": Facts(
-            "Oxford-IIIT Pet", 37, {"train": 3680, "test": 3669}, "CC BY-SA 4.0",
-            "Parkhi et al., CVPR 2012; robots.ox.ac.uk/~vgg/data/pets",
-            "annotations/trainval.txt, annotations/test.txt, images/",
-            "images/ holds more images than the lists name", aliases=("oxford-pets", "oxford-iiit-pet"),
-            read=read_pets, marks=("annotations/trainval.txt", "annotations/test.txt"),
-        ),
-        "cifar10": Facts(
-            "CIFAR-10", 10, {"train": 50000, "test": 10000}, _UNSTATED,
-            "Krizhevsky, 2009; cs.toronto.edu/~kriz/cifar.html",
-            "binary version: data_batch_{1..5}.bin, test_batch.bin, batches.meta.txt",
-            "the Python version's pickles are refused", aliases=("cifar-10",),
-            read=partial(_cifar, number=10, train=[f"data_batch_{i}.bin" for i in range(1, 6)], test="test_batch.bin",
-                         names="batches.meta.txt"),
-            inside=("cifar-10-batches-bin",), marks=("batches.meta.txt", "test_batch.bin"),
-        ),
-        "cifar100": Facts(
-            "CIFAR-100", 100, {"train": 50000, "test": 10000}, _UNSTATED,
-            "Krizhevsky, 2009; cs.toronto.edu/~kriz/cifar.html",
-            "binary version: train.bin, test.bin, fine_label_names.txt",
-            "the Python version's pickles are refused; the fine labels are the classes", aliases=("cifar-100",),
-            read=partial(_cifar, number=100, train=["train.bin"], test="test.bin", names="fine_label_names.txt"),
-            inside=("cifar-100-binary",), marks=("fine_label_names.txt", "train.bin"),
         ),
         "inat2017": Facts(
             "iNaturalist 2017", 5089, {"train": 579184, "test": 95986}, _RESEARCH,
             "Van Horn et al., CVPR 2018; github.com/visipedia/inat_comp",
-            "train2017.json, val2017.json, train_val_images/",
-            "the test labels are not published: the published val is our test", 0.05, _VAL_AS_TEST,
+            0.05, _VAL_AS_TEST,
             ("inaturalist2017",),
             read=read_inat2017, inside=("INat2017",), marks=("train2017.json", "val2017.json"),
         ),
         "imagenet": Facts(
             "ImageNet (ILSVRC 2012)", 1000, {"train": 1281167, "test": 50000}, _RESEARCH,
             "Russakovsky et al., 2015; image-net.org",
-            "train/{wnid}/, val/{wnid}/",
-            "val comes as one flat folder and must be sorted into class folders first", 0.02, _VAL_AS_TEST,
+            0.02, _VAL_AS_TEST,
             ("ilsvrc2012", "imagenet1k"),
             read=read_imagenet,
         ),
@@ -575,7 +455,7 @@ def load_layout(name: str, folder: Path, *, seed: int = 0, ratios: Ratios | None
     if not folder.is_dir():
         raise DataError(f"the data set's folder {folder} does not exist; give the folder its archive was unpacked in")
     root = folder.absolute()
-    if not any((root / mark).exists() for mark in facts.begins or facts.marks[:1]):
+    if not any((root / mark).exists() for mark in facts.marks[:1]):
         root = next((place for inside in facts.inside if (place := root / inside).is_dir()), root)
     listing = facts.read(root)
     everything = [sample for samples in listing.parts.values() for sample in samples]

@@ -204,7 +204,7 @@ _LOOKED_AT = 1000
 
 
 def _sizes_sha256(images: ImageSet) -> str:
-    """Of the sizes of some files; those that are packed into one, or gone, count as nothing."""
+    """Of the sizes of some files; those that are gone count as nothing."""
     paths = [sample.path for samples in images.splits.values() for sample in samples]
     some = paths[:: -(-len(paths) // _LOOKED_AT)]
     return sha256_text(" ".join(str(path.stat().st_size if path.is_file() else 0) for path in some))

@@ -1,17 +1,16 @@
-"""What ``timm.data`` reads: class folders in natural order, tar files, and torchvision's small sets, by ``timm:PLACE``.
+"""What ``timm.data`` reads: class folders in natural order, and torchvision's small sets, by ``timm:PLACE``.
 
 timm numbers classes in natural order ("2" before "10") where this kit and torchvision sort plainly; whoever has weights
 trained through timm's folders (ViTAE's, for one) needs its order. Images that are not files of their own are laid out
-in the cache once. timm's readers for TensorFlow, WebDataset and Hugging Face data sets need packages of their own,
-and torchvision's CIFAR is pickled: these are refused.
+in the cache once. timm's readers for tar files, TensorFlow, WebDataset and Hugging Face data sets are refused, as is
+torchvision's CIFAR, which is pickled.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tavt_kit.core.records import sha256_text
 from tavt_kit.data.images import ImageSet, Sample, split_name
@@ -29,8 +28,8 @@ _Part = tuple[tuple[str, ...], list[Sample]]
 def load_timm(name: str, spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
     """Read data as timm does, with our own val split where none is given; the set is called by the ``spec``.
 
-    The name is that of a folder or a tar file of class folders, or of a folder with one of either for each split
-    (``train``, ``val``, ``test``); or ``torch/fashion_mnist:FOLDER`` and its like.
+    The name is that of a folder of class folders, or of a folder with one for each split (``train``, ``val``,
+    ``test``); or ``torch/fashion_mnist:FOLDER`` and its like.
 
     Raises:
         DataError: The place is missing or damaged, or of a kind that is not read.
@@ -39,13 +38,12 @@ def load_timm(name: str, spec: str, *, seed: int = 0, ratios: Ratios | None = No
         parts, root = _torch_parts(name)
     else:
         root = Path(name).expanduser().absolute()
-        if not root.exists():
-            raise DataError(f"{root} does not exist; give timm:PLACE with a folder or a tar file of class folders")
-        inside = [] if root.is_file() else sorted(root.iterdir())
-        given = {part: child for child in inside if (part := split_name(child.name.removesuffix(".tar"))) is not None}
-        read = {part: _read_place(child) for part, child in (given if "train" in given else {"train": root}).items()}
-        parts, roots = {part: found for part, (found, _) in read.items()}, {own for _, own in read.values()}
-        root = root if len(roots) > 1 else roots.pop()
+        if not root.is_dir():
+            raise DataError(f"{root} is no folder; give timm:PLACE with a folder of class folders")
+        given = {part: child for child in sorted(root.iterdir()) if (part := split_name(child.name)) is not None}
+        folders = given if "train" in given else {"train": root}
+        parts = {part: _read_folder(folder) for part, folder in folders.items()}
+        root = root if len(folders) > 1 else next(iter(folders.values()))
     classes = parts["train"][0] if "train" in parts else next(iter(parts.values()))[0]
     splits = {}
     for part, (own, samples) in parts.items():  # timm numbers the classes of each split by itself; ours are train's
@@ -55,63 +53,13 @@ def load_timm(name: str, spec: str, *, seed: int = 0, ratios: Ratios | None = No
     return ImageSet(spec, classes, root, **carve(splits, root, seed=seed, ratios=ratios))
 
 
-def _read_place(place: Path) -> tuple[_Part, Path]:
-    tars = place.is_dir() and not any(child.is_dir() for child in place.iterdir()) and any(place.glob("*.tar"))
+def _read_folder(folder: Path) -> _Part:
     try:
-        if tars or place.suffix == ".tar":
-            reader = timm.data.readers.reader_image_in_tar.ReaderImageInTar(
-                str(place),
-                cache_tarinfo=False,  # timm would keep what it found in a pickle
-            )
-            return _unpacked(reader, place)
-        reader = timm.data.create_reader("", str(place))
-    except Exception as error:  # timm's readers assert, raise RuntimeError, and hand on what tarfile says
-        raise DataError(f"timm cannot read {place}: {str(error).splitlines()[0] if str(error) else error!r}") from None
+        reader = timm.data.create_reader("", str(folder))
+    except Exception as error:  # timm's readers assert and raise RuntimeError
+        raise DataError(f"timm cannot read {folder}: {str(error).splitlines()[0] if str(error) else error!r}") from None
     classes = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__))
-    return (classes, [Sample(Path(path), int(label)) for path, label in reader.samples]), place
-
-
-def _unpacked(reader: Any, place: Path) -> tuple[_Part, Path]:
-    """A tar's images as files of the cache."""
-    classes = tuple(reader.class_idx_to_name[index] for index in range(len(reader.class_idx_to_name)))
-    names = [f"{index:07}-{reader.filename(index, basename=True)}" for index in range(len(reader))]
-    labels = [int(label) for label in reader.targets]
-    tars = [place] if place.is_file() else sorted(place.glob("*.tar"))
-    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in tars]
-
-    def write(index: int, path: Path) -> None:
-        member: BinaryIO = reader[index][0]
-        path.write_bytes(member.read())
-
-    try:
-        return _laid_out(place.stem, facts, classes, names, labels, write)
-    finally:
-        states = [reader.tar_state] if reader.root_is_tar else list(reader.tar_state.values())
-        for state in [*states, *(child for parent in states for child in parent.children.values())]:
-            if state.tf is not None:  # timm leaves them open
-                state.tf.close()
-
-
-def _laid_out(
-    name: str,
-    facts: Sequence[object],
-    classes: tuple[str, ...],
-    names: Sequence[str],
-    labels: Sequence[int],
-    write: Callable[[int, Path], None],
-) -> tuple[_Part, Path]:
-    """One file for each image, in class folders by number, below a folder named by what they come from."""
-    target = cache_folder() / "data" / f"{name}-{sha256_text(repr(facts))[:16]}"
-
-    def fill(folder: Path) -> None:
-        for index, (file, label) in enumerate(zip(names, labels, strict=True)):
-            (folder / str(label)).mkdir(exist_ok=True)
-            write(index, folder / str(label) / file)
-
-    if not target.is_dir():
-        lay_out(target, fill)
-    pairs = zip(names, labels, strict=True)
-    return (classes, [Sample(target / str(label) / file, label) for file, label in pairs]), target
+    return classes, [Sample(Path(path), int(label)) for path, label in reader.samples]
 
 
 def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
@@ -120,7 +68,7 @@ def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
     if family != "torch" or which not in _TORCH or not folder:
         raise DataError(
             f"of timm's data sets by name torch/{', torch/'.join(_TORCH)} are read, as timm:torch/mnist:FOLDER, got "
-            f"{name!r}; give others as a folder or tar file of class folders, or by their own layout "
+            f"{name!r}; give others as a folder of class folders, or by their own layout "
             "(`fgvc-kit datasets`)"
         )
     root = Path(folder).expanduser().absolute()
@@ -130,12 +78,19 @@ def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
             found = timm.data.create_dataset(kind.lower(), root=str(root), split=split, download=False)
         except (RuntimeError, OSError) as error:
             raise DataError(f"timm cannot read {kind} in {root}: {str(error).splitlines()[0]}") from None
-        names = [f"{index:07}.png" for index in range(len(found))]
-        facts = [str(root), kind, split, len(found), hashlib.sha256(found.data.numpy().tobytes()).hexdigest()]
-        labels = [int(label) for label in found.targets]
+        labels, classes = [int(label) for label in found.targets], tuple(found.classes)
+        pixels = hashlib.sha256(found.data.numpy().tobytes()).hexdigest()
+        facts = sha256_text(repr([str(root), kind, split, len(found), pixels]))[:16]
+        target = cache_folder() / "data" / f"{which}-{split}-{facts}"
 
-        def write(index: int, path: Path, images: Any = found) -> None:
-            images[index][0].save(path)
+        def fill(folder: Path, images: Any = found, labels: list[int] = labels) -> None:
+            """One file for each image, in class folders by number."""
+            for index, label in enumerate(labels):
+                (folder / str(label)).mkdir(exist_ok=True)
+                images[index][0].save(folder / str(label) / f"{index:07}.png")
 
-        parts[part], _ = _laid_out(f"{which}-{split}", facts, tuple(found.classes), names, labels, write)
+        if not target.is_dir():
+            lay_out(target, fill)
+        samples = [Sample(target / str(label) / f"{index:07}.png", label) for index, label in enumerate(labels)]
+        parts[part] = classes, samples
     return parts, cache_folder() / "data"

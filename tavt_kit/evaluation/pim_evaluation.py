@@ -52,7 +52,7 @@ class PimHeads(nn.Module):
 
 
 def _heads(pim: Pim) -> list[str]:
-    return [*(f"layer{level}" for level in range(1, len(pim.plan) + 1)), *(["combiner"] if pim.combiner else [])]
+    return [*(f"layer{level}" for level in range(1, len(pim.plan) + 1)), "combiner"]
 
 
 def _groups(pim: Pim) -> list[str]:

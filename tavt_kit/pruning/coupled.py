@@ -137,8 +137,6 @@ def _width(model: nn.Module) -> list[Coupled]:
         reason = "its convolutions join the channels in groups"
     elif getattr(inner, "attn_pool", None) is not None:
         reason = "its attention pool needs heads that fill the embedding width exactly"
-    elif isinstance(model, Pim) and model.pyramid is None:
-        reason = "without a pyramid every head of the plug-in reads the embedding as it is"
     if reason is not None:
         raise UnsupportedBackbone(
             f"the embedding width of {type(model).__name__} cannot be pruned: {reason}; prune with `mlp`, `heads` or "

@@ -37,8 +37,8 @@ def datasets_verb(
             raise DataError(f"--get needs a name: {', '.join(KNOWN)}")
         rows = [_row(known) for known in KNOWN]
         layouts = [
-            {"name": name, "classes": facts.classes, "sizes": dict(facts.sizes), "layout": facts.layout,
-             "trap": facts.trap, "licence": facts.as_licence().as_record()}
+            {"name": name, "classes": facts.classes, "sizes": dict(facts.sizes),
+             "licence": facts.as_licence().as_record()}
             for name, facts in FACTS.items()
         ]  # fmt: skip
         print(json.dumps({"datasets": rows, "layouts": layouts}, indent=1)) if as_json else _print_rows(rows, layouts)

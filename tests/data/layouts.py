@@ -91,45 +91,6 @@ def aircraft(root: Path) -> None:
         write(data / f"images_variant_{part}.txt", [" ".join(row) for row in rows], "")
 
 
-def flowers(root: Path) -> None:
-    labels = np.tile(np.arange(1, 4, dtype=np.uint8), 7)[None]
-    ids = np.arange(1, 22, dtype=np.uint16)[None]
-    for i in range(1, 22):
-        draw(root / "jpg" / f"image_{i:05}.jpg")
-    savemat(root / "imagelabels.mat", {"labels": labels})
-    savemat(root / "setid.mat", {"trnid": ids[:, :12], "valid": ids[:, 12:15], "tstid": ids[:, 15:]})
-
-
-def pets(root: Path) -> None:
-    breeds = [("Abyssinian", 1), ("american_bulldog", 2), ("Bengal", 1)]
-    for file, each, first in (("trainval.txt", TRAIN, 0), ("test.txt", TEST, TRAIN)):
-        lines = ["#Image CLASS-ID SPECIES BREED ID"]
-        for number, (breed, species) in enumerate(breeds, 1):
-            for i in range(first, first + each):
-                lines.append(f"{breed}_{i} {number} {species} {number}")
-                draw(root / "images" / f"{breed}_{i}.jpg")
-        write(root / "annotations" / file, lines, "")
-    draw(root / "images" / "unlisted_1.jpg")
-
-
-def cifar_records(labels: list[list[int]], seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    return b"".join(bytes(label) + rng.integers(0, 256, 3072, dtype=np.uint8).tobytes() for label in labels)
-
-
-def cifar10(root: Path) -> None:
-    write(root / "batches.meta.txt", ["airplane", "bird", "cat", ""])
-    for i in range(1, 6):
-        (root / f"data_batch_{i}.bin").write_bytes(cifar_records([[0], [1], [2]], i))
-    (root / "test_batch.bin").write_bytes(cifar_records([[2], [0], [1], [1], [0], [2]], 9))
-
-
-def cifar100(root: Path) -> None:
-    write(root / "fine_label_names.txt", ["apple", "bee", "crab"])
-    (root / "train.bin").write_bytes(cifar_records([[7, i % 3] for i in range(15)], 1))
-    (root / "test.bin").write_bytes(cifar_records([[7, i % 3] for i in range(6)], 2))
-
-
 def inat2017(root: Path) -> None:
     kinds = [{"id": 2, "name": "Quercus", "supercategory": "Plantae"}]
     kinds += [{"id": i, "name": "Prunella", "supercategory": above} for i, above in ((1, "Aves"), (0, "Plantae"))]
@@ -169,10 +130,6 @@ BUILDERS = {
     "dogs": dogs,
     "nabirds": nabirds,
     "aircraft": aircraft,
-    "flowers": flowers,
-    "pets": pets,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
     "inat2017": inat2017,
     "imagenet": imagenet,
     "cotton80": label_lists,

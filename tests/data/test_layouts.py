@@ -4,11 +4,10 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tavt_kit.data import ImageSet, Ratios, inherit_split, load_arrays, load_images, read_split
-from tavt_kit.data.preprocess import Preprocessing, open_image
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.published import FACTS
 from tavt_kit.errors import DataError, UnknownName
 
@@ -25,10 +24,6 @@ EXPECTED = {
     "dogs": (("n02085620-Chihuahua", "n02085782-Japanese_spaniel", "n02110958-pug"), (4, 0, 2)),
     "nabirds": (("Eider (9)", "Eider (817)", "Wigeon"), (4, 0, 2)),
     "aircraft": (("737-200", "A310", "Cessna 172"), (4, 1, 2)),
-    "flowers": (("1", "2", "3"), (4, 1, 2)),
-    "pets": (("Abyssinian", "american_bulldog", "Bengal"), (4, 0, 2)),
-    "cifar10": (("airplane", "bird", "cat"), (5, 0, 2)),
-    "cifar100": (("apple", "bee", "crab"), (5, 0, 2)),
     "inat2017": (("Prunella (0)", "Prunella (1)", "Quercus"), (11, 1, 2)),
     "imagenet": (("n01440764", "n01443537", "n02085620"), (29, 1, 2)),
     "cotton80": (("1", "2", "10"), (2, 1, 3)),
@@ -65,7 +60,7 @@ def test_each_layout_is_read_carved_and_recorded(tmp_path: Path, name: str) -> N
     inherit_split(tmp_path, images)
     assert read_split(tmp_path) == images
     if images.seed is None:
-        assert name in ("aircraft", "flowers") and images.made == "as published"
+        assert name == "aircraft" and images.made == "as published"
     else:
         assert "val taken from train" in images.made
         assert load(name, root).sha256 == images.sha256
@@ -78,16 +73,15 @@ def test_an_unmistakable_folder_needs_no_name(tmp_path: Path, name: str) -> None
 
 
 def test_labels_follow_the_annotations(tmp_path: Path) -> None:
-    for name in ("cub", "dogs", "pets", "inat2017", "cotton80", "cars"):
+    for name in ("cub", "dogs", "inat2017", "cotton80", "cars"):
         BUILDERS[name](tmp_path / name)
     found = {
         name: {images.relative(sample): sample.label for split in images.splits.values() for sample in split}
-        for name in ("cub", "dogs", "pets", "inat2017", "cotton80", "cars")
+        for name in ("cub", "dogs", "inat2017", "cotton80", "cars")
         for images in [load(name, tmp_path / name)]
     }
     assert found["cub"]["images/010.Crow/10-3.jpg"] == 2
     assert found["dogs"]["Images/n02110958-pug/n02110958_5.jpg"] == 2
-    assert found["pets"]["images/american_bulldog_0.jpg"] == 1 and "images/unlisted_1.jpg" not in found["pets"]
     assert all(label == int(Path(path).stem) % 3 for path, label in found["inat2017"].items())
     assert found["cotton80"]["images/leaf 10 5.png"] == 2  # a file name with spaces
     assert (found["cars"]["cars_train/00002.jpg"], found["cars"]["cars_test/00006.jpg"]) == (1, 2)
@@ -99,17 +93,6 @@ def test_nabirds_hierarchy_is_kept_in_the_record(tmp_path: Path) -> None:
     assert images.hierarchy["Wigeon"] == ("Eider", "Ducks", "Birds")
     inherit_split(tmp_path, images)
     assert read_split(tmp_path).hierarchy == images.hierarchy
-
-
-def test_cifar_pixels_are_planes_of_red_green_and_blue(tmp_path: Path) -> None:
-    for name, label_bytes in (("cifar10", 1), ("cifar100", 2)):
-        BUILDERS[name](tmp_path / name)
-        file = tmp_path / name / ("test_batch.bin" if name == "cifar10" else "test.bin")
-        raw = np.frombuffer(file.read_bytes(), np.uint8).reshape(-1, 3072 + label_bytes)[4, label_bytes:]
-        pixels = np.asarray(open_image(file / "00004"))
-        assert pixels[3, 7].tolist() == [int(raw[plane * 1024 + 3 * 32 + 7]) for plane in range(3)]
-        with pytest.raises(DataError, match="ends before it"):
-            open_image(file / "00099")
 
 
 def test_other_places_and_home_made_lists(tmp_path: Path) -> None:
@@ -146,11 +129,6 @@ def _cut(path: Path, lines: int) -> None:
         ("dogs", lambda r: small.savemat(r / "train_list.mat", {"x": [1]}), "must hold the variable 'annotation_list'"),
         ("nabirds", lambda r: (r / "nabirds/hierarchy.txt").unlink(), "hierarchy.txt is missing"),
         ("aircraft", lambda r: _cut(r / "data/variants.txt", 2), "names the variant 'Cessna 172'"),
-        ("flowers", lambda r: small.savemat(r / "setid.mat", {"trnid": [99]}), "must be 1 to 21, got 99"),
-        ("pets", lambda r: (r / "annotations/test.txt").write_text("x 1"), "must be 'name class species breed'"),
-        ("cifar10", lambda r: (r / "test_batch.bin").write_bytes(b"x" * 99), "whole records of 3073 bytes, got 99"),
-        ("cifar10", lambda r: (r / "data_batch_1.bin").rename(r / "data_batch_1"), "pickles.*cifar-10-binary.tar.gz"),
-        ("cifar100", lambda r: (r / "train.bin").rename(r / "train"), "pickles.*cifar-100-binary.tar.gz"),
         ("inat2017", lambda r: (r / "val2017.json").write_text("{"), "not a JSON file"),
         ("inat2017", lambda r: (r / "val2017.json").write_text("{}"), "lack what iNaturalist 2017's have"),
         ("cotton80", lambda r: (r / "anno/test.txt").write_text("leaf.png 0"), "'file label', the label from 1"),

@@ -1,10 +1,8 @@
-"""What timm reads: natural order, tar files, torchvision's small sets."""
+"""What timm reads: natural order, torchvision's small sets."""
 
 from __future__ import annotations
 
-import io
 import struct
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -48,30 +46,6 @@ def test_classes_are_in_natural_order(tmp_path: Path) -> None:
     assert mine == {Path(path): label for path, label in theirs.reader.samples}
 
 
-def pack(tar: Path, folder: Path) -> Path:
-    tar.parent.mkdir(exist_ok=True, parents=True)
-    with tarfile.open(tar, "w") as file:
-        for path in sorted(folder.rglob("*.png")):
-            file.add(path, path.relative_to(folder))
-    return tar
-
-
-def test_tars_are_laid_out_once(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "data")
-    for place in ("train", "val"):
-        pack(tmp_path / "tars" / f"{place}.tar", folder)
-    images = load_images(f"timm:{tmp_path / 'tars'}")
-    assert images.classes == ("1", "2", "10") and "test" not in images.splits
-    for sample in (*images.split("train"), *images.split("val")):
-        assert grey(sample.path) == int(images.classes[sample.label])
-    first = images.split("train")[0].path
-    before = first.stat().st_mtime_ns
-    assert load_images(f"timm:{tmp_path / 'tars'}").split("train")[0].path == first
-    assert first.stat().st_mtime_ns == before
-    assert len(load_images(f"timm:{tmp_path / 'tars' / 'train.tar'}").split("train")) == 9
-    assert not list((tmp_path / "tars").glob("*.pickle"))
-
-
 def test_another_split_keeps_the_numbers_of_train(tmp_path: Path) -> None:
     fill(tmp_path / "data" / "train")
     fill(tmp_path / "data" / "val", ("10", "2"))
@@ -103,16 +77,9 @@ def test_torchvisions_small_sets(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "bad.tar").write_bytes(b"no tar at all")
     (tmp_path / "empty").mkdir()
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w"):
-        pass
-    (tmp_path / "none.tar").write_bytes(buffer.getvalue())
     for spec, says in (
-        (f"timm:{tmp_path / 'absent'}", "does not exist; give timm:PLACE"),
-        (f"timm:{tmp_path / 'bad.tar'}", "timm cannot read"),
-        (f"timm:{tmp_path / 'none.tar'}", "timm cannot read"),
+        (f"timm:{tmp_path / 'absent'}", "is no folder; give timm:PLACE"),
         (f"timm:{tmp_path / 'empty'}", "timm cannot read .*Found 0 images"),
         ("timm:tfds/stanford_dogs:/x", "by name torch/fashion_mnist, .* are read"),
         ("timm:torch/cifar10:/x", "by name torch/fashion_mnist, .* are read"),

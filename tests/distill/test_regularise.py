@@ -94,5 +94,5 @@ def test_dropout_is_where_vit_pytorch_has_it() -> None:
 
 
 def wrap_resnet() -> AdaptiveViT:
-    shape = {"backbone": "resnet10t", "img_size": 64, "use_selection": False, "use_combiner": False}
+    shape = {"backbone": "resnet10t", "img_size": 64, "num_selects": (16, 8, 4, 4)}
     return wrap(timm.create_model("pim_resnet50", **shape))

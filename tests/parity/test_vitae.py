@@ -191,38 +191,6 @@ def test_a_transformer_reduction_cell_of_the_first_version_is_its_pyramid(refere
     torch.testing.assert_close(
         model(torch.from_numpy(arrays["input"])), torch.from_numpy(arrays["logits"]), **TOLERANCE
     )
-    with pytest.raises(RuntimeError, match=r"layers.0.RC.attn.attn.qkv.weight"):
-        small("vitae_v1_rc_transformer", reference, tmp_path, rc_tokens=kinds, compat="fixed")
-
-
-@torch.no_grad()
-def test_a_fixed_one_attends() -> None:
-    kinds = ("transformer", "performer", "performer_less")
-    model = timm.create_model("vitae_tiny", img_size=64, rc_tokens=kinds, rc_heads=(4, 1, 1), compat="fixed").eval()
-    x = torch.randn(2, 3, 64, 64)
-    before = model(x)
-    assert wrap(model)(x).shape == (2, 1000)
-    model.layers[0].RC.attn.attn.qkv.weight.mul_(2)
-    assert not torch.allclose(model(x), before)
-
-
-@torch.no_grad()
-def test_official_windows_attend_their_padding(reference: Path, tmp_path: Path) -> None:
-    arrays, _ = load(reference, "vitae_v2_window_relpos")
-    model = small("vitae_v2_window_relpos", reference, tmp_path, compat="fixed")
-    apart = model(torch.from_numpy(arrays["input"])) - torch.from_numpy(arrays["logits"])
-    assert apart.abs().max() > 0.1
-
-
-@pytest.mark.parametrize(("compat", "hidden"), [("official", False), ("fixed", True)])
-@torch.no_grad()
-def test_only_fixed_windows_hide_their_padding(compat: str, hidden: bool) -> None:
-    """Attention among equal tokens gives their value back, unless it also looks at something else."""
-    torch.manual_seed(0)
-    attention = timm.create_model("vitaev2_s", img_size=64, compat=compat).layers[1].NC[0].attn  # 8 x 8 in 7 x 7
-    x = torch.randn(1, 1, 128).expand(2, 64, 128)
-    value = attention.proj(attention.qkv(x)[..., 256:])
-    assert torch.allclose(attention(x), value, atol=1e-6) == hidden
 
 
 def test_drop_path_rates_begin_after_the_previous_stage() -> None:
@@ -231,11 +199,8 @@ def test_drop_path_rates_begin_after_the_previous_stage() -> None:
 
     with torch.device("meta"):
         official = timm.create_model("vitaev2_s", drop_path_rate=1.3)
-        fixed = timm.create_model("vitaev2_s", drop_path_rate=1.3, compat="fixed")
     assert rates(official, 2) == pytest.approx([0.1 * step for step in range(2, 10)])  # of 14 cells, 2 + 2 before
     assert rates(official, 3) == pytest.approx([0.8, 0.9])
-    assert rates(fixed, 2) == pytest.approx([0.1 * step for step in range(4, 12)])
-    assert rates(fixed, 3) == pytest.approx([1.2, 1.3])
 
 
 # ------------------------------------------------------------------------------------------ sizes and settings
@@ -262,7 +227,7 @@ def test_levels_lie_on_their_grids() -> None:
     ("vitaev2_s", {"rc_tokens": ("performer",) * 4}, UnsupportedBackbone, "reduction cells of ViTAEv2"),
     ("vitae_tiny", {"class_token": True}, UnsupportedBackbone, "a class token comes with"),
     ("vitae_tiny", {"token_dims": (64, 64, 128)}, UnsupportedBackbone, "token width of 256"),
-    ("vitae_tiny", {"compat": "mended"}, UnsupportedBackbone, "official or fixed"),
+    ("vitae_tiny", {"version": 3}, UnsupportedBackbone, "version 1 or 2"),
     ("vitaev2_s", {"img_size": 32, "relative_pos": True}, UnsupportedBackbone, "a grid of at least 7x7"),
     ("vitae_base", {"downsample_ratios": (16, 2, 1)}, UnsupportedBackbone, "kind 'none' has the width"),
 ])  # fmt: skip

@@ -7,8 +7,7 @@ The levels are read as the builders of chou141253/FGVC-PIM read them; the last l
     EfficientNet   the last four stages of blocks (on B7: grids of 28, 28, 14 and 14 at 448 px)
     any other      the last four of the levels that timm's ``forward_intermediates`` gives
 
-No part loops over images, so an exported graph takes any batch. Mended against the official code: ``use_combiner`` is
-heeded, and a model without pyramid, selector or combiner runs.
+No part loops over images, so an exported graph takes any batch.
 
 On a ViT tokens can be dropped inside the blocks, of which each of the last four hands a level to the pyramid. A level
 has all N tokens, for the official pyramid freezes their number: a dropped one is in it with its latest value, and a
@@ -193,10 +192,9 @@ class Combiner(nn.Module):
 
     Args:
         selected: S, tokens of all levels together.
-        widths: Widths of the levels, where no pyramid has made them one; each then gets a projection.
     """
 
-    def __init__(self, selected: int, width: int, classes: int, drop: float, widths: Sequence[int] = ()) -> None:
+    def __init__(self, selected: int, width: int, classes: int, drop: float) -> None:
         super().__init__()
         nodes = selected // _JOINED
         if nodes < 1:
@@ -204,7 +202,6 @@ class Combiner(nn.Module):
                 f"PIM's combiner makes one node of every {_JOINED} selected tokens, so select at least so many, "
                 f"got {selected}"
             )
-        self.inward = nn.ModuleList(nn.Linear(own, width) for own in widths)
         self.gather = nn.Linear(selected, nodes)
         self.adjacency = nn.Parameter(torch.eye(nodes) / 100 + 1 / 100)
         self.strength = nn.Parameter(torch.zeros(1))
@@ -217,16 +214,14 @@ class Combiner(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def pooled(self, selected: Sequence[Tensor]) -> Tensor:
-        """Of each level (B, n, C), the surest token first -> (B, F)."""
-        if len(self.inward):
-            selected = [project(x) for project, x in zip(self.inward, selected, strict=True)]
+        """Of each level (B, n, F), the surest token first -> (B, F)."""
         x = self.gather(torch.cat(list(selected), dim=1).transpose(1, 2))  # (B, F, J)
         q, k = self.query(x).mean(1), self.key(x).mean(1)
         adjacency = self.adjacency + self.strength * (q.unsqueeze(2) - k.unsqueeze(1)).tanh()
         return self.join(self.norm(self.mix(x) @ adjacency)).flatten(1)  # type: ignore[no-any-return]
 
     def forward(self, selected: Sequence[Tensor]) -> Tensor:
-        """Of each level (B, n, C) -> logits (B, K)."""
+        """Of each level (B, n, F) -> logits (B, K)."""
         return self.head(self.drop(self.pooled(selected)))  # type: ignore[no-any-return]
 
 
@@ -236,8 +231,7 @@ COMPATS: tuple[Compat, ...] = ("fixed", "official")
 
 def _heads(outputs: Mapping[str, Tensor]) -> list[Tensor]:
     """The output dictionary of ``Pim.forward_outputs`` -> logits (B, K) of each head: levels first, then combiner."""
-    levels = [value.mean(1) for name, value in outputs.items() if name.startswith("layer")]
-    return [*levels, outputs["comb_outs"]] if "comb_outs" in outputs else levels
+    return [*(value.mean(1) for name, value in outputs.items() if name.startswith("layer")), outputs["comb_outs"]]
 
 
 def head_scores(outputs: Mapping[str, Tensor]) -> Tensor:
@@ -344,8 +338,6 @@ class PimWhole(_PimHead, StaticModel):
 CUB_SELECTS = (2048, 512, 128, 32)
 """Selected tokens of each level, shallow to deep, in the official configuration for CUB."""
 
-_HEADS = ("combiner", "sum")
-
 
 def checkpoint_filter_fn(state: Mapping[str, Tensor], model: Pim) -> dict[str, Tensor]:
     """Position tables of a ViT backbone at another image size, resized as for any of timm's ViTs."""
@@ -365,10 +357,8 @@ class Pim(nn.Module):
         img_size: (H, W) or one edge; at another size the model has another shape.
         fpn_size: F, width of the pyramid; 1536 in the CUB and NABirds configurations.
         num_selects: Tokens that each level hands to the combiner, shallow to deep.
-        use_fpn: Whether there is a pyramid; without one the levels keep their own widths.
         head: What ``forward`` gives: the logits of the ``"combiner"`` (as the official inference), or the logarithm
-            of the mean probability of all heads (``"sum"``: the official highest-5). The combiner's by default, where
-            there is one.
+            of the mean probability of all heads (``"sum"``: the official highest-5).
 
     Raises:
         UnsupportedBackbone: A backbone without four levels, or parts that do not fit together.
@@ -383,10 +373,7 @@ class Pim(nn.Module):
         in_chans: int = 3,
         fpn_size: int = 512,
         num_selects: Sequence[int] = (32, 32, 32, 32),
-        use_fpn: bool = True,
-        use_selection: bool = True,
-        use_combiner: bool = True,
-        head: str | None = None,
+        head: str = "combiner",
         drop_rate: float = 0.1,
         **options: Any,
     ) -> None:
@@ -394,8 +381,7 @@ class Pim(nn.Module):
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.image_size, self.num_classes = (int(height), int(width)), num_classes
         self.backbone_name, self.backbone_options, self.in_chans = backbone, options, in_chans
-        self.num_selects = tuple(num_selects) if use_selection else ()
-        self.head = head or ("combiner" if use_combiner else "sum")
+        self.num_selects, self.head = tuple(num_selects), head
         with torch.device("meta"), torch.no_grad():  # a pass that needs no memory and computes nothing
             blank = torch.zeros(1, in_chans, *self.image_size)
             maps = _maps(make_backbone(backbone, self.image_size, in_chans, options).eval(), blank)
@@ -405,18 +391,10 @@ class Pim(nn.Module):
             else Level(m.shape[1], m.shape[2], None)
             for m in maps
         )
-        if use_combiner and not use_selection:
-            raise UnsupportedBackbone(
-                "PIM's combiner reads what was selected; create it with use_combiner=False or use_selection=True"
-            )
-        if self.head not in _HEADS or (self.head == "combiner" and not use_combiner):
-            raise UnsupportedBackbone(
-                "PIM's logits are those of head 'combiner', where there is one, or 'sum', got "
-                f"head={self.head!r} with use_combiner={use_combiner}"
-            )
+        if head not in ("combiner", "sum"):
+            raise UnsupportedBackbone(f"PIM's logits are those of head 'combiner' or 'sum', got head={head!r}")
         places, selects = [level.places for level in self.plan], self.num_selects
-        fits = len(selects) == LEVELS and all(0 < n <= most for n, most in zip(selects, places, strict=True))
-        if use_selection and not fits:
+        if len(selects) != LEVELS or not all(0 < n <= most for n, most in zip(selects, places, strict=True)):
             raise UnsupportedBackbone(
                 f"PIM selects at least one and at most all tokens of each level ({places}), got {list(selects)}"
             )
@@ -424,13 +402,9 @@ class Pim(nn.Module):
         droppable = is_timm_vit(self.backbone)
         self.static_reason = None if droppable else f"the grid of its backbone, {backbone}, has to stay whole"
         self.num_tokens = sum(places)
-        widths = [level.width for level in self.plan]
-        self.pyramid = Pyramid(self.plan, fpn_size) if use_fpn else None
-        self.classifiers = nn.ModuleList(classifier(fpn_size if use_fpn else own, num_classes) for own in widths)
-        self.combiner: Combiner | None = None
-        if use_combiner:
-            selected = sum(self.num_selects)
-            self.combiner = Combiner(selected, fpn_size, num_classes, drop_rate, () if use_fpn else widths)
+        self.pyramid = Pyramid(self.plan, fpn_size)
+        self.classifiers = nn.ModuleList(classifier(fpn_size, num_classes) for _ in self.plan)
+        self.combiner = Combiner(sum(self.num_selects), fpn_size, num_classes, drop_rate)
 
     def adapter(self) -> Backbone:
         """The adapter that runs the model for the toolkit."""
@@ -438,7 +412,7 @@ class Pim(nn.Module):
 
     def get_classifier(self) -> nn.Module | None:
         """The last linear layer of ``forward``; ``None`` where several heads are added up."""
-        return self.combiner.head if self.combiner is not None and self.head == "combiner" else None
+        return self.combiner.head if self.head == "combiner" else None
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, K) of ``head``."""
@@ -454,7 +428,7 @@ class Pim(nn.Module):
 
     def judge(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Four levels (B, S, C) -> their features (B, S, F), and the logits (B, S, K) of every token."""
-        features = list(levels) if self.pyramid is None else self.pyramid(levels)
+        features = self.pyramid(levels)
         logits = [each(x.transpose(1, 2)).transpose(1, 2) for each, x in zip(self.classifiers, features, strict=True)]
         return features, logits
 
@@ -462,7 +436,7 @@ class Pim(nn.Module):
         """Four levels (B, S, C) -> all outputs by their official names.
 
         ``layer1`` to ``layer4`` (B, S, K); ``select_layer1`` (B, n, K) and ``drop_layer1`` (B, S - n, K) to 4, the
-        surest tokens first; ``comb_outs`` (B, K). What the model does without is absent.
+        surest tokens first; ``comb_outs`` (B, K).
         """
         features, logits = self.judge(levels)
         outputs = {f"layer{number}": each for number, each in enumerate(logits, 1)}
@@ -473,17 +447,13 @@ class Pim(nn.Module):
             outputs[f"select_layer{number + 1}"] = ranked[:, :count]
             outputs[f"drop_layer{number + 1}"] = ranked[:, count:]
             picked.append(gather_rows(features[number], order[:, :count]))
-        if self.combiner is not None:
-            outputs["comb_outs"] = self.combiner(picked)
-        return outputs
+        return outputs | {"comb_outs": self.combiner(picked)}
 
     def compute_logits(self, levels: Sequence[Tensor]) -> Tensor:
         """Four levels (B, S, C) -> logits (B, K) of ``head``, and nothing that they do not need."""
         features, logits = self.judge(levels)
-        combined: list[Tensor] = [] if self.combiner is None else [self.combiner(self.selected(features, logits))]
-        if self.head == "combiner":
-            return combined[0]
-        return mean_of_heads([*(each.mean(1) for each in logits), *combined])
+        combined: Tensor = self.combiner(self.selected(features, logits))
+        return combined if self.head == "combiner" else mean_of_heads([*(each.mean(1) for each in logits), combined])
 
     def compute_result(self, levels: Sequence[Tensor]) -> Outputs:
         """Four levels (B, S, C) -> the logits; while training with all outputs, for the losses."""
@@ -498,7 +468,7 @@ class Pim(nn.Module):
 
     def pool_levels(self, levels: Sequence[Tensor]) -> Tensor:
         """Four levels (B, S, C) -> (B, F), what ``get_classifier`` receives."""
-        if self.combiner is None or self.head != "combiner":
+        if self.head != "combiner":
             raise UnsupportedBackbone("PIM's head 'sum' has no one last linear layer; use head 'combiner'")
         return self.combiner.pooled(self.selected(*self.judge(levels)))
 
@@ -517,8 +487,7 @@ class Pim(nn.Module):
         """
         _, logits = self.judge(levels)
         closest = levels[0].new_full((len(levels[0]),), math.inf).double()
-        read = () if self.combiner is None else self.num_selects
-        for level, count in zip(logits, read, strict=False):
+        for level, count in zip(logits, self.num_selects, strict=True):
             confidence = level.double().softmax(dim=2).amax(dim=2)
             ordered = confidence.sort(dim=1, descending=True).values[:, : count + 1]
             closest = closest.minimum(((ordered[:, :-1] - ordered[:, 1:]) / ordered[:, :-1]).amin(dim=1))

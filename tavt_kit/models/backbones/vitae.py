@@ -1,8 +1,8 @@
 """ViTAE (Xu et al., NeurIPS 2021) and ViTAEv2 (Zhang et al., IJCV 2023): the models.
 
 Stages of a reduction cell and normal cells; the head reads the mean of the patches. Modules bear the official key
-names, so that official weights fit as they are. What the official code does against its own intent is kept where
-trained weights depend on it; see ``compat``.
+names, so that official weights fit as they are. What the official code does against its own intent is kept, for
+trained weights depend on it; see ``Vitae``.
 
     attentions      beside the ordinary one: random features (Performer, Choromanski et al., ICLR 2021, as used by
                     T2T-ViT), windows, and values passed on
@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -89,17 +89,14 @@ class PassingAttention(nn.Module):
 class WindowAttention(nn.Module):
     """Attention inside windows that do not overlap or shift.
 
-    A grid that windows do not fill is padded all round with zeros. In the official code these are attended like
-    tokens, which ``masked`` mends (and so changes what every trained model computes). A window is at most as large as
-    the shorter side of the grid.
+    A grid that windows do not fill is padded all round with zeros, which are attended like tokens, as officially. A
+    window is at most as large as the shorter side of the grid.
 
     Args:
-        masked: Whether padding is hidden.
         own_table: Whether the bias table follows a window that the grid makes smaller; a reduction cell's does not.
     """
 
     relative_position_index: Tensor
-    hidden: Tensor | None
 
     def __init__(
         self,
@@ -110,7 +107,6 @@ class WindowAttention(nn.Module):
         grid: Grid,
         *,
         relative_pos: bool = False,
-        masked: bool = False,
         own_table: bool = True,
     ) -> None:
         super().__init__()
@@ -127,11 +123,6 @@ class WindowAttention(nn.Module):
             timm.layers.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.relative_pos = relative_pos
         self.register_buffer("relative_position_index", timm.layers.gen_relative_position_index((table, table)))
-        hidden: Tensor | None = None  # (W, 1, 1, P): minus infinity at padding
-        if masked and any(edge % self.side for edge in grid):
-            seen = cut_windows(torch.ones(1, grid[0] * grid[1], 1), grid, self.side)[0, :, :, 0]  # (W, P)
-            hidden = torch.zeros_like(seen).masked_fill(seen == 0, float("-inf"))[:, None, None]
-        self.register_buffer("hidden", hidden, persistent=False)
         self.qkv = nn.Linear(dim, 3 * out)
         self.proj = nn.Linear(out, out)
 
@@ -148,14 +139,11 @@ class WindowAttention(nn.Module):
 
     def _bias(self, windows: int) -> Tensor | None:
         """(1, W * H, P, P), or None where nothing is added."""
-        bias = None
-        if self.relative_pos:
-            index = self.relative_position_index
-            rows = self.relative_position_bias_table[index.flatten()].reshape(*index.shape, -1)  # (P, P, H)
-            bias = rows.permute(2, 0, 1).unsqueeze(0).expand(windows, -1, -1, -1)
-        if self.hidden is not None:
-            bias = self.hidden.expand(-1, self.heads, self.side**2, -1) + (0.0 if bias is None else bias)
-        return None if bias is None else bias.flatten(0, 1).unsqueeze(0)
+        if not self.relative_pos:
+            return None
+        index = self.relative_position_index
+        rows = self.relative_position_bias_table[index.flatten()].reshape(*index.shape, -1)  # (P, P, H)
+        return rows.permute(2, 0, 1).unsqueeze(0).expand(windows, -1, -1, -1).flatten(0, 1).unsqueeze(0)
 
 
 def _padding(grid: Grid, side: int) -> tuple[int, int, int, int]:
@@ -342,12 +330,11 @@ class ReductionCell(nn.Module):
 
     Args:
         kind: ``performer`` (random features), ``window``, ``transformer`` (full attention), ``performer_less`` (the
-            pyramid alone), ``embedding`` (patches, positions and a class token) or ``none`` (nothing).
+            pyramid alone, as officially is ``transformer`` in the first version), ``embedding`` (patches, positions and
+            a class token) or ``none`` (nothing).
         width_in: Channels that come in.
         embed: Channels of each of the pyramid's convolutions, and inside the others.
         entering: Rows and columns that come in; a multiple of ``ratio``.
-        official: Do as the official code does: in the first version a ``transformer`` is the pyramid alone, and in the
-            second windows are of 7x7 and see their padding.
     """
 
     def __init__(
@@ -363,8 +350,6 @@ class ReductionCell(nn.Module):
         entering: Grid,
         *,
         version: int = 1,
-        official: bool = True,
-        window: int = _WINDOW,
         relative_pos: bool = False,
     ) -> None:
         super().__init__()
@@ -389,7 +374,7 @@ class ReductionCell(nn.Module):
         _require(ratio in _STRIDES, kind, "a ratio of 1, 2 or 4", str(ratio))
         self.PRM = _Pyramid(width_in, embed, _KERNELS[stage], ratio, DILATIONS[stage])
         dim = embed * len(DILATIONS[stage])
-        if kind == "performer_less" or (kind == "transformer" and version == 1 and official):
+        if kind == "performer_less" or (kind == "transformer" and version == 1):
             _require(dim == out, kind, f"a token width of {dim} (all it does is the pyramid)", str(out))
             return
         widths = (width_in, embed, embed, out)
@@ -407,9 +392,8 @@ class ReductionCell(nn.Module):
         elif kind == "transformer":
             self.attn = _ReducingBlock(dim, out, PassingAttention(dim, out, heads))
         else:
-            options = {"relative_pos": relative_pos, "masked": not official, "own_table": not official}
-            side = _WINDOW if official else window
-            self.attn = _ReducingBlock(dim, out, WindowAttention(dim, out, heads, side, self.grid, **options))
+            options = {"relative_pos": relative_pos, "own_table": False}
+            self.attn = _ReducingBlock(dim, out, WindowAttention(dim, out, heads, _WINDOW, self.grid, **options))
 
     def forward(self, x: Tensor) -> Tensor:
         """An image (B, C, H, W), or the tokens (B, N, C) of the stage before -> tokens (B, N', out)."""
@@ -495,7 +479,11 @@ class Stage(nn.Module):
 
 
 class Vitae(nn.Module):
-    """A ViTAE of either version.
+    """A ViTAE of either version, with what its code does whether meant or not.
+
+    A reduction cell of the first version of kind ``transformer`` is its pyramid alone; windows of the second attend the
+    zeros they are padded with, and those of reduction cells are of 7x7 whatever ``window_size``; a stage's drop-path
+    rates begin where the depth of the one stage before it says, not of all.
 
     Args:
         img_size: (H, W) or one edge; a multiple of all ratios together (16, or 32 with four stages).
@@ -504,11 +492,6 @@ class Vitae(nn.Module):
         mlp_ratio: Width of the feed-forward half of a normal cell, in tokens' widths.
         class_token: Whether ``embedding`` puts a class token before the patches. The head does not read it.
         drop_path_rate: Rate of the last normal cell while training, rising from 0.
-        compat: ``"official"`` or ``"fixed"``. Officially a reduction cell of the first version of kind
-            ``transformer`` is its pyramid alone; windows of the second attend the zeros they are padded with, and
-            those of reduction cells are of 7x7 whatever ``window_size``; a stage's drop-path rates begin where the
-            depth of the one stage before it says, not of all. ``"fixed"`` does what was meant, and needs weights
-            trained so.
 
     Raises:
         UnsupportedBackbone: Settings that do not go together.
@@ -535,14 +518,13 @@ class Vitae(nn.Module):
         window_size: int = 7,
         relative_pos: bool = False,
         drop_path_rate: float = 0.0,
-        compat: str = "official",
         in_chans: int = 3,
     ) -> None:
         super().__init__()
         given = (embed_dims, token_dims, downsample_ratios, rc_tokens, nc_tokens, nc_depth, rc_heads, nc_heads,
                  rc_group, nc_group)  # fmt: skip
         stages = len(token_dims)
-        _check(dict(zip(_PER_STAGE, given, strict=True)), stages, version, class_token, compat)
+        _check(dict(zip(_PER_STAGE, given, strict=True)), stages, version, class_token)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         whole = math.prod(downsample_ratios)
         if min(height, width) < whole or height % whole or width % whole:
@@ -553,22 +535,20 @@ class Vitae(nn.Module):
             )
         self.image_size = int(height), int(width)
         self.num_classes, self.class_token = num_classes, class_token
-        self.version, self.compat = version, compat
-        self.prefix = int(class_token)
-        official, width, grid = compat == "official", in_chans, self.image_size
-        rates = _drop_paths(nc_depth, drop_path_rate, official)
-        windows: dict[str, Any] = {"window": window_size, "relative_pos": relative_pos}
+        self.version, self.prefix = version, int(class_token)
+        width, grid = in_chans, self.image_size
+        rates = _drop_paths(nc_depth, drop_path_rate)
         self.layers = nn.ModuleList()
         for i in range(stages):
             reduction = ReductionCell(
                 i, rc_tokens[i], width, embed_dims[i], token_dims[i], downsample_ratios[i], rc_heads[i], rc_group[i],
-                grid, version=version, official=official, **windows,
+                grid, version=version, relative_pos=relative_pos,
             )  # fmt: skip
             width, grid = token_dims[i], reduction.grid
             cells = [
                 NormalCell(
                     width, nc_tokens[i], nc_heads[i], nc_group[i], round(width * mlp_ratio), grid, prefix=self.prefix,
-                    version=version, drop_path=rate, windows={**windows, "masked": not official},
+                    version=version, drop_path=rate, windows={"window": window_size, "relative_pos": relative_pos},
                 )
                 for rate in rates[i]
             ]  # fmt: skip
@@ -585,7 +565,7 @@ class Vitae(nn.Module):
     def set_drop_path(self, highest: float) -> None:
         """Another ``drop_path_rate``."""
         stages: list[Any] = list(self.layers)
-        rates = _drop_paths([len(stage.NC) for stage in stages], highest, self.compat == "official")
+        rates = _drop_paths([len(stage.NC) for stage in stages], highest)
         for stage, own in zip(stages, rates, strict=True):
             for cell, rate in zip(stage.NC, own, strict=True):
                 cell.drop_path = timm.layers.DropPath(rate) if rate else nn.Identity()
@@ -620,17 +600,15 @@ class Vitae(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _check(by_stage: Mapping[str, Sequence[Any]], stages: int, version: int, class_token: bool, compat: str) -> None:
+def _check(by_stage: Mapping[str, Sequence[Any]], stages: int, version: int, class_token: bool) -> None:
     uneven = [name for name, values in by_stage.items() if len(values) != stages]
     if uneven or not 0 < stages <= len(DILATIONS):
         raise UnsupportedBackbone(
             f"a ViTAE has 1 to {len(DILATIONS)} stages and one value for each in every list, but token_dims has "
             f"{stages}, and {', '.join(uneven) or 'no list'} another number"
         )
-    if version not in (1, 2) or compat not in ("official", "fixed"):
-        raise UnsupportedBackbone(
-            f"a ViTAE is of version 1 or 2, and official or fixed, got version {version!r} and {compat!r}"
-        )
+    if version not in (1, 2):
+        raise UnsupportedBackbone(f"a ViTAE is of version 1 or 2, got {version!r}")
     kinds = by_stage["rc_tokens"]
     others = any(kind != "none" for kind in kinds[1:])
     if class_token != (kinds[0] == "embedding") or (class_token and others) or kinds[0] == "none":
@@ -640,11 +618,10 @@ def _check(by_stage: Mapping[str, Sequence[Any]], stages: int, version: int, cla
         )
 
 
-def _drop_paths(depths: Sequence[int], highest: float, official: bool) -> list[list[float]]:
-    """The rate of each cell of each stage."""
+def _drop_paths(depths: Sequence[int], highest: float) -> list[list[float]]:
+    """The rate of each cell of each stage; a stage begins where the depth of the one before it says, as officially."""
     rates = torch.linspace(0, highest, sum(depths), device="cpu").tolist()
-    starts = [0, *(depths[:-1] if official else accumulate(depths[:-1]))]
-    return [rates[start : start + depth] for start, depth in zip(starts, depths, strict=True)]
+    return [rates[start : start + depth] for start, depth in zip([0, *depths[:-1]], depths, strict=True)]
 
 
 def checkpoint_filter_fn(state: Mapping[str, Tensor], model: Vitae) -> dict[str, Tensor]:

@@ -155,27 +155,15 @@ def test_parts_can_be_timed_on_mere_tokens() -> None:
     torch.testing.assert_close(few, model.bare.compute_logits([blank] * 4))  # type: ignore[operator]
 
 
-# --------------------------------------------------------------------------------------- switches and heads
-
-SWITCHES: list[dict[str, Any]] = [
-    {"use_combiner": False},
-    {"use_combiner": False, "use_selection": False},
-    {"use_fpn": False},
-    {"use_fpn": False, "use_combiner": False},
-    {"use_fpn": False, "use_combiner": False, "use_selection": False},
-    {"head": "sum"},
-]
+# --------------------------------------------------------------------------------------- heads
 
 
-@pytest.mark.parametrize("switches", SWITCHES)
+@pytest.mark.parametrize("head", ["combiner", "sum"])
 @pytest.mark.parametrize("backbone", ["convnext_atto", "vit_tiny_patch16_224"])
-def test_every_switch_is_heeded(backbone: str, switches: dict[str, Any]) -> None:
-    model = small(backbone, **switches)
+def test_the_head_is_heeded(backbone: str, head: str) -> None:
+    model = small(backbone, head=head)
     x = images(model)
     outputs = model.train().forward_outputs(x)
-    assert ("comb_outs" in outputs) == switches.get("use_combiner", True)
-    assert ("select_layer1" in outputs) == switches.get("use_selection", True)
-    assert (model.pyramid is None) == (not switches.get("use_fpn", True))
     assert set(pim_terms(outputs, torch.tensor([0, 1, 2]))) == set(outputs)
     result = model.compute_result(model.levels(x))
     assert set(result.named) == set(outputs)
@@ -206,8 +194,6 @@ def test_official_fusion_adds_the_least_sure_heads() -> None:
 
 
 @pytest.mark.parametrize(("backbone", "changes", "says"), [
-    ("vit_tiny_patch16_224", {"use_selection": False}, "use_combiner=False"),
-    ("vit_tiny_patch16_224", {"use_combiner": False, "head": "combiner"}, "where there is one"),
     ("vit_tiny_patch16_224", {"head": "mean"}, "or 'sum', got head='mean'"),
     ("vit_tiny_patch16_224", {"num_selects": (12, 10, 6)}, "of each level"),
     ("vit_tiny_patch16_224", {"num_selects": (12, 10, 6, 18)}, "at most all tokens"),
