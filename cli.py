@@ -57,6 +57,7 @@ GONE = {
     ("search", "--joint"): "all but the score is searched anyway; --fix narrows it, --score any adds the score",
     ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
+    ("eval", "--unlabelled"): "images without labels are what `predict THING FOLDER -o OUT` is for",
     ("eval", "--real"): "reassessed labels are not counted any more; take `out`, whose CSV has every image's answer",
     ("doctor", "--fast"): "nothing is measured any more; leave it out",
     ("datasets", "check"): "data sets are not counted any more; NAME:FOLDER shows the classes and images of one",

@@ -160,7 +160,8 @@ def made(name: str, given: argparse.Namespace) -> dict[str, Any]:
     two = ("--schedule", "whole=dense", "--schedule", f"dropped={given.schedule}")
     run("export", distilled, "-o", place / "shipped", *two, "--precision", "f32,int8", *form)
     run("export", taught, "-o", place / "small", "--schedule", "dense", *form)
-    run("check", taught, "--against", distilled, "--schedule", "dense", "-o", place / "lost", *checked(given))
+    for told, model in (("before", distilled), ("after", taught)):
+        run("eval", model, "--schedule", "dense", "-o", place / "lost" / told, *limited(given))
     return {"family": name, "macs": macs_of(load_model(distilled), given)}
 
 
@@ -226,7 +227,8 @@ def files_of(place: Path, given: argparse.Namespace) -> Iterator[dict[str, Any]]
     paths |= {("pruned", form): place / "small" / f"model.f32.{suffix}" for form, suffix in SUFFIXES.items()}
     run("bench", *paths.values(), "-o", place, "--min-time", given.seconds, "--max-time", f"{2 * given.seconds:g}s")
     times = json.loads((place / "bench.json").read_text())["candidates"]
-    (lost,) = checks_of(place / "lost").values()
+    before, after = (json.loads((place / "lost" / told / "eval.json").read_text()) for told in ("before", "after"))
+    lost = PairedDifference.of_bits(before["correct"], after["correct"]).as_record()
     for ((what, form), path), time in zip(paths.items(), times, strict=True):
         check = checks_of(path.parent)[path.name]
         sizes = json.loads((path.parent / "exported.json").read_text())["artifacts"]
@@ -235,9 +237,9 @@ def files_of(place: Path, given: argparse.Namespace) -> Iterator[dict[str, Any]]
             "what": what,
             "form": form,
             "verdict": check["verdict"],
-            "before": lost["source_top1"] if pruned else check["dense_top1"],
+            "before": before["top1"] if pruned else check["dense_top1"],
             "after": check["artifact_top1"],
-            "change": lost["difference"] if pruned else check["against_dense"],
+            "change": lost if pruned else check["against_dense"],
             "bytes": next(one["bytes"] for one in sizes if one["file"] == path.name),
             "latency_ms": time["latency_ms"],
         }

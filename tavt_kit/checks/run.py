@@ -34,16 +34,12 @@ _MOST_TIED = 0.05  # more images than this do not hang on the last bits by chanc
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file ready to run, by a session on a target; the last of ``files`` is the one that is opened.
-
-    Where it is ``retrained``, it is another model than its source on purpose, and is to be no worse.
-    """
+    """A file ready to run, by a session on a target; the last of ``files`` is the one that is opened."""
 
     name: str
     card: ArtifactCard
     session: Any
     files: tuple[Path, ...]
-    retrained: bool = False
 
     @classmethod
     def open(
@@ -78,7 +74,7 @@ class Artifact:
     @property
     def exact(self) -> bool:
         """Whether it must give its source's very logits: the same model, stored in f32 and run in f32."""
-        return not self.retrained and self.card.precision == self.session.target.precision == "f32"
+        return bool(self.card.precision == self.session.target.precision == "f32")
 
 
 def check(
@@ -134,12 +130,12 @@ def check(
     executed, file = artifact.session.target, artifact.files[-1] if artifact.files else None
     choice = choice_of(file, card) if file is not None and same_batches.passed else None
     stored = None if file is None else stored_precision(file)
-    fault = "" if artifact.retrained else false_claim(card, source, stored=stored, executed=executed, choice=choice)
+    fault = false_claim(card, source, stored=stored, executed=executed, choice=choice)
     pixels = None if own is None else own.compare(source, len(moved))
     fault = fault or ("" if pixels is None else pixels.fault)
     judgement = judge(answers, gate, same_batches, exact=artifact.exact, tied=tied, moved=moved, fault=fault)
     decision = None
-    if judgement.verdict is Verdict.INCONCLUSIVE and source.further and not artifact.retrained:
+    if judgement.verdict is Verdict.INCONCLUSIVE and source.further:
         parts = further_answers(source, attempts, seen, order, card.schedule)
         decision = decide({source.split: answers, **parts}, gate.drop)
         judgement = replace(judgement, reason=f"{judgement.reason}; {decision.sentence}")

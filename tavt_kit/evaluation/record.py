@@ -180,11 +180,11 @@ def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str], t
     return csv_text(["file", "truth", *_ranked_columns(best.shape[1], threshold)], rows)
 
 
-def predictions_csv(predictions: Sequence[Prediction], threshold: float | None = None) -> str:
+def predictions_csv(predictions: Sequence[Prediction]) -> str:
     """As ``answers_csv``, of images without labels; what could not be read has its reason in the last column."""
-    columns, rows = _ranked_columns(max((len(one.ranked) for one in predictions), default=0), threshold), []
+    columns, rows = _ranked_columns(max((len(one.ranked) for one in predictions), default=0), None), []
     for one in predictions:
-        cells = _ranked_cells(one.ranked, threshold) if one.error is None else [""] * len(columns)
+        cells = _ranked_cells(one.ranked, None) if one.error is None else [""] * len(columns)
         rows.append([one.path, *cells, one.error or ""])
     return csv_text(["file", *columns, "error"], rows)
 

@@ -14,7 +14,7 @@ from tavt_kit.verbs.settings import read_settings
 
 Thing = Annotated[
     Path | None,
-    typer.Argument(metavar="[THING]", help="An .onnx or .xml file, *.unproven, or a run that was trained again."),
+    typer.Argument(metavar="[THING]", help="An .onnx or .xml file, or *.unproven."),
 ]
 
 

@@ -3,53 +3,29 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tavt_kit.workflows.predict import Predictions
-
-Unlabelled = Annotated[
-    Path | None, typer.Option(help="A folder of images without labels: a CSV of labels and probabilities instead.")
-]
-
 
 def eval_verb(
     thing: options.Thing,
-    unlabelled: Unlabelled = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """--unlabelled writes predictions.csv (to stdout without --out), and exits 2 if no image could be read.
-
-    --dense is short for --schedule dense.
-    """
+    """--dense is short for --schedule dense."""
     from tavt_kit.evaluation.record import EVAL_FILE
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.workflows.evaluate import evaluate
-    from tavt_kit.workflows.predict import label_images
 
-    given = read_settings("eval", settings)
-    if unlabelled is not None and "split" in given:
-        raise ParameterError("--split needs labels, but --unlabelled has none; leave one of them out")
     with ConsoleProgress() as progress:
-        if unlabelled is not None:
-            labelled = label_images(thing, unlabelled, progress=progress, **given)
-        else:
-            found = evaluate(thing, progress=progress, **given)
-    if unlabelled is not None:
-        return _show_labelled(labelled, as_json)
+        found = evaluate(thing, progress=progress, **read_settings("eval", settings))
     if as_json:
         print(json.dumps(found.record))
         return 0
@@ -57,28 +33,6 @@ def eval_verb(
     if found.folder is not None:
         beside = ", ".join(file["file"] for file in found.record["files"])
         print(f"{found.folder / EVAL_FILE}, and beside it {beside}")
-    return 0
-
-
-def _show_labelled(found: Predictions, as_json: bool) -> int:
-    """The table on stdout, or where it lies; 2 if no image could be read."""
-    bad, count = found.unreadable, len(found)
-    for one in found:
-        if one.error is not None:
-            print(f"fgvc-kit eval: {one.error}", file=sys.stderr)
-    if bad:
-        print(f"fgvc-kit eval: {bad} of {count} images could not be read", file=sys.stderr)
-    if bad == count:
-        return 2
-    if found.threshold is not None:
-        words = f"{_threshold_words(found.threshold.as_record())}; here {found.accepted} of {count - bad}"
-        print(words, file=sys.stdout if found.folder and not as_json else sys.stderr)
-    if as_json:
-        print(json.dumps({"reject": None, **found.record}))
-    elif found.folder is not None:
-        print(f"{found.folder / 'predictions.csv'}: {count} images")
-    else:
-        print(found.csv, end="")
     return 0
 
 
@@ -108,9 +62,13 @@ def _say(record: Mapping[str, Any]) -> None:
             f"  {confusion['truth']} taken for {confusion['said']}: {confusion['count']} of {confusion['n']} ({files})"
         )
     if (reject := record["reject"]) is not None:
-        said = f"{_threshold_words(reject)}; it accepts {Accuracy.from_record(reject['coverage'])}"
-        right = reject["precision"]
-        print(said if right is None else f"{said}, and of these is right {Accuracy.from_record(right)}")
+        chosen, right = reject["chosen_on"], reject["precision"]
+        print(
+            f"for a precision of {100 * reject['wanted']:g} % answers of at least {100 * reject['threshold']:.1f} % "
+            f"are accepted (chosen on {chosen['split']}: {chosen['right']} right of {chosen['accepted']} accepted, of "
+            f"{chosen['n']}); it accepts {Accuracy.from_record(reject['coverage'])}"
+            + ("" if right is None else f", and of these is right {Accuracy.from_record(right)}")
+        )
     if (heads := record["heads"]) is not None:
         console_of().print(_heads(heads))
         best = heads["official"]
@@ -142,16 +100,6 @@ def _classes(record: Mapping[str, Any]) -> Table:
 
 def _percent(accuracy: Mapping[str, Any]) -> str:
     return f"{100 * accuracy['value']:.1f}"
-
-
-def _threshold_words(reject: Mapping[str, Any]) -> str:
-    """How a threshold was chosen."""
-    chosen = reject["chosen_on"]
-    return (
-        f"for a precision of {100 * reject['wanted']:g} % answers of at least {100 * reject['threshold']:.1f} % are "
-        f"accepted (chosen on {chosen['split']}: {chosen['right']} right of {chosen['accepted']} accepted, of "
-        f"{chosen['n']})"
-    )
 
 
 def _heads(heads: Mapping[str, Any]) -> Table:

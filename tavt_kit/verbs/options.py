@@ -67,7 +67,9 @@ Model = Annotated[
 ]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, as train, distill, search and others write it.")]
 Thing = Annotated[str, typer.Argument(metavar="THING", help="A run folder, or an exported .onnx or .xml file.")]
-Images = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images of any kind Pillow reads.")]
+Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGE...", help="Images of any kind Pillow reads, or folders of them.")
+]
 Data = Annotated[
     str | None,
     typer.Option(

@@ -39,6 +39,8 @@ def predict_verb(
         found = predict(thing, images, progress=progress, **read_settings("predict", settings))
     if as_json:
         print(json.dumps(found.record))
+    elif found.file is not None:
+        print(found.file)
     if found.unreadable:
         print(f"fgvc-kit predict: {found.unreadable} of {len(found)} images could not be read", file=sys.stderr)
     return 2 if found.unreadable == len(found) else 0

@@ -37,7 +37,7 @@ _WORKFLOWS = {
     "report": ("report:report", "budget out across"),
     "eval": ("evaluate:evaluate", "data split schedule pick preset target batch limit precision_wanted "
              "out allow_unreadable"),
-    "predict": ("predict:predict", "top schedule pick preset target"),
+    "predict": ("predict:predict", "top schedule pick preset target batch out"),
     "explain": ("explain:explain", "out schedule pick limit"),
 }  # fmt: skip
 """Of each verb the module and function of its workflow, and the settings that ``--help`` shows among the options."""

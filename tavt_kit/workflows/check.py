@@ -1,7 +1,4 @@
-"""check: is this file still that model? Asked of real images.
-
-What can be judged: an exported file, logits made elsewhere, or a run that was trained again.
-"""
+"""check: is this file still that model? Asked of real images, of an exported file or of logits made elsewhere."""
 
 from __future__ import annotations
 
@@ -22,11 +19,10 @@ from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.lock import held_folder
-from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, reading
-from tavt_kit.errors import DataError, RecordError, ScheduleError
+from tavt_kit.errors import RecordError, ScheduleError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, images_of, load_given, recommended_of
 from tavt_kit.workflows.schedules import schedule_for
@@ -34,7 +30,6 @@ from tavt_kit.workflows.schedules import schedule_for
 if TYPE_CHECKING:
     import pandas
 
-    from tavt_kit.checks import Artifact
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.models.wrap import AdaptiveViT
 
@@ -138,10 +133,10 @@ def check(
     ``*.unproven`` file that is taken gets its final name; no file is removed.
 
     Args:
-        thing: An ``.onnx`` or ``.xml`` file, one named ``*.unproven``, or the folder of a run that was trained again;
+        thing: An ``.onnx`` or ``.xml`` file, one named ``*.unproven``, or the folder of a fit, whose file is meant;
             None where ``predictions`` are judged at a schedule.
-        against: The run it was exported from, or the old run; by default what ``exported.json`` beside ``thing`` names.
-        schedule: Schedule for a run, a switchable file or predictions: as text, or of an exported file or a search.
+        against: The run it was exported from; by default what ``exported.json`` beside ``thing`` names.
+        schedule: Schedule for a switchable file or predictions: as text, or of an exported file or a search.
         preset: Preset of a switchable file.
         predictions: An ``.npz`` file of logits made elsewhere, judged instead of running ``thing`` here.
         data: Source of the images; by default what ``against`` was trained on.
@@ -160,7 +155,7 @@ def check(
     Raises:
         RecordError: A file is not there, was not exported by this program, or ``against`` is no run.
         ScheduleError: The schedule does not fit, or a preset is given for what has none.
-        DataError: The classes differ, too many images cannot be read, or a run knows the images that check it.
+        DataError: The classes differ, or too many images cannot be read.
         OutputError: ``out`` cannot be written.
 
     Example:
@@ -172,7 +167,6 @@ def check(
     from tavt_kit.checks.compare import save_examples
     from tavt_kit.checks.source import image_counter, images_beside
     from tavt_kit.data import thin_out
-    from tavt_kit.data.splits import SPLIT_FILE
     from tavt_kit.exporters.export import status_of
     from tavt_kit.runtimes import check_available
 
@@ -194,11 +188,10 @@ def check(
     if device is not None:
         check_available(device)
     card = None
-    if thing is not None and not thing.is_dir():  # what is no file of this program leaves no folder behind
+    if thing is not None:  # what is no file of this program leaves no folder behind
         with _named(thing) as opened:
             card = read_metadata(opened).chosen(preset, schedule)
-    place = subject if subject.is_dir() else subject.parent
-    with held_folder(place if out is None else out) as folder:
+    with held_folder(subject.parent if out is None else out) as folder:
         passes = 1 + dense + (predictions is None)
         count = image_counter(progress, subject.name, len(source.samples) * passes)
         progress.update(f"checking {subject.name}")
@@ -211,15 +204,6 @@ def check(
             notes.append(
                 f"the logits{of} were made elsewhere ({predicted.device}); nothing was run here but the source"
             )
-        elif subject.is_dir():
-            artifact = _open_run(subject, _schedule(model, schedule), device)
-            if (subject / SPLIT_FILE).is_file() and images_of(subject, data).sha256 != images.sha256:
-                raise DataError(
-                    f"both runs must divide the data in the same way, but {subject} was trained on another division, "
-                    "so that it may know the images that check it; train it with the old run's data and seed"
-                )
-            reports = [compare(artifact, source, gate, dense=dense, count=count)]
-            notes += [f"{subject} has the very weights of {run}"] if reports[0].same_weights else []
         else:
             with _named(subject) as opened:
                 changed = changed_since_check(opened, subject.parent)
@@ -241,7 +225,7 @@ def check(
         accept = accept_inconclusive or all(report.is_taken for report in reports)
         status = status_of(worst(report.verdict for report in reports), accept=accept)
         # Of a switchable file, a check of one schedule says nothing of others.
-        whole = (schedule is None and preset is None) or subject.is_dir()
+        whole = schedule is None and preset is None
         if status == "final" and thing is not None and predictions is None and whole:
             _promote_file(thing)
         checks = tuple(FileCheck.from_record(record) for record in records)
@@ -268,14 +252,17 @@ def _recorded_source(subject: Path) -> str:
 def _refuse_contradictions(thing: Path | None, predictions: Path | None, preset: str | None) -> None:
     """What contradicts itself or is not there is refused before a model is read."""
     if thing is None and predictions is None:
-        raise RecordError("nothing to check: give an exported file, a run that was trained again, or `predictions`")
+        raise RecordError("nothing to check: give an exported file, or `predictions`")
     for path in (thing, predictions):
         if path is not None and not path.exists():
             raise RecordError(f"there is no file {path} to check; export one first (fgvc-kit export)")
-    if preset is not None and (thing is None or thing.is_dir()):
-        raise ScheduleError(f"a preset belongs to a file exported with `switchable`, got {thing or predictions}")
-    if predictions is not None and thing is not None and thing.is_dir():
-        raise RecordError(f"`predictions` are of an exported file or of `schedule`, got the folder {thing}")
+    if thing is not None and thing.is_dir():
+        raise RecordError(
+            f"an exported file is checked, got the folder {thing}; two runs are held against each other by `eval` of "
+            "each, and `compare` of the two eval.json"
+        )
+    if preset is not None and thing is None:
+        raise ScheduleError(f"a preset belongs to a file exported with `switchable`, got {predictions}")
 
 
 def _schedule(model: AdaptiveViT, given: str | None) -> TokenSchedule:
@@ -324,18 +311,3 @@ def _promote_file(artifact: Path) -> None:
     entries = [promote(folder, entry) if entry["file"] == name else entry for entry in body["artifacts"]]
     rest = {key: value for key, value in body.items() if key not in ("schema", "version", "artifacts")}
     write_exported(folder, entries, rest)
-
-
-def _open_run(run: Path, schedule: TokenSchedule, target: TargetDevice | None) -> Artifact:
-    """A run that was trained again, at the schedule of the old one, ready to be checked against that."""
-    from tavt_kit.checkpoints import load_model
-    from tavt_kit.checks import Artifact
-    from tavt_kit.exporters.writer import describe
-    from tavt_kit.models.wrap import LeanViT
-    from tavt_kit.runtimes import open_module
-
-    model = load_model(run)
-    card = describe(model, schedule)
-    lean = LeanViT(model, schedule).eval()
-    session = open_module(lean, target or TargetDevice("torch", "cpu"), (1, 3, *card.image_size))
-    return Artifact(run.name, card, session, (run / CARD_FILE, run / WEIGHTS_FILE), retrained=True)

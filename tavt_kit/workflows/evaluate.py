@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.model_card import ModelCard
     from tavt_kit.data import ImageSet, Sample
     from tavt_kit.evaluation.answers import Answered
-    from tavt_kit.evaluation.metrics import Threshold
     from tavt_kit.evaluation.pim_evaluation import HeadCounts
 
 
@@ -124,27 +123,43 @@ def evaluate(
         >>> evaluate("runs/birds", "birds/", split="test").top1.value  # doctest: +SKIP
         0.893
     """
+    from tavt_kit.data import thin_out
     from tavt_kit.data.images import sha256_samples
-    from tavt_kit.data.preprocess import BACKGROUND
-    from tavt_kit.evaluation.metrics import reached
+    from tavt_kit.data.preprocess import BACKGROUND, Preprocessing
+    from tavt_kit.evaluation.answers import answer, require_width
+    from tavt_kit.evaluation.metrics import choose_threshold, reached
     from tavt_kit.evaluation.record import summarise_answers, write_evaluation
 
-    wanted, progress = parse_share(precision_wanted), progress or Silent()
+    wanted, progress = None, progress or Silent()
+    if precision_wanted is not None:
+        wanted = parse_fraction(str(precision_wanted), "a precision", "95% or 0.95")
     subject = open_context(thing, schedule, preset, target, batch, pick=pick, heads=True, progress=progress)
     card, heads = subject.card, subject.heads
-    job = Job(subject, labelled_images(thing, data, card), batch, limit, allow_unreadable)
-    chosen = split or job.images.held_out
+    images = labelled_images(thing, data, card)
+    chosen = split or images.held_out
+
+    def answers(samples: Sequence[Sample], watch: Callable[[Any], None] | None = None) -> Answered:
+        """What the model makes of these images; a watch is told the labels of each batch."""
+        preprocessing = Preprocessing.from_record(card.preprocessing)
+        found = answer(
+            samples, subject.session, preprocessing, watch=watch, batch=batch, allow_unreadable=allow_unreadable
+        )
+        require_width(found.logits, card.classes)
+        return found
+
     if wanted is not None and chosen == "val":
         raise ParameterError(
             f"a threshold is chosen on val and told on another split, but val is to be evaluated; "
             f"{'leave `split=val` out' if split else 'give data with a test split'}, or leave `precision_wanted` out"
         )
-    samples = job.samples(chosen)
+    samples = thin_out(images.split(chosen), limit)
     with nullcontext() if out is None else held_folder(out) as folder:
         progress.update(f"evaluating {name_of(thing)}")
-        threshold = None if wanted is None else job.threshold(wanted)
-        found = job.answer(samples, None if heads is None else heads.count)
-        reject = None
+        reject = threshold = None
+        if wanted is not None:
+            seen = answers(thin_out(images.split("val"), limit))
+            threshold = choose_threshold(seen.confidence, seen.right, wanted, "val")
+        found = answers(samples, None if heads is None else heads.count)
         if threshold is not None:
             reject = {**threshold.as_record(), **reached(threshold, found.confidence, found.right, chosen)}
         body = {
@@ -152,11 +167,11 @@ def evaluate(
             "schedule": subject.schedule,
             "target": str(subject.session.target),
             "weights_sha256": card.weights_sha256,
-            "data": job.images.name,
+            "data": images.name,
             "images_sha256": sha256_samples(found.samples, card.classes),
             "correct": bits_text(found.right),
             "background": BACKGROUND,
-            **summarise_answers(found, card.classes, chosen, job.images.relative),
+            **summarise_answers(found, card.classes, chosen, images.relative),
             "reject": reject,
             "heads": None if heads is None else heads.as_record(chosen),
             "skipped": len(samples) - len(found.samples),
@@ -164,7 +179,7 @@ def evaluate(
         if folder is None:
             record = label_record("eval", body)
         else:
-            names = [job.images.relative(sample) for sample in found.samples]
+            names = [images.relative(sample) for sample in found.samples]
             record = write_evaluation(folder, {**body, "command": command_line()}, found, names)
         return EvalResult(Accuracy.from_record(record["top1"]), folder, record)
 
@@ -177,46 +192,6 @@ class Subject:
     schedule: str
     session: Any
     heads: HeadCounts | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A model, its labelled images, and how they are run through it."""
-
-    subject: Subject
-    images: ImageSet
-    batch: int
-    limit: int | None
-    allow_unreadable: int
-
-    def samples(self, split: str) -> Sequence[Sample]:
-        """The images of a split."""
-        from tavt_kit.data import thin_out
-
-        return thin_out(self.images.split(split), self.limit)
-
-    def answer(self, samples: Sequence[Sample], watch: Callable[[Any], None] | None = None) -> Answered:
-        """What the model makes of these images; a watch is told the labels of each batch."""
-        from tavt_kit.data.preprocess import Preprocessing
-        from tavt_kit.evaluation.answers import answer, require_width
-
-        card, session = self.subject.card, self.subject.session
-        how = {"batch": self.batch, "allow_unreadable": self.allow_unreadable}
-        found = answer(samples, session, Preprocessing.from_record(card.preprocessing), watch=watch, **how)
-        require_width(found.logits, card.classes)
-        return found
-
-    def threshold(self, wanted: float) -> Threshold:
-        """The least probability of an accepted answer, chosen on val."""
-        from tavt_kit.evaluation.metrics import choose_threshold
-
-        found = self.answer(self.samples("val"))
-        return choose_threshold(found.confidence, found.right, wanted, "val")
-
-
-def parse_share(wanted: str | float | None) -> float | None:
-    """The precision of accepted answers that is wanted, as a fraction."""
-    return None if wanted is None else parse_fraction(str(wanted), "a precision", "95% or 0.95")
 
 
 def open_context(
@@ -281,8 +256,7 @@ def labelled_images(thing: Given, data: str | Path | None, card: ModelCard) -> I
     inside = list(Path(data).iterdir()) if data is not None and Path(data).is_dir() else []
     if not any(path.is_dir() for path in inside) and any(path.suffix.lower() in IMAGE_SUFFIXES for path in inside):
         raise DataError(
-            f"{data} holds images but no class folders, so it is not known what they show; label them with "
-            f"`unlabelled` {data}"
+            f"{data} holds images but no class folders, so it is not known what they show; `predict` labels them"
         )
     if isinstance(thing, str | PathLike):  # an exported file lies in its run's folder, or in a folder there
         path = Path(thing)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.lock import held_folder
-from tavt_kit.core.parsing import bounded, several
+from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_path, command_line, sha256_file, write_record
 from tavt_kit.errors import DataError, ParameterError, UnknownName
 from tavt_kit.evaluation.frames import frame
-from tavt_kit.workflows.run_model import Given, model_at
+from tavt_kit.workflows.run_model import Given, files_below, model_at
 
 if TYPE_CHECKING:
     import pandas
@@ -119,13 +119,10 @@ def explain(
     """
     import numpy as np
 
-    from tavt_kit.data.folders import images_below
     from tavt_kit.evaluation.looking import contact_sheet, draw_explained
 
     progress, folder = progress or Silent(), Path(out)
-    files: list[Path] = []
-    for path in map(Path, several(images)):
-        files += images_below(path) if path.is_dir() else [path]
+    files = files_below(images)
     model, under = model_at(run, schedule, progress, pick)
     card = model.require_card()
     label = _label(model, card, class_name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tavt_kit.core.configuration import Choice, Configuration
+from tavt_kit.core.parsing import several
 from tavt_kit.core.records import read_record, reading
 from tavt_kit.errors import DataError, ParameterError, RecordError
 from tavt_kit.workflows.schedules import model_for, read_front, schedule_for
@@ -73,6 +74,16 @@ def recommended_file(folder: Path, record: Mapping[str, Any]) -> Path | None:
     """The file that a fit's folder with this ``fit.json`` ships; None where nothing keeps to its budget."""
     index = record["recommended"]
     return None if index is None else folder / "recommended" / f"model{Path(record['rows'][index]['file']).suffix}"
+
+
+def files_below(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Images, and those below folders; raises DataError where a folder holds none."""
+    from tavt_kit.data.folders import images_below
+
+    found: list[Path] = []
+    for path in map(Path, several(images)):
+        found += images_below(path) if path.is_dir() else [path]
+    return found
 
 
 def name_of(given: Given) -> str:

@@ -140,8 +140,8 @@ def test_tables_can_be_read_back() -> None:
     assert [row["label"] for row in rows] == ["a", "b, c", "a"] and [row["truth"] for row in rows][2] == "b, c"
     assert rows[2]["file"] == "\\udcff" and rows[0]["accepted"] == "yes" and float(rows[0]["probability_5"]) > 0
     told = [Prediction("x.png", (("a", 0.9), ("g", 0.1))), Prediction("y.png", (), "cannot read y.png: no such file")]
-    rows = list(csv.DictReader(io.StringIO(predictions_csv(told, 0.95))))
-    assert (rows[0]["label"], rows[0]["label_2"], rows[0]["accepted"], rows[0]["error"]) == ("a", "g", "no", "")
+    rows = list(csv.DictReader(io.StringIO(predictions_csv(told))))
+    assert (rows[0]["label"], rows[0]["label_2"], rows[0]["error"]) == ("a", "g", "")
     assert (rows[1]["label"], rows[1]["error"]) == ("", "cannot read y.png: no such file")
 
 

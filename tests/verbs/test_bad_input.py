@@ -219,7 +219,6 @@ def inputs() -> Iterator[Case]:
     yield from cases(
         "images",
         "predict {run} none.png",
-        "predict {run} {data}",
         "predict {run} {csv}",
         "predict {run} {cut}",
         "predict {onnx} {cut}",
@@ -228,8 +227,8 @@ def inputs() -> Iterator[Case]:
         "explain {run} {cut}",
         "explain {run} {image} --class moon",
         "predict {run} {image} --top 0 | --top",
-        "eval {run} --unlabelled none",
-        "eval {run} --unlabelled {empty}",
+        "predict {run} {empty}",
+        "check {run} --against {run}",
     )
     yield from cases(
         "files",

@@ -1,4 +1,4 @@
-"""``fgvc-kit check`` beyond a sound file: logits made elsewhere, runs trained again, files that changed."""
+"""``fgvc-kit check`` beyond a sound file: logits made elsewhere, files that changed."""
 
 from __future__ import annotations
 
@@ -125,39 +125,6 @@ def test_what_is_no_npz_file_is_refused(place: Path, tmp_path: Path, capsys: pyt
     for name in ("one.npy", "text.npz"):
         assert run("check", "--predictions", tmp_path / name, *flags(place, tmp_path)) == 2
         assert "predictions are a NumPy .npz file" in capsys.readouterr().err
-
-
-# -------------------------------------------------------------------------------------------------- trained again
-
-
-@pytest.mark.slow
-def test_a_run_trained_again_is_checked_at_the_old_schedule(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_run(tmp_path / "new", seed=5)
-    shipped = place / "shipped" / "model.f32.onnx"
-    again = ("check", tmp_path / "new", "--schedule", shipped, *flags(place, tmp_path))
-    assert run(*again) == 1
-    one = found(tmp_path, "new")
-    assert one["schedule"] == read_metadata(shipped).as_record()["schedule"]
-    assert (one["same_weights"], one["token_choice"]) == (False, None)
-    assert one["strayed"] == one["source_top1"]["n"]
-    assert run(*again, "--drop", 100) == 0
-    capsys.readouterr()
-    assert run("check", tmp_path / "new", *flags(place, tmp_path)) == 1
-    assert found(tmp_path, "new")["schedule"] == [17] * 4  # as it would be loaded, with every token
-
-
-def test_a_run_trained_on_the_images_that_check_it_is_refused(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from tavt_kit.data import write_split
-
-    write_run(tmp_path / "new", seed=5)
-    write_split(tmp_path / "new", load_images(str(place / "data"), seed=3))
-    again = ("check", tmp_path / "new", "--schedule", SCHEDULE, *flags(place, tmp_path))
-    assert run(*again) == 2
-    assert "on another division" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------- changed after its check

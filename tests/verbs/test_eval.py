@@ -112,25 +112,18 @@ def odd(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_folder_without_labels(
-    data: Path, model: Path, odd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("eval", model, "--unlabelled", odd) == 0
+def test_a_folder_without_labels(model: Path, odd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", model, odd, "--batch", 2, "-o", tmp_path / "out") == 0
     printed = capsys.readouterr()
-    rows = rows_of(printed.out)
+    rows = rows_of((tmp_path / "out" / "predictions.csv").read_text())
     names = ["animated.gif", "broken.png", "cmyk.jpg", "deep.png", "one pixel.png", "really a png.jpg"]
     assert [Path(row["file"]).name for row in rows] == names
     assert rows[1]["label"] == "" and "not an image" in rows[1]["error"] and "1 of 6" in printed.err
     assert all(row["label"] in CLASSES and row["label_3"] in CLASSES for i, row in enumerate(rows) if i != 1)
-    command = ("eval", model, "--unlabelled", odd, "--batch", 2, "--precision-wanted", "0.3", "--data", data)
-    assert run(*command, "-o", tmp_path / "out") == 0
-    again = rows_of((tmp_path / "out" / "predictions.csv").read_text())
-    assert {row["accepted"] for row in again} <= {"yes", "no", ""}
-    assert [row["label"] for row in again] == [row["label"] for row in rows]
-    assert "chosen on val" in capsys.readouterr().out
+    assert printed.out.splitlines()[-1] == str(tmp_path / "out" / "predictions.csv")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_bytes(b"")
-    assert run("eval", model, "--unlabelled", tmp_path / "bad", "-o", tmp_path / "none") == 2
+    assert run("predict", model, tmp_path / "bad", "-o", tmp_path / "none") == 2
     assert not (tmp_path / "none").exists()
 
 
@@ -154,11 +147,7 @@ def test_the_order_of_classes_is_the_models(data: Path, tmp_path: Path, capsys: 
         (("--precision-wanted", "90%", "--split", "val"), "leave --split val out"),
         (("--precision-wanted", "100%"), "no threshold on val reaches a precision of 100 %"),
         (("--split", "dev"), "but 'dev' was asked for"),
-        (("--split", "test", "--unlabelled", "{data}"), "--split needs labels"),
-        (("--unlabelled", "{data}/nowhere"), "is not there"),
-        (("--unlabelled", "{data}/disc/0.png"), "is a file"),
-        (("--unlabelled", "{empty}"), "holds no images"),
-        (("--data", "{data}/disc"), "label them with --unlabelled"),
+        (("--data", "{data}/disc"), "predict labels them"),
         (("--data", "{other}"), "3 are in only one of them (cat, dog, square)"),
         (("--target", "torch:gameboy"), "gameboy"),
     ],

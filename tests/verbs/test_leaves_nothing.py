@@ -17,11 +17,11 @@ HELD: dict[str, tuple[object, ...]] = {
     "prune": ("prune", "{run}", "--mlp", 0.5, "--data", "{data}"),
     "search": ("search", "{run}", "--data", "{data}"),
     "export": ("export", "{run}", "--schedule", "dense", "--data", "{data}"),
-    "check": ("check", "{run}", "--against", "{run}", "--data", "{data}"),
+    "check": ("check", "--predictions", "{run}/model.json", "--against", "{run}", "--data", "{data}"),
     "bench": ("bench", "{run}", "--target", "torch:cpu"),
     "profile": ("profile", "{run}", "--target", "torch:cpu"),
     "eval": ("eval", "{run}", "--data", "{data}"),
-    "eval, unlabelled": ("eval", "{run}", "--unlabelled", "{data}"),
+    "predict": ("predict", "{run}", "{data}"),
     "explain": ("explain", "{run}", "{data}/disc/0.png"),
 }
 

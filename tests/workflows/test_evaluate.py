@@ -12,7 +12,7 @@ import pytest
 from tavt_kit.errors import ParameterError, ScheduleError
 from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.explain import ExplainedImage, explain
-from tavt_kit.workflows.predict import label_images, predict
+from tavt_kit.workflows.predict import predict
 from tests.verbs.command import run
 from tests.workflows.conftest import Heard
 
@@ -50,14 +50,13 @@ def test_images_without_labels(data: Path, model: Path, tmp_path: Path, quiet: N
     folder.mkdir()
     (folder / "a.png").write_bytes((data / "disc" / "0.png").read_bytes())
     (folder / "b.png").write_bytes(b"no image")
-    found = label_images(model, folder, precision_wanted="30%", data=data, out=tmp_path / "out")
+    found = predict(model, folder, out=tmp_path / "out")
     assert [one.error is None for one in found.predictions] == [True, False]
-    assert (tmp_path / "out" / "predictions.csv").read_text() == found.csv
-    assert found.threshold is not None and found.accepted in (0, 1)
+    assert found.file == tmp_path / "out" / "predictions.csv" and len(found.file.read_text().splitlines()) == 3
     assert found.record["unreadable"] == 1 and len(found.to_frame()) == 3
     assert repr(found) == f"<Predictions of {model}: 2 images, 1 unreadable>"
     (folder / "a.png").unlink()
-    assert label_images(model, folder, out=tmp_path / "none").unreadable == 1
+    assert predict(model, folder, out=tmp_path / "none").unreadable == 1
     assert not (tmp_path / "none").exists()
 
 
