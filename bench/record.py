@@ -27,7 +27,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError
 
 if TYPE_CHECKING:
-    from tavt_kit.runtimes.executed import ExecutedGraph
+    from tavt_kit.runtimes.executed import ExecutedGraph  # not carried by a pack, which looks at no graph
 
 
 @dataclass(frozen=True, slots=True)

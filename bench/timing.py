@@ -1,4 +1,7 @@
-"""A latency table's plan, its clocks and its timing: the cells, the whole passes, single counts that take longer."""
+"""A latency table's plan, its clocks and its timing: the cells, the whole passes, single counts that take longer.
+
+Nothing here imports torch or a model at its top, because the runner of a pack does the same on an edge box.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import EVEN, Curve, DropCell, LatencyTable, LayerCells, ShapePenalty, TimedModel
@@ -62,7 +66,7 @@ class CellPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class TablePlan:
+class TablePlan(Record):
     """All times of one table, and what the table will say of the model.
 
     Args:
@@ -73,7 +77,7 @@ class TablePlan:
     """
 
     target: TargetDevice
-    model: TimedModel
+    model: TimedModel = field(metadata=recorded_as(inline=True))
     width: int
     cells: tuple[CellPlan, ...]
     wholes: tuple[TokenSchedule, ...]

@@ -150,7 +150,7 @@ def _check_front(record: Mapping[str, Any]) -> None:
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
         "artifact", "bench", "check", "conversion", "explained",
-        "exported", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pictures", "profile",
+        "exported", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pack", "pictures", "profile",
         "prune", "recipe", "report", "run", "split", "weights",
     ), 1),
     "comparison": 2,

@@ -79,6 +79,10 @@ Data = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; the same command continues it.")]
 ImageSize = Annotated[int | None, typer.Option(min=1, help="Pixels a side, for a model given by name.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Pack = Annotated[
+    Path | None,
+    typer.Option(metavar="ZIP", help="Measure nothing here: write a zip that does so on the device, by python ZIP."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on stdout.")]
 Config = Annotated[
     Path | None,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
 
@@ -17,16 +18,29 @@ _WORST = 6  # Token counts that are named
 
 def profile_verb(
     model: options.Model,
+    pack: options.Pack = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """A search for another machine takes the profile.json that was measured there (search --profile)."""
+    """--pack is for a device that has numpy and the target's runtime only: the zip holds graphs and a runner, whose
+    profile.json search --profile takes.
+    """
     from tavt_kit.verbs.console import ConsoleProgress
-    from tavt_kit.workflows.profile import profile
+    from tavt_kit.verbs.tables import print_pack
+    from tavt_kit.workflows.profile import pack_profile, profile
 
+    given = read_settings("profile", settings)
+    if pack is not None:
+        given = {name: value for name, value in given.items() if name not in ("max_time", "out")}
+        if given.pop("held_out", 0):
+            raise ParameterError("--held-out measures here, and --pack does not; give one of them")
+        with ConsoleProgress() as progress:
+            packed = pack_profile(model, pack, progress=progress, **given)
+        print_pack(packed, "profile.json", "fgvc-kit search ... --profile profile.json", as_json)
+        return 0
     with ConsoleProgress() as progress:
-        found = profile(model, progress=progress, **read_settings("profile", settings))
+        found = profile(model, progress=progress, **given)
     if as_json:
         print(json.dumps({**found.record, "file": str(found.file)}))
     else:

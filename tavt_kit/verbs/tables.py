@@ -1,13 +1,17 @@
-"""What several verbs print: a recorded front, checks."""
+"""What several verbs print: a recorded front, checks, a pack."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.candidate import dense_of
 from tavt_kit.core.configuration import Configuration
+
+if TYPE_CHECKING:
+    from tavt_kit.workflows.profile import Pack
 
 
 def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = None) -> None:
@@ -176,3 +180,13 @@ def _details(check: Mapping[str, Any]) -> list[str]:
         told = [f"{one['truth']} taken for {one['said']} {one['source']} -> {one['artifact']}" for one in grown]
         lines.append(named("confusions that grew", grown, told[:_NAMED]))
     return lines
+
+
+def print_pack(pack: Pack, record: str, then: str, as_json: bool) -> None:
+    """Print it on stdout."""
+    if as_json:
+        print(json.dumps({"pack": str(pack.path), "sha256": pack.sha256, "bytes": pack.size}))
+        return
+    needs = f"on the device, with Python 3.11, numpy and {pack.target.runtime}"
+    print(f"{pack.path}: {pack.size / 1e6:.0f} MB, SHA-256 {pack.sha256}")
+    print(f"{needs}: python {pack.path.name}, which writes {record}; then here:\n{then}")

@@ -1,4 +1,4 @@
-"""A search for a machine that is not here: predicted by a carried profile."""
+"""A search for a machine that is not here, predicted by a carried profile."""
 
 from __future__ import annotations
 
