@@ -1,4 +1,4 @@
-"""Work shared out among workers, processes or actors: answers stream back, what a lost worker had goes to another.
+"""Work shared out among worker processes: answers stream back, what a lost worker had goes to another.
 
 A pool of ``concurrent.futures`` breaks as a whole where one process dies, does not say over which schedule, and gives
 no answer of a group before all are there.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import pickle
 import signal
-import socket
 import time
 import traceback
 from collections import Counter, deque
@@ -21,11 +19,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import ModuleType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from tavt_kit.core.records import code_version
-from tavt_kit.errors import MeasurementError, MissingDependency, TargetError, TavtError
+from tavt_kit.errors import MeasurementError, TavtError
 from tavt_kit.evaluation.result import EvaluationResult
 
 Task = TypeVar("Task", bound=Hashable)
@@ -54,39 +50,18 @@ class WorkerEvent(NamedTuple):
     lost: str | None = None
 
 
-class WorkerPool(Protocol):
-    """Workers that each hold an evaluator."""
-
-    def start(self) -> int:
-        """Begin to start a worker; its number. It is heard of when it waits for work, or is lost."""
-
-    def give(self, worker: int, schedules: Sequence[Any]) -> None:
-        """Give work to a worker that waits for it; one that has just died is heard of as lost."""
-
-    def events(self) -> Iterable[WorkerEvent]:
-        """Wait until something is heard.
-
-        Raises:
-            MeasurementError: No worker can work, for a reason that the user can put right.
-            RuntimeError: An evaluator failed otherwise, a bug; with its traceback.
-        """
-
-    def close(self) -> None:
-        """End all workers, whatever they do."""
-
-
 @dataclass
 class Workers(AbstractContextManager["Workers"]):
-    """An evaluator out of a pool, as ``Evaluate`` says, whose answers do not hang on who gives them; to be closed.
+    """An evaluator out of processes, as ``Evaluate`` says, whose answers do not hang on who gives them; to be closed.
 
     Args:
-        pool: Pool that is not started yet.
+        pool: Processes that are not started yet.
         count: Workers, at least 1.
         at_once: Neighbours among the schedules that are given to a worker at a time; ``None``, where an evaluator
             gains from seeing several, for half of each worker's equal share.
     """
 
-    pool: WorkerPool
+    pool: Processes
     count: int
     at_once: int | None = 1
     _held: dict[int, list[Any]] = field(default_factory=dict, init=False)
@@ -180,7 +155,7 @@ class _Worker(NamedTuple):
 
 @dataclass
 class Processes:
-    """A pool of processes, as ``WorkerPool`` says.
+    """Processes that each hold an evaluator.
 
     A killed parent's workers end by themselves after the evaluation that they are at: their pipe is closed. Ctrl-C
     is the parent's to hear, which then ends them.
@@ -191,7 +166,7 @@ class Processes:
     _started: int = field(default=0, init=False)
 
     def start(self) -> int:
-        """As ``WorkerPool``."""
+        """Begin to start a worker; its number. It is heard of when it waits for work, or is lost."""
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=_work, args=(theirs,), daemon=True, name="fgvc-kit worker")
         masks = hasattr(signal, "pthread_sigmask")  # what is started under the mask never hears Ctrl-C
@@ -211,12 +186,17 @@ class Processes:
         return pickle.dumps(self.make)
 
     def give(self, worker: int, schedules: Sequence[Any]) -> None:
-        """As ``WorkerPool``."""
+        """Give work to a worker that waits for it; one that has just died is heard of as lost."""
         with suppress(OSError):
             self._workers[worker].pipe.send(list(schedules))
 
     def events(self) -> Iterator[WorkerEvent]:
-        """As ``WorkerPool``."""
+        """Wait until something is heard.
+
+        Raises:
+            MeasurementError: No worker can work, for a reason that the user can put right.
+            RuntimeError: An evaluator failed otherwise, a bug; with its traceback.
+        """
         ready = wait([worker.pipe for worker in self._workers.values()])
         for number, (process, pipe) in list(self._workers.items()):
             if pipe not in ready:
@@ -245,7 +225,7 @@ class Processes:
             yield WorkerEvent(number, idle=True) if kind == "idle" else WorkerEvent(number, [content])
 
     def close(self) -> None:
-        """As ``WorkerPool``."""
+        """End all workers, whatever they do."""
         for worker in self._workers.values():
             worker.process.terminate()
         for worker in self._workers.values():
@@ -278,146 +258,3 @@ def _work(pipe: Connection[Any, Any]) -> None:
             pipe.send(("refused", str(error)))
         except Exception:
             pipe.send(("bug", traceback.format_exc()))
-
-
-_KNOCK = 10.0  # seconds that the head of a cluster may take to be reached
-_RAY_PATIENCE = 300.0  # seconds without any worker at work after which a cluster that starts none is given up
-
-
-def join_cluster(address: str | None = None) -> Cluster:
-    """Join the Ray cluster whose head is at ``address``; ``None`` takes ``RAY_ADDRESS``, else the one on this machine.
-
-    Raises:
-        MissingDependency: Ray is not installed.
-        TargetError: There is no such cluster.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise MissingDependency(
-            "evaluating on a Ray cluster needs Ray, which is not installed: pip install 'tavt-kit[distributed]'"
-        ) from None
-    if ray.is_initialized():
-        return Cluster(ray, ours=False)
-    address = address or os.environ.get("RAY_ADDRESS") or "auto"  # without any, Ray would start a cluster of its own
-    try:
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        if port.isdecimal():  # see that somebody listens: Ray itself would try for minutes
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (OSError, ValueError, RuntimeError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise TargetError(
-            f"no Ray cluster answers at {'this machine' if address == 'auto' else address} ({said}); start one with "
-            "ray start --head, or give `ray_address`"
-        ) from None
-    return Cluster(ray, ours=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """A cluster that was joined; ``ours`` where this process joined it, so that it leaves it."""
-
-    ray: ModuleType
-    ours: bool
-
-    def free(self, resource: str) -> int:
-        """How many whole units of ``CPU`` or ``GPU`` nobody uses."""
-        return int(self.ray.available_resources().get(resource, 0))
-
-    def leave(self) -> None:
-        """Disconnect."""
-        if self.ours:
-            self.ray.shutdown()
-
-
-class _Holder:
-    """What an actor is: an evaluator, made once."""
-
-    def __init__(self, make: MakeEvaluate) -> None:
-        self.make = make
-
-    def begin(self) -> str:
-        """Make the evaluator; which code it runs."""
-        self.evaluate = self.make()
-        return code_version()
-
-    def answer(self, schedules: Sequence[Any]) -> list[tuple[Any, EvaluationResult]] | str:
-        """The answers, or the traceback of a bug."""
-        try:
-            return list(self.evaluate(schedules))
-        except Exception:
-            return traceback.format_exc()
-
-
-@dataclass
-class Actors:
-    """A pool of actors, as ``WorkerPool`` says; each takes one CPU of the cluster, or one GPU."""
-
-    cluster: Cluster
-    make: MakeEvaluate
-    gpus: int = 0
-    _actors: dict[int, Any] = field(default_factory=dict, init=False)
-    _tasks: dict[Any, int] = field(default_factory=dict, init=False)
-    _begun: set[int] = field(default_factory=set, init=False)
-    _started: int = field(default=0, init=False)
-    _payload: Any = field(default=None, init=False)
-
-    def start(self) -> int:
-        """As ``WorkerPool``."""
-        ray = self.cluster.ray
-        if self._payload is None:
-            self._payload = ray.put(self.make)
-        options = {"num_cpus": 1, "num_gpus": self.gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-        actor = ray.remote(_Holder).options(**options).remote(self._payload)
-        self._started += 1
-        self._actors[self._started] = actor
-        self._tasks[actor.begin.remote()] = self._started
-        return self._started
-
-    def give(self, worker: int, schedules: Sequence[Any]) -> None:
-        """As ``WorkerPool``."""
-        self._tasks[self._actors[worker].answer.remote(list(schedules))] = worker
-
-    def events(self) -> Iterator[WorkerEvent]:
-        """As ``WorkerPool``; that the cluster starts no worker, or one of other code, is a MeasurementError too."""
-        ray = self.cluster.ray
-        working = any(worker in self._begun for worker in self._tasks.values())
-        done, _ = ray.wait(list(self._tasks), timeout=None if working else _RAY_PATIENCE)
-        if not done:
-            raise MeasurementError(
-                f"the Ray cluster has started no worker in {_RAY_PATIENCE:.0f} s; each needs a free "
-                f"{'GPU' if self.gpus else 'CPU'}: give fewer `workers`, or wait for the cluster"
-            )
-        for task in done:
-            worker = self._tasks.pop(task)
-            try:
-                content = ray.get(task)
-            except ray.exceptions.RayTaskError as error:  # out of the evaluator's making: a bug or a missing package
-                if isinstance(error.cause, TavtError):
-                    raise MeasurementError(f"a worker cannot work: {error.cause}") from None
-                raise
-            except ray.exceptions.RayError as error:
-                del self._actors[worker]
-                yield WorkerEvent(worker, lost=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-                continue
-            answers: Sequence[tuple[Any, EvaluationResult]] = ()
-            if worker in self._begun:
-                if isinstance(content, str):
-                    raise RuntimeError(f"an evaluator failed in a worker:\n{content}")
-                answers = content
-            elif content != code_version():
-                raise MeasurementError(
-                    f"a machine of the Ray cluster has tavt_kit {content}, but this one {code_version()}; install the "
-                    "same"
-                )
-            self._begun.add(worker)
-            yield WorkerEvent(worker, answers, idle=True)
-
-    def close(self) -> None:
-        """As ``WorkerPool``; the cluster itself stays."""
-        for actor in self._actors.values():
-            self.cluster.ray.kill(actor)
-        self._actors.clear()
-        self._tasks.clear()
-        self._payload = None

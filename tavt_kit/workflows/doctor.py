@@ -101,7 +101,7 @@ _SHARED = 256 * 2**20  # Bytes of /dev/shm: two batches a worker of 64 images at
 _DISK = 2**30  # Bytes for the cache: the downloads of ``fit elpv`` and what is made of them are 400 MB
 _INTEL = "0x8086"
 _SLOW_GOVERNORS = ("powersave", "conservative", "ondemand", "schedutil")
-_EXTRAS = {"frames": "results as pandas frames", "distributed": "search on several machines"}
+_EXTRAS = {"frames": "results as pandas frames"}
 
 
 @dataclass(frozen=True, slots=True)

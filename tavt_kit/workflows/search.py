@@ -29,7 +29,6 @@ from tavt_kit.search import Costs, SearchResult, Store
 from tavt_kit.search.feasibility import Feasibility, feasibility_table, refuse_unsearchable, require_feasible
 from tavt_kit.search.finalists import Final, better_baseline
 from tavt_kit.search.record import front_body, front_frame, write_candidates, write_front
-from tavt_kit.search.workers import join_cluster
 from tavt_kit.workflows.baselines import Baselines, check_user_baselines
 from tavt_kit.workflows.joint import counting, int8_session, joint_space, variant_of, with_weakest
 from tavt_kit.workflows.search_config import SearchConfig
@@ -175,8 +174,6 @@ def _opened(config: SearchConfig, deadline: Deadline) -> SearchContext:
         check_available(config.device)
     if config.device is not None and config.bounds.of("memory"):
         refuse_untold(config.device)
-    if config.engine == "ray":  # see that the cluster is there before anything is written
-        join_cluster(config.ray_address).leave()
     context = open_context(config, deadline)
     context.model.check_droppable()
     if config.table is not None:

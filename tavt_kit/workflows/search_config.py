@@ -79,9 +79,7 @@ class SearchConfig:
         seed: Seed of everything random.
         limit: Images of val to use at most.
         allow_unreadable: Images that may be skipped because they cannot be read.
-        engine: Engine of the evaluations: ``local``, or ``ray`` for a Ray cluster.
-        workers: Worker processes, or actors on Ray; ``None`` for this process alone, or all that is free on Ray.
-        ray_address: Head of the Ray cluster.
+        workers: Worker processes; ``None`` for this process alone.
         fresh: Whether to start again instead of continuing what ``out`` holds.
         dry_run: Whether to stop before anything is written: the result's record says what would be done, and a budget
             that cannot be met is refused as ever.
@@ -128,9 +126,7 @@ class SearchConfig:
     seed: int = 0
     limit: int | None = None
     allow_unreadable: int = 0
-    engine: str = "local"
     workers: int | None = None
-    ray_address: str | None = None
     fresh: bool = False
     dry_run: bool = False
     min_patches: int | None = None
@@ -157,12 +153,8 @@ class SearchConfig:
                 "`algorithm` tavt-official has sizes, first schedules and two objectives of its own, so it takes no "
                 "`population`, `schedule`, `front`, `min_patches` or third `objective`; use tavt"
             )
-        if self.engine not in ("local", "ray"):
-            raise ParameterError(f"`engine` is local or ray, got {self.engine!r}")
         if self.workers is not None and self.workers < 1:
             raise ParameterError(f"`workers` must be at least 1, got {self.workers}")
-        if self.ray_address is not None and self.engine != "ray":
-            raise ParameterError(f"`ray_address` is for `engine` ray, but the engine is {self.engine}")
         if unknown := [gene for gene in self.fixed if gene not in (*GENES, "score", "all")]:
             raise ParameterError(f"`fix` takes {', '.join(GENES)} or all, got {unknown[0]!r}")
         if self.device is None and timed:
@@ -276,7 +268,7 @@ class SearchConfig:
         """Why the search proposes schedules alone, so that its genes make baselines only; empty where it does not."""
         if self.algorithm not in ("nsga2", "random"):
             return f"The algorithm {self.algorithm} proposes schedules alone"
-        if self.engine != "local" or (self.workers or 1) > 1:
+        if (self.workers or 1) > 1:
             return "Workers evaluate schedules alone"
         if self.evaluation_device.runtime != "torch":
             return f"{self.evaluate_on} evaluates schedules alone"
@@ -339,7 +331,7 @@ class SearchConfig:
     def as_record(self) -> dict[str, Any]:
         """What ``recipe.json`` says of it."""
         plain = ("weights", "algorithm", "evaluations", "population", "max_seconds", "final", "seed", "limit", "screen",
-                 "genes", "engine", "workers")  # fmt: skip
+                 "genes", "workers")  # fmt: skip
         data, by = self.data, self.evaluation_device
         return {
             **{name: encode(getattr(self, name)) for name in plain},

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_bytes
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.splits import inside
-from tavt_kit.errors import ExportError, MeasurementError, TargetError
+from tavt_kit.errors import ExportError, MeasurementError
 from tavt_kit.evaluation.evaluator import Evaluator, SwitchableLogits, openvino_logits
 from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.evaluation.result import EvaluationResult, paired
@@ -28,7 +26,7 @@ from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Costs, Evaluate, Store
 from tavt_kit.search.racing import Look, Race, stages
 from tavt_kit.search.study import Learn
-from tavt_kit.search.workers import Actors, Processes, WorkerPool, Workers, join_cluster
+from tavt_kit.search.workers import Processes, Workers
 from tavt_kit.workflows.joint import int8_session, variant_of
 from tavt_kit.workflows.search_context import SearchContext
 
@@ -219,16 +217,9 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkerPayload:
-    """All that a worker needs, wherever it is: nothing is read from a disk that it may not have.
+    """All that a worker needs: the run folder with its model, and how an evaluator of it on the images is made."""
 
-    Args:
-        files: Files of the run's model: names and contents.
-        make: Makes the evaluator of a model on the images.
-        device: Device of the model.
-        threads: Threads of torch.
-    """
-
-    files: Mapping[str, bytes]
+    folder: Path
     pixels: Bytes
     labels: Classes
     make: Callable[[AdaptiveViT, Bytes, Classes], Evaluator]
@@ -240,11 +231,7 @@ class WorkerPayload:
         import torch
 
         torch.set_num_threads(self.threads)
-        with TemporaryDirectory(prefix="fgvc-kit-") as folder:
-            for name, content in self.files.items():
-                Path(folder, name).write_bytes(content)
-            model = load_model(folder)
-        evaluator = self.make(model.to(self.device), self.pixels, self.labels)
+        evaluator = self.make(load_model(self.folder).to(self.device), self.pixels, self.labels)
 
         def answers(parts: Sequence[Part]) -> Iterator[tuple[Part, EvaluationResult]]:
             for start, stop in dict.fromkeys((part.start, part.stop) for part in parts):
@@ -260,36 +247,17 @@ def _open_look(
     context: SearchContext, fast: ConfigurationEvaluator, make: Callable[[AdaptiveViT, Bytes, Classes], Evaluator]
 ) -> Iterator[Look]:
     """Who looks at images: ``fast`` itself, or as many of its kind as the config wants, ended with the block."""
-    config, say = context.config, context.progress.say
-    if config.engine == "local" and (config.workers or 1) == 1:
+    import torch
+
+    config, count = context.config, context.config.workers or 1
+    if count == 1:
         yield fast.look
         return
-    files = {name: (config.folder / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
+    threads = max(1, torch.get_num_threads() // count)
+    context.progress.say(f"{count} worker processes, {threads} threads each.")
     device = str(next(fast.own.model.parameters()).device)
-    payload = WorkerPayload(files, fast.own.pixels[:], fast.own.labels, make, device, threads=1)
-    pool: WorkerPool
-    with ExitStack() as stack:
-        if config.engine == "local":
-            import torch
-
-            count = config.workers or 1
-            threads = max(1, torch.get_num_threads() // count)
-            say(f"{count} worker processes, {threads} threads each.")
-            pool = Processes(replace(payload, threads=threads))
-        else:
-            cluster = join_cluster(config.ray_address)
-            stack.callback(cluster.leave)
-            gpus = int(device.startswith("cuda"))
-            resource = "GPU" if gpus else "CPU"
-            count = config.workers or cluster.free(resource)
-            if not count:
-                raise TargetError(
-                    f"no {resource} of the Ray cluster is free; wait, or give `workers` to queue for some"
-                )
-            say(f"{count} workers on the Ray cluster, one {resource} each.")
-            # Ray shows an actor its own GPU only, as number 0.
-            pool = Actors(cluster, replace(payload, device="cuda:0" if gpus else "cpu"), gpus)
-        workers = stack.enter_context(Workers(pool, count, at_once=None))
+    payload = WorkerPayload(config.folder, fast.own.pixels[:], fast.own.labels, make, device, threads)
+    with Workers(Processes(payload), count, at_once=None) as workers:
 
         def look(schedules: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, EvaluationResult]]:
             # Workers have the model as it is; what needs another one is answered here.

@@ -168,7 +168,7 @@ WORDS = {
     "train": "--recipe --score --pool --reduction --loss --class-weights --compat --optimiser --decay "
     "--interpolation --crop --augment --erasing-fill --precision --metric --device",
     "distill": "--recipe --sampling --kl --taught --optimiser --decay --schedules --teacher --schedule",
-    "search": "--algorithm --objective --score --pool --reduction --precision --evaluate-on --fix --engine "
+    "search": "--algorithm --objective --score --pool --reduction --precision --evaluate-on --fix "
     "--profile --front --baseline --schedule",
     "export": "--format --precision --exporter --opset --quantizer --smooth-quant --preprocessing --input-order "
     "--bundle --split",

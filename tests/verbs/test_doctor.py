@@ -91,12 +91,12 @@ def test_where_all_is_well_nothing_is_found(machine: Machine) -> None:
 
 
 def test_packages_and_extras_that_are_not_installed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = ["numpy>=2.0", "no-such-thing<3,>=2", 'nor-this; extra == "distributed"', "nor-that; extra == 'dev'",
+    listed = ["numpy>=2.0", "no-such-thing<3,>=2", 'nor-this; extra == "frames"', "nor-that; extra == 'dev'",
               "elsewhere; sys_platform == 'never'"]  # fmt: skip
     monkeypatch.setattr(doctor, "requires", lambda name: listed)
     base, extra = findings(machine)
     assert base == Finding("not installed: no-such-thing<3,>=2", "pip install 'no-such-thing<3,>=2'")
-    assert extra.command == "pip install 'tavt-kit[distributed]'" and extra.optional
+    assert extra.command == "pip install 'tavt-kit[frames]'" and extra.optional
 
 
 @pytest.mark.parametrize(

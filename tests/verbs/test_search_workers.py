@@ -1,4 +1,4 @@
-"""``fgvc-kit search --workers`` and ``--engine ray``: the same front, whoever evaluates."""
+"""``fgvc-kit search --workers``: the same front, whoever evaluates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import pytest
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.cli import main
-from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.evaluator import Evaluator
@@ -54,8 +52,8 @@ def test_a_worker_answers_as_this_process_does(place: Path) -> None:
     pixels, labels = rng.integers(0, 255, (20, 3, 32, 32), dtype=np.uint8), rng.integers(0, 3, 20)
     preprocessing = Preprocessing((32, 32), 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
     make = partial(Evaluator, preprocessing=preprocessing, scoring=Scoring(("top1", "macro_f1"), labels, CLASSES))
-    files = {name: (place / "run" / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
-    parcel = pickle.loads(pickle.dumps(WorkerPayload(files, pixels, labels, make, "cpu", threads=1)))
+    payload = WorkerPayload(place / "run", pixels, labels, make, "cpu", threads=1)
+    parcel = pickle.loads(pickle.dumps(payload))
     schedules = [model.dense_schedule, TokenSchedule((17, 12, 6, 6))]
     parts = [Part(schedule, start, stop) for start, stop in ((0, 20), (8, 20)) for schedule in schedules]
     there = {part: answer for part, answer in parcel()(parts)}
@@ -68,28 +66,9 @@ def test_a_worker_answers_as_this_process_does(place: Path) -> None:
     assert there[parts[0]].metrics and there[parts[0]] != there[parts[1]]
 
 
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        (("--workers", 0), "--workers must be at least 1, got 0"),
-        (("--engine", "spark"), "--engine is local or ray, got 'spark'"),
-        (("--ray-address", "10.0.0.5:6379"), "--ray-address is for --engine ray"),
-    ],
-)
-def test_flags_that_make_no_sense(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[object, ...], says: str
-) -> None:
-    assert run(place, tmp_path / "out", *flags) == 2
-    assert says in capsys.readouterr().err and not (tmp_path / "out").exists()
-
-
-def test_without_ray_nothing_is_written(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    assert run(place, tmp_path / "out", "--engine", "ray") == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "tavt-kit[distributed]" in said and not (tmp_path / "out").exists()
+def test_no_worker_at_all_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, tmp_path / "out", "--workers", 0) == 2
+    assert "--workers must be at least 1, got 0" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -145,32 +124,3 @@ def members(group: int) -> list[int]:
         if int(fields[2]) == group and fields[0] != "Z":
             found.append(int(stat.parent.name))
     return found
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a Ray cluster of two machines with a CPU each, both of them this one."""
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    from ray.cluster_utils import Cluster
-
-    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(2):
-        machines.add_node(num_cpus=1)
-    yield machines.address
-    machines.shutdown()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_ray_cluster_finds_the_very_front(
-    place: Path, tmp_path: Path, cluster: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(place, tmp_path / "here", "--evaluations", 30) == 0
-    flags = ("--evaluations", 30, "--engine", "ray", "--ray-address", cluster)
-    assert run(place, tmp_path / "there", *flags) == 0
-    assert "2 workers on the Ray cluster, one CPU each" in capsys.readouterr().err
-    assert front(tmp_path / "there") == front(tmp_path / "here")
