@@ -230,7 +230,6 @@ class Mark:
         measured: Whether ``x`` is known; else it is a prediction and drawn hollow.
         lines: The hover text.
         key: Ties it to the row of the table below.
-        series: The letter of its search, where there are several.
     """
 
     kind: Kind
@@ -242,12 +241,6 @@ class Mark:
     measured: bool = True
     lines: tuple[str, ...] = ()
     key: str = ""
-    series: str = ""
-
-    @property
-    def colour(self) -> str:
-        """The class that colours its series, with the space before it."""
-        return f" series-{self.series}" if self.series else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,12 +283,7 @@ _TOP, _BOTTOM = 20.0, 382.0
 
 
 def front_figure(
-    marks: Sequence[Mark],
-    frame: Frame,
-    title: str,
-    caption: str = "",
-    cloud: Sequence[Interval] = (),
-    key: Markup | None = None,
+    marks: Sequence[Mark], frame: Frame, title: str, caption: str = "", cloud: Sequence[Interval] = ()
 ) -> Figure:
     """A front with its legend.
 
@@ -303,7 +291,6 @@ def front_figure(
         marks: At least one; those of kind ``chosen`` and ``front`` are joined to a staircase.
         title: What a screen reader says for the whole image.
         cloud: Points drawn faintly behind; those beyond the axes are left out.
-        key: Another legend than that of the kinds of marks.
     """
     ranges = _ranges(marks, frame)
     painted = sorted(marks, key=lambda mark: list(SHAPES).index(mark.kind))
@@ -316,7 +303,7 @@ def front_figure(
         plot.parts += [
             *limits,
             el("path", d=dots, class_="cloud") if dots else None,
-            *(_staircase(plot, marks, series) for series in sorted({mark.series for mark in marks})),
+            _staircase(plot, marks),
             *(_bars(plot, mark) for mark in painted),
             *(_mark(plot, mark) for mark in painted),
             *_labels(plot, marks, covered),
@@ -324,7 +311,7 @@ def front_figure(
         ends = {"low": plot.x.low, "high": plot.x.high, "start": plot.x.start, "end": plot.x.end}
         return plot.svg(434, title, " front-chart", **{f"data_{name}": value for name, value in ends.items()})
 
-    return Figure(title, _drawn(draw), caption, key or _front_legend(marks, bool(cloud)))
+    return Figure(title, _drawn(draw), caption, _front_legend(marks, bool(cloud)))
 
 
 def _front_legend(marks: Sequence[Mark], cloud: bool) -> Markup:
@@ -384,10 +371,9 @@ def _limits(plot: _Plot, frame: Frame) -> tuple[list[Markup], list[Box]]:
     return parts, covered
 
 
-def _staircase(plot: _Plot, marks: Sequence[Mark], series: str) -> Markup | None:
+def _staircase(plot: _Plot, marks: Sequence[Mark]) -> Markup | None:
     """What the front promises at every cost: the best point that costs no more."""
-    on_front = [mark for mark in marks if mark.kind in ("front", "chosen") and mark.series == series]
-    front = sorted((mark.x, mark.y) for mark in on_front)
+    front = sorted((mark.x, mark.y) for mark in marks if mark.kind in ("front", "chosen"))
     if len(front) < 2:
         return None
     best, path = front[0][1], "M{:.1f} {:.1f}".format(*plot.at(*front[0]))
@@ -395,7 +381,7 @@ def _staircase(plot: _Plot, marks: Sequence[Mark], series: str) -> Markup | None
         if y > best:
             path += "H{:.1f}V{:.1f}".format(*plot.at(x, y))
             best = y
-    return el("path", d=path, class_=f"staircase{on_front[0].colour}")
+    return el("path", d=path, class_="staircase")
 
 
 def _bars(plot: _Plot, mark: Mark) -> Markup | None:
@@ -406,13 +392,13 @@ def _bars(plot: _Plot, mark: Mark) -> Markup | None:
     if mark.x_bar is not None:
         left, right = (plot.x.at(end) for end in mark.x_bar)
         path += f"M{left:.1f} {y:.1f}H{right:.1f}M{left:.1f} {y - 3:.1f}v6M{right:.1f} {y - 3:.1f}v6"
-    return el("path", d=path, class_=f"bars {mark.kind}{mark.colour}") if path else None
+    return el("path", d=path, class_=f"bars {mark.kind}") if path else None
 
 
 def _mark(plot: _Plot, mark: Mark) -> Markup:
     x, y = plot.at(mark.x, mark.y)
-    ring = el("circle", cx=x, cy=y, r=13, class_=f"ring{mark.colour}") if mark.kind == "chosen" else None
-    look = f"mark {mark.kind}{'' if mark.measured else ' hollow'}{mark.colour}"
+    ring = el("circle", cx=x, cy=y, r=13, class_="ring") if mark.kind == "chosen" else None
+    look = f"mark {mark.kind}{'' if mark.measured else ' hollow'}"
     parts = (ring, el("circle", cx=x, cy=y, r=14, class_="target"), el("g", SHAPES[mark.kind](x, y), class_=look))
     words = "; ".join(mark.lines) or mark.label or f"{significant(mark.x)}, {mark.y:.1f} %"
     return el("g", *parts, class_="point", tabindex=0, role="img", aria_label=words, data_key=mark.key or None)
@@ -431,7 +417,7 @@ def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Mark
             bars.append(Box(plot.x.at(mark.x_bar[0]), y - 3, plot.x.at(mark.x_bar[1]), y + 3))
         covered += bars
         off = "" if plot.y.holds(mark.y) else f"{mark.y:.1f} % ↓"  # it is drawn at the edge
-        label = mark.label if plot.is_wide or mark.kind != "chosen" or mark.series else mark.kind
+        label = mark.label if plot.is_wide or mark.kind != "chosen" else mark.kind
         if text := " ".join(filter(None, (label, off))):
             named.append((mark, text, x, y, bars))
     inside, parts = Box(plot.x.start, _TOP, plot.x.end, _BOTTOM), list[Markup]()
@@ -442,8 +428,7 @@ def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Mark
             spot = place_label(text, x, y, gap, inside, [*bars, *spots]) or place_label(text, x, y, gap, inside, spots)
         if spot is not None:
             covered.append(spot.box(text))
-            look = f"name {mark.kind} {spot.anchor}{mark.colour}"
-            parts.append(el("text", text, x=spot.x, y=spot.y, class_=look))
+            parts.append(el("text", text, x=spot.x, y=spot.y, class_=f"name {mark.kind} {spot.anchor}"))
     return parts
 
 

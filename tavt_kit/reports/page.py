@@ -4,7 +4,7 @@
 the page has them; ``budgets``; ``target``, ``host``, ``metric`` and ``split`` of the search; ``chosen`` (a row, or
 null); ``buys``: what a growing budget buys, each with the least budget that surely does (ms, or multiply-adds without
 latencies) and its export command; ``rows``: every point, with the columns of ``report.csv``; ``records``: the files
-read, each with its schema and SHA-256. Of several runs, ``runs`` has one such object each. What is not known is null.
+read, each with its schema and SHA-256. What is not known is null.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from tavt_kit.core.csv_text import csv_text
 from tavt_kit.core.latency_table import part_words
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.records import atomic_text, label_record, sha256_file
-from tavt_kit.errors import TavtError
+from tavt_kit.errors import RecordError, TavtError
 from tavt_kit.reports import blocks, correctness, front, images, latency, provenance, training
 from tavt_kit.reports.answer import answer
 from tavt_kit.reports.baselines import fit_rows, fit_section
 from tavt_kit.reports.candidates import CandidateView, FrontView, asked
-from tavt_kit.reports.compared import RunRecords, compared_report, runs_of
 from tavt_kit.reports.records import Records, gather, mapping, text
 
 HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE = "report.html", "report.md", "report.csv", "report.json"
@@ -76,31 +75,24 @@ class Written(NamedTuple):
     json: Path
 
 
-def write_report(
-    places: Sequence[Path], out: Path | None = None, budget: Budget | None = None, *, across: bool = False
-) -> Written:
+def write_report(places: Sequence[Path], out: Path | None = None, budget: Budget | None = None) -> Written:
     """Read the records at ``places`` and write the report's four files into the folder ``out``.
 
     The arguments are those of the workflow ``report``, and so is what it raises.
     """
     records = gather(places)
-    if len(records.all("front")) > 1:
-        runs = runs_of(records, across=across)
-        if budget is not None:
-            runs = tuple(RunRecords(run.name, asked(run.records, budget)) for run in runs)
-        report = compared_report(runs)
-        bodies = [report_body(run.records, answer(run.records), run.name) for run in runs]
-        body: dict[str, Any] = {"runs": bodies}
-    else:
-        records = records if budget is None else asked(records, budget)
-        report = build_report(records)
-        body = report_body(records, report.answer, report.title)
-    rows = (row for one in body.get("runs", [body]) for row in one["rows"])
-    table = csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
+    if len(fronts := records.all("front")) > 1:
+        raise RecordError(
+            f"a report is of one search, but {', '.join(records.folders)} holds {len(fronts)} "
+            f"({', '.join(str(one.path.parent) for one in fronts)}); give the folder of one"
+        )
+    records = records if budget is None else asked(records, budget)
+    report = build_report(records)
+    body = report_body(records, report.answer, report.title)
+    table = csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in body["rows"]))
     record = json.dumps(label_record("report", body), indent=1, ensure_ascii=False)
     if out is None:
-        first = Path(places[0])
-        out = Path("report") if "runs" in body else first if first.is_dir() else first.parent
+        out = Path(places[0]) if Path(places[0]).is_dir() else Path(places[0]).parent
     with held_folder(out, "report") as folder:
         written = Written(*(folder / name for name in (HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE)))
         downloads = (

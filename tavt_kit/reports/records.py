@@ -72,12 +72,12 @@ def gather(places: Sequence[Path]) -> Records:
         for kind, record in ours:
             found.setdefault(kind, {}).setdefault(record.path, record)
     records = {kind: tuple(of_kind.values()) for kind, of_kind in found.items()}
-    rows = candidates_beside(records["front"][0].path) if "front" in records else ()
+    rows = _candidates_beside(records["front"][0].path) if "front" in records else ()
     steps = {run.path: read_lines(run.path.parent / "metrics.jsonl") for run in records.get("run", ())}
     return Records(records, rows, tuple(map(str, places)), steps)
 
 
-def candidates_beside(front: Path) -> tuple[Mapping[str, str], ...]:
+def _candidates_beside(front: Path) -> tuple[Mapping[str, str], ...]:
     """Rows of the ``candidates.csv`` beside a front; none where there is no such file."""
     path = front.parent / "candidates.csv"
     try:

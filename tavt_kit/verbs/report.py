@@ -13,7 +13,7 @@ from tavt_kit.verbs.settings import read_settings
 
 Runs = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="Run folders, or single records; several searches are set side by side."),
+    typer.Argument(metavar="RUN...", help="Run folders, or single records; of one search at most."),
 ]
 
 

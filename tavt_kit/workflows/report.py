@@ -31,12 +31,12 @@ class ReportResult:
     record: Mapping[str, Any]
 
     def to_frame(self) -> pandas.DataFrame:
-        """One line a candidate, with the columns of the CSV file; of several searches their ``run`` too.
+        """One line a candidate, with the columns of the CSV file.
 
         Raises:
             MissingDependency: pandas is not installed.
         """
-        return frame([row for one in self.record.get("runs", [self.record]) for row in one["rows"]])
+        return frame(self.record["rows"])
 
     def __repr__(self) -> str:
         return f"<report: {self.html}>"
@@ -47,20 +47,18 @@ def report(
     *,
     budget: str | Sequence[str] | Budget = (),
     out: str | Path | None = None,
-    across: bool = False,
 ) -> ReportResult:
     """Write ``report.html``, ``report.md``, ``report.csv`` and ``report.json`` from the records of runs.
 
     No model is loaded and nothing is measured. What was not recorded is named, with the command that records it.
 
     Args:
-        runs: Run folders and single records; several searches are set side by side.
+        runs: Run folders and single records, of one search at most.
         budget: Limits to choose again by, from what was measured; by default the search's own.
-        out: The folder to write; by default the first run's, of several searches ``report``.
-        across: Whether searches on different machines or targets may be set side by side.
+        out: The folder to write; by default the first run's.
 
     Raises:
-        RecordError: There is nothing to report on, a record is damaged, or the runs cannot be compared.
+        RecordError: There is nothing to report on, a record is damaged, or there are several searches.
         BudgetError: A limit cannot be read, or is on what was not recorded.
         OutputError: The folder cannot be written.
 
@@ -71,7 +69,5 @@ def report(
 
     folders = [Path(run) for run in several(runs)]
     limits = budget if isinstance(budget, Budget) else Budget.parse(several(budget))
-    written = write_report(
-        folders, None if out is None else Path(out), limits if limits.limits else None, across=across
-    )
+    written = write_report(folders, None if out is None else Path(out), limits if limits.limits else None)
     return ReportResult(*written, json.loads(written.json.read_text(encoding="utf-8")))

@@ -301,16 +301,3 @@ def test_print_shows_all_and_hides_what_cannot_be_used(tab: Tab, report: Path, s
     assert base64.b64decode(data).startswith(b"%PDF")
     assert tab.run(shut) > 8, "closed again after the paper"
     tab.open(report, 1280)
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_several_searches_fit_and_nobody_complains(tab: Tab, tmp_path: Path, dark: bool) -> None:
-    places = [write_run(tmp_path / name, classes=("a", "b", "c", "d")).folder for name in ("first", "second")]
-    page = write_report(places, tmp_path / "out").html
-    for width in (390, 1920):
-        tab.open(page, width, dark=dark)
-        assert tab.complaints() == [] and tab.requests() == [page.resolve().as_uri()]
-        for _ in ("closed", "open"):
-            assert tab.run("document.documentElement.scrollWidth") <= width
-            assert tab.run(WIDER) == [] and tab.run(CONTRAST) == [] and tab.run(EMPTY) == []
-            tab.run(OPEN)

@@ -28,15 +28,12 @@ def test_it_writes_what_the_verb_writes_and_prints_nothing(tmp_path: Path, capfd
     assert repr(found) == f"<report: {found.html}>"
 
 
-def test_several_runs_have_one_frame(tmp_path: Path) -> None:
-    places = [write_run(tmp_path / name).folder for name in ("a", "b")]
-    found = report(places, out=tmp_path / "both")
-    assert set(found.to_frame()["run"]) == {"a", "b"}
-
-
 def test_what_cannot_be_reported_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="holds no record"):
         report(tmp_path)
+    several = [write_run(tmp_path / name).folder for name in ("a", "b")]
+    with pytest.raises(RecordError, match="a report is of one search"):
+        report(several, out=tmp_path / "none")
     with pytest.raises(BudgetError):
         report(write_run(tmp_path / "run").folder, budget=["size=3MB"], out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
