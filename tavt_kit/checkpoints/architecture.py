@@ -49,11 +49,6 @@ def system_names() -> list[str]:
     return sorted([*ours, *_TAVT])
 
 
-def timm_names() -> list[str]:
-    """Those of timm's own architectures that the adapters take, its hybrids included; sorted."""
-    return sorted(name for module in (*_TIMM, "vision_transformer_hybrid") for name in timm.list_models(module=module))
-
-
 def sketch(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
     """The architecture without memory for its weights: enough to count and to judge it."""
     arguments = arguments or {}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tavt_kit.checkpoints.architecture import create, fit
 from tavt_kit.checkpoints.build import card_for
 from tavt_kit.checkpoints.folder import is_run, load_model, read_weight_file, save_model
-from tavt_kit.checkpoints.foreign import is_folder, read_folder, read_timm, read_torchvision
+from tavt_kit.checkpoints.foreign import is_folder, read_folder, read_timm
 from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.checkpoints.official_vit import (
     ConvertOptions,
@@ -29,7 +29,7 @@ from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.errors import CheckpointError, TavtError
 
 _Reader = Callable[[Mapping[str, Tensor], ConvertOptions], Official | None]
-_READERS: tuple[_Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_pim, read_vitae, read_torchvision)
+_READERS: tuple[_Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_pim, read_vitae)
 """Readers of torch files: each gives ``None`` for a file of another family, and raises CheckpointError where tensors
 are missing, have no place or need an option to explain them, DataError for an image size the patches do not allow."""
 
@@ -50,9 +50,9 @@ def convert(
     """Read an official weight file, or a Hugging Face folder of a ViT, DeiT or DINOv2, into a model.
 
     Torch files (``.bin``, ``.pth``, ``.pt``, ``.pth.tar``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and
-    hybrid), PIM, ViTAE and ViTAEv2 (of a checkpoint with averaged weights, those), torchvision's ViT, and timm's Vision
-    Transformers in timm's own names; these in ``.safetensors`` too. NumPy files (``.npz``): Google's ViT, with and
-    without a ResNet before it. A run's own ``model.safetensors`` is read with the card beside it.
+    hybrid), PIM, ViTAE and ViTAEv2 (of a checkpoint with averaged weights, those), and timm's Vision Transformers in
+    timm's own names; these in ``.safetensors`` too. NumPy files (``.npz``): Google's ViT. A run's own
+    ``model.safetensors`` is read with the card beside it.
 
     Args:
         file: Read safely; nothing in it is run.
@@ -67,7 +67,7 @@ def convert(
             at random, as in the official loaders. Other files tell their family.
         num_token: FFVT's tokens from each layer, which no file tells; from the number of classes where that is known.
         num_selects: Tokens that PIM selects of each level, where their sum is not that of an official configuration.
-        name: timm's name of the model, for a file in timm's names where neither the file nor its keys tell it.
+        name: timm's name of the model, for a file in timm's names that does not say it itself.
 
     Returns:
         The bare model in eval mode, and its card (without a hash: nothing is written yet).

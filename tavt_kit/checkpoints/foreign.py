@@ -1,30 +1,25 @@
-"""Weight files of torchvision's, Hugging Face's and timm's own Vision Transformers.
+"""Weight files of Hugging Face's and timm's own Vision Transformers.
 
-Sources of the names: torchvision 0.28 (and its earlier ``linear_1``, ``linear_2``); the files that ``save_pretrained``
-of transformers 5.23 writes, read without transformers. Which of timm's models a file in timm's names is: told by the
-user, by what lies in or beside the file, or by the names and shapes themselves where only one model has them. Most
-shapes are shared by models that normalise their images differently or count their heads otherwise, and no key tells
-these apart: then the candidates are listed.
+Sources of the names: the files that ``save_pretrained`` of transformers 5.23 writes, read without transformers. Which
+of timm's models a file in timm's names is, is told by the user or by what lies in or beside the file: shapes are shared
+by models that normalise their images differently or count their heads otherwise, and no key tells these apart.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from tavt_kit.checkpoints.architecture import check_name, head_names, sketch, timm_names
+from tavt_kit.checkpoints.architecture import check_name, head_names, sketch
 from tavt_kit.checkpoints.folder import read_weight_file
 from tavt_kit.checkpoints.official_vit import (
     ConvertOptions,
     Official,
-    count_layers,
-    fit_positions,
-    grid_side,
     renamed,
     shape_of,
     vit_arguments,
@@ -34,51 +29,6 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, UnsupportedBackbone
 from tavt_kit.models.backbones.timm_vit import is_timm_vit
 from tavt_kit.models.timm_import import timm
-
-_STARTS = {"class_token": "cls_token", "encoder.pos_embedding": "pos_embed", "conv_proj.": "patch_embed.proj.",
-           "encoder.ln.": "norm.", "heads.head.": "head."}  # fmt: skip
-_LAYER = re.compile(r"encoder\.layers\.encoder_layer_(\d+)\.(.+)")
-_LAYER_PARTS = {
-    "ln_1.": "norm1.",
-    "ln_2.": "norm2.",
-    "self_attention.in_proj_": "attn.qkv.",
-    "self_attention.out_proj.": "attn.proj.",
-    "mlp.0.": "mlp.fc1.",
-    "mlp.3.": "mlp.fc2.",
-    "mlp.linear_1.": "mlp.fc1.",
-    "mlp.linear_2.": "mlp.fc2.",
-}
-
-_EVALUATION = {
-    (1024, 16, 14): (224 / 242, "bilinear"),
-    (768, 16, 24): (1.0, "bicubic"),
-    (1024, 16, 32): (1.0, "bicubic"),
-    (1280, 14, 37): (1.0, "bicubic"),
-}
-"""Width, patch and grid -> share of the shorter edge that is cropped, and interpolation, where they are not those of
-most weights (256 px, then 224): L/16's, and the three of SWAG at the size they were fine-tuned at."""
-
-
-def read_torchvision(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
-    """A file of the family, or ``None`` if it is of another."""
-    if "class_token" not in tensors or "encoder.pos_embedding" not in tensors:
-        return None
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        layer = _LAYER.fullmatch(name)
-        starts, rest, place = (_STARTS, name, "") if layer is None else (_LAYER_PARTS, layer[2], f"blocks.{layer[1]}.")
-        start = next((start for start in starts if rest.startswith(start)), None)
-        if start is None:
-            raise CheckpointError(f"the file is of torchvision's ViT, but adds {name}; nothing was loaded")
-        found[place + starts[start] + rest.removeprefix(start)] = tensor
-    shape = vit_arguments(found, options.heads)
-    width, patch, side = shape["embed_dim"], shape["patch_size"], grid_side(found)
-    size, found["pos_embed"] = fit_positions(found, options, patch)
-    arguments = {"num_classes": shape_of(found, "head.bias", 1)[0], "img_size": [size, size], **shape}
-    crop, interpolation = _EVALUATION.get((width, patch, side), (224 / 256, "bilinear"))
-    preprocessing = Preprocessing((size, size), crop, "center", interpolation)
-    return Official("torchvision", "vit_base_patch16_224", arguments, found, "torchvision's ViT", preprocessing)
-
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -215,13 +165,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-_STEM = ("patch_embed.proj.weight", "patch_embed.backbone.stem.conv.weight", "patch_embed.backbone.conv.weight")
-_BLOCK = re.compile(r"blocks\.(\d+)\.")
-_NOT_COMPUTED = frozenset({"training", "fused_attn", "grad_checkpointing", "init_values"})
-"""Attributes that do not change an answer."""
-
 _PLAIN = "vit_base_patch16_224"
-_SHOWN = 6
 
 
 def read_timm(
@@ -229,13 +173,14 @@ def read_timm(
 ) -> Official | None:
     """A file in timm's names, or ``None`` if its names are others.
 
-    Its architecture is told by the options, by the file itself, by a ``config.json`` of timm's hub in its ``folder``,
-    or by the keys, if these fit one model only.
+    Its architecture is told by the options, by the file itself, or by a ``config.json`` of timm's hub in its
+    ``folder``. Sizes of a plain ViT are the file's own where its heads are given.
 
     Raises:
+        CheckpointError: Nothing tells the model, or the file has no classifier and no classes are given.
         UnsupportedBackbone: The named model is not one of timm's Vision Transformers.
     """
-    if not any(stem in tensors for stem in _STEM) or "blocks.0.norm1.weight" not in tensors:
+    if "patch_embed.proj.weight" not in tensors or "blocks.0.norm1.weight" not in tensors:
         return None
     given, config = options.name or architecture, folder / "config.json"
     if given is None and config.is_file():
@@ -244,10 +189,14 @@ def read_timm(
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{config} beside the file cannot be read as JSON ({error}); give `name`") from None
         given = content.get("architecture") if isinstance(content, dict) else None
-    if given != options.name and not (isinstance(given, str) and timm.is_model(given)):
-        given = None
-    name, shape = _told_by_keys(tensors, options) if given is None else (given, {})
-    check_name(name)
+    if not isinstance(given, str) or (given != options.name and not timm.is_model(given)):
+        raise CheckpointError(
+            "the file is in timm's names, and no key tells heads, activation or how images are normalised; give "
+            "`name`, the model that it was made with, and of a ViT of no size that timm names `heads`, too"
+        )
+    check_name(given)
+    plain = _kinds(sketch(given, {"num_classes": 1})) == _kinds(sketch(_PLAIN, {"depth": 1}))
+    shape = vit_arguments(tensors, options.heads) if plain and options.heads is not None else {}
     if "head.weight" not in tensors and options.classes is None:
         raise CheckpointError(
             "the file has no classifier; give the classes (`classes` or `data`), for which a new one is made"
@@ -256,86 +205,20 @@ def read_timm(
     arguments: dict[str, Any] = {"num_classes": rows, **shape}
     if options.heads is not None:
         arguments["num_heads"] = options.heads
-    laid_out = sketch(name, arguments)
+    laid_out = sketch(given, arguments)
     if not is_timm_vit(laid_out):
-        raise UnsupportedBackbone(f"`name` is that of one of timm's Vision Transformers, but {name} is none")
+        raise UnsupportedBackbone(f"`name` is that of one of timm's Vision Transformers, but {given} is none")
     size = options.image_size or _trained_size(tensors, laid_out)
     if size is not None:
         arguments["img_size"] = [size, size]
     absent = () if "head.weight" in tensors else head_names(laid_out)
-    origin = f"a plain ViT in timm's names, its images normalised as for {name}" if shape else f"timm's {name}"
-    return Official("timm", name, arguments, dict(tensors), origin, None, absent)
+    origin = f"a plain ViT in timm's names, its images normalised as for {given}" if shape else f"timm's {given}"
+    return Official("timm", given, arguments, dict(tensors), origin, None, absent)
 
 
-def _told_by_keys(tensors: Mapping[str, Tensor], options: ConvertOptions) -> tuple[str, dict[str, Any]]:
-    """The one model that has these keys and shapes; else a plain ViT of that size, if they are a plain ViT's."""
-    found = _candidates(tensors)
-    groups: dict[Any, list[str]] = {}
-    for name, model in found.items():
-        groups.setdefault(_fingerprint(model), []).append(name)
-    if len(groups) == 1:
-        return min(found, key=_by_length), {}
-    if not groups:
-        plain = _kinds(sketch(_PLAIN, {"depth": 1}).state_dict())
-        if _kinds(tensors) | {"head.weight", "head.bias"} == plain:
-            return _PLAIN, vit_arguments(tensors, options.heads)  # of a size that timm has no name for
-        raise CheckpointError(
-            "the file is in timm's names, but none of its Vision Transformers has these shapes; give `name`, the model "
-            "that it was made with"
-        )
-    first = sorted((min(names, key=_by_length) for names in groups.values()), key=_by_length)
-    more = f" and {len(first) - _SHOWN} more" if len(first) > _SHOWN else ""
-    raise CheckpointError(
-        f"the file's keys fit {len(first)} of timm's models, which differ in what no key tells (heads, activation or "
-        f"how images are normalised): {', '.join(first[:_SHOWN])}{more}; give `name`"
-    )
-
-
-def _candidates(tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
-    """timm's models with the file's names and shapes; of its very image size, where there are such.
-
-    The class count and the position table are left out of the comparison. The first block is compared before a whole
-    model is laid out: that costs a tenth.
-    """
-    depth = count_layers(tensors, "blocks.")
-    first = _shapes({n: t for n, t in tensors.items() if not (match := _BLOCK.match(n)) or match[1] == "0"})
-    (width,) = shape_of(tensors, "blocks.0.norm1.weight", 1)
-    rows = {"num_classes": shape_of(tensors, "head.weight", 2)[0] if "head.weight" in tensors else 0}
-    found = {}
-    stem = next(stem for stem in _STEM if stem in tensors)
-    for name in timm_names():
-        said = re.search(r"patch(\d+)_", name)
-        if said is not None and (stem != _STEM[0] or int(said[1]) != shape_of(tensors, stem, 4)[-1]):
-            continue
-        try:
-            short = sketch(name, {**rows, "depth": 1})
-        except (AssertionError, TypeError, ValueError):  # models whose depth cannot be set alone
-            continue
-        if getattr(short, "embed_dim", width) != width or _shapes(short.state_dict()) != first:
-            continue
-        whole = sketch(name, rows)
-        if len(whole.blocks) == depth and _shapes(whole.state_dict()) == _shapes(tensors):  # type: ignore[arg-type]
-            found[name] = whole
-    table = _shape(tensors.get("pos_embed"))
-    exact = {n: m for n, m in found.items() if table == _shape(getattr(m, "pos_embed", None))}
-    return exact or found
-
-
-def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
-    return None if tensor is None else tuple(tensor.shape)
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(t.shape) for name, t in tensors.items() if name != "pos_embed"}
-
-
-def _kinds(names: Iterable[str]) -> set[str]:
-    """Names with the number of the block left out."""
-    return {_BLOCK.sub("blocks.N.", name) for name in names}
-
-
-def _by_length(name: str) -> tuple[int, str]:
-    return len(name), name
+def _kinds(model: nn.Module) -> set[str]:
+    """Names of a model's tensors with the number of the block left out."""
+    return {re.sub(r"blocks\.\d+\.", "blocks.N.", name) for name in model.state_dict()}
 
 
 def _trained_size(tensors: Mapping[str, Tensor], laid_out: Any) -> int | None:
@@ -360,14 +243,3 @@ def _trained_size(tensors: Mapping[str, Tensor], laid_out: Any) -> int | None:
             raise CheckpointError(f"{name} has the shape {list(shape)}, which is of no square grid for this model")
         return int(side * stride)
     return None
-
-
-def _fingerprint(model: nn.Module) -> tuple[Any, ...]:
-    """Whatever of a model changes its answers: the plain values of all its parts, and its preprocessing."""
-    parts = []
-    for name, part in model.named_modules():
-        plain = {k: v for k, v in vars(part).items() if k not in _NOT_COMPUTED and not k.startswith("_")}
-        values = sorted((k, repr(v)) for k, v in plain.items() if isinstance(v, bool | int | float | str | tuple))
-        parts.append((name, type(part).__name__, tuple(values)))
-    config = timm.data.resolve_data_config({}, pretrained_cfg=model.pretrained_cfg)
-    return (*parts, repr(sorted((k, v) for k, v in config.items() if k != "input_size")))

@@ -1,8 +1,7 @@
 """Weights over the network: timm's own, from this machine's cache where they are; and any one file over https.
 
-What has arrived of a file lies beside it under a hidden name, with the server's ETag: only the same version of the
-file is gone on with. The SHA-256 of a fetched file is noted beside it (``NAME.sha256``, as sha256sum writes it); where
-nobody has published one, this first one is held against every later download.
+The SHA-256 of a fetched file is noted beside it (``NAME.sha256``, as sha256sum writes it); where nobody has published
+one, this first one is held against every later download.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from torch import nn
 from tavt_kit.checkpoints.architecture import create
 from tavt_kit.core.model_card import Licence
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import atomic_text, make_folder, sha256_file
+from tavt_kit.core.records import atomic_path, atomic_text, make_folder, sha256_file
 from tavt_kit.errors import CheckpointError, OutputError
 from tavt_kit.models.timm_import import timm
 
@@ -104,7 +103,6 @@ def is_reachable(place: str) -> bool:
 
 HTTPS = ("https",)
 _ANSWER_S = 30.0
-_ATTEMPTS = 4
 _CHUNK = 1 << 20
 
 
@@ -125,10 +123,6 @@ class Fetched:
     is_first: bool
 
 
-class _BrokenOff(Exception):
-    """A connection that ended before the file did."""
-
-
 def fetch(
     url: str, file: Path, *, sha256: str = "", schemes: tuple[str, ...] = HTTPS, progress: Progress | None = None
 ) -> Fetched:
@@ -146,26 +140,25 @@ def fetch(
         OutputError: The folder cannot be written, or has too little room.
     """
     _refuse_scheme(url, schemes)
-    noted = _noted(file)
+    noted, is_new = _noted(file), not file.is_file()
     known = [digest for digest in (sha256, noted) if digest]
-    is_new = not file.is_file()
+
+    def checked(there: Path, kept: str) -> str:
+        found = sha256_file(there)
+        if wrong := next((digest for digest in known if not found.startswith(digest)), None):
+            whose = "published" if wrong == sha256 else f"noted in {_note(file).name}, which you may remove"
+            raise CheckpointError(f"{url} must have the SHA-256 {wrong} ({whose}), but {found} was found; {kept}")
+        return found
+
     if is_new:
-        part = _download(url, file, schemes, Silent() if progress is None else progress)
+        with _open(url, file, schemes) as answer, atomic_path(make_folder(file.parent) / file.name) as part:
+            _save(url, answer, part, Silent() if progress is None else progress)
+            digest = checked(part, "nothing was kept")
     else:
-        part = file
-    found = sha256_file(part)
-    for digest in known:
-        if not found.startswith(digest):
-            if is_new:
-                part.unlink()
-            kept = "nothing was kept" if is_new else f"move {file} away to fetch it anew"
-            whose = "published" if digest == sha256 else f"noted in {_note(file).name}, which you may remove"
-            raise CheckpointError(f"{url} must have the SHA-256 {digest} ({whose}), but {found} was found; {kept}")
-    if is_new:
-        part.replace(file)
+        digest = checked(file, f"move {file} away to fetch it anew")
     if noted is None:
-        atomic_text(_note(file), f"{found}  {file.name}\n")
-    return Fetched(file, found, is_new, not known)
+        atomic_text(_note(file), f"{digest}  {file.name}\n")
+    return Fetched(file, digest, is_new, not known)
 
 
 def _note(file: Path) -> Path:
@@ -182,82 +175,28 @@ def _noted(file: Path) -> str | None:
     return digest
 
 
-def _download(url: str, file: Path, schemes: tuple[str, ...], progress: Progress) -> Path:
-    """The whole file under its hidden name."""
-    reason = ""
-    for _ in range(_ATTEMPTS):
-        try:
-            return _go_on(url, file, schemes, progress)
-        except _BrokenOff as error:
-            reason = str(error)
-    raise CheckpointError(f"{url} broke off {_ATTEMPTS} times ({reason}); the same command goes on where it stopped")
+def _save(url: str, answer: Any, part: Path, progress: Progress) -> None:
+    """Write what the server sends, all of it."""
+    total, have = int(answer.headers.get("Content-Length") or 0), 0
+    if total > (free := shutil.disk_usage(part.parent).free):
+        raise OutputError(
+            f"{total / 1e6:,.0f} MB are to come, but {part.parent} has room for {free / 1e6:,.0f} MB; choose another "
+            "folder by `out`"
+        )
+    with part.open("wb") as sink:
+        while chunk := _read(url, answer):
+            sink.write(chunk)
+            have += len(chunk)
+            progress.update(f"{have / 1e6:,.0f} MB", have / total if total else None)
+    if total and have != total:
+        raise CheckpointError(f"{url} broke off after {have:,} of {total:,} bytes; fetch it again")
 
 
-def _go_on(url: str, file: Path, schemes: tuple[str, ...], progress: Progress) -> Path:
-    part, tag = file.with_name(f".{file.name}.part"), file.with_name(f".{file.name}.etag")
-    have = part.stat().st_size if part.is_file() and tag.is_file() else 0
-    headers = {"Range": f"bytes={have}-", "If-Range": tag.read_text(encoding="utf-8")} if have else {}
-    try:
-        answer = _open(url, file, schemes, headers)
-    except _BrokenOff:
-        part.unlink()  # nothing is left to send: it is the whole file, or another one's
-        raise
-    with answer:
-        span, _, whole = answer.headers.get("Content-Range", "").partition("/")
-        if answer.status == 206 and whole.isdecimal() and span == f"bytes {have}-{int(whole) - 1}":
-            total = int(whole)
-        else:
-            have, total = 0, int(answer.headers.get("Content-Length") or 0)
-        make_folder(file.parent)
-        _refuse_size(file.parent, total - have)
-        if not have:
-            part.unlink(missing_ok=True)
-            _keep_version(tag, answer.headers.get("ETag", ""))
-        size = _save(answer, part, have, total, progress)
-    if total and size > total:
-        part.unlink()  # two processes wrote it
-    if total and size != total:
-        raise _BrokenOff(f"after {size:,} of {total:,} bytes")
-    tag.unlink(missing_ok=True)
-    return part
-
-
-def _keep_version(tag: Path, version: str) -> None:
-    """A weak ETag, or none, does not say that the bytes are the same: then nothing is gone on with."""
-    if version and not version.startswith("W/"):
-        atomic_text(tag, version)
-    else:
-        tag.unlink(missing_ok=True)
-
-
-def _save(answer: Any, part: Path, have: int, total: int, progress: Progress) -> int:
-    """Append what the server sends to the ``have`` bytes that are there; how many there are now."""
-    try:
-        with part.open("ab") as sink:
-            while chunk := _read(answer):
-                sink.write(chunk)
-                have += len(chunk)
-                progress.update(f"{have / 1e6:,.0f} MB", have / total if total else None)
-        return part.stat().st_size
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {part}: {error.strerror}; choose another folder by `out`") from None
-
-
-def _read(answer: IO[bytes]) -> bytes:
+def _read(url: str, answer: IO[bytes]) -> bytes:
     try:
         return answer.read(_CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOff(str(error) or type(error).__name__) from None
-
-
-def _refuse_size(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise OutputError(
-            f"{size / 1e6:,.0f} MB are still to come, but {folder} has room for {free / 1e6:,.0f} MB; "
-            "choose another folder by `out`"
-        )
+        raise CheckpointError(f"{url} broke off ({error or type(error).__name__}); fetch it again") from None
 
 
 def _refuse_scheme(url: str, schemes: tuple[str, ...]) -> None:
@@ -265,7 +204,7 @@ def _refuse_scheme(url: str, schemes: tuple[str, ...]) -> None:
         raise CheckpointError(f"weights are fetched by {' or '.join(schemes)} only, not from {url}")
 
 
-def _open(url: str, file: Path, schemes: tuple[str, ...], headers: dict[str, str]) -> Any:
+def _open(url: str, file: Path, schemes: tuple[str, ...]) -> Any:
     """The server's answer; redirects are followed where they keep to the schemes."""
 
     class Redirects(urllib.request.HTTPRedirectHandler):
@@ -275,14 +214,12 @@ def _open(url: str, file: Path, schemes: tuple[str, ...], headers: dict[str, str
             _refuse_scheme(newurl, schemes)
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
-    request = urllib.request.Request(url, headers={"User-Agent": "fgvc-kit", **headers})
+    request = urllib.request.Request(url, headers={"User-Agent": "fgvc-kit"})
     by_hand = f"fetch it elsewhere and put it at {file}"
     try:
         answer = urllib.request.build_opener(Redirects).open(request, timeout=_ANSWER_S)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise _BrokenOff("the server has nothing beyond what is here") from None
         raise CheckpointError(f"{url} was answered with {error.code} {error.reason}; {by_hand}") from None
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__

