@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tavt_kit.checkpoints.architecture import check_name, head_names, sketch
 from tavt_kit.checkpoints.folder import read_weight_file
