@@ -156,7 +156,7 @@ def made(name: str, given: argparse.Namespace) -> dict[str, Any]:
     run("distill", trained, "-o", distilled, *steps)
     run("prune", distilled, "-o", pruned, *family.cut.split(), "--training-images", min(256, given.limit or 256))
     run("distill", pruned, "-o", taught, "--teacher", distilled, *steps)
-    form = ("--format", "onnx,openvino", "--own-weights", *checked(given))
+    form = ("--format", "onnx,openvino", *checked(given))
     two = ("--schedule", "whole=dense", "--schedule", f"dropped={given.schedule}")
     run("export", distilled, "-o", place / "shipped", *two, "--precision", "f32,int8", *form)
     run("export", taught, "-o", place / "small", "--schedule", "dense", *form)

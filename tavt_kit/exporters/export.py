@@ -79,11 +79,6 @@ def export(
         writer = Writer(adaptive, named, images, plan, progress)
         recipes = {form.file: _recipe(form, writer, plan, split) for form in plan.forms}
         entries, checks = _keep(out, recipes, fresh=fresh)
-        onnx_files = [form.file for form in plan.forms if form.format == "onnx"]
-        if plan.share and not all(file in entries for file in onnx_files):
-            for file in onnx_files:  # the weights they share come of the first of them
-                entries.pop(file, None)
-                checks.pop(file, None)
         _refuse_little_space(adaptive, out, [form.precision for form in plan.forms if form.file not in entries])
         source = Source(adaptive, samples, split, plan.allow_unreadable, images_beside(images, split, plan.unlabelled))
         about = {**source.about(run, images), "gate": plan.gate.as_record()}
@@ -158,7 +153,6 @@ def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any
         "target": None if plan.target is None else str(plan.target),
         "onnx": plan.onnx.as_record() if form.format == "onnx" else None,
         "tensorrt": plan.tensorrt or None,
-        "share": (form.format == "onnx" and plan.share) or None,
         "pixels": plan.pixels,
         **({} if plan.unlabelled is None else {"unlabelled": str(plan.unlabelled)}),
     }
@@ -167,7 +161,7 @@ def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any
 def _refuse_little_space(adaptive: AdaptiveViT, out: Path, precisions: Sequence[str]) -> None:
     """Before any work: is there room for the files, and the f32 graph that the last of them is made from?"""
     weights = sum(weight.nbytes for weight in adaptive.state_dict().values())
-    share = {"f32": 1.0, "f16": 0.5, "bf16": 0.5, "int8": 0.27, "w8": 0.3}
+    share = {"f32": 1.0, "f16": 0.5, "bf16": 0.5, "int8": 0.27}
     needed = weights * (sum(share[precision] for precision in precisions) + bool(precisions))
     free = shutil.disk_usage(out).free
     if free < needed:

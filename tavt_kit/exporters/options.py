@@ -17,11 +17,11 @@ from tavt_kit.core.device import TargetDevice, read_precision
 from tavt_kit.errors import ExportError, TargetError
 
 FORMATS = {
-    "onnx": ("f32", "f16", "int8", "w8"),
-    "openvino": ("f32", "f16", "bf16", "int8", "w8"),
+    "onnx": ("f32", "f16", "int8"),
+    "openvino": ("f32", "f16", "bf16", "int8"),
     "safetensors": ("f32",),
 }
-"""Formats, each with the precisions it is written in; ``w8`` has weights of 8 bits and computes in float."""
+"""Formats, each with the precisions it is written in."""
 
 SWITCHABLE = "switchable"
 
@@ -47,11 +47,9 @@ class Form:
         if self.format not in FORMATS:
             raise ExportError(f"a model is exported as {', '.join(FORMATS)}, got {self.format!r}")
         try:
-            object.__setattr__(
-                self, "precision", self.precision if self.precision == "w8" else read_precision(self.precision)
-            )
+            object.__setattr__(self, "precision", read_precision(self.precision))
         except TargetError as error:
-            raise ExportError(f"{error}, or w8 for weights of 8 bits alone") from None
+            raise ExportError(str(error)) from None
         if self.precision not in FORMATS[self.format]:
             raise ExportError(
                 f"{self.format} is exported in {' or '.join(FORMATS[self.format])}, got {self.precision}: "
@@ -165,14 +163,11 @@ class Int8Options(Record):
     Args:
         quantizer: ``"nncf"`` or ``"onnxruntime"`` (for ONNX alone); ``None`` tries all that suit the format.
         smooth: NNCF's SmoothQuant: ``"both"`` are tried, or ``"on"`` or ``"off"``.
-        max_drop: Most that top-1 on held-out training images may fall, as a fraction, for accuracy control; ``None``
-            for none.
         symmetric: Zero points of 0, as TensorRT wants them (onnxruntime's quantizer).
     """
 
     quantizer: str | None = None
     smooth: str = field(default="both", metadata=recorded_as("smooth_quant"))
-    max_drop: float | None = None
     symmetric: bool = False
 
     def __post_init__(self) -> None:
@@ -180,15 +175,11 @@ class Int8Options(Record):
             raise ExportError(f"int8 is made by {' or '.join(QUANTIZERS)}, got {self.quantizer!r}")
         if self.smooth not in SMOOTH:
             raise ExportError(f"SmoothQuant is tried {', '.join(SMOOTH)}, got {self.smooth!r}")
-        if self.max_drop is not None and self.quantizer == "onnxruntime":
-            raise ExportError("accuracy control is NNCF's, and of OpenVINO models; leave out `quantizer` onnxruntime")
 
     def ways(self, format: str) -> list[dict[str, Any]]:
         """What is tried for a format; raises ExportError where nothing suits it."""
         if format == "openvino" and self.quantizer == "onnxruntime":
             raise ExportError("onnxruntime quantizes ONNX files, not OpenVINO's; leave out `quantizer`")
-        if format == "onnx" and self.max_drop is not None:
-            raise ExportError("NNCF controls the accuracy of OpenVINO models alone; give `format` openvino")
         nncf = [{"quantizer": "nncf", "smooth_quant": smooth} for smooth in SMOOTH[self.smooth]]
         static = [{"quantizer": "onnxruntime", "smooth_quant": False}] if format == "onnx" else []
         return [way for way in (*nncf, *static) if self.quantizer in (None, way["quantizer"])]
@@ -203,7 +194,6 @@ class Plan:
         limit: Images of the check; ``None`` takes all.
         target: Where the files are run; ``None`` for each one's own runtime on the CPU.
         tensorrt: Whether ONNX files must be such as TensorRT takes.
-        share: Whether ONNX files keep their weights in one file beside them.
         pixels: Order of the uint8 images that the files take and prepare themselves; ``None`` where they are prepared
             before.
         unlabelled: Folder of images without labels, which help to decide about a file (``checks.small_sets``).
@@ -221,6 +211,5 @@ class Plan:
     onnx: OnnxOptions = OnnxOptions()
     int8: Int8Options = Int8Options()
     tensorrt: bool = False
-    share: bool = False
     pixels: str | None = None
     unlabelled: Path | None = None

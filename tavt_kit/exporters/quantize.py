@@ -1,4 +1,4 @@
-"""Fewer bits, by NNCF and by onnxruntime's own tools: int8, weights of 8 bits, f16; training images choose the way.
+"""Fewer bits, by NNCF and by onnxruntime's own tools: int8 and f16; training images choose the way.
 
 What a library cannot do with a model raises an ExportError that says so.
 """
@@ -10,7 +10,7 @@ import copy
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,43 +65,6 @@ def quantize(model: Any, given: Sequence[Any], *, smooth: bool = True) -> Any:
         import nncf
 
         return nncf.quantize(model, nncf.Dataset(given), **_settings(nncf, model, smooth), subset_size=len(given))
-
-
-def quantize_carefully(
-    model: Any, examples: Examples, schedules: Sequence[TokenSchedule] = (), *, smooth: bool, max_drop: float
-) -> Any:
-    """As ``quantize``, with layers put back to float until top-1 on held-out images falls by at most ``max_drop``.
-
-    Of an ``openvino.Model``; NNCF controls the accuracy of no other. The fall is a fraction of all images.
-    """
-    given, held_out = (feeds(images, schedules) for images in (examples.calibration, examples.held_out))
-
-    def top1(compiled: Callable[[Feed], Any], pairs: Iterable[tuple[Feed, int]]) -> tuple[float, list[float]]:
-        right = [float(np.asarray(compiled(feed)[0]).argmax() == label) for feed, label in pairs]
-        return sum(right) / len(right), right
-
-    with _quietly("NNCF", "quantize"):
-        import nncf
-
-        settings = _settings(nncf, model, smooth)
-        settings["advanced_quantization_parameters"] = settings.pop("advanced_parameters")  # as it is named here
-        return nncf.quantize_with_accuracy_control(
-            model,
-            nncf.Dataset(given),
-            nncf.Dataset(list(zip(held_out, examples.labels.tolist(), strict=True)), lambda pair: pair[0]),
-            top1,
-            max_drop=max_drop,
-            subset_size=len(given),
-            **settings,
-        )
-
-
-def compress_weights(model: Any) -> Any:
-    """The ``openvino.Model`` with 8-bit weights (asymmetric, a scale for each output channel); it computes in float."""
-    with _quietly("NNCF", "compress the weights of"):
-        import nncf
-
-        return nncf.compress_weights(model.clone(), mode=nncf.CompressWeightsMode.INT8_ASYM)
 
 
 @contextlib.contextmanager
@@ -164,7 +127,6 @@ def _onnx_products(model: Any) -> Iterator[tuple[str, str, str]]:
 
 _HEAVY = ("Conv", "Gemm", "MatMul")
 _FLOAT = ("Softmax", "ReduceSum", "TopK")
-_BLOCK = 64  # weights that share a scale
 
 
 def quantize_statically(model: onnx.ModelProto, given: Sequence[Feed], *, symmetric: bool = False) -> onnx.ModelProto:
@@ -209,22 +171,6 @@ def quantize_statically(model: onnx.ModelProto, given: Sequence[Feed], *, symmet
         onnxruntime.set_default_logger_severity(2)
 
 
-def compress_onnx_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with 8-bit weights in blocks of 64 (``MatMulNBits``, an operator of onnxruntime's own).
-
-    Smaller, not faster: on a CPU it is slower than f32.
-    """
-    with _quietly("onnxruntime", "compress the weights of"):
-        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
-        compressor = MatMulNBitsQuantizer(copy.deepcopy(model), bits=8, block_size=_BLOCK, accuracy_level=4)
-        compressor.process()
-        compressed: onnx.ModelProto = compressor.model.model
-    if all(node.op_type != "MatMulNBits" for node in compressed.graph.node):
-        raise ExportError("onnxruntime found no weights to compress in the model; export it as f32 or int8")
-    return compressed
-
-
 def halve(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model in f16, images and logits too; softmax, scores and top-k stay in f32 so that no false ties arise."""
     with _quietly("onnxruntime", "halve"):
@@ -258,7 +204,7 @@ def make_int8(
         card: Card; a switchable model is calibrated and tried at all of its presets.
 
     Raises:
-        ExportError: No way works, or accuracy control is asked for without held-out images.
+        ExportError: No way works.
     """
     presets = tuple(card.presets.values())
     ways = options.ways("onnx" if _is_onnx(model) else "openvino")
@@ -282,11 +228,6 @@ def make_int8(
             best, best_rank, chosen = made, rank, way
         tried.append({**way, **{name: round(value, 6) for name, value in numbers.items()}})
     record = {**chosen, "held_out": len(examples.held_out), "tried": tried}
-    if options.max_drop is not None:
-        progress.update("putting layers back to float until the accuracy is kept")
-        smooth = chosen["smooth_quant"]
-        best = quantize_carefully(model, examples, presets, smooth=smooth, max_drop=options.max_drop)
-        record["max_drop"] = options.max_drop
     _log.info("int8: %s", record)
     return best, record
 

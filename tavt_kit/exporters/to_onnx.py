@@ -13,8 +13,8 @@ import hashlib
 import logging
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,63 +209,35 @@ def finish(path: Path, card: ArtifactCard) -> None:
     onnx.checker.check_model(str(path))
 
 
-def save(model: onnx.ModelProto, card: ArtifactCard, path: Path, weights: WeightFile | None = None) -> None:
-    """Write a model with its card; what it shares with a weight file of the folder goes out of it and stays there.
-
-    A model that is too large for one file gets a weight file of its own.
-    """
-    if weights is None and sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST:
-        weights = WeightFile.of(model, path.parent, path.stem)
-    if weights is not None and weights.lend(model):
-        card = replace(card, weights_file=weights.name)
+def save(model: onnx.ModelProto, card: ArtifactCard, path: Path) -> None:
+    """Write a model with its card; one that is too large for a file gets its weights into another beside it."""
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST:
+        card = replace(card, weights_file=_move_out(model, path.parent, path.stem))
     attach_card(model, card)
     onnx.save(model, str(path))
     seal(path)
 
 
-@dataclass(frozen=True, slots=True)
-class WeightFile:
-    """Tensors in a file beside the graphs that borrow from it, each content once: by SHA-256 its offset and length."""
-
-    name: str
-    offsets: Mapping[bytes, tuple[int, int]] = field(repr=False)
-
-    @classmethod
-    def of(cls, model: onnx.ModelProto, folder: Path, stem: str) -> WeightFile:
-        """Write a model's tensors to ``folder/STEM-HASH.weights``; the model stays as it is."""
-        offsets: dict[bytes, tuple[int, int]] = {}
-        whole, temporary = hashlib.sha256(), folder / f".{stem}{WEIGHTS_SUFFIX}"
-        with temporary.open("wb") as file:
-            for tensor in _large(model):
-                key = hashlib.sha256(tensor.raw_data).digest()
-                if key not in offsets:
-                    gap = bytes(-file.tell() % _PAGE)
-                    offsets[key] = (file.tell() + len(gap), len(tensor.raw_data))
-                    for part in (gap, tensor.raw_data):
-                        file.write(part)
-                        whole.update(part)
-        path = folder / f"{stem}-{whole.hexdigest()[:8]}{WEIGHTS_SUFFIX}"
-        temporary.replace(path)
-        return cls(path.name, offsets)
-
-    def lend(self, model: onnx.ModelProto) -> int:
-        """Point the model's tensors into the file and take them out of the model; how many were found there."""
-        found = 0
-        for tensor in _large(model):
-            where = self.offsets.get(hashlib.sha256(tensor.raw_data).digest())
-            if where is None:
-                continue
-            found += 1
-            tensor.ClearField("raw_data")
-            tensor.ClearField("external_data")
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            for key, value in zip(("location", "offset", "length"), (self.name, *where), strict=True):
-                tensor.external_data.add(key=key, value=str(value))
-        return found
-
-
-def _large(model: onnx.ModelProto) -> list[Any]:
-    return [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= _LEAST]
+def _move_out(model: onnx.ModelProto, folder: Path, stem: str) -> str:
+    """Put a model's tensors into ``folder/STEM-HASH.weights``, named by its content, and point the model there."""
+    whole, temporary, places = hashlib.sha256(), folder / f".{stem}{WEIGHTS_SUFFIX}", []
+    tensors = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= _LEAST]
+    with temporary.open("wb") as file:
+        for tensor in tensors:
+            gap = bytes(-file.tell() % _PAGE)
+            places.append((file.tell() + len(gap), len(tensor.raw_data)))
+            for part in (gap, tensor.raw_data):
+                file.write(part)
+                whole.update(part)
+    name = f"{stem}-{whole.hexdigest()[:8]}{WEIGHTS_SUFFIX}"
+    temporary.replace(folder / name)
+    for tensor, place in zip(tensors, places, strict=True):
+        tensor.ClearField("raw_data")
+        tensor.ClearField("external_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in zip(("location", "offset", "length"), (name, *place), strict=True):
+            tensor.external_data.add(key=key, value=str(value))
+    return name
 
 
 OPERATORS = frozenset(

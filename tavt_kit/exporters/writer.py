@@ -73,28 +73,24 @@ class Writer:
     def _write_onnx(self, card: ArtifactCard, path: Path) -> None:
         import onnx
 
-        from tavt_kit.exporters.quantize import compress_onnx_weights, halve
-        from tavt_kit.exporters.to_onnx import WeightFile, refuse_operators, save, to_onnx
+        from tavt_kit.exporters.quantize import halve
+        from tavt_kit.exporters.to_onnx import refuse_operators, save, to_onnx
 
         to_onnx(self.adaptive, replace(card, precision="f32", calibration=None, pixels=None), path, self.plan.onnx)
         model = onnx.load(str(path))
         if card.precision == "int8":
             model, card = self._quantized(model, card)
-        elif card.precision != "f32":
-            model = (halve if card.precision == "f16" else compress_onnx_weights)(model)
+        elif card.precision == "f16":
+            model = halve(model)
         if self.plan.tensorrt:
             refuse_operators(model)
         if card.pixels is not None:
             from tavt_kit.exporters.preprocessing import prepend_onnx
 
             model = prepend_onnx(model, card)
-        key = f"weights {card.precision}"
-        if self.plan.share and key not in self._made:  # what a later file has besides stays inside of it
-            self._made[key] = WeightFile.of(model, path.parent, f"model.{card.precision}")
-        save(model, card, path, self._made.get(key))
+        save(model, card, path)
 
     def _write_openvino(self, card: ArtifactCard, path: Path, label: str) -> None:
-        from tavt_kit.exporters.quantize import compress_weights
         from tavt_kit.exporters.to_openvino import convert, save
 
         key = f"model {label}"
@@ -103,8 +99,6 @@ class Writer:
         model = self._made[key]
         if card.precision == "int8":
             model, card = self._quantized(model, card)
-        elif card.precision == "w8":
-            model = compress_weights(model)
         save(model, card, path)
 
     def _quantized(self, model: Any, card: ArtifactCard) -> tuple[Any, ArtifactCard]:

@@ -54,7 +54,7 @@ _ALSO = (
     ("loss_weight", "loss_weights"), ("pictures", "image_folder"), ("pictures", "training_images"),
     ("reduction", "reductions"), ("seed_schedules", "schedule"),
 )  # fmt: skip
-_OPPOSITE = {"decay_all": "decay_matrices", "share_weights": "own_weights"}
+_OPPOSITE = {"decay_all": "decay_matrices"}
 """Further names on the command line, and what the other side of a switch is called where it is not ``no_...``."""
 
 _METAVARS = {"Mapping": "NAME=NUMBER", "str": "TEXT", "float": "NUMBER", "int": "N"}

@@ -135,10 +135,8 @@ def export(
     precision: str | Sequence[str] | None = None,
     exporter: str | None = None,
     opset: str | None = None,
-    share_weights: bool | None = None,
     quantizer: str | None = None,
     smooth_quant: str = "both",
-    accuracy_aware: bool = False,
     tensorrt: bool = False,
     preprocessing: str | None = None,
     input_order: str = "nhwc:rgb",
@@ -176,16 +174,11 @@ def export(
         switchable: Whether one file holds every schedule, the counts as an input, with the presets fast, balanced and
             accurate from the front, or those that ``schedule`` names.
         format: onnx, openvino or safetensors, also with commas between them; openvino by default.
-        precision: f32, f16, bf16, int8 or w8 (8-bit weights), also with commas between them; f32 by default, or as a
-            joint search chose.
+        precision: f32, f16, bf16 or int8, also with commas between them; f32 by default, or as a joint search chose.
         exporter: torch's ONNX exporter, tracing or dynamo; by default what works.
         opset: Opset of ONNX, 17 to 23 or newest; by default the oldest that works.
-        share_weights: Whether ONNX files keep their weights in one file beside them; by default where there are several
-            schedules.
         quantizer: nncf or onnxruntime; by default all that suit, of which the best is kept.
         smooth_quant: NNCF's SmoothQuant: both are tried, on or off.
-        accuracy_aware: Whether layers of an int8 OpenVINO file go back to float until ``max_drop`` is kept on held-out
-            training images.
         tensorrt: Whether to write ONNX of operators that TensorRT is known to take.
         preprocessing: outside or inside: whether the files take uint8 images of any size and resize, crop and normalise
             them; outside by default, inside for a ``bundle``.
@@ -251,8 +244,7 @@ def export(
     onnx = OnnxOptions.parse(exporter or ("tracing" if tensorrt else None), opset)
     if pixels and "onnx" in formats and onnx.opset is not None and onnx.opset < OPSET:
         raise ParameterError(f"preprocessing inside of ONNX needs `opset` {OPSET} or later, got {opset}")
-    most = max_drop / 100 if accuracy_aware else None
-    int8 = Int8Options(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, most, symmetric=tensorrt)
+    int8 = Int8Options(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, symmetric=tensorrt)
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     if device is not None:
         check_available(device)
@@ -295,7 +287,6 @@ def export(
         onnx=onnx,
         int8=int8,
         tensorrt=tensorrt,
-        share=len(schedules) > 1 and not switchable if share_weights is None else share_weights,
         pixels=pixels,
         unlabelled=None if unlabelled is None else Path(unlabelled),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tavt_kit.core.artifact_card import ArtifactCard, files_of, read_metadata
+from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.records import sha256_file
@@ -20,7 +19,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters import to_onnx as module
 from tavt_kit.exporters.options import OnnxOptions
-from tavt_kit.exporters.to_onnx import WeightFile, save, to_onnx
+from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
@@ -152,32 +151,6 @@ def test_a_layer_that_openvino_cannot_convert_is_named() -> None:
         ExportError, match=r"OpenVINO cannot convert plain at layer blocks\.1\.mlp\.act \(Odd\): .*eigvals"
     ):
         convert(adaptive, card)
-
-
-def test_weights_are_shared_by_content(tmp_path: Path) -> None:
-    """Graphs of two schedules: the second borrows from the first's file, and both run."""
-    adaptive, card = _model("plain")
-    dense = replace(card, schedule=adaptive.dense_schedule)
-    weights = None
-    for name, one in (("dropped", card), ("dense", dense)):
-        path = tmp_path / f"{name}.onnx"
-        to_onnx(adaptive, one, path)
-        model = onnx.load(str(path))
-        weights = weights or WeightFile.of(model, tmp_path, "model.f32")
-        save(model, one, path, weights)
-        assert read_metadata(path) == replace(one, weights_file=weights.name)
-        assert files_of(path) == (tmp_path / weights.name, path)
-    assert weights is not None
-    assert (
-        max((tmp_path / f"{name}.onnx").stat().st_size for name in ("dropped", "dense"))
-        < 0.5 * (tmp_path / weights.name).stat().st_size
-    )
-    images = zoo.images(adaptive.bare, 2)
-    for name, one in (("dropped", card), ("dense", dense)):
-        with torch.inference_mode():
-            expected = LeanViT(adaptive, one.schedule).eval()(images).numpy()
-        got = open_file(tmp_path / f"{name}.onnx", TargetDevice.parse("onnxruntime:cpu:threads=1"))(images.numpy())
-        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.slow
