@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,6 +34,16 @@ from tests.verbs.tiny import write_images
 from tests.workflows.conftest import Heard
 
 RUN = Path("runs/one")
+SMALL_FIT = """
+from tavt_kit import cli
+from tavt_kit.workflows import fit, fit_plan
+
+fit_plan._LEAST_STEPS, fit_plan._MOST_STEPS, fit_plan._EPOCHS = 1, 40, 0
+fit.LEAST_SEARCH = fit_plan.LEAST_SEARCH = 1e9
+fit._Stages._precisions = ("f32",)
+cli.main()
+"""
+"""The command itself, with little training, no search and no INT8."""
 
 
 def row(right: int, ms: float, *, counts: tuple[int, ...] = (17, 17), precision: str | None = None,
@@ -256,3 +268,46 @@ def test_the_whole_way(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyP
     heard.shown.clear()
     again = go()
     assert again.record["rows"] == done.record["rows"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_ctrl_c_keeps_the_best_so_far_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    images, out = write_images(tmp_path / "images", each=12), tmp_path / "out"
+    words = f"fit {images} -o {out} --budget latency=2s --max-time 20m --model test_vit --set weights=random "
+    words += "--set image-size=64"
+
+    def go(until: str | None = None) -> str:
+        """The last line that it says; Ctrl-C as soon as one begins so."""
+        line = ""
+        with subprocess.Popen(
+            [sys.executable, "-c", SMALL_FIT, *words.split()], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            text=True,
+        ) as process:  # fmt: skip
+            for line in process.stderr or ():
+                if until is not None and line.startswith(until):
+                    process.send_signal(signal.SIGINT)
+        assert process.returncode == (0 if until is None else 130), line
+        return line
+
+    def made() -> dict[Path, int]:
+        """Weights and files, and when each was written."""
+        found = (path for path in out.rglob("*") if path.suffix in (".safetensors", ".xml"))
+        return {path: path.stat().st_mtime_ns for path in found if path.parent.name != "recommended"}
+
+    kept = dict[Path, int]()
+    for until in ("== fine-tune", "== measure 3"):
+        assert go(until) == "fgvc-kit fit: interrupted; the same command goes on from what is finished\n"
+        assert kept.items() <= made().items()
+        kept = made()
+        record = read_record(out / "fit.json", "fit")
+        best = record["rows"][record["recommended"]]
+        assert [row["run"] for row in record["rows"]] == ["head", "head"]
+        assert (out / best["file"]).read_bytes() == (out / "recommended" / "model.xml").read_bytes()
+        assert check(out / "recommended" / "model.xml").verdict is Verdict.PASS
+    assert {path.parent.name for path in kept if path.suffix == ".safetensors"} == {"head", "adapted-64", "distilled"}
+    go()
+    assert kept == made()
+    record = read_record(out / "fit.json", "fit")
+    assert {row["run"] for row in record["rows"]} >= {"head", "adapted-64"} and "check" in record
+    assert not list(out.rglob(".*"))
