@@ -18,7 +18,7 @@ from tavt_kit.checks.small_sets import decide, further_answers
 from tavt_kit.checks.source import Count, Predicted, Source
 from tavt_kit.core.accuracy import bits_text
 from tavt_kit.core.artifact_card import ArtifactCard, files_of, read_metadata
-from tavt_kit.core.budget import Verdict
+from tavt_kit.core.budget import Verdict, facts_of
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import sha256_file
 from tavt_kit.core.schedule import TokenSchedule
@@ -137,7 +137,8 @@ def check(
     decision = None
     if judgement.verdict is Verdict.INCONCLUSIVE and source.further:
         parts = further_answers(source, attempts, seen, order, card.schedule)
-        decision = decide({source.split: answers, **parts}, gate.drop)
+        proven = facts_of(difference=answers.against(answers.source))["drop"].high
+        decision = decide({source.split: answers, **parts}, gate.drop, proven)
         judgement = replace(judgement, reason=f"{judgement.reason}; {decision.sentence}")
     if pixels is not None and not fault:
         judgement = replace(judgement, reason=f"{judgement.reason}; {pixels.sentence}")

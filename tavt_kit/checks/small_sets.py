@@ -66,12 +66,13 @@ def further_answers(
     return found
 
 
-def decide(parts: Mapping[str, Answers], drop: float) -> Decision:
+def decide(parts: Mapping[str, Answers], drop: float, proven: float = 1.0) -> Decision:
     """Whether a user who tolerates a loss of ``drop``, a fraction, should take the file.
 
     Args:
         parts: Answers to the images of each kind: labelled splits, ``train`` that the model was trained on, and
             ``unlabelled``, whose labels say nothing.
+        proven: Loss, as a fraction, with which the check would pass by its labels alone.
     """
     fresh = {kind: part for kind, part in parts.items() if kind != SEEN}
     labelled = Answers(*(
@@ -87,7 +88,7 @@ def decide(parts: Mapping[str, Answers], drop: float) -> Decision:
     loss = _most(k, n) * doubt
     difference = labelled.against(labelled.source)
     decision = Decision(loss <= drop and -difference.difference <= drop, loss, images, differing, doubt, difference, "")
-    return replace(decision, sentence=_sentence(decision, drop, k, n))
+    return replace(decision, sentence=_sentence(decision, drop, proven, k, n))
 
 
 def _most(k: int, n: int) -> float:
@@ -95,7 +96,7 @@ def _most(k: int, n: int) -> float:
     return Accuracy.of_counts(k, n, split=UNLABELLED).bounds(DOUBT)[1]
 
 
-def _sentence(decision: Decision, drop: float, k: int, n: int) -> str:
+def _sentence(decision: Decision, drop: float, proven: float, k: int, n: int) -> str:
     lost, most, tolerated = -decision.difference.difference, 100 * decision.loss, f"{100 * drop:g} tolerated"
     known = f"{100 * (1 - k / n):.1f} % of {n:,} images that the model was not trained on"
     if seen := decision.images.get(SEEN):
@@ -111,7 +112,9 @@ def _sentence(decision: Decision, drop: float, k: int, n: int) -> str:
     if room > 0:  # as the bound falls: rate + 1.645 sqrt(rate / n) + 3 / n
         root = (1.645 * math.sqrt(rate) + math.sqrt(2.706 * rate + 12 * room)) / (2 * room)
         more = f", or give some {math.ceil(root**2) - n:,} unlabelled images"
-    return f"keep the source, or tolerate {math.ceil(10 * most) / 10:g} points{more}: {why}, {tolerated}"
+    # The smaller of the two losses would do: whoever tolerates it takes the file, or its check passes.
+    enough = math.ceil(1000 * min(decision.loss, proven)) / 10
+    return f"keep the source, or tolerate {enough:g} points{more}: {why}, {tolerated}"
 
 
 def _heat(labelled: Answers) -> float:

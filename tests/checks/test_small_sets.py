@@ -76,6 +76,8 @@ def test_the_sentence_says_what_to_do() -> None:
     assert not kept.taken and kept.sentence.startswith("keep the source, or tolerate ")
     most, more = kept.sentence.split("tolerate ")[1].split()[0], kept.sentence.split("some ")[1].split()[0]
     assert decide(parts, float(most) / 100).taken
+    least = decide(parts, 0.01, proven=0.0118)  # the labels alone would pass less than that
+    assert float(most) > 1.2 and least.sentence.startswith("keep the source, or tolerate 1.2 points")
     assert 100 < int(more.replace(",", "")) < 5000
     assert "unlabelled" not in decide(parts, 0.001).sentence  # it differs too often for any number of them
     lost = Answers(parts["test"].labels, parts["test"].source, parts["test"].artifact.copy())
