@@ -142,6 +142,8 @@ def distill(
     if processes.first:
         drawn = f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {Bound.parse(recipe.bound)}"
         how = f"distilled in place ({drawn}, {loop.steps} steps)"
+        if recipe.sampling == "dense":
+            how = f"trained by its labels alone, as a control of distillation ({loop.steps} steps)"
         sizes = tuple(twin.backbone.image_size[1] for twin in twins)
         common.save_trained(run.folder, model, replace(card, image_sizes=sizes), images, how)
     run.finish(
@@ -177,16 +179,16 @@ def _prepare(
         images, targets, taught = resize_images(batch.images, model), None, "all"
         if teacher is not None and (twin is None or recipe.taught == "all"):
             targets, taught = teacher.logits(batch.images), recipe.taught
-        elif twin is not None:
+        elif twin is not None and subs:
             targets = full_size_logits(model, images, len(images) if rule.chunk is None else rule.chunk)
         if twin is not None:
             images = resize_images(batch.images, twin.train(model.training))
         done = sandwich_step(
             twin or model, images, labels, subs, full=full, rule=rule, targets=targets, taught=taught, backward=backward
         )
-        named = {"loss": done.loss, **done.full, "kl_smallest": done.divergences[0]}
-        others = done.divergences[1:]
-        return {**named, "kl_random": sum(others[1:], others[0]) / len(others)} if others else named
+        apart = done.divergences
+        named = {"loss": done.loss, **done.full, **({"kl_smallest": apart[0]} if apart else {})}
+        return {**named, "kl_random": sum(apart[2:], apart[1]) / len(apart[1:])} if apart[1:] else named
 
     return step, trained
 

@@ -126,8 +126,8 @@ class DistillRecipe:
     Args:
         name: Where the values come from.
         bound: Largest share of tokens a layer may drop, or how it grows (``"0.2:0.6"``; see ``Bound.parse``).
-        sampling: How random sub-networks are drawn: bound (each layer), ratio (tapers), stages (three drops) or curve
-            (late); see ``Sampler``.
+        sampling: How random sub-networks are drawn: bound (each layer), ratio (tapers), stages (three drops), curve
+            (late) or dense (none, nor the smallest); see ``Sampler``.
         schedules: As text; if any, sub-networks are these instead.
         image_sizes: Smaller sizes, pixels a side, that the network learns too (see ``image_sizes``).
         sub_networks: Random sub-networks per step, beside the full and the smallest one (``num_sandwich``).

@@ -84,7 +84,7 @@ class Bound:
         return f"{self.start:g}:{self.end:g}" + (":cosine" if self.shape == "cosine" else "")
 
 
-SAMPLINGS = ("bound", "ratio", "stages", "curve")
+SAMPLINGS = ("bound", "ratio", "stages", "curve", "dense")
 
 Draws = np.random.Generator | np.random.RandomState
 """Where randomness comes from; the legacy kind repeats the official samples."""
@@ -226,7 +226,8 @@ class Sampler:
         layer_dropout: Probability that a layer is left out, in every network, the full one included (as the official
             code does); ``None`` for none.
         sampling: How a random network is drawn: by ``bounded_counts`` (``"bound"``, as officially), ``ratio_counts`` of
-            one ratio, uniform in 0 to the bound (``"ratio"``), ``staged_counts`` or ``curved_counts``.
+            one ratio, uniform in 0 to the bound (``"ratio"``), ``staged_counts`` or ``curved_counts``; not at all,
+            nor the smallest one (``"dense"``): the full network alone learns.
         schedules: If any, networks are drawn from these instead: the one of fewest tokens in every step, and random
             ones of the others, none twice while there are enough.
 
@@ -268,6 +269,8 @@ class Sampler:
         The bound depends on the progress of the training run, in [0, 1].
         """
         full = TokenSchedule((self.layout.tokens,) * self.layout.layers, self._survivors(draws))
+        if self.sampling == "dense":
+            return full, ()
         if self.schedules:
             return full, tuple(self._thinned(schedule, draws) for schedule in self._picked(draws))
         bound = self.bound.at(progress)

@@ -29,9 +29,14 @@ class _Step:
 
 def ladder_section(records: Records) -> Section | Missing:
     """The ladder of the run that distilled."""
-    run = next((found.body for found in records.all("run") if sequence(found.body, "results", "before")), None)
+    runs = [found.body for found in records.all("run") if sequence(found.body, "results", "before")]
+    controls = [run for run in runs if _is_control(run)]
+    run = next((run for run in runs if run not in controls), next(iter(controls), None))
     if run is None:
         return Missing("Accuracies before and after distillation", "fgvc-kit distill MODEL")
+    start = text(run, "asked", "start_sha256")
+    control = next((one for one in controls if one is not run and text(one, "asked", "start_sha256") == start), None)
+    alone = {} if control is None else {step.name: step.after for step in _steps(control)}
     steps, first = _steps(run), mapping(run, "results", "before", 0, "accuracy")
     split, metric = text(first, "split") or "val", words.metric_words(text(first, "metric") or "top1")
     said = f"Distillation has not ended, so there is only the {metric} on {split} before it."
@@ -42,6 +47,12 @@ def ladder_section(records: Records) -> Section | Missing:
             f"In-place distillation lifted {lifted} of {len(known)} schedules beyond doubt (paired 95 % interval above "
             f"0){f' and lowered {lowered}' if lowered else ''}."
         )
+        if run in controls:
+            said = "This run learned from its labels alone: it is the control of a distillation."
+        elif control is None:
+            said += " How much of that its labels alone would have given, `fgvc-kit distill RUN --control` says."
+        else:
+            said += " Beside it the same steps by the labels alone, from the same weights."
 
     def bar(step: _Step) -> Cell:
         if step.before is None or step.after is None:
@@ -50,6 +61,9 @@ def ladder_section(records: Records) -> Section | Missing:
 
     def lift(step: _Step) -> Cell:
         return Cell(words.points_text(step.lift), step.difference.points if step.difference else "")
+
+    def by_labels(step: _Step) -> Cell:
+        return columns.accuracy(alone.get(step.name))
 
     table = Table.of(
         steps,
@@ -60,6 +74,7 @@ def ladder_section(records: Records) -> Section | Missing:
         (Column("Before", hint="95 %"), lambda step: columns.accuracy(step.before)),
         (Column("After", hint="95 %"), lambda step: columns.accuracy(step.after)),
         (Column("Lift", hint="points, paired"), lift),
+        *([(Column("Labels alone", hint="95 %"), by_labels)] if alone else ()),
     )
     is_known = any(step.before or step.after for step in steps)
     blocks = (Text.of(said), table) if is_known else (Text.of(said),)
@@ -69,6 +84,8 @@ def ladder_section(records: Records) -> Section | Missing:
 def lowered_dense(records: Records) -> str | None:
     """A sentence where distillation took accuracy from the dense model: it changes what "dense" stands for."""
     for found in records.all("run"):
+        if _is_control(found.body):
+            continue
         dense = next((step for step in _steps(found.body) if step.name == "dense"), None)
         if dense is not None and dense.is_lowered:
             return (
@@ -76,6 +93,11 @@ def lowered_dense(records: Records) -> str | None:
                 f"{dense.after}), so what is called dense here is less accurate than the model that was given."
             )
     return None
+
+
+def _is_control(run: Mapping[str, Any]) -> bool:
+    """Whether it took the steps of a distillation by its labels alone."""
+    return text(run, "asked", "sampling") == "dense"
 
 
 def _steps(run: Mapping[str, Any]) -> list[_Step]:
@@ -109,6 +131,7 @@ def _run(run: Found, steps: Sequence[Mapping[str, Any]]) -> list[Block]:
     if not losses:
         return []
     what = "distillation" if text(run.body, "verb") == "distill" else "fine-tuning"
+    what = "the control" if _is_control(run.body) else what
     name = f"{what} by the recipe {text(run.body, 'asked', 'recipe') or words.DASH}"
     terms = [key for key in steps[0] if key not in _OTHER and not key.startswith(_VAL)]
     curves = [thinned("loss", losses, spread=True)]

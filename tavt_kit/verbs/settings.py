@@ -24,7 +24,8 @@ from tavt_kit.errors import ParameterError
 _WORKFLOWS = {
     "fit": ("fit:fit", "target budget max_time model weights image_size seed fresh"),
     "train": ("train:train", "data recipe weights image_size steps batch lr device seed limit fresh dry_run"),
-    "distill": ("distill:distill", "data recipe schedule schedules teacher steps batch lr device seed fresh dry_run"),
+    "distill": ("distill:distill", "data recipe schedule schedules teacher steps batch lr device seed control fresh "
+                "dry_run"),
     "prune": ("prune:prune", "data mlp heads width depth budget schedule target seed fresh"),
     "search": ("search:search", "data target budget weights schedule algorithm objective evaluations max_time fix "
                "baseline seed fresh dry_run"),

@@ -64,6 +64,7 @@ def distill(
     seed: int = 0,
     allow_unreadable: int = 0,
     save_every: str | float = "60s",
+    control: bool = False,
     fresh: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -92,6 +93,8 @@ def distill(
         seed: Seed of everything random.
         allow_unreadable: Most images of val that may be skipped.
         save_every: Time between two saved states.
+        control: Whether to take the same steps by the labels alone, with no sub-network: what fine-tuning gives without
+            distillation. In ``out/control`` of a distilled run it stands beside it in the report.
         fresh: Whether to start again whatever ``out`` holds.
         dry_run: Whether to stop before anything is written.
         progress: Told of the stages, their steps and losses.
@@ -118,6 +121,13 @@ def distill(
         _refuse_idle(changes, ("bound", "sampling"), "schedules are given, and decide what is drawn")
     if teacher is None:
         _refuse_idle(changes, ("teacher_weight", "taught"), "no `teacher` is given")
+    if control:
+        _refuse_idle(
+            {**changes, "schedule": texts or None, "schedules": schedules, "teacher": teacher},
+            ("schedule", "schedules", "teacher", "bound", "sampling", "sub_networks"),
+            "a `control` learns from its labels alone",
+        )
+        chosen = replace(chosen, sampling="dense")
     seconds = parse_duration(str(save_every))
     from tavt_kit.checkpoints import load_model
     from tavt_kit.distill import distill as fit

@@ -43,6 +43,28 @@ def test_a_teacher_of_another_size(data: Path, model: Path, tmp_path: Path) -> N
     assert len(json.loads((tmp_path / "b" / "run.json").read_text())["asked"]["teacher_sha256"]) == 64
 
 
+def test_a_control_takes_the_same_steps_by_its_labels_alone(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    words = ("distill", str(model), "--data", str(data), "-o", str(out), *map(str, FEW))
+    monkeypatch.setattr("sys.argv", ["fgvc-kit", *words])
+    assert run(*words) == 0
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    command = said.removeprefix("what fine-tuning alone gives: fgvc-kit ")
+    assert command == f"{' '.join(words)} --control -o {out / 'control'}"
+    assert run(*command.split()) == 0 and f"both: fgvc-kit report {out}" in capsys.readouterr().out
+    logged = [json.loads(line) for line in (out / "control" / "metrics.jsonl").read_text().splitlines()]
+    assert len(logged) == 3
+    assert all(step["loss"] == step["cross_entropy"] and "kl_smallest" not in step for step in logged)
+    ours, control = (json.loads((folder / "run.json").read_text()) for folder in (out, out / "control"))
+    assert {key for key in ours["asked"] if ours["asked"][key] != control["asked"][key]} == {"sampling"}
+    assert "labels alone" in load_model(out / "control").require_card().provenance
+    assert run(*words) == 0 and " control" in capsys.readouterr().out
+    assert run("report", out) == 0 and "Labels alone" in (out / "report.md").read_text()
+    assert run(*words, "--control", "--bound", 0.2) == 2 and "labels alone" in capsys.readouterr().err
+
+
 def test_what_cannot_be_is_one_sentence_and_nothing_is_written(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
