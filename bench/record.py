@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.bench.protocol import Protocol
-from tavt_kit.core.budget import Budget, Fact, facts_of, time_facts
+from tavt_kit.core.budget import Budget, Fact, facts_of
 from tavt_kit.core.budget import judge as judge_limit
-from tavt_kit.core.codec import Record, encode, recorded_as
+from tavt_kit.core.codec import encode
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.latency_bounds import latency_bounds
 from tavt_kit.core.measurement import (
     DRAWS,
     LEAST_FOR_BLOCKS,
@@ -31,31 +30,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class EndToEndTime(Record):
-    """The way from image files to logits.
-
-    Args:
-        measurement: Its times (ms a batch).
-        parts: Medians of what it is made of (ms).
-    """
-
-    measurement: Measurement = field(metadata=recorded_as("latency_ms"))
-    parts: Mapping[str, float] = field(metadata=recorded_as("parts_ms"))
-    files: int = field(metadata=recorded_as("pictures"))
-
-
-@dataclass(frozen=True, slots=True)
 class BenchRow:
     """One candidate, measured.
 
     Args:
         target: Target with the precision that was executed.
-        measurement: Times of an inference; of many in flight the wall clock's share of each.
+        latency: Times of an inference.
         schedule: Token counts, or ``None`` where the file does not say.
         macs: Multiply-adds of one image, rule ``executed``, or ``None``.
         size_bytes: Size of an artifact's files, or ``None`` for a live model.
-        requests: Times of each inference by itself, where many are in flight.
-        streams: Requests that OpenVINO computes side by side.
         compile_ms: Part of loading that compiled, where it is told apart.
         image_size: (H, W).
         peak_gflops: Best of this machine in this precision, with these threads.
@@ -67,17 +50,13 @@ class BenchRow:
     name: str
     thing: str
     target: TargetDevice
-    measurement: Measurement
+    latency: Measurement
     schedule: TokenSchedule | None = None
     macs: int | None = None
     size_bytes: int | None = None
-    requests: Measurement | None = None
-    in_flight: int = 1
-    streams: int = 1
     compile_ms: float | None = None
     image_size: tuple[int, int] | None = None
     peak_gflops: float | None = None
-    end_to_end: EndToEndTime | None = None
     memory: Mapping[str, Any] | None = None
     energy: Mapping[str, Any] | None = None
     verdicts: Sequence[Mapping[str, Any]] = field(default=())
@@ -86,14 +65,9 @@ class BenchRow:
     executed: ExecutedGraph | None = None
 
     @property
-    def latency(self) -> Measurement:
-        """How long someone waits for one inference."""
-        return self.measurement if self.requests is None else self.requests
-
-    @property
     def throughput(self) -> float:
         """Images per second at the median."""
-        return self.target.batch * 1e3 / self.measurement.median
+        return self.target.batch * 1e3 / self.latency.median
 
     @property
     def gflops(self) -> float | None:
@@ -121,7 +95,7 @@ def gain_share(dense: BenchRow, tapered: BenchRow) -> PairedRatio | None:
     """
     if dense.macs is None or tapered.macs is None or dense.target != tapered.target:
         return None
-    ratio, wanted = bootstrap_ratio(dense.measurement, tapered.measurement), dense.macs / tapered.macs
+    ratio, wanted = bootstrap_ratio(dense.latency, tapered.latency), dense.macs / tapered.macs
     return replace(ratio, value=ratio.value / wanted, low=ratio.low / wanted, high=ratio.high / wanted)
 
 
@@ -156,11 +130,10 @@ def _row(one: BenchRow, rows: Sequence[BenchRow]) -> Mapping[str, Any]:
     # The share of the MAC gain compares with the first candidate on the same target.
     first, reference = rows[0], next(other for other in rows if other.target == one.target)
     share = None if one is reference else gain_share(reference, one)
-    ratio = bootstrap_ratio(first.measurement, one.measurement)
+    ratio = bootstrap_ratio(first.latency, one.latency)
     return {
         **{name: encode(getattr(one, name)) for name in _COPIED},
         "latency_ms": one.latency.as_record(),
-        "share_ms": None if one.requests is None else one.measurement.as_record(),
         "ratio": {**ratio.as_record(), "says": "reference" if one is first else ratio.word},
         "gain_reference": None if share is None else reference.name,
         "gain_share": encode(share),
@@ -171,7 +144,7 @@ def _row(one: BenchRow, rows: Sequence[BenchRow]) -> Mapping[str, Any]:
 
 _COPIED = (
     "name", "thing", "target", "image_size", "schedule", "macs", "size_bytes", "throughput", "gflops", "peak_share",
-    "compile_ms", "in_flight", "streams", "end_to_end", "memory", "energy", "busy_cores", "doubts",
+    "compile_ms", "memory", "energy", "busy_cores", "doubts",
 )  # fmt: skip
 
 
@@ -198,7 +171,6 @@ def bootstrap_ratio(slow: Measurement, fast: Measurement, *, seed: int = 0) -> P
 
 # Why nothing is known, by quantity.
 _UNKNOWN = {
-    "latency": "no end-to-end time was taken",
     "flops": "its multiply-adds are not known",
     "size": "a live model has no file",
     "memory": "its peak memory could not be measured",
@@ -222,16 +194,8 @@ def judge(one: BenchRow, budget: Budget, *, is_quiet: bool) -> list[dict[str, An
     Returns:
         For the record: the limit, its verdict, the bounds (null where nothing gives them), and why nothing is known.
     """
-
-    def watched(measured: Measurement) -> Measurement:
-        return measured if is_quiet else replace(measured, steady=False)
-
-    facts = facts_of(macs=one.macs, latency=watched(one.latency))
-    # Of many inferences in flight the rate is by the wall clock, not by how long each takes.
-    median = latency_bounds(watched(one.measurement), "p50")
-    facts["throughput"] = time_facts({"p50": median}, one.target.batch)["throughput"]
-    if one.end_to_end is not None:
-        facts |= time_facts({"e2e": latency_bounds(watched(one.end_to_end.measurement), "p90")})
+    latency = one.latency if is_quiet else replace(one.latency, steady=False)
+    facts = facts_of(macs=one.macs, latency=latency, batch=one.target.batch)
     counted = {"size": one.size_bytes, "memory": one.memory_bytes}
     facts |= {name: Fact(value, value) for name, value in counted.items() if value is not None}
     answers = []

@@ -11,16 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.runtimes.session import Images, Session
-
-if TYPE_CHECKING:
-    from tavt_kit.bench.protocol import Turns
 
 _PLAIN = 0.9  # Share of one value from which an input is no image; photographs on white paper stay below
 # Share of the threads asked for below which the cores were too idle for them. Small models leave a fifth idle.
@@ -59,14 +55,8 @@ class ValidityMonitor:
         images: (B, 3, H, W) for each name.
     """
 
-    def __init__(
-        self,
-        sessions: Mapping[str, Session],
-        images: Mapping[str, Images],
-        rng: np.random.Generator,
-        then: Turns | None = None,
-    ) -> None:
-        self._sessions, self._images, self._then = dict(sessions), dict(images), then
+    def __init__(self, sessions: Mapping[str, Session], images: Mapping[str, Images], rng: np.random.Generator) -> None:
+        self._sessions, self._images = dict(sessions), dict(images)
         self._rng, self._probed, self._begin = rng, dict[str, Probed](), (0.0, 0.0)
         self._worked, self._passed = dict.fromkeys(sessions, 0.0), dict.fromkeys(sessions, 0.0)
 
@@ -74,8 +64,6 @@ class ValidityMonitor:
         """See ``Turns``. In its first turn a candidate is probed: not before, so that its first inference is timed."""
         if name in self._sessions and name not in self._probed:
             self._probed[name] = probe(self._sessions[name], self._images[name], self._rng)
-        if self._then is not None:
-            self._then.begin(name)
         self._begin = (time.process_time(), time.perf_counter())
 
     def end(self, name: str, times: Sequence[float]) -> None:
@@ -84,8 +72,6 @@ class ValidityMonitor:
         if name in self._worked:
             self._worked[name] += worked
             self._passed[name] += passed
-        if self._then is not None:
-            self._then.end(name, times)
 
     def busy(self, name: str) -> float | None:
         """Cores that worked for this process on average while the candidate was timed; ``None`` of too little time."""

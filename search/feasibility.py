@@ -17,8 +17,6 @@ from tavt_kit.search.space import Space
 _ELSEWHERE = {
     "size": "dropping tokens leaves every weight, so all schedules have one size; make the file smaller with "
     "`precision=int8` at export",
-    "latency[e2e]": "the time around the model is no schedule's; limit latency, then look at the whole with fgvc-kit "
-    "bench",
 }
 """Limits that no choice of a schedule keeps or breaks, and what to do about each."""
 

@@ -51,7 +51,7 @@ _KINDS = {
 LEAST_HELD_OUT = 50
 """Images that a search keeps at least, to judge a floor: fewer prove no loss below 6 points, and it misses them."""
 
-_LATENCIES = ("p50", "p90", "p99", "e2e")
+_LATENCIES = ("p50", "p90", "p99")
 _QUALITIES = ("top1", "macro_f1", "recall", "drop")
 
 
@@ -62,7 +62,7 @@ class Limit:
     Args:
         quantity: ``latency``, ``flops``, ``memory``, ``size``, ``throughput``, ``top1``, ``macro_f1``,
             ``recall`` or ``drop``.
-        statistic: ``p50``, ``p90``, ``p99`` or ``e2e`` of a latency, the class of a recall, else ``None``.
+        statistic: ``p50``, ``p90`` or ``p99`` of a latency, the class of a recall, else ``None``.
         sense: ``"<="`` for costs and ``drop``, ``">="`` for qualities and rates.
         value: In ms, multiply-adds, bytes, images a second, or as a fraction (``drop``: of all images).
 

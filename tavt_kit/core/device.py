@@ -105,19 +105,14 @@ PROCESSORS: Mapping[str, tuple[str, ...]] = {
 
 PRECISIONS = ("f32", "f16", "bf16", "int8")
 
-MODES: Mapping[str, tuple[str, ...]] = {
-    "torch": ("eager", "compile", "graph"),
-    "onnxruntime": ("sequential",),
-    "openvino": ("latency", "throughput"),
-}
-"""How each runtime can run a model, its usual way first: torch op by op, through its compiler, or by replaying a CUDA
-graph; onnxruntime one node after another; OpenVINO one inference at a time, or many in flight."""
+MODES = ("eager", "compile", "graph")
+"""How torch can run a model, its usual way first: op by op, through its compiler, or by replaying a CUDA graph."""
 
 _SPELLINGS = {
     "fp32": "f32", "float32": "f32", "float": "f32", "fp16": "f16", "float16": "f16", "half": "f16",
     "bfloat16": "bf16", "i8": "int8", "u8": "int8",
 }  # fmt: skip
-_KEYS = ("threads", "precision", "batch", "mode", "hint")
+_KEYS = ("threads", "precision", "batch", "mode")
 _FORM = "RUNTIME:PROCESSOR[:INDEX][:threads=N][:precision=P][:batch=N][:mode=M], such as 'openvino:cpu:threads=2'"
 _WHOLE = re.compile(r"[0-9]+")
 
@@ -134,8 +129,7 @@ class TargetDevice(Record):
             always for other processors.
         precision: ``f32``, ``f16``, ``bf16`` or ``int8``. For a model file it is what the file was made for.
         batch: Images per inference.
-        mode: One of ``MODES``; empty for the runtime's usual one. OpenVINO calls it a performance hint, and texts
-            spell it ``hint=throughput``.
+        mode: One of ``MODES`` for torch; empty for the usual one, and for other runtimes.
 
     Raises:
         TargetError: An unknown name, or a combination that no runtime offers.
@@ -145,8 +139,8 @@ class TargetDevice(Record):
         'openvino:cpu:threads=2:precision=f32:batch=1'
         >>> TargetDevice.parse("torch:cuda:1:precision=bf16").index
         1
-        >>> str(TargetDevice.parse("openvino:cpu:hint=throughput"))
-        'openvino:cpu:precision=f32:batch=1:hint=throughput'
+        >>> str(TargetDevice.parse("torch:cpu:mode=compile"))
+        'torch:cpu:precision=f32:batch=1:mode=compile'
     """
 
     runtime: str
@@ -174,9 +168,10 @@ class TargetDevice(Record):
             )
         if self.runtime == "torch" and self.precision == "int8":
             raise TargetError("torch runs f32, f16 or bf16, got precision=int8; int8 runs on openvino or onnxruntime")
-        usual, *others = MODES[self.runtime]
-        _known(f"mode of {self.runtime}", self.mode or usual, (usual, *others))
-        object.__setattr__(self, "mode", self.mode if self.mode in others else "")
+        if self.mode and self.runtime != "torch":
+            raise TargetError(f"torch alone has modes, got mode={self.mode} for {self.runtime}; leave it out")
+        _known("mode of torch", self.mode or MODES[0], MODES)
+        object.__setattr__(self, "mode", "" if self.mode == MODES[0] else self.mode)
         if self.mode == "graph" and self.processor != "cuda":
             raise TargetError(
                 f"mode=graph replays a CUDA graph, got {self.runtime}:{self.processor}; choose torch:cuda"
@@ -223,22 +218,15 @@ class TargetDevice(Record):
                 raise TargetError(f"a target is {_FORM}, got {part!r} in {text!r}")
         flags = {"precision": precision, "batch": batch, "threads": threads}
         given += [(key, str(value)) for key, value in flags.items() if value is not None]
-        mode, found = _spelling_of_mode(runtime), dict[str, Any]()
+        found = dict[str, Any]()
         for key, value in given:
             _known("key of a target", key, _KEYS)
             read: Any = value
-            if key in ("mode", "hint"):
-                if key != mode:
-                    raise TargetError(
-                        f"{runtime} takes {mode}= and not {key}=, got {text!r}; write {mode}={MODES[runtime][0]}"
-                    )
-                _known(f"{key} of {runtime}", value, MODES[runtime])
-                key = "mode"
-            elif key == "precision":
+            if key == "precision":
                 read = read_precision(value)
-            elif not _WHOLE.fullmatch(value):
+            elif key != "mode" and not _WHOLE.fullmatch(value):
                 raise TargetError(f"{key} must be a whole number, got {value!r} in target {text!r}")
-            else:
+            elif key != "mode":
                 read = int(value)
             if found.setdefault(key, read) != read:
                 raise TargetError(
@@ -261,7 +249,7 @@ class TargetDevice(Record):
             parts.append(f"threads={self.threads}")
         parts += [f"precision={self.precision}", f"batch={self.batch}"]
         if not self.is_usual:
-            parts.append(f"{_spelling_of_mode(self.runtime)}={self.mode}")
+            parts.append(f"mode={self.mode}")
         return ":".join(parts)
 
 
@@ -287,10 +275,6 @@ def read_precision(text: str) -> str:
     word = _SPELLINGS.get(text.lower(), text.lower())
     _known("precision", word, PRECISIONS)
     return word
-
-
-def _spelling_of_mode(runtime: str) -> str:
-    return "hint" if runtime == "openvino" else "mode"
 
 
 def _known(what: str, word: str, choices: tuple[str, ...]) -> None:

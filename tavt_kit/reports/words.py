@@ -114,7 +114,7 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
 _RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 _PROCESSORS = {"cpu": "CPU", "cuda": "CUDA", "gpu": "GPU", "npu": "NPU", "tensorrt": "TensorRT"}
 _METRICS = {"top1": "top-1", "macro_f1": "macro F1", "agreement": "agreement with dense"}
-_QUANTILES = {"p50": "median latency", "p90": "p90 latency", "p99": "p99 latency", "e2e": "end-to-end latency"}
+_QUANTILES = {"p50": "median latency", "p90": "p90 latency", "p99": "p99 latency"}
 
 
 def metric_words(metric: str) -> str:

@@ -27,37 +27,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-# Inferences of one burst for each request in flight: at its two ends not all of them are busy, a small share of it.
-_TIMES = 8
-
-
-class Burst:
-    """Many inferences of one compiled model, as many at once as OpenVINO proposes for it.
-
-    A call runs one burst and returns its milliseconds per inference: the wall clock's, over all of them. How long each
-    request took by itself, from its start to its end, is kept in ``latencies``.
-    """
-
-    def __init__(self, compiled: Any, inputs: Sequence[npt.NDArray[Any]]) -> None:
-        self.in_flight = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self.inferences = _TIMES * self.in_flight  # of one call
-        self.streams = int(compiled.get_property("NUM_STREAMS"))
-        self.latencies: list[float] = []
-        self._queue = openvino.AsyncInferQueue(compiled, self.in_flight)
-        tensors = [openvino.Tensor(np.ascontiguousarray(array)) for array in inputs]
-        for request in self._queue:
-            for place, tensor in enumerate(tensors):
-                request.set_input_tensor(place, tensor)
-        self._queue.set_callback(lambda request, told: self.latencies.append(request.latency))
-
-    def __call__(self) -> float:
-        begin = time.perf_counter()
-        for _ in range(self.inferences):
-            self._queue.start_async()
-        self._queue.wait_all()
-        return (time.perf_counter() - begin) * 1e3 / self.inferences
-
-
 _COMPUTE = ("FullyConnected", "MatMul", "Convolution", "ScaledDotProductAttention")
 _NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 
@@ -92,7 +61,6 @@ class OpenvinoSession(GraphSession):
         self._compiled = compile_for(model, target)
         self.compile_ms = (time.perf_counter() - compiling) * 1e3
         self._request = self._compiled.create_infer_request()
-        self.burst: Burst | None = None  # the last timer's, where many inferences are in flight
         found = executed_precision(self._compiled)
         if found != target.precision and not (of_file and found == "int8" and target.precision == "f32"):
             if of_file and target.precision == "int8":
@@ -115,9 +83,6 @@ class OpenvinoSession(GraphSession):
         return int(self._compiled.get_property("INFERENCE_NUM_THREADS")) if self.target.is_cpu else None
 
     def timer(self, images: Images) -> Callable[[], float]:
-        if self.target.mode == "throughput":
-            self.burst = Burst(self._compiled, self._inputs(images))
-            return self.burst
         return request_clock(self._compiled, self._inputs(images))
 
 
@@ -185,14 +150,13 @@ def _noted_interrupts() -> Iterator[list[int]]:
 
 
 def compile_for(model: Any, target: TargetDevice, **more: str) -> Any:
-    """Compile for one inference at a time, as fast as that one can be, or with the throughput hint for many."""
-    settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY" if target.is_usual else target.mode.upper(), **more}
+    """Compile for one inference at a time, as fast as that one can be."""
+    settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY", **more}
     # Without this OpenVINO silently picks bf16 where the CPU has it. A quantised graph runs the rest in f32.
     settings["INFERENCE_PRECISION_HINT"] = "f32" if target.precision == "int8" else target.precision
     if target.is_cpu:
         settings["INFERENCE_NUM_THREADS"] = str(target.resolved().threads)
-        if target.is_usual:
-            settings["NUM_STREAMS"] = "1"
+        settings["NUM_STREAMS"] = "1"
     try:
         return openvino_core().compile_model(model, name_device(target), settings)
     except RuntimeError as error:

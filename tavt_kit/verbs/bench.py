@@ -88,13 +88,6 @@ def _sentences(one: BenchRow, row: Mapping[str, Any]) -> list[str]:
     if not one.latency.steady:
         found.append("unsteady: its median is not known within the protocol's 1 %; --max-time gives it longer")
     found += [f"DOUBT: {doubt}" for doubt in one.doubts]
-    if one.requests is not None:
-        found.append(
-            f"{one.in_flight} requests in flight, on {one.streams} of OpenVINO's streams; times are of single requests"
-        )
-    if one.end_to_end is not None:
-        parts = ", ".join(f"{part} {ms:.3g} ms" for part, ms in one.end_to_end.parts.items())
-        found.append(f"end to end {one.end_to_end.measurement} of {one.end_to_end.files} images in turn: {parts}")
     if one.executed is not None:
         found.append(f"ran {one.executed}")
     if row["memory"] is not None and row["memory"]["reason"]:
@@ -135,8 +128,8 @@ _TIMES: dict[str, _Cell] = {
     "ratio": lambda one, row: _with_interval(row["ratio"], 1, "x"),
 }
 _BEHIND: dict[str, _Cell] = {
-    "first": lambda one, row: _number(one.measurement.first_ms, " ms"),
-    "load": lambda one, row: _number(one.measurement.load_ms, " ms"),
+    "first": lambda one, row: _number(one.latency.first_ms, " ms"),
+    "load": lambda one, row: _number(one.latency.load_ms, " ms"),
     "compile": lambda one, row: _number(one.compile_ms, " ms"),
     "size": lambda one, row: _number(one.size_bytes, " MB", 1e-6),
     "GMACs": lambda one, row: _number(one.macs, "", 1e-9),

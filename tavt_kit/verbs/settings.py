@@ -33,7 +33,7 @@ _WORKFLOWS = {
                "unlabelled target fresh"),
     "check": ("check:check", "against schedule preset predictions data max_drop accept_inconclusive "
               "unlabelled target out"),
-    "bench": ("bench:bench", "target schedule pick weights data precision budget e2e memory out seed"),
+    "bench": ("bench:bench", "target schedule pick weights data precision budget memory out seed"),
     "profile": ("profile:profile", "target weights image_size held_out max_time out seed"),
     "report": ("report:report", "budget out"),
     "eval": ("evaluate:evaluate", "data split schedule pick preset target batch limit precision_wanted "
@@ -52,7 +52,7 @@ _NOT_GIVEN = ("progress", "tensorrt", "class_name", "name", "family", "evaluatio
 
 _ALSO = (
     ("crop_ratio", "ratio"), ("crop_scale", "scale"), ("drop", "max_drop"), ("image_size", "image_sizes"),
-    ("loss_weight", "loss_weights"), ("pictures", "image_folder"), ("pictures", "training_images"),
+    ("loss_weight", "loss_weights"), ("pictures", "training_images"),
     ("reduction", "reductions"), ("seed_schedules", "schedule"),
 )  # fmt: skip
 _OPPOSITE = {"decay_all": "decay_matrices"}

@@ -16,7 +16,7 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded, parse_duration, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
-from tavt_kit.errors import MeasurementError, RecordError, TavtError
+from tavt_kit.errors import MeasurementError, TavtError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.bench_things import Inputs, Opener, default_folder
 from tavt_kit.workflows.run_model import Given, model_at, recommended_of
@@ -24,7 +24,6 @@ from tavt_kit.workflows.run_model import Given, model_at, recommended_of
 if TYPE_CHECKING:
     import pandas
 
-    from tavt_kit.bench.end_to_end import Notes
     from tavt_kit.bench.noise import Noise
     from tavt_kit.bench.peaks import Peaks
     from tavt_kit.bench.protocol import Protocol
@@ -111,8 +110,6 @@ def bench(
     pool: str | None = None,
     reductions: str | Sequence[str] = (),
     budget: str | Sequence[str] | Budget = (),
-    e2e: bool = False,
-    image_folder: str | Path | None = None,
     memory: bool = False,
     meters: bool = True,
     mixed: bool = False,
@@ -126,7 +123,7 @@ def bench(
     """Measure latency, all candidates interleaved in random order, and write ``bench.json`` with every sample.
 
     Values that may be several (targets, schedules, precisions, batches, threads, image sizes, reductions) are combined,
-    each with each. Targets take ``mode=compile`` or ``mode=graph`` (torch) and ``hint=throughput`` (OpenVINO). Ratios
+    each with each. Targets of torch take ``mode=compile`` or ``mode=graph``. Ratios
     are paired with the first candidate; "MAC gain" is the share of the saving in multiply-adds that became time:
     (t_dense / t) / (MACs_dense / MACs). The protocol is that of ``docs/bench.md``.
 
@@ -150,10 +147,8 @@ def bench(
         pool: Which tokens a pooling head sees, instead of the model's own: ``kept`` or ``restored``.
         reductions: Reduction of the tokens that a layer does not keep: ``drop`` or ``merge``, or both, and then every
             model that is no file is measured once with each.
-        budget: Limits to judge every candidate by, such as ``latency=8ms``, ``latency[e2e]=20ms``,
-            ``throughput=100/s`` or ``memory=300MB``.
-        e2e: Whether the way from image files is timed too: decode, resize, normalise, infer.
-        image_folder: Folder of image files for ``e2e``; by default those of ``data``.
+        budget: Limits to judge every candidate by, such as ``latency=8ms``, ``throughput=100/s`` or
+            ``memory=300MB``.
         memory: Whether peak memory is measured, by a fresh process for each candidate, seconds more for each.
         meters: Whether this machine's own peak is measured before, and energy after.
         mixed: Whether candidates of different classes may be measured side by side.
@@ -177,7 +172,7 @@ def bench(
     """
     from tavt_kit.bench import Protocol
     from tavt_kit.bench.peaks import measure_peaks
-    from tavt_kit.bench.record import bench_body, judge, refuse_qualities
+    from tavt_kit.bench.record import BenchRow, bench_body, judge, refuse_qualities
     from tavt_kit.runtimes.available import accelerator_name
 
     progress = Silent() if progress is None else progress
@@ -194,8 +189,7 @@ def bench(
     protocol = Protocol(
         min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10), warmup_seconds=min(5.0, most)
     )
-    inputs = Inputs(None if data is None else str(data), None if image_folder is None else Path(image_folder), seed)
-    whole = e2e or image_folder is not None or any(limit.statistic == "e2e" for limit in limits)
+    inputs = Inputs(None if data is None else str(data), seed)
     memory = memory or bool(limits.of("memory"))
     with (
         held_folder(default_folder(given[0]) if out is None else out) as folder,
@@ -224,18 +218,21 @@ def bench(
             )
         host = HostFacts.gather(next(filter(None, (accelerator_name(one.session.target) for one in opened)), None))
         sessions, images = {one.name: one.session for one in opened}, {one.name: one.images for one in opened}
-        if whole:
-            _add_whole(opened, inputs, sessions, images)
         peaks: dict[Any, Peaks] = {}  # of every processor with every number of threads that is measured
         for device in [one.session.target for one in opened] if meters else []:
             if _processor(device) not in peaks:
                 progress.update(f"measuring the peak of {device.processor}")
                 peaks[_processor(device)] = measure_peaks(device, seconds=min(_PEAK_SECONDS, least))
-        found, notes, monitor, noise = _measure(opened, sessions, images, protocol, seed, progress)
+        found, monitor, noise = _measure(opened, sessions, images, protocol, seed, progress)
         rows = []
         for one in opened:
-            row, peak = _row(one, sessions, found, notes, monitor), peaks.get(_processor(one.session.target))
-            row = replace(row, peak_gflops=None if peak is None else peak.gflops.get(row.target.precision))
+            device, peak = one.session.target, peaks.get(_processor(one.session.target))
+            row = BenchRow(
+                one.name, one.thing, device, found[one.name], one.schedule, one.macs, one.size_bytes,
+                one.session.compile_ms, one.image_size,
+                peak_gflops=None if peak is None else peak.gflops.get(device.precision),
+                busy_cores=monitor.busy(one.name), doubts=monitor.doubts(one.name, found[one.name].median),
+            )  # fmt: skip
             row = _with_alone(row, one, meters, memory, executed, progress)
             rows.append(replace(row, verdicts=judge(row, limits, is_quiet=noise.is_steady)))
         facts = {"peaks": [each.as_record() for each in peaks.values()], "noise": noise.as_record()}
@@ -265,27 +262,11 @@ def _warn_of_many(candidates: int, protocol: Protocol) -> None:
 
 
 _PEAK_SECONDS = 2.0
-_WHOLE = " end to end"  # Behind the name of a candidate whose way from the image files is timed beside it
 
 
 def _processor(target: TargetDevice) -> tuple[str, int, int | None]:
     """Its name and number, and the threads used of it: what has a peak of its own."""
     return "cuda" if target.processor == "tensorrt" else target.processor, target.index, target.threads
-
-
-def _add_whole(
-    opened: Sequence[BenchCandidate], inputs: Inputs, sessions: dict[str, Session], images: dict[str, Any]
-) -> None:
-    """Each candidate once more, from the image files on."""
-    from tavt_kit.bench.end_to_end import EndToEnd
-    from tavt_kit.data.preprocess import Preprocessing
-
-    files = inputs.files()
-    for one in opened:
-        if one.preprocessing is None:
-            raise RecordError(f"{one.name} does not say how its images are prepared; leave it out, or leave out `e2e`")
-        how = Preprocessing.from_record(one.preprocessing).at(one.image_size)
-        sessions[one.name + _WHOLE], images[one.name + _WHOLE] = EndToEnd(one.session, files, how), one.images
 
 
 def _measure(
@@ -295,20 +276,17 @@ def _measure(
     protocol: Protocol,
     seed: int,
     progress: Progress,
-) -> tuple[dict[str, Measurement], Notes, ValidityMonitor, Noise]:
+) -> tuple[dict[str, Measurement], ValidityMonitor, Noise]:
     """All sessions in turns, and what was seen beside the times."""
     import numpy as np
 
     from tavt_kit.bench import bench
-    from tavt_kit.bench.end_to_end import Notes
     from tavt_kit.bench.energy import gpu_state
     from tavt_kit.bench.noise import Watch
     from tavt_kit.bench.validity import ValidityMonitor
     from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 
-    notes = Notes(sessions)
-    alone = {one.name: one.session for one in opened}
-    monitor = ValidityMonitor(alone, images, np.random.default_rng(seed), then=notes)
+    monitor = ValidityMonitor(sessions, images, np.random.default_rng(seed))
 
     def on_round(seconds: float, unsure: Sequence[str]) -> None:
         watch.turn()
@@ -324,7 +302,7 @@ def _measure(
                 raise
     if not found:
         raise MeasurementError(f"the memory ran out while {len(sessions)} candidates took turns; {_what_fits(opened)}")
-    return found, notes, monitor, watch.verdict()
+    return found, monitor, watch.verdict()
 
 
 def _what_fits(opened: Sequence[BenchCandidate]) -> str:
@@ -346,27 +324,6 @@ def _what_fits(opened: Sequence[BenchCandidate]) -> str:
     return "give a smaller `batch` or fewer candidates"
 
 
-def _row(
-    one: BenchCandidate,
-    sessions: Mapping[str, Session],
-    found: Mapping[str, Measurement],
-    notes: Notes,
-    monitor: ValidityMonitor,
-) -> BenchRow:
-    from tavt_kit.bench.end_to_end import EndToEnd
-    from tavt_kit.bench.record import BenchRow, EndToEndTime
-
-    measured, whole = found[one.name], one.name + _WHOLE
-    session, from_files = sessions.get(whole), None
-    if isinstance(session, EndToEnd):
-        from_files = EndToEndTime(found[whole], notes.parts(whole), len(session.files))
-    return BenchRow(
-        one.name, one.thing, one.session.target, measured, one.schedule, one.macs, one.size_bytes,
-        notes.requests(one.name, measured), *notes.in_flight(one.name), one.session.compile_ms, one.image_size,
-        end_to_end=from_files, busy_cores=monitor.busy(one.name), doubts=monitor.doubts(one.name, measured.median),
-    )  # fmt: skip
-
-
 def _with_alone(
     row: BenchRow, one: BenchCandidate, meters: bool, memory: bool, executed: bool, progress: Progress
 ) -> BenchRow:
@@ -377,9 +334,8 @@ def _with_alone(
 
     if meters:
         progress.update(f"energy of {one.name}")
-        run = one.session.timer(one.images)
-        images = row.target.batch * getattr(run, "inferences", 1)  # a burst of OpenVINO's throughput hint has many
-        row = replace(row, energy=measure_energy(run, energy_meter(row.target), batch=images).as_record())
+        run, meter = one.session.timer(one.images), energy_meter(row.target)
+        row = replace(row, energy=measure_energy(run, meter, batch=row.target.batch).as_record())
     if memory:
         progress.update(f"memory of {one.name}")
         if one.job is not None:

@@ -50,7 +50,6 @@ class BenchCandidate:
         job: Job by which a fresh process would run the file, to see its memory; ``None`` of a live model.
         schedule, macs, size_bytes: As a ``BenchRow`` has them.
         classes: Width of the logits, or ``None`` where unknown.
-        preprocessing: The record of a ``Preprocessing``, or ``None`` for a file of another program.
         reduction: Reduction of the tokens that a layer does not keep; ``None`` of a file.
         model: The live model, where its memory is asked for.
     """
@@ -64,7 +63,6 @@ class BenchCandidate:
     macs: int | None = None
     size_bytes: int | None = None
     classes: int | None = None
-    preprocessing: Mapping[str, Any] | None = None
     reduction: str | None = None
     model: AdaptiveViT | None = None
 
@@ -182,7 +180,7 @@ class Opener:
                 lengths, how = (None, None) if one is None else (one.lengths, one.preprocessing)
                 candidate = BenchCandidate(
                     path.name, str(path), session, self.inputs.images(target.batch, size, how),
-                    FileJob(path, target, size, lengths), size_bytes=bytes_, classes=session.classes, preprocessing=how,
+                    FileJob(path, target, size, lengths), size_bytes=bytes_, classes=session.classes,
                 )  # fmt: skip
                 if one is not None:
                     candidate = replace(candidate, schedule=one.schedule, macs=macs_of(one))
@@ -244,7 +242,7 @@ class Opener:
         self.opened.append(
             BenchCandidate(
                 label, name, session, images, None, schedule, count_macs(model, schedule), None, len(card.classes),
-                card.preprocessing, model.reduction, model if self.memory else None,
+                model.reduction, model if self.memory else None,
             )
         )  # fmt: skip
 
@@ -320,21 +318,16 @@ def _told_apart(opened: Sequence[BenchCandidate]) -> list[BenchCandidate]:
     return list(found.values())
 
 
-_FILES = 32  # Image files that end-to-end runs take in turn: enough that no single one's size decides
-
-
 @dataclass(slots=True)
 class Inputs:
     """Where images come from.
 
     Args:
         data: Data set, as ``load_images`` takes it, or ``None`` for random images.
-        image_folder: Folder of images for end-to-end times; by default those of ``data``.
         seed: Seed of random images and of a split made here.
     """
 
     data: str | None
-    image_folder: Path | None
     seed: int
     name: str = "random"
     _found: ImageSet | None = None
@@ -355,30 +348,10 @@ class Inputs:
         if self.data is None:
             return random_images((batch, 3, *size), np.random.default_rng(self.seed))
         if preprocessing is None:
-            raise RecordError("a file without our metadata says nothing of preprocessing; leave out `data` and `e2e`")
+            raise RecordError("a file without our metadata says nothing of preprocessing; leave out `data`")
         how = Preprocessing.from_record(preprocessing).at(size)
         images = load_arrays(self._samples(), how, limit=batch).images
         return np.resize(images, (batch, *images.shape[1:]))
-
-    def files(self) -> list[Path]:
-        """Image files for end-to-end times.
-
-        Raises:
-            DataError: There are none.
-        """
-        from tavt_kit.data import thin_out
-        from tavt_kit.data.folders import images_below
-
-        if self.image_folder is not None:
-            if not self.image_folder.is_dir():
-                raise DataError(f"`image_folder` takes a folder of images, got {self.image_folder}")
-            found = images_below(self.image_folder)
-            return found[:: max(1, len(found) // _FILES)][:_FILES]
-        if self.data is None:
-            raise DataError(
-                "an end-to-end time decodes image files; give a data set by `data`, or a folder by `image_folder`"
-            )
-        return [one.path for one in thin_out(self._samples(), _FILES)]
 
     def _samples(self) -> list[Sample]:
         from tavt_kit.data import load_images

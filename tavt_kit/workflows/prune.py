@@ -270,7 +270,7 @@ class _Budget:
                     )
             return None
         limit = Limit.parse(budget)
-        if limit.quantity not in ("flops", "latency") or limit.statistic == "e2e":
+        if limit.quantity not in ("flops", "latency"):
             raise BudgetError(f"pruning meets a budget of flops or latency, got {limit}; check it after the export")
         if target is not None and limit.quantity == "flops":
             raise BudgetError(f"`target` {target} is for a latency, but the budget is {limit}; leave `target` out")

@@ -115,11 +115,6 @@ def test_the_same_thing_twice_gets_two_names(tmp_path: Path) -> None:
         ((*TINY, "--target", "torch:cpu:mode=graph"), "choose torch:cuda"),
         ((*TINY, "--precision", "f32,,bf16"), "choose f32, f16, bf16 or int8"),
         ((*TINY, "--budget", "top1=84%"), "measures no accuracy"),
-        ((*TINY, "--target", "torch:cpu", "--e2e", "--no-meters"), "give a data set by --data, or a folder"),
-        (
-            (*TINY, "--target", "torch:cpu", "--e2e", "--image-folder", "nowhere", "--no-meters"),
-            "takes a folder of images",
-        ),
         (("profile", *TINY, "--target", "torch:cpu:mode=compile"), "usual mode only"),
     ],
 )
