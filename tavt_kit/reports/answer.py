@@ -61,7 +61,9 @@ def _of_search(records: Records) -> Answer:
     pick, budget, target = view.pick, words.budget_words(view.budget), words.target_words(mapping(front, "target"))
     where = f" on {target}" if target else ""
     if pick is None:
-        sentence = f"Nothing fits {budget}{where}{_nearest(view)}; FAIL."
+        sentence = f"Nothing fits {budget}{where}{_nearest(view)}; {view.verdict or 'FAIL'}."
+        if view.verdict == "INCONCLUSIVE":
+            sentence += " Not all was measured; give the search more time."
         return Answer(view.verdict or "FAIL", f"Nothing to ship: nothing keeps to {budget}", Text.of(sentence))
     better = better_in_front(front)
     lead, said = _lead(view, pick), [one.sentence for one in better]

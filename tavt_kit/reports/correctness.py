@@ -197,8 +197,12 @@ def evaluated_section(records: Records) -> Section | None:
     if not found:
         return None
     first = found[0].body
-    tables = (_accuracies([one.body for one in found]), _recalls(first), _confusions(first))
+    tables = (_accuracies([one.body for one in found]), _recalls(first), _confusions(first), _heads(first))
     blocks: list[Block] = [table for table in tables if table.rows]
+    if (best := mapping(first, "heads", "official")) and (name := text(best, "name")):
+        top1 = _percent(best, "top1", "value")
+        said = f"The official code reports the best of its names, here {name}: {top1}; a choice made on that split."
+        blocks.append(Text.of(said, kind="note"))
     gist = f"{_percent(first, 'top1', 'value')} top-1 on {text(first, 'top1', 'split') or '?'}"
     return Section("evaluated", "What it has right", (*blocks[:1], *_drawings(found[0]), *blocks[1:]), gist)
 
@@ -268,6 +272,25 @@ def _confusions(record: _Entry) -> Table:
         ("Taken for", lambda one: text(one, "said") or "?"),
         (Column("Images"), lambda one: f"{_count(one, 'count'):.0f} of {_count(one, 'n'):.0f}"),
         ("Such as", files),
+    )
+
+
+def _heads(record: _Entry) -> Table:
+    """What each of PIM's heads has right, then the sums of their probabilities."""
+    heads, tokens = mapping(record, "heads"), mapping(record, "heads", "tokens")
+    rows = [*(("heads", str(name)) for name in mapping(heads, "heads")),
+            *(("fused", str(name)) for name in mapping(heads, "fused"))]  # fmt: skip
+
+    return Table.of(
+        rows,
+        "PIM's heads; highest-k adds up k of them: the surest, or as the official code the least sure.",
+        ("Head", lambda row: row[1]),
+        (Column("Top-1"), lambda row: _percent(heads, *row, "top1", "value")),
+        (Column("Top-3"), lambda row: _percent(heads, *row, "top3", "value")),
+        (Column("Top-1", hint="official"), lambda row: _percent(heads, "fused_official", row[1], "top1", "value")),
+        (Column("Top-3", hint="official"), lambda row: _percent(heads, "fused_official", row[1], "top3", "value")),
+        (Column("Tokens", hint="selected, right"), lambda row: _percent(tokens, f"select_{row[1]}")),
+        (Column("Tokens", hint="dropped, right"), lambda row: _percent(tokens, f"drop_{row[1]}")),
     )
 
 

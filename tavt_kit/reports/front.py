@@ -291,6 +291,9 @@ def _columns(view: FrontView) -> list[Rule[CandidateView]]:
         share = one.macs / view.dense.macs if one.macs and view.dense and view.dense.macs else None
         return Cell(words.macs_text(one.macs), f"{words.percent_text(share, 0)} of dense" if share else "")
 
+    def further(axis: str) -> Rule[CandidateView]:  # of a cost nothing is said here
+        return Column(words.metric_words(axis)), lambda one: words.percent_text(number(one.others, axis, "value"))
+
     def memory(one: CandidateView) -> Cell:
         peak = one.memory
         least_most = f"{words.peak_text(peak.least)} to {words.peak_text(peak.most)}" if peak else ""
@@ -300,6 +303,7 @@ def _columns(view: FrontView) -> list[Rule[CandidateView]]:
         ("Tokens kept after each layer", lambda one: schedule_cell(view, one)),
         (columns.MACS[0], macs),
         columns.accuracy_column(view.metric, view.split),
+        *map(further, sequence(view.record, "objectives")[2:]),
         (columns.AGAINST_DENSE, lambda one: columns.difference(one.difference)),
         (Column("Predicted"), lambda one: words.ms_text(one.time.predicted)),
         columns.MEDIAN,

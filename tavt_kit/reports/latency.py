@@ -115,8 +115,8 @@ def _table(found: Found, named: bool) -> Table:
     which = f"{found.path.parent.name}/{found.path.name}: " if named else ""
     reference = text(found.body, "reference")
 
-    def significant(one: CandidateView, name: str) -> str:
-        value = number(one.record, name)
+    def significant(record: Mapping[str, Any], name: str) -> str:
+        value = number(record, name)
         return words.DASH if value is None else words.significant(value)
 
     def name(one: CandidateView) -> Cell:
@@ -126,7 +126,7 @@ def _table(found: Found, named: bool) -> Table:
 
     def work(one: CandidateView) -> Cell:
         share = number(one.record, "peak_share")
-        return Cell(significant(one, "gflops"), words.percent_text(share, 0) if share is not None else "")
+        return Cell(significant(one.record, "gflops"), words.percent_text(share, 0) if share is not None else "")
 
     def memory(one: CandidateView) -> str:
         return words.bytes_text(number(one.record, "memory", "device_peak") or number(one.record, "memory", "peak"))
@@ -148,9 +148,11 @@ def _table(found: Found, named: bool) -> Table:
         columns.MEDIAN,
         columns.P90,
         (Column("p99"), lambda one: words.ms_text(one.time.p99)),
-        (Column("Images/s"), lambda one: significant(one, "throughput")),
+        (Column("Images/s"), lambda one: significant(one.record, "throughput")),
         (Column("GFLOP/s", hint="of this machine's peak"), work),
+        (Column("Load"), lambda one: words.ms_text(number(one.record, "latency_ms", "load_ms"))),
         (Column("Memory", hint="at most"), memory),
+        (Column("Energy", hint="J an image"), lambda one: significant(mapping(one.record, "energy"), "joules")),
         (Column("Speed", hint="paired, 95 %"), speed),
         (Column("Gain realised", hint="of the MACs saved"), gain),
     )

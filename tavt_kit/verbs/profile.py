@@ -27,7 +27,6 @@ def profile_verb(
     profile.json search --profile takes.
     """
     from tavt_kit.verbs.console import ConsoleProgress
-    from tavt_kit.verbs.tables import print_pack
     from tavt_kit.workflows.profile import pack_profile, profile
 
     given = read_settings("profile", settings)
@@ -37,7 +36,14 @@ def profile_verb(
             raise ParameterError("--held-out measures here, and --pack does not; give one of them")
         with ConsoleProgress() as progress:
             packed = pack_profile(model, pack, progress=progress, **given)
-        print_pack(packed, "profile.json", "fgvc-kit search ... --profile profile.json", as_json)
+        if as_json:
+            print(json.dumps({"pack": str(packed.path), "sha256": packed.sha256, "bytes": packed.size}))
+            return 0
+        print(f"{packed.path}: {packed.size / 1e6:.0f} MB, SHA-256 {packed.sha256}")
+        print(
+            f"on the device, with Python 3.11, numpy and {packed.target.runtime}: python {packed.path.name}, which "
+            "writes profile.json; then here:\nfgvc-kit search ... --profile profile.json"
+        )
         return 0
     with ConsoleProgress() as progress:
         found = profile(model, progress=progress, **given)

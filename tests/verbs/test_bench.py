@@ -47,7 +47,7 @@ def test_files_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     targets = ("--target", "onnxruntime:cpu:threads=1", "--target", "openvino:cpu:threads=1", "--target", "torch:cpu")
     assert run("bench", *files, *targets, *QUICK) == 0
     out = capsys.readouterr().out
-    assert "b[red].onnx" in out and "ratio: time of a.onnx on onnxruntime over this one's" in " ".join(out.split())
+    assert "b[red].onnx" in out and "speed is against a.onnx on onnxruntime" in " ".join(out.split())
     rows = json.loads((tmp_path / "bench.json").read_text())["candidates"]
     assert [one["name"] for one in rows] == [
         f"{n}.onnx on {r}" for n in ("a", "b[red]") for r in ("onnxruntime", "openvino")

@@ -54,7 +54,7 @@ def test_a_folder_of_everything(data: Path, model: Path, tmp_path: Path, capsys:
     accepted = [row for row in rows if row["accepted"] == "yes"]
     assert len(accepted) == round(reject["coverage"]["value"] * 12) and reject["coverage"]["split"] == "test"
     assert all(float(row["probability"]) >= reject["threshold"] - 1e-6 for row in accepted)
-    for words in ("top-1", "macro-F1", "calibration error", "taken for", "chosen on val", "confusion.png"):
+    for words in ("top-1", "Macro F1", "Calibration error", "taken for", "30\u00a0% wished", "confusion.png"):
         assert words in printed
     assert record["schedule"] == "17,9x2,5" and record["target"].startswith("torch:cpu")
 
@@ -92,7 +92,7 @@ def test_pims_heads_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert heads["heads"]["layer1"]["top3"]["value"] >= heads["heads"]["layer1"]["top1"]["value"]
     assert set(heads["tokens"]) == {f"{which}_layer{level}" for which in ("select", "drop") for level in range(1, 5)}
     assert run(*command[:-1]) == 0
-    assert "the official code reports the best of its names" in capsys.readouterr().out
+    assert "The official code reports the best of its names" in capsys.readouterr().out
 
 
 @pytest.fixture

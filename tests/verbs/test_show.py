@@ -21,8 +21,8 @@ def test_prints_the_front_and_the_schedule(tmp_path: Path, capsys: pytest.Captur
     run = write_run(tmp_path / "run")
     assert show(run.folder) == 0
     said = capsys.readouterr().out
-    assert "latency=11ms" in said and "PASS" in said and "dense" in said
-    assert str(run.candidates[3].schedule) in said
+    assert "fits 11\u00a0ms (p90)" in said and "PASS: Ship the chosen schedule" in said and "dense" in said
+    assert f"> {run.candidates[3].schedule} " in said
 
 
 def test_pick_and_knee(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
