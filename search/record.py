@@ -47,7 +47,7 @@ def front_body(
         seed: Seed of the search.
         beside: What else is known: ``precisions`` in which images were evaluated by the ``search`` and in the
             ``final`` round, ``baseline_models`` of the user and ``baselines_left_out`` with the ``reason``,
-            ``gene_ablation`` of a joint search, and how ``memory`` was measured.
+            and how ``memory`` was measured.
     """
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
@@ -55,7 +55,7 @@ def front_body(
         "measured": [one.as_record() for one in final.measured if one.latency is not None],
         "not_measured": [one.as_record() for one in final.not_measured],
     }
-    beside = {"baseline_models": (), "baselines_left_out": (), "gene_ablation": (), "precisions": {}} | beside
+    beside = {"baseline_models": (), "baselines_left_out": (), "precisions": {}} | beside
     return {
         "model": dict(model),
         "budgets": budget.texts(),

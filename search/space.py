@@ -359,12 +359,6 @@ class JointSpace(Space):
             row[GENES.index(gene)] = index
         return self.decode(self.mend(row))
 
-    def undropped(self, choice: Choice) -> Choice:
-        """The same with every token of its image."""
-        row = self.encode(choice)
-        row[self.extras :] = len(self.values) - 1
-        return self.decode(self.mend(row))
-
     def _counts(self, index: int) -> Levels:
         """The count of every level at a size."""
         return _scaled(self.values.tobytes(), self.layout, self.at_size[index])

@@ -114,7 +114,6 @@ class _Front(_Part):
     baselines: tuple[_Candidate, ...] = ()
     baseline_models: tuple[_Model, ...] = ()
     baselines_left_out: tuple[_LeftOut, ...] = ()
-    gene_ablation: tuple[Mapping[str, Any], ...] = ()
     undecided: tuple[str, ...] = ()
     stopped_because: str | None = None
     history: tuple[float, ...] = ()
@@ -328,9 +327,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 # Of a kind and its former version, the keys that the next version calls otherwise; nothing else changed.
-_RENAMED = {
-    "front 1": {"rivals": "baseline_models", "rivals_left_out": "baselines_left_out", "bought": "gene_ablation"}
-}
+_RENAMED = {"front 1": {"rivals": "baseline_models", "rivals_left_out": "baselines_left_out"}}
 
 
 def upgraded(path: Path, kind: str, record: dict[str, Any]) -> dict[str, Any]:

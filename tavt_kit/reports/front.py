@@ -16,16 +16,14 @@ from tavt_kit.reports.baselines import baseline_blocks, fit_rows
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
 from tavt_kit.reports.candidates import (
     CandidateView,
-    Estimate,
     FrontView,
     judge_view,
-    points_of,
     quantile_of,
     recorded_budget,
 )
 from tavt_kit.reports.charts import KINDS, Curve, Frame, Kind, Mark, curve_figure, front_figure, schedule_bar
 from tavt_kit.reports.markup import el
-from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
+from tavt_kit.reports.records import Records, number, sequence, text, whole
 
 
 def chart_of(records: Records) -> Figure | None:
@@ -268,7 +266,6 @@ def front_section(records: Records) -> Section | Missing:
         blocks += [Table.of(over, caption, *_columns(view))] if over else []
     else:
         blocks.append(Text.of("The search found no candidate.", kind="warning"))
-    blocks += [Text.of(ablation_text(one)) for one in sequence(front, "gene_ablation")]
     if untrained := untrained_text(front):
         blocks.append(Text.of(untrained, kind="warning"))
     beside = len(view.shown) - len(view.candidates) + len(view.models)
@@ -320,28 +317,6 @@ def schedule_cell(view: FrontView, one: CandidateView) -> Cell:
     tokens = max((other.counts[0] for other in (*view.candidates, *view.baselines) if other.counts), default=1)
     bar = schedule_bar(one.counts, tokens, f"tokens: {one.schedule}") if one.counts else None
     return Cell(one.schedule or words.DASH, image=bar, code=True)
-
-
-_GENES = {
-    "image_size": "The image size",
-    "layers": "Leaving layers out",
-    "score": "The other score",
-    "precision": "The other precision",
-    "reduction": "The other reduction",
-    "tokens": "Dropping tokens",
-}
-
-
-def ablation_text(record: Any) -> str:
-    """A sentence on one gene of the chosen candidate, from an entry of ``gene_ablation`` in ``front.json``."""
-    shares = {"multiply-adds": number(record, "macs_ratio"), "time": number(record, "time_ratio")}
-    one = Estimate.of(mapping(record, "difference"), "difference")
-    changes = {what: words.points_text(share - 1) for what, share in shares.items() if share is not None}
-    what = ", ".join(f"{change} % {what}" for what, change in changes.items() if change != "0.0") or "nothing"
-    return (
-        f"{_GENES.get(text(record, 'gene') or '', 'A gene')} bought {what} for {points_of(one)} points, "
-        f"95 % {one.points if one else ''} (against {text(record, 'without', 'text')})."
-    )
 
 
 def untrained_text(front: Mapping[str, Any]) -> str:

@@ -161,10 +161,9 @@ def search(config: SearchConfig) -> SearchRun:
         with open_evaluators(context, store, costs) as evaluators, closing(Baselines(evaluators.exact)) as baselines:
             refinement = LatencyRefinement(context, store, evaluators, costs, baselines, memory)
             result, final = refinement.run()
-            ablation = refinement.gene_ablation(final)
             dense = next(baseline for baseline in final.baselines if baseline.origin == "dense")
             beside = baselines.finished(dense, config.bounds)
-    return _written(context, result, final, beside, baselines.left_out, ablation, memory.record)
+    return _written(context, result, final, beside, baselines.left_out, memory.record)
 
 
 def _opened(config: SearchConfig, deadline: Deadline) -> SearchContext:
@@ -276,7 +275,7 @@ def _say_genes(context: SearchContext) -> None:
 
 def _written(
     context: SearchContext, result: SearchResult, final: Final, beside: Sequence[Baseline],
-    left_out: Sequence[Mapping[str, str]], ablation: Sequence[Mapping[str, Any]], memory: Mapping[str, Any] | None,
+    left_out: Sequence[Mapping[str, str]], memory: Mapping[str, Any] | None,
 ) -> SearchRun:  # fmt: skip
     """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
     config, joint, pick = context.config, context.joint, final.pick
@@ -289,7 +288,7 @@ def _written(
     body = front_body(
         result, final, model=context.card.as_record(), budget=config.bounds, target=device, seed=config.seed, host=host,
         precisions=config.precisions | ({"genes": " and ".join(further)} if further else {}),
-        baseline_models=beside, baselines_left_out=left_out, gene_ablation=ablation, memory=memory,
+        baseline_models=beside, baselines_left_out=left_out, memory=memory,
     )  # fmt: skip
     better = better_baseline(final, beside, config.bounds)
     if better is not None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.configuration import Choice
 from tavt_kit.evaluation.result import EvaluationResult, paired
 from tavt_kit.search import Costs, SearchResult, Store
 from tavt_kit.search.finalists import Final, confirm
-from tavt_kit.search.space import GENES
 from tavt_kit.search.study import search as search_space
 from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.search_context import SearchContext
@@ -23,7 +21,6 @@ _OFF = 0.1  # relative error of the predictions, as measured, above which the se
 _SAME = 0.01  # the same where nothing measured keeps to the budget: smaller errors are the measurement's own
 _FIRST = 3  # quarters of the evaluations before finalists are measured for the first time
 _MEASURING, _LAST = 0.4, 0.2  # shares of the time that stay for measuring finalists, and after the first time
-_ABLATION = 0.2  # share of the allowed time that must be left to ask what each gene is worth
 _CORRECTIONS = 3  # how often at most: a machine whose speed changes all the time is never predicted right
 
 
@@ -81,34 +78,6 @@ class LatencyRefinement:
             told = f"{result.stopped_because}, the predictions corrected {times} by what was measured{why}"
             result = replace(result, stopped_because=told)
         return result, final
-
-    def gene_ablation(self, final: Final) -> list[dict[str, Any]]:
-        """The choice without each gene that is not the model's own, and without dropping; measured too."""
-        pick, space, config = final.pick, self.context.joint, self.context.config
-        if pick is None or space is None or self.context.deadline.left() < _ABLATION * (config.max_seconds or 0.0):
-            return []
-        without = {gene: space.given(pick.schedule, **{gene: 0}) for gene in GENES}
-        without["tokens"] = space.undropped(pick.schedule)
-        without = {
-            gene: schedule
-            for gene, schedule in without.items()
-            if schedule != pick.schedule and self._exact(schedule).failure is None
-        }
-        times: dict[Choice, float] = {}
-        if self._measure is not None and without:
-            shown = list(dict.fromkeys([self.context.space.dense, pick.schedule, *without.values()]))
-            runs = zip(shown, self._measure(shown, judges=False), strict=True)
-            times = {one: run.median for one, run in runs if run is not None}
-        return [
-            {
-                "gene": gene,
-                "without": {"text": str(schedule), "macs": self.costs.macs(schedule)},
-                "difference": self._difference(schedule, pick.schedule, exact=True).as_record(),
-                "macs_ratio": pick.macs / self.costs.macs(schedule),
-                "time_ratio": times[pick.schedule] / times[schedule] if schedule in times else None,
-            }
-            for gene, schedule in without.items()
-        ]
 
     def _search(self, costs: Costs, after: SearchResult | None, number: int, evaluations: int) -> SearchResult:
         """One search; where the clock ends it, that moment is kept, so that a continued search takes the same way."""

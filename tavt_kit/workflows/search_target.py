@@ -170,18 +170,15 @@ class MeasureWithin:
     baselines: Baselines
     _measured: set[Choice] = field(default_factory=set, init=False)
 
-    def __call__(
-        self, schedules: Sequence[Choice], keep: float = REPORT, *, judges: bool = True
-    ) -> list[Measurement | None]:
+    def __call__(self, schedules: Sequence[Choice], keep: float = REPORT) -> list[Measurement | None]:
         """The measurements; ``None`` where no time was left, but never of the first two, the dense one and another.
 
         Args:
             keep: Share of the allowed time that stays for what comes later.
-            judges: Whether what is measured again is measured longer, because the first time decided nothing.
         """
         context, config, baselines = self.context, self.context.config, self.baselines
         first, *others = schedules
-        again = judges and not self._measured.isdisjoint(others)
+        again = not self._measured.isdisjoint(others)  # longer, because the first time decided nothing
         protocol = _final_protocol(self.dense_ms, config.bounds, config.measure_seconds, again=again)
         longest = protocol.max_seconds + protocol.warmup_seconds
         # Each finalist that is open has compiled weights of its own.

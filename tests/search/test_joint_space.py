@@ -84,14 +84,6 @@ def test_a_gene_is_put_back_alone() -> None:
     assert found["precision"] == replace(chosen, precision=None)
 
 
-def test_every_token_is_put_back_at_the_size_at_hand() -> None:
-    chosen = Configuration(TokenSchedule((10, 5, 5, 5), (0, 1, 3)), image_size=(24, 24), precision="int8")
-    whole = TokenSchedule((10, 10, 10, 10), (0, 1, 3))
-    assert joint().undropped(chosen) == replace(chosen, schedule=whole)
-    scored = Configuration(TokenSchedule((17, 5, 5, 5)), score="cls")
-    assert joint().undropped(scored) == joint().dense  # where nothing is dropped, nothing is scored
-
-
 def test_budgets_that_only_other_genes_meet_are_met() -> None:
     space = joint()
     least = TokenSchedule((10, 2, 2, 2), (1, 3))
