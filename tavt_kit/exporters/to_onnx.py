@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import shlex
-import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +56,7 @@ def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, options: Onnx
         The exporter that wrote it, ``"tracing"`` or ``"dynamo"``.
 
     Raises:
-        ExportError: No exporter writes a graph that agrees with torch; the message names the layer where one is at
-            fault.
+        ExportError: No exporter writes a graph that agrees with torch.
         UnsupportedBackbone: Nothing of the model can be dropped, but the card has presets.
     """
     module, inputs = traceable(adaptive, card, "topk")
@@ -76,15 +73,8 @@ def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, options: Onnx
     at = f"schedule {card.schedule}" if not card.is_switchable else "switchable counts"
     said = "; ".join(f"{exporter}, opset {opset}: {reason}" for exporter, opset, reason in reasons)
 
-    def convert(part: nn.Module, given: tuple[Tensor, ...]) -> None:
-        with tempfile.TemporaryDirectory() as folder, quiet_exporters(), torch.no_grad():
-            out, (last, opset, _) = f"{folder}/part.onnx", reasons[-1]
-            torch.onnx.export(part, given, out, dynamo=last == "dynamo", opset_version=opset)
-
-    layer = refused_layer(adaptive.bare, inputs[0], convert)
     raise ExportError(
-        f"exporting {card.model.name} with {at} to ONNX failed{f' at layer {layer}' if layer else ''} ({said}); "
-        "try another `opset`, or `format` openvino"
+        f"exporting {card.model.name} with {at} to ONNX failed ({said}); try another `opset`, or `format` openvino"
     )
 
 
@@ -153,37 +143,6 @@ def _disagreement(module: nn.Module, card: ArtifactCard, path: Path) -> str | No
 def _first_line(error: object) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return lines[0][:200] if lines else "no reason given"
-
-
-def refused_layer(
-    model: nn.Module, images: Tensor, convert: Callable[[nn.Module, tuple[Tensor, ...]], object]
-) -> str | None:
-    """The smallest part of a model that cannot be converted alone, such as ``blocks.0.norm1 (RmsNorm)``.
-
-    The first part of each class that is called with tensors alone is tried, with what it is given in a pass over
-    ``images`` (B, 3, H, W); None where each of them converts, so that only their combination is at fault.
-    """
-    found: dict[type[nn.Module], tuple[str, nn.Module, tuple[Tensor, ...]]] = {}
-    names = {part: name for name, part in model.named_modules() if part is not model}
-
-    def note(part: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        plain = all(isinstance(value, Tensor) for value in inputs)
-        if inputs and plain and all(value is None for value in keywords.values()):
-            found.setdefault(type(part), (names[part], part, tuple(value.detach().clone() for value in inputs)))
-
-    hooks = [part.register_forward_pre_hook(note, with_kwargs=True) for part in names]
-    try:
-        with torch.no_grad():
-            model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for name, part, inputs in sorted(found.values(), key=lambda call: sum(1 for _ in call[1].modules())):
-        try:
-            convert(part, inputs)
-        except Exception:  # a converter raises whatever the failing operator raises
-            return f"{name} ({type(part).__name__})"
-    return None
 
 
 LARGEST = 2**31 - 2**24  # bytes of a protobuf file, less what the graph itself takes

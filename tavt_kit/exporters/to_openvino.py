@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import openvino
-from torch import Tensor, nn
 
 from tavt_kit.core.artifact_card import METADATA_KEY, ArtifactCard, seal
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.preprocessing import prepend_openvino
-from tavt_kit.exporters.to_onnx import OUTPUT, refused_layer, traceable
+from tavt_kit.exporters.to_onnx import OUTPUT, traceable
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes.on_openvino import convert_module
 from tavt_kit.runtimes.session import INPUT, LENGTHS
@@ -37,22 +36,16 @@ def convert(adaptive: AdaptiveViT, card: ArtifactCard) -> Any:
     through ONNX would lose that.
 
     Raises:
-        ExportError: OpenVINO cannot convert the model; the message names the layer where one is at fault.
+        ExportError: OpenVINO cannot convert the model.
         UnsupportedBackbone: Nothing of the model can be dropped, but the card has presets.
     """
     module, inputs = traceable(adaptive, card, "argsort")
     try:
         model = convert_module(module, inputs, [(-1, *inputs[0].shape[1:]), *(tuple(x.shape) for x in inputs[1:])])
     except ExportError as error:
-
-        def convert_part(part: nn.Module, given: tuple[Tensor, ...]) -> None:
-            convert_module(part, given, [tuple(each.shape) for each in given])
-
-        layer = refused_layer(adaptive.bare, inputs[0], convert_part)
-        at = f" at layer {layer}" if layer else ""
         reason = str(error).partition(": ")[2].rpartition("; try")[0]
         raise ExportError(
-            f"OpenVINO cannot convert {card.model.name}{at}: {reason}; try `format` onnx, or safetensors for torch"
+            f"OpenVINO cannot convert {card.model.name}: {reason}; try `format` onnx, or safetensors for torch"
         ) from error
     if card.is_switchable:
         model.inputs[1].get_tensor().set_names({LENGTHS})

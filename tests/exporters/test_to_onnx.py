@@ -133,23 +133,19 @@ class Odd(nn.Module):
         return x * torch.linalg.eigvals(x[..., :2, :2]).real.sum()
 
 
-def test_a_layer_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     adaptive, card = _model("plain")
     adaptive.bare.blocks[1].mlp.act = Odd()  # type: ignore[union-attr, index]
-    with pytest.raises(
-        ExportError, match=r"failed at layer blocks\.1\.mlp\.act \(Odd\) \(tracing, opset 17: .*eigvals"
-    ):
+    with pytest.raises(ExportError, match=r"failed \(tracing, opset 17: .*eigvals"):
         to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxOptions("tracing"))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_a_layer_that_openvino_cannot_convert_is_named() -> None:
+def test_what_openvino_cannot_convert_is_named() -> None:
     adaptive, card = _model("plain")
     adaptive.bare.blocks[1].mlp.act = Odd()  # type: ignore[union-attr, index]
-    with pytest.raises(
-        ExportError, match=r"OpenVINO cannot convert plain at layer blocks\.1\.mlp\.act \(Odd\): .*eigvals"
-    ):
+    with pytest.raises(ExportError, match=r"OpenVINO cannot convert plain: .*eigvals"):
         convert(adaptive, card)
 
 

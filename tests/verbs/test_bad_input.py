@@ -249,7 +249,7 @@ def inputs() -> Iterator[Case]:
         "datasets moon",
         "datasets cub cars | cub cars",
         "models moon",
-        "models get moon | moon",
+        "models moon stars | stars",
         "check {image} --against {run} --data {data} | 0.png",
         "export {search} -o out --data {data} --pick moon",
         "export {search} -o out --data {data} --for moon",

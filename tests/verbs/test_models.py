@@ -18,11 +18,11 @@ def test_a_filter_shows_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     assert [licence["licence"] for licence in other["licences"]] == ["MIT", "Apache-2.0"]
 
 
-def test_what_can_be_dropped_and_what_was_published(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_can_be_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "transfg", "--json") == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
     transfg = rows["transfg_base_patch16_overlap12"]
-    assert (transfg["droppable_layers"], transfg["layers"]) == (11, 12) and "CUB 91.7" in transfg["published"]
+    assert (transfg["droppable_layers"], transfg["layers"]) == (11, 12)
     assert "exports" not in transfg and 139e9 < transfg["macs"] < 140e9
     assert run("models", "mixvit", "--json") == 0
     (hybrid,) = json.loads(capsys.readouterr().out)["models"]
