@@ -36,7 +36,7 @@ from tavt_kit.core.records import make_folder, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import Sample
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.sandwich import sandwich_step
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.models.timm_import import timm
@@ -110,7 +110,7 @@ def distillation(name: str, size: int) -> Callable[[], object]:
     """A step with two sub-networks, forward and backward."""
     model = wrap(timm.create_model(name, img_size=size, num_classes=CLASSES))
     images, labels = torch.randn(8, 3, size, size), torch.arange(8)
-    _, subs = Sampler(model.layout, bound=Bound(TAPER), random=2).draw(np.random.default_rng(0))
+    _, subs = Sampler(model.layout, bound=TAPER, random=2).draw(np.random.default_rng(0))
 
     def step() -> None:
         sandwich_step(model, images, labels, subs)

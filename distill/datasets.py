@@ -45,14 +45,12 @@ class Batch:
     Args:
         soft: (b, C) shares of the classes where images were mixed, else ``None``; labels are not smoothed.
         places: (b,) indices of the images in their split, for messages.
-        number: Number of the update, from 1; what changes in the course of a run goes by it.
     """
 
     images: Tensor
     labels: Tensor
     soft: Tensor | None
     places: NDArray[np.int64]
-    number: int = 1
 
     def pin_memory(self) -> Batch:
         """The same in memory that a GPU reads by itself; a DataLoader asks for it."""
@@ -171,7 +169,7 @@ class _Reader(Dataset[Any]):
                 images, soft = mixup(images, labels)
             if len(places) > own:  # a slice alone would travel with all of its storage
                 images, labels, soft = images[:own].clone(), labels[:own].clone(), soft[:own].clone()
-        return Batch(images, labels, soft, places[:own], number)
+        return Batch(images, labels, soft, places[:own])
 
     def _images(self, places: NDArray[np.int64], number: int) -> Tensor:
         """(n, 3, H, W) float32"""

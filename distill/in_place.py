@@ -25,7 +25,7 @@ from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.processes import Processes, evaluation_precision
 from tavt_kit.distill.recipes import DistillRecipe, distill_recipe
 from tavt_kit.distill.run_folder import RunFolder, begun_with, remove_state
-from tavt_kit.distill.sampling import Bound, Draws, Sampler
+from tavt_kit.distill.sampling import Draws, Sampler
 from tavt_kit.distill.sandwich import SandwichRule, Teacher, sandwich_step
 from tavt_kit.distill.trainer import SAVE_SECONDS, run_loop
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
@@ -140,7 +140,7 @@ def distill(
     )  # fmt: skip
     after = ladder("ladder after")
     if processes.first:
-        drawn = f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {Bound.parse(recipe.bound)}"
+        drawn = f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {recipe.bound:g}"
         how = f"distilled in place ({drawn}, {loop.steps} steps)"
         if recipe.sampling == "dense":
             how = f"trained by its labels alone, as a control of distillation ({loop.steps} steps)"
@@ -165,16 +165,15 @@ def _prepare(
     rule = SandwichRule(recipe.kl, recipe.temperature, chunk=recipe.chunk, teacher_weight=recipe.teacher_weight)
     samplers = {
         id(each): Sampler(
-            each.layout, Bound.parse(recipe.bound), recipe.sub_networks, recipe.layer_dropout, recipe.sampling,
+            each.layout, recipe.bound, recipe.sub_networks, recipe.layer_dropout, recipe.sampling,
             tuple(TokenSchedule.parse(text, each.layout) for text in recipe.schedules),
         )
         for each in (model, *twins)
     }  # fmt: skip
-    last = max(1, recipe.optimisation.steps - 1)
 
     def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
         twin = draw_size(twins, draws)
-        full, subs = samplers[id(twin or model)].draw(draws, (batch.number - 1) / last)
+        full, subs = samplers[id(twin or model)].draw(draws)
         labels = batch.labels if batch.soft is None else batch.soft
         images, targets, taught = resize_images(batch.images, model), None, "all"
         if teacher is not None and (twin is None or recipe.taught == "all"):

@@ -18,6 +18,16 @@ from tavt_kit.errors import TrainingError, UnknownName
 DECAYS = ("cosine", "linear", "constant")
 
 
+def require(holds: bool, sentence: str) -> None:
+    """Raise TrainingError with the sentence unless it holds."""
+    if not holds:
+        raise TrainingError(sentence)
+
+
+def _most(bound: float) -> str:
+    return "" if bound == math.inf else f" and at most {bound:g}"
+
+
 @dataclass(frozen=True, slots=True)
 class LearningRate:
     """The learning rate of every update: ``warmup`` of linear rise from ``start`` to ``base``, then the decay.
@@ -42,26 +52,21 @@ class LearningRate:
     cooldown: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.base > 0 and math.isfinite(self.base)):
-            raise TrainingError(f"the learning rate must be above 0, got {self.base}")
-        if not (0 <= self.start <= self.base and 0 <= self.final <= self.base):
-            raise TrainingError(
-                f"a learning rate starts and ends between 0 and its highest value, {self.base:g}, got `start_lr` "
-                f"{self.start:g} and `final_lr` {self.final:g}; lower these or raise `lr`"
-            )
-        if self.total < 1:
-            raise TrainingError(f"there must be at least one step, got {self.total}")
-        if not 0 <= self.warmup <= self.total:
-            raise TrainingError(
-                f"the warm-up must last 0 to {self.total} steps (all of them), got `warmup` {self.warmup}"
-            )
-        if not 0 <= self.cooldown <= self.total - self.warmup:
-            raise TrainingError(
-                f"the cool-down must last 0 to {self.total - self.warmup} steps (those after the warm-up), "
-                f"got {self.cooldown}"
-            )
-        if self.decay not in DECAYS:
-            raise TrainingError(f"the decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
+        require(0 < self.base < math.inf, f"the learning rate must be above 0, got {self.base}")
+        require(
+            0 <= self.start <= self.base and 0 <= self.final <= self.base,
+            f"a learning rate starts and ends between 0 and its highest value, {self.base:g}, got `start_lr` "
+            f"{self.start:g} and `final_lr` {self.final:g}; lower these or raise `lr`",
+        )
+        require(self.total >= 1, f"there must be at least one step, got {self.total}")
+        require(
+            0 <= self.warmup <= self.total,
+            f"the warm-up must last 0 to {self.total} steps (all of them), got `warmup` {self.warmup}",
+        )
+        left = self.total - self.warmup
+        said = f"the cool-down must last 0 to {left} steps (those after the warm-up), got {self.cooldown}"
+        require(0 <= self.cooldown <= left, said)
+        require(self.decay in DECAYS, f"the decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
 
     def at(self, update: int) -> float:
         """The learning rate of update 1 to ``total``; that of 0 is the rate before the first."""
@@ -135,30 +140,25 @@ class OptimizerOptions:
         LearningRate(self.lr, 0, max(1, self.steps), self.decay, self.start_lr, self.final_lr)
         if self.epochs is None:
             self.learning_rate()
-        if self.optimiser not in OPTIMISERS:
-            raise TrainingError(f"the optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}")
-        if self.batch < 1:
-            raise TrainingError(f"a batch takes at least one image, got {self.batch}")
-        if self.epochs is not None and not (self.epochs > 0 and math.isfinite(self.epochs)):
-            raise TrainingError(f"training takes more than 0 epochs, got {self.epochs}")
-        if min(self.warmup_epochs or 0, self.cooldown_epochs or 0) < 0:
-            raise TrainingError(
-                f"warm-up and cool-down take at least 0 epochs, got {self.warmup_epochs} and {self.cooldown_epochs}"
-            )
-        if self.lr_batch is not None and self.lr_batch < 1:
-            raise TrainingError(f"a learning rate is meant for at least one image, got {self.lr_batch}")
-        if self.clip is not None and not (self.clip > 0 and math.isfinite(self.clip)):
-            raise TrainingError(f"the gradient norm must be clipped above 0, got {self.clip}; none clips nothing")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)) or not 0 <= self.momentum < 1:
-            raise TrainingError(
-                f"weight decay is at least 0 and momentum in [0, 1), got {self.weight_decay} and {self.momentum}"
-            )
-        if self.nesterov and (self.optimiser != "sgd" or not self.momentum):
-            raise TrainingError("nesterov is a way of SGD with momentum; leave it out or take `optimiser` sgd")
-        if not 0 < self.layer_decay <= 1:
-            raise TrainingError(f"layer decay is a factor above 0 and at most 1, got {self.layer_decay}")
-        if wrong := {name: scale for name, scale in self.lr_scale.items() if not (scale > 0 and math.isfinite(scale))}:
-            raise TrainingError(f"learning rates are scaled by factors above 0, got {wrong}")
+        names, (warmup, cooldown) = ", ".join(OPTIMISERS), (self.warmup_epochs, self.cooldown_epochs)
+        require(self.optimiser in OPTIMISERS, f"the optimiser must be one of {names}, got {self.optimiser!r}")
+        require(self.batch >= 1, f"a batch takes at least one image, got {self.batch}")
+        for given, said in (
+            (self.epochs, "training takes more than 0 epochs"),
+            (self.clip, "the gradient norm must be clipped above 0, and none clips nothing"),
+            (self.lr_batch, "a learning rate is meant for at least one image"),
+        ):
+            require(given is None or 0 < given < math.inf, f"{said}, got {given}")
+        said = f"warm-up and cool-down take at least 0 epochs, got {warmup} and {cooldown}"
+        require(min(warmup or 0, cooldown or 0) >= 0, said)
+        said = f"weight decay is at least 0 and momentum in [0, 1), got {self.weight_decay} and {self.momentum}"
+        require(0 <= self.weight_decay < math.inf and 0 <= self.momentum < 1, said)
+        said = "nesterov is a way of SGD with momentum; leave it out or take `optimiser` sgd"
+        require(not self.nesterov or (self.optimiser == "sgd" and self.momentum > 0), said)
+        said = f"layer decay is a factor above 0 and at most 1, got {self.layer_decay}"
+        require(0 < self.layer_decay <= 1, said)
+        wrong = {name: scale for name, scale in self.lr_scale.items() if not 0 < scale < math.inf}
+        require(not wrong, f"learning rates are scaled by factors above 0, got {wrong}")
 
     def learning_rate(self) -> LearningRate:
         """Of every update."""
@@ -256,30 +256,28 @@ class DataOptions:
     def __post_init__(self) -> None:
         if self.resize is not None:
             sizes = tuple(self.resize) if isinstance(self.resize, Sequence) else (self.resize,)
-            if len(sizes) not in (1, 2) or any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
-                raise TrainingError(
-                    f"images are resized to height and width, or by their shorter edge, got {self.resize!r}"
-                )
-            if min(sizes) < 1:
-                raise TrainingError(f"images are resized to at least 1 pixel, got {self.resize!r}")
+            require(
+                len(sizes) in (1, 2) and all(type(size) is int for size in sizes),
+                f"images are resized to height and width, or by their shorter edge, got {self.resize!r}",
+            )
+            require(min(sizes) >= 1, f"images are resized to at least 1 pixel, got {self.resize!r}")
             object.__setattr__(self, "resize", sizes[0] if len(sizes) == 1 else sizes)
         for name, given, most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
-            if len(given) != 2 or not 0 < given[0] <= given[1] <= most or not math.isfinite(given[1]):
-                bound = "" if most == math.inf else f" and at most {most:g}"
-                raise TrainingError(
-                    f"the crop's {name} is a least and a greatest value above 0{bound}, got {tuple(given)}"
-                )
+            require(
+                len(given) == 2 and 0 < given[0] <= given[1] <= most and math.isfinite(given[1]),
+                f"the crop's {name} is a least and a greatest value above 0{_most(most)}, got {tuple(given)}",
+            )
             object.__setattr__(self, name, tuple(map(float, given)))
         object.__setattr__(self, "augment", check_augmentations(self.augment))
         jitter: Any = self.color_jitter
         strengths = (float(jitter),) * 3 if isinstance(jitter, int | float) else tuple(map(float, jitter))
-        if len(strengths) > 4 or any(not (0 <= value and math.isfinite(value)) for value in strengths):
-            raise TrainingError(
-                "colour jitter is up to four strengths of at least 0 (brightness, contrast, saturation, hue), got "
-                f"{jitter}"
-            )
-        if len(strengths) == 4 and strengths[3] > 0.5:
-            raise TrainingError(f"hue can be turned by at most 0.5, half of the circle, got {strengths[3]}")
+        require(
+            len(strengths) <= 4 and all(0 <= value < math.inf for value in strengths),
+            "colour jitter is up to four strengths of at least 0 (brightness, contrast, saturation, hue), got "
+            f"{jitter}",
+        )
+        said = f"hue can be turned by at most 0.5, half of the circle, got {strengths[3:]}"
+        require(max(strengths[3:], default=0) <= 0.5, said)
         object.__setattr__(self, "color_jitter", strengths if any(strengths) else ())
         _one_of("crop", self.crop, CROPS)
         _one_of("erasing fill", self.erasing_fill, ERASING_FILLS)
@@ -292,11 +290,8 @@ class DataOptions:
                 raise UnknownName(f"a policy's settings are letters and a number, such as m9, got {unread[0]!r}")
         for name, most in _MOST.items():
             value = getattr(self, name)
-            if not (0 <= value <= most and math.isfinite(value)):
-                bound = "" if most == math.inf else f" and at most {most:g}"
-                raise TrainingError(f"{name} is at least 0{bound}, got {value}")
-        if self.workers is not None and self.workers < 0:
-            raise TrainingError(f"at least 0 processes decode images, got {self.workers}")
+            require(0 <= value <= most and math.isfinite(value), f"{name} is at least 0{_most(most)}, got {value}")
+        require((self.workers or 0) >= 0, f"at least 0 processes decode images, got {self.workers}")
 
     @property
     def as_evaluated(self) -> bool:
@@ -319,16 +314,16 @@ class DataOptions:
         sizes = self.resize if isinstance(self.resize, tuple) else (self.resize or 0,) * 2
         given = str(self.resize) if isinstance(self.resize, int) else ",".join(map(str, sizes))
         given = "their own size" if self.resize is None else f"`resize` {given}"
-        if self.crop == "none" and self.resize not in (None, (height, width)):
-            raise TrainingError(
-                f"the model takes {height}x{width} pixels, but {given} without a crop gives others; add `crop` "
-                f"random, or resize to {height},{width}"
-            )
-        if self.crop in ("random", "centre") and (sizes[0] < height or sizes[1] < width):
-            raise TrainingError(
-                f"`crop` {self.crop} cuts {height}x{width} out of larger images, but they have {given}; give a "
-                "`resize` that is large enough, or `crop` random-resized"
-            )
+        require(
+            self.crop != "none" or self.resize in (None, (height, width)),
+            f"the model takes {height}x{width} pixels, but {given} without a crop gives others; add `crop` random, or "
+            f"resize to {height},{width}",
+        )
+        require(
+            self.crop not in ("random", "centre") or (sizes[0] >= height and sizes[1] >= width),
+            f"`crop` {self.crop} cuts {height}x{width} out of larger images, but they have {given}; give a `resize` "
+            "that is large enough, or `crop` random-resized",
+        )
         return replace(self, interpolation=self.interpolation or preprocessing.interpolation)
 
     def as_record(self) -> dict[str, Any]:
@@ -342,11 +337,9 @@ def check_augmentations(names: Sequence[str], image_size: tuple[int, int] | None
     for name in names:
         if name not in AUGMENTATIONS:
             raise UnknownName(f"an augmentation is one of {', '.join(AUGMENTATIONS)} (or none), got {name!r}")
-    if "rotate" in names and image_size is not None and image_size[0] != image_size[1]:
-        raise TrainingError(
-            f"only square images can be turned by 90 degrees, but these are {image_size[0]}x{image_size[1]}; "
-            "leave rotate out of `augment`"
-        )
+    height, width = image_size or (1, 1)
+    said = f"only square images can be turned by 90 degrees, got {height}x{width}; leave rotate out of `augment`"
+    require("rotate" not in names or height == width, said)
     return tuple(name for name in AUGMENTATIONS if name in names)
 
 
@@ -386,16 +379,13 @@ class TrainingOptions:
     allow_smaller_batch: bool = False
 
     def __post_init__(self) -> None:
-        if self.accumulation < 1:
-            raise TrainingError(f"an update takes at least one micro-batch, got `accumulation` {self.accumulation}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise TrainingError(f"the decay of the averaged weights is above 0 and below 1, got `ema` {self.ema}")
-        for name in ("evaluate_every", "patience", "keep"):
+        said = f"the decay of the averaged weights is above 0 and below 1, got `ema` {self.ema}"
+        require(self.ema is None or 0 < self.ema < 1, said)
+        for name in ("accumulation", "evaluate_every", "patience", "keep"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise TrainingError(f"`{name}` must be at least 1, got {value}")
-        if self.patience is not None and self.evaluate_every is None:
-            raise TrainingError("stopping early needs evaluations to stop by: give `evaluate_every` with `patience`")
+            require(value is None or value >= 1, f"`{name}` must be at least 1, got {value}")
+        said = "stopping early needs evaluations to stop by: give `evaluate_every` with `patience`"
+        require(self.patience is None or self.evaluate_every is not None, said)
 
     def as_record(self) -> dict[str, Any]:
         """What decides the result, flat and JSON-ready; two runs that differ in the rest may continue each other."""
@@ -404,13 +394,12 @@ class TrainingOptions:
     def check_split(self, batch: int, processes: int) -> None:
         """Raise TrainingError for a batch that cannot be cut into equal parts."""
         parts = self.accumulation * processes
-        if batch % parts:
-            shared = f" in each of {processes} processes" if processes > 1 else ""
-            each = f"{self.accumulation} micro-batches{shared}"
-            raise TrainingError(
-                f"`batch` must be a multiple of {parts}, for {each} of equal size, got {batch}; change it or "
-                "`accumulation`"
-            )
+        shared = f" in each of {processes} processes" if processes > 1 else ""
+        require(
+            not batch % parts,
+            f"`batch` must be a multiple of {parts}, for {self.accumulation} micro-batches{shared} of equal size, got "
+            f"{batch}; change it or `accumulation`",
+        )
 
 
 LOSSES: Mapping[str, Mapping[str, float]] = MappingProxyType(
@@ -473,21 +462,17 @@ class Objective:
         for name, weight in self.loss_weights.items():
             if name not in LOSSES[self.loss]:
                 raise UnknownName(f"the loss {self.loss} has the terms {', '.join(LOSSES[self.loss])}, got {name!r}")
-            if not (weight >= 0 and math.isfinite(weight)):
-                raise TrainingError(f"a term of the loss weighs at least 0, got {name} {weight}")
-        if not any(self.weights.values()):
-            raise TrainingError(f"at least one term of the loss {self.loss} must weigh more than 0")
-        if not 0 <= self.smoothing < 1:
-            raise TrainingError(f"label smoothing is at least 0 and below 1, got {self.smoothing}")
-        if not -1 <= self.margin <= 1:
-            raise TrainingError(f"the contrastive margin is a cosine, from -1 to 1, got {self.margin}")
-        if not 0 < self.mix_share <= 1:
-            raise TrainingError(f"the share of tokens to substitute is above 0 and at most 1, got {self.mix_share}")
-        if "cross_entropy" not in self.weights and (self.smoothing or self.class_weights != "none"):
-            raise TrainingError(
-                f"label smoothing and class weights belong to a cross-entropy term, which the loss {self.loss} lacks; "
-                "leave them out"
-            )
+            require(0 <= weight < math.inf, f"a term of the loss weighs at least 0, got {name} {weight}")
+        require(any(self.weights.values()), f"at least one term of the loss {self.loss} must weigh more than 0")
+        require(0 <= self.smoothing < 1, f"label smoothing is at least 0 and below 1, got {self.smoothing}")
+        require(-1 <= self.margin <= 1, f"the contrastive margin is a cosine, from -1 to 1, got {self.margin}")
+        said = f"the share of tokens to substitute is above 0 and at most 1, got {self.mix_share}"
+        require(0 < self.mix_share <= 1, said)
+        require(
+            "cross_entropy" in self.weights or not (self.smoothing or self.class_weights != "none"),
+            f"label smoothing and class weights belong to a cross-entropy term, which the loss {self.loss} lacks; "
+            "leave them out",
+        )
 
     @property
     def weights(self) -> dict[str, float]:

@@ -15,8 +15,7 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from tavt_kit.core.codec import decode, describe
 from tavt_kit.core.parsing import parse_toml
-from tavt_kit.distill.options import DataOptions, Objective, OptimizerOptions, TrainingOptions
-from tavt_kit.distill.sampling import Bound
+from tavt_kit.distill.options import DataOptions, Objective, OptimizerOptions, TrainingOptions, require
 from tavt_kit.errors import RecordError, TrainingError, UnknownName
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
@@ -79,28 +78,22 @@ class TrainRecipe:
     def __post_init__(self) -> None:
         if self.family is not None and self.family not in FAMILIES:
             raise UnknownName(f"a recipe's family is one of {', '.join(FAMILIES)}, got {self.family!r}")
-        if self.blocks != "all" and (not isinstance(self.blocks, int) or self.blocks < 0):
-            raise TrainingError(f"blocks to train are a number from 0 on, or all, got {self.blocks!r}")
-        if self.blocks == 0 and not self.probe:
-            raise TrainingError("a recipe that trains no blocks fits the head by a probe; give `blocks` or `probe`")
-        if self.schedule != "dense" and (self.blocks == 0 or self.objective.loss != "cross_entropy"):
-            raise TrainingError(
-                f"a `schedule` is trained step by step by the loss cross_entropy, got schedule={self.schedule}, "
-                f"blocks={self.blocks}, loss={self.objective.loss}; leave it out, or give `blocks`"
-            )
+        loss, images = self.objective.loss, self.optimisation.batch // self.running.accumulation
+        said = f"blocks to train are a number from 0 on, or all, got {self.blocks!r}"
+        require(self.blocks == "all" or (isinstance(self.blocks, int) and self.blocks >= 0), said)
+        said = "a recipe that trains no blocks fits the head by a probe; give `blocks` or `probe`"
+        require(self.blocks != 0 or self.probe, said)
+        require(
+            self.schedule == "dense" or (self.blocks != 0 and loss == "cross_entropy"),
+            f"a `schedule` is trained step by step by the loss cross_entropy, got schedule={self.schedule}, "
+            f"blocks={self.blocks}, loss={loss}; leave it out, or give `blocks`",
+        )
         for name in ("drop_path", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise TrainingError(f"{name} is a probability below 1, got {getattr(self, name)}")
-        images = self.optimisation.batch // self.running.accumulation
-        if self.objective.loss in ("mixvit_pure", "mixvit_hybrid") and images < 2:
-            raise TrainingError(
-                f"mixing needs at least two images at once, got {images}; use a larger `batch` or less `accumulation`"
-            )
-        if (self.reading.mixup or self.reading.cutmix) and self.objective.loss != "cross_entropy":
-            raise TrainingError(
-                f"mixup and cutmix need the loss cross_entropy, because {self.objective.loss} reads whole labels; set "
-                "both to 0"
-            )
+            require(0 <= getattr(self, name) < 1, f"{name} is a probability below 1, got {getattr(self, name)}")
+        said = f"mixing needs at least two images at once, got {images}; use a larger `batch` or less `accumulation`"
+        require(loss not in ("mixvit_pure", "mixvit_hybrid") or images >= 2, said)
+        said = f"mixup and cutmix need the loss cross_entropy, because {loss} reads whole labels; set both to 0"
+        require(not self.reading.mixes or loss == "cross_entropy", said)
 
     @property
     def probe_only(self) -> bool:
@@ -125,7 +118,7 @@ class DistillRecipe:
 
     Args:
         name: Where the values come from.
-        bound: Largest share of tokens a layer may drop, or how it grows (``"0.2:0.6"``; see ``Bound.parse``).
+        bound: Largest share of tokens a layer may drop.
         sampling: How random sub-networks are drawn: bound (each layer), ratio (tapers), stages (three drops), curve
             (late) or dense (none, nor the smallest); see ``Sampler``.
         schedules: As text; if any, sub-networks are these instead.
@@ -144,11 +137,11 @@ class DistillRecipe:
         limit: Most images of each split that are read.
 
     Raises:
-        TrainingError: A bound that cannot be.
+        UnknownName: A teacher that teaches others.
     """
 
     name: str = "modern"
-    bound: float | str = 0.4
+    bound: float = 0.4
     sampling: str = "bound"
     schedules: tuple[str, ...] = ()
     image_sizes: tuple[int, ...] = ()
@@ -167,7 +160,6 @@ class DistillRecipe:
 
     def __post_init__(self) -> None:
         # Every other value is checked by the sampler and the rule that are made of it.
-        Bound.parse(self.bound)
         if self.taught not in ("full", "all"):
             raise UnknownName(f"a teacher teaches full or all, got {self.taught!r}")
 

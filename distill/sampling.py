@@ -16,73 +16,8 @@ import numpy as np
 
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import Curve, TokenSchedule, shares_to_counts, stage_layers
-from tavt_kit.errors import TavtError, TrainingError, UnknownName
-
-ANNEALS = ("linear", "cosine")
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """The largest share of tokens that a layer may drop, over a training run.
-
-    At progress p in [0, 1] (0 at the first update, 1 at the last) it is ``start + (end - start) * f(p)``, with f(p) = p
-    (linear) or (1 - cos(pi p)) / 2 (cosine, flat at both ends); without a start it stays at ``end``. Growing only:
-    what was learnt of small networks would fade while they are not trained.
-
-    Raises:
-        TrainingError: A share outside (0, 1), or one that falls.
-        UnknownName: No such shape.
-
-    Example:
-        >>> Bound.parse("0.2:0.6").at(0.5)
-        0.4
-    """
-
-    end: float
-    start: float | None = None
-    shape: str = "linear"
-
-    def __post_init__(self) -> None:
-        for share in (self.end, self.end if self.start is None else self.start):
-            if not 0.0 < share < 1.0:
-                raise TrainingError(
-                    f"the bound is the largest share of tokens a layer may drop, above 0 and below 1, got {share}"
-                )
-        if self.shape not in ANNEALS:
-            raise UnknownName(f"a bound is annealed by one of {', '.join(ANNEALS)}, got {self.shape!r}")
-        if self.start is not None and self.start > self.end:
-            raise TrainingError(
-                f"an annealed bound grows, or the smallest networks would be forgotten, got {self.start:g} to "
-                f"{self.end:g}; write the smaller one first"
-            )
-
-    @classmethod
-    def parse(cls, given: str | float) -> Bound:
-        """Read ``0.4``, ``0.2:0.6`` (linear) or ``0.2:0.6:cosine``; raises as the class."""
-        first, *rest = str(given).split(":")
-        try:
-            if not rest:
-                return cls(float(first))
-            if len(rest) <= 2:
-                return cls(float(rest[0]), float(first), *rest[1:])
-        except ValueError as error:
-            if isinstance(error, TavtError):
-                raise
-        raise TrainingError(f"a bound is a share such as 0.4, or grows: 0.2:0.6 or 0.2:0.6:cosine, got {given!r}")
-
-    def at(self, progress: float) -> float:
-        """The bound at a progress in [0, 1]."""
-        if self.start is None:
-            return self.end
-        if self.shape == "cosine":
-            progress = (1 - math.cos(math.pi * progress)) / 2
-        return self.start + (self.end - self.start) * progress
-
-    def __str__(self) -> str:
-        if self.start is None:
-            return f"{self.end:g}"
-        return f"{self.start:g}:{self.end:g}" + (":cosine" if self.shape == "cosine" else "")
-
+from tavt_kit.distill.options import require
+from tavt_kit.errors import UnknownName
 
 SAMPLINGS = ("bound", "ratio", "stages", "curve", "dense")
 
@@ -211,9 +146,6 @@ def up_to_first_layers(layers: int, most: int, draws: Draws) -> tuple[int, ...]:
     return first_layers(layers, _whole(draws, 0, min(most, layers - 1)))
 
 
-_OFFICIAL = Bound(0.2)
-
-
 @dataclass(frozen=True, slots=True)
 class Sampler:
     """The schedules of one sandwich step: the full network, the smallest, and some in between.
@@ -238,43 +170,40 @@ class Sampler:
     """
 
     layout: TokenLayout
-    bound: Bound = _OFFICIAL
+    bound: float = 0.2
     random: int = 2
     layer_dropout: float | None = None
     sampling: str = "bound"
     schedules: tuple[TokenSchedule, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.random < 0:
-            raise TrainingError(f"there must be 0 or more random sub-networks, got {self.random}")
-        if self.layer_dropout is not None and not 0.0 <= self.layer_dropout < 1.0:
-            raise TrainingError(f"layer dropout must be at least 0 and below 1, got {self.layer_dropout}")
+        said = f"the bound is the largest share of tokens a layer may drop, above 0 and below 1, got {self.bound}"
+        require(0 < self.bound < 1, said)
+        require(self.random >= 0, f"there must be 0 or more random sub-networks, got {self.random}")
+        said = f"layer dropout must be at least 0 and below 1, got {self.layer_dropout}"
+        require(self.layer_dropout is None or 0 <= self.layer_dropout < 1, said)
         if self.sampling not in SAMPLINGS:
             raise UnknownName(f"networks are drawn by one of {', '.join(SAMPLINGS)}, got {self.sampling!r}")
         if self.schedules:
             for schedule in self.schedules:
                 schedule.check(self.layout)
             dropping = {schedule for schedule in self.schedules if not schedule.is_dense(self.layout.tokens)}
-            if not dropping:
-                raise TrainingError(
-                    f"every schedule that was given keeps all {self.layout.tokens} tokens, as the full network does; "
-                    "give at least one that drops some"
-                )
+            require(
+                bool(dropping),
+                f"every schedule that was given keeps all {self.layout.tokens} tokens, as the full network does; give "
+                "at least one that drops some",
+            )
             ordered = sorted(dropping, key=lambda schedule: (sum(schedule.counts), schedule.counts))
             object.__setattr__(self, "schedules", tuple(ordered))
 
-    def draw(self, draws: Draws, progress: float = 1.0) -> tuple[TokenSchedule, tuple[TokenSchedule, ...]]:
-        """The full network, then the smallest and the random ones; layers are drawn before counts, as officially.
-
-        The bound depends on the progress of the training run, in [0, 1].
-        """
+    def draw(self, draws: Draws) -> tuple[TokenSchedule, tuple[TokenSchedule, ...]]:
+        """The full network, then the smallest and the random ones; layers are drawn before counts, as officially."""
         full = TokenSchedule((self.layout.tokens,) * self.layout.layers, self._survivors(draws))
         if self.sampling == "dense":
             return full, ()
         if self.schedules:
             return full, tuple(self._thinned(schedule, draws) for schedule in self._picked(draws))
-        bound = self.bound.at(progress)
-        return full, tuple(self._sub(bound, draws, smallest=index == 0) for index in range(self.random + 1))
+        return full, tuple(self._sub(draws, smallest=index == 0) for index in range(self.random + 1))
 
     def _picked(self, draws: Draws) -> Iterator[TokenSchedule]:
         smallest, *others = self.schedules
@@ -292,9 +221,9 @@ class Sampler:
         counts = _counts(self.layout.tokens, self.layout.layers, 1, executed, lambda layer, _: wanted[layer])
         return TokenSchedule(counts, executed)
 
-    def _sub(self, bound: float, draws: Draws, *, smallest: bool) -> TokenSchedule:
+    def _sub(self, draws: Draws, *, smallest: bool) -> TokenSchedule:
         executed = self._survivors(draws)
-        tokens, layers = self.layout.tokens, self.layout.layers
+        tokens, layers, bound = self.layout.tokens, self.layout.layers, self.bound
         rule: dict[str, Any] = {"floor": self.layout.least, "executed": executed}
         if self.sampling == "stages":
             counts = staged_counts(tokens, layers, bound, None if smallest else draws, **rule)

@@ -17,7 +17,8 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.losses import check_direction, divergence, full_terms, is_pairwise
-from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.distill.options import require
+from tavt_kit.errors import DataError
 from tavt_kit.models.prefix_sharing import Passes
 from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
@@ -53,14 +54,12 @@ class SandwichRule:
 
     def __post_init__(self) -> None:
         check_direction(self.kl)
-        if not self.temperature > 0:
-            raise TrainingError(f"the temperature must be above 0, got {self.temperature}")
-        if self.accumulation < 1:
-            raise TrainingError(f"gradients are accumulated over at least 1 micro-batch, got {self.accumulation}")
-        if self.chunk is not None and self.chunk < 1:
-            raise TrainingError(f"a step takes at least 1 image at a time, got {self.chunk}")
-        if not 0 <= self.teacher_weight <= 1:
-            raise TrainingError(f"the teacher's weight is a share, 0 to 1, got {self.teacher_weight}")
+        require(self.temperature > 0, f"the temperature must be above 0, got {self.temperature}")
+        said = f"gradients are accumulated over at least 1 micro-batch, got {self.accumulation}"
+        require(self.accumulation >= 1, said)
+        require(self.chunk is None or self.chunk >= 1, f"a step takes at least 1 image at a time, got {self.chunk}")
+        said = f"the teacher's weight is a share, 0 to 1, got {self.teacher_weight}"
+        require(0 <= self.teacher_weight <= 1, said)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import inherit_split, load_images
-from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.sandwich import sandwich_step
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
@@ -49,7 +49,7 @@ def test_the_reference_step_gives_our_losses_and_gradients_and_costs_more() -> N
         bare.head.weight.normal_(0, 0.1)
     model, official = wrap(bare), reference.ReferenceViT(bare)
     images, labels = torch.randn(3, 3, 128, 128), torch.tensor([0, 2, 4])
-    _, subs = Sampler(model.layout, bound=Bound(0.3)).draw(np.random.default_rng(0))
+    _, subs = Sampler(model.layout, bound=0.3).draw(np.random.default_rng(0))
     with FlopCounterMode(display=False) as theirs:
         expected = reference.reference_step(official, images, labels, subs)
     with FlopCounterMode(display=False) as ours:

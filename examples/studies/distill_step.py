@@ -35,7 +35,7 @@ from reference_step import ReferenceViT, reference_step
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement, PairedRatio, paired_ratio
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.sampling import SAMPLINGS, Bound, Sampler
+from tavt_kit.distill.sampling import SAMPLINGS, Sampler
 from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
@@ -60,7 +60,7 @@ class Bench:
         self.model: AdaptiveViT = wrap(model.to(self.device))
         self.images = torch.randn(given.batch, 3, given.image_size, given.image_size).to(self.device)
         self.labels = torch.randint(0, 200, (given.batch,)).to(self.device)
-        sampler = Sampler(self.model.layout, bound=Bound(given.bound), random=2, sampling=given.sampling)
+        sampler = Sampler(self.model.layout, bound=given.bound, random=2, sampling=given.sampling)
         _, self.subs = sampler.draw(np.random.default_rng(given.seed))
         self.rule = SandwichRule(chunk=given.chunk)
         self.given = given

@@ -626,11 +626,11 @@ def floor_seconds(model: Any, schedule: Any, images: int, operations: float, ban
 
 def distils(model: Any) -> tuple[Any, list[int]]:
     """A step of in-place distillation for the loop, and a list to which it adds its networks' multiply-adds."""
-    from tavt_kit.distill.sampling import Bound, Sampler
+    from tavt_kit.distill.sampling import Sampler
     from tavt_kit.distill.sandwich import sandwich_step
     from tavt_kit.models.flops import count_macs
 
-    sampler, macs = Sampler(model.layout, bound=Bound(0.2), random=2), list[int]()
+    sampler, macs = Sampler(model.layout, bound=0.2, random=2), list[int]()
 
     def step(batch: Any, draws: np.random.Generator, backward: Any) -> dict[str, Tensor]:
         full, subs = sampler.draw(draws)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.losses import divergence, pim_loss
-from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.sandwich import sandwich_step
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.prefix_sharing import batch_norms
@@ -37,7 +37,7 @@ def split(model: AdaptiveViT, batch: int = 6) -> tuple[Tensor, Tensor]:
 def test_a_few_steps_lower_the_loss_and_dense_stays_the_bare_forward(name: str) -> None:
     model = fresh(name)
     x, labels = split(model)
-    sampler = Sampler(model.layout, bound=Bound(0.5), random=1)
+    sampler = Sampler(model.layout, bound=0.5, random=1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
     losses = []

@@ -74,7 +74,6 @@ def test_flags_replace_what_a_recipe_says_in_whatever_way() -> None:
     assert train_recipe("tavt-cub", image_size=224, resize=[256, 256]).reading.resize == (256, 256)
     assert train_recipe("tavt-cub", color_jitter=0.2).reading.color_jitter == (0.2, 0.2, 0.2)
     assert train_recipe("tavt-cub", color_jitter=[0.2]).reading.color_jitter == (0.2,)
-    assert train_recipe("tavt-cub", cache="pictures").reading.cache == Path("pictures")
     assert train_recipe("tavt-cub", seed=None, lr=None) == train_recipe("tavt-cub")
 
 
@@ -141,7 +140,7 @@ def test_every_value_has_one_name_and_is_recorded() -> None:
     recipe = train_recipe("modern", schedule="taper:0.2")
     names = names_of(recipe)
     assert len(set(names)) == len(names)
-    left_out = {"name", "family", "image_size", "workers", "cache", "keep", "allow_smaller_batch"}
+    left_out = {"name", "family", "image_size", "workers", "keep", "allow_smaller_batch"}
     assert set(recipe.as_record()) == ({*names} - left_out) | {"recipe"}
     with pytest.raises(TrainingError, match="did you mean steps"):
         changed(TrainRecipe(), {"step": 3})

@@ -12,7 +12,7 @@ from tavt_kit.errors import TrainingError
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"accumulation": 0}, "`accumulation` 0"),
+        ({"accumulation": 0}, "`accumulation` must be at least 1, got 0"),
         ({"ema": 1.0}, "`ema` 1.0"),
         ({"ema": float("nan")}, "`ema` nan"),
         ({"evaluate_every": 0}, "`evaluate_every`"),

@@ -16,7 +16,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.losses import divergence
 from tavt_kit.distill.optimizer import make_optimiser
 from tavt_kit.distill.options import LearningRate, OptimizerOptions
-from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.sandwich import SandwichRule, SandwichStep, sandwich_step
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.parity.official import load, state_of, timm_from_official
@@ -171,7 +171,7 @@ def test_the_official_stream_of_random_numbers_gives_the_recorded_configurations
     settings = variant["settings"]
     sampler = Sampler(
         model.layout,
-        bound=Bound(settings["bound"]),
+        bound=settings["bound"],
         random=settings["num_sandwich"],
         layer_dropout=settings["layer_dropout_prob"],
     )
