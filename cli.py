@@ -50,6 +50,10 @@ EXAMPLES = {
 """What follows a verb, for its help."""
 
 GONE = {
+    **{
+        (verb, "--model"): "a model is the first argument; leave the option's name out"
+        for verb in ("train", "distill", "search", "profile", "export", "eval", "predict", "prune", "bench")
+    },
     ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
     ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
     ("bench", "--pack"): "a search is not packed any more; `export` what it chose, and `bench` the file on its device",
@@ -70,7 +74,6 @@ MACHINE = [
     getattr(errno, name) for name in "EACCES EDQUOT EFBIG EIO EMFILE ENAMETOOLONG ENOMEM ENOSPC EPERM EROFS".split()
 ]
 """What a disk, its rights or a limit refuse, through no fault of the program's."""
-NO_MEMORY = "the memory that this process may take ran out; free some, or give smaller images or batches"
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a verdict is not PASS; 2 bad input or an infeasible request; 130 interrupted; 70 a bug."
 )
@@ -104,7 +107,7 @@ def command_of(name: str, home: str) -> Any:
 
 
 class Verb(TyperCommand):
-    """One verb behind the door; ``--model X`` is an alias for its first argument."""
+    """One verb behind the door."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         verb, own = str(ctx.info_name), dict[str, bool]()
@@ -120,8 +123,6 @@ class Verb(TyperCommand):
         for parameter in self.get_params(ctx):  # the flags of its own options, and whether each is a switch
             flags = (*parameter.opts, *parameter.secondary_opts)
             own |= dict.fromkeys(flags, bool(getattr(parameter, "is_flag", False)))
-        takes_argument = any(isinstance(parameter, TyperArgument) for parameter in self.params)
-        args = args if "--model" in {*own, *setting_flags(verb)} or not takes_argument else model_first(args)
         return super().parse_args(ctx, spell_settings(verb, args, own))
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
@@ -199,38 +200,38 @@ def with_flags(sentence: str, flags: Mapping[str, str]) -> str:
 
 
 def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[str, str]] = dict) -> int:
-    """Run a verb and answer with an exit code; what is neither a known error nor an interruption goes through.
+    """Run a verb, or for no name whatever finds one, and answer with an exit code.
 
     The flags by the parameters' names are asked for only where a sentence needs them.
     """
+    program = f"fgvc-kit {name}".strip()
     try:
         code = verb() or OK
         sys.stdout.flush()
-        if getattr(sys.stdout, "lost", False):
-            return UNREAD
+        return UNREAD if code < BAD_INPUT and getattr(sys.stdout, "lost", False) else code
     except TavtError as error:
         log.info("refused because of", exc_info=error)  # --verbose shows where
         sentence = str(error)
-        say(f"fgvc-kit {name}: {with_flags(sentence, flags()) if NAMED.search(sentence) else sentence}")
+        say(f"{program}: {with_flags(sentence, flags()) if NAMED.search(sentence) else sentence}")
         return BAD_INPUT
     except BrokenPipeError:
         return UNREAD  # nobody reads us any more (`fgvc-kit models | head`)
-    except OSError as error:
-        if error.errno not in MACHINE:
-            raise
-        where = f"{str(error.filename)[:200]}: " if error.filename else ""
-        say(f"fgvc-kit {name}: {where}{error.strerror}; give another place, or make room")
-        return BAD_INPUT
-    except (MemoryError, RuntimeError, ImportError) as error:
-        if not is_no_memory(error):
-            raise
-        log.info("out of memory", exc_info=error)
-        say(f"fgvc-kit {name}: {NO_MEMORY}")
-        return BAD_INPUT
     except KeyboardInterrupt:
-        say(f"fgvc-kit {name}: interrupted; the same command goes on from what is finished")
+        say(f"{program}: interrupted; the same command goes on from what is finished")
         return INTERRUPTED
-    return code
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINE:
+            where = f"{str(error.filename)[:200]}: " if error.filename else ""
+            say(f"{program}: {where}{error.strerror}; give another place, or make room")
+            return BAD_INPUT
+        if is_no_memory(error):
+            log.info("out of memory", exc_info=error)
+            rule = "the memory that this process may take ran out"
+            say(f"{program}: {rule}; free some, or give smaller images or batches")
+            return BAD_INPUT
+        traceback.print_exc()
+        say(f"{program}: this is a bug in fgvc-kit; please report it with the lines above")
+        return BUG
 
 
 def is_no_memory(error: Exception) -> bool:
@@ -246,18 +247,6 @@ def say(sentence: str) -> None:
     if "WORLD_SIZE" in os.environ and rank.isdecimal() and int(rank):
         return  # of the processes of one torchrun, the first speaks for all
     print(" ".join(line.strip() for line in sentence.splitlines()), file=sys.stderr)
-
-
-def model_first(arguments: Sequence[str]) -> list[str]:
-    """``--seed 3 --model X`` -> ``X --seed 3``."""
-    for place, argument in enumerate(arguments):
-        if argument == "--":
-            break
-        if argument.startswith("--model="):
-            return [argument.removeprefix("--model="), *arguments[:place], *arguments[place + 1 :]]
-        if argument == "--model" and place + 1 < len(arguments):
-            return [arguments[place + 1], *arguments[:place], *arguments[place + 2 :]]
-    return list(arguments)
 
 
 def print_version(wanted: bool) -> None:
@@ -302,7 +291,7 @@ def fgvc_kit(
 ) -> None:
     """Fit a fine-grained Vision Transformer into a latency budget on the machine it will run on.
 
-    What a verb acts on is its first argument; --model names it too.
+    What a verb acts on is its first argument.
     """
     log_to_stderr(verbose)
 
@@ -310,22 +299,18 @@ def fgvc_kit(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with one of the codes above."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with guarded_streams():
+
+    def program() -> Any:
         try:
-            code = app(args=given, prog_name="fgvc-kit", standalone_mode=False)
+            return app(args=given, prog_name="fgvc-kit", standalone_mode=False)
         except UsageError as error:
-            code = BAD_INPUT
             say(usage_sentence(error, given)) if given else error.show()  # type: ignore[attr-defined]
+            return BAD_INPUT
         except SystemExit as ended:  # typer's own: a shell has its completions, or nobody reads the help
-            code = ended.code if "_FGVC_KIT_COMPLETE" in os.environ else UNREAD
-        except Exception as error:
-            if is_no_memory(error):  # before a verb was there
-                say(f"fgvc-kit: {NO_MEMORY}")
-                code = BAD_INPUT
-            else:
-                traceback.print_exc()
-                say("fgvc-kit: this is a bug in fgvc-kit; please report it with the lines above")
-                code = BUG
+            return ended.code if "_FGVC_KIT_COMPLETE" in os.environ else UNREAD
+
+    with guarded_streams():
+        code = door("", program)
     sys.exit(code)
 
 

@@ -51,11 +51,6 @@ def verb(
     return 1 if model == "fails" else 0
 
 
-def without_argument(seed: options.Seed = 0) -> int:
-    """Nothing to act on."""
-    return 0
-
-
 def with_own_model(thing: str, model: Annotated[str, typer.Option()] = "") -> int:
     """Names its own --model."""
     print(thing, model)
@@ -65,9 +60,9 @@ def with_own_model(thing: str, model: Annotated[str, typer.Option()] = "") -> in
 @pytest.fixture(autouse=True)
 def only_these_verbs(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("tests_cli_verbs")
-    module.__dict__.update({"try": verb, "bare": without_argument, "own": with_own_model})
+    module.__dict__.update({"try": verb, "own": with_own_model})
     monkeypatch.setitem(sys.modules, "tests_cli_verbs", module)
-    monkeypatch.setattr(cli, "VERBS", {name: f"tests_cli_verbs:{name}" for name in ("try", "bare", "own")})
+    monkeypatch.setattr(cli, "VERBS", {name: f"tests_cli_verbs:{name}" for name in ("try", "own")})
 
 
 def run(*arguments: str) -> int:
@@ -114,7 +109,6 @@ def test_a_bug_keeps_its_plain_traceback(capsys: pytest.CaptureFixture[str]) -> 
         (("try", "x", "--seed", "a"), "--seed"),
         (("try", "x", "--seed", "-1"), "--seed"),
         (("try", "x", "--image-size", "0"), "--image-size"),
-        (("bare", "--model", "x"), "--model"),
         (("--colour",), "--colour"),
     ],
 )
@@ -152,21 +146,6 @@ def test_a_number_that_nothing_could_hold_is_one_sentence(capsys: pytest.Capture
     assert run("try", "m", "--seed", "9" * 23) == run("try", "m", "--image-size", "1000000") == 2
     first, second = capsys.readouterr().err.splitlines()
     assert "--seed is at most" in first and "--image-size is at most" in second
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("try", "--seed", "3", "--model", "m"),
-        ("try", "--model=m", "--seed", "3"),
-        ("--verbose", "try", "--seed=3", "--model", "m"),
-    ],
-)
-def test_model_is_an_alias_for_the_first_argument(
-    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(*arguments) == 0
-    assert capsys.readouterr().out.startswith("m out 3 ")
 
 
 def test_a_verb_may_have_its_own_model_flag(capsys: pytest.CaptureFixture[str]) -> None:

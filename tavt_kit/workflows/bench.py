@@ -64,11 +64,7 @@ class BenchResult:
         return worst(Verdict(found["verdict"]) for row in self.record["candidates"] for found in row["budgets"])
 
     def to_frame(self) -> pandas.DataFrame:
-        """One line a candidate: latencies in ms, the ratio to the first candidate with its 95 % interval, costs.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """One line a candidate: latencies in ms, the ratio to the first candidate with its 95 % interval, costs."""
         columns = (
             "name", "target", "schedule", "macs", "median", "low", "high", "p90", "p99", "steady", "images_per_second",
             "ratio", "ratio_low", "ratio_high", "size_bytes", "memory_bytes", "joules", "verdict",

@@ -88,11 +88,7 @@ class CheckResult:
         return worst(one.verdict for one in self.checks)
 
     def to_frame(self) -> pandas.DataFrame:
-        """A line for each check: file, verdict, both accuracies and their difference with its 95 % interval.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """A line for each check: file, verdict, both accuracies and their difference with its 95 % interval."""
         columns = ("artifact", "verdict", "source_top1", "top1", "difference", "low", "high", "n")
         rows = []
         for one in self.checks:

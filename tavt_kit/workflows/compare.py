@@ -53,11 +53,7 @@ class CompareResult:
         return label_record("comparison", body)
 
     def to_frame(self) -> pandas.DataFrame:
-        """One line a change: kind of record, candidate, figure, before, after, change with its bounds, verdict.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """One line a change: kind of record, candidate, figure, before, after, change with its bounds, verdict."""
         rows = []
         for each in self.comparisons:
             for change in each.changes:

@@ -26,11 +26,7 @@ class DistillResult(TrainResult):
     """A run that was distilled; of a dry run the record holds the recipe and the data that it would have."""
 
     def to_frame(self) -> pandas.DataFrame:
-        """A line for each schedule: its multiply-adds, and top-1 on val before, after, and their difference.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """A line for each schedule: its multiply-adds, and top-1 on val before, after, and their difference."""
         results = self.record["results"]
         return frame(
             [

@@ -63,11 +63,7 @@ class DoctorResult:
         return label_record("doctor", body)
 
     def to_frame(self) -> pandas.DataFrame:
-        """One line a target: whether it can be used, and why not.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """One line a target: whether it can be used, and why not."""
         return frame([{"target": text, **found} for text, found in self.record["targets"].items()])
 
     def __repr__(self) -> str:

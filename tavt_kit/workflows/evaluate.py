@@ -55,11 +55,7 @@ class EvalResult:
         return str(self.record["schedule"])
 
     def to_frame(self) -> pandas.DataFrame:
-        """A line for each class: its images, recall and precision; NaN where a class has none.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """A line for each class: its images, recall and precision; NaN where a class has none."""
         from tavt_kit.evaluation.record import class_size
 
         rows, none = [], {"value": float("nan")}

@@ -65,11 +65,7 @@ class ExplainResult:
         return len(self.images) - self.drawn
 
     def to_frame(self) -> pandas.DataFrame:
-        """A line for each drawn image: image, file, prediction, probability and class.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """A line for each drawn image: image, file, prediction, probability and class."""
         entries = [] if self.record is None else self.record["images"]
         keys = ("image", "file", "prediction", "probability", "class")
         return frame([{key: entry[key] for key in keys} for entry in entries])

@@ -94,11 +94,7 @@ class ExportResult(Sequence[ExportedFile]):
         return len(self.files)
 
     def to_frame(self) -> pandas.DataFrame:
-        """A line for each file: its name, format, precision, status, verdict, bytes and accuracy.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """A line for each file: its name, format, precision, status, verdict, bytes and accuracy."""
         return frame(
             [
                 {

@@ -62,11 +62,7 @@ class Predictions(Sequence["Prediction"]):
         return len(self.predictions)
 
     def to_frame(self) -> pandas.DataFrame:
-        """A line for each class named of each image: image, rank from 1, label and probability.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """A line for each class named of each image: image, rank from 1, label and probability."""
         return frame(
             [
                 {"image": prediction.path, "rank": rank, "label": label, "probability": share}

@@ -38,11 +38,7 @@ class ProfileResult:
     record: Mapping[str, Any]
 
     def to_frame(self) -> pandas.DataFrame:
-        """One line for each held-out schedule: predicted and measured ms, drift and error; none where none was asked.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """One line for each held-out schedule, if any: predicted and measured ms, drift and error."""
         columns = ("schedule", "predicted", "drift", "measured", "error", "steady")
         rows = (
             (str(one.schedule), one.predicted_ms, one.drift, one.measured_ms, one.error, one.steady)

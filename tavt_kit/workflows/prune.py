@@ -61,11 +61,7 @@ class PruneResult:
         return PairedDifference.from_record(self.record["difference"])
 
     def to_frame(self) -> pandas.DataFrame:
-        """Two lines, before and after: layers, multiply-adds, parameters and top-1.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """Two lines, before and after: layers, multiply-adds, parameters and top-1."""
         keys = ("layers", "macs", "parameters")
         facts = {when: self.record[when] for when in ("before", "after")}
         return frame(

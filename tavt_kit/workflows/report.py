@@ -31,11 +31,7 @@ class ReportResult:
     record: Mapping[str, Any]
 
     def to_frame(self) -> pandas.DataFrame:
-        """One line a candidate, with the columns of the CSV file.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """One line a candidate, with the columns of the CSV file."""
         return frame(self.record["rows"])
 
     def __repr__(self) -> str:

@@ -92,11 +92,7 @@ class SearchRun:
         return self.folder / "report.html"
 
     def to_frame(self) -> DataFrame:
-        """One row for each candidate of the front; the columns are those of ``tavt_kit.search.front_frame``.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """One row for each candidate of the front; the columns are those of ``tavt_kit.search.front_frame``."""
         return front_frame(self.record)
 
     def __fspath__(self) -> str:

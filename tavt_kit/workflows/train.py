@@ -45,11 +45,7 @@ class TrainResult:
         return read_metrics(self.folder)
 
     def to_frame(self) -> pandas.DataFrame:
-        """A line for each step of the journal.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """A line for each step of the journal."""
         return frame(self.journal, None if self.journal else ["step"])
 
     def __fspath__(self) -> str:
