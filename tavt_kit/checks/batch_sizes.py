@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,22 @@ from numpy.typing import NDArray
 from tavt_kit.checks.compare import Logits, relative_error
 from tavt_kit.checks.report import BatchCheck
 from tavt_kit.checks.source import BATCH, Source
+from tavt_kit.core.records import sha256_file
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.runtimes import Session
 
-OTHERS = (1, 5)
-"""Batch sizes that are compared with that of the main pass, on the first images."""
+USUAL = (1, 5)
+"""Batch sizes of which several batches are compared with the main pass."""
 
-_PARTS = 3  # batches of each size
+ONCE = (2, 3, 4, 6, 7, 16)
+"""Batch sizes of which one batch is: with the usual ones and the main pass all up to eight."""
+
+_PARTS = 3  # batches of a usual size, and of any other where a file that rounds strays in its first one
 _LAST = 3  # images in a last batch that is tried where the main pass ends with a whole one
+_POOL = 32  # images that go into all these batches, some of them several times
+_DRAWN = range(9, 33)  # sizes of which a file's hash draws one, so that over many files all are tried
+_COMPARED = 64  # the largest number in a graph that is tried as a batch size
+_MOST = 8  # of these; a sound export has none, or such as 2 or 3
 
 NearTies = Callable[[list[int], int], set[int]]
 """(places of images that strayed, of how many) -> those whose choice of tokens hangs on the last bits."""
@@ -44,6 +54,65 @@ class Attempts:
         return np.full((len(images), self._classes), np.nan, np.float32)
 
 
+def further_sizes(file: Path | None) -> tuple[int, ...]:
+    """Batch sizes to try of this file beside those that are tried of each: one by chance, and those it compares with.
+
+    A graph that is wrong at one batch size alone has that size, or the last one that is right, somewhere in it.
+    """
+    if file is None:
+        return ()
+    drawn = _DRAWN[int(sha256_file(file)[:8], 16) % len(_DRAWN)]
+    readers = {".onnx": _compared_in_onnx, ".xml": _compared_in_openvino}
+    found = {size for number in readers.get(file.suffix, lambda _: set())(file) for size in (number, number + 1)}
+    return tuple(dict.fromkeys((drawn, *sorted(size for size in found if 1 < size <= _COMPARED)[:_MOST])))
+
+
+_COMPARING = {"Equal", "NotEqual", "Mod", "FloorMod", "Less", "LessEqual", "LessOrEqual", "Greater", "GreaterEqual",
+              "GreaterOrEqual"}  # fmt: skip
+_CHANGING = {"Cast", "Convert", "ConvertLike", "CastLike", "Unsqueeze", "Reshape", "Squeeze", "Identity"}
+
+
+def _compared_in_onnx(path: Path) -> set[int]:
+    """Whole numbers that its graph compares something with."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    known = {one.name: one for one in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    found: set[int] = set()
+    for name in (name for node in graph.node if node.op_type in _COMPARING for name in node.input):
+        while name in made_by and made_by[name].op_type in _CHANGING:
+            name = made_by[name].input[0]
+        tensor = known.get(name)
+        if name in made_by and made_by[name].op_type == "Constant":
+            tensor = next((one.t for one in made_by[name].attribute if one.name == "value"), None)
+        if tensor is not None and not tensor.external_data:
+            found |= _whole_number(numpy_helper.to_array(tensor))
+    return found
+
+
+def _compared_in_openvino(path: Path) -> set[int]:
+    from tavt_kit.runtimes.available import openvino_core
+
+    found: set[int] = set()
+    for node in openvino_core().read_model(path).get_ordered_ops():
+        if node.get_type_name() in _COMPARING:
+            for side in node.inputs():
+                maker = side.get_source_output().get_node()
+                while maker.get_type_name() in _CHANGING:
+                    maker = maker.input(0).get_source_output().get_node()
+                if maker.get_type_name() == "Constant":
+                    found |= _whole_number(maker.get_data())
+    return found
+
+
+def _whole_number(values: NDArray[Any]) -> set[int]:
+    """It, where that is what the array holds."""
+    value = float(values.reshape(-1)[0]) if values.size == 1 else math.nan
+    return {int(value)} if value.is_integer() else set()
+
+
 def check_batches(
     attempts: Attempts,
     source: Source,
@@ -53,8 +122,9 @@ def check_batches(
     tolerance: float,
     scale: float,
     near_ties: NearTies | None = None,
+    further: Sequence[int] = (),
 ) -> BatchCheck:
-    """The first images again in batches of one and of five, and the last ones in another batch than they came in.
+    """The first images again in batches of other sizes, and the last ones in another batch than they came in.
 
     Each image must be answered as in the main pass. Where the last bits of a sum choose another token both answers are
     right: an exact artifact proves that by ``near_ties``; of another one (8 bits, half precision) an image may differ
@@ -62,49 +132,61 @@ def check_batches(
     finite is wrong everywhere.
 
     Images that the artifact prepares itself may come in many sizes, each of which is a batch of its own; the first of
-    them, cut to the size that they have in common, then take the place of the images.
+    them, cut to the size that they have in common, then take the place of the images, one by one that of the main pass.
 
     Args:
         seen: How the images are prepared; ``None`` of an artifact that does it itself.
         main: (n, classes) answers of the main pass, in the artifact's own order of classes.
         tolerance: Largest difference, as a share of ``scale``.
         near_ties: None for an artifact that rounds otherwise than its source.
+        further: Batch sizes to try once beside the usual ones.
     """
-
-    def apart_from(expected: Logits, images: NDArray[Any]) -> NDArray[np.float64]:
-        return relative_error(attempts(images), np.nan_to_num(expected), scale)
-
-    if seen is None:
-        whole = source.at(range(min(len(main), max(OTHERS))), as_they_are=True)
-        height, width = (min(image.shape[axis] for image in whole) for axis in (0, 1))
-        images = np.stack([image[:height, :width] for image in whole])
-        apart = apart_from(np.concatenate([attempts(image[None]) for image in images]), images)
-        reason = attempts.refusal or _fault(len(images), [range(len(images))], [apart], tolerance, None)
-        return BatchCheck((1, len(images)), float(apart.max()), not reason, reason)
     n = len(main)
-    batches = {}
-    for size in (min(size, n) for size in OTHERS):
-        indices = range(min(n, _PARTS * size))
-        batches[size] = [indices[start : start + size] for start in range(0, len(indices), size)]
-    last = n % BATCH or _LAST
-    if n > BATCH:
+    if seen is None:
+        whole = source.at(range(min(n, max(USUAL))), as_they_are=True)
+        height, width = (min(image.shape[axis] for image in whole) for axis in (0, 1))
+        pool, near_ties = np.stack([image[:height, :width] for image in whole]), None
+        expected = np.concatenate([attempts(image[None]) for image in pool])
+    else:
+        pool, expected = source.at(range(min(n, _POOL)), seen), main
+    begun = 0
+
+    def next_batch(size: int) -> list[int]:
+        """The images after those of the last batch, and the first again after the last."""
+        nonlocal begun
+        begun += size
+        return [index % len(pool) for index in range(begun - size, begun)]
+
+    def apart(batch: Sequence[int]) -> NDArray[np.float64]:
+        images = pool[batch] if max(batch) < len(pool) else source.at(batch, seen)
+        return relative_error(attempts(images), np.nan_to_num(expected[batch]), scale)
+
+    batches = {size: [next_batch(size) for _ in range(min(_PARTS, math.ceil(n / size)))] for size in USUAL}
+    batches |= {size: [next_batch(size)] for size in (*ONCE, *further) if size not in USUAL}
+    last = () if seen is None or n <= BATCH else (n % BATCH or _LAST,)
+    for size in last:
         # What came in a part of a batch comes in a whole one now, and the other way about.
-        batches.setdefault(last, []).append(range(n - (BATCH if n % BATCH else _LAST), n))
-    first = source.at(range(min(n, _PARTS * max(OTHERS))), seen)
+        batches.setdefault(size, []).append([*range(n - (BATCH if n % BATCH else _LAST), n)])
     largest, reason = 0.0, ""
     for size, parts in batches.items():
-        errors = []
-        for part in parts:
-            here = slice(part.start, part.stop)
-            errors.append(apart_from(main[here], first[here] if part.stop <= len(first) else source.at(part, seen)))
+        errors = [apart(part) for part in parts]
+        if near_ties is None and max(map(max, errors)) > tolerance:
+            parts = [*parts, *(next_batch(size) for _ in range(_PARTS - len(parts)))]
+            errors += [apart(part) for part in parts[len(errors) :]]
         largest = max(largest, *(float(part.max()) for part in errors))
         reason = reason or _fault(size, parts, errors, tolerance, near_ties)
-    sizes = (min(BATCH, n), *(min(size, n) for size in OTHERS), *((last,) if n > BATCH else ()))
-    return BatchCheck(sizes, largest, not (reason or attempts.refusal), attempts.refusal or reason)
+    tried = (1 if seen is None else min(BATCH, n), *(size for size in batches if size not in last), *last)
+    return BatchCheck(
+        tuple(dict.fromkeys(tried)), largest, not (reason or attempts.refusal), attempts.refusal or reason
+    )
 
 
 def _fault(
-    size: int, parts: list[range], errors: list[NDArray[np.float64]], tolerance: float, near_ties: NearTies | None
+    size: int,
+    parts: Sequence[Sequence[int]],
+    errors: list[NDArray[np.float64]],
+    tolerance: float,
+    near_ties: NearTies | None,
 ) -> str:
     """One clause on what is wrong at a batch size; empty where nothing is."""
     wrong = [(index, row) for part, found in zip(parts, errors, strict=True)
@@ -116,8 +198,8 @@ def _fault(
         return f"at batch {size} an image gets logits that are not finite"
     apart = f"at batch {size} the same image gets logits that differ by {worst:.2g} of the largest"
     if near_ties is not None:
-        strayed = [index for index, _ in wrong]
-        return apart if set(strayed) - near_ties(strayed, total) else ""
+        strayed = {index for index, _ in wrong}
+        return apart if strayed - near_ties(sorted(strayed), total) else ""
     rows = [row for _, row in wrong]
     of_one_row = max(map(rows.count, rows))
     return apart if 2 * len(wrong) > total or (of_one_row > 1 and 2 * of_one_row > len(parts)) else ""

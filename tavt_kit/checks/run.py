@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tavt_kit.checks.batch_sizes import Attempts, check_batches
+from tavt_kit.checks.batch_sizes import Attempts, check_batches, further_sizes
 from tavt_kit.checks.claims import choice_of, false_claim, stored_precision
 from tavt_kit.checks.compare import Answers, classes, columns, figures_of, losses_of, relative_error
 from tavt_kit.checks.pixels import OwnPixels
@@ -123,11 +123,11 @@ def check(
                 moved.append(index)
     tied = sorted(near_ties([i for i in strayed if i not in moved], answers.n)) if artifact.exact else []
     tolerance = gate.tolerance if artifact.exact else max(gate.tolerance, _COARSE)
+    executed, file = artifact.session.target, artifact.files[-1] if artifact.files else None
     same_batches = check_batches(
         attempts, source, seen, after, tolerance=tolerance, scale=answers.scale,
-        near_ties=near_ties if artifact.exact else None,
+        near_ties=near_ties if artifact.exact else None, further=further_sizes(file),
     )  # fmt: skip
-    executed, file = artifact.session.target, artifact.files[-1] if artifact.files else None
     choice = choice_of(file, card) if file is not None and same_batches.passed else None
     stored = None if file is None else stored_precision(file)
     fault = false_claim(card, source, stored=stored, executed=executed, choice=choice)

@@ -151,7 +151,7 @@ def test_a_sound_artifact_passes(source: Source) -> None:
     assert (report.source_top1.split, report.source_top1.n) == ("test", 21)
     assert report.dense_top1 is not None
     assert report.against_dense is not None
-    assert report.batches.sizes == (8, 1, 5, 5)
+    assert report.batches.sizes == (8, 1, 2, 3, 4, 6, 7, 16, 5)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
