@@ -175,10 +175,9 @@ def check_batches(
             errors += [apart(part) for part in parts[len(errors) :]]
         largest = max(largest, *(float(part.max()) for part in errors))
         reason = reason or _fault(size, parts, errors, tolerance, near_ties)
-    tried = (1 if seen is None else min(BATCH, n), *(size for size in batches if size not in last), *last)
-    return BatchCheck(
-        tuple(dict.fromkeys(tried)), largest, not (reason or attempts.refusal), attempts.refusal or reason
-    )
+    first, others = 1 if seen is None else min(BATCH, n), sorted(batches.keys() - {*last})
+    tried = tuple(dict.fromkeys((first, *others, *last)))
+    return BatchCheck(tried, largest, not (reason or attempts.refusal), attempts.refusal or reason)
 
 
 def _fault(
