@@ -136,15 +136,7 @@ _FEATURE_BATCH = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SweepPoint:
-    """One schedule's accuracy.
-
-    Args:
-        name: As given, ``"taper:0.2"``.
-        schedule: What it means for this model.
-        macs: Multiply-adds of one image.
-        accuracy: With its interval.
-        correct: (n,) which images are right, for pairing with another ladder on the same images.
-    """
+    """One schedule's accuracy, and which images (n,) are right, for pairing with another ladder on the same images."""
 
     name: str
     schedule: TokenSchedule

@@ -204,10 +204,7 @@ _ROUNDS = 500
 class Probe:
     """A fitted head: weight (C, D), for features as they are (the standardisation is folded in), and bias (C,).
 
-    Args:
-        penalty: L2 penalty that was chosen.
-        val_correct: Images of ``val`` it has right.
-        tried: Penalty and ``val`` accuracy of every candidate.
+    With the L2 penalty that was chosen, the images of ``val`` it has right, and the accuracy there by each penalty.
     """
 
     weight: Tensor

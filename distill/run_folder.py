@@ -176,7 +176,6 @@ class RunFolder:
 
     Args:
         asked: Everything that decides the result, flat and JSON-ready: recipe, model and data.
-        fresh: Remove an earlier run first.
         processes: Processes that share the work; the first one reads and writes for all.
 
     Raises:

@@ -151,7 +151,6 @@ class Sampler:
     """The schedules of one sandwich step: the full network, the smallest, and some in between.
 
     Args:
-        layout: Layout of the model.
         bound: Largest share of tokens that a layer may drop; the smallest network drops it everywhere, unless drops
             come in stages.
         random: Random networks per step (the official ``num_sandwich``).

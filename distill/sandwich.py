@@ -111,7 +111,6 @@ def sandwich_step(
         images: (B, 3, H, W), with labels (B,) int64, or (B, C) shares of the classes.
         subs: The smallest network and random ones, from ``Sampler.draw``.
         full: The full network, where layer dropout thins it; ``None`` is the dense schedule.
-        rule: ``None`` is the default rule.
         targets: (B, C) logits of a teacher, which may have seen the images at a larger size; the full network learns
             them beside its labels.
         taught: ``all`` where the sub-networks learn ``targets`` too, in place of what the full network says; ``full``

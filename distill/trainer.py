@@ -200,16 +200,10 @@ def run_loop(
     Args:
         model: Trained in place, on its device; what must not be trained is frozen already. It ends with the weights of
             the best evaluation, else with the averaged ones, else with the last.
-        split: The training split.
-        step: Computes gradients and values.
         settings: Optimisation, with nothing left open (``OptimizerOptions.settled``); so is ``running``.
         folder: Gets ``metrics.jsonl`` and ``state/``; with several processes on several machines,
             all of them see it.
-        seed: Seed of everything random.
-        what: Name of the stage.
         judge: Needed where ``running`` asks for evaluations.
-        processes: Processes that share the work; this one alone by default.
-        save_seconds: Time between two saved states.
 
     Raises:
         TrainingError: A loss or gradient is not finite (the step and its images are named), memory ran out, nothing

@@ -43,8 +43,6 @@ def augment(
 
     Args:
         pixels: (B, 3, H, W); it stays as it was, a new array is given back.
-        names: From ``check_augmentations``.
-        draws: Where the randomness comes from.
         of: Images of the whole batch that these are a part of; every image of it is drawn for, so that each part
             of a batch is changed as the whole would be. ``None`` if these are all.
         places: (B,) of these images in the whole batch.
@@ -75,8 +73,6 @@ class Preparation:
     """From a decoded image to bytes (3, h, w).
 
     Args:
-        preprocessing: The model's.
-        resize: As ``DataOptions.resize``.
         centred: Cut the centre, of the model's size.
         interpolation: Pillow's filter of ``resize``; ``None`` is evaluation's preprocessing, and nothing else.
     """

@@ -217,7 +217,6 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str, *, new_hea
     Args:
         model: Receives the weights, in place; as it was if they do not fit.
         tensors: By timm's names, or by names that timm itself translates for this family.
-        source: What to call the file in messages.
         new_head: Whether a classifier of other classes may be left out, so that the model keeps its own.
 
     Returns:

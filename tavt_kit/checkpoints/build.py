@@ -66,8 +66,6 @@ def fill_backbone(model: Pim, tensors: Mapping[str, Tensor], source: str, *, see
     Args:
         model: Receives them, in place; as it was if they do not fit.
         tensors: By timm's names; a classifier may be missing or of any classes, nothing else may be.
-        source: What to call the file in messages.
-        seed: What the model was created with, for the sentence on what is loaded and what is random.
 
     Raises:
         CheckpointError: Tensors are missing, left over or of another shape.
@@ -193,11 +191,8 @@ def open_model(
 
     Args:
         spec: A run folder (then ``weights`` is not used), or a name.
-        weights: As ``build``.
-        classes: As ``build``; a run of other classes is refused unless ``new_head``.
+        classes: As ``build``, as are those that are not listed; a run of other classes is refused unless ``new_head``.
         image_size: As ``build``; a run's own by default.
-        seed: As ``build``.
-        new_head: As ``build``.
         score: Instead of the card's; so are ``pool`` and ``reduction``.
 
     Raises:

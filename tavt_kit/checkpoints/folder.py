@@ -149,7 +149,6 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> ModelCa
     """Write the weights and the card; each file appears whole or not at all.
 
     Args:
-        folder: Made if it is not there.
         model: Wrapped or bare; both have the same names.
         card: Its score, pool and reduction are those of a wrapped model, whatever it says; its hash is filled in.
 

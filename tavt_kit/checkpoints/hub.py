@@ -26,10 +26,7 @@ def create_from_hub(
     """Create a model with the weights timm has for it.
 
     Args:
-        name: timm's, with or without a tag.
         arguments: For ``timm.create_model``; with another number of classes the head is new.
-        seed: Seed of a new head.
-        make: Creates it; takes what ``create`` takes.
 
     Returns:
         The model in eval mode, a sentence on where its weights come from, and their licence.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -39,7 +39,6 @@ class ImageSet:
         splits: ``"train"``, ``"val"`` and, where there is one, ``"test"``.
         made: How the splits came about, one phrase for people; by which seed, where we made them.
         note: A sentence that must be said of it, or nothing.
-        hierarchy: Names of the ancestors of a class, the nearest first; where the data set has some.
         fraction: Share of each class's training images that was kept; 1 is all.
 
     Raises:
@@ -55,7 +54,6 @@ class ImageSet:
     seed: int | None = None
     licence: Licence | None = None
     note: str = ""
-    hierarchy: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fraction: float = 1.0
 
     def __post_init__(self) -> None:

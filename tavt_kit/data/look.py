@@ -32,9 +32,6 @@ class DataFacts(Record):
     """What was seen of a data set.
 
     Args:
-        name: Name of the data set.
-        classes: Number of classes.
-        images: Images of each split.
         least: Training images of the smallest class; ``most`` of the largest.
         shorter_edge: Median of the images' shorter edges, in pixels.
         doubles: Images that are byte for byte another one of the same split.

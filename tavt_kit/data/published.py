@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -28,7 +28,6 @@ class Listing:
 
     classes: tuple[str, ...]
     parts: Mapping[str, tuple[Sample, ...]]
-    hierarchy: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_lines(file: Path) -> list[str]:
@@ -105,15 +104,11 @@ def absent_images(samples: Iterable[Sample]) -> list[Path]:
     return missing
 
 
-def _listing(
-    names: Mapping[Any, str],
-    parts: Mapping[str, Iterable[tuple[Path, Any]]],
-    hierarchy: Mapping[str, tuple[str, ...]] | None = None,
-) -> Listing:
+def _listing(names: Mapping[Any, str], parts: Mapping[str, Iterable[tuple[Path, Any]]]) -> Listing:
     """A listing of images with the keys of their classes, which are numbered in the order of ``names``."""
     labels = {key: label for label, key in enumerate(names)}
     samples = {part: tuple(Sample(path, labels[key]) for path, key in rows) for part, rows in parts.items()}
-    return Listing(tuple(names.values()), samples, hierarchy or {})
+    return Listing(tuple(names.values()), samples)
 
 
 def read_label_lists(root: Path, lists: str = "anno") -> Listing:
@@ -151,16 +146,7 @@ def read_nabirds(root: Path) -> Listing:
     used = sorted(set(read_pairs(root / "image_class_labels.txt").values()), key=_number)
     if unknown := [key for key in used if key not in names]:
         raise DataError(f"{root / 'classes.txt'} does not name class {unknown[0]}; unpack the archive again")
-    found = _read_ids(root, unique_names({key: names[key] for key in used}))
-    parents = read_pairs(root / "hierarchy.txt")
-    ancestors = []
-    for key in used:
-        way: list[str] = []
-        while key in parents and parents[key] not in (key, *way):  # a loop in the file ends the way
-            key = parents[key]
-            way.append(key)
-        ancestors.append(tuple(names.get(above, above) for above in way))
-    return replace(found, hierarchy=dict(zip(found.classes, ancestors, strict=True)))
+    return _read_ids(root, unique_names({key: names[key] for key in used}))
 
 
 def _read_ids(root: Path, names: dict[str, str]) -> Listing:
@@ -269,8 +255,7 @@ def read_inat2017(root: Path) -> Listing:
     try:
         kinds = {int(each["id"]): each for each in bodies["train"]["categories"]}
         names = unique_names({number: str(kinds[number]["name"]) for number in sorted(kinds)})
-        above = {names[i]: (str(kind["supercategory"]),) for i, kind in kinds.items() if "supercategory" in kind}
-        return _listing(names, {part: _coco_rows(files[part], body) for part, body in bodies.items()}, above)
+        return _listing(names, {part: _coco_rows(files[part], body) for part, body in bodies.items()})
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"the JSON files in {root} lack what iNaturalist 2017's have ({error!r}); get them again"
@@ -468,4 +453,4 @@ def load_layout(name: str, folder: Path, *, seed: int = 0, ratios: Ratios | None
     found = carve(listing.parts, root, seed=seed, ratios=ratios)
     found["made"] = "as published" if "val" in listing.parts else f"published train and test; {found['made']}"
     licence, note = facts.as_licence(), facts.note
-    return ImageSet(name, listing.classes, root, **found, licence=licence, note=note, hierarchy=listing.hierarchy)
+    return ImageSet(name, listing.classes, root, **found, licence=licence, note=note)

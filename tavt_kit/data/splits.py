@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -79,11 +79,7 @@ def carve(
     """The splits of an ``ImageSet``, how they were made, and their seed: nothing may be selected on test.
 
     Without a val it is taken out of train, and so is a test where that is missing too; what is given stays as it is.
-
-    Args:
-        given: Parts of the data; all of it as ``"train"`` where it is not divided.
-        root: As ``divide``; so is ``seed``.
-        ratios: Shares of what is divided; 60/20/20 by default.
+    All of the data is ``"train"`` where it is not divided.
     """
     splits = {name: tuple(samples) for name, samples in given.items()}
     if "val" in splits or "train" not in splits:
@@ -130,10 +126,9 @@ class _SplitRecord(Record):
     note: str
     sha256: str
     splits: Mapping[str, tuple[tuple[str, int], ...]]
-    hierarchy: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fraction: float = 1.0
     sizes_sha256: str = ""
-    BESIDE: ClassVar[tuple[str, ...]] = ("schema", "version")
+    BESIDE: ClassVar[tuple[str, ...]] = ("schema", "version", "hierarchy")  # which older runs have
 
     def __post_init__(self) -> None:
         known = range(len(self.classes))

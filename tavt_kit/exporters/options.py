@@ -191,7 +191,6 @@ class Plan:
 
     Args:
         split: Split of the check's images; ``None`` takes ``test``, else ``val``.
-        limit: Images of the check; ``None`` takes all.
         target: Where the files are run; ``None`` for each one's own runtime on the CPU.
         tensorrt: Whether ONNX files must be such as TensorRT takes.
         pixels: Order of the uint8 images that the files take and prepare themselves; ``None`` where they are prepared

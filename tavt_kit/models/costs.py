@@ -22,12 +22,9 @@ class LayerCosts:
     """Multiply-adds of one layer, per row unless said.
 
     Args:
-        query: Query projection.
-        key_value: Key and value projections.
         output: Output projection, and the gate where there is one.
         pair: Per pair of a query and a key: the product with the keys and the one with the values.
         pair_score: Per pair: the product with the keys alone, which a class-token score repeats.
-        feed: Feed-forward half.
         constant: Once per forward, whatever the tokens (a relative-position MLP).
         width: Elements of a token, for the rule that counts norms.
         select: Scoring tokens for a later fusion, per entering row.

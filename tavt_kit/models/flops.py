@@ -38,7 +38,6 @@ def count_macs(model: AdaptiveViT, schedule: TokenSchedule | None = None, rule: 
     """Multiply-adds of one image.
 
     Args:
-        model: Wrapped model.
         schedule: Token counts; ``None`` takes the model's own.
         rule: Rule of counting, see the module.
 
@@ -94,8 +93,6 @@ class MacsFormula:
     """The closed form of one model and rule; build it once, ask it for any schedule.
 
     Args:
-        stem: Multiply-adds of the stem, once per image.
-        head: Multiply-adds after the last layer.
         thin: Layers whose attention does no work for rows that do not go on.
         head_rows: Leading tokens the head reads, or None where it pools over all.
         restored: Whether the head pools over all original tokens again.

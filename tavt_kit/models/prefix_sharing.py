@@ -145,8 +145,7 @@ def _fork(
 ) -> Callable[[int], TokenState]:
     """A layer run once for all rows, and a function that gives what is left of it with so many tokens.
 
-    Args:
-        cut: Called once, with what is shared.
+    What is shared goes through ``cut``, once.
     """
     backbone, watch = model.backbone, Watch(model.score)
     whole = backbone.attend(layer, state, watch)

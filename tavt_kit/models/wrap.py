@@ -422,7 +422,6 @@ class LeanViT(nn.Module):
     """One schedule of an AdaptiveViT, frozen, by the lean path: what is converted, timed and shipped.
 
     Args:
-        adaptive: The wrapped model; its weights are shared.
         schedule: Schedule to freeze, which has to fit; ``None`` takes the one now in force.
         selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for static ONNX.
     """
@@ -445,9 +444,7 @@ class SwitchableViT(nn.Module):
     """An AdaptiveViT by the lean path, with the token counts as a second input: one graph for every schedule.
 
     Args:
-        adaptive: The wrapped model; its weights are shared.
         selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for ONNX.
-        executed: The layers that run; ``None`` for all.
         sites: The layers that may reduce; elsewhere the count must be that of the layer before. ``None`` for all.
             Merging costs its matching even where every token stays, so a graph holds it only where it is wanted.
 

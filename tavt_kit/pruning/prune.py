@@ -1,6 +1,6 @@
 """Pruning a model in place: layers first, then heads and channels, the least important units of each group.
 
-How much a unit matters is one of torch-pruning's measures over the tensors that are cut with it:
+How much a unit matters is one measure over the weights that are cut with it, as torch-pruning has it:
 
     magnitude   the mean of the squared weights (Li et al., 2017; over a group as in DepGraph, CVPR 2023)
     taylor      |weight x gradient|: what leaving it out would change of the loss (Molchanov et al., 2019)
@@ -106,22 +106,16 @@ def _score_units(
     model: nn.Module, groups: Sequence[Coupled], name: str, images: LabelledImages | None, seed: int
 ) -> list[Tensor]:
     """The importance (units,) of every unit of each group; means of a group are 1."""
-    from torch_pruning.pruner import importance
-
-    if name == "random":
-        measure: Any = importance.RandomImportance()
-    elif name == "magnitude":
-        measure = importance.GroupMagnitudeImportance(normalizer=None)
-    else:
+    if name == "taylor":
         assert images is not None  # checked by prune
         _differentiate(model, images.images, images.labels)
-        measure = importance.GroupTaylorImportance(normalizer=None)
     scores = []
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             for group in groups:
-                found: Tensor = measure(_as_group(model, group))[: group.units].float().cpu()  # first are the units'
+                drawn = name == "random"
+                found = torch.rand(len(group.cuts[0].owner))[: group.units] if drawn else _measured(model, group, name)
                 mean = found.mean()
                 scores.append(found / mean if mean > 0 else found)
     finally:
@@ -129,29 +123,19 @@ def _score_units(
     return scores
 
 
-def _as_group(model: nn.Module, group: Coupled) -> Any:
-    """The cuts as torch-pruning's group; its measures tell the sides of a layer apart by its functions."""
-    import torch_pruning as tp
-    from torch_pruning.dependency.dependency import Dependency
-    from torch_pruning.dependency.group import Group
-    from torch_pruning.dependency.node import Node
-
-    made = Group()
+def _measured(model: nn.Module, group: Coupled, name: str) -> Tensor:
+    """(units,): what a unit has in each matrix, filter and norm that is cut with it, the mean over these."""
+    total, parts = torch.zeros(group.units), 0
     for item in group.cuts:
         path, _, leaf = item.tensor.rpartition(".")
         module = model.get_submodule(path)
-        if isinstance(module, nn.Linear):
-            handler = tp.prune_linear_in_channels if item.axis else tp.prune_linear_out_channels
-        elif isinstance(module, nn.Conv1d | nn.Conv2d):
-            handler = tp.prune_conv_in_channels if item.axis else tp.prune_conv_out_channels
-        else:
-            handler = tp.prune_layernorm_out_channels
-        if leaf != "weight" or not isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.LayerNorm):
-            continue
-        node = Node(module, None, path)
-        made.add_dep(Dependency(handler, handler, node, node), list(range(len(item.owner))))
-        made[len(made) - 1].root_idxs = list(item.owner)
-    return made
+        if leaf == "weight" and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.LayerNorm):
+            weight = module.weight
+            each = (weight * weight.grad).abs() if weight.grad is not None and name == "taylor" else weight.square()
+            rows = each.movedim(item.axis, 0).reshape(len(item.owner), -1).sum(dim=1)
+            total.index_add_(0, torch.tensor(item.owner), rows.float().cpu())
+            parts += 1
+    return total / parts
 
 
 def _differentiate(model: nn.Module, images: Tensor, labels: Tensor) -> None:

@@ -67,7 +67,6 @@ def datasets_verb(
         "splits": {split: images.counts(split) for split in images.splits},
         "licence": images.licence.as_record() if images.licence else None,
         "note": images.note,
-        "hierarchy": dict(images.hierarchy),
     }
     print(json.dumps(contents, indent=1))
     return 0

@@ -87,14 +87,6 @@ def test_labels_follow_the_annotations(tmp_path: Path) -> None:
     assert (found["cars"]["cars_train/00002.jpg"], found["cars"]["cars_test/00006.jpg"]) == (1, 2)
 
 
-def test_nabirds_hierarchy_is_kept_in_the_record(tmp_path: Path) -> None:
-    BUILDERS["nabirds"](tmp_path / "data")
-    images = load("nabirds", tmp_path / "data")
-    assert images.hierarchy["Wigeon"] == ("Eider", "Ducks", "Birds")
-    inherit_split(tmp_path, images)
-    assert read_split(tmp_path).hierarchy == images.hierarchy
-
-
 def test_other_places_and_home_made_lists(tmp_path: Path) -> None:
     small.cars(tmp_path / "cars", labels_in=".")
     assert load("cars", tmp_path / "cars").counts("test") == (2, 2, 2)
@@ -127,7 +119,6 @@ def _cut(path: Path, lines: int) -> None:
         ("cars", lambda r: (r / "devkit/cars_meta.mat").write_bytes(b"x" * 300), "cannot be read as a MATLAB file"),
         ("dogs", lambda r: (r / "test_list.mat").unlink(), "test_list.mat is missing"),
         ("dogs", lambda r: small.savemat(r / "train_list.mat", {"x": [1]}), "must hold the variable 'annotation_list'"),
-        ("nabirds", lambda r: (r / "nabirds/hierarchy.txt").unlink(), "hierarchy.txt is missing"),
         ("aircraft", lambda r: _cut(r / "data/variants.txt", 2), "names the variant 'Cessna 172'"),
         ("inat2017", lambda r: (r / "val2017.json").write_text("{"), "not a JSON file"),
         ("inat2017", lambda r: (r / "val2017.json").write_text("{}"), "lack what iNaturalist 2017's have"),
