@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,7 +23,7 @@ from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule, counts_text
-from tavt_kit.errors import DataError, MeasurementError, TargetError, TavtError
+from tavt_kit.errors import DataError, MeasurementError, TavtError
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
@@ -96,11 +95,6 @@ class MemoryPeak(Record):
         """What the model cost: peak minus baseline."""
         return None if self.peak is None or self.baseline is None else self.peak - self.baseline
 
-    @property
-    def counted(self) -> int | None:
-        """What a budget is held against: the most in use on a CUDA device, else of the whole process."""
-        return self.device_peak or self.peak
-
 
 def peak_memory(job: FileJob | LiveJob, *, seconds: float = 600.0) -> MemoryPeak:
     """Run the job in a process of its own. What goes wrong there is in ``reason``; nothing is raised.
@@ -136,72 +130,25 @@ def _answer(record: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     return found
 
 
-def refuse_untold(target: TargetDevice) -> None:
-    """Raise TargetError for a target that cannot tell how much memory a schedule takes."""
-    if not target.is_cpu and target.runtime != "torch":
-        raise TargetError(
-            f"the memory of an accelerator is told by torch's own allocator alone, so {target} cannot tell it; choose "
-            "a CPU target or torch:cuda, or leave memory out"
-        )
-
-
-class ScheduleMemory:
-    """Measures schedules of a model; to be closed, because it keeps a temporary folder.
+def schedule_peak(model: AdaptiveViT, target: TargetDevice, schedule: TokenSchedule) -> MemoryPeak:
+    """The peak of a live model under one schedule; what goes wrong is in ``reason``.
 
     On torch a process loads the model itself; for other runtimes the schedule is written as a file here first, because
     the memory of a conversion is not that of an inference. An int8 file is calibrated on random data: it weighs what a
     shipped one weighs.
     """
+    with tempfile.TemporaryDirectory(prefix="fgvc-kit-memory-") as folder:
+        if target.runtime == "torch":
+            from tavt_kit.checkpoints import save_model
 
-    def __init__(self, model: AdaptiveViT, target: TargetDevice) -> None:
-        self._model, self._target = model, target
-        self._folder = tempfile.TemporaryDirectory(prefix="fgvc-kit-memory-")
-
-    def peaks(self, schedule: TokenSchedule, processes: int = 1) -> list[MemoryPeak]:
-        """One peak of each process.
-
-        Raises:
-            ExportError: The schedule cannot be written as the target's file.
-        """
-        job: FileJob | LiveJob
-        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
-            if self._target.runtime == "torch":
-                job = LiveJob(str(self._run), self._target, counts_text(schedule.counts), schedule.executed)
-            else:
-                path = Path(folder) / ("model.onnx" if self._target.runtime == "onnxruntime" else "model.xml")
-                write = _write_int8 if self._target.precision == "int8" else write_plain
-                write(self._model, schedule, path)
-                job = FileJob(path, self._target, self._model.backbone.image_size)
-            return [peak_memory(job) for _ in range(processes)]
-
-    def __call__(self, schedule: TokenSchedule, processes: int = 1) -> tuple[int, ...]:
-        """Bytes: the high-water mark of each process, or of torch's allocator on a CUDA device.
-
-        Raises:
-            MeasurementError: A process failed or died.
-            ExportError: The schedule cannot be written as the target's file.
-        """
-        peaks = self.peaks(schedule, processes)
-        for peak in peaks:
-            if peak.counted is None:
-                raise MeasurementError(
-                    f"the peak memory of {schedule} on {self._target} could not be measured: {peak.reason}; leave "
-                    "memory out of the search, or choose another target"
-                )
-        return tuple(peak.counted for peak in peaks if peak.counted is not None)
-
-    @cached_property
-    def _run(self) -> Path:
-        """The model's own folder, written when it is first asked for."""
-        from tavt_kit.checkpoints import save_model
-
-        folder = Path(self._folder.name) / "run"
-        save_model(folder, self._model, self._model.require_card())
-        return folder
-
-    def close(self) -> None:
-        """Remove the temporary folder."""
-        self._folder.cleanup()
+            save_model(Path(folder), model, model.require_card())
+            return peak_memory(LiveJob(folder, target, counts_text(schedule.counts), schedule.executed))
+        path = Path(folder) / ("model.onnx" if target.runtime == "onnxruntime" else "model.xml")
+        try:
+            (_write_int8 if target.precision == "int8" else write_plain)(model, schedule, path)
+        except TavtError as error:
+            return MemoryPeak(reason=str(error))
+        return peak_memory(FileJob(path, target, model.backbone.image_size))
 
 
 def write_plain(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None:

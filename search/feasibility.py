@@ -17,6 +17,8 @@ from tavt_kit.search.space import Space
 _ELSEWHERE = {
     "size": "dropping tokens leaves every weight, so all schedules have one size; make the file smaller with "
     "`precision=int8` at export",
+    "memory": "dropping tokens hardly changes a peak, int8 does; judge the exported file by fgvc-kit bench with this "
+    "budget",
 }
 """Limits that no choice of a schedule keeps or breaks, and what to do about each."""
 
@@ -66,13 +68,8 @@ class Costs:
             factor = 1.0 if limit.quantity == "flops" else 1 + tolerance
             return replace(limit, value=limit.value * factor if limit.sense == "<=" else limit.value / factor)
 
-        ceilings = [(one, loosened(one)) for one in _counted(budget)]
+        ceilings = [(one, loosened(one)) for one in budget.ceilings]
         return lambda schedule: all(loose.admits(self.of(limit, schedule)) for limit, loose in ceilings)
-
-
-def _counted(budget: Budget) -> list[Limit]:
-    """The ceilings that are known of every schedule; memory is measured of the finalists alone."""
-    return [limit for limit in budget.ceilings if limit.quantity != "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +77,7 @@ class Feasibility:
     """One row of the feasibility table, in the unit of its limit.
 
     Args:
-        least: Cost of the least schedule; of a throughput, the greatest there is. Of memory it may be more than dense,
-            because choosing tokens takes memory too.
+        least: Cost of the least schedule; of a throughput, the greatest there is.
         reachable: Whether some schedule keeps to it.
     """
 
@@ -118,7 +114,7 @@ def refuse_unsearchable(budget: Budget) -> None:
 
 def feasibility_table(space: Space, costs: Costs, budget: Budget, *, tolerance: float = 0.0) -> list[Feasibility]:
     """The feasibility table of the ceilings; no image is looked at."""
-    fits = {limit: costs.fits(Budget((limit,)), tolerance) for limit in _counted(budget)}
+    fits = {limit: costs.fits(Budget((limit,)), tolerance) for limit in budget.ceilings}
     rows = []
     for limit in fits:
         known = [costs.of(limit, end) for end in space.ends]

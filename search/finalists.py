@@ -22,9 +22,6 @@ from tavt_kit.search.objectives import SearchResult, by_preference, leading, sho
 Measure = Callable[[Sequence[Choice]], Sequence[Measurement | None]]
 """Whole passes under the schedules, interleaved, on the target; ``None`` for those for which no time is left."""
 
-Peaks = Callable[[Sequence[Choice]], Sequence[tuple[int, ...] | None]]
-"""Peak memory under each schedule in bytes, of a few fresh processes each, on the target; ``None`` as above."""
-
 Evaluate = Callable[[Any], EvaluationResult]
 """An answer in the precision of the target."""
 
@@ -40,12 +37,11 @@ class FinalistPool:
     """What is known of the measured candidates so far."""
 
     def __init__(
-        self, result: SearchResult, budget: Budget, measure: Measure | None, peaks: Peaks | None,
-        compare: Compare | None, quantile_ratios: Mapping[str, float],
+        self, result: SearchResult, budget: Budget, measure: Measure | None, compare: Compare | None,
+        quantile_ratios: Mapping[str, float],
     ) -> None:  # fmt: skip
         self.result, self.budget, self.compare, self.quantile_ratios = result, budget, compare, quantile_ratios
-        self.measure, self.peaks = measure, peaks
-        self.more = (*result.front.more, *(() if peaks is None else ("memory",)))
+        self.measure, self.more = measure, result.front.more
         statistics: dict[str | None, CostKind] = {"p50": "p50", "p90": "p90", "p99": "p99"}
         # The latency statistic that the budget is about; else the median.
         self.statistic = next((statistics[limit.statistic] for limit in budget.of("latency")), statistics["p50"])
@@ -72,12 +68,6 @@ class FinalistPool:
         group = [one for one in group if one.schedule not in self.known or one.schedule in (dense, *again)]
         if all(one.schedule in self.known and one.schedule not in again for one in group):
             return
-        if self.peaks is not None:  # of each measured once
-            new = [one for one in group if one.schedule not in self.known]
-            sizes = dict(zip((one.schedule for one in new), self.peaks([one.schedule for one in new]), strict=True))
-            self.waiting |= {one.schedule: one for one in new if sizes[one.schedule] is None}
-            group = [replace(one, memory=sizes.get(one.schedule) or one.memory) for one in group]
-            group = [one for one in group if one.schedule not in self.waiting]
         if self.measure is None:
             self.known |= {one.schedule: self.judged(one) for one in group}
             return
@@ -154,14 +144,12 @@ class FinalistPool:
     def front(self) -> list[Candidate]:
         """The measured candidates that none dominates, by the statistic that counts and by the median alike.
 
-        Where the costs are not measured but known, every candidate of the search's front belongs to it. Where memory is
-        limited it is an axis more, so that no candidate that breaks the limit hides one that keeps to it.
+        Where the costs are not measured but known, every candidate of the search's front belongs to it.
         """
-        if self.kind in ("macs", "predicted") and self.peaks is None:
+        if self.kind in ("macs", "predicted"):
             for one in self.result.front:
                 if one.schedule not in self.failed:
                     self.known.setdefault(one.schedule, self.judged(one))
-        if self.kind in ("macs", "predicted"):
             return list(ParetoFront(self.kind, self.within(), self.more))
         return list(ParetoFront("p50", ParetoFront(self.kind, self.within(), self.more), self.more))
 
@@ -279,7 +267,6 @@ def confirm(
     budget: Budget,
     *,
     measure: Measure | None,
-    peaks: Peaks | None = None,
     compare: Compare | None = None,
     exact: tuple[Evaluate, Compare] | None = None,
     held_out: bool = False,
@@ -294,12 +281,10 @@ def confirm(
     Latencies of different groups are put to one speed, the slowest, by the dense model, which is in all of them.
     What should fit, once predictions are corrected by what was measured, and is better than the best that does fit is
     measured too, until nothing is left, but at most ``rounds`` times in all, three at a time. What is better and lies
-    about the limit is measured once more before it is left; the new time alone counts. Nothing predicts memory: where
-    it is limited, more than one round goes on until something keeps to the ceilings, or nothing is left to measure.
+    about the limit is measured once more before it is left; the new time alone counts.
 
     Args:
         measure: ``None`` where there is no target: a search on multiply-adds.
-        peaks: ``None`` where memory is not limited; goes with ``measure``.
         compare: Difference to the dense model; needed for a verdict on ``drop``.
         exact: Evaluation and difference as the result shows them, where the search went by others.
         held_out: Whether ``exact`` is on images that had no say in the search. The choice is then made before they are
@@ -308,7 +293,7 @@ def confirm(
         before: An earlier confirmation of the same search, whose measurements stand.
         quantile_ratios: Ratios of predicted costs, as ``Costs`` has them, for what is judged without a measurement.
     """
-    pool = FinalistPool(result, budget, measure, peaks, compare, quantile_ratios or {})
+    pool = FinalistPool(result, budget, measure, compare, quantile_ratios or {})
     if before is not None and before.measured:
         pool.note([(one, one.latency) for one in before.measured if one.latency is not None])
     # Of each family that was evaluated the best within the ceilings; of other precisions all.
@@ -322,13 +307,9 @@ def confirm(
         rest, left = shortlist[first:], number - first
         shortlist = [*shortlist[:first], *(rest[(2 * i + 1) * len(rest) // (2 * left)] for i in range(left))]
     pool.take([*baselines, *shortlist, *also])
-    decides = pool.kind not in ("macs", "predicted") or budget.of("latency", "throughput", "memory")
+    decides = pool.kind not in ("macs", "predicted") or budget.of("latency", "throughput")
     taken = 1
-    while measure is not None and decides:  # while measurements decide: their costs count, or are limited
-        pick = pool.pick()
-        seeks_memory = peaks is not None and (pick is None or not pool.keeps_ceilings(pick))
-        if taken >= rounds and not (rounds > 1 and seeks_memory):
-            break
+    while measure is not None and decides and taken < rounds:  # while their costs count, or are limited
         taken += 1
         following = [*pool.undecided(), *pool.next_best(3)]
         if not following:

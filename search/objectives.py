@@ -139,7 +139,7 @@ _MOST = 3
 _REFUSED = {
     "size": "dropping tokens leaves every weight, so all schedules have one size; search by latency or macs, then "
     "bench what is exported",
-    "memory": "it is measured of the finalists alone; limit it instead, such as `budget` memory=300MB",
+    "memory": "dropping tokens hardly changes it; bench what is exported",
 }
 
 
@@ -211,12 +211,10 @@ class Objectives:
         return tuple(axis for axis in (self.metric, *self.more) if axis not in (None, "macs"))
 
     def settled(self, budget: Budget, costs: Costs) -> Objectives:
-        """With the cost that counts; raises BudgetError for a latency or a limit on memory without a target."""
+        """With the cost that counts; raises BudgetError for a latency without a target."""
         if self.cost == "predicted" and costs.latency_ms is None:
             text = next(text for text in self.texts or ("latency",) if text in ("latency", "throughput"))
             raise BudgetError(f"a latency is of a machine, so the objective {text} needs a target")
-        if costs.target is None and (limits := budget.of("memory")):
-            raise BudgetError(f"a peak memory is of a machine, so {limits[0]} needs a target such as openvino:cpu")
         return replace(self, cost=self.kind(budget, timed=costs.latency_ms is not None))
 
     def kind(self, budget: Budget, *, timed: bool) -> CostKind:

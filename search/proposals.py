@@ -77,23 +77,6 @@ def _along(space: Space, shares: tuple[float, ...]) -> Choice:
     return _into(space, shares_to_counts(shares, space.layout.tokens, space.layout.prefix))
 
 
-def once(space: Space) -> list[Choice]:
-    """Schedules that drop in one layer alone, early or late: where memory is limited, every dropping layer takes some.
-
-    Example:
-        >>> from tavt_kit.core.layout import TokenLayout
-        >>> [str(schedule) for schedule in once(Space(TokenLayout(197, 12)))][:3]
-        ['148x12', '98x12', '49x12']
-    """
-    found = []
-    tokens, layers = space.layout.tokens, space.layout.layers
-    for index in (0, layers // 3, 2 * layers // 3):
-        for share in (0.75, 0.5, 0.25):
-            kept = round(tokens * share)
-            found.append(_into(space, [tokens] * index + [kept] * (layers - index)))
-    return list(dict.fromkeys(found))
-
-
 def first_proposals(space: Space, number: int, *, fits: Fits, rng: np.random.Generator) -> Iterator[tuple[Choice, str]]:
     """Schedules with the name of their family, all within the ceilings; random ones without end at last.
 

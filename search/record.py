@@ -47,7 +47,6 @@ def front_body(
         seed: Seed of the search.
         beside: What else is known: ``precisions`` in which images were evaluated by the ``search`` and in the
             ``final`` round, ``baseline_models`` of the user and ``baselines_left_out`` with the ``reason``,
-            and how ``memory`` was measured.
     """
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
@@ -92,10 +91,9 @@ def write_front(folder: Path, body: Mapping[str, Any]) -> dict[str, Any]:
 def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
     """Write every evaluated candidate, one a line, in the order of evaluation; its path."""
     measured = {one.schedule: one for one in (*final.measured, *final.baselines, *final.candidates)}
-    sized = any(one.memory for one in final.measured)
     front = {candidate.schedule for candidate in final.candidates}
     lines = [
-        _row(number, measured.get(one.schedule, one), one.schedule in front, seconds, sized)
+        _row(number, measured.get(one.schedule, one), one.schedule in front, seconds)
         for number, (one, seconds) in enumerate(zip_longest(result.candidates, result.clock))
     ]
     text = io.StringIO()
@@ -107,7 +105,7 @@ def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
     return path
 
 
-def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | None, sized: bool) -> dict[str, Any]:
+def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | None) -> dict[str, Any]:
     accuracy, latency = candidate.accuracy, candidate.latency
     facts = None if accuracy is None else (accuracy.metric, round(accuracy.value, 6), accuracy.n,
                                            round(accuracy.low, 6), round(accuracy.high, 6))  # fmt: skip
@@ -120,7 +118,6 @@ def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | Non
         "predicted_ms": _ms(candidate.latency_predicted_ms),
         "median_ms": "" if latency is None else _ms(latency.median),
         "p90_ms": "" if latency is None else _ms(latency.p90),
-        **({"peak_bytes": max(candidate.memory, default="")} if sized else {}),
         "on_front": int(on_front),
         "seconds": "" if seconds is None else round(seconds, 3),
         "verdict": candidate.verdict or "",
@@ -140,7 +137,7 @@ def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.
     Returns:
         Columns ``schedule`` (text), ``counts``, ``macs``, each metric by its name, ``low`` and ``high`` of the first
         metric's 95 % interval, ``n``, the latencies in ms as ``predicted``, ``median``, ``p90``, ``p99`` (NaN where
-        there is none), where memory was limited ``memory`` (the median) in bytes, ``origin`` and ``verdict``.
+        there is none), ``origin`` and ``verdict``.
 
     Raises:
         MissingDependency: pandas is not installed.
@@ -166,7 +163,6 @@ def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.
             "high": high,
             "n": record["n"],
             **{name: times.get(name) for name in ("predicted", "median", "p90", "p99")},
-            **({"memory": known.get("median")} if (known := record.get("memory_bytes")) else {}),
             "origin": record["origin"],
             "verdict": record["verdict"],
         })  # fmt: skip

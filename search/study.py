@@ -26,7 +26,6 @@ from tavt_kit.search.algorithms import make_algorithm
 from tavt_kit.search.algorithms.base import POPULATION, Outcome
 from tavt_kit.search.feasibility import Costs, feasibility_table, refuse_unsearchable, require_feasible
 from tavt_kit.search.objectives import Objectives, Progress, SearchResult, by_preference, is_whole, leading, shortfall
-from tavt_kit.search.proposals import once
 from tavt_kit.search.racing import ESTIMATE
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
@@ -297,9 +296,8 @@ def search(
         evaluate: Answers the schedules of a generation on the split ``val``; ``one_by_one`` makes one from a
             function of a single schedule.
         costs: Multiply-adds and predicted latency of a schedule.
-        budget: Ceilings on ``latency``, ``throughput`` and ``flops``, floors on ``drop`` and on metrics; one on
-            ``memory`` is left to ``confirm``. With a floor the choice falls on the cheapest candidate that keeps to it,
-            else on the most accurate.
+        budget: Ceilings on ``latency``, ``throughput`` and ``flops``, floors on ``drop`` and on metrics. With a floor
+            the choice falls on the cheapest candidate that keeps to it, else on the most accurate.
         algorithm: One of ``ALGORITHMS``, with its ``population``, ``seed`` and schedules of the user (``seeds``).
         objectives: Axes of the front; ``None`` for the evaluator's own metric against latency or multiply-adds.
         evaluations: Number of schedules, the dense one included; ``None`` for no bound.
@@ -364,9 +362,7 @@ def search(
     run = _Run(
         evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, time_left, on_progress, learn
     )
-    own = [one for one in once(space) if one not in seeds] if budget.of("memory") and not official else []
-    given = "once" if own and not seeds else "user"
-    seeds = [*seeds, *own, *(filter(fits, baselines) if space.extras else ())]  # else they are none of the space
+    seeds = [*seeds, *(filter(fits, baselines) if space.extras else ())]  # else they are none of the space
     if after is not None:
         run.take_over(after)
         best = by_preference(front, budget, after.dense)[: (POPULATION if population is None else population) // 2]
@@ -384,8 +380,7 @@ def search(
         )
     run.answer(list(baselines.items()))
     while not (stopped := run.why_stop()):
-        origins = [(one, chosen.origin(one)) for one in chosen.ask()]
-        asked = [(one, given if origin == "user" else origin) for one, origin in origins]
+        asked = [(one, chosen.origin(one)) for one in chosen.ask()]
         found = run.answer(asked)
         if len(found) < len(asked) or chosen.done():
             stopped = chosen.stopped_because if len(found) == len(asked) else run.why_stop()

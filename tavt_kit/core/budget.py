@@ -269,7 +269,6 @@ def facts_of(
     macs: float | None = None,
     latency: Measurement | None = None,
     batch: int = 1,
-    memory: Sequence[float] = (),
     accuracies: Iterable[Accuracy | None] = (),
     difference: PairedDifference | None = None,
     seen: bool = False,
@@ -280,7 +279,6 @@ def facts_of(
         macs: Multiply-adds of one image.
         latency: Times of a batch.
         batch: Images of a batch.
-        memory: Peaks in bytes; every process must keep to a limit, because one file takes more in one than in another.
         accuracies: Metrics, each by its own interval.
         difference: Paired difference to the dense model; a limit on ``drop`` is on its loss.
         seen: Whether a search chose it by these very images. The best of many looks better than it is, and of a search
@@ -292,8 +290,6 @@ def facts_of(
         found["flops"] = Fact(macs, macs)
     if latency is not None:
         found |= time_facts({name: latency_bounds(latency, name) for name in ("p50", "p90", "p99")}, batch)
-    if memory:
-        found["memory"] = Fact(min(memory), max(memory))
     if difference is not None:
         low, high = difference.bounds(DOUBT)
         found["drop"] = Fact(-high, 1.0 if seen else -low)

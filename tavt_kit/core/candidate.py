@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from tavt_kit.core.budget import LEAST_HELD_OUT, Budget, Fact, Limit, Verdict, facts_of, judge, time_facts, worst
@@ -34,11 +33,10 @@ class Candidate:
         latency_predicted_ms: From the per-layer table of ``target``; ``None`` without a target.
         latency: Measured end to end on ``target``; ``None`` until then.
         target: Where the latencies belong to; ``None`` for a pure MAC search.
-        origin: Who proposed it: ``dense``, ``taper``, ``stages``, ``once``, ``user``, ``random``, ``nsga2``.
+        origin: Who proposed it: ``dense``, ``taper``, ``stages``, ``user``, ``random``, ``nsga2``.
         difference: Paired difference to the dense model on the same images; ``None`` until computed.
         verdict: The worst verdict over the budget; ``None`` before it is judged.
         others: Further metrics of the same images.
-        memory: Peak memory in bytes, measured on ``target`` in fresh processes, one number each; empty until then.
         seen: Whether a search chose it by the images that its accuracy is of, so that they prove no floor.
     """
 
@@ -52,7 +50,6 @@ class Candidate:
     difference: PairedDifference | None = None
     verdict: Verdict | None = None
     others: tuple[Accuracy, ...] = ()
-    memory: tuple[int, ...] = ()
     seen: bool = False
 
     def cost(self, kind: CostKind) -> float:
@@ -79,8 +76,6 @@ class Candidate:
         """The value on a further axis of a front, to be minimised: a cost, or 1 minus the metric of that name."""
         if axis == "macs":
             return float(self.macs)
-        if axis == "memory":
-            return float(median(self.memory)) if self.memory else math.nan
         known = self.known(axis)
         return math.nan if known is None else 1.0 - known.value
 
@@ -100,7 +95,7 @@ class Candidate:
             times = {name: self.latency_predicted_ms * quantile_ratios.get(name, 1.0) for name in ("p50", "p90", "p99")}
             found |= time_facts({name: (ms, ms) for name, ms in times.items()}, batch, predicted=True)
         return found | facts_of(
-            macs=self.macs, latency=self.latency, batch=batch, memory=self.memory,
+            macs=self.macs, latency=self.latency, batch=batch,
             accuracies=(self.accuracy, *self.others), difference=self.difference, seen=self.seen,
         )  # fmt: skip
 
@@ -123,8 +118,6 @@ class Candidate:
             least = {"p50": LEAST_RUNS, "p90": LEAST_RUNS, "p99": 299}[statistic]
             enough = self.latency.n >= least
             return "measure longer, on a quieter machine" if enough else f"at least {least} steady runs"
-        if limit.quantity == "memory":
-            return "some processes keep to it and some do not" if self.memory else "measure it on the target"
         known: Accuracy | PairedDifference | None = self.difference
         if limit.quantity == "drop":
             gap = math.nan if self.difference is None else -self.difference.difference - limit.value
@@ -149,10 +142,6 @@ class Candidate:
         measured = {} if self.latency is None else latency_record(self.latency)
         known = self.latency is not None or self.latency_predicted_ms is not None
         record["latency_ms"] = {"predicted": self.latency_predicted_ms, **measured} if known else None
-        if self.memory:
-            least, most = min(self.memory), max(self.memory)
-            marks = {"median": median(self.memory), "least": least, "most": most, "processes": len(self.memory)}
-            record["memory_bytes"] = marks
         record["origin"] = self.origin
         return record
 

@@ -54,12 +54,6 @@ class _Latency(_Part):
 
 
 @dataclass(frozen=True)
-class _Memory(_Part):
-    median: float | None = None
-    most: float | None = None
-
-
-@dataclass(frozen=True)
 class _Row(_Part):
     macs: int | None
     latency_ms: _Latency | None = None
@@ -67,7 +61,6 @@ class _Row(_Part):
     ci95: tuple[float, float] | None = None
     verdict: str | None = None
     origin: str = ""
-    memory_bytes: _Memory | None = None
     others: Mapping[str, Accuracy] = field(default_factory=dict)
     against_dense: PairedDifference | None = None
 
@@ -119,7 +112,6 @@ class _Front(_Part):
     history: tuple[float, ...] = ()
     seconds: float = 0.0
     host: Mapping[str, Any] | None = None
-    memory: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.chosen is not None and not 0 <= self.chosen < len(self.candidates):

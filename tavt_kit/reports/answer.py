@@ -109,17 +109,14 @@ def _lead(view: FrontView, pick: CandidateView) -> str:
 
 
 def _nearest(view: FrontView) -> str:
-    """What the cheapest candidate takes: time or multiply-adds, unless memory alone is limited, and memory if it is."""
+    """What the cheapest candidate takes."""
     costs = [cost for candidate in view.candidates if (cost := view.cost(candidate)) is not None]
-    peaks = [one.memory.most for one in view.candidates if one.memory and one.memory.most is not None]
-    sizes, needs = view.budget.of("memory"), []
-    if costs and not (sizes and view.budget.ceilings == sizes):
-        least = min(costs)
-        timed, counted = f"{words.ms_text(least)} ({view.statistic})", f"{words.macs_text(least)} multiply-adds"
-        needs.append(timed if view.is_timed else counted)
-    if sizes and peaks:
-        needs.append(f"{words.peak_text(min(peaks))} of memory")
-    return f"; the least that a candidate needs is {' and '.join(needs)}" if needs else ""
+    if not costs:
+        return ""
+    least = f"{words.ms_text(min(costs))} ({view.statistic})"
+    if not view.is_timed:
+        least = f"{words.macs_text(min(costs))} multiply-adds"
+    return f"; the least that a candidate needs is {least}"
 
 
 def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
@@ -142,9 +139,7 @@ def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
         said += f" keeps {accuracy} {words.metric_words(view.metric)}{dense} on the {view.split} split{n}"
     if speedup is not None and pick.origin != "dense":
         said += f", {words.ratio_text(speedup)} {'faster' if speedup >= 1 else 'the speed'}"
-    beside = "" if view.dense is None or view.dense.memory is None else f" (dense {view.dense.memory})"
-    memory = "" if pick.memory is None else f"peak memory {pick.memory}{beside}"
-    return f"{said}; {', '.join(filter(None, (view.verdict, _time(view, pick), memory)))}."
+    return f"{said}; {', '.join(filter(None, (view.verdict, _time(view, pick))))}."
 
 
 def _time(view: FrontView, pick: CandidateView) -> str:
@@ -181,9 +176,8 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
 
 
 def _figures(view: FrontView, pick: CandidateView) -> tuple[KeyFigure, ...]:
-    """At most six numbers: time, accuracies, loss and speed; memory where it was limited, else multiply-adds."""
-    dense, memory = view.dense, pick.memory
-    latency, limit = (next(iter(view.budget.of(name)), None) for name in ("latency", "memory"))
+    """At most five numbers: time, accuracy, loss, speed and multiply-adds."""
+    dense, latency = view.dense, next(iter(view.budget.of("latency")), None)
     quantile = pick.time.of_statistic(view.statistic) if pick.time.median is not None else None
     figures = [
         KeyFigure(words.ms_text(quantile), view.cost_name, f"budget {words.limit_words(latency)}" if latency else ""),
@@ -193,10 +187,7 @@ def _figures(view: FrontView, pick: CandidateView) -> tuple[KeyFigure, ...]:
         figures.append(_loss(pick.difference, f"points vs dense, {view.split}"))
     if dense is not None:
         figures.append(KeyFigure(words.ratio_text(view.speedup(pick)), "speed vs dense", f"dense {dense.time}"))
-    if memory is not None:
-        small = f"budget {limit.show(limit.value)}, " if limit else ""
-        figures.append(KeyFigure(str(memory), "peak memory", f"{small}at most {words.peak_text(memory.most)}"))
-    elif pick.macs and dense is not None and dense.macs:
+    if pick.macs and dense is not None and dense.macs:
         share = words.percent_text(pick.macs / dense.macs, 0)
         figures.append(KeyFigure(share, "of the multiply-adds", words.macs_text(pick.macs)))
     return _known(*figures)

@@ -125,16 +125,6 @@ class TimeView:
         return words.ms_text(self.median)
 
 
-class MemoryView:
-    """Peak memory in bytes, measured in fresh processes."""
-
-    def __init__(self, median: float, record: Any) -> None:
-        self.median, self.least, self.most = median, number(record, "least"), number(record, "most")
-
-    def __str__(self) -> str:
-        return words.peak_text(self.median)
-
-
 class CandidateView:
     """A model of ``front.json`` or ``fit.json``: a candidate, or a baseline to hold it against.
 
@@ -149,8 +139,6 @@ class CandidateView:
         self.macs = number(record, "macs")
         self.accuracy = Estimate.of(record, metric)
         self.time = TimeView(mapping(record, "latency_ms"))
-        memory = mapping(record, "memory_bytes")
-        self.memory = None if (peak := number(memory, "median")) is None else MemoryView(peak, memory)
         self.difference = Estimate.of(mapping(record, "against_dense"), "difference")
         self.ratio = Estimate.of(self.record.get("ratio"))
         self.others = mapping(record, "others")
@@ -289,7 +277,7 @@ def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
     def known(low: float | None, high: float | None) -> Fact:
         return Fact(math.nan if low is None else low, math.nan if high is None else high)
 
-    found, time, memory, difference = dict[str, Fact](), view.time, view.memory, view.difference
+    found, time, difference = dict[str, Fact](), view.time, view.difference
     if view.macs is not None:
         found["flops"] = Fact(view.macs, view.macs)
     if time.is_known:
@@ -297,8 +285,6 @@ def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
         ends = None if predicted is None else (predicted, predicted)
         bounds = {name: ends or time.bounds(name) for name in ("p50", "p90", "p99")}
         found |= time_facts(bounds, batch, predicted=predicted is not None)
-    if memory is not None:
-        found["memory"] = known(memory.least, memory.most)
     lost = [None if end is None else -end for end in (difference.high, difference.low)] if difference else [None, None]
     found["drop"] = known(*lost)
     for name in view.others:

@@ -291,11 +291,6 @@ def _columns(view: FrontView) -> list[Rule[CandidateView]]:
     def further(axis: str) -> Rule[CandidateView]:  # of a cost nothing is said here
         return Column(words.metric_words(axis)), lambda one: words.percent_text(number(one.others, axis, "value"))
 
-    def memory(one: CandidateView) -> Cell:
-        peak = one.memory
-        least_most = f"{words.peak_text(peak.least)} to {words.peak_text(peak.most)}" if peak else ""
-        return Cell(str(peak or words.DASH), least_most)
-
     return [
         ("Tokens kept after each layer", lambda one: schedule_cell(view, one)),
         (columns.MACS[0], macs),
@@ -306,7 +301,6 @@ def _columns(view: FrontView) -> list[Rule[CandidateView]]:
         columns.MEDIAN,
         (Column("p90"), lambda one: Cell(words.ms_text(one.time.p90), one.time.doubt_of("p90"))),
         (columns.SPEED, lambda one: words.ratio_text(view.speedup(one))),
-        (Column("Memory", hint="peak, median of fresh processes"), memory),
         columns.VERDICT,
         ("Origin", lambda one: one.origin or words.DASH),
     ]

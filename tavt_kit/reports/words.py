@@ -69,11 +69,6 @@ def bytes_text(value: float | None) -> str:
     return DASH if value is None else _scaled(value, ("B", "KB", "MB", "GB", "TB"))
 
 
-def peak_text(value: float | None) -> str:
-    """A process's peak memory: ``312.4 MB``, because schedules differ by little of it."""
-    return DASH if value is None else f"{significant(value / 1e6, 4)}\u00a0MB"
-
-
 def ratio_text(value: float | None) -> str:
     """How many times: ``2.9×``.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded, parse_duration, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
-from tavt_kit.errors import MeasurementError, TavtError
+from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.bench_things import Inputs, Opener, default_folder
 from tavt_kit.workflows.run_model import Given, model_at, recommended_of
@@ -325,7 +324,7 @@ def _with_alone(
 ) -> BenchRow:
     """What is taken of a candidate alone, because it cannot be told apart while others take turns."""
     from tavt_kit.bench.energy import energy_meter, measure_energy
-    from tavt_kit.bench.memory import MemoryPeak, ScheduleMemory, peak_memory
+    from tavt_kit.bench.memory import peak_memory, schedule_peak
     from tavt_kit.runtimes.executed import executed_graph
 
     if meters:
@@ -338,11 +337,7 @@ def _with_alone(
             peak = peak_memory(one.job)
         else:
             assert one.model is not None and one.schedule is not None  # of a live model whose memory is asked for
-            with closing(ScheduleMemory(one.model, row.target)) as measure:
-                try:
-                    (peak,) = measure.peaks(one.schedule)
-                except TavtError as error:
-                    peak = MemoryPeak(reason=str(error))
+            peak = schedule_peak(one.model, row.target, one.schedule)
         row = replace(row, memory=peak.as_record())
     if executed and one.job is not None:  # a live model has no file to look into
         progress.update(f"looking at what ran of {one.name}")

@@ -270,9 +270,6 @@ def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> 
         found = times.get({"p50": "median"}.get(statistic or "", statistic), times.get("predicted"))
         if limit.quantity == "throughput" and found is not None:
             found = 1e3 * (body.get("target") or {}).get("batch", 1) / found
-    elif limit.quantity == "memory":
-        known = record.get("memory_bytes") or {}
-        found = known.get("most", known.get("predicted"))
     elif limit.quantity == "drop":
         before, after = _metric(body, dense_of(body), "top1"), _metric(body, record, "top1")
         # A fraction of images is exact to far less than this, a difference of fractions is not.

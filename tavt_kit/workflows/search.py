@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.bench.memory import refuse_untold
 from tavt_kit.bench.parts import timed_model
 from tavt_kit.core.budget import Budget, Limit, Verdict
 from tavt_kit.core.candidate import Baseline, Candidate
@@ -37,7 +36,6 @@ from tavt_kit.workflows.search_evaluation import open_evaluators
 from tavt_kit.workflows.search_refinement import LatencyRefinement
 from tavt_kit.workflows.search_target import (
     FirstLook,
-    SearchMemory,
     measured_feasibility,
     table_seconds,
     timed,
@@ -147,19 +145,19 @@ def search(config: SearchConfig) -> SearchRun:
     if context.joint is not None:
         context = replace(context, joint=with_weakest(context.joint, context))
         _say_genes(context)
-    with held_folder(folder), Store(path, fresh=config.fresh) as store, closing(SearchMemory(context, store)) as memory:
+    with held_folder(folder), Store(path, fresh=config.fresh) as store:
         if config.fresh:
             clear(folder)
         store.bind(context.ties())
         body = {**config.as_record(), "copied": context.settle(), "ties": context.ties()}
         write_record(folder / RECIPE_FILE, "recipe", body)
-        costs = _costs(context, store, memory)
+        costs = _costs(context, store)
         with open_evaluators(context, store, costs) as evaluators, closing(Baselines(evaluators.exact)) as baselines:
-            refinement = LatencyRefinement(context, store, evaluators, costs, baselines, memory)
+            refinement = LatencyRefinement(context, store, evaluators, costs, baselines)
             result, final = refinement.run()
             dense = next(baseline for baseline in final.baselines if baseline.origin == "dense")
             beside = baselines.finished(dense, config.bounds)
-    return _written(context, result, final, beside, baselines.left_out, memory.record)
+    return _written(context, result, final, beside, baselines.left_out)
 
 
 def _opened(config: SearchConfig, deadline: Deadline) -> SearchContext:
@@ -167,8 +165,6 @@ def _opened(config: SearchConfig, deadline: Deadline) -> SearchContext:
     refuse_unsearchable(config.bounds)
     if config.device is not None and config.is_here:
         check_available(config.device)
-    if config.device is not None and config.bounds.of("memory"):
-        refuse_untold(config.device)
     context = open_context(config, deadline)
     context.model.check_droppable()
     if config.table is not None:
@@ -182,8 +178,6 @@ def _opened(config: SearchConfig, deadline: Deadline) -> SearchContext:
 def _planned(context: SearchContext) -> dict[str, Any]:
     """Names and sizes of the model and the search, and ``budgets`` with what each needs and can have."""
     config, rows = context.config, _counted_feasibility(context)
-    with closing(SearchMemory(context, Store(None))) as memory:
-        rows += memory.feasibility()
     if config.is_timed:
         rows += measured_feasibility(context).rows
     _show_feasibility(context, rows)
@@ -217,10 +211,10 @@ def _counted_feasibility(context: SearchContext) -> list[Feasibility]:
     return feasibility_table(context.space, Costs(counting(context)), Budget(context.config.bounds.of("flops")))
 
 
-def _costs(context: SearchContext, store: Store, memory: SearchMemory) -> Costs:
+def _costs(context: SearchContext, store: Store) -> Costs:
     """The costs to search by; a budget out of reach ends here, before an image is opened."""
     config, say = context.config, context.progress.say
-    rows = _counted_feasibility(context) + memory.feasibility()
+    rows = _counted_feasibility(context)
 
     def look() -> FirstLook:
         found = measured_feasibility(context)
@@ -271,7 +265,7 @@ def _say_genes(context: SearchContext) -> None:
 
 def _written(
     context: SearchContext, result: SearchResult, final: Final, beside: Sequence[Baseline],
-    left_out: Sequence[Mapping[str, str]], memory: Mapping[str, Any] | None,
+    left_out: Sequence[Mapping[str, str]],
 ) -> SearchRun:  # fmt: skip
     """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
     config, joint, pick = context.config, context.joint, final.pick
@@ -284,7 +278,7 @@ def _written(
     body = front_body(
         result, final, model=context.card.as_record(), budget=config.bounds, target=device, seed=config.seed, host=host,
         precisions=config.precisions | ({"genes": " and ".join(further)} if further else {}),
-        baseline_models=beside, baselines_left_out=left_out, memory=memory,
+        baseline_models=beside, baselines_left_out=left_out,
     )  # fmt: skip
     better = better_baseline(final, beside, config.bounds)
     if better is not None:

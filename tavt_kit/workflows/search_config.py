@@ -139,7 +139,6 @@ class SearchConfig:
         timed = [str(limit) for limit in self.bounds.of("latency", "throughput")]
         if self.weighed.cost == "predicted":
             timed += [f"`objective` {text}" for text in self.weighed.texts if text in ("latency", "throughput")]
-        memory = next((str(limit) for limit in self.bounds.of("memory")), None)
         if not (self.table_seconds > 0 and self.measure_seconds > 0):
             given = f"`table_seconds` {self.table_seconds:g} and `measure_seconds` {self.measure_seconds:g}"
             raise ParameterError(f"a measurement needs some time, got {given}")
@@ -159,13 +158,6 @@ class SearchConfig:
             raise ParameterError(f"`fix` takes {', '.join(GENES)} or all, got {unknown[0]!r}")
         if self.device is None and timed:
             raise BudgetError(f"a latency is of a machine, so {timed[0]} needs `target`, such as openvino:cpu")
-        if self.device is None and memory:
-            raise BudgetError(f"a peak memory is of a machine, so {memory} needs `target`, such as openvino:cpu")
-        if self.table is not None and memory:
-            raise BudgetError(
-                f"a carried profile knows times alone, so it cannot tell {memory}; search on the target itself, or "
-                "leave memory out and look at it there"
-            )
         if self.evaluate_on is not None:
             _ = self.evaluation_device  # refuses what cannot be
 

@@ -15,7 +15,7 @@ from tavt_kit.search.study import search as search_space
 from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.search_context import SearchContext
 from tavt_kit.workflows.search_evaluation import Evaluators
-from tavt_kit.workflows.search_target import REPORT, TOLERANCE, MeasureWithin, SearchMemory
+from tavt_kit.workflows.search_target import REPORT, TOLERANCE, MeasureWithin
 
 _OFF = 0.1  # relative error of the predictions, as measured, above which the search goes on by corrected ones
 _SAME = 0.01  # the same where nothing measured keeps to the budget: smaller errors are the measurement's own
@@ -36,7 +36,6 @@ class LatencyRefinement:
     evaluators: Evaluators
     costs: Costs
     baselines: Baselines
-    memory: SearchMemory
 
     def run(self) -> tuple[SearchResult, Final]:
         """The result, and what was measured and chosen; then the baselines are measured too.
@@ -110,7 +109,6 @@ class LatencyRefinement:
             result,
             config.bounds,
             measure=self._measure if last or self._measure is None else partial(self._measure, keep=_LAST),
-            peaks=self.memory.peaks if config.bounds.of("memory") else None,
             compare=partial(self._difference, dense, exact=False),
             exact=(self._exact, partial(self._difference, dense, exact=True)) if settled else None,
             held_out=exact.context.judges,

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import median
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from tavt_kit.bench import Protocol as BenchProtocol
 from tavt_kit.bench import measure_schedules, measure_table, random_images
 from tavt_kit.bench.energy import gpu_state
 from tavt_kit.bench.latency_table import BRIEF, open_schedule
-from tavt_kit.bench.memory import ScheduleMemory
 from tavt_kit.bench.noise import Watch
 from tavt_kit.bench.parts import WholeGraphs
 from tavt_kit.core.budget import Budget
@@ -298,72 +294,3 @@ def _opened(context: SearchContext, choice: Choice, graphs: WholeGraphs | None =
     if wanted.schedule == context.space.dense:
         context.opened[choice] = session
     return session, random_images((context.target.batch, 3, *size), np.random.default_rng(context.config.seed))
-
-
-IS = (
-    "bytes at the high-water mark of a fresh process that loads the model and runs it three times, its runtime "
-    "included; on a CUDA device of torch's allocator there"
-)
-"""What every figure is, as ``bench --memory`` has it."""
-
-_PROCESSES = 3  # fresh processes of each schedule, all of which must keep to a limit
-
-
-@dataclass
-class SearchMemory:
-    """Peak memory of schedules on the target, each stored once it is known; nothing where nobody asked."""
-
-    context: SearchContext
-    store: Store
-    _meters: dict[tuple[int, str], ScheduleMemory] = field(default_factory=dict, init=False)
-
-    def feasibility(self) -> list[Feasibility]:
-        """The feasibility of a ceiling on memory, by measuring the two ends."""
-        limits = self.context.config.bounds.of("memory")
-        if not limits:
-            return []
-        space = self.context.space
-        self.context.progress.update("memory of the dense and the smallest schedule")
-        dense, *ends = (float(median(self._peak(one))) for one in (space.dense, *space.ends))
-        return [Feasibility(limit, min(ends), dense, any(map(limit.admits, (dense, *ends)))) for limit in limits]
-
-    @property
-    def record(self) -> dict[str, Any] | None:
-        """What ``front.json`` says of how it was measured; ``None`` where nobody asked."""
-        return {"is": IS, "allocator": _allocator()} if self.context.config.bounds.of("memory") else None
-
-    def close(self) -> None:
-        """Remove temporary files."""
-        for meter in self._meters.values():
-            meter.close()
-
-    def peaks(self, schedules: Sequence[Choice]) -> list[tuple[int, ...] | None]:
-        """Peaks of as many as half of the time that is left does for, of two at least."""
-        found, least = list[tuple[int, ...] | None](), self.context.deadline.left() / 2
-        for done, schedule in enumerate(schedules):
-            if done > 1 and self.context.deadline.left() <= least < math.inf:
-                found.append(None)
-                continue
-            doing = f"memory of {done + 1} of {len(schedules)} finalists"
-            self.context.progress.update(doing, done / len(schedules))
-            found.append(self._peak(schedule))
-        return found
-
-    def _peak(self, schedule: Choice) -> tuple[int, ...]:
-        """Of fresh processes; measured once."""
-        ties = sha256_text(json.dumps([self.context.ties(), _allocator()], sort_keys=True))
-        key = f"peak memory, {schedule}, {ties}"
-        known: Sequence[int] | None = self.store.get_attr(key)
-        if known is None:
-            model, target = variant_of(self.context, schedule), target_of(self.context.target, schedule)
-            meter = id(model), target.precision
-            if meter not in self._meters:
-                self._meters[meter] = ScheduleMemory(model, target)
-            known = self._meters[meter](Configuration.of(schedule).schedule, _PROCESSES)
-            self.store.set_attr(key, list(known))
-        return tuple(known)
-
-
-def _allocator() -> dict[str, str]:
-    """Settings of the C library's allocator, which fresh processes inherit; other ones make other peaks."""
-    return {name: os.environ[name] for name in sorted(os.environ) if name.startswith("MALLOC_") or name == "LD_PRELOAD"}

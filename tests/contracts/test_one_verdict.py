@@ -29,7 +29,6 @@ class Known:
 
     latency: Measurement | None = None
     right: int | None = None
-    memory: int | None = None
     difference: PairedDifference | None = None
     macs: int = 3_000_000
 
@@ -39,24 +38,22 @@ class Known:
 
     @property
     def candidate(self) -> Candidate:
-        memory = () if self.memory is None else (self.memory,)
         return Candidate(
-            SCHEDULE, self.macs, self.accuracy, latency=self.latency, target=TARGET, memory=memory,
-            difference=self.difference,
-        )  # fmt: skip
+            SCHEDULE, self.macs, self.accuracy, latency=self.latency, target=TARGET, difference=self.difference
+        )
 
 
 KNOWN = {
     "nothing measured": Known(),
-    "steady": Known(Measurement(tuple(8 + 37 * i % 100 / 100 for i in range(100)), True), 900, 300_000_000),
-    "drifting": Known(Measurement((8.0,) * 50 + (12.0,) * 50, False), 840, 299_999_999),
+    "steady": Known(Measurement(tuple(8 + 37 * i % 100 / 100 for i in range(100)), True), 900),
+    "drifting": Known(Measurement((8.0,) * 50 + (12.0,) * 50, False), 840),
     "few runs": Known(Measurement((8.0,) * 20, True), 500, difference=PairedDifference.of_counts(0, 4, 800)),
     "on the line": Known(Measurement((8.0,) * 40, True), difference=PairedDifference.of_counts(10, 2, 800)),
 }
 LIMITS = (
     "latency=8ms", "latency=8.9ms", "latency=7ms", "latency[p50]=8ms", "latency[p50]=9ms", "latency[p99]=9ms",
-    "throughput=500/s", "throughput=400/s", "throughput=600/s", "flops=3M", "flops=2.9M", "memory=300MB",
-    "memory=299MB", "top1=80%", "top1=88%", "top1=95%", "macro_f1=50%", "drop=0.5", "drop=2", "drop=0",
+    "throughput=500/s", "throughput=400/s", "throughput=600/s", "flops=3M", "flops=2.9M",
+    "top1=80%", "top1=88%", "top1=95%", "macro_f1=50%", "drop=0.5", "drop=2", "drop=0",
 )  # fmt: skip
 
 
@@ -79,15 +76,14 @@ def by_report(known: Known, budget: Budget) -> str:
 
 def by_bench(known: Known, budget: Budget) -> str:
     assert known.latency is not None
-    memory = None if known.memory is None else {"peak": known.memory}
-    row = BenchRow("a", "a", TARGET, known.latency, SCHEDULE, known.macs, memory=memory)
+    row = BenchRow("a", "a", TARGET, known.latency, SCHEDULE, known.macs)
     return str(judge_bench(row, budget, is_quiet=True)[0]["verdict"])
 
 
 ASKED: dict[Callable[[Known, Budget], str], Callable[[Known, str], bool]] = {
     by_candidate: lambda known, quantity: True,
-    by_baseline: lambda known, quantity: quantity != "memory",  # of a baseline no memory is measured
-    by_report: lambda known, quantity: quantity != "macro_f1" and (quantity != "memory" or known.memory is not None),
+    by_baseline: lambda known, quantity: True,
+    by_report: lambda known, quantity: quantity != "macro_f1",
     by_bench: lambda known, quantity: known.latency is not None and quantity not in ("top1", "macro_f1", "drop"),
 }
 """Who judges, and whether what it judges can have such facts; a report refuses what no front records."""
@@ -100,7 +96,7 @@ def test_every_caller_gives_the_verdict_of_judge(text: str, name: str) -> None:
     (limit,) = budget
     one = known.candidate
     facts = facts_of(
-        macs=one.macs, latency=one.latency, batch=TARGET.batch, memory=one.memory, accuracies=[one.accuracy],
+        macs=one.macs, latency=one.latency, batch=TARGET.batch, accuracies=[one.accuracy],
         difference=one.difference,
     )  # fmt: skip
     expected = str(judge(limit, facts))

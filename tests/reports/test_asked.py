@@ -10,10 +10,12 @@ from tavt_kit.core.budget import Budget
 from tavt_kit.core.records import write_record
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports import write_report
+from tavt_kit.reports.blocks import Section, Table, Text
 from tavt_kit.reports.candidates import FrontView, asked
-from tavt_kit.reports.front import export_command, steps_of
+from tavt_kit.reports.front import convergence_section, export_command, front_section, steps_of
 from tavt_kit.reports.records import Records, gather
 from tests.reports.records import EMPTY_FRONT, write_fit, write_run
+from tests.reports.test_answer import entry, front, records
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +152,20 @@ def test_a_name_cannot_be_a_formula(tmp_path: Path) -> None:
     write_record(tmp_path / "front.json", "front", front)
     written = write_report([tmp_path], tmp_path / "out")
     assert "'=HYPERLINK(1)" in written.csv.read_text(encoding="utf-8")
+
+
+def test_what_was_measured_over_the_budget_is_shown_and_counted() -> None:
+    chosen = entry([65, 40, 20], 0.84, 6.9, "PASS")
+    slow, dear = entry([65, 64, 63], 0.83, 9.0, "FAIL"), entry([65, 50, 30], 0.84, 7.2, "PASS")
+    body = front(chosen, chosen=0, verdict="PASS", measured=[chosen, slow, dear], measured_over_budget=1)
+    section = front_section(records(front=body))
+    assert isinstance(section, Section)
+    tables = [one for one in section.blocks if isinstance(one, Table)]
+    (over,) = [one for one in tables if "over the budget" in one.caption]
+    assert [row[0].text for row in over.rows] == ["65,64,63"]
+    went = convergence_section(records(front=body))
+    assert isinstance(went, Section)
+    told = " ".join("".join(map(str, one.parts)) for one in went.blocks if isinstance(one, Text))
+    assert "3 schedules measured end to end" in told
+    (again,) = asked(records(front=body), Budget.parse(["latency=10ms"])).all("front")
+    assert [one["verdict"] for one in again.body["measured"]] == ["PASS", "PASS", "PASS"]

@@ -71,7 +71,7 @@ def test_throughput_is_of_a_batch_and_a_floor_on_cost() -> None:
     assert costs.fits(Budget.parse([f"throughput={8000 / 5.04 * 1.02}/s"]), tolerance=0.03)(SPACE.dense)
 
 
-@pytest.mark.parametrize(("text", "says"), [("size=3MB", "int8")])
+@pytest.mark.parametrize(("text", "says"), [("size=3MB", "int8"), ("memory=300MB", "fgvc-kit bench")])
 def test_limits_that_no_schedule_keeps_or_breaks_are_refused(text: str, says: str) -> None:
     with pytest.raises(BudgetError, match=f"no limit for a search.*{says}"):
         refuse_unsearchable(Budget.parse([text]))

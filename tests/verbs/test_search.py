@@ -315,7 +315,7 @@ FLOPS = ("--budget", "flops=300K")
         (("--budget", "speed=20ms"), "limits one of"),
         (("--budget", "flops=300 parsec"), "fgvc-kit search: cannot read"),
         (("--budget", "latency=7ms"), "needs --target"),
-        (("--budget", "memory=1GB"), "needs --target"),
+        (("--budget", "memory=1GB"), "judge the exported file by fgvc-kit bench"),
         (("--budget", "flops=1K"), "the nearest feasible budget is flops="),
         (("--budget", "flops=300K", "--budget", "flops=200K"), "contradict"),
         ((*FLOPS, "--target", "torch:tpu"), "processor"),

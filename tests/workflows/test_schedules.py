@@ -41,16 +41,6 @@ def test_throughput_is_of_the_batch() -> None:
     assert best_within(timed, ["latency=11ms"]) == 0 and best_within(timed, ["latency[p99]=20ms"]) == 1
 
 
-def test_memory_is_the_most_that_a_process_took_or_what_was_predicted() -> None:
-    peaks = [{"predicted": 300e6, "median": 310e6, "least": 309e6, "most": 311e6}, {"predicted": 320e6}]
-    sized = {
-        **THREE,
-        "candidates": [{**record(1, 0.5 + place, 0.1), "memory_bytes": one} for place, one in enumerate(peaks)],
-    }
-    assert best_within(sized, ["memory=320MB"]) == 1 and best_within(sized, ["memory=311MB"]) == 0
-    assert best_within(sized, ["memory=310MB"]) is None
-
-
 def test_what_is_not_recorded_is_refused() -> None:
     for text in ("latency=3ms", "throughput=3/s", "macro_f1=3%", "memory=1GB"):
         with pytest.raises(BudgetError, match="does not record"):
