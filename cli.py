@@ -54,6 +54,7 @@ GONE = {
         (verb, "--model"): "a model is the first argument; leave the option's name out"
         for verb in ("train", "distill", "search", "profile", "export", "eval", "predict", "prune", "bench")
     },
+    ("bench", "--data"): "shapes are the same whatever an image shows, and so is the time; leave it out",
     ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
     ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
     ("bench", "--pack"): "a search is not packed any more; `export` what it chose, and `bench` the file on its device",

@@ -290,12 +290,6 @@ def whole_graph(
     return _in_precision(known[key], [image], None, target)
 
 
-def module_graph(module: torch.nn.Module, image_size: tuple[int, int], target: TargetDevice) -> Any:
-    """Any model of images (B, 3, H, W), as ``whole_graph``."""
-    image = _image(image_size)
-    return _in_precision(_converted(module, [image], None, target), [image], None, target)
-
-
 def _image(size: tuple[int, int]) -> Array:
     return np.random.default_rng(0).standard_normal((1, 3, *size), dtype=np.float32)
 

@@ -33,7 +33,7 @@ _WORKFLOWS = {
                "unlabelled target fresh"),
     "check": ("check:check", "against schedule preset predictions data max_drop accept_inconclusive "
               "unlabelled target out"),
-    "bench": ("bench:bench", "target schedule pick weights data precision budget memory out seed"),
+    "bench": ("bench:bench", "target schedule pick weights precision budget memory out seed"),
     "profile": ("profile:profile", "target weights image_size held_out max_time out seed"),
     "report": ("report:report", "budget out"),
     "eval": ("evaluate:evaluate", "data split schedule pick preset target batch limit precision_wanted "

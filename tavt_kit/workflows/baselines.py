@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from tavt_kit.bench import random_images
 from tavt_kit.bench.latency_table import open_schedule
-from tavt_kit.bench.parts import module_graph
-from tavt_kit.bench.timing import open_graph
 from tavt_kit.checkpoints import is_run, load_model
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.artifact_card import ArtifactCard, require_unchanged
@@ -26,10 +22,8 @@ from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import DataError, TargetError, TavtError, UnknownName
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired
-from tavt_kit.models.costs import count_pass
 from tavt_kit.models.flops import MacsFormula
-from tavt_kit.models.timm_import import timm
-from tavt_kit.runtimes import FileSession, Images, Session, open_file, open_module
+from tavt_kit.runtimes import FileSession, Images, Session, open_file
 from tavt_kit.search.objectives import leading
 from tavt_kit.workflows.bench_things import FILES, card_of, macs_of
 from tavt_kit.workflows.search_config import SearchConfig
@@ -39,7 +33,6 @@ from tavt_kit.workflows.search_evaluation import Bytes, Classes, ConfigurationEv
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
 
 _AT_ONCE = 32
 
@@ -50,11 +43,11 @@ Logits: TypeAlias = "Callable[[Bytes, Classes], NDArray[np.float32]]"
 
 @dataclass(frozen=True, slots=True)
 class BaselineModel:
-    """A baseline before it is evaluated and measured; without ``logits`` where they would mean nothing."""
+    """A baseline before it is evaluated and measured."""
 
     name: str
     preprocessing: Preprocessing
-    logits: Logits | None
+    logits: Logits
     session: Callable[[], Session]
     macs: int | None
     note: str
@@ -80,7 +73,7 @@ class Baselines:
             context.progress.update(f"baseline: {text}", done / len(texts))
             path = Path(text)
             try:
-                model = (_of_file if path.suffix in FILES else _of_run if is_run(path) else _of_name)(text, context)
+                model = (_of_file if path.suffix in FILES else _of_run)(text, context)
                 baseline = self._evaluated(model)
                 name = next(
                     name
@@ -91,7 +84,7 @@ class Baselines:
                     shape = (context.target.batch, 3, *model.preprocessing.image_size)
                     images = random_images(shape, np.random.default_rng(context.config.seed))
                     self.sessions[name] = model.session(), images
-                self._found[name] = baseline
+                self._found[name] = replace(baseline, name=name)
             except TavtError as error:
                 self.left_out.append({"name": path.name or text, "reason": str(error)})
 
@@ -125,8 +118,6 @@ class Baselines:
         exact, config, dense = self.exact.own, self.exact.context.config, self.exact.context.space.dense
         batch = 1 if config.device is None else config.device.batch
         baseline = Baseline(model.name, "other", exact.split, model.macs, batch=batch, note=model.note)
-        if model.logits is None:
-            return baseline
         logits = model.logits(self.exact.images(model.preprocessing), exact.labels)
         if not np.isfinite(logits).all():
             raise DataError("its logits are not finite")
@@ -141,7 +132,7 @@ def check_user_baselines(context: SearchContext) -> None:
     """Look at every baseline before anything is written.
 
     Raises:
-        UnknownName: It is neither a file, a run nor a name that timm knows.
+        UnknownName: It is neither a file nor a run.
         DataError: It is of other classes, or no file of a model of images.
         TargetError: The target cannot run such a file.
     """
@@ -165,15 +156,8 @@ def check_user_baselines(context: SearchContext) -> None:
             known = card.classes
         elif is_run(path):
             known = read_card(path if path.is_dir() else path.parent).classes
-        elif timm.is_model(text.partition(".")[0]):
-            continue
         else:
-            near = difflib.get_close_matches(text, timm.list_models(), n=3, cutoff=0.6)
-            meant = f"; did you mean {', '.join(near)}?" if near else ""
-            raise UnknownName(
-                f"a baseline is an exported .onnx or .xml file, a run folder or a name that timm knows, got "
-                f"{text!r}{meant}"
-            )
+            raise UnknownName(f"a baseline is an exported .onnx or .xml file or a run folder, got {text!r}")
         if odd := sorted(set(known) ^ set(context.images.classes)):
             raise DataError(
                 f"a baseline must know the classes of the data, but {len(odd)} are known to only one of {text} and the "
@@ -238,34 +222,6 @@ def _of_run(text: str, context: SearchContext) -> BaselineModel:
         MacsFormula.of(model).macs(schedule),
         "" if schedule.is_dense(model.tokens) else f"at {schedule}",
     )
-
-
-def _of_name(name: str, context: SearchContext) -> BaselineModel:
-    """A timm model with random weights: it takes its time, but its answers mean nothing.
-
-    Its image size is the search's own, where it is not bound to another.
-    """
-    import torch
-
-    size = context.preprocessing.image_size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.config.seed)
-        module: nn.Module = timm.create_model(name, num_classes=len(context.images.classes)).eval()
-    config: Any = getattr(module, "pretrained_cfg", {})
-    if config.get("fixed_input_size"):
-        height, width = config["input_size"][1:]
-        size = int(height), int(width)
-    macs = count_pass(module, torch.zeros(1, 3, *size))
-
-    def session() -> Session:
-        target = context.target
-        if target.precision != "int8" or target.runtime == "torch":
-            return open_module(module, target, (target.batch, 3, *size))
-        begin = time.perf_counter()
-        return open_graph(module_graph(module, size, target), target, begin)
-
-    note = f"random weights at {size[1]} px: its time counts, its accuracy is not known"
-    return BaselineModel(name, context.preprocessing.at(size), None, session, macs, note)
 
 
 def session_logits(session: Session, preprocessing: Preprocessing, order: list[int] | None = None) -> Logits:

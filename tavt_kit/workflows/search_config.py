@@ -74,8 +74,7 @@ class SearchConfig:
             ``all``, so that schedules alone are searched; also with commas between them.
         baselines: Whether the dense model at each image size, in each precision and with fewer layers is evaluated
             whatever the budget, and the best of them measured.
-        baseline: Models of the user's own to hold it against: exported files, runs, or timm names, which have random
-            weights, so that their time alone counts.
+        baseline: Models of the user's own to hold it against: ``.onnx`` and ``.xml`` files, or runs.
         seed: Seed of everything random.
         limit: Images of val to use at most.
         allow_unreadable: Images that may be skipped because they cannot be read.
