@@ -297,7 +297,7 @@ def front_figure(
 
     def draw(size: str) -> Markup:
         plot = _Plot(size, *ranges, _BOTTOM, _TOP, frame.y_title, frame.x_title, ticks=(9, 6))
-        limits, covered = _limits(plot, frame)
+        limits, covered = _limits(plot, frame, [box for mark in marks for box in _boxes(plot, mark)])
         faint = (plot.at(x, y) for x, y in cloud if plot.x.holds(x) and plot.y.holds(y))
         dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in faint)
         plot.parts += [
@@ -344,23 +344,40 @@ def _ranges(marks: Sequence[Mark], frame: Frame) -> tuple[Interval, Interval]:
     return (0.0 if low < 0.35 * high else low, high), (max(0.0, y_low), y_high)
 
 
-def _limits(plot: _Plot, frame: Frame) -> tuple[list[Markup], list[Box]]:
-    """The lines of the budget with their texts, and what they cover."""
+def _boxes(plot: _Plot, mark: Mark) -> list[Box]:
+    """What a mark covers, then what its error bars do."""
+    x, y = plot.at(mark.x, mark.y)
+    boxes = [Box(x - 6, y - 6, x + 6, y + 6)]
+    if mark.y_bar is not None:
+        boxes.append(Box(x - 3, plot.y.at(mark.y_bar[1]), x + 3, plot.y.at(mark.y_bar[0])))
+    if mark.x_bar is not None:
+        boxes.append(Box(plot.x.at(mark.x_bar[0]), y - 3, plot.x.at(mark.x_bar[1]), y + 3))
+    return boxes
+
+
+def _limits(plot: _Plot, frame: Frame, taken: Sequence[Box]) -> tuple[list[Markup], list[Box]]:
+    """The lines of the budget with their texts, beside what is ``taken``, and what they cover."""
     left, right, parts, covered = plot.x.start, plot.x.end, list[Markup](), list[Box]()
-    wide = 7 * len(frame.ceiling_text)
+    wide = 8 * len(frame.ceiling_text)
     if frame.ceiling is not None and frame.ceiling > plot.x.high:
         parts.append(el("text", f"{frame.ceiling_text} →", x=right - 8, y=_TOP + 16, class_="limit-text end"))
         covered.append(Box(right - 24 - wide, _TOP, right, _TOP + 20))
     elif frame.ceiling is not None:
         x = plot.x.at(frame.ceiling)
-        turn = f"rotate(-90 {x - 7:g} {_BOTTOM - 10:g})"
+        # Upright, left of the line or right of it, at its foot or its head: the first where it crosses least.
+        ways = [(x + across, y) for across in (-7, 17) for y in (_BOTTOM - 10, _TOP + wide + 10) if x + across < right]
+        boxes = [Box(across - 13, y - wide, across + 3, y) for across, y in ways]
+        crossed = [sum(box.overlap(other) for other in taken) for box in boxes]
+        place = crossed.index(min(crossed))
+        across, y = ways[place]
+        turn = f"rotate(-90 {across:g} {y:g})"
         ceiling = (
             el("rect", x=x, y=_TOP, width=right - x, height=_BOTTOM - _TOP, class_="beyond"),
             el("line", x1=x, x2=x, y1=_TOP, y2=_BOTTOM, class_="limit"),
-            el("text", frame.ceiling_text, x=x - 7, y=_BOTTOM - 10, transform=turn, class_="limit-text"),
+            el("text", frame.ceiling_text, x=across, y=y, transform=turn, class_="limit-text"),
         )
         parts.append(el("g", *ceiling, class_="ceiling"))  # the slider moves it
-        covered += [Box(x - 3, _TOP, x + 3, _BOTTOM), Box(x - 20, _BOTTOM - 10 - wide, x, _BOTTOM)]
+        covered += [Box(x - 3, _TOP, x + 3, _BOTTOM), boxes[place]]
     if frame.floor is not None:
         y = plot.y.at(frame.floor)
         covered += [Box(left, y - 3, right, y + 3), Box(right - 8 - 7 * len(frame.floor_text), y - 20, right, y)]
@@ -406,15 +423,10 @@ def _mark(plot: _Plot, mark: Mark) -> Markup:
 
 def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Markup]:
     """Names beside the marks that have one, where they cover no mark, no error bar and no other name."""
-    spots, named = list[Box](), list[tuple[Mark, str, float, float, list[Box]]]()
+    spots, named, limits = list[Box](), list[tuple[Mark, str, float, float, list[Box]]](), list(covered)
     for mark in marks:
-        x, y = plot.at(mark.x, mark.y)
-        spots.append(Box(x - 6, y - 6, x + 6, y + 6))
-        bars = list[Box]()
-        if mark.y_bar is not None:
-            bars.append(Box(x - 3, plot.y.at(mark.y_bar[1]), x + 3, plot.y.at(mark.y_bar[0])))
-        if mark.x_bar is not None:
-            bars.append(Box(plot.x.at(mark.x_bar[0]), y - 3, plot.x.at(mark.x_bar[1]), y + 3))
+        (x, y), (spot, *bars) = plot.at(mark.x, mark.y), _boxes(plot, mark)
+        spots.append(spot)
         covered += bars
         off = "" if plot.y.holds(mark.y) else f"{mark.y:.1f} % ↓"  # it is drawn at the edge
         label = mark.label if plot.is_wide or mark.kind != "chosen" else mark.kind
@@ -425,7 +437,8 @@ def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Mark
         gap = 17.0 if mark.kind == "chosen" else 10.0
         spot = place_label(text, x, y, gap, inside, [*covered, *spots])
         if spot is None and mark.kind == "chosen":  # it is named even across a bar, of another mark if that can be
-            spot = place_label(text, x, y, gap, inside, [*bars, *spots]) or place_label(text, x, y, gap, inside, spots)
+            tries = ([*limits, *bars, *spots], [*limits, *spots], [*bars, *spots], spots)
+            spot = next(filter(None, (place_label(text, x, y, gap, inside, taken) for taken in tries)), None)
         if spot is not None:
             covered.append(spot.box(text))
             parts.append(el("text", text, x=spot.x, y=spot.y, class_=f"name {mark.kind} {spot.anchor}"))

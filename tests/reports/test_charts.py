@@ -162,3 +162,16 @@ def test_names_keep_off_error_bars() -> None:
     for x, y, anchor in names:
         left = float(x) - {"start": 0, "middle": 14, "end": 28}[anchor]
         assert not [bar for bar in bars if left < bar[0] < left + 28 and bar[2] < float(y) - 4 < bar[1]]
+
+
+def test_the_text_of_the_budget_keeps_off_the_chosen_marks_bar() -> None:
+    frame = Frame("ms", "%", ceiling=8.0, ceiling_text="budget 8 ms (p90)")
+
+    def across(*marks: Mark) -> float:
+        found = re.search(r'class="ceiling">.*?x1="([\d.]+)".*?<text x="([\d.]+)"', drawn(marks, frame, "chart"), re.S)
+        assert found is not None
+        return float(found[2]) - float(found[1])
+
+    far = mark(20.0, 60.0, "dense", y_bar=(40.0, 80.0))
+    assert across(mark(2.0, 50.0, "chosen", y_bar=(45.0, 55.0)), far) < 0  # left of the line, where there is room
+    assert across(mark(7.8, 50.0, "chosen", y_bar=(40.0, 80.0)), far) > 0
