@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tavt_kit.reports.page import Written, write_report
+from tavt_kit.reports.plot import Plot, plot
 
-__all__ = ["Written", "write_report"]
+__all__ = ["Plot", "Written", "plot", "write_report"]

@@ -106,16 +106,17 @@ def _words(now: SearchState) -> str:
 class FitProgress(SearchProgress):
     """Shows each stage with its time, on stderr; the answer alone goes to stdout."""
 
-    reasons = 0
-    """Reasons of the plan that were said; it is shown again where it grows."""
+    def __init__(self) -> None:
+        super().__init__()
+        self._reasons: tuple[str, ...] = ()
 
     def show(self, value: object) -> None:
         """What belongs to the fit in sentences; of the stages' own results only what a search shows."""
         kind = type(value).__name__  # by name: a search does not need the fit's modules
         if kind in _SENTENCES:
             sentences = _SENTENCES[kind](value)
-            if kind == "FitPlan":
-                sentences, self.reasons = sentences[self.reasons :], len(sentences)
+            if kind == "FitPlan":  # shown again where it grows
+                sentences, self._reasons = tuple(one for one in sentences if one not in self._reasons), sentences
             for sentence in sentences:
                 self.say(sentence)
         else:

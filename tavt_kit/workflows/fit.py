@@ -34,7 +34,7 @@ from tavt_kit.errors import BudgetTooTight, OutputError, TargetError
 from tavt_kit.evaluation.answers import answer
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.models.flops import count_macs
-from tavt_kit.reports import write_report
+from tavt_kit.reports import Plot, plot, write_report
 from tavt_kit.runtimes import check_available, open_file
 from tavt_kit.workflows.bench import bench
 from tavt_kit.workflows.check import check
@@ -141,6 +141,10 @@ class FitResult:
                 for row in self.record["rows"]
             ]
         )
+
+    def plot(self) -> Plot:
+        """The report's chart; the value of a notebook's cell is drawn."""
+        return plot(self.folder)
 
     def __fspath__(self) -> str:
         """Where it lies, so that it can be given wherever a path can."""
@@ -261,7 +265,7 @@ class _Stages:
     progress: Progress
     plan: FitPlan = field(init=False)
     file_seconds: float = _FILE_SECONDS
-    """Of exporting, checking, asking and measuring one file of the first answer."""
+    """Of exporting, checking, asking and measuring one file, as the last ones took."""
     first_seconds: float = 0.0
     """After which the first answer was there."""
 
@@ -278,6 +282,8 @@ class _Stages:
             self.progress.say(
                 f"This machine is busy (load {host.load[0]:.1f}): its times are longer than on a quiet one."
             )
+        if plan.sizes:
+            self.progress.say("Going on with what was planned before:")
         self._write_plan(asked, plan if plan.image_size else self._sized(plan))
         head, began = self.out / "head", time.monotonic()
         with self._stage("a head on cached features, the backbone as it is"):
@@ -286,8 +292,10 @@ class _Stages:
         wanted = self._dense(head, *self._precisions)
         wanted[head, self._precisions[-1]].append(TokenSchedule.parse(_FIRST_SCHEDULE, load_model(head).layout))
         rows = self._measured("first", wanted)
-        if not self.plan.sizes:
-            self._write_plan(asked, self._with_stages(rows, head, head_seconds))
+        if not self.plan.adapt_steps:  # also where a fit goes on: with more time it may have steps that it had not
+            planned = self._with_stages(rows, head, head_seconds)
+            if planned.adapt_steps or not self.plan.sizes:
+                self._write_plan(asked, planned)
         result = self._finished(facts, rows)
         self.first_seconds = self.deadline.spent
         if not self.deadline.left() and not (self.out / "search").exists():
@@ -339,16 +347,17 @@ class _Stages:
         """Budget in ms, image sizes, and steps, by what the first answer showed."""
         dense = dense_row(rows, head)
         budget = in_ms(self.texts, dense.times)
-        plan = replace(self.plan, budgets=tuple(budget.texts()))
+        plan = replace(
+            self.plan, budgets=tuple(budget.texts()), reasons=self.plan.reasons[:2],  # of the model and its image size
+            file_seconds=max(self.plan.file_seconds, self.file_seconds),
+            head_seconds=max(self.plan.head_seconds, head_seconds),
+        )  # fmt: skip
         if any("%" in text for text in self.texts):
             reason = f"The budget is {' and '.join(plan.budgets)}: {dense.name} takes {dense.latency.p90:.2f} ms (p90)."
             plan = replace(plan, reasons=(*plan.reasons, reason))
         plan = replace(plan, sizes=image_sizes(plan, load_model(head).grid[0], dense, budget, self.target.batch))
         each = self.forward_seconds(plan.model, plan.image_size)
-        return with_stages(
-            plan, self.deadline.left(), each, self.file_seconds, head_seconds, _FINALISTS,
-            len(self.images.split("train")),
-        )  # fmt: skip
+        return with_stages(plan, self.deadline.left(), each, _FINALISTS, len(self.images.split("train")))
 
     def forward_seconds(self, name: str, size: int) -> float:
         """Seconds of one image's dense forward pass where training runs, by the better of two batches."""
@@ -433,7 +442,8 @@ class _Stages:
     def _searched(self, network: Path, files: int, *, dense: bool) -> _Wanted:
         """What a search of schedules finds within the time, less what the files take that are measured after it.
 
-        The best on val come first; with every token only of a network that is not there yet.
+        Those that keep to the budget come first, of them the best on val; with every token only of a network that is
+        not there yet.
         """
         out, seconds = self.out / "search", self.deadline.left() - (files + _FINALISTS) * self.file_seconds
         if not (out / "front.json").is_file() and seconds < LEAST_SEARCH:
@@ -460,7 +470,8 @@ class _Stages:
             if candidate["latency_ms"] is not None and (dense or set(candidate["schedule"]) != {tokens})
         ]
         timed = bool(self.budget.ceilings)
-        measured.sort(key=lambda one: -float(one[body["metric"]]) if timed else float(one["latency_ms"]["p90"]))
+        value = {id(one): -float(one[body["metric"]]) if timed else float(one["latency_ms"]["p90"]) for one in measured}
+        measured.sort(key=lambda one: (one["verdict"] == "FAIL", value[id(one)]))
         found = [Configuration.from_record(record).schedule for record in measured[:_FINALISTS]]
         return {(out, self._precisions[-1]): found} if found else {}
 
@@ -482,8 +493,8 @@ class _Stages:
         place, began = self.out / "files" / name, time.monotonic()
         made: list[_Made] = []
         with self._stage(f"export and check {sum(map(len, wanted.values()))} files"):
-            for number, (key, schedules) in enumerate(wanted.items()):
-                made += self._exported(place / str(number), key, schedules)
+            for key, schedules in wanted.items():
+                made += self._exported(place / f"{key[0].name}-{key[1]}", key, schedules)
         with self._stage(f"ask {len(made)} files about val{' and test' if 'test' in self.images.splits else ''}"):
             answers = self._answers(place, made)
         files = [*(file for file, *_ in made), *(row.file for row in kept)]

@@ -52,6 +52,8 @@ class FitPlan:
         adapt_steps: Steps of fine-tuning at each of them.
         distil_steps: Steps of distillation; 0 where the time is too short.
         seconds: Estimate for each stage after the first answer.
+        file_seconds: Of exporting, checking, asking and measuring one file of the first answer; 0 until it is there.
+        head_seconds: The same of training its head.
         reasons: Why, in sentences.
     """
 
@@ -64,6 +66,8 @@ class FitPlan:
     adapt_steps: int = 0
     distil_steps: int = 0
     seconds: Mapping[str, float] | None = None
+    file_seconds: float = 0.0
+    head_seconds: float = 0.0
     reasons: tuple[str, ...] = ()
 
     @property
@@ -172,16 +176,13 @@ def _most_times(budget: Budget, batch: int) -> list[tuple[str, float]]:
     return [*times, *(("p50", 1e3 * batch / limit.value) for limit in budget.of("throughput"))]
 
 
-def with_stages(plan: FitPlan, left: float, image_seconds: float, file_seconds: float, head_seconds: float,
-                finalists: int, images: int) -> FitPlan:  # fmt: skip
+def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int, images: int) -> FitPlan:
     """How many steps the rest of the time has room for; what is not worth its time is left out.
 
     Args:
-        plan: With its sizes.
+        plan: With its sizes, and the seconds of a file and of a head at the full size.
         left: Seconds until the fit is to end.
         image_seconds: Seconds of one image's forward pass at the full size, where training runs.
-        file_seconds: Seconds to export, check, ask and measure one file, as the first answer's took.
-        head_seconds: Seconds of a head at the full size.
         finalists: Files that the search's front becomes, at most.
         images: Training images.
     """
@@ -195,8 +196,8 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, file_seconds: 
     searched = max(LEAST_SEARCH, _SEARCH * left)
     for sizes, search in (*((sizes, search) for search in (searched, 0.0) for sizes in trainable), ((), searched)):
         whole = plan.image_size in sizes
-        heads = {size: head_seconds * share[size] for size in more if size not in sizes}
-        files = (2 * len(more) + 1 + 2 * whole + (finalists if search else 0)) * file_seconds
+        heads = {size: plan.head_seconds * share[size] for size in more if size not in sizes}
+        files = (2 * len(more) + 1 + 2 * whole + (finalists if search else 0)) * plan.file_seconds
         for_training = max(0.0, left - files - search - sum(heads.values()))
         adapt = min(most, int(for_training / (a_step * sum(share[size] for size in sizes)))) if sizes else 0
         if adapt >= _LEAST_STEPS:

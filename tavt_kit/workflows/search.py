@@ -21,7 +21,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
 from tavt_kit.evaluation.looking import pick_examples, write_kept
 from tavt_kit.models.flops import MacsFormula
-from tavt_kit.reports import write_report
+from tavt_kit.reports import Plot, plot, write_report
 from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.search import Costs, SearchResult, Store
@@ -92,6 +92,14 @@ class SearchRun:
     def to_frame(self) -> DataFrame:
         """One row for each candidate of the front; the columns are those of ``tavt_kit.search.front_frame``."""
         return front_frame(self.record)
+
+    def plot(self) -> Plot:
+        """The report's chart; the value of a notebook's cell is drawn.
+
+        Raises:
+            RecordError: It was a dry run.
+        """
+        return plot(self.folder)
 
     def __fspath__(self) -> str:
         """Where it lies, so that it can be given wherever a path can."""
@@ -178,10 +186,10 @@ def _opened(config: SearchConfig, deadline: Deadline) -> SearchContext:
 def _planned(context: SearchContext) -> dict[str, Any]:
     """Names and sizes of the model and the search, and ``budgets`` with what each needs and can have."""
     config, rows = context.config, _counted_feasibility(context)
-    if config.is_timed:
-        rows += measured_feasibility(context).rows
+    found = measured_feasibility(context) if config.is_timed else FirstLook([], {}, {})
+    rows += found.rows
     _show_feasibility(context, rows)
-    require_feasible(rows, lambda: ways_out(context, rows))
+    require_feasible(rows, lambda: ways_out(context, found))
     return {
         "model": context.card.name,
         "tokens": context.model.tokens,
@@ -219,7 +227,7 @@ def _costs(context: SearchContext, store: Store) -> Costs:
     def look() -> FirstLook:
         found = measured_feasibility(context)
         _show_feasibility(context, rows + found.rows)
-        require_feasible(found.rows, lambda: ways_out(context, found.rows))
+        require_feasible(found.rows, lambda: ways_out(context, found))
         if not config.is_here:
             say(f"Predicting by the profile of {config.device}; nothing is measured on this machine.")
             return found

@@ -14,7 +14,7 @@ from tavt_kit.bench.energy import gpu_state
 from tavt_kit.bench.latency_table import BRIEF, open_schedule
 from tavt_kit.bench.noise import Watch
 from tavt_kit.bench.parts import WholeGraphs
-from tavt_kit.core.budget import Budget
+from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable, measure_quantile_ratios
@@ -58,29 +58,35 @@ class FirstLook:
         rows: The feasibility of the latency budgets.
         quantile_ratios: Latency quantiles as multiples of the median.
         lines: As ``predicting`` takes them, of each precision that gets no table.
+        is_disturbed: Whether the machine was not quiet meanwhile.
     """
 
     rows: list[Feasibility]
     quantile_ratios: dict[str, float]
     lines: dict[str, tuple[float, float]]
+    is_disturbed: bool = False
 
 
 def measured_feasibility(context: SearchContext) -> FirstLook:
     """The feasibility of the latency budgets, by measuring the ends briefly, or by a profile."""
     config, space, joint = context.config, context.space, context.joint
     quantile_ratios, tolerance, lines = dict[str, float](), 0.0, dict[str, tuple[float, float]]()
+    reasons: Sequence[str] = ()
     if config.table is not None:
         medians = {end: config.table.predict(Configuration.of(end).schedule) for end in (space.dense, *space.ends)}
         quantile_ratios = dict(config.table.believed_quantile_ratios)
     else:
-        context.progress.update("measuring the dense and the smallest schedule")
         dense: dict[str | None, Choice] = {None: space.dense}
         if joint is not None and config.is_short and not context.alone:  # precisions that get no table
             several = (joint.given(space.dense, precision=index) for index in range(len(joint.precisions)))
             dense = {Configuration.of(one).precision: one for one in several}
         ends = list(dict.fromkeys([*dense.values(), *space.ends]))
         graphs: WholeGraphs = {}
-        opened = {one: _opened(context, one, graphs) for one in ends}
+        opened = dict[Choice, _Opened]()
+        for one in ends:
+            context.progress.update(f"opening {one}", len(opened) / len(ends))
+            opened[one] = _opened(context, one, graphs)
+        context.progress.update("measuring the dense and the smallest schedule")
         with Watch() as watch:
             runs = _passes(context, ends, _brief_protocol(config), opened)
         if reasons := watch.verdict().reasons:
@@ -97,15 +103,22 @@ def measured_feasibility(context: SearchContext) -> FirstLook:
             lines[str(precision)] = (y1 - slope * x1, slope) if slope > 0 else (0.0, y1 / x1)
     costs = Costs(counting(context), medians.__getitem__, config.device, quantile_ratios)
     limits = Budget(config.bounds.of("latency", "throughput"))
-    return FirstLook(feasibility_table(space, costs, limits, tolerance=tolerance), quantile_ratios, lines)
+    rows = feasibility_table(space, costs, limits, tolerance=tolerance)
+    return FirstLook(rows, quantile_ratios, lines, bool(reasons))
 
 
-def ways_out(context: SearchContext, rows: Sequence[Feasibility]) -> str:
-    """What would meet a latency budget that nothing of this search does, measured: INT8, a smaller image, or both."""
-    config, own = context.config, context.joint
-    limit = next((row.limit for row in rows if not row.reachable), None)
-    if limit is None or not config.is_here:
+def ways_out(context: SearchContext, look: FirstLook) -> str:
+    """What would meet a latency budget that nothing of this search does: INT8, a smaller image, a quiet machine."""
+    limit = next((row.limit for row in look.rows if not row.reachable), None)
+    if limit is None or not context.config.is_here:
         return ""
+    busy = "; the machine was busy while this was measured, so try again on a quiet one" if look.is_disturbed else ""
+    return _measured_ways(context, limit) + busy
+
+
+def _measured_ways(context: SearchContext, limit: Limit) -> str:
+    """The same of what the search leaves out, measured."""
+    config, own = context.config, context.joint
     loose = replace(config, target=config.device, fix=("layers", "reduction"), precision=None, max_time=None)
     free = joint_space(replace(context, config=loose))
     if free is None:

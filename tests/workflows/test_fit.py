@@ -166,8 +166,8 @@ def test_without_a_limit_on_cost_the_fastest_that_keeps_is_recommended() -> None
 
 
 def _planned(left: float) -> FitPlan:
-    plan = replace(first_plan("vit", None, 112), sizes=(98, 70))
-    return with_stages(plan, left, image_seconds=0.01, file_seconds=20.0, head_seconds=40.0, finalists=3, images=1000)
+    plan = replace(first_plan("vit", None, 112), sizes=(98, 70), file_seconds=20.0, head_seconds=40.0)
+    return with_stages(plan, left, image_seconds=0.01, finalists=3, images=1000)
 
 
 def test_a_plan_fits_into_its_time_and_says_what_each_stage_takes() -> None:
@@ -238,11 +238,14 @@ def test_the_whole_way(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module._Stages, "_precisions", ("f32",))
     images = write_images(tmp_path / "images", each=30)
 
-    def go() -> module.FitResult:
-        return fit(images, tmp_path / "out", budget="latency=2s", max_time=600, model="vit_tiny_patch16_224",
+    def go(seconds: float = 600) -> module.FitResult:
+        return fit(images, tmp_path / "out", budget="latency=2s", max_time=seconds, model="test_vit",
                    weights="random", image_size=64, progress=heard)  # fmt: skip
 
+    first = go(1)  # too short for more than the first answer; with more time the same folder gets what it lacks
+    assert {row["run"] for row in first.record["rows"]} == {"head"} and "No time is left" in " ".join(heard.said)
     done = go()
+    assert "adapted-64" in {row["run"] for row in done.record["rows"]}
     record = read_record(tmp_path / "out" / "fit.json", "fit")
     assert record["rows"] == done.record["rows"] and len(done.to_frame()) == len(record["rows"])
     best = record["rows"][record["recommended"]]

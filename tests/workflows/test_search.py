@@ -151,6 +151,7 @@ def test_a_budget_out_of_reach_says_what_would_meet_it_and_that_the_machine_is_b
     assert "nearest feasible budget" in said and "so a smaller model is needed" in said
     assert all(way in said for way in (" at 16 px ", " in int8 ", " at 16 px, in int8 "))
     assert said.count("ms,") >= 3 and any("not quiet" in sentence and "60 %" in sentence for sentence in heard.said)
+    assert said.endswith("so try again on a quiet one")
     with pytest.raises(BudgetTooTight) as searched:  # all of it is searched anyway
         search(model, out=tmp_path / "out", fix="layers", **asked)
     assert "measured with what" not in str(searched.value)
