@@ -425,8 +425,8 @@ def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Mark
     """Names beside the marks that have one, where they cover no mark, no error bar and no other name."""
     spots, named, limits = list[Box](), list[tuple[Mark, str, float, float, list[Box]]](), list(covered)
     for mark in marks:
-        (x, y), (spot, *bars) = plot.at(mark.x, mark.y), _boxes(plot, mark)
-        spots.append(spot)
+        (x, y), (own, *bars) = plot.at(mark.x, mark.y), _boxes(plot, mark)
+        spots.append(own)
         covered += bars
         off = "" if plot.y.holds(mark.y) else f"{mark.y:.1f} % ↓"  # it is drawn at the edge
         label = mark.label if plot.is_wide or mark.kind != "chosen" else mark.kind
