@@ -223,7 +223,7 @@ def _refuse_too_many(skipped: list[Unreadable], total: int, allowed: int) -> Non
     if len(skipped) > allowed:
         raise DataError(
             f"{len(skipped)} of {total} images cannot be read and {allowed} may be skipped: "
-            f"{_named(skipped)}; repair or remove them, or allow more with `allow_unreadable`"
+            f"{_named(skipped)}; repair or remove them; of images that only judge, `allow_unreadable` leaves some out"
         )
     if skipped and len(skipped) == total:
         raise DataError(f"none of the {total} images can be read: {_named(skipped)}; repair them")

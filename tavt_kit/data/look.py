@@ -56,7 +56,7 @@ class DataFacts(Record):
             f"the shorter edge has {self.shorter_edge} pixels (median)."
         ]
         if self.least < _FEW:
-            found.append(f"A class has only {self.least} training images: expect little of it.")
+            found.append(f"A class has only {self.least} training image{'s' * (self.least > 1)}: expect little of it.")
         if self.most > 10 * self.least:
             found.append(
                 "The largest class is over ten times the smallest: top-1 says little of the small ones; `eval` does."

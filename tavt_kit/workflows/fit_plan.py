@@ -52,8 +52,8 @@ class FitPlan:
         adapt_steps: Steps of fine-tuning at each of them.
         distil_steps: Steps of distillation; 0 where the time is too short.
         seconds: Estimate for each stage after the first answer.
-        file_seconds: Of exporting, checking, asking and measuring one file of the first answer; 0 until it is there.
-        head_seconds: The same of training its head.
+        file_seconds: Seconds to export, check, ask and measure one file of the first answer; 0 until it is there.
+        head_seconds: Seconds that its head took.
         reasons: Why, in sentences.
     """
 
