@@ -31,6 +31,15 @@ def test_what_can_be_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     assert 27.5e6 < hybrid["parameters"] < 27.7e6 and 15.7e9 < hybrid["macs"] < 15.85e9
 
 
+def test_no_model_has_a_claim_that_all_share(capsys: pytest.CaptureFixture[str]) -> None:
+    """What differs from none to another is one sentence; which formats a model has is for the export to find out."""
+    assert run("models", "vit_*_overlap12", "--json") == 0
+    for row in json.loads(capsys.readouterr().out)["models"]:
+        assert not {"exports", "formats", "onnx", "openvino"} & row.keys()
+    assert run("models", "vit_*_overlap12") == 0
+    assert capsys.readouterr().out.count("ONNX") == 1
+
+
 @pytest.mark.slow
 def test_everything_is_listed_with_the_systems_in_full_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models") == 0

@@ -266,6 +266,8 @@ def test_corrections_are_bounded(
     assert search(place, tmp_path / "out", *flags) == 0
     body = front(tmp_path / "out")
     assert body["evaluations"] == 20 and "corrected 3 times" in body["stopped_because"]
+    with (tmp_path / "out" / "candidates.csv").open(encoding="utf-8") as file:
+        assert sum(1 for _ in file) <= 1 + 20  # corrections search on within the number that was asked for
     assert capsys.readouterr().err.count("searching on by what was measured") == 3
     assert search(place, tmp_path / "out", *flags) == 0 and next(slower) == 4  # the corrections are remembered
     assert front(tmp_path / "out")["candidates"] == body["candidates"]
