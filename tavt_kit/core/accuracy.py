@@ -21,10 +21,7 @@ class Accuracy(Record):
     """A share of images, with the split it was counted on and how sure it is.
 
     Args:
-        metric: For example ``top1``.
-        split: ``train``, ``val`` or ``test``.
         value: In [0, 1].
-        n: Images.
         low: Lower end of the 95 % interval.
         high: Upper end.
 
@@ -89,9 +86,6 @@ class PairedDifference(Record):
 
     Args:
         difference: Candidate minus source, in [-1, 1].
-        low: Lower end of the 95 % interval.
-        high: Upper end.
-        n: Images.
         gained: Images only the candidate has right.
         lost: Images only the source has right.
     """

@@ -82,11 +82,7 @@ def require_unchanged(path: Path) -> None:
 
 
 def seal(path: Path) -> None:
-    """Put a hash of all of an artifact's files at the end of the one that is opened, so that it needs no record.
-
-    Args:
-        path: The ``.onnx`` or ``.xml`` file, complete but for this.
-    """
+    """Put a hash of all of an artifact's files at the end of the one that is opened, so that it needs no record."""
     before, behind = _SEALS[path.suffix]
     digest = _digest(path, path.stat().st_size)
     with path.open("ab") as file:
@@ -189,7 +185,6 @@ class ArtifactCard:
         model: Card of the source: classes, preprocessing, score, weights' hash, licences.
         schedule: The token counts frozen into the graph; of a switchable file those it is run at unless told.
         tokens: Tokens of an image before anything is dropped.
-        prefix: Leading tokens that are no patches.
         precision: In which the weights are stored: ``f32``, ``f16``, ``bf16``, ``int8``, or ``w8`` where they alone
             have 8 bits and the rest is computed in float.
         calibration: How an int8 file was calibrated: split, images, hash of the listing; else ``None``.

@@ -276,10 +276,6 @@ def facts_of(
     """The facts of what was counted and measured.
 
     Args:
-        macs: Multiply-adds of one image.
-        latency: Times of a batch.
-        batch: Images of a batch.
-        accuracies: Metrics, each by its own interval.
         difference: Paired difference to the dense model; a limit on ``drop`` is on its loss.
         seen: Whether a search chose it by these very images. The best of many looks better than it is, and of a search
             that learns from its answers nothing says by how much; such images can refute a floor, not prove it.
@@ -303,8 +299,6 @@ def time_facts(
 
     Args:
         bounds: Bounds of a batch's latency in ms, by the statistic of a limit.
-        batch: Images of a batch.
-        predicted: Whether they are predictions.
     """
     found = {
         "latency" if name == "p90" else f"latency[{name}]": Fact(*ends, predicted) for name, ends in bounds.items()

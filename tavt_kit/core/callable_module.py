@@ -22,8 +22,5 @@ def make_callable(name: str) -> None:
 
     ``import tavt_kit.search`` binds ``tavt_kit.search`` to the package, whatever the name meant before, so the package
     itself has to be what ``tk.search(...)`` calls.
-
-    Args:
-        name: The package's ``__name__``, from inside it.
     """
     sys.modules[name].__class__ = _CallableModule

@@ -36,7 +36,6 @@ class Candidate:
         origin: Who proposed it: ``dense``, ``taper``, ``stages``, ``user``, ``random``, ``nsga2``.
         difference: Paired difference to the dense model on the same images; ``None`` until computed.
         verdict: The worst verdict over the budget; ``None`` before it is judged.
-        others: Further metrics of the same images.
         seen: Whether a search chose it by the images that its accuracy is of, so that they prove no floor.
     """
 
@@ -153,16 +152,11 @@ class Baseline:
     Args:
         name: For people: ``dense at 84 px``.
         kind: How it was made: ``int8``, ``resolution``, ``layers``, ``taper`` or ``other``.
-        split: Split of its images.
         macs: Multiply-adds of one image; ``None`` where they cannot be counted.
         accuracy: On the images of the search; ``None`` where its weights are random.
-        others: Further metrics of the same images.
-        difference: Paired difference to the dense model.
         latency: On the target, measured among the candidates of the front; ``None`` where nothing is measured.
         ratio: The dense model's time over its own, round by round.
-        batch: Images of one measured pass.
         verdict: The worst over the budget; ``None`` before it is judged.
-        note: A few words on how it was made.
     """
 
     name: str

@@ -107,11 +107,6 @@ def encode(value: Any) -> Any:
 def decode(hint: type[T], record: Any, what: str = "the record") -> T:
     """The value of a type that a JSON value stands for.
 
-    Args:
-        hint: Type, for example a dataclass.
-        record: JSON value.
-        what: Subject of the error's sentence.
-
     Raises:
         RecordError: The value is of another type at any depth, a number is not finite, or a class refuses the values.
     """

@@ -18,8 +18,6 @@ class Configuration:
         schedule: Tokens kept, at the image size, and the layers that run.
         image_size: (H, W) in pixels.
         precision: Precision in which it runs; ``None`` for the target's own.
-        score: Score by which tokens are kept.
-        reduction: What becomes of the tokens that a layer does not keep.
 
     Example:
         >>> str(Configuration(TokenSchedule((37, 20)), image_size=(84, 84), score="cls", precision="int8"))

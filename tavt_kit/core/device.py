@@ -37,11 +37,7 @@ class ControlGroup:
 
     @classmethod
     def read(cls, root: Path = Path("/")) -> ControlGroup:
-        """Of this process, now.
-
-        Args:
-            root: Root of the file system; another one in tests.
-        """
+        """Of this process, now."""
         quotas, limits, stats = list[float](), list[int](), list[dict[str, int]]()
         for folder in _folders(root, "cpu"):
             limit, _, period = read_text(folder / "cpu.max").partition(" ")  # of version 2, else of version 1

@@ -21,7 +21,6 @@ def dominates(a: Point, b: Point) -> bool:
 
     Args:
         a: (cost, metric); a low cost and a high metric are good.
-        b: Likewise.
 
     Example:
         >>> dominates((1.0, 0.9), (2.0, 0.9)), dominates((1.0, 0.9), (1.0, 0.9))
@@ -34,8 +33,6 @@ class ParetoFront:
     """The non-dominated candidates of one search, by rising cost (with two axes, so by rising metric).
 
     Args:
-        cost: What counts as cost.
-        candidates: Offered one after the other.
         more: Further axes, each a kind of cost or the name of a metric.
 
     Raises:

@@ -31,10 +31,7 @@ class HostFacts(Record):
         cores: Logical CPUs of the machine.
         affinity: CPUs this process may use.
         quota: CPUs' worth of time the control group allows, or ``None`` for no limit.
-        memory_mb: Main memory.
         governor: Frequency governor of the first CPU, or ``None`` where the machine does not say.
-        os: System, release and architecture.
-        packages: Installed versions of the packages that matter.
         load: Load averages of 1, 5 and 15 minutes when the facts were gathered.
         date: UTC, ISO 8601.
         accelerator: Name of the GPU or NPU measured, or ``None``.

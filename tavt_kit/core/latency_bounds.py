@@ -47,9 +47,7 @@ def latency_bounds(
     One that was chosen from many has its share of the doubt, so that all of them together are as seldom wrong.
 
     Args:
-        measurement: Runs in the order taken.
         statistic: ``p50``, ``p90`` or ``p99``.
-        doubt: How often a bound may be wrong.
 
     Raises:
         BudgetError: Another statistic.
@@ -72,8 +70,6 @@ def quantile_bounds(samples: Sequence[float], quantile: float, doubt: float = DO
 
     Args:
         samples: In the order taken.
-        quantile: Between 0 and 1.
-        doubt: How often a bound may be wrong.
 
     Example:
         >>> quantile_bounds([float(37 * i % 101) for i in range(1, 101)], 0.9)
@@ -100,7 +96,6 @@ def effective_runs(samples: Sequence[float], quantile: float) -> float:
 
     Args:
         samples: In the order taken.
-        quantile: Between 0 and 1.
 
     Returns:
         Between 1 and the number of samples.

@@ -36,8 +36,6 @@ class Curve:
     """Milliseconds at some token counts, ascending; between and beyond them interpolated.
 
     Args:
-        counts: Tokens.
-        ms: Time at each.
         width: Width of a part whose work is ``n * (2 * width + n)``, such as attention: the interpolation is linear
             in that work, so that a constant, a linear and a quadratic share are met together. 0 for a part
             whose work is linear in n.
@@ -130,10 +128,7 @@ class LayerCells:
     Args:
         attend: Attention half-block that keeps every token.
         drop: Attention half-blocks that drop, by ascending count.
-        feed: Feed-forward half-block.
         last: The whole last layer of a head that reads leading tokens only; ``None`` for pooling heads.
-        stem_ms: Patch and position embedding.
-        head: Final norm, pooling and classifier.
         uneven: What single counts take more than the curves say; ``None`` where they take no more.
     """
 
@@ -170,13 +165,11 @@ class TimedModel(Record):
     """What a latency table says of the model that was timed.
 
     Args:
-        layout: Layout of the model.
         score: Score that the dropping cells compute.
         pool: Whether the head pools over kept or restored tokens; ``None``, like ``macs`` and ``image_size``, in tables
             of older versions.
         taps: Tokens that the last layer takes, at most, from each layer before it; 0 where it takes what is left.
         macs: Multiply-adds of the dense model, which tell backbones of one name apart.
-        image_size: (H, W) in pixels.
         reduction: What becomes of the tokens that a layer does not keep.
     """
 
@@ -201,8 +194,6 @@ class HeldOut:
 
     Args:
         predicted_ms: By the table as it is.
-        measured_ms: Median.
-        steady: Whether the measurement was sure.
         drift: What the machine's own speed did since the table was made, by the dense model's time then and in the
             same rounds.
     """
@@ -232,7 +223,6 @@ class LatencyTable(Record):
         target: Where it was measured, with threads and precision resolved.
         scale: Factor that makes sums of parts meet end-to-end runs.
         cached: Share of its weights that a whole pass was found to have in the caches; the cells include it.
-        seconds: How long it took to build.
         quantile_ratios: Latency quantiles (``p90``, ``p99``) of whole passes as multiples of their median, where
             they were looked at: a table that is carried to another machine brings them along.
         calibration: What int8 was calibrated on; ``None`` in floating point.

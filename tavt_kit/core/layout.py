@@ -13,7 +13,6 @@ class TokenLayout(Record):
 
     Args:
         tokens: Tokens of one image before any leaves, prefix included.
-        layers: Number of transformer layers.
         prefix: Leading tokens that never leave, such as the class token and registers.
         token_pooled: Whether the head reads prefix tokens only, so that the count after the last layer changes nothing.
 

@@ -153,10 +153,6 @@ class PairedRatio(Record):
 
     Args:
         value: The median over the rounds.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        n: Rounds.
-        method: How the interval was found.
     """
 
     value: float
@@ -206,7 +202,6 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float
 
     Args:
         values: Values of rounds, in the order of time, at least ``LEAST_ROUNDS``.
-        seed: Seed of the draws.
 
     Example:
         >>> bootstrap_interval([3.0] * 8)

@@ -25,7 +25,6 @@ class Licence(Record):
     """Under which licence something is used, and where that is written.
 
     Args:
-        name: The thing: a weight file, a data set.
         licence: For example ``"CC BY-NC-SA 4.0"``; ``"unknown"`` where nobody says.
         source: Where it comes from and where the licence was read.
     """
@@ -46,11 +45,7 @@ class Licence(Record):
 
 
 def licence_sentence(licences: Iterable[Licence | None]) -> str | None:
-    """One sentence that names what is not for commercial use; None where nothing is.
-
-    Args:
-        licences: Licences of weights and data; None where nobody states one.
-    """
+    """One sentence that names what is not for commercial use; None where nothing is."""
     bound = [licence for licence in licences if licence is not None and licence.is_non_commercial]
     names = dict.fromkeys(f"{licence.name} ({licence.licence})" for licence in bound)
     return f"not for commercial use: {'; '.join(names)}" if names else None
@@ -66,8 +61,6 @@ class ModelCard(Record):
         arguments: Keyword arguments that create the architecture again; JSON values only.
         classes: Their names, in the order of the logits.
         preprocessing: The record of a ``Preprocessing``.
-        score: How tokens are scored.
-        pool: Which of them a pooling head sees.
         weights_sha256: Hash of the safetensors file; empty until it is written.
         provenance: One sentence: where the weights come from.
         licences: Licences of the weights and of the data they were trained on.

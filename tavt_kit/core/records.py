@@ -254,9 +254,6 @@ def label_record(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
 def write_record(path: Path, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """Write a JSON object that begins with its schema and version; NaN and infinity are refused.
 
-    Args:
-        kind: Name in ``SCHEMAS``.
-
     Returns:
         What ``read_record`` will give.
     """

@@ -83,8 +83,6 @@ class Curve:
         uniform in the logarithm, its power likewise in 0.7 to 2.8.
 
         Args:
-            layers: Layers of the model.
-            patches: Patches of an image.
             whole: Draws a whole number between two, both included.
             unit: Draws a number between 0 and 1.
         """
@@ -127,8 +125,6 @@ def shares_to_counts(
 
     Args:
         shares: Share of the patches kept after each layer.
-        tokens: Tokens of an image, prefix included.
-        prefix: Tokens that always stay.
         least: Patches that stay to the end; all of them where an image has no more.
 
     Example:

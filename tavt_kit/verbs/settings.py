@@ -66,10 +66,8 @@ class Setting:
     """One value that a verb takes.
 
     Args:
-        name: Name of the parameter or field.
         kind: Its type, as its annotation says it.
         default: Its default; of a recipe's field that of the verb's own recipe.
-        help: Its sentence.
         in_recipe: Whether a recipe has it, where ``"none"`` takes the recipe's value back.
     """
 

@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 def print_sections(
     kind: str, file: Path, body: Mapping[str, Any], *make: Callable[[Records], Section | Missing | None]
 ) -> None:
-    """What a report says of one record, by the functions of its sections.
-
-    Args:
-        file: Where the record lies, or would.
-    """
+    """What a report says of one record, by the functions of its sections."""
     from tavt_kit.reports.blocks import Section
     from tavt_kit.reports.records import Found, Records
 

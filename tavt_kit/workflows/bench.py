@@ -43,14 +43,7 @@ _SHOWN = 4  # Candidates that a repr names
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BenchResult:
-    """What a bench measured.
-
-    Args:
-        rows: The candidates, in the order in which they were named.
-        noise: Verdict on how quiet the machine was.
-        file: The ``bench.json`` that was written.
-        record: Everything, with every sample, as that file has it.
-    """
+    """What a bench measured."""
 
     rows: tuple[BenchRow, ...]
     noise: Noise

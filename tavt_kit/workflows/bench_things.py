@@ -48,8 +48,6 @@ class BenchCandidate:
         name: Unique among the candidates of a bench once all are open.
         job: Job by which a fresh process would run the file, to see its memory; ``None`` of a live model.
         schedule, macs, size_bytes: As a ``BenchRow`` has them.
-        classes: Width of the logits, or ``None`` where unknown.
-        reduction: Reduction of the tokens that a layer does not keep; ``None`` of a file.
         model: The live model, where its memory is asked for.
     """
 
@@ -79,10 +77,6 @@ class Opener:
         targets: Targets as texts; an empty tuple, here and below, leaves it to the thing, or to its default.
         schedules: Schedules of models that are no files, and of switchable files; dense where there is none.
         presets: Names of a switchable file's presets; all of them where there is none.
-        reductions: Reduction of the tokens that a layer does not keep, of models that are no files.
-        weights: Weights of a model given by name, as ``build`` takes them.
-        score: Score that ranks the tokens, instead of the model's own.
-        pool: Which tokens a pooling head sees, instead of the model's own.
         memory: Whether every candidate is to be opened again by a fresh process.
     """
 

@@ -36,9 +36,7 @@ class DoctorResult:
     """What a machine can do.
 
     Args:
-        room: Memory, disk and files that this process may have.
         refused: Why each target cannot be used; empty where it can.
-        findings: Things that are missing or in the way, those needed first.
     """
 
     host: HostFacts
@@ -170,12 +168,7 @@ class Finding(Record):
 
 
 def findings(host: HostFacts, room: Room, refused: Mapping[str, str], root: Path = Path("/")) -> list[Finding]:
-    """All of them, what is needed first.
-
-    Args:
-        refused: Why each target cannot be used; empty where it can.
-        root: Root of the file system; another one in tests.
-    """
+    """All of them, what is needed first."""
     found = [*_packages(), *_devices(refused, root), *_limits(host, room), *_quiet(host, root)]
     return sorted(found, key=lambda one: one.optional)
 

@@ -32,13 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EvalResult:
-    """What an evaluation counted.
-
-    Args:
-        top1: Top-1 accuracy.
-        folder: Folder of ``eval.json``, PNGs and CSVs, or None.
-        record: Everything, as ``eval.json`` has it.
-    """
+    """What an evaluation counted."""
 
     top1: Accuracy
     folder: Path | None

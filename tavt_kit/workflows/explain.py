@@ -41,11 +41,7 @@ class ExplainResult:
     """What was drawn; the sheet and the record are None where no image could be read.
 
     Args:
-        folder: Folder of the images.
-        sheet: The contact sheet of all images.
-        images: One for each image that was looked at.
         left_out: Images beyond the limit.
-        record: ``explained.json``.
     """
 
     folder: Path

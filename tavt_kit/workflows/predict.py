@@ -31,7 +31,6 @@ class Predictions(Sequence["Prediction"]):
 
     Args:
         model: The file or run that was asked, or the model's name.
-        licence: Sentence on commercial use, or None.
         file: ``predictions.csv``, or None where it was not asked for, or no image could be read.
     """
 

@@ -25,13 +25,7 @@ PROFILE_FILE = "profile.json"
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ProfileResult:
-    """A latency table that was measured.
-
-    Args:
-        table: The table, which predicts the latency of any schedule of the model on the target.
-        file: The ``profile.json`` that was written.
-        record: Everything, as that file has it.
-    """
+    """A latency table that was measured."""
 
     table: LatencyTable
     file: Path
@@ -127,13 +121,7 @@ def profile(
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """One zip that measures on a device with numpy and the target's runtime only, by ``python ZIP``.
-
-    Args:
-        path: The zip.
-        sha256: Its SHA-256, in hexadecimal.
-        target: Target that it will measure.
-    """
+    """One zip that measures on a device with numpy and the target's runtime only, by ``python ZIP``."""
 
     path: Path
     sha256: str

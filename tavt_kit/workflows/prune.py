@@ -35,9 +35,7 @@ class PruneResult:
     """A run that was pruned.
 
     Args:
-        folder: The smaller run.
         run: The run it was cut from; None of a model that lay in none.
-        record: Content of ``prune.json``.
     """
 
     folder: Path

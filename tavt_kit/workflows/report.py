@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ReportResult:
-    """A report that was written: the page, the same as text, its candidates as a table, and ``report.json``.
-
-    Args:
-        record: Content of ``report.json``.
-    """
+    """A report that was written: the page, the same as text, its candidates as a table, and ``report.json``."""
 
     html: Path
     markdown: Path

@@ -73,7 +73,6 @@ class SearchRun:
         baselines: Models that the front is held against: the dense model, also smaller, shallower and in fewer bits,
             and the best schedules of simple families; then the user's models; each judged by the same budget.
         verdict: Verdict of ``best``; FAIL where there is none, INCONCLUSIVE of a dry run.
-        folder: Run folder of the search.
         record: Body of its ``front.json``; of a dry run what would be done.
     """
 

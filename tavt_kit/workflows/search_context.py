@@ -48,9 +48,7 @@ class SearchContext:
 
     Args:
         model: Wrapped model, in eval mode, on the CPU.
-        images: Images with the split that the model was trained on.
         weights: SHA-256 of all tensors, names and shapes.
-        plain: Schedules of the model as it is.
         deadline: Moment at which the search has to have ended.
         joint: Space of further genes; ``None`` for a search of token counts alone.
         alone: Whether schedules alone are proposed, so that ``joint`` makes baselines only.

@@ -23,7 +23,6 @@ class TrainResult:
     """A run that was trained.
 
     Args:
-        folder: The run folder.
         speaks: Whether this is the first of the processes of one launch, which writes and speaks for all.
         record: Content of ``run.json``; of a dry run the recipe and the card that it would have.
     """
