@@ -30,7 +30,7 @@ def verb(
     out: options.Out = Path("out"),
     seed: options.Seed = 0,
     budgets: Annotated[list[str] | None, typer.Option("--budget")] = None,
-    image_size: options.ImageSize = None,
+    image_size: Annotated[int | None, typer.Option(min=1)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
     config: options.Config = None,
 ) -> int:

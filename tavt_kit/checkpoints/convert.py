@@ -16,6 +16,8 @@ from tavt_kit.checkpoints.folder import is_run, load_model, read_weight_file, sa
 from tavt_kit.checkpoints.foreign import is_folder, read_folder, read_timm
 from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.checkpoints.official_vit import (
+    FAMILIES,
+    POSITION_RULES,
     ConvertOptions,
     Official,
     PositionRule,
@@ -26,7 +28,7 @@ from tavt_kit.checkpoints.official_vit import (
 )
 from tavt_kit.checkpoints.official_vitae import read_vitae
 from tavt_kit.core.model_card import Licence, ModelCard
-from tavt_kit.errors import CheckpointError, TavtError
+from tavt_kit.errors import CheckpointError, ParameterError, TavtError
 
 _Reader = Callable[[Mapping[str, Tensor], ConvertOptions], Official | None]
 _READERS: tuple[_Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_pim, read_vitae)
@@ -44,7 +46,7 @@ def convert(
     positions: PositionRule = "official",
     family: str | None = None,
     num_token: int | None = None,
-    num_selects: Sequence[int] | None = None,
+    num_selects: int | Sequence[int] | None = None,
     name: str | None = None,
 ) -> tuple[nn.Module, ModelCard]:
     """Read an official weight file, or a Hugging Face folder of a ViT, DeiT or DINOv2, into a model.
@@ -80,10 +82,16 @@ def convert(
     Example:
         >>> model, card = convert("ViT-B_16.npz", image_size=448)  # doctest: +SKIP
     """
+    for option, value, words in (("positions", positions, POSITION_RULES), ("family", family, FAMILIES)):
+        if value is not None and value not in words:
+            raise ParameterError(f"`{option}` is {' or '.join(words)}, got {value!r}")
+    counts = (heads,) if heads is None or isinstance(heads, int) else tuple(heads)
+    if any(count is not None and count < 1 for count in counts):
+        raise ParameterError(f"`heads` is a whole number above 0, or several with commas between them, got {heads}")
     path = Path(file).expanduser()
     one, several = (heads, None) if heads is None or isinstance(heads, int) else (None, tuple(heads))
     named = None if classes is None else tuple(classes)
-    selects = None if num_selects is None else tuple(num_selects)
+    selects = None if num_selects is None else (num_selects,) if isinstance(num_selects, int) else tuple(num_selects)
     options = ConvertOptions(one, slide_step, image_size, positions, family, num_token, named, selects, several, name)
     if is_run(path):
         taken = ("image_size", "positions", "classes")

@@ -20,7 +20,8 @@ Options = TypeVar("Options")
 _MOST = {"seed": 2**63 - 1, "population": 100_000, "workers": 1024, "image_size": 16_384, "image_sizes": 16_384}
 _MOST_ELSE = 10**9
 _LEAST = {"seed": 0, "allow_unreadable": 0, "held_out": 0, "max_drop": 0, "image_size": 1, "limit": 1, "top": 1,
-          "evaluations": 1, "population": 1, "final": 1, "screen": 0, "table_points": 2, "min_patches": 1}  # fmt: skip
+          "evaluations": 1, "population": 1, "final": 1, "screen": 0, "table_points": 2, "min_patches": 1,
+          "slide_step": 1, "num_token": 1}  # fmt: skip
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*h)?\s*(?:{_NUMBER}\s*m(?:in)?)?\s*(?:{_NUMBER}\s*s)?")
 
@@ -72,23 +73,6 @@ def parse_fraction(text: str | None, what: str = "a fraction", example: str = "1
     if not 0 < share <= 1:
         raise ParameterError(f"{what} is given as {example}, above 0 and at most 100%, got {text!r}")
     return share
-
-
-def parse_numbers(text: str | None, name: str, example: str) -> list[int] | None:
-    """``12`` or ``1,1,4`` -> the numbers; None stays None.
-
-    Example:
-        >>> parse_numbers("1, 1,4", "heads", "1,1,4")
-        [1, 1, 4]
-    """
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts):
-        raise ParameterError(
-            f"`{name}` is a whole number above 0, or several with commas between them, such as {example}, got {text!r}"
-        )
-    return [int(part) for part in parts]
 
 
 def require_counts(values: Mapping[str, Any]) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
+from tavt_kit.verbs.settings import read_settings
 
 if TYPE_CHECKING:
     from tavt_kit.comparison.comparison import Change, Comparison
@@ -23,46 +23,30 @@ Records = Annotated[
         help="Two records (bench.json, check.json, ...) or run folders; or one bench.json alone.",
     ),
 ]
-Threshold = Annotated[str, typer.Option(help="A slowdown above this fails, such as 5% or 0.05.")]
-Drop = Annotated[float, typer.Option(min=0.0, max=100.0, help="A loss of accuracy above so many points fails.")]
-Reference = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Compare times as multiples of this candidate's, which both records have."),
-]
-Across = Annotated[
-    bool, typer.Option("--across", help="Compare records of different hosts, targets, protocols or data too.")
-]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 where a verdict is INCONCLUSIVE too.")]
 
 
 def compare_verb(
     records: Records,
-    threshold: Threshold = "5%",
-    drop: Drop = 0.5,
-    reference: Reference = None,
-    across: Across = False,
     strict: Strict = False,
+    settings: options.Settings = None,
     as_json: options.Json = False,
+    config: options.Config = None,
 ) -> int:
-    """Compare two records: how much slower or less accurate each candidate became, with bounds.
-
-    FAIL: for sure slower than --threshold allows (or less accurate than --drop allows); PASS: for sure not;
-    INCONCLUSIVE: the line lies between the bounds. Exits 1 where something fails. One bench.json alone: its candidates
-    against the first (or --reference), paired by rounds.
-    """
+    """Exits 1 where something fails. One bench.json alone: its candidates against the first, paired by rounds."""
     from tavt_kit.core.budget import Verdict
     from tavt_kit.workflows.compare import compare
 
-    limit = parse_fraction(threshold)
     if len(records) > 2:
         raise ParameterError(f"compare takes one or two records, got {len(records)}")
-    found = compare(*records, threshold=limit, drop=drop, reference=reference, across=across)
+    found = compare(*records, **read_settings("compare", settings))
     if as_json:
         print(json.dumps(found.record, allow_nan=False))
     else:
         for each in found.comparisons:
             _print(each)
-        print(_sentence([change for each in found.comparisons for change in each.changes], limit, drop))
+        changes = [change for each in found.comparisons for change in each.changes]
+        print(_sentence(changes, found.threshold, found.drop))
     return 1 if found.verdict is Verdict.FAIL or (strict and found.verdict is not Verdict.PASS) else 0
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from tavt_kit.verbs import options
+from tavt_kit.verbs.settings import read_settings
 
 
 def convert_verb(
@@ -22,58 +23,24 @@ def convert_verb(
     ],
     out: options.Out,
     data: options.Data = None,
-    image_size: options.ImageSize = None,
-    heads: Annotated[
-        str | None,
-        typer.Option(
-            help="Attention heads, where the file cannot tell; of a ViTAE one number for each stage, as in 1,1,4."
-        ),
-    ] = None,
-    slide_step: Annotated[
-        int | None, typer.Option(min=1, help="Pixels from patch to patch in the overlapping split, such as 12.")
-    ] = None,
-    positions: Annotated[str, typer.Option(help="How the position table is resized: official or timm.")] = "official",
-    family: Annotated[str | None, typer.Option(help="vit, ffvt or transfg, for Google's .npz. [default: vit]")] = None,
-    num_token: Annotated[
-        int | None, typer.Option(min=1, help="FFVT's tokens from each layer, where the classes cannot tell.")
-    ] = None,
-    num_selects: Annotated[
-        str | None, typer.Option(help="PIM's selected tokens of each level, such as 2048,512,128,32, where unknown.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="timm's name of the model, for a file in timm's names whose keys fit several.")
-    ] = None,
     classes: Annotated[
         str | None, typer.Option(metavar="N|FILE", help="How many classes, or a file with a name in each line.")
     ] = None,
+    settings: options.Settings = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Write a weight file as a run folder, which train, distill, search, eval and export take.
+    """The run folder is what train, distill, search, eval and export take.
 
-    The family is told by the names in the file; it is read without running anything in it, and loads whole or not at
-    all. --data or --classes names the classes; without them they are numbered.
+    --data or --classes names the classes; without them they are numbered.
     """
     from tavt_kit.checkpoints import save_model
     from tavt_kit.checkpoints.convert import convert
-    from tavt_kit.checkpoints.official_vit import FAMILIES, POSITION_RULES
     from tavt_kit.core.lock import held_folder
-    from tavt_kit.core.parsing import parse_numbers
     from tavt_kit.core.records import label_record
-    from tavt_kit.errors import ParameterError
     from tavt_kit.models.backbones import make_adapter
 
-    rule = next((known for known in POSITION_RULES if known == positions), None)
-    if rule is None:
-        raise ParameterError(f"--positions is {' or '.join(POSITION_RULES)}, got {positions!r}")
-    if family is not None and family not in FAMILIES:
-        raise ParameterError(f"--family is {' or '.join(FAMILIES)}, got {family!r}")
-    counts = parse_numbers(heads, "heads", "12 or 1,1,4")
-    model, card = convert(
-        file, classes=_named(classes, data), heads=counts[0] if counts is not None and len(counts) == 1 else counts,
-        slide_step=slide_step, image_size=image_size, positions=rule, family=family, num_token=num_token,
-        num_selects=parse_numbers(num_selects, "num_selects", "2048,512,128,32"), name=name,
-    )  # fmt: skip
+    model, card = convert(file, classes=_named(classes, data), **read_settings("convert", settings))
     with held_folder(out):
         card = save_model(out, model, card)
     adapter = make_adapter(model)

@@ -77,7 +77,6 @@ Data = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; the same command continues it.")]
-ImageSize = Annotated[int | None, typer.Option(min=1, help="Pixels a side, for a model given by name.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Pack = Annotated[
     Path | None,

@@ -12,7 +12,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +39,21 @@ _WORKFLOWS = {
              "out allow_unreadable"),
     "predict": ("predict:predict", "top schedule pick preset target batch out"),
     "explain": ("explain:explain", "out schedule pick limit"),
+    "compare": ("compare:compare", "threshold drop reference across"),
+    "convert": ("checkpoints/convert:convert", "image_size heads slide_step positions family num_token num_selects "
+                "name"),
 }  # fmt: skip
-"""Of each verb the module and function of its workflow, and the settings that ``--help`` shows among the options."""
+"""Of each verb the module (in ``workflows`` unless it says where) and function of its workflow, and the settings that
+``--help`` shows among the options."""
 
 _OPTIONS = {"search": "search_config:SearchConfig"}
 """Of a workflow that takes one class of options: that class, whose fields are the settings."""
 _RECIPES = {"train": "train_recipe", "distill": "distill_recipe"}
 
-_NOT_GIVEN = ("progress", "tensorrt", "class_name", "name", "family", "evaluation")
-"""Parameters that a verb reads in its own way or not at all, and what only the file of a recipe says."""
+_NOT_GIVEN = ("progress", "tensorrt", "class_name", "classes", "after")
+"""Parameters that a verb reads in its own way or not at all."""
+_OF_FILES = ("name", "family", "evaluation")
+"""What only the file of a recipe says."""
 
 _ALSO = (
     ("crop_ratio", "ratio"), ("crop_scale", "scale"), ("drop", "max_drop"), ("image_size", "image_sizes"),
@@ -171,7 +176,7 @@ def settings_of(verb: str) -> Mapping[str, Setting]:
         parts = recipes.parts_of(recipe)
         for part in (recipe, *parts.values()):
             said = _sentences(inspect.getdoc(type(part)) or "")
-            own = (one for one in fields(part) if one.name not in parts)
+            own = (one for one in fields(part) if one.name not in (*parts, *_OF_FILES))
             found += [Setting(one.name, str(one.type), getattr(part, one.name), said[one.name], True) for one in own]
     named = dict[str, Setting]()
     for one in found:
@@ -304,9 +309,8 @@ def summary_of(verb: str) -> str | None:
 def _source(where: str) -> ast.FunctionDef | ast.ClassDef:
     """The source of a workflow or of its options; importing it would bring torch along."""
     module, name = where.split(":")
-    spec = find_spec(f"tavt_kit.workflows.{module}")
-    assert spec is not None and spec.origin is not None
-    text = Path(spec.origin).read_text(encoding="utf-8")
+    file = Path(__file__).parents[1] / f"{module if '/' in module else f'workflows/{module}'}.py"
+    text = file.read_text(encoding="utf-8")
     source = re.search(rf"^(?:def|class) {name}\b.*?\n(?=\S(?<!\)))", text + "\n#", re.MULTILINE | re.DOTALL)
     assert source is not None
     (found,) = ast.parse(source[0]).body

@@ -18,6 +18,7 @@ from tavt_kit.comparison.comparison import (
 )
 from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.codec import encode
+from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.core.records import label_record
 from tavt_kit.errors import ParameterError, RecordError
 from tavt_kit.evaluation.frames import frame
@@ -71,7 +72,7 @@ def compare(
     before: str | Path,
     after: str | Path | None = None,
     *,
-    threshold: float = 0.05,
+    threshold: str | float = 0.05,
     drop: float = 0.5,
     reference: str | None = None,
     across: bool = False,
@@ -84,7 +85,7 @@ def compare(
     Args:
         before: Record (``bench.json``, ``check.json``, ...) or run folder.
         after: Record of the same kind or run folder; without it ``before`` is a bench whose candidates are compared.
-        threshold: Slowdown above which a candidate fails, 0.05 for 5 %.
+        threshold: Slowdown above which a candidate fails, such as 0.05 or ``"5%"``.
         drop: Loss of accuracy above which it fails, in points.
         reference: Candidate in both records; times are compared as multiples of its. Of one bench, the candidate that
             the others are compared with.
@@ -97,8 +98,9 @@ def compare(
     Example:
         >>> compare("before/bench.json", "after/bench.json", threshold=0.1).verdict  # doctest: +SKIP
     """
-    if not (threshold > 0 and drop >= 0):
-        raise ParameterError(f"`threshold` is above 0 and `drop` at least 0, got {threshold} and {drop}")
+    threshold = parse_fraction(str(threshold), "`threshold`", "5% or 0.05")
+    if not 0 <= drop <= 100:
+        raise ParameterError(f"`drop` is from 0 to 100 points, got {drop}")
     if after is None:
         path = Path(before)  # of a run folder its bench
         readable = read_readable(list_run_files(path).get("bench", path / "bench.json") if path.is_dir() else path)

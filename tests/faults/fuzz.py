@@ -31,7 +31,7 @@ from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.model_card import ModelCard
-from tavt_kit.core.parsing import parse_duration, parse_fraction, parse_json, parse_numbers, parse_toml
+from tavt_kit.core.parsing import parse_duration, parse_fraction, parse_json, parse_toml
 from tavt_kit.core.records import read_lines, read_record
 from tavt_kit.core.schedule import Curve, TokenSchedule
 from tavt_kit.data.folders import load_csv
@@ -39,7 +39,7 @@ from tavt_kit.data.preprocess import Preprocessing, open_image
 from tavt_kit.data.splits import read_split
 from tavt_kit.errors import TavtError
 from tavt_kit.search.objectives import Objectives
-from tavt_kit.verbs.settings import read_settings, spell_settings
+from tavt_kit.verbs.settings import read_settings, settings_of, spell_settings
 from tavt_kit.verbs.streams import shown
 
 HERE = Path(__file__).parent
@@ -124,7 +124,7 @@ def _field(number: int, payload: bytes) -> bytes:
 TARGETS: dict[str, tuple[Target, tuple[bytes, ...]]] = {
     "duration": (text(parse_duration), (b"1h30m", b"90s", b"15")),
     "fraction": (text(parse_fraction), (b"10%", b"0.1")),
-    "numbers": (text(lambda given: parse_numbers(given, "heads", "1,2")), (b"1,1,4",)),
+    "numbers": (text(lambda given: settings_of("convert")["heads"].read([given])), (b"1,1,4",)),
     "budget": (text(lambda given: Budget.parse(given.split(" "))),
                (b"latency=8ms memory=2GB", b"drop=0.5 recall[a]=90% flops=3.2G", b"throughput=100/s top1=84%")),
     "target": (text(TargetDevice.parse), (b"openvino:cpu:threads=2:batch=4", b"torch:cuda:0", b"onnxruntime:cpu")),
