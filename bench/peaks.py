@@ -1,11 +1,9 @@
-"""Peaks: the fastest that this machine was seen to multiply matrices and to copy memory; speeds are shares of it."""
+"""Peaks: the fastest that this machine was seen to multiply matrices; speeds are shares of it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -19,7 +17,7 @@ from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice, read_text
 from tavt_kit.errors import MeasurementError
 
-_ALL = ("torch", "openvino", "onnxruntime")
+_ALL = ("torch", "openvino")
 _LEAST_ROUNDS = 3
 _MIB = 2**20
 _LEVELS = 256  # Of an 8 bit number
@@ -28,9 +26,6 @@ Array = npt.NDArray[np.float32]
 
 Product = tuple[str, str, Callable[[], float]]
 """One way to multiply two square matrices: its runtime, the precision that it executes, its milliseconds."""
-
-Copy = tuple[Callable[[], float], int]
-"""A copy's milliseconds, and the bytes it reads and writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +38,7 @@ class Peaks(Record):
         gflops: By precision: 1e9 operations a second in the fastest square product.
         by: By precision: the runtime that was the fastest.
         size: Rows of the matrices.
-        copy_gbs: GB read and written a second when more is copied than the caches hold, by all the threads.
-        cached_gbs: The same within one core's own cache, by one thread; ``None`` for another processor.
+        copy_gbs: GB read and written a second in a copy of 1 GiB on a CUDA device; ``None`` for other processors.
     """
 
     processor: str
@@ -53,7 +47,6 @@ class Peaks(Record):
     by: Mapping[str, str]
     size: int
     copy_gbs: float | None
-    cached_gbs: float | None
 
 
 def measure_peaks(
@@ -61,7 +54,7 @@ def measure_peaks(
 ) -> Peaks:
     """Measure the target's processor with its threads; runtime, precision and batch do not matter.
 
-    All products and copies take turns, and of each the fastest counts: what disturbs can only slow.
+    All products take turns, and of each the fastest counts: what disturbs can only slow.
 
     Args:
         seconds: Aim for the measuring itself; every product runs at least three times.
@@ -80,74 +73,35 @@ def measure_peaks(
     found = list(products(target, size, runtimes))
     if not found:
         raise MeasurementError(f"none of {', '.join(runtimes)} multiplies matrices on {target}; install one that does")
-    with _copies(target) as copies:
-        runs = [*(run for _, _, run in found), *(run for run, _ in copies)]
-        for run in runs:  # the first round warms up
-            run()
-        begin, rounds, best = time.perf_counter(), 0, [float("inf")] * len(runs)
-        while rounds < _LEAST_ROUNDS or time.perf_counter() - begin < seconds:
-            best = [min(least, run()) for least, run in zip(best, runs, strict=True)]
-            rounds += 1
+    copy, moved = _copy(target)
+    runs = [*(run for _, _, run in found), *([copy] if copy else [])]
+    for run in runs:  # the first round warms up
+        run()
+    begin, rounds, best = time.perf_counter(), 0, [float("inf")] * len(runs)
+    while rounds < _LEAST_ROUNDS or time.perf_counter() - begin < seconds:
+        best = [min(least, run()) for least, run in zip(best, runs, strict=True)]
+        rounds += 1
     gflops, by = dict[str, float](), dict[str, str]()
     for (runtime, precision, _), took in zip(found, best, strict=False):
         speed = 2 * size**3 / took / 1e6
         if speed > gflops.get(precision, 0.0):
             gflops[precision], by[precision] = speed, runtime
-    rates = [moved / took / 1e6 for (_, moved), took in zip(copies, best[len(found) :], strict=True)]
-    whole, cached = (*rates, None, None)[:2]
     name = "cpu" if target.is_cpu else f"{target.processor}:{target.index}"
-    return Peaks(name, target.threads, gflops, by, size, whole, cached)
+    return Peaks(name, target.threads, gflops, by, size, moved / best[-1] / 1e6 if copy else None)
 
 
-@contextmanager
-def _copies(target: TargetDevice) -> Iterator[list[Copy]]:
-    """Copies in main memory and in cache; one in its own memory for CUDA, none for what cannot be told to copy."""
-    if target.processor in ("cuda", "tensorrt"):
-        import torch
+def _copy(target: TargetDevice) -> tuple[Callable[[], float] | None, int]:
+    """The milliseconds of a copy in a CUDA device's memory, and its bytes; None for other processors."""
+    if target.processor not in ("cuda", "tensorrt"):
+        return None, 0
+    import torch
 
-        from tavt_kit.runtimes.on_torch import torch_clock, torch_device
+    from tavt_kit.runtimes.on_torch import torch_clock, torch_device
 
-        own = TargetDevice("torch", "cuda", target.index)
-        source = torch.ones(256 * _MIB, device=torch_device(own))
-        destination = torch.empty_like(source)
-        yield [(torch_clock(lambda: destination.copy_(source), own), 2 * source.nbytes)]
-    elif target.is_cpu:
-        with ThreadPoolExecutor(target.threads or 1) as pool:
-            yield [_large_copy(pool, target.threads or 1), _small_copy()]
-    else:
-        yield []
-
-
-def _large_copy(pool: ThreadPoolExecutor, threads: int) -> Copy:
-    """Four times the last cache, in one slice a thread (numpy lets go of the interpreter's lock while it copies)."""
-    count = max(64 * _MIB, min(4 * cache_bytes("index3", 16 * _MIB), 512 * _MIB)) // 8
-    source, destination = np.ones(count), np.zeros(count)
-    edges = [count * part // threads for part in range(threads + 1)]
-    slices = [(destination[a:b], source[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
-    return _clock(lambda: list(pool.map(lambda pair: np.copyto(*pair), slices))), 2 * source.nbytes
-
-
-def _small_copy() -> Copy:
-    """Both ends together in half of a core's own cache, many times over so that the clock has something to tell."""
-    count, repeats = cache_bytes("index2", 512 * 1024) // 32, 200
-    source, destination = np.ones(count), np.zeros(count)
-
-    def call() -> None:
-        for _ in range(repeats):
-            np.copyto(destination, source)
-
-    return _clock(call), 2 * source.nbytes * repeats
-
-
-def _clock(call: Callable[[], object]) -> Callable[[], float]:
-    """Milliseconds of a call that is over when it returns."""
-
-    def run() -> float:
-        begin = time.perf_counter()
-        call()
-        return (time.perf_counter() - begin) * 1e3
-
-    return run
+    own = TargetDevice("torch", "cuda", target.index)
+    source = torch.ones(256 * _MIB, device=torch_device(own))
+    destination = torch.empty_like(source)
+    return torch_clock(lambda: destination.copy_(source), own), 2 * source.nbytes
 
 
 def cache_bytes(index: str, otherwise: int) -> int:
@@ -158,7 +112,7 @@ def cache_bytes(index: str, otherwise: int) -> int:
 
 def products(target: TargetDevice, size: int, runtimes: tuple[str, ...]) -> Iterator[Product]:
     """Every product that the target's processor can be given."""
-    makers = {"torch": _by_torch, "openvino": _by_openvino, "onnxruntime": _by_onnxruntime}
+    makers = {"torch": _by_torch, "openvino": _by_openvino}
     rng = np.random.default_rng(0)
     left, right = (rng.standard_normal((size, size), dtype=np.float32) for _ in range(2))
     for runtime in runtimes:
@@ -214,34 +168,3 @@ def _openvino_graph(shape: tuple[int, ...], right: Array, *, int8: bool) -> Any:
     else:
         product = ops.matmul(entry, weights, False, True)
     return openvino.Model([product], [entry], "product")
-
-
-def _by_onnxruntime(target: TargetDevice, left: Array, right: Array) -> Iterator[Product]:
-    """f32, and 8 bit integers; the graphs need the onnx package, which an edge box may not have."""
-    if find_spec("onnx") is None or not target.is_cpu:
-        return
-    from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
-
-    own = TargetDevice("onnxruntime", "cpu", threads=target.threads)
-    yield "onnxruntime", "f32", run_clock(open_session(_onnx_graph(right), own), [left])
-    signed = np.clip(np.round(right * 32), -127, 127).astype(np.int8)
-    unsigned = np.clip(np.round(left * 32) + 128, 0, 255).astype(np.uint8)
-    yield "onnxruntime", "int8", run_clock(open_session(_onnx_graph(signed), own), [unsigned])
-
-
-def _onnx_graph(right: npt.NDArray[Any]) -> bytes:
-    """left @ right; of 8 bit integers where ``right`` is of such."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    small = right.dtype == np.int8
-    kinds = (TensorProto.UINT8, TensorProto.INT32) if small else (TensorProto.FLOAT, TensorProto.FLOAT)
-    graph = helper.make_graph(
-        [helper.make_node("MatMulInteger" if small else "MatMul", ["left", "right"], ["product"])],
-        "product",
-        [helper.make_tensor_value_info("left", kinds[0], right.shape)],
-        [helper.make_tensor_value_info("product", kinds[1], right.shape)],
-        [numpy_helper.from_array(right, "right")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    written: bytes = model.SerializeToString()
-    return written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tavt_kit.bench.protocol import Protocol
 from tavt_kit.core.budget import Budget, Fact, facts_of
@@ -24,9 +24,6 @@ from tavt_kit.core.measurement import (
 )
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError
-
-if TYPE_CHECKING:
-    from tavt_kit.runtimes.executed import ExecutedGraph  # not carried by a pack, which looks at no graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,6 @@ class BenchRow:
     verdicts: Sequence[Mapping[str, Any]] = field(default=())
     busy_cores: float | None = None
     doubts: Sequence[str] = field(default=())
-    executed: ExecutedGraph | None = None
 
     @property
     def throughput(self) -> float:
@@ -138,7 +134,6 @@ def _row(one: BenchRow, rows: Sequence[BenchRow]) -> Mapping[str, Any]:
         "gain_reference": None if share is None else reference.name,
         "gain_share": encode(share),
         "budgets": encode(one.verdicts),
-        **({} if one.executed is None else {"executed": one.executed.as_record()}),
     }
 
 

@@ -12,9 +12,8 @@ by rounds.
 * dense int8: how many times faster than dense int8 in the same runtime;
 * switchable: time over that of the static file with the same counts.
 
-Then the graphs that were executed are listed: what attention and linear layers ran as, and what fell back to reference
-kernels, with its share of the time. Accuracy needs real weights: export a run at the same schedules and precisions, and
-the checks say what each costs (the command is printed).
+Accuracy needs real weights: export a run at the same schedules and precisions, and the checks say what each costs (the
+command is printed).
 """
 
 from __future__ import annotations
@@ -53,7 +52,6 @@ from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.runtimes import open_file, open_module
-from tavt_kit.runtimes.executed import executed_graph
 
 OFFICIAL = "official-style, torch f32, dense"
 GOALS = {
@@ -113,15 +111,13 @@ def main() -> None:
             sessions, images, protocol, on_round=lambda spent, unsure: say(f"{spent:.0f} s, {len(unsure)} left")
         )
         table = [figures(row, found, models) for row in rows]
-        graphs = {row.name: executed(row, files[row], images, models, given) for row in rows}
-    show(table, found[OFFICIAL], graphs, given)
+    show(table, found[OFFICIAL], given)
     given.out.mkdir(parents=True, exist_ok=True)
     record = {
         "host": HostFacts.gather().as_record(),
         "arguments": {name: str(value) for name, value in vars(given).items()},
         "official_ms": found[OFFICIAL].as_record(),
         "rows": table,
-        "graphs": graphs,
     }
     (given.out / "export_speed.json").write_text(json.dumps(record, indent=1))
 
@@ -230,15 +226,7 @@ def record(ratio: PairedRatio | None) -> dict[str, float] | None:
     return None if ratio is None else ratio.as_record()
 
 
-def executed(
-    row: Row, path: Path, images: np.ndarray, models: dict[str, AdaptiveViT], given: argparse.Namespace
-) -> dict[str, Any]:
-    """What ran: kinds of nodes with their kernels and counts, and the share of the time in reference kernels."""
-    lengths = schedule_of(models[row.score], row.schedule).counts if row.switchable else None
-    return executed_graph(path, target_of(row, given), images, lengths).as_record()
-
-
-def show(table: list[dict[str, Any]], official: Measurement, graphs: dict[str, Any], given: argparse.Namespace) -> None:
+def show(table: list[dict[str, Any]], official: Measurement, given: argparse.Namespace) -> None:
     print(f"{given.model} at {given.image_size} px, batch 1, {given.threads} threads; {HostFacts.gather()}")
     print(f"{OFFICIAL}: {official}\n")
     print(
@@ -259,9 +247,6 @@ def show(table: list[dict[str, Any]], official: Measurement, graphs: dict[str, A
         steady = "" if row["milliseconds"]["steady"] else " (unsteady)"
         ms = f"{row['milliseconds']['median']:.1f}{steady}"
         print(f"| {row['name']} | {ms} | {row['gmacs']:.1f} | {' | '.join(cells)} |")
-    print("\nexecuted graphs:")
-    for name, facts in graphs.items():
-        print(f"* {name}: {json.dumps(facts)}")
     schedules = " ".join(f"--schedule {text}" for text in ("dense", f"taper:{given.taper}", f"taper:{given.steep}"))
     print(f"\naccuracy: fgvc-kit export RUN {schedules} --format onnx,openvino --precision f32,int8")
 

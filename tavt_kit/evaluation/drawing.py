@@ -1,4 +1,4 @@
-"""The confusion matrix and the reliability diagram as images, and the lettering of all that is drawn; PIL only."""
+"""The confusion matrix as an image, and the lettering of all that is drawn; PIL only."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from tavt_kit.core.accuracy import wilson
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -104,62 +102,3 @@ def _legend(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
             draw.rectangle((x + 16 * i, top, x + 16 * i + 15, top + 13), fill=tuple(shade))
         draw.text((x + 54, top + 7), text, fill=_FAINT, font=font, anchor="lm")
     draw.text((left + 200, top + 7), "5, 25 and 100 % of a row", fill=_FAINT, font=font, anchor="lm")
-
-
-_LEFT, _TOP, _PLOT, _COUNTS, _FINE = 64, 48, 360, 80, 3
-"""Pixels beside and above the diagram, of its sides and of the counts below it, and how much larger it is drawn before
-it is shrunk."""
-_BELOW = _TOP + _PLOT + 56
-"""Where the counts begin."""
-
-
-def draw_reliability(record: Mapping[str, Any]) -> Image.Image:
-    """The reliability diagram of an evaluation: accuracy over confidence in bins, and how many images each bin has.
-
-    A model that means its probabilities has its bars end on the diagonal. Whiskers are 95 % intervals (Wilson).
-    """
-    calibration, top1 = record["calibration"], record["top1"]
-    bins = [one for one in calibration["bins"] if one["n"]]
-    most = max((one["n"] for one in bins), default=0)
-    wide, high = _LEFT + _PLOT + 24, _BELOW + _COUNTS + 44
-    fine = Image.new("RGB", (wide * _FINE, high * _FINE), _BACK)
-    _draw_bins(ImageDraw.Draw(fine), bins, most)
-    image = fine.resize((wide, high), Image.Resampling.LANCZOS)
-    draw, font = ImageDraw.Draw(image), load_font(12)
-    title = f"calibration error {100 * calibration['error']:.1f} %; {top1['n']} images ({top1['split']})"
-    draw.text((14, 14), title, fill=_INK, font=load_font(16))
-    for tick in range(6):
-        text, far = f"{20 * tick} %", tick / 5 * _PLOT
-        draw.text((_LEFT - 8, _TOP + _PLOT - far), text, fill=_FAINT, font=font, anchor="rm")
-        draw.text((_LEFT + far, _TOP + _PLOT + 6), text, fill=_FAINT, font=font, anchor="ma")
-    draw.text((_LEFT + _PLOT / 2, _TOP + _PLOT + 24), "confidence", fill=_INK, font=font, anchor="ma")
-    _turned(image, "accuracy", font, (80, 18), (4, _TOP + _PLOT // 2 - 40))
-    for y, count in ((_BELOW, most), (_BELOW + _COUNTS, 0)):
-        draw.text((_LEFT - 8, y), str(count), fill=_FAINT, font=font, anchor="rm")
-    _turned(image, "images", font, (_COUNTS, 18), (4, _BELOW))
-    key = "bars: accuracy; whiskers: 95 % intervals; line: confidence = accuracy"
-    draw.text((14, _BELOW + _COUNTS + 14), key, fill=_FAINT, font=load_font(11))
-    return image
-
-
-def _draw_bins(draw: ImageDraw.ImageDraw, bins: Sequence[Mapping[str, Any]], most: int) -> None:
-    """Bars, whiskers and counts on the enlarged image."""
-
-    def box(*points: tuple[float, float], top: int = _TOP, height: int = _PLOT) -> tuple[float, ...]:
-        """The pixels of points whose coordinates are in 0..1."""
-        pixels = [(_LEFT + x * _PLOT, top + (1 - y) * height) for x, y in points]
-        return tuple(_FINE * pixel for pair in pixels for pixel in pair)
-
-    for tick in range(6):
-        draw.line(box((0, tick / 5), (1, tick / 5)), fill=_LINE, width=_FINE)
-    for one in bins:
-        low, high = one["low"] + 0.006, one["high"] - 0.006
-        draw.rectangle(box((low, one["accuracy"]), (high, 0)), fill=_RIGHT)
-        draw.rectangle(box((low, one["n"] / most), (high, 0), top=_BELOW, height=_COUNTS), fill=_FAINT)
-    draw.line(box((0, 0), (1, 1)), fill=_FAINT, width=_FINE)
-    draw.line(box((0, 0), (1, 0), top=_BELOW, height=_COUNTS), fill=_FAINT, width=_FINE)
-    for one in bins:
-        middle, ends = (one["low"] + one["high"]) / 2, wilson(round(one["accuracy"] * one["n"]), one["n"])
-        draw.line(box(*((middle, end) for end in ends)), fill=_WRONG, width=2 * _FINE)
-        for end in ends:
-            draw.line(box((middle - 0.012, end), (middle + 0.012, end)), fill=_WRONG, width=2 * _FINE)

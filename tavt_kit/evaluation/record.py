@@ -14,7 +14,7 @@ from tavt_kit.core.csv_text import csv_text
 from tavt_kit.core.records import atomic_path, atomic_text, sha256_file, write_record
 from tavt_kit.data.images import Sample
 from tavt_kit.evaluation.answers import Answered, Prediction
-from tavt_kit.evaluation.drawing import draw_confusion, draw_reliability
+from tavt_kit.evaluation.drawing import draw_confusion
 from tavt_kit.evaluation.metrics import CALIBRATION_BINS, METRICS, Predictions, first_classes, reliability
 
 _LISTED, _EXAMPLES = 10, 3
@@ -114,9 +114,8 @@ def write_evaluation(folder: Path, body: Mapping[str, Any], found: Answered, nam
         The record, with the files it names.
     """
     threshold = None if body["reject"] is None else body["reject"]["threshold"]
-    images = {"reliability.png": ("reliability diagram", draw_reliability(body))}
-    if body["confusion"] is not None:
-        images = {"confusion.png": ("confusion matrix", draw_confusion(body)), **images}
+    whole = body["confusion"] is not None
+    images = {"confusion.png": ("confusion matrix", draw_confusion(body))} if whole else {}
     tables = {
         "confusion.csv": ("confusion matrix", confusion_csv(body)),
         "classes.csv": ("every class", classes_csv(body)),

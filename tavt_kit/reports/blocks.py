@@ -1,13 +1,11 @@
-"""What a report says: sections of text, facts, tables and images; written as one HTML file and as Markdown."""
+"""What a report says: sections of text, facts, tables and images; written as one HTML file."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Literal, TypeVar
 
 from markupsafe import Markup
@@ -69,7 +67,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a table, ``small`` below its text; the image before it is in HTML only."""
+    """One cell of a table, ``small`` below its text; the image before it is for the page only."""
 
     text: str
     small: str = ""
@@ -117,7 +115,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """An image with its legend and caption; Markdown leaves it out, for its numbers are in a table or text."""
+    """An image with its legend and caption; its numbers are in a table or text too."""
 
     name: str
     image: Markup
@@ -184,7 +182,6 @@ _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#0b6e75"/>'
     '<path d="M3 12V4m4 8V6m4 6V9" stroke="#fff" stroke-width="2"/></svg>'
 )
-_SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
 
 
 def html_page(report: Report, downloads: Sequence[Mapping[str, str]] = ()) -> str:
@@ -202,75 +199,3 @@ def html_page(report: Report, downloads: Sequence[Mapping[str, str]] = ()) -> st
     icon = "data:image/svg+xml;base64," + base64.b64encode(_ICON.encode()).decode()
     ours = {"policy": policy, "icon": icon, "style": Markup(style), "script": Markup(script)}
     return fill("report.html", report=report, downloads=downloads, **ours).lstrip()
-
-
-def markdown_page(report: Report) -> str:
-    """The report as GitHub-flavoured Markdown; text of records is escaped, for Markdown may carry HTML."""
-    parts = [f"# {_plain(report.title)}", _plain(report.subtitle), *_answer(report.answer)]
-    for heading, sections in report.groups:
-        parts.append(f"## {heading}")
-        for section in sections:
-            parts.append(f"### {_plain(section.title)}")
-            parts += [text for block in section.blocks if (text := _block(block))]
-    parts.append(f"---\n\n{_plain(report.footer)}")
-    return "\n\n".join(parts) + "\n"
-
-
-def _answer(answer: Answer) -> Iterator[str]:
-    verdict = f"**{_plain(answer.verdict)}**: " if answer.verdict else ""
-    yield f"{verdict}{_plain(answer.lead)}"
-    yield _block(answer.sentence)
-    if answer.figures:
-        yield "\n".join(
-            f"- {_plain(one.label)}: **{_plain(one.value)}**{_in_brackets(one.small)}" for one in answer.figures
-        )
-    if answer.command is not None:
-        yield f"{_plain(answer.command[0])}: {_code(answer.command[1])}"
-    yield from map(_block, answer.more)
-
-
-def _block(block: Block) -> str:
-    """A block as Markdown; an image has nothing to say there."""
-
-    def line(cells: Iterable[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
-    if isinstance(block, Text):
-        return "".join(map(_inline, block.parts))
-    if isinstance(block, Facts):
-        return "\n".join(f"- {_plain(name)}: {_inline(value)}" for name, value in block.rows)
-    if isinstance(block, Figure):
-        return ""
-    heads = [column.title + (f" ({column.hint})" if column.hint else "") for column in block.columns]
-    lines = [f"{_plain(block.caption)}\n", line(map(_plain, heads))]
-    lines.append(line("--:" if column.numeric else ":--" for column in block.columns))
-    for index, row in enumerate(block.rows):
-        cells = [
-            (_code(cell.text) if cell.code and cell.text else _plain(cell.text)) + _in_brackets(cell.small)
-            for cell in row
-        ]
-        if index in block.strong:
-            cells[0] = f"**{cells[0]}**"
-        lines.append(line(cells))
-    return "\n".join(lines)
-
-
-def _in_brackets(small: str) -> str:
-    return f" ({_plain(small)})" if small else ""
-
-
-def _inline(part: Inline) -> str:
-    return _code(part.text) if isinstance(part, Code) else _plain(part)
-
-
-def _plain(text: str) -> str:
-    """Text in which nothing is Markdown or HTML, on one line."""
-    return _SPECIAL.sub(r"\\\1", escape(text.replace("\n", " "), quote=False))
-
-
-def _code(text: str) -> str:
-    """A code span; its fence is longer than any run of backticks within."""
-    text = text.replace("\n", " ").replace("|", "\\|")
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    pad = " " if "`" in text else ""
-    return f"{fence}{pad}{text}{pad}{fence}"

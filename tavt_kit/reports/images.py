@@ -78,7 +78,7 @@ def kept_section(records: Records) -> Section | Missing:
 
 
 def _explanation(record: Mapping[str, Any], layers: Sequence[int], patches: int) -> str:
-    """The counts in words, so that Markdown says what the images show."""
+    """The counts in words, so that a terminal says what the images show."""
     split, counts, prefix = text(record, "split"), integers(record, "schedule"), whole(record, "prefix") or 0
     kept = [(layer, counts[layer] - prefix) for layer in layers if layer < len(counts)]
     runs = [(count, [layer for layer, _ in run]) for count, run in groupby(kept, key=lambda pair: pair[1])]

@@ -1,4 +1,4 @@
-"""From records to a report: which sections there are, and its four files.
+"""From records to a report: which sections there are, and its three files.
 
 ``report.json`` is what the report says, for programs. ``verdict``, ``lead``, ``sentence``, ``notes`` and ``command`` as
 the page has them; ``budgets``; ``target``, ``host``, ``metric`` and ``split`` of the search; ``chosen`` (a row, or
@@ -26,7 +26,7 @@ from tavt_kit.reports.baselines import fit_rows, fit_section
 from tavt_kit.reports.candidates import CandidateView, FrontView, asked
 from tavt_kit.reports.records import Records, gather, mapping, text
 
-HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE = "report.html", "report.md", "report.csv", "report.json"
+HTML_FILE, CSV_FILE, JSON_FILE = "report.html", "report.csv", "report.json"
 
 _GROUPS: dict[str, tuple[Callable[[Records], blocks.Section | blocks.Missing | None], ...]] = {
     "Decide": (fit_section, front.budgets_section, front.front_section),
@@ -70,13 +70,12 @@ class Written(NamedTuple):
     """The files of a report."""
 
     html: Path
-    markdown: Path
     csv: Path
     json: Path
 
 
 def write_report(places: Sequence[Path], out: Path | None = None, budget: Budget | None = None) -> Written:
-    """Read the records at ``places`` and write the report's four files into the folder ``out``.
+    """Read the records at ``places`` and write the report's three files into the folder ``out``.
 
     The arguments are those of the workflow ``report``, and so is what it raises.
     """
@@ -94,13 +93,12 @@ def write_report(places: Sequence[Path], out: Path | None = None, budget: Budget
     if out is None:
         out = Path(places[0]) if Path(places[0]).is_dir() else Path(places[0]).parent
     with held_folder(out, "report") as folder:
-        written = Written(*(folder / name for name in (HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE)))
+        written = Written(*(folder / name for name in (HTML_FILE, CSV_FILE, JSON_FILE)))
         downloads = (
             {"name": CSV_FILE, "kind": "text/csv", "content": table},
             {"name": JSON_FILE, "kind": "application/json", "content": record},
         )
         atomic_text(written.html, blocks.html_page(report, downloads))
-        atomic_text(written.markdown, blocks.markdown_page(report))
         atomic_text(written.csv, table)
         atomic_text(written.json, record + "\n")
         return written

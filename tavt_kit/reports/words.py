@@ -1,4 +1,4 @@
-"""Numbers and phrases as people read them: one place, so that HTML, Markdown and charts agree."""
+"""Numbers and phrases as people read them: one place, so that page, terminal and charts agree."""
 
 from __future__ import annotations
 

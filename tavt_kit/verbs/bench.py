@@ -63,8 +63,6 @@ def _sentences(one: BenchRow, row: Mapping[str, Any]) -> list[str]:
     found = []
     if not one.latency.steady:
         found.append("unsteady: its median is not known within the protocol's 1 %; --max-time gives it longer")
-    if one.executed is not None:
-        found.append(f"ran {one.executed}")
     if row["memory"] is not None and row["memory"]["reason"]:
         found.append(f"no memory: {row['memory']['reason']}")
     return [*found, *map(_verdict, row["budgets"])]

@@ -1,4 +1,4 @@
-"""``fgvc-kit report``: one HTML file with its Markdown, CSV and JSON twins, from the records of a run."""
+"""``fgvc-kit report``: one HTML file with its CSV and JSON twins, from the records of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def report_verb(
     from tavt_kit.workflows.report import report
 
     found = report(runs, **read_settings("report", settings))
-    files = {"html": found.html, "markdown": found.markdown, "csv": found.csv, "json": found.json}
+    files = {"html": found.html, "csv": found.csv, "json": found.json}
     if as_json:
         print(json.dumps({**found.record, **{name: str(path) for name, path in files.items()}}))
     else:

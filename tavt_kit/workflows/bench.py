@@ -102,7 +102,6 @@ def bench(
     mixed: bool = False,
     min_time: float = 3.0,
     max_time: float | str = 60.0,
-    executed: bool = False,
     out: str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -139,7 +138,6 @@ def bench(
         mixed: Whether candidates of different classes may be measured side by side.
         min_time: Least seconds of timed runs for each candidate.
         max_time: Most seconds of timed runs for each candidate, or a text such as ``2m``.
-        executed: Whether each file is opened once more, to look at the kernels that ran.
         out: Folder of ``bench.json``; by default the first thing's, else ``runs/bench``.
         seed: Seed of the order of the turns, of random images and of random weights.
         progress: Told what is done.
@@ -216,7 +214,7 @@ def bench(
                 peak_gflops=None if peak is None else peak.gflops.get(device.precision),
                 busy_cores=monitor.busy(one.name), doubts=monitor.doubts(one.name, found[one.name].median),
             )  # fmt: skip
-            row = _with_alone(row, one, meters, memory, executed, progress)
+            row = _with_alone(row, one, meters, memory, progress)
             rows.append(replace(row, verdicts=judge(row, limits, is_quiet=noise.is_steady)))
         facts = {"peaks": [each.as_record() for each in peaks.values()], "noise": noise.as_record()}
         body = bench_body(rows, protocol=protocol, inputs="random", seed=seed, host=host, meters=facts)
@@ -307,13 +305,10 @@ def _what_fits(opened: Sequence[BenchCandidate]) -> str:
     return "give a smaller `batch` or fewer candidates"
 
 
-def _with_alone(
-    row: BenchRow, one: BenchCandidate, meters: bool, memory: bool, executed: bool, progress: Progress
-) -> BenchRow:
+def _with_alone(row: BenchRow, one: BenchCandidate, meters: bool, memory: bool, progress: Progress) -> BenchRow:
     """What is taken of a candidate alone, because it cannot be told apart while others take turns."""
     from tavt_kit.bench.energy import energy_meter, measure_energy
     from tavt_kit.bench.memory import peak_memory, schedule_peak
-    from tavt_kit.runtimes.executed import executed_graph
 
     if meters:
         progress.update(f"energy of {one.name}")
@@ -327,7 +322,4 @@ def _with_alone(
             assert one.model is not None and one.schedule is not None  # of a live model whose memory is asked for
             peak = schedule_peak(one.model, row.target, one.schedule)
         row = replace(row, memory=peak.as_record())
-    if executed and one.job is not None:  # a live model has no file to look into
-        progress.update(f"looking at what ran of {one.name}")
-        row = replace(row, executed=executed_graph(one.job.path, row.target, one.images, one.job.lengths))
     return row

@@ -1,4 +1,4 @@
-"""report: one HTML file with its Markdown, CSV and JSON twins, from the records of runs."""
+"""report: one HTML file with its CSV and JSON twins, from the records of runs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ReportResult:
-    """A report that was written: the page, the same as text, its candidates as a table, and ``report.json``."""
+    """A report that was written: the page, its candidates as a table, and ``report.json``."""
 
     html: Path
-    markdown: Path
     csv: Path
     json: Path
     record: Mapping[str, Any]
@@ -40,7 +39,7 @@ def report(
     budget: str | Sequence[str] | Budget = (),
     out: str | Path | None = None,
 ) -> ReportResult:
-    """Write ``report.html``, ``report.md``, ``report.csv`` and ``report.json`` from the records of runs.
+    """Write ``report.html``, ``report.csv`` and ``report.json`` from the records of runs.
 
     No model is loaded and nothing is measured. What was not recorded is named, with the command that records it.
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tavt_kit.data.images import Sample
 from tavt_kit.evaluation.answers import Answered
-from tavt_kit.evaluation.drawing import draw_confusion, draw_reliability
+from tavt_kit.evaluation.drawing import draw_confusion
 from tavt_kit.evaluation.record import summarise_answers
 
 
@@ -44,9 +44,3 @@ def test_rows_are_the_truth() -> None:
     blank = np.asarray(draw_confusion(record(4)))
     green_rows, green_columns = np.nonzero((blank == (11, 110, 117)).all(axis=2)[:-40])
     assert rows.min() == green_rows.min() and columns.min() > green_columns.min() + 20
-
-
-def test_bars_rise_with_accuracy() -> None:
-    low, high = record(8, wrong=True), record(8)
-    bars = [share(draw_reliability(one), (11, 110, 117)) for one in (low, high)]
-    assert bars[0] == 0 and bars[1] > 2000

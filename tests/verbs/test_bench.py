@@ -16,7 +16,7 @@ from tavt_kit.runtimes.session import Images
 from tavt_kit.verbs.profile import _print
 from tests.runtimes.models import write_linear
 from tests.verbs.command import run
-from tests.verbs.tiny import write_images, write_run
+from tests.verbs.tiny import write_run
 
 TINY = ("vit_tiny_patch16_224", "--weights", "random", "--image-size", "32")
 QUICK = ("--min-time", "0.02", "--max-time", "0.1s", "--no-meters")
@@ -54,40 +54,6 @@ def test_files_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ]
     # How many cores were busy is the machine's; nothing else is to be doubted of them.
     assert all("cores were busy" in doubt for one in rows for doubt in one["doubts"]) and "busy_cores" in rows[0]
-
-
-@pytest.mark.parametrize(("suffix", "kernel"), [(".onnx", "MatMulIntegerToFloat"), (".xml", "FullyConnected")])
-@pytest.mark.slow
-def test_what_ran_of_an_int8_file_is_shown(
-    suffix: str, kernel: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data, model = write_images(tmp_path / "data"), write_run(tmp_path / "run")
-    how = ("--precision", "int8", "--format", "onnx,openvino", "--schedule", "17,9,9,5", "--drop", 100)
-    assert run("export", model, "--data", data, *how, "--quantizer", "nncf", "--no-dense", "-o", tmp_path / "out") == 0
-    capsys.readouterr()
-    assert run("bench", tmp_path / "out" / f"model.int8{suffix}", "--executed", *QUICK) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert f"model.int8{suffix}: ran " in told and kernel in told
-    (row,) = json.loads((tmp_path / "out" / "bench.json").read_text())["candidates"]
-    kernels = row["executed"]["kernels"]
-    assert sum(count for kind, count in kernels.items() if kind.startswith(kernel)) >= 4
-    if suffix == ".xml":
-        assert any(kind.endswith(("_i8", "_u8", "_I8", "_U8")) for kind in kernels)
-
-
-def test_a_live_model_has_no_file_to_look_into(tmp_path: Path) -> None:
-    assert run("bench", *TINY, "--target", "torch:cpu:threads=1", *QUICK, "--executed", "-o", tmp_path) == 0
-    (row,) = json.loads((tmp_path / "bench.json").read_text())["candidates"]
-    assert "executed" not in row
-
-
-def test_kernels_of_files_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_linear(tmp_path / "a.onnx")
-    targets = ("--target", "onnxruntime:cpu:threads=1", "--target", "openvino:cpu:threads=1")
-    assert run("bench", tmp_path / "a.onnx", *targets, *QUICK, "--executed", "--json") == 0
-    rows = json.loads(capsys.readouterr().out)["candidates"]
-    assert rows[0]["executed"]["reference_time"] is None and isinstance(rows[1]["executed"]["reference_time"], dict)
-    assert all(row["executed"]["kernels"] for row in rows)
 
 
 def test_the_same_thing_twice_gets_two_names(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_control_takes_the_same_steps_by_its_labels_alone(
     assert {key for key in ours["asked"] if ours["asked"][key] != control["asked"][key]} == {"sampling"}
     assert "labels alone" in load_model(out / "control").require_card().provenance
     assert run(*words) == 0 and "Beside it the same steps by the labels alone" in capsys.readouterr().out
-    assert run("report", out) == 0 and "Labels alone" in (out / "report.md").read_text()
+    assert run("report", out) == 0 and "Labels alone" in (out / "report.html").read_text()
     assert run(*words, "--control", "--bound", 0.2) == 2 and "labels alone" in capsys.readouterr().err
 
 

@@ -43,7 +43,7 @@ def test_a_folder_of_everything(data: Path, model: Path, tmp_path: Path, capsys:
     record = json.loads((out / "eval.json").read_text())
     assert (record["schema"], record["version"]) == ("fgvc-kit/eval", 2)
     names = {one["file"] for one in record["files"]}
-    assert names == {"confusion.png", "reliability.png", "confusion.csv", "classes.csv", "predictions.csv"}
+    assert names == {"confusion.png", "confusion.csv", "classes.csv", "predictions.csv"}
     assert all(sha256_file(out / one["file"]) == one["sha256"] for one in record["files"])
     rows = rows_of((out / "predictions.csv").read_text())
     assert len(rows) == record["top1"]["n"] == 12

@@ -18,7 +18,7 @@ def run(*arguments: object) -> int:
 def test_it_writes_beside_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run").folder
     assert run(folder) == 0
-    assert (folder / "report.html").is_file() and (folder / "report.md").is_file()
+    assert (folder / "report.html").is_file() and not (folder / "report.md").exists()
     assert str(folder / "report.html") in capsys.readouterr().out
 
 
@@ -26,7 +26,7 @@ def test_out_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     folder = write_run(tmp_path / "run").folder
     assert run(folder / "front.json", "-o", tmp_path / "new" / "place", "--json") == 0
     said = json.loads(capsys.readouterr().out)
-    assert Path(said["html"]).parent == tmp_path / "new" / "place" and Path(said["markdown"]).is_file()
+    assert Path(said["html"]).parent == tmp_path / "new" / "place" and Path(said["csv"]).is_file()
     assert not (folder / "report.html").exists()
 
 

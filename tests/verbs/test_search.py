@@ -460,5 +460,5 @@ def test_measured_for_real(place: Path, tmp_path: Path, target: str) -> None:
     body = front(tmp_path / "out")
     assert code == 0 and body["verdict"] == "PASS"
     assert all(one["latency_ms"]["median"] > 0 for one in [*body["candidates"], *body["baselines"]])
-    assert "Sum of the parts" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "Sum of the parts" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert search(place, tmp_path / "none", "--target", target, "--budget", "latency=1us") == 2

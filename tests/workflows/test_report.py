@@ -19,7 +19,7 @@ def test_it_writes_what_the_verb_writes_and_prints_nothing(tmp_path: Path, capfd
     assert capfd.readouterr() == ("", "")
     assert run("report", folder, "-o", tmp_path / "verb", "--budget", "latency=8ms") == 0
     printed = capfd.readouterr().out.split()
-    for path, name in zip((found.html, found.markdown, found.csv, found.json), printed, strict=True):
+    for path, name in zip((found.html, found.csv, found.json), printed, strict=True):
         assert path.parent == tmp_path / "python" and path.name == Path(name).name
         assert path.read_bytes() == Path(name).read_bytes()
     assert found.record == json.loads(found.json.read_text()) and found.record["budgets"] == ["latency=8ms"]
