@@ -395,6 +395,14 @@ def hybrid_names(used: Mapping[str, Tensor], depth: int) -> dict[str, tuple[str,
 
 _BLOCK = "Transformer/encoderblock_"
 _ATTENTION = "MultiHeadDotProductAttention_1"
+_GOOGLES = {
+    "norm1": ("LayerNorm_0",),
+    "norm2": ("LayerNorm_2",),
+    "attn.qkv": tuple(f"{_ATTENTION}/{part}" for part in ("query", "key", "value")),
+    "attn.proj": (f"{_ATTENTION}/out",),
+    "mlp.fc1": ("MlpBlock_3/Dense_0",),
+    "mlp.fc2": ("MlpBlock_3/Dense_1",),
+}
 _IGNORED = ("pre_logits/kernel", "pre_logits/bias")
 """A layer of the ImageNet-21k classifier that no descendant uses."""
 
@@ -440,48 +448,30 @@ def read_google(arrays: Mapping[str, NDArray[Any]], options: ConvertOptions) -> 
 
 def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     """Every array under timm's name, in torch's layout; CheckpointError where one is missing or has no place."""
-    left, taken = dict(arrays), dict[str, Tensor]()
-
-    def take(name: str, rank: int) -> NDArray[Any]:
-        if name not in left:
-            raise CheckpointError(f"the file looks like one of Google's ViTs, but lacks {name}; nothing was loaded")
-        shape = list(left[name].shape)
-        if len(shape) != rank or 0 in shape:
-            raise CheckpointError(f"{name} must have {rank} filled dimensions, but has the shape {shape}")
-        return left.pop(name).astype(np.float32)
-
-    def keep(ours: str, array: NDArray[Any]) -> None:
-        taken[ours] = torch.from_numpy(np.ascontiguousarray(array))
-
-    def linear(ours: str, theirs: str) -> None:
-        keep(f"{ours}.weight", take(f"{theirs}/kernel", 2).T)
-        keep(f"{ours}.bias", take(f"{theirs}/bias", 1))
-
-    def norm(ours: str, theirs: str) -> None:
-        keep(f"{ours}.weight", take(f"{theirs}/scale", 1))
-        keep(f"{ours}.bias", take(f"{theirs}/bias", 1))
-
-    keep("cls_token", take("cls", 3))
-    keep("pos_embed", take("Transformer/posembed_input/pos_embedding", 3))
-    keep("patch_embed.proj.weight", take("embedding/kernel", 4).transpose(3, 2, 0, 1))
-    keep("patch_embed.proj.bias", take("embedding/bias", 1))
+    places: dict[str, tuple[str, ...]] = {
+        "patch_embed.proj": ("embedding",),
+        "norm": ("Transformer/encoder_norm",),
+        "head": ("head",),
+    }
     for layer in range(count_layers(arrays, _BLOCK)):
-        block, attention = f"{_BLOCK}{layer}", f"{_BLOCK}{layer}/{_ATTENTION}"
-        parts = [f"{attention}/{name}" for name in ("query", "key", "value")]
-        kernels = {name: take(f"{name}/kernel", 3) for name in parts}
-        biases = {name: torch.from_numpy(take(f"{name}/bias", 2).reshape(-1)) for name in parts}
-        rows = {name: torch.from_numpy(kernel.reshape(len(kernel), -1).T) for name, kernel in kernels.items()}
-        taken[f"blocks.{layer}.attn.qkv.weight"] = joined(rows, parts)
-        taken[f"blocks.{layer}.attn.qkv.bias"] = joined(biases, parts)
-        out = take(f"{attention}/out/kernel", 3)
-        keep(f"blocks.{layer}.attn.proj.weight", out.reshape(-1, out.shape[-1]).T)
-        keep(f"blocks.{layer}.attn.proj.bias", take(f"{attention}/out/bias", 1))
-        norm(f"blocks.{layer}.norm1", f"{block}/LayerNorm_0")
-        norm(f"blocks.{layer}.norm2", f"{block}/LayerNorm_2")
-        linear(f"blocks.{layer}.mlp.fc1", f"{block}/MlpBlock_3/Dense_0")
-        linear(f"blocks.{layer}.mlp.fc2", f"{block}/MlpBlock_3/Dense_1")
-    norm("norm", "Transformer/encoder_norm")
-    linear("head", "head")
-    if unexpected := sorted(set(left) - set(_IGNORED)):
-        raise CheckpointError(f"the file looks like one of Google's ViTs, but adds {', '.join(unexpected)}")
-    return taken
+        ours, theirs = f"blocks.{layer}", f"{_BLOCK}{layer}"
+        places |= {f"{ours}.{name}": tuple(f"{theirs}/{part}" for part in parts) for name, parts in _GOOGLES.items()}
+    names: dict[str, Sequence[str]] = {"cls_token": ["cls"], "pos_embed": ["Transformer/posembed_input/pos_embedding"]}
+    for ours, parts in places.items():
+        weight = "scale" if "norm" in ours else "kernel"
+        names[f"{ours}.weight"] = [f"{part}/{weight}" for part in parts]
+        names[f"{ours}.bias"] = [f"{part}/bias" for part in parts]
+    tensors = {name: _as_torch(name, array) for name, array in arrays.items() if name not in _IGNORED}
+    return renamed(tensors, names, "Google's Vision Transformer")
+
+
+def _as_torch(name: str, array: NDArray[Any]) -> Tensor:
+    """Float32, a kernel as [out, in] without the heads apart."""
+    if array.ndim == 3 and name.endswith("/kernel"):
+        width = array.shape[2] if name.endswith("/out/kernel") else array.shape[1] * array.shape[2]
+        array = array.reshape(array.size // max(1, width), width)
+    if name.endswith("/bias"):
+        array = array.reshape(-1)
+    elif name.endswith("/kernel"):
+        array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from tavt_kit.data.images import ImageSet, Sample
 from tavt_kit.data.loading import Arrays, Batch, Unreadable, batches, load_arrays, load_bytes, thin_out
 from tavt_kit.data.sources import KNOWN, load_images
-from tavt_kit.data.splits import Ratios, inherit_split, keep_fraction, read_split, write_split
+from tavt_kit.data.splits import inherit_split, keep_fraction, read_split, write_split
 
 __all__ = [
     "KNOWN",
     "Arrays",
     "Batch",
     "ImageSet",
-    "Ratios",
     "Sample",
     "Unreadable",
     "batches",

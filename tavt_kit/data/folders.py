@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tavt_kit.data.images import IMAGE_SUFFIXES, ImageSet, Sample, split_name
-from tavt_kit.data.splits import Ratios, carve
+from tavt_kit.data.splits import carve
 from tavt_kit.errors import DataError
 
 _LAYOUT = "one folder per class with images in it, or train/, val/ and test/ folders of these"
 _NOT_CLASSES = frozenset({"__MACOSX", "__pycache__", "@eaDir", "lost+found"})
 
 
-def load_folder(folder: Path, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
+def load_folder(folder: Path, *, seed: int = 0) -> ImageSet:
     """Read an image folder.
 
     With a ``train`` sub-folder the given splits are taken (``valid`` and ``validation`` are read as val); a
@@ -43,7 +43,7 @@ def load_folder(folder: Path, *, seed: int = 0, ratios: Ratios | None = None) ->
         if empty := sorted(set(range(len(classes))) - {sample.label for sample in samples}):
             raise DataError(f"class folder {folder / classes[empty[0]]} has no image; add some or remove the folder")
         parts = {"train": samples}
-    return ImageSet(folder.name or str(folder), classes, folder, **carve(parts, folder, seed=seed, ratios=ratios))
+    return ImageSet(folder.name or str(folder), classes, folder, **carve(parts, folder, seed=seed))
 
 
 def class_folders(folder: Path, classes: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], list[Sample]]:
@@ -110,7 +110,7 @@ def images_below(folder: Path) -> list[Path]:
     return found
 
 
-def load_csv(file: Path, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
+def load_csv(file: Path, *, seed: int = 0) -> ImageSet:
     """Read a list of images: UTF-8, comma-separated, with a header.
 
     Paths are relative to the file's folder (absolute ones are taken as they are); labels are any text.
@@ -134,7 +134,7 @@ def load_csv(file: Path, *, seed: int = 0, ratios: Ratios | None = None) -> Imag
     parts: dict[str, list[Sample]] = {}
     for path, label, split in rows:
         parts.setdefault(split, []).append(Sample(path, labels[label]))
-    return ImageSet(file.stem, classes, file.parent, **carve(parts, file.parent, seed=seed, ratios=ratios))
+    return ImageSet(file.stem, classes, file.parent, **carve(parts, file.parent, seed=seed))
 
 
 def _rows(file: Path) -> Iterator[tuple[Path, str, str]]:

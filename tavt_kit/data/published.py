@@ -16,7 +16,7 @@ from tavt_kit.core.model_card import Licence
 from tavt_kit.core.parsing import parse_json
 from tavt_kit.data.folders import class_folders
 from tavt_kit.data.images import ImageSet, Sample
-from tavt_kit.data.splits import Ratios, carve
+from tavt_kit.data.splits import carve
 from tavt_kit.errors import DataError, UnknownName
 
 _Key = TypeVar("_Key", str, int)
@@ -423,11 +423,10 @@ def recognise(folder: Path) -> str | None:
     return None
 
 
-def load_layout(name: str, folder: Path, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
+def load_layout(name: str, folder: Path, *, seed: int = 0) -> ImageSet:
     """Read a data set, with the published parts; where no val is published, one is carved out of train.
 
-    The folder is the data set's own, or the one its archive was unpacked in; val's share is ``Facts.held_for_val``
-    unless ``ratios`` are given.
+    The folder is the data set's own, or the one its archive was unpacked in; val's share is ``Facts.held_for_val``.
 
     Raises:
         UnknownName: No such data set.
@@ -449,8 +448,7 @@ def load_layout(name: str, folder: Path, *, seed: int = 0, ratios: Ratios | None
             f"every listed image must be there, but {len(absent)} of the {len(everything)} of {facts.title} are "
             f"absent, for example {absent[0]}; unpack it again"
         )
-    ratios = ratios or Ratios(1 - facts.held_for_val, facts.held_for_val, 0.0)
-    found = carve(listing.parts, root, seed=seed, ratios=ratios)
+    found = carve(listing.parts, root, seed=seed, val=facts.held_for_val)
     found["made"] = "as published" if "val" in listing.parts else f"published train and test; {found['made']}"
     licence, note = facts.as_licence(), facts.note
     return ImageSet(name, listing.classes, root, **found, licence=licence, note=note)

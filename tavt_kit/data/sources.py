@@ -13,7 +13,7 @@ from tavt_kit.data.images import ImageSet, Sample
 from tavt_kit.data.look import warn_of_leaks
 from tavt_kit.data.packages import PACKAGES, unpack
 from tavt_kit.data.published import FACTS, canonical, load_layout, named_folder, recognise
-from tavt_kit.data.splits import SPLIT_FILE, Ratios, carve, inherit_split, keep_fraction, read_split
+from tavt_kit.data.splits import SPLIT_FILE, carve, inherit_split, keep_fraction, read_split
 from tavt_kit.errors import DataError, RecordError, UnknownName
 
 
@@ -66,14 +66,14 @@ _TIMM = "timm:"
 """What timm.data reads, by the place that follows."""
 
 
-def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
+def load_images(spec: str, *, seed: int = 0) -> ImageSet:
     """Find images and labels.
 
     Args:
         spec: A folder, a ``.csv`` list, ``"elpv"`` or ``"textile"``, or ``NAME:FOLDER`` of a data set in its
             published layout, such as ``"cub:/data/CUB_200_2011"`` (see ``published.FACTS``); the folder alone will do
             where its files are unmistakable; ``timm:PLACE`` is read as timm does (see ``timm_data``).
-        seed: Seed of a split that we make, of shares ``ratios``, 60/20/20 by default; nothing else is random.
+        seed: Seed of a split that we make, 60/20/20; nothing else is random.
 
     Raises:
         DataError: The data is missing, empty, contradictory or unreadable.
@@ -90,10 +90,10 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
         >>> images.classes, images.counts("train"), images.counts("val"), images.counts("test")
         (('robin', 'wren'), (3, 3), (1, 1), (1, 1))
     """
-    return warn_of_leaks(_loaded(spec, seed, ratios))
+    return warn_of_leaks(_loaded(spec, seed))
 
 
-def _loaded(spec: str, seed: int, ratios: Ratios | None) -> ImageSet:
+def _loaded(spec: str, seed: int) -> ImageSet:
     if known := KNOWN.get(spec):
         root = unpack(known.package, known.inside)
         classes, samples = known.read(root)
@@ -102,19 +102,19 @@ def _loaded(spec: str, seed: int, ratios: Ratios | None) -> ImageSet:
                 f"{root} should hold {known.images} images of {known.classes} classes, but holds "
                 f"{len(samples)} of {len(classes)}; remove the folder and run again"
             )
-        licence, found = PACKAGES[known.package].licence, carve({"train": samples}, root, seed=seed, ratios=ratios)
+        licence, found = PACKAGES[known.package].licence, carve({"train": samples}, root, seed=seed)
         return ImageSet(spec, classes, root, **found, licence=licence, note=known.note)
     if not spec.strip():
         raise DataError("data must be a folder, a CSV list or a name, but nothing was given")
     if spec.startswith(_TIMM):
         from tavt_kit.data.timm_data import load_timm  # timm, and torch with it, only where it is asked for
 
-        return load_timm(spec.removeprefix(_TIMM), spec, seed=seed, ratios=ratios)
+        return load_timm(spec.removeprefix(_TIMM), spec, seed=seed)
     if named := named_folder(spec):
-        return load_layout(*named, seed=seed, ratios=ratios)
+        return load_layout(*named, seed=seed)
     path = Path(spec).expanduser()
     if path.suffix.lower() == ".csv":
-        return load_csv(path, seed=seed, ratios=ratios)
+        return load_csv(path, seed=seed)
     if path.is_file():
         raise DataError(f"data must be a folder of images or a .csv list, but {path} is a file of another kind")
     before, colon, folder = spec.partition(":")
@@ -127,8 +127,8 @@ def _loaded(spec: str, seed: int, ratios: Ratios | None) -> ImageSet:
             f"data must be a folder, a CSV list, NAME:FOLDER or one of {', '.join(KNOWN)}, got {spec!r}{meant}"
         )
     if layout := recognise(path):
-        return load_layout(layout, path, seed=seed, ratios=ratios)
-    return load_folder(path, seed=seed, ratios=ratios)
+        return load_layout(layout, path, seed=seed)
+    return load_folder(path, seed=seed)
 
 
 def inherited_images(folder: Path, data: str | None) -> ImageSet:

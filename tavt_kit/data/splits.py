@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from tavt_kit.core.codec import Record
 from tavt_kit.core.model_card import Licence
 from tavt_kit.core.records import read_record, reading, sha256_text, write_record
-from tavt_kit.data.images import SPLITS, ImageSet, Sample
+from tavt_kit.data.images import ImageSet, Sample
 from tavt_kit.errors import DataError, RecordError
 
 _log = logging.getLogger(__name__)
@@ -19,45 +19,23 @@ _log = logging.getLogger(__name__)
 SPLIT_FILE = "split.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Ratios:
-    """Shares of train, val and test; a share of 0 makes no such split.
-
-    Raises:
-        DataError: A share is negative, training gets none, or they do not add up to 1.
-    """
-
-    train: float = 0.6
-    val: float = 0.2
-    test: float = 0.2
-
-    def __post_init__(self) -> None:
-        shares = (self.train, self.val, self.test)
-        if min(shares) < 0 or self.train <= 0 or abs(sum(shares) - 1) > 1e-6:
-            raise DataError(f"the shares of train, val and test must add up to 1, got {self}")
-
-    def without_test(self) -> Ratios:
-        """The same proportion of train to val, where test exists already."""
-        return Ratios(self.train / (self.train + self.val), self.val / (self.train + self.val), 0.0)
-
-    def __str__(self) -> str:
-        shares = [share for share in (self.train, self.val, self.test) if share]
-        return "/".join(f"{100 * share:.3g}" for share in shares)
-
-
-def divide(samples: Iterable[Sample], root: Path, *, seed: int, ratios: Ratios) -> dict[str, tuple[Sample, ...]]:
-    """Stratified division: within each class, images are ordered by a hash and cut at the shares.
+def divide(
+    samples: Iterable[Sample], root: Path, *, seed: int, shares: Mapping[str, float]
+) -> dict[str, tuple[Sample, ...]]:
+    """Stratified division: within each class, images are ordered by a hash and cut at the shares; train is the rest.
 
     The order is the SHA-256 of seed and path below ``root``, so it depends on no library's random stream nor on where
     the data lies, and an image added later does not reshuffle the others. The shares are met in each class to the
     nearest image; a class of one or two images goes to training.
     """
-    parts: dict[str, list[Sample]] = {name: [] for name in SPLITS if getattr(ratios, name)}
+    parts: dict[str, list[Sample]] = {"train": [], **{name: [] for name in shares}}
     for ordered in _by_class(samples, root, seed):
-        val, test = round(len(ordered) * ratios.val), round(len(ordered) * ratios.test)
-        cuts = {"val": ordered[:val], "test": ordered[val : val + test], "train": ordered[val + test :]}
-        for name, part in parts.items():
-            part += cuts[name]
+        start = 0
+        for name, share in shares.items():
+            end = start + round(len(ordered) * share)
+            parts[name] += ordered[start:end]
+            start = end
+        parts["train"] += ordered[start:]
     return {name: tuple(part) for name, part in parts.items()}
 
 
@@ -73,21 +51,21 @@ def _by_class(samples: Iterable[Sample], root: Path, seed: int) -> list[list[Sam
     return [sorted(classes[label], key=place) for label in sorted(classes)]
 
 
-def carve(
-    given: Mapping[str, Sequence[Sample]], root: Path, *, seed: int, ratios: Ratios | None = None
-) -> dict[str, Any]:
+def carve(given: Mapping[str, Sequence[Sample]], root: Path, *, seed: int, val: float | None = None) -> dict[str, Any]:
     """The splits of an ``ImageSet``, how they were made, and their seed: nothing may be selected on test.
 
-    Without a val it is taken out of train, and so is a test where that is missing too; what is given stays as it is.
-    All of the data is ``"train"`` where it is not divided.
+    Without a val it is taken out of train: the share ``val``, or else a quarter, or a fifth and as much for a test
+    where that is missing too; what is given stays as it is. All of the data is ``"train"`` where it is not divided.
     """
     splits = {name: tuple(samples) for name, samples in given.items()}
     if "val" in splits or "train" not in splits:
         return {"splits": splits, "made": "as given", "seed": None}
-    ratios = ratios or Ratios()
-    carved = ratios.without_test() if "test" in splits else ratios
-    made = f"{'val taken from train, ' if 'test' in splits else ''}random, stratified by class, {carved}"
-    return {"splits": splits | divide(splits["train"], root, seed=seed, ratios=carved), "made": made, "seed": seed}
+    shares = {"val": 0.25} if "test" in splits else {"val": 0.2, "test": 0.2}
+    if val is not None:
+        shares = {"val": val}
+    told = "/".join(f"{100 * share:.3g}" for share in (1 - sum(shares.values()), *shares.values()))
+    made = f"{'val taken from train, ' if 'test' in splits else ''}random, stratified by class, {told}"
+    return {"splits": splits | divide(splits["train"], root, seed=seed, shares=shares), "made": made, "seed": seed}
 
 
 def keep_fraction(images: ImageSet, fraction: float, *, seed: int) -> ImageSet:

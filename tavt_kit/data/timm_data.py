@@ -15,7 +15,7 @@ from typing import Any
 from tavt_kit.core.records import sha256_text
 from tavt_kit.data.images import ImageSet, Sample, split_name
 from tavt_kit.data.packages import cache_folder, lay_out
-from tavt_kit.data.splits import Ratios, carve
+from tavt_kit.data.splits import carve
 from tavt_kit.errors import DataError
 from tavt_kit.models.timm_import import timm
 
@@ -25,7 +25,7 @@ _TORCH = ("fashion_mnist", "kmnist", "mnist")
 _Part = tuple[tuple[str, ...], list[Sample]]
 
 
-def load_timm(name: str, spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
+def load_timm(name: str, spec: str, *, seed: int = 0) -> ImageSet:
     """Read data as timm does, with our own val split where none is given; the set is called by the ``spec``.
 
     The name is that of a folder of class folders, or of a folder with one for each split (``train``, ``val``,
@@ -50,7 +50,7 @@ def load_timm(name: str, spec: str, *, seed: int = 0, ratios: Ratios | None = No
         if strange := [label for label in own if label not in classes]:
             raise DataError(f"the {part} part of {spec} has classes that train has not: {', '.join(strange[:5])}")
         splits[part] = [Sample(sample.path, classes.index(own[sample.label])) for sample in samples]
-    return ImageSet(spec, classes, root, **carve(splits, root, seed=seed, ratios=ratios))
+    return ImageSet(spec, classes, root, **carve(splits, root, seed=seed))
 
 
 def _read_folder(folder: Path) -> _Part:

@@ -133,7 +133,7 @@ def export(
 
 def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any]:
     """What a file and its verdict depend on."""
-    card = writer.card_of(form)
+    card, onnx = writer.card_of(form), {"exporter": "tracing" if plan.tensorrt else None, "opset": plan.opset}
     return {
         "model": card.model.name,
         "weights": card.model.weights_sha256,
@@ -151,7 +151,7 @@ def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any
         "gate": plan.gate.as_record(),
         "dense": plan.dense,
         "target": None if plan.target is None else str(plan.target),
-        "onnx": plan.onnx.as_record() if form.format == "onnx" else None,
+        "onnx": onnx if form.format == "onnx" and any(onnx.values()) else None,
         "tensorrt": plan.tensorrt or None,
         "pixels": plan.pixels,
         **({} if plan.unlabelled is None else {"unlabelled": str(plan.unlabelled)}),

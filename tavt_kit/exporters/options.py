@@ -6,7 +6,7 @@ What nothing can write raises an ExportError where it is asked for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -98,55 +98,24 @@ EXPORTERS = {"tracing": range(17, 21), "dynamo": range(18, 24)}
 fall apart into nine operators."""
 
 
-@dataclass(frozen=True, slots=True)
-class OnnxOptions:
-    """How to write ONNX.
+def attempts(opset: int | None = None, *, tensorrt: bool = False) -> list[tuple[str, int]]:
+    """torch's exporters to ask for ONNX, in order, with the opset of each: the oldest, which most runtimes read.
 
-    Args:
-        exporter: ``"tracing"`` or ``"dynamo"``; ``None`` tries both, tracing first.
-        opset: ``None`` takes the oldest that the exporter writes, which most runtimes read.
+    Raises:
+        ExportError: No exporter writes that opset.
 
     Example:
-        >>> OnnxOptions().attempts
+        >>> attempts()
         [('tracing', 17), ('dynamo', 18)]
-        >>> OnnxOptions(opset=23).attempts
+        >>> attempts(23)
         [('dynamo', 23)]
     """
-
-    exporter: str | None = None
-    opset: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.exporter is not None and self.exporter not in EXPORTERS:
-            raise ExportError(f"torch's exporters are {', '.join(EXPORTERS)}, got {self.exporter!r}")
-        if not self.attempts:
-            asked = "" if self.exporter is None else f" by the {self.exporter} exporter"
-            names = EXPORTERS if self.exporter is None else (self.exporter,)
-            low, high = min(EXPORTERS[n][0] for n in names), max(EXPORTERS[n][-1] for n in names)
-            raise ExportError(f"ONNX is written{asked} in opset {low} to {high}, got {self.opset}")
-
-    @classmethod
-    def parse(cls, exporter: str | None, opset: str | None) -> OnnxOptions:
-        """From the command line, where an opset is a number or ``newest``; raises as ``OnnxOptions``."""
-        if opset is None or opset == "newest":
-            return cls(exporter, None if opset is None else EXPORTERS[exporter or "dynamo"][-1])
-        if not (opset.isascii() and opset.isdecimal()):
-            raise ExportError(f"an opset is a number or newest, got {opset!r}")
-        return cls(exporter, int(opset))
-
-    @property
-    def attempts(self) -> list[tuple[str, int]]:
-        """The exporters to ask, in order, with the opset of each."""
-        names = list(EXPORTERS) if self.exporter is None else [self.exporter]
-        return [
-            (name, EXPORTERS[name][0] if self.opset is None else self.opset)
-            for name in names
-            if self.opset is None or self.opset in EXPORTERS[name]
-        ]
-
-    def as_record(self) -> dict[str, Any] | None:
-        """JSON-ready; ``None`` where nothing was asked for."""
-        return None if self == OnnxOptions() else asdict(self)
+    names = ["tracing"] if tensorrt else list(EXPORTERS)
+    found = [(name, opset or EXPORTERS[name][0]) for name in names if opset is None or opset in EXPORTERS[name]]
+    if not found:
+        low, high = min(EXPORTERS[name][0] for name in names), max(EXPORTERS[name][-1] for name in names)
+        raise ExportError(f"ONNX is written in opset {low} to {high}, got {opset}")
+    return found
 
 
 QUANTIZERS = ("nncf", "onnxruntime")
@@ -207,7 +176,7 @@ class Plan:
     accept_inconclusive: bool = False
     allow_unreadable: int = 0
     target: TargetDevice | None = None
-    onnx: OnnxOptions = OnnxOptions()
+    opset: int | None = None
     int8: Int8Options = Int8Options()
     tensorrt: bool = False
     pixels: str | None = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tavt_kit.core.artifact_card import METADATA_KEY, SEAL_KEY, WEIGHTS_SUFFIX, 
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.options import OnnxOptions
+from tavt_kit.exporters.options import attempts
 from tavt_kit.models.token_reduction import Selection
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.runtimes import open_file
@@ -41,7 +42,9 @@ _TOLERANCE = 1e-3  # of the largest logit; a right graph differs by 1e-6
 _log = logging.getLogger(__name__)
 
 
-def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, options: OnnxOptions | None = None) -> str:
+def to_onnx(
+    adaptive: AdaptiveViT, card: ArtifactCard, path: Path, exporters: Sequence[tuple[str, int]] | None = None
+) -> str:
     """Write the model at the card's schedule, or with its counts as an input, with the card inside.
 
     Kept tokens are chosen by TopK, whose ties ONNX defines to stay at the lowest index, as onnxruntime has it
@@ -51,6 +54,7 @@ def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, options: Onnx
     Args:
         card: With presets the file becomes switchable.
         path: File in a folder that exists. Of a model too large for one file the weights lie beside it.
+        exporters: As ``attempts`` gives them.
 
     Returns:
         The exporter that wrote it, ``"tracing"`` or ``"dynamo"``.
@@ -61,7 +65,7 @@ def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, options: Onnx
     """
     module, inputs = traceable(adaptive, card, "topk")
     reasons = []
-    for exporter, opset in (options or OnnxOptions()).attempts:
+    for exporter, opset in exporters or attempts():
         reason = _write(module, inputs, path, exporter, opset) or _disagreement(module, card, path)
         if reason is None:
             finish(path, card)
@@ -216,7 +220,7 @@ def refuse_operators(model: Any) -> None:
             name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             raise ExportError(
                 f"TensorRT is not known to take operator {name} (node {node.name or 'without a name'}); choose another "
-                "precision, `exporter` tracing and `opset` 17, or leave out `for` tensorrt"
+                "precision and `opset` 17, or leave out `for` tensorrt"
             )
 
 

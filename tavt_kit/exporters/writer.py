@@ -14,7 +14,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample, load_arrays, thin_out
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.exporters.options import Form, Plan
+from tavt_kit.exporters.options import Form, Plan, attempts
 
 if TYPE_CHECKING:
     from tavt_kit.exporters.quantize import Examples
@@ -76,7 +76,8 @@ class Writer:
         from tavt_kit.exporters.quantize import halve
         from tavt_kit.exporters.to_onnx import refuse_operators, save, to_onnx
 
-        to_onnx(self.adaptive, replace(card, precision="f32", calibration=None, pixels=None), path, self.plan.onnx)
+        plain = replace(card, precision="f32", calibration=None, pixels=None)
+        to_onnx(self.adaptive, plain, path, attempts(self.plan.opset, tensorrt=self.plan.tensorrt))
         model = onnx.load(str(path))
         if card.precision == "int8":
             model, card = self._quantized(model, card)

@@ -344,8 +344,8 @@ class AdaptiveViT(nn.Module):
 
     # ------------------------------------------------------------------------------------------ whole passes
 
-    def _run(self, images: Tensor, *, lean: bool, track: bool = False) -> TokenState:
-        state = self.start(images, track=track or self.restores)
+    def _run(self, images: Tensor, *, lean: bool) -> TokenState:
+        state = self.start(images, track=self.restores)
         return self.advance(state, self._schedule.running, self._schedule.counts, lean=lean)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -402,20 +402,6 @@ class AdaptiveViT(nn.Module):
             assert state.owner is not None  # what track asks for
             owners.append(state.owner if state.place is None else gather_rows(state.place, state.owner))
         return self.finish(state), owners
-
-    def forward_restored(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits, and (B, N, D): every token after its last whole layer, un-normed.
-
-        A dropped token is as it last was, a merged one as the token that it went into.
-        """
-        state = self._run(images, lean=False, track=True)
-        if state.owner is not None:
-            return self.finish(state), gather_rows(state.tokens, state.owner)
-        if state.last is None:
-            raise UnsupportedBackbone(
-                "this model's last layer fuses tokens of all layers, so none has a place to go to"
-            )
-        return self.finish(state), state.last
 
 
 class LeanViT(nn.Module):

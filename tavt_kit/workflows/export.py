@@ -129,8 +129,7 @@ def export(
     switchable: bool = False,
     format: str | Sequence[str] | None = None,
     precision: str | Sequence[str] | None = None,
-    exporter: str | None = None,
-    opset: str | None = None,
+    opset: int | None = None,
     quantizer: str | None = None,
     smooth_quant: str = "both",
     tensorrt: bool = False,
@@ -171,8 +170,7 @@ def export(
             accurate from the front, or those that ``schedule`` names.
         format: onnx, openvino or safetensors, also with commas between them; openvino by default.
         precision: f32, f16, bf16 or int8, also with commas between them; f32 by default, or as a joint search chose.
-        exporter: torch's ONNX exporter, tracing or dynamo; by default what works.
-        opset: Opset of ONNX, 17 to 23 or newest; by default the oldest that works.
+        opset: Opset of ONNX, 17 to 23; by default the oldest that works.
         quantizer: nncf or onnxruntime; by default all that suit, of which the best is kept.
         smooth_quant: NNCF's SmoothQuant: both are tried, on or off.
         tensorrt: Whether to write ONNX of operators that TensorRT is known to take.
@@ -214,7 +212,7 @@ def export(
     from tavt_kit.exporters.bundles import FORMATS, require_web_runtime, write_bundle
     from tavt_kit.exporters.export import export as write_files
     from tavt_kit.exporters.export import read_exported
-    from tavt_kit.exporters.options import SWITCHABLE, Int8Options, OnnxOptions, Plan, forms_of
+    from tavt_kit.exporters.options import SWITCHABLE, Int8Options, Plan, attempts, forms_of
     from tavt_kit.exporters.preprocessing import OPSET, refuse_outside_alone
     from tavt_kit.runtimes import check_available
 
@@ -236,9 +234,9 @@ def export(
     if place == "outside" and "onnx-web" in bundles:
         raise ParameterError("a page gives the file its images as they are; leave `preprocessing` out")
     pixels = _pixels(place, input_order, formats, tensorrt)
-    opset = str(OPSET) if pixels and opset is None else opset
-    onnx = OnnxOptions.parse(exporter or ("tracing" if tensorrt else None), opset)
-    if pixels and "onnx" in formats and onnx.opset is not None and onnx.opset < OPSET:
+    opset = OPSET if pixels and opset is None else opset
+    attempts(opset, tensorrt=tensorrt)
+    if pixels and "onnx" in formats and opset is not None and opset < OPSET:
         raise ParameterError(f"preprocessing inside of ONNX needs `opset` {OPSET} or later, got {opset}")
     int8 = Int8Options(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, symmetric=tensorrt)
     device = TargetDevice.parse(target) if isinstance(target, str) else target
@@ -280,7 +278,7 @@ def export(
         accept_inconclusive=accept_inconclusive,
         allow_unreadable=allow_unreadable,
         target=device,
-        onnx=onnx,
+        opset=opset,
         int8=int8,
         tensorrt=tensorrt,
         pixels=pixels,

@@ -17,7 +17,7 @@ from tavt_kit.models.backbones import base, timm_vit
 from tavt_kit.models.costs import count_pass
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.prefix_sharing import shared_logits
-from tavt_kit.models.token_reduction import Pick, TokenState
+from tavt_kit.models.token_reduction import Pick, TokenState, gather_rows
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT, wrap
 from tests.contracts.test_backbone_contract import TOLERANCE, dropping, reached
 from tests.contracts.zoo import VITAE, ZOO, build, images, made_once
@@ -201,12 +201,14 @@ def test_multiply_adds_in_closed_form_are_those_counted(kind: str, score: str) -
 
 
 @torch.no_grad()
-def test_forward_restored_gives_each_token_its_owner() -> None:
+def test_each_token_is_restored_as_its_owner() -> None:
     adaptive = merging("plain")
     x = images(adaptive.bare)
     logits, owners = adaptive.forward_owned(x)
-    again, restored = adaptive.forward_restored(x)
-    assert torch.equal(logits, again)
+    schedule = adaptive.schedule
+    state = adaptive.advance(adaptive.start(x, track=True), schedule.running, schedule.counts)
+    assert torch.equal(logits, adaptive.finish(state)) and state.owner is not None
+    restored = gather_rows(state.tokens, state.owner)
     own = owners[-1].unsqueeze(2).expand_as(restored)
     assert torch.equal(restored, restored.gather(1, own))
     assert len(restored[0].unique(dim=0)) == adaptive.schedule.counts[-1]

@@ -9,19 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tavt_kit.data import Ratios, Sample, inherit_split, keep_fraction, load_images, read_split, write_split
+from tavt_kit.data import Sample, inherit_split, keep_fraction, load_images, read_split, write_split
 from tavt_kit.data.splits import divide
 from tavt_kit.errors import DataError, RecordError
 from tests.verbs.tiny import write_images
 
 Folders = Callable[[Path, Iterable[str], int], Path]
+SHARES = {"val": 0.2, "test": 0.2}
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(0, 5))
 def test_a_division_keeps_every_image_once_and_the_shares_of_each_class(counts: list[int], seed: int) -> None:
     samples = [Sample(Path(f"/d/{label}/{i}"), label) for label, n in enumerate(counts) for i in range(n)]
-    parts = divide(samples, Path("/d"), seed=seed, ratios=Ratios())
+    parts = divide(samples, Path("/d"), seed=seed, shares=SHARES)
     assert Counter(sample for part in parts.values() for sample in part) == Counter(samples)
     for label, n in enumerate(counts):
         for name, share in {"train": 0.6, "val": 0.2, "test": 0.2}.items():
@@ -33,8 +34,8 @@ def test_a_division_keeps_every_image_once_and_the_shares_of_each_class(counts: 
 
 def test_one_more_image_moves_few_others() -> None:
     before = [Sample(Path(f"/d/{i}"), 0) for i in range(100)]
-    old = divide(before, Path("/d"), seed=0, ratios=Ratios())
-    new = divide([*before, Sample(Path("/d/new"), 0)], Path("/d"), seed=0, ratios=Ratios())
+    old = divide(before, Path("/d"), seed=0, shares=SHARES)
+    new = divide([*before, Sample(Path("/d/new"), 0)], Path("/d"), seed=0, shares=SHARES)
     moved = sum(sample not in new[name] for name, part in old.items() for sample in part)
     assert moved <= 3
 

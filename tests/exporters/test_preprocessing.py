@@ -78,7 +78,7 @@ def test_the_file_says_what_torch_says_of_the_same_images(run: Path, files: Expo
         assert file.verdict == "PASS" and "its own preprocessing gives the kit's" in found["reason"]
         assert found["pixels"]["images"] == found["artifact_top1"]["n"] == 6
         assert found["pixels"]["largest"] <= 1 and found["pixels"]["differing"] < 0.005
-        assert found["batches"]["sizes"] == [1, 5] and found["agreement"] == 1.0
+        assert {1, 5} <= set(found["batches"]["sizes"]) and found["agreement"] == 1.0
         card = read_metadata(file.path)
         assert card.pixels == "nhwc:rgb" and Preprocessing.from_record(card.preprocessing) == HOW
     assert read_record(run / "inside" / "check.json", "check")["verdict"] == "PASS"
@@ -192,7 +192,7 @@ def test_what_no_graph_can_do_is_refused(run: Path, tmp_path: Path) -> None:
         ({"input_order": "hwc"}, "`input_order` is nhwc:rgb"),
         ({"format": "safetensors"}, "safetensors cannot hold"),
         ({"format": "onnx", "tensorrt": True}, "TensorRT cannot hold"),
-        ({"format": "onnx", "opset": "17"}, "`opset` 18 or later, got 17"),
+        ({"format": "onnx", "opset": 17}, "`opset` 18 or later, got 17"),
     ):
         with pytest.raises(ParameterError, match=said):
             written(run, tmp_path / "none", **more)

@@ -12,7 +12,7 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.options import OnnxOptions
+from tavt_kit.exporters.options import attempts
 from tavt_kit.exporters.to_onnx import refuse_operators, to_onnx, trtexec_line
 from tavt_kit.models.wrap import wrap
 from tests.contracts import zoo
@@ -30,7 +30,7 @@ def test_a_family_keeps_to_the_list(kind: str, tmp_path: Path) -> None:
         adaptive,
         ArtifactCard(card, schedule, adaptive.tokens, adaptive.prefix),
         tmp_path / "m.onnx",
-        OnnxOptions("tracing"),
+        attempts(tensorrt=True),
     )
     refuse_operators(onnx.load(str(tmp_path / "m.onnx")))
 

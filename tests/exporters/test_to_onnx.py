@@ -18,13 +18,15 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters import to_onnx as module
-from tavt_kit.exporters.options import OnnxOptions
+from tavt_kit.exporters.options import attempts
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import open_file
 from tests.contracts import zoo
+
+TRACING = [("tracing", 17)]
 
 
 def _model(kind: str) -> tuple[AdaptiveViT, ArtifactCard]:
@@ -48,7 +50,7 @@ def test_what_an_exporter_prints_of_an_operator_it_lacks_stays_unsaid(
     model = timm.create_model("vit_tiny_patch16_224", img_size=64, norm_layer=timm.layers.RmsNorm, **zoo.SMALL)
     adaptive, (_, card) = wrap(model.eval()), _model("plain")
     with pytest.raises(ExportError, match="rms_norm"):
-        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxOptions("tracing"))
+        to_onnx(adaptive, card, tmp_path / "m.onnx", TRACING)
     assert capfd.readouterr() == ("", "")
 
 
@@ -73,7 +75,7 @@ def test_a_graph_that_disagrees_is_never_handed_over(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(module, "_write", spoilt)
     with pytest.raises(ExportError, match=r"its logits differ from torch's by .* at batch 1"):
-        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxOptions("tracing"))
+        to_onnx(adaptive, card, tmp_path / "m.onnx", TRACING)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,33 +99,24 @@ def test_a_model_too_large_for_one_file_has_its_weights_beside_it(
 
 
 @pytest.mark.parametrize(
-    ("exporter", "opset", "attempts"),
+    ("opset", "expected"),
     [
-        (None, None, [("tracing", 17), ("dynamo", 18)]),
-        (None, "17", [("tracing", 17)]),
-        (None, "20", [("tracing", 20), ("dynamo", 20)]),
-        (None, "newest", [("dynamo", 23)]),
-        ("tracing", "newest", [("tracing", 20)]),
-        ("dynamo", None, [("dynamo", 18)]),
+        (None, [("tracing", 17), ("dynamo", 18)]),
+        (17, [("tracing", 17)]),
+        (20, [("tracing", 20), ("dynamo", 20)]),
+        (23, [("dynamo", 23)]),
     ],
 )
-def test_which_exporters_are_asked(exporter: str | None, opset: str | None, attempts: list[tuple[str, int]]) -> None:
-    assert OnnxOptions.parse(exporter, opset).attempts == attempts
+def test_which_exporters_are_asked(opset: int | None, expected: list[tuple[str, int]]) -> None:
+    assert attempts(opset) == expected
+    assert attempts(tensorrt=True) == TRACING
 
 
-@pytest.mark.parametrize(
-    ("exporter", "opset", "said"),
-    [
-        (None, "16", "opset 17 to 23, got 16"),
-        ("tracing", "21", "by the tracing exporter in opset 17 to 20, got 21"),
-        ("dynamo", "17", "by the dynamo exporter in opset 18 to 23, got 17"),
-        ("script", None, "tracing, dynamo, got 'script'"),
-        (None, "latest", "a number or newest, got 'latest'"),
-    ],
-)
-def test_an_unknown_opset_or_exporter_is_refused(exporter: str | None, opset: str | None, said: str) -> None:
-    with pytest.raises(ExportError, match=said):
-        OnnxOptions.parse(exporter, opset)
+def test_an_opset_that_no_exporter_writes_is_refused() -> None:
+    with pytest.raises(ExportError, match="opset 17 to 23, got 16"):
+        attempts(16)
+    with pytest.raises(ExportError, match="opset 17 to 20, got 21"):
+        attempts(21, tensorrt=True)
 
 
 class Odd(nn.Module):
@@ -137,7 +130,7 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     adaptive, card = _model("plain")
     adaptive.bare.blocks[1].mlp.act = Odd()  # type: ignore[union-attr, index]
     with pytest.raises(ExportError, match=r"failed \(tracing, opset 17: .*eigvals"):
-        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxOptions("tracing"))
+        to_onnx(adaptive, card, tmp_path / "m.onnx", TRACING)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,6 +146,6 @@ def test_what_openvino_cannot_convert_is_named() -> None:
 @pytest.mark.parametrize("opset", range(18, 24))
 def test_the_dynamo_exporter_writes_each_opset(opset: int, tmp_path: Path) -> None:
     adaptive, card = _model("plain")
-    assert to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxOptions("dynamo", opset)) == "dynamo"
+    assert to_onnx(adaptive, card, tmp_path / "m.onnx", [("dynamo", opset)]) == "dynamo"
     model = onnx.load(str(tmp_path / "m.onnx"))
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [opset]

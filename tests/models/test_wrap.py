@@ -127,8 +127,9 @@ def test_restored_pooling_sees_every_token(kind: str) -> None:
     schedule = TokenSchedule.taper(adaptive.layout, 0.3)
     adaptive.schedule = schedule
     x = images(adaptive.bare)
-    logits, last = adaptive.forward_restored(x)
-    assert last.shape[1] == adaptive.tokens
+    state = adaptive.advance(adaptive.start(x, track=True), range(4), schedule.counts)
+    logits, last = adaptive.finish(state), state.last
+    assert last is not None and last.shape[1] == adaptive.tokens
     expected = adaptive.bare.forward_head(adaptive.bare.norm(last))  # type: ignore[operator]
     torch.testing.assert_close(logits, expected)
     torch.testing.assert_close(adaptive(x), expected)
@@ -143,7 +144,8 @@ def test_a_dropped_token_keeps_its_last_whole_layer() -> None:
     adaptive.schedule = TokenSchedule((17, 10, 10, 10))
     x = images(adaptive.bare, batch=1)
     _, kept = adaptive.forward_kept(x)
-    _, last = adaptive.forward_restored(x)
+    last = adaptive.advance(adaptive.start(x, track=True), range(4), adaptive.schedule.counts).last
     after_first = adaptive.advance(adaptive.start(x), [0], (17,) * 4).tokens
+    assert last is not None
     dropped = sorted(set(range(17)) - set(kept[1][0].tolist()))
     assert torch.equal(last[0, dropped], after_first[0, dropped])

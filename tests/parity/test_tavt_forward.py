@@ -58,7 +58,8 @@ def test_logits_loss_and_restored_tokens(name: str, reference: Path) -> None:
 def compare_run(model: AdaptiveViT, arrays: dict[str, Any], x: Tensor, run: str) -> None:
     model.schedule = schedule_of(model, arrays, run)
     expected = torch.from_numpy(arrays[f"{run}/logits"])
-    logits, last = model.forward_restored(x)
+    state = model.advance(model.start(x, track=True), model.schedule.running, model.schedule.counts)
+    logits, last = model.finish(state), state.last
     torch.testing.assert_close(logits, expected, **TOLERANCE)
     torch.testing.assert_close(model(x), expected, **TOLERANCE)
     torch.testing.assert_close(model.forward_lean(x), expected, **TOLERANCE)

@@ -35,6 +35,15 @@ AT_448 = {"vitae_tiny": 8.712e9, "vitae_small": 29.763e9, "vitae_base": 80.708e9
 """As another counter found them on the official code; it counts norms too, which are below 1 % of it all."""
 
 
+def levels_of(model: Vitae, x: Tensor) -> list[Tensor]:
+    """(B, 3, H, W) -> what leaves each stage, on its grid: (B, C, h, w), without a class token."""
+    levels = []
+    for stage in model.layers:
+        x = stage(x)
+        levels.append(x[:, model.prefix :].transpose(1, 2).unflatten(2, stage.grid))
+    return levels
+
+
 def from_official(arrays: Any, meta: Any, folder: Path) -> tuple[Any, Any]:
     config = meta["config"]
     file = folder / "model_best.pth.tar"
@@ -146,7 +155,7 @@ def test_official_sizes(name: str, reference: Path) -> None:
     model = sketch(name)
     with torch.device("meta"):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            levels = model.forward_features_levels(torch.empty(1, 3, 224, 224))
+            levels = levels_of(model, torch.empty(1, 3, 224, 224))
             model.forward_head(model.forward_features(torch.empty(1, 3, 224, 224)))
     assert sum(parameter.numel() for parameter in model.parameters()) == facts["trainable_params"]
     own = model.state_dict()
@@ -212,7 +221,7 @@ def test_levels_lie_on_their_grids() -> None:
         "vitaev2_s", img_size=(64, 96), embed_dims=(16, 16, 32, 64), token_dims=(16, 32, 64, 128)
     ).eval()
     x = torch.randn(2, 3, 64, 96)
-    levels = model.forward_features_levels(x)
+    levels = levels_of(model, x)
     assert [tuple(level.shape) for level in levels] == [(2, 16, 16, 24), (2, 32, 8, 12), (2, 64, 4, 6), (2, 128, 2, 3)]
     torch.testing.assert_close(levels[-1].flatten(2).mean(2), model.forward_head(model.forward_features(x), True))
 

@@ -170,8 +170,7 @@ WORDS = {
     "distill": "--recipe --sampling --kl --taught --optimiser --decay --schedules --teacher --schedule",
     "search": "--algorithm --objective --score --pool --reduction --precision --evaluate-on --fix "
     "--profile --front --baseline --schedule",
-    "export": "--format --precision --exporter --opset --quantizer --smooth-quant --preprocessing --input-order "
-    "--bundle --split",
+    "export": "--format --precision --quantizer --smooth-quant --preprocessing --input-order --bundle --split",
     "check": "--against --split --predictions",
     "bench": "--precision --score --pool --reductions --image-folder --budget",
     "profile": "--precision --score --pool --reduction",

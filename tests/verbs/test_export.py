@@ -213,7 +213,6 @@ def test_a_search_s_run_exports_what_was_chosen_or_picked(place: Path, tmp_path:
         (("--schedule", "dense", "--precision", "f8"), "unknown precision 'f8'"),
         (("--schedule", "dense", "--format", "onnx", "--precision", "bf16"), "would run f32 instead"),
         (("--schedule", "dense", "--format", "onnx", "--opset", "12"), "in opset 17 to 23, got 12"),
-        (("--schedule", "dense", "--format", "onnx", "--exporter", "fx"), "tracing, dynamo, got 'fx'"),
         (("--schedule", "dense", "--for", "mars"), "--for takes tensorrt, got 'mars'"),
         (("--schedule", "dense", "--for", "tensorrt", "--switchable"), "onnxruntime and OpenVINO"),
         (("--schedule", "dense", "--for", "tensorrt", "--format", "openvino"), "TensorRT reads ONNX"),

@@ -580,16 +580,6 @@ class Vitae(nn.Module):
             x = stage(x)
         return x
 
-    def forward_features_levels(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> what leaves each stage, on its grid: (B, C, h, w), without a class token."""
-        levels = []
-        stages: list[Any] = list(self.layers)
-        for stage in stages:
-            x = stage(x)
-            patches = x[:, self.prefix :].transpose(1, 2)
-            levels.append(patches.reshape(-1, x.shape[2], *stage.grid))
-        return levels
-
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, N, D) -> logits (B, K), or the mean of the patches (B, D) that the last linear layer reads."""
         x = self.fc_norm(x[:, self.prefix :].mean(dim=1))
