@@ -60,6 +60,7 @@ GONE = {
     ("bench", "--pack"): "a search is not packed any more; `export` what it chose, and `bench` the file on its device",
     ("bench", "--carried"): "`bench FILE --budget latency=8ms` on the device has the verdict",
     ("search", "--joint"): "all but the score is searched anyway; --fix narrows it, --score any adds the score",
+    ("prune", "--target"): "a budget of `prune` is of multiply-adds; `bench` has the latency of what is left",
     ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("eval", "--unlabelled"): "images without labels are what `predict THING FOLDER -o OUT` is for",

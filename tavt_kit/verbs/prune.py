@@ -58,8 +58,7 @@ def _say(done: PruneResult) -> None:
         from tavt_kit.core.budget import Limit
 
         limit = Limit.parse(verdict["budget"])
-        where = f" on {verdict['target']}" if verdict["target"] else ""
-        print(f"{limit} under {verdict['schedule']}{where}: {verdict['verdict']} ({limit.show(verdict['value'])})")
+        print(f"{limit} under {verdict['schedule']}: {verdict['verdict']} ({limit.show(verdict['value'])})")
     print(f"what was lost has to be learned anew: fgvc-kit distill {done.folder} --teacher {done.run} -o NEXT")
     for network in record["dense_rivals"]:
         what = f"a dense {network['model']} at {network['image_size']} px"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +93,6 @@ _SHARED = 256 * 2**20  # Bytes of /dev/shm: two batches a worker of 64 images at
 _DISK = 2**30  # Bytes for the cache: the downloads of ``fit elpv`` and what is made of them are 400 MB
 _INTEL = "0x8086"
 _SLOW_GOVERNORS = ("powersave", "conservative", "ondemand", "schedutil")
-_EXTRAS = {"frames": "results as pandas frames"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,36 +166,8 @@ class Finding(Record):
 
 def findings(host: HostFacts, room: Room, refused: Mapping[str, str], root: Path = Path("/")) -> list[Finding]:
     """All of them, what is needed first."""
-    found = [*_packages(), *_devices(refused, root), *_limits(host, room), *_quiet(host, root)]
+    found = [*_devices(refused, root), *_limits(host, room), *_quiet(host, root)]
     return sorted(found, key=lambda one: one.optional)
-
-
-def _packages() -> Iterator[Finding]:
-    """Requirements that are not installed, as the installed distribution lists them."""
-    try:
-        listed = requires("tavt-kit") or []
-    except PackageNotFoundError:  # a checkout on the path, never installed
-        return
-    missing, extras = list[str](), set[str]()
-    for line in listed:
-        requirement, _, condition = (part.strip() for part in line.partition(";"))
-        extra = re.search(r"extra == ['\"](\w+)['\"]", condition)
-        name = re.match(r"[\w.-]+", requirement)
-        if name is None or (extra and extra[1] == "dev"):
-            continue
-        try:
-            version(name[0])
-        except PackageNotFoundError:
-            if extra:
-                extras.add(extra[1])
-            elif not condition:
-                missing.append(requirement)
-    if missing:
-        wanted = " ".join(f"'{one}'" for one in missing)
-        yield Finding(f"not installed: {', '.join(missing)}", f"pip install {wanted}")
-    for one in sorted(extras):
-        what = f"the extra {one!r} ({_EXTRAS.get(one, 'see pyproject.toml')}) is not installed"
-        yield Finding(what, f"pip install 'tavt-kit[{one}]'", optional=True)
 
 
 def _devices(refused: Mapping[str, str], root: Path) -> Iterator[Finding]:

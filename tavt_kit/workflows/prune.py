@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Limit, Verdict, facts_of, judge
-from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
@@ -23,11 +22,9 @@ if TYPE_CHECKING:
     import pandas
     from torch import nn
 
-    from tavt_kit.bench import Protocol
     from tavt_kit.models.wrap import AdaptiveViT
 
 _FILE = "prune.json"
-_TARGET = "openvino:cpu"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -90,7 +87,6 @@ def prune(
     depth: int | None = None,
     budget: str | None = None,
     schedule: str | None = None,
-    target: str | None = None,
     importance: str = "taylor",
     round_to: int = 8,
     training_images: int = 256,
@@ -114,15 +110,14 @@ def prune(
         heads: Share of the attention heads that is left.
         width: Share of the embedding channels that is left.
         depth: Number of layers that are left.
-        budget: A limit, ``flops=0.8G`` or ``latency=8ms``, that decides how many heads and channels stay.
+        budget: A limit such as ``flops=0.8G`` that decides how many heads and channels stay.
         schedule: Schedule that the budget is meant for; dense by default.
-        target: Target that a latency budget is measured on; openvino:cpu by default.
         importance: magnitude, taylor or random.
         round_to: Channels are left in multiples of this.
         training_images: Training images that decide what matters.
         limit: Most images of val.
         allow_unreadable: Most images that may be skipped.
-        seed: Seed of random importance and of the inputs that are timed.
+        seed: Seed of random importance.
         fresh: Whether to prune again what ``out`` holds.
         progress: Told what is done.
 
@@ -155,13 +150,14 @@ def prune(
     progress, out = progress or Silent(), Path(out)
     targets = Targets(mlp, heads, width, depth, round_to)
     check_importance(importance)
-    asked = _Budget.read(budget, schedule, target, seed)
+    most, under = _read_limit(budget, schedule), schedule or "dense"
     model = load_given(run, copied=True)
     card, images = model.require_card(), images_of(model.folder, data)
     images.require_classes(card.classes)
     request = {
         "source_sha256": card.weights_sha256, "targets": asdict(targets), "importance": importance,
-        "budget": None if asked is None else asdict(asked), "pictures": training_images, "seed": seed,
+        "budget": None if most is None else {"limit": asdict(most), "schedule": under, "target": "", "seed": seed},
+        "pictures": training_images, "seed": seed,
         "data": images.sha256, "limit": limit,
     }  # fmt: skip
     if (done := _done(model.folder, out, request, fresh)) is not None:
@@ -170,6 +166,9 @@ def prune(
 
     def rewrapped(bare: nn.Module) -> AdaptiveViT:
         return wrap(bare, model.score, model.pool, model.reduction)
+
+    def counted(model: AdaptiveViT) -> float:
+        return float(count_macs(model, TokenSchedule.parse(under, model.layout)))
 
     def evaluated(model: AdaptiveViT) -> tuple[dict[str, Any], Any]:
         """What a record says of a dense model, and which images of val it has right."""
@@ -193,11 +192,8 @@ def prune(
         before, right_before = evaluated(model)
         progress.update("pruning")
         bare, ceiling = model.unwrap(), None
-        if asked is not None:
-            cost = asked.cost
-            ceiling = Ceiling(
-                lambda small: cost(rewrapped(small)), asked.limit.value, asked.limit.show, f"`budget={asked.limit}`"
-            )
+        if most is not None:
+            ceiling = Ceiling(lambda small: counted(rewrapped(small)), most.value, most.show, f"`budget={most}`")
         pruned = cut(bare, targets, importance=importance, images=judge_by, ceiling=ceiling, seed=seed)
         small = rewrapped(bare)
         after, right_after = evaluated(small)
@@ -209,9 +205,12 @@ def prune(
             "before": before,
             "after": after,
             "difference": paired(right_before, right_after).as_record(),
-            "budget": None if asked is None else asked.judged(small),
+            "budget": None if most is None else {
+                "budget": str(most), "schedule": under, "target": None, "value": counted(small),
+                "verdict": str(judge(most, facts_of(macs=counted(small)))),
+            },
             "dense_rivals": dense_baselines(card, after["macs"]),
-        }
+        }  # fmt: skip
         # The card comes last: a folder without one is no run yet, and the same command starts again.
         for name in ("model.json", "model.safetensors", "split.json"):
             (out / name).unlink(missing_ok=True)
@@ -244,63 +243,15 @@ def _done(run: Path | None, out: Path, request: dict[str, Any], fresh: bool) -> 
     return known
 
 
-@dataclass(frozen=True, slots=True)
-class _Budget:
-    """What the pruned model may cost under a schedule, as text; a latency is measured on the target."""
-
-    limit: Limit
-    schedule: str = "dense"
-    target: str = _TARGET
-    seed: int = 0
-
-    @classmethod
-    def read(cls, budget: str | None, schedule: str | None, target: str | None, seed: int) -> _Budget | None:
-        """The budget that is asked for; None where none is."""
-        if budget is None:
-            for name, value in (("schedule", schedule), ("target", target)):
-                if value is not None:
-                    raise BudgetError(
-                        f"`{name}={value}` is for a budget, but none is given; give `budget`, or leave it out"
-                    )
-            return None
-        limit = Limit.parse(budget)
-        if limit.quantity not in ("flops", "latency"):
-            raise BudgetError(f"pruning meets a budget of flops or latency, got {limit}; check it after the export")
-        if target is not None and limit.quantity == "flops":
-            raise BudgetError(f"`target` {target} is for a latency, but the budget is {limit}; leave `target` out")
-        device = str(TargetDevice.parse(target or _TARGET).resolved()) if limit.quantity == "latency" else ""
-        return cls(limit, schedule or "dense", device, seed)
-
-    def cost(self, model: AdaptiveViT) -> float:
-        """Multiply-adds, or the limit's quantile of the latency by a brief measurement, noise and all (ms)."""
-        from tavt_kit.bench.latency_table import BRIEF
-
-        return self._measured(model, BRIEF)[0]
-
-    def judged(self, model: AdaptiveViT) -> dict[str, Any]:
-        """The verdict on the pruned model, counted or measured by the protocol, as a record."""
-        from tavt_kit.bench import Protocol
-
-        value, facts = self._measured(model, Protocol(max_seconds=20.0, min_runs=40))
-        return {
-            "budget": str(self.limit),
-            "schedule": self.schedule,
-            "target": self.target or None,
-            "value": value,
-            "verdict": str(judge(self.limit, facts)),
-        }
-
-    def _measured(self, model: AdaptiveViT, protocol: Protocol) -> tuple[float, Any]:
-        """The limited quantity, and the facts to judge it by."""
-        import numpy as np
-
-        from tavt_kit.bench import measure_schedules
-        from tavt_kit.models.flops import count_macs
-
-        schedule = TokenSchedule.parse(self.schedule, model.layout)
-        if self.limit.quantity == "flops":
-            macs = count_macs(model, schedule)
-            return float(macs), facts_of(macs=macs)
-        target, rng = TargetDevice.parse(self.target), np.random.default_rng(self.seed)
-        (run,) = measure_schedules(model.eval(), target, model.backbone.image_size, [schedule], protocol, rng)
-        return {"p50": run.median, "p90": run.p90, "p99": run.p99}[self.limit.statistic or "p90"], facts_of(latency=run)
+def _read_limit(budget: str | None, schedule: str | None) -> Limit | None:
+    """The limit on multiply-adds that is asked for; None where none is."""
+    if budget is None:
+        if schedule is not None:
+            raise BudgetError(
+                f"`schedule={schedule}` is for a budget, but none is given; give `budget`, or leave it out"
+            )
+        return None
+    limit = Limit.parse(budget)
+    if limit.quantity != "flops":
+        raise BudgetError(f"pruning meets a budget of flops, got {limit}; `bench` has the latency of what is left")
+    return limit

@@ -73,9 +73,8 @@ def findings(machine: Machine) -> list[Finding]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(tmp_path: Path) -> Machine:
     """A machine on which all is well, as far as its files say."""
-    monkeypatch.setattr(doctor, "requires", lambda name: ["numpy>=2.0"])
     facts = replace(HostFacts.gather(), quota=None, affinity=(0, 1, 2, 3), governor=None)
     room = Room(2**34, 2**33, None, "/cache", 2**35, True, 2**32, 20000, 20000, "RAPL")
     return Machine(facts, room, {}, tmp_path)
@@ -88,15 +87,6 @@ def put(machine: Machine, path: str, text: str = "") -> None:
 
 def test_where_all_is_well_nothing_is_found(machine: Machine) -> None:
     assert findings(machine) == []
-
-
-def test_packages_and_extras_that_are_not_installed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = ["numpy>=2.0", "no-such-thing<3,>=2", 'nor-this; extra == "frames"', "nor-that; extra == 'dev'",
-              "elsewhere; sys_platform == 'never'"]  # fmt: skip
-    monkeypatch.setattr(doctor, "requires", lambda name: listed)
-    base, extra = findings(machine)
-    assert base == Finding("not installed: no-such-thing<3,>=2", "pip install 'no-such-thing<3,>=2'")
-    assert extra.command == "pip install 'tavt-kit[frames]'" and extra.optional
 
 
 @pytest.mark.parametrize(

@@ -63,23 +63,6 @@ def test_a_budget_of_multiply_adds(data: Path, model: Path, tmp_path: Path) -> N
     assert count_macs(load_model(tmp_path / "b")) > count_macs(load_model(tmp_path / "a"))
 
 
-@pytest.mark.slow
-def test_a_latency_budget_is_measured_on_the_target(data: Path, model: Path, tmp_path: Path) -> None:
-    latency = (
-        "--budget",
-        "latency[p50]=60s",
-        "--target",
-        "torch:cpu:threads=1",
-        "--width",
-        0.67,
-        "--training-images",
-        6,
-    )
-    assert run("prune", model, "--data", data, "-o", tmp_path / "a", *latency) == 0
-    budget = json.loads((tmp_path / "a" / "prune.json").read_text())["budget"]
-    assert budget["verdict"] == "PASS" and 0 < budget["value"] < 60_000 and budget["target"].startswith("torch:cpu")
-
-
 def test_the_same_command_does_nothing_again(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,10 +84,8 @@ def test_the_same_command_does_nothing_again(
         (("--mlp", "1.5"), "--mlp is the share"),
         (("--depth", "9"), "here 1 to 4, got 9"),
         (("--mlp", "0.5", "--importance", "beauty"), "importance is one of"),
-        (("--budget", "size=2MB"), "a budget of flops or latency"),
+        (("--budget", "latency=2ms"), "a budget of flops, got latency=2ms"),
         (("--budget", "flops=1K"), "out of reach"),
-        (("--budget", "flops=1G", "--target", "torch:cpu"), "leave --target out"),
-        (("--budget", "latency=1ms", "--target", "torch:tpu"), "cpu or cuda"),
         (("--mlp", "0.5", "--schedule", "dense"), "is for a budget"),
     ],
 )
