@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tavt_kit.core.records import read_record
+from tests.verbs.tiny import write_images
+
 ROOT = Path(__file__).resolve().parents[1]
 USE = (
     "import tavt_kit, tavt_kit.search, tavt_kit.distill, tavt_kit.bench, tavt_kit.cli, tavt_kit.verbs.doctor\n"
@@ -93,6 +96,23 @@ def test_the_wheel_installs_and_runs(wheel: Path, fresh: Path) -> None:
     assert added == {"tavt_kit", f"{wheel.name.split('-py3')[0]}.dist-info"}
     check_use(fresh, fresh)
     assert "doctor" in run(fresh / "bin" / "python", ROOT / "cli.py", "--help", cwd=fresh)
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_fits_and_its_folder_predicts(wheel: Path, fresh: Path, tmp_path: Path) -> None:
+    """The environment is new but for the packages that it borrows: torch and the like are not fetched again."""
+    install(fresh, wheel)
+    images, out, empty = write_images(tmp_path / "images", each=12), tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
+    words = "--budget latency=2s --max-time 1s --model test_vit --set weights=random --set image-size=64"
+    said = run(fresh / "bin" / "fgvc-kit", "fit", images, "-o", out, *words.split(), cwd=empty)
+    assert "recommended" in said and "ship:" in said
+    record = read_record(out / "fit.json", "fit")
+    assert {row["configuration"].get("precision") for row in record["rows"]} >= {None, "int8"}
+    image = next((images / "disc").iterdir())
+    file = out / "recommended" / "model.xml"
+    for command in (["-I", file.parent / "predict.py", file], ["-m", "tavt_kit", "predict", file]):
+        assert str(image) in run(fresh / "bin" / "python", *command, image, cwd=empty)
 
 
 @pytest.mark.slow

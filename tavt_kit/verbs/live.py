@@ -109,12 +109,34 @@ class FitProgress(SearchProgress):
     def __init__(self) -> None:
         super().__init__()
         self._reasons: tuple[str, ...] = ()
+        self._title = "looking at the data"
+
+    def say(self, sentence: str) -> None:
+        """One line that stays; meanwhile the stage goes on."""
+        super().say(sentence)
+        self._now(self._title)
+
+    def stage(self, what: str, total: int, done: int = 0) -> None:
+        """A bar on a terminal; elsewhere the lines alone, which would else be followed by all bars at the end."""
+        if self._heartbeat is None:
+            super().stage(what, total, done)
+        else:
+            self._what, self._units = what, (done, total)
+            self._now(what, f", {done} of {total}")
+
+    def advance(self, units: int = 1, **values: float) -> None:
+        """Move the newest stage on."""
+        if self._heartbeat is None:
+            super().advance(units, **values)
+        else:
+            self.stage(self._what, self._units[1], self._units[0] + units)
 
     def show(self, value: object) -> None:
         """What belongs to the fit in sentences; of the stages' own results only what a search shows."""
         kind = type(value).__name__  # by name: a search does not need the fit's modules
         if kind in _SENTENCES:
             sentences = _SENTENCES[kind](value)
+            self._title = str(getattr(value, "title", self._title))
             if kind == "FitPlan":  # shown again where it grows
                 sentences, self._reasons = tuple(one for one in sentences if one not in self._reasons), sentences
             for sentence in sentences:

@@ -235,9 +235,8 @@ def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | Non
         known = dict(record["asked"])
     for name, value in asked.items():
         if known.get(name) != value:
-            raise OutputError(
-                f"{folder} holds a fit with `{name}` {known.get(name)}, got {value}; choose another `out`"
-            )
+            before, now = ("its default" if one is None else one for one in (known.get(name), value))
+            raise OutputError(f"{folder} holds a fit with `{name}` {before}, got {now}; choose another `out`")
     with reading(file):
         return decode(FitPlan, record["plan"], "the plan")
 
@@ -365,6 +364,7 @@ class _Stages:
 
         from tavt_kit.checkpoints import open_model
 
+        self.progress.update(f"timing training at {size} pixels")
         model = open_model(name, weights="random", classes=self.images.classes, image_size=size, seed=self.seed).eval()
         pixels, times = torch.zeros(BATCH, 3, *model.backbone.image_size), []
         with torch.inference_mode():

@@ -8,6 +8,8 @@ import pytest
 
 from tavt_kit.verbs import console
 from tavt_kit.verbs.console import ConsoleProgress, clock_text
+from tavt_kit.verbs.live import FitProgress
+from tavt_kit.workflows.fit import FitStage
 
 
 def test_a_long_step_is_told_again_and_again(
@@ -35,6 +37,22 @@ def test_nothing_is_repeated_of_what_is_quick(capsys: pytest.CaptureFixture[str]
         progress.update("a moment", 0.5)
         progress.say("Done.")
     assert capsys.readouterr().err == "Done.\n"
+
+
+def test_a_fit_says_what_it_does_and_ends_without_bars(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "EVERY", 0.05)
+    with FitProgress() as progress:
+        progress.show(FitStage("fine-tune"))
+        progress.stage("finetune", 20)
+        progress.advance(3)
+        time.sleep(0.2)
+        progress.show(FitStage("fine-tune", 7.0))
+        progress.say("A sentence.")
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert set(lines) == {"== fine-tune", "0:00 finetune, 3 of 20", "   7 s", "A sentence.", "0:00 fine-tune"}
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (65, "1:05"), (7265, "2:01:05")])
