@@ -155,13 +155,7 @@ def _time(view: FrontView, pick: CandidateView) -> str:
 
 def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> list[str]:
     """What stands against the verdict: an unsteady clock, limits that are not decided, files that failed."""
-    sentences = [
-        f"The budget was given to this report; the search was for {', '.join(map(str, told))}, so it may not have "
-        "looked where this one is best met."
-        for told in (sequence(front, "searched_for"),)
-        if told and list(told) != list(sequence(front, "budgets"))
-    ]
-    sentences += [f"Not decided: {text}." for text in sequence(front, "undecided") if isinstance(text, str)]
+    sentences = [f"Not decided: {text}." for text in sequence(front, "undecided") if isinstance(text, str)]
     time = pick.time
     if time.steady is False and time.p10 is not None and time.p90 is not None:
         load, cores = number(front, "host", "load", 0), len(sequence(front, "host", "affinity"))

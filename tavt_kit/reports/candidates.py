@@ -1,4 +1,4 @@
-"""What a report knows of models and fronts, and the choice of a front again under another budget.
+"""What a report knows of models and fronts.
 
 What a record lacks, or has of another type, is None, so that a report never breaks on it.
 """
@@ -6,8 +6,8 @@ What a record lacks, or has of another type, is None, so that a report never bre
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tavt_kit.core.budget import Budget, Fact, Verdict, judge, time_facts, worst
@@ -15,7 +15,7 @@ from tavt_kit.core.configuration import genes_text
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports import words
-from tavt_kit.reports.records import Found, Records, integers, mapping, number, sequence, text, whole
+from tavt_kit.reports.records import integers, mapping, number, sequence, text, whole
 
 Ends = tuple[float | None, float | None]
 
@@ -146,7 +146,6 @@ class CandidateView:
         self.name, self.kind, self.split, self.note = (
             text(record, name) or "" for name in ("name", "kind", "split", "note")
         )
-        self.place = whole(record, "place")  # in the run's front, where a report's own budget has put it elsewhere
         self.counts = integers(record, "schedule")
         self.genes = genes_text(
             len(sequence(record, "schedule")),
@@ -187,13 +186,18 @@ class FrontView:
         return tuple(CandidateView(one, self.metric, f"{letter}{i}" if letter else "") for i, one in records)
 
     def _chosen(self) -> int | None:
-        """As recorded; otherwise by the rule of the search."""
+        """As recorded; otherwise by the rule of the search: of what passes, else is predicted to, else may, the most
+        accurate, or with a floor the cheapest."""
         index, views = whole(self.record, "chosen"), self.candidates
         if index is not None and 0 <= index < len(views):
             return index
         if recorded := list(sequence(self.record, "chosen")):
             return next((i for i, view in enumerate(views) if list(view.counts) == recorded), None)
-        return best_of([view.verdict for view in views], views, cheapest=bool(self.budget.floors))
+        for verdict in ("PASS", "PREDICTED", "INCONCLUSIVE"):
+            fits = [i for i, one in enumerate(views) if one.verdict == verdict and one.accuracy is not None]
+            if fits:
+                return fits[0] if self.budget.floors else max(fits, key=lambda i: (_value(views[i]), -i))
+        return None
 
     def cost(self, view: CandidateView) -> float | None:
         """What a budget is held against: the quantile of the latency, predicted where not measured; else MACs."""
@@ -241,34 +245,14 @@ def recorded_budget(record: Mapping[str, Any]) -> Budget:
         return Budget()
 
 
-def best_of(verdicts: Sequence[str], views: Sequence[CandidateView], *, cheapest: bool) -> int | None:
-    """The rule of the search: of what passes, else is predicted to, else may, the most accurate or the cheapest.
-
-    The views are by rising cost; what has no accuracy is never chosen.
-    """
-    values = [(index, one.accuracy.value) for index, one in enumerate(views) if one.accuracy is not None]
-    for verdict in ("PASS", "PREDICTED", "INCONCLUSIVE"):
-        if fitting := [pair for pair in values if verdicts[pair[0]] == verdict]:
-            return fitting[0][0] if cheapest else max(fitting, key=lambda pair: (pair[1], -pair[0]))[0]
-    return None
-
-
 def judge_view(view: CandidateView, budget: Budget, metric: str, batch: int = 1) -> Verdict:
-    """The worst verdict over the limits, the accuracy being of this metric and the target's batch of so many images.
-
-    Raises:
-        BudgetError: A limit on what no front records.
-    """
+    """The worst verdict over the limits, the accuracy being of this metric and the target's batch of so many images."""
     facts = _facts(view, metric, batch)
-    for limit in budget:
-        # A time or a difference that one candidate lacks is not known; what no candidate has cannot be asked.
-        times = ("latency", "latency[p50]", "latency[p99]", "throughput")
-        if limit.name not in facts and limit.name not in (*times, "flops"):
-            raise BudgetError(
-                f"this front does not record what {limit} limits; give a budget of latency, throughput, flops, drop or "
-                f"{', '.join((metric, *view.others))}, or search again with this one"
-            )
     return worst(judge(limit, facts) for limit in budget)
+
+
+def _value(view: CandidateView) -> float:
+    return view.accuracy.value if view.accuracy else math.nan
 
 
 def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
@@ -292,61 +276,4 @@ def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
     found[metric] = known(view.accuracy.low, view.accuracy.high) if view.accuracy else known(None, None)
     for name in mapping(view.record, "verdict_bounds"):  # what the search judged by; older records lack it
         found[name] = known(*(number(view.record, "verdict_bounds", name, end) for end in (0, 1)))
-    return found
-
-
-def asked(records: Records, budget: Budget) -> Records:
-    """The records as if the search had been asked for ``budget``: its front judged and chosen from again.
-
-    Baselines that the search measured beside its front, such as the dense model, may be chosen too.
-
-    Raises:
-        BudgetError: There is no front, or it does not record what the budget limits.
-    """
-    fronts = records.all("front")
-    if not fronts:
-        raise BudgetError(
-            f"a report chooses for {', '.join(budget.texts())} from a measured front, but {', '.join(records.folders)} "
-            "has none; run fgvc-kit search first"
-        )
-    body = _chosen_again(FrontView(fronts[0].body), budget)
-    return replace(records, found={**records.found, "front": (Found(fronts[0].path, body),)})
-
-
-def _chosen_again(view: FrontView, budget: Budget) -> dict[str, Any]:
-    batch = whole(view.record, "target", "batch") or 1
-
-    def judged(views: Sequence[CandidateView]) -> list[dict[str, Any]]:
-        return [{**one.record, "verdict": str(judge_view(one, budget, view.metric, batch))} for one in views]
-
-    views = view.choosable()
-    entries = judged(views)
-    for one, entry in zip(views, entries, strict=True):
-        if one.key.startswith("c"):  # candidates change their places here, but an export picks them by the run's own
-            entry["place"] = int(one.key[1:])
-    place = best_of([entry["verdict"] for entry in entries], views, cheapest=bool(budget.floors))
-    verdict = "FAIL" if place is None else entries[place]["verdict"]
-    return {
-        **view.record,
-        "budgets": budget.texts(),
-        "searched_for": list(sequence(view.record, "budgets")),
-        "candidates": entries,
-        "baselines": judged([baseline for baseline in view.baselines if baseline.record]),
-        "measured": judged([one for one in view.measured if one.record]),
-        "chosen": place,
-        "verdict": verdict,
-        "undecided": _undecided(views[place].time, budget) if place is not None and verdict == "INCONCLUSIVE" else [],
-        "measured_over_budget": None,
-    }
-
-
-def _undecided(time: TimeView, budget: Budget) -> list[str]:
-    """Where the measured bounds lie on both sides of the line."""
-    found = []
-    for limit in budget.of("latency"):
-        low, high = time.bounds(limit.statistic or "p90")
-        if low <= limit.value < high:
-            between = f"between {words.ms_text(low)} and {words.ms_text(high)}"
-            ends = between if math.isfinite(high) else f"{words.ms_text(low)} or more"
-            found.append(f"{limit}: the {limit.statistic} is {ends}; measure longer, on a quieter machine")
     return found

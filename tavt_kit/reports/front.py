@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
-from tavt_kit.errors import BudgetError
 from tavt_kit.reports import columns, words
 from tavt_kit.reports.baselines import baseline_blocks, fit_rows
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
@@ -168,10 +167,7 @@ def steps_of(view: FrontView) -> list[Buy]:
         rest = Budget((*rest.limits, *view.budget.of("flops")))
     found, best = list[Buy](), list[Buy]()
     for one in view.choosable():
-        try:
-            over = str(judge_view(one, rest, view.metric, whole(view.record, "target", "batch") or 1))
-        except BudgetError:  # a limit that the record cannot be held against decides nothing
-            continue
+        over = str(judge_view(one, rest, view.metric, whole(view.record, "target", "batch") or 1))
         is_measured = one.time.median is not None
         high = one.time.bounds(view.statistic)[1] if is_measured else view.cost(one) or 0.0
         if math.isfinite(high) and over in ("PASS", "PREDICTED"):
@@ -189,8 +185,7 @@ def export_command(view: FrontView, one: CandidateView, folder: Path) -> str:
     runtime, precision = (text(view.record, "target", name) for name in ("runtime", "precision"))
     form = {"openvino": "openvino", "onnxruntime": "onnx", "torch": "safetensors"}.get(runtime or "", "onnx")
     if one.genes:  # which no --schedule can say
-        shown = [other.schedule for other in view.candidates]
-        place = shown.index(one.schedule) if one.place is None else one.place
+        place = [other.schedule for other in view.candidates].index(one.schedule)
         return shlex.join(["fgvc-kit", "export", str(folder), "--pick", str(place), "--format", form])
     parts = ["fgvc-kit", "export", str(folder), "--schedule", one.schedule or "dense", "--format", form]
     precision = "int8" if one.kind == "int8" else precision

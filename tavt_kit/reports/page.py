@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tavt_kit.core.budget import Budget
 from tavt_kit.core.csv_text import csv_text
 from tavt_kit.core.latency_table import part_words
 from tavt_kit.core.lock import held_folder
@@ -23,7 +22,7 @@ from tavt_kit.errors import RecordError, TavtError
 from tavt_kit.reports import blocks, correctness, front, images, latency, provenance, training
 from tavt_kit.reports.answer import answer
 from tavt_kit.reports.baselines import fit_rows, fit_section
-from tavt_kit.reports.candidates import CandidateView, FrontView, asked
+from tavt_kit.reports.candidates import CandidateView, FrontView
 from tavt_kit.reports.records import Records, gather, mapping, text
 
 HTML_FILE, CSV_FILE, JSON_FILE = "report.html", "report.csv", "report.json"
@@ -74,7 +73,7 @@ class Written(NamedTuple):
     json: Path
 
 
-def write_report(places: Sequence[Path], out: Path | None = None, budget: Budget | None = None) -> Written:
+def write_report(places: Sequence[Path], out: Path | None = None) -> Written:
     """Read the records at ``places`` and write the report's three files into the folder ``out``.
 
     The arguments are those of the workflow ``report``, and so is what it raises.
@@ -85,7 +84,6 @@ def write_report(places: Sequence[Path], out: Path | None = None, budget: Budget
             f"a report is of one search, but {', '.join(records.folders)} holds {len(fronts)} "
             f"({', '.join(str(one.path.parent) for one in fronts)}); give the folder of one"
         )
-    records = records if budget is None else asked(records, budget)
     report = build_report(records)
     body = report_body(records, report.answer, report.title)
     table = csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in body["rows"]))

@@ -34,7 +34,7 @@ _WORKFLOWS = {
               "unlabelled target out"),
     "bench": ("bench:bench", "target schedule pick weights precision budget memory out seed"),
     "profile": ("profile:profile", "target weights image_size held_out max_time out seed"),
-    "report": ("report:report", "budget out"),
+    "report": ("report:report", "out"),
     "eval": ("evaluate:evaluate", "data split schedule pick preset target batch limit precision_wanted "
              "out allow_unreadable"),
     "predict": ("predict:predict", "top schedule pick preset target batch out"),

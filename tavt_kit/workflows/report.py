@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.budget import Budget
 from tavt_kit.core.parsing import several
 from tavt_kit.evaluation.frames import frame
 
@@ -36,7 +35,6 @@ class ReportResult:
 def report(
     runs: str | Path | Sequence[str | Path],
     *,
-    budget: str | Sequence[str] | Budget = (),
     out: str | Path | None = None,
 ) -> ReportResult:
     """Write ``report.html``, ``report.csv`` and ``report.json`` from the records of runs.
@@ -45,20 +43,17 @@ def report(
 
     Args:
         runs: Run folders and single records, of one search at most.
-        budget: Limits to choose again by, from what was measured; by default the search's own.
         out: The folder to write; by default the first run's.
 
     Raises:
         RecordError: There is nothing to report on, a record is damaged, or there are several searches.
-        BudgetError: A limit cannot be read, or is on what was not recorded.
         OutputError: The folder cannot be written.
 
     Example:
-        >>> report("runs/birds-8ms", budget="latency=10ms").html  # doctest: +SKIP
+        >>> report("runs/birds-8ms").html  # doctest: +SKIP
     """
     from tavt_kit.reports import write_report
 
     folders = [Path(run) for run in several(runs)]
-    limits = budget if isinstance(budget, Budget) else Budget.parse(several(budget))
-    written = write_report(folders, None if out is None else Path(out), limits if limits.limits else None)
+    written = write_report(folders, None if out is None else Path(out))
     return ReportResult(*written, json.loads(written.json.read_text(encoding="utf-8")))

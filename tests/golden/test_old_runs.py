@@ -40,7 +40,7 @@ def read(path: Path) -> Any:
         ("show found --pick flops=35K", 0),
         ("show measured --pick latency=400ms", 0),
         ("report trained distilled found exported checked benched -o out", 0),
-        ("report measured -o out --budget latency=300ms", 0),
+        ("report measured -o out", 0),
         ("compare benched benched", 0),
         ("compare benched/bench.json", 0),
         ("compare checked/check.json exported/check.json", 0),

@@ -243,7 +243,6 @@ def inputs() -> Iterator[Case]:
         "show {run}",
         "show none",
         "show {search} --pick moon",
-        "report {run} --budget soon -o out | soon",
         "report {data} -o out | {data}",
         "datasets moon",
         "datasets cub cars | cub cars",
