@@ -17,10 +17,8 @@ from tavt_kit.checkpoints.foreign import is_folder, read_folder, read_timm
 from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.checkpoints.official_vit import (
     FAMILIES,
-    POSITION_RULES,
     ConvertOptions,
     Official,
-    PositionRule,
     read_google,
     read_mixvit_hybrid,
     read_npz,
@@ -43,7 +41,6 @@ def convert(
     heads: int | Sequence[int] | None = None,
     slide_step: int | None = None,
     image_size: int | None = None,
-    positions: PositionRule = "official",
     family: str | None = None,
     num_token: int | None = None,
     num_selects: int | Sequence[int] | None = None,
@@ -62,9 +59,8 @@ def convert(
         heads: Attention heads, where the width is not that of ViT-B, L or H. ViTAEs of no official size have one number
             for the normal cells of each stage, then one for each of the reduction cells.
         slide_step: Pixels from one patch to the next, for the overlapping split.
-        image_size: Edge of the model's input; the position table is resized by the rule of ``positions``. The size
-            that fits the table by default.
-        positions: ``"official"`` or ``"timm"``; files in timm's names are always resized as timm does.
+        image_size: Edge of the model's input; the position table is resized as the official loaders do, that of files
+            in timm's names as timm does. The size that fits the table by default.
         family: ``"ffvt"`` or ``"transfg"`` makes one of Google's file; its fusion layer (and FFVT's final norm) start
             at random, as in the official loaders. Other files tell their family.
         num_token: FFVT's tokens from each layer, which no file tells; from the number of classes where that is known.
@@ -82,9 +78,8 @@ def convert(
     Example:
         >>> model, card = convert("ViT-B_16.npz", image_size=448)  # doctest: +SKIP
     """
-    for option, value, words in (("positions", positions, POSITION_RULES), ("family", family, FAMILIES)):
-        if value is not None and value not in words:
-            raise ParameterError(f"`{option}` is {' or '.join(words)}, got {value!r}")
+    if family is not None and family not in FAMILIES:
+        raise ParameterError(f"`family` is {' or '.join(FAMILIES)}, got {family!r}")
     counts = (heads,) if heads is None or isinstance(heads, int) else tuple(heads)
     if any(count is not None and count < 1 for count in counts):
         raise ParameterError(f"`heads` is a whole number above 0, or several with commas between them, got {heads}")
@@ -92,9 +87,9 @@ def convert(
     one, several = (heads, None) if heads is None or isinstance(heads, int) else (None, tuple(heads))
     named = None if classes is None else tuple(classes)
     selects = None if num_selects is None else (num_selects,) if isinstance(num_selects, int) else tuple(num_selects)
-    options = ConvertOptions(one, slide_step, image_size, positions, family, num_token, named, selects, several, name)
+    options = ConvertOptions(one, slide_step, image_size, family, num_token, named, selects, several, name)
     if is_run(path):
-        taken = ("image_size", "positions", "classes")
+        taken = ("image_size", "classes")
         said = [f.name for f in fields(options) if f.name not in taken and getattr(options, f.name) is not None]
         if known := [f"`{'heads' if name == 'stage_heads' else name}`" for name in said]:
             raise CheckpointError(f"{path} is a run, whose model.json tells everything; leave {', '.join(known)} out")

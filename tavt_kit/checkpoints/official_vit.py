@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +26,6 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION
 
-PositionRule = Literal["official", "timm"]
-POSITION_RULES: tuple[PositionRule, ...] = ("official", "timm")
-"""How a position table is resized: bilinear with the corners aligned (scipy's zoom, as the official loaders do), or
-bilinear without (as timm's loader of the same files does)."""
-
 
 @dataclass(frozen=True, slots=True)
 class ConvertOptions:
@@ -39,7 +34,6 @@ class ConvertOptions:
     heads: int | None = None
     slide_step: int | None = None
     image_size: int | None = None
-    positions: PositionRule = "official"
     family: str | None = None
     num_token: int | None = None
     classes: tuple[str, ...] | None = None
@@ -70,15 +64,16 @@ class Official:
     left_out: Sequence[str] = ()
 
 
-def resize_positions(table: Tensor, side: int, rule: PositionRule) -> Tensor:
-    """A position table (1, 1 + n * n, D) for a grid of ``side`` x ``side``; the class row stays as it is."""
-    if rule not in POSITION_RULES:
-        raise CheckpointError(f"position tables are resized by the rule {' or '.join(POSITION_RULES)}, got {rule!r}")
+def resize_positions(table: Tensor, side: int) -> Tensor:
+    """A position table (1, 1 + n * n, D) for a grid of ``side`` x ``side``; the class row stays as it is.
+
+    Bilinear with the corners aligned: scipy's zoom, as the official loaders do.
+    """
     before = round((table.shape[1] - 1) ** 0.5)
     if before == side:
         return table
     grid = table[:, 1:].reshape(1, before, before, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=(side, side), mode="bilinear", align_corners=rule == "official")
+    grid = F.interpolate(grid, size=(side, side), mode="bilinear", align_corners=True)
     return torch.cat([table[:, :1], grid.permute(0, 2, 3, 1).reshape(1, side * side, -1)], dim=1)
 
 
@@ -152,7 +147,7 @@ def fit_positions(
     size = options.image_size or grid_side(tensors, name) * stride
     if size < stride or size % stride:
         raise DataError(f"patches of {stride} px need an image size that is a multiple of that, got {size}")
-    return size, resize_positions(tensors[name], size // stride, options.positions)
+    return size, resize_positions(tensors[name], size // stride)
 
 
 def vit_arguments(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str, Any]:
@@ -287,7 +282,7 @@ def vit_model(
             )
     patch, step = arguments["patch_size"], arguments.get("slide_step", arguments["patch_size"])
     size = arguments["img_size"][0]
-    positions = resize_positions(tensors["pos_embed"], (size - patch) // step + 1, options.positions)
+    positions = resize_positions(tensors["pos_embed"], (size - patch) // step + 1)
     # The official loaders start the fusion layer at random; TransFG's final norm is loaded, FFVT's is not.
     fresh = (f"blocks.{arguments['depth'] - 1}.", *(("norm.",) if family == "ffvt" else ()))
     untrained = () if recipe or family == "vit" else fresh

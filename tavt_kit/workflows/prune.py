@@ -144,7 +144,6 @@ def prune(
     from tavt_kit.models.wrap import wrap
     from tavt_kit.pruning import LabelledImages, Targets
     from tavt_kit.pruning import prune as cut
-    from tavt_kit.pruning.baselines import dense_baselines
     from tavt_kit.pruning.prune import Ceiling, check_importance, pruned_card
 
     progress, out = progress or Silent(), Path(out)
@@ -209,7 +208,6 @@ def prune(
                 "budget": str(most), "schedule": under, "target": None, "value": counted(small),
                 "verdict": str(judge(most, facts_of(macs=counted(small)))),
             },
-            "dense_rivals": dense_baselines(card, after["macs"]),
         }  # fmt: skip
         # The card comes last: a folder without one is no run yet, and the same command starts again.
         for name in ("model.json", "model.safetensors", "split.json"):

@@ -137,7 +137,7 @@ def test_the_verb_takes_the_selection(tmp_path: Path, capsys: pytest.CaptureFixt
             cli.main(["convert", str(file), "-o", str(tmp_path / "out"), "--heads", "3", *map(str, more)])
         return int(ended.value.code or 0)
 
-    assert run("--num-selects", "a,b") == 2 and "--num-selects is a whole number" in capsys.readouterr().err
+    assert run("--num-selects", "a,b") == 2 and "--num-selects is whole numbers" in capsys.readouterr().err
     assert run() == 2 and "give --num-selects" in capsys.readouterr().err
     assert run("--num-selects", "12,10,6,4", "--json") == 0
     assert json.loads(capsys.readouterr().out)["arguments"]["num_selects"] == [12, 10, 6, 4]

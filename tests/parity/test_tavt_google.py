@@ -23,8 +23,8 @@ def input_of(reference: Path, name: str) -> Path:
     return reference / f"{name.replace('_loaded', '_input')}.npz"
 
 
-def converted(reference: Path, name: str, image_size: int, positions: str = "official") -> nn.Module:
-    model, _ = convert(input_of(reference, name), image_size=image_size, positions=positions)  # type: ignore[arg-type]
+def converted(reference: Path, name: str, image_size: int) -> nn.Module:
+    model, _ = convert(input_of(reference, name), image_size=image_size)
     return model
 
 
@@ -63,21 +63,3 @@ def test_logits(run: str, size: str, reference: Path, name: str) -> None:
     if f"{run}/encoded" in loaded:
         encoded = torch.from_numpy(loaded[f"{run}/encoded"])
         torch.testing.assert_close(model.forward_features(images), encoded, **TOLERANCE)
-
-
-def test_timms_rule_is_timms_and_another(reference: Path, name: str) -> None:
-    """timm's own loader of the same file is the oracle of the option."""
-    from tavt_kit.models.timm_import import timm
-
-    _, meta = load(reference, name)
-    shape = meta["config"]
-    theirs = timm.models.vision_transformer.VisionTransformer(
-        img_size=shape["img_size"], patch_size=shape["patch"], embed_dim=shape["hidden_size"], num_classes=9,
-        depth=shape["num_layers"], num_heads=shape["num_heads"], mlp_ratio=shape["mlp_dim"] / shape["hidden_size"],
-    )  # fmt: skip
-    theirs.load_pretrained(str(input_of(reference, name)))
-    mine = converted(reference, name, shape["img_size"], "timm").state_dict()
-    for key, tensor in theirs.state_dict().items():
-        torch.testing.assert_close(mine[key], tensor, atol=1e-6, rtol=0, msg=key)
-    official = converted(reference, name, shape["img_size"]).state_dict()["pos_embed"]
-    assert float((official - mine["pos_embed"]).abs().max()) > 1e-3

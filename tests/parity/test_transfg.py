@@ -66,4 +66,4 @@ def test_the_position_table_of_another_grid(reference: Path, name: str) -> None:
     table = torch.from_numpy(arrays["google_input/pos_embedding"])
     expected = torch.from_numpy(arrays["google_loaded/position_embeddings"])
     side = round((expected.shape[1] - 1) ** 0.5)
-    torch.testing.assert_close(resize_positions(table, side, "official"), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(resize_positions(table, side), expected, atol=1e-6, rtol=0)

@@ -21,7 +21,6 @@ from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 from tavt_kit.pruning import IMPORTANCES, LabelledImages, Targets, prune
-from tavt_kit.pruning.baselines import dense_baselines
 from tavt_kit.pruning.coupled import coupled
 from tavt_kit.pruning.prune import Ceiling
 from tests.contracts.zoo import build, images
@@ -204,14 +203,3 @@ def test_rounding_to_multiples() -> None:
 def test_a_structure_that_does_not_fit_is_refused(structure: Any, sentence: str) -> None:
     with pytest.raises(CheckpointError, match=sentence):
         reshape(build("plain"), structure)
-
-
-@pytest.mark.slow
-def test_dense_baselines_are_within_the_multiply_adds() -> None:
-    from tavt_kit.checkpoints import build as build_named
-
-    _, card = build_named("vit_small_patch16_224", weights="random", classes=["a", "b"], image_size=96)
-    baselines = dense_baselines(card, 400_000_000)
-    assert [baseline["model"] for baseline in baselines] == ["vit_small_patch16_224", "vit_small_patch32_224"]
-    assert [baseline["image_size"] for baseline in baselines] == [64, 96]
-    assert all(200_000_000 < baseline["macs"] <= 400_000_000 for baseline in baselines)

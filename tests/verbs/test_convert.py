@@ -102,7 +102,7 @@ def test_bad_files_are_one_sentence(data: Path, tmp_path: Path, capsys: pytest.C
         (tmp_path / "whole.bin", ("--heads", 5), "cannot be shared by 5 heads"),
         (tmp_path / "whole.bin", ("--heads", 3, "--image-size", 33), "a multiple of that"),
         (tmp_path / "whole.bin", ("--heads", 3, "--slide-step", 9), "1 to the patch size of 8"),
-        (tmp_path / "whole.bin", ("--heads", 3, "--positions", "cubic"), "official or timm"),
+        (tmp_path / "whole.bin", ("--heads", 3, "--family", "cubic"), "vit or ffvt or transfg"),
         (tmp_path / "other.npz", (), "no family that is known"),
         (tmp_path / "objects.npz", (), "holds Python objects"),
         (tmp_path / "text.npz", (), "no .npz file"),
