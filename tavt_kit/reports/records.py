@@ -71,6 +71,10 @@ def gather(places: Sequence[Path]) -> Records:
             )
         for kind, record in ours:
             found.setdefault(kind, {}).setdefault(record.path, record)
+    for recipe in list(found.get("recipe", {}).values()):
+        for path in _origin(recipe):
+            if (known := _read(path)) is not None:
+                found.setdefault(known[0], {}).setdefault(path, known[1])
     records = {kind: tuple(of_kind.values()) for kind, of_kind in found.items()}
     rows = _candidates_beside(records["front"][0].path) if "front" in records else ()
     steps = {run.path: read_lines(run.path.parent / "metrics.jsonl") for run in records.get("run", ())}
@@ -87,6 +91,22 @@ def _candidates_beside(front: Path) -> tuple[Mapping[str, str], ...]:
         return ()
     except (UnicodeDecodeError, csv.Error) as error:
         raise RecordError(f"{path} is damaged, so write it again: {error}") from None
+
+
+def _origin(recipe: Found) -> list[Path]:
+    """What the run that a search began with says of its training, where it is still there with the same weights."""
+    name, ours = text(recipe.body, "model"), recipe.path.parent / "model.json"
+    card = _read(ours) if ours.is_file() else None
+    for folder in [] if name is None or card is None else (Path(name), ours.parent.parent / Path(name).name):
+        theirs = folder / "model.json"
+        other = _read(theirs) if theirs.is_file() else None
+        if card is not None and other is not None and _weights(other[1]) == _weights(card[1]):
+            return [path for path in (folder / "run.json", folder / "control" / "run.json") if path.is_file()]
+    return []
+
+
+def _weights(card: Found) -> str | None:
+    return text(card.body, "weights_sha256")
 
 
 def _files(place: Path) -> Iterator[Path]:

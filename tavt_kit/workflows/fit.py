@@ -331,16 +331,19 @@ class _Stages:
         return Budget.parse(self.plan.budgets)
 
     def _sized(self, plan: FitPlan) -> FitPlan:
-        """The largest image size that trains within the time."""
-        sizes = ", ".join(map(str, IMAGE_SIZES))
+        """The largest image size that trains within the time; forward passes take as long as there are patches, about."""
+        sizes, least = ", ".join(map(str, IMAGE_SIZES)), min(IMAGE_SIZES)
+        timed, left = self.forward_seconds(plan.model, least), self.deadline.left()
         for size in IMAGE_SIZES:
-            each, left = self.forward_seconds(plan.model, size), self.deadline.left()
+            each = timed * (size / least) ** 2
             if training_seconds(each) <= left:
                 reason = f"{size} pixels: the largest of {sizes} that trains within {left:.0f} s"
                 break
         else:
             reason = f"{size} pixels: the smallest of {sizes}; the time is short"
-        return replace(plan, image_size=size, reasons=(*plan.reasons, f"{reason} ({1e3 * each:.0f} ms an image here)."))
+        return replace(
+            plan, image_size=size, reasons=(*plan.reasons, f"{reason} (about {1e3 * each:.0f} ms an image here).")
+        )
 
     def _with_stages(self, rows: Sequence[FitRow], head: Path, head_seconds: float) -> FitPlan:
         """Budget in ms, image sizes, and steps, by what the first answer showed."""

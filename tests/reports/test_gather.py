@@ -46,6 +46,18 @@ def test_what_lies_beside_comes_first(tmp_path: Path) -> None:
     assert found.first("model")["name"] == "outer"
 
 
+def test_a_search_shows_the_training_of_the_run_that_it_began_with(tmp_path: Path) -> None:
+    for name in ("distilled", "found"):
+        record(tmp_path / name / "model.json", "model", weights_sha256="ab")
+    for folder, steps in (("distilled", 300), ("distilled/control", 301)):
+        record(tmp_path / folder / "run.json", "run", n=steps)
+    record(tmp_path / "found" / "front.json", "front", **EMPTY_FRONT)
+    record(tmp_path / "found" / "recipe.json", "recipe", model="elsewhere/distilled")
+    assert [one.body["n"] for one in gather([tmp_path / "found"]).all("run")] == [300, 301]
+    record(tmp_path / "distilled" / "model.json", "model", weights_sha256="cd")  # trained anew since
+    assert gather([tmp_path / "found"]).all("run") == ()
+
+
 def test_foreign_files_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{not json")
     (tmp_path / "list.json").write_text("[1]")
