@@ -331,7 +331,7 @@ class _Stages:
         return Budget.parse(self.plan.budgets)
 
     def _sized(self, plan: FitPlan) -> FitPlan:
-        """The largest image size that trains within the time; forward passes take as long as there are patches, about."""
+        """The largest image size that trains within the time; a forward pass takes about as long as it has patches."""
         sizes, least = ", ".join(map(str, IMAGE_SIZES)), min(IMAGE_SIZES)
         timed, left = self.forward_seconds(plan.model, least), self.deadline.left()
         for size in IMAGE_SIZES:
