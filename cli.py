@@ -129,8 +129,8 @@ class Verb(TyperCommand):
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         own = super().shell_complete(ctx, "--")
-        found = [*own, *(type(own[0])(flag) for flag in setting_flags(str(ctx.info_name)))]
-        return [item for item in found if incomplete[:1] == "-" and item.value.startswith(incomplete)]
+        flags = [*own, *(type(own[0])(flag) for flag in setting_flags(str(ctx.info_name)))]
+        return [item for item in flags if incomplete[:1] == "-" and item.value.startswith(incomplete)]
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         verb, own = str(ctx.info_name), self.help or ""
@@ -143,19 +143,19 @@ class Verb(TyperCommand):
         rows: dict[str, list[Any]] = {"Arguments": [], "Options": []}
         verb = str(ctx.info_name)
         listed = shown = shown_settings(verb)
-        for one in sorted(self.get_params(ctx), key=lambda one: not one.required):  # what is asked for stands first
-            kind = "Arguments" if isinstance(one, TyperArgument) else "Options"
-            if kind == "Options" and not one.required:
+        for entry in sorted(self.get_params(ctx), key=lambda entry: not entry.required):  # what must be given first
+            kind = "Arguments" if isinstance(entry, TyperArgument) else "Options"
+            if kind == "Options" and not entry.required:
                 rows[kind] += [setting.help_row() for setting in shown]
                 shown = []
-            rows[kind].append(one.get_help_record(ctx))
+            rows[kind].append(entry.get_help_record(ctx))
         rows["Settings, each as --NAME VALUE, --set NAME=VALUE or in the file of --config"] = [
-            one.help_row() for one in settings_of(verb).values() if one not in listed
+            entry.help_row() for entry in settings_of(verb).values() if entry not in listed
         ]
-        for title, found in rows.items():
-            if found:
+        for title, lines in rows.items():
+            if lines:
                 with formatter.section(title):
-                    formatter.write_dl(found)
+                    formatter.write_dl(lines)
 
     def invoke(self, ctx: Any) -> Any:
         def verb() -> Any:
@@ -168,14 +168,14 @@ class Verb(TyperCommand):
 def flags_known(verb: Any) -> dict[str, str]:
     """What a person types for each parameter, the verb's own before those of the others: a sentence may name both."""
     others = [command_of(name, home) for name, home in VERBS.items()]
-    found = dict[str, str]()
+    flags = dict[str, str]()
     for one in (*others, verb):
-        found |= {name: setting.flags[0] for name, setting in settings_of(one.name).items()}
+        flags |= {name: setting.flags[0] for name, setting in settings_of(one.name).items()}
         for each in one.params:  # by its long flags; an argument as the usage line has it
             long = [flag for flag in (*each.opts, *each.secondary_opts) if flag.startswith("--")]
-            found |= {flag.removeprefix("--").replace("-", "_"): flag for flag in long}
-            found[str(each.name)] = long[0] if long else str(each.metavar or each.name).upper()
-    return found
+            flags |= {flag.removeprefix("--").replace("-", "_"): flag for flag in long}
+            flags[str(each.name)] = long[0] if long else str(each.metavar or each.name).upper()
+    return flags
 
 
 NAMED = re.compile(r"`([a-z_][a-z0-9_]*)(?:=([^`]*))?`")

@@ -76,11 +76,6 @@ class HostFacts(Record):
             accelerator=accelerator,
         )
 
-    def same_machine(self, other: HostFacts) -> bool:
-        """Whether two records seem to be of one machine; those of others must not be mixed unasked."""
-        mine = (self.cpu, self.flags, self.cores, self.affinity, self.accelerator)
-        return mine == (other.cpu, other.flags, other.cores, other.affinity, other.accelerator)
-
     def __str__(self) -> str:
         """For people, in one line."""
         flags = f" ({', '.join(self.flags)})" if self.flags else ""

@@ -34,38 +34,38 @@ def bench_verb(
     from tavt_kit.workflows.bench import bench
 
     with ConsoleProgress() as progress:
-        found = bench(things or (), progress=progress, **read_settings("bench", settings))
+        result = bench(things or (), progress=progress, **read_settings("bench", settings))
     if as_json:
-        print(json.dumps({**found.record, "file": str(found.file)}))
+        print(json.dumps({**result.record, "file": str(result.file)}))
     else:
-        print_bench(found)
-    return 0 if found.verdict is Verdict.PASS else 1
+        print_bench(result)
+    return 0 if result.verdict is Verdict.PASS else 1
 
 
-def print_bench(found: BenchResult) -> None:
+def print_bench(result: BenchResult) -> None:
     """Print the table of a bench, and what is to be said of its candidates and of the machine."""
     from tavt_kit.core.host import HostFacts
     from tavt_kit.reports.latency import benches_section
     from tavt_kit.verbs.tables import print_sections
 
-    body, rows = found.record, found.record["candidates"]
-    print_sections("bench", found.file, body, benches_section)
-    for one, row in zip(found.rows, rows, strict=True):
+    body, rows = result.record, result.record["candidates"]
+    print_sections("bench", result.file, body, benches_section)
+    for one, row in zip(result.rows, rows, strict=True):
         for sentence in _sentences(one, row):
             print(f"{one.name}: {sentence}")
     for reason in dict.fromkeys((row["energy"] or {}).get("reason") or "" for row in rows):
         if reason:
             print(f"no energy: {reason}")
-    print(f"{HostFacts.from_record(body['host'])}; {found.file}")
+    print(f"{HostFacts.from_record(body['host'])}; {result.file}")
 
 
 def _sentences(one: BenchRow, row: Mapping[str, Any]) -> list[str]:
-    found = []
+    said = []
     if not one.latency.steady:
-        found.append("unsteady: its median is not known within the protocol's 1 %; --max-time gives it longer")
+        said.append("unsteady: its median is not known within the protocol's 1 %; --max-time gives it longer")
     if row["memory"] is not None and row["memory"]["reason"]:
-        found.append(f"no memory: {row['memory']['reason']}")
-    return [*found, *map(_verdict, row["budgets"])]
+        said.append(f"no memory: {row['memory']['reason']}")
+    return [*said, *map(_verdict, row["budgets"])]
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:

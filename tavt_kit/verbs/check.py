@@ -30,12 +30,12 @@ def check_verb(
     from tavt_kit.workflows.check import check
 
     with ConsoleProgress() as progress:
-        found = check(thing, progress=progress, **read_settings("check", settings))
-    records = [one.record for one in found.checks]
-    for note in found.notes:
+        result = check(thing, progress=progress, **read_settings("check", settings))
+    records = [one.record for one in result.checks]
+    for note in result.notes:
         print(f"fgvc-kit check: {note}", file=sys.stderr)
     if as_json:
         print(json.dumps(records[0] if len(records) == 1 else records))
     else:
         print_checks(records)
-    return 0 if found.accepted else 1
+    return 0 if result.accepted else 1

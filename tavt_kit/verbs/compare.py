@@ -39,15 +39,15 @@ def compare_verb(
 
     if len(records) > 2:
         raise ParameterError(f"compare takes one or two records, got {len(records)}")
-    found = compare(*records, **read_settings("compare", settings))
+    result = compare(*records, **read_settings("compare", settings))
     if as_json:
-        print(json.dumps(found.record, allow_nan=False))
+        print(json.dumps(result.record, allow_nan=False))
     else:
-        for each in found.comparisons:
+        for each in result.comparisons:
             _print(each)
-        changes = [change for each in found.comparisons for change in each.changes]
-        print(_sentence(changes, found.threshold, found.drop))
-    return 1 if found.verdict is Verdict.FAIL or (strict and found.verdict is not Verdict.PASS) else 0
+        changes = [change for each in result.comparisons for change in each.changes]
+        print(_sentence(changes, result.threshold, result.drop))
+    return 1 if result.verdict is Verdict.FAIL or (strict and result.verdict is not Verdict.PASS) else 0
 
 
 def _print(comparison: Comparison) -> None:
@@ -63,15 +63,15 @@ def _print(comparison: Comparison) -> None:
     )
     console.print(table_of(("candidate", "figure", "before", "after", "change [95 %]", "verdict"), rows))
     console.print(escape(f"{comparison.kind}: {comparison.method}"), highlight=False, soft_wrap=True)
-    for title, told in (
+    for title, parts in (
         ("only in the first", comparison.only_before),
         ("only in the second", comparison.only_after),
         ("compared although these differ", comparison.differing),
         ("also different", comparison.facts),
         ("doubts", tuple(dict.fromkeys(note for change in comparison.changes for note in change.notes))),
     ):
-        if told:
-            console.print(escape(f"{title}: {'; '.join(told)}"), highlight=False, soft_wrap=True)
+        if parts:
+            console.print(escape(f"{title}: {'; '.join(parts)}"), highlight=False, soft_wrap=True)
 
 
 def _figures(change: Change) -> tuple[str, str, str]:

@@ -30,18 +30,18 @@ def distill_verb(
 
     given = read_settings("distill", settings)
     with ConsoleProgress() as progress:
-        done = distill(model, out, progress=progress, **given)
-    if print_record(done, as_json, given.get("dry_run", False)):
+        result = distill(model, out, progress=progress, **given)
+    if print_record(result, as_json, given.get("dry_run", False)):
         return 0
-    section, loop = ladder_section(gather([done.folder])), done.record["results"]["loop"]
+    section, loop = ladder_section(gather([result.folder])), result.record["results"]["loop"]
     assert isinstance(section, Section)  # of a run that distilled
     print_blocks(section.blocks)
     pace = "" if loop["seconds_per_step"] is None else f", {loop['seconds_per_step']:.2f} s a step"
-    print(f"{done.folder}: {loop['steps']} steps in {loop['seconds']:.0f} s{pace}")
+    print(f"{result.folder}: {loop['steps']} steps in {loop['seconds']:.0f} s{pace}")
     if given.get("control"):
-        print(f"both: fgvc-kit report {shlex.quote(str(done.folder.parent))}")
-    elif not (done.folder / CONTROL).exists() and (command := command_line()) is not None:
-        print(f"what fine-tuning alone gives: {command} --control -o {shlex.quote(str(done.folder / CONTROL))}")
+        print(f"both: fgvc-kit report {shlex.quote(str(result.folder.parent))}")
+    elif not (result.folder / CONTROL).exists() and (command := command_line()) is not None:
+        print(f"what fine-tuning alone gives: {command} --control -o {shlex.quote(str(result.folder / CONTROL))}")
     return 0
 
 

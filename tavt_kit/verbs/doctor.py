@@ -25,18 +25,18 @@ def doctor_verb(as_json: options.Json = False) -> int:
     from tavt_kit.verbs.console import console_of, table_of
     from tavt_kit.workflows.doctor import doctor
 
-    found = doctor()
+    result = doctor()
     if as_json:
-        print(json.dumps(found.record, indent=1, allow_nan=False))
+        print(json.dumps(result.record, indent=1, allow_nan=False))
         return 0
     console = console_of(80)
-    targets = [(text, "no" if reason else "yes", _short(reason)) for text, reason in found.refused.items()]
+    targets = [(text, "no" if reason else "yes", _short(reason)) for text, reason in result.refused.items()]
     for titles, rows in (
-        (("this machine", " "), _about(found.host, found.room)),
+        (("this machine", " "), _about(result.host, result.room)),
         (("target", "usable", "why not"), targets),
     ):
         console.print(table_of(titles, rows, left=titles), "", sep="\n")
-    _print_findings(console, found.findings)
+    _print_findings(console, result.findings)
     return 0
 
 
@@ -65,12 +65,12 @@ def _short(reason: str) -> str:
     return rest.partition("; ")[0]
 
 
-def _print_findings(console: Console, found: Sequence[Finding]) -> None:
+def _print_findings(console: Console, findings: Sequence[Finding]) -> None:
     from rich.markup import escape
 
-    if not found:
+    if not findings:
         console.print("nothing is missing")
-    for finding in found:
+    for finding in findings:
         kind = "optional" if finding.optional else "to mend"
         console.print(f"{kind}: {escape(finding.what)}", highlight=False)
         # A command is copied: it must not be broken into lines.

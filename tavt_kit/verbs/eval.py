@@ -21,19 +21,19 @@ def eval_verb(
     from tavt_kit.workflows.evaluate import evaluate
 
     with ConsoleProgress() as progress:
-        found = evaluate(thing, progress=progress, **read_settings("eval", settings))
+        result = evaluate(thing, progress=progress, **read_settings("eval", settings))
     if as_json:
-        print(json.dumps(found.record))
+        print(json.dumps(result.record))
         return 0
     from tavt_kit.core.accuracy import Accuracy
     from tavt_kit.reports.correctness import evaluated_section
     from tavt_kit.verbs.tables import print_sections
 
-    record, folder = found.record, found.folder or Path()
+    record, folder = result.record, result.folder or Path()
     print(f"{record['thing']} under {record['schedule']}: top-1 {Accuracy.from_record(record['top1'])}")
     if record["skipped"]:
         print(f"{record['skipped']} images could not be read and were skipped")
     print_sections("eval", folder / EVAL_FILE, record, evaluated_section)
-    if found.folder is not None:
+    if result.folder is not None:
         print(f"{folder / EVAL_FILE}, and beside it {', '.join(file['file'] for file in record['files'])}")
     return 0

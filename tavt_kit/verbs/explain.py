@@ -40,16 +40,16 @@ def explain_verb(
                 print(f"{value.path}: {value.caption}; {value.file}", flush=True)
 
     with Lines() as progress:
-        found = explain(run, images, class_name=class_name, progress=progress, **read_settings("explain", settings))
-    if found.unreadable:
-        count = len(found.images)
-        print(f"fgvc-kit explain: {found.unreadable} of {count} images could not be read", file=sys.stderr)
-    if found.record is None:
+        result = explain(run, images, class_name=class_name, progress=progress, **read_settings("explain", settings))
+    if result.unreadable:
+        count = len(result.images)
+        print(f"fgvc-kit explain: {result.unreadable} of {count} images could not be read", file=sys.stderr)
+    if result.record is None:
         return 2
     if as_json:
-        about = {key: found.record[key] for key in ("schema", "version")}
-        print(json.dumps({**about, "folder": str(found.folder), **found.record}))
+        about = {key: result.record[key] for key in ("schema", "version")}
+        print(json.dumps({**about, "folder": str(result.folder), **result.record}))
     else:
-        more = f" ({found.left_out} more images were left out; see --limit)" if found.left_out else ""
-        print(f"{found.sheet}: {found.drawn} images{more}")
+        more = f" ({result.left_out} more images were left out; see --limit)" if result.left_out else ""
+        print(f"{result.sheet}: {result.drawn} images{more}")
     return 0

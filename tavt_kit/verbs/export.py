@@ -36,22 +36,22 @@ def export_verb(
     if for_ not in (None, "tensorrt"):
         raise ParameterError(f"--for takes tensorrt, got {for_!r}")
     with ConsoleProgress() as progress:
-        done = export(run, tensorrt=for_ is not None, progress=progress, **given)
-    if done.licence is not None:
-        print(done.licence, file=sys.stderr)
-    artifacts, checks = ([one.record for one in found] for found in (done.files, done.checks))
+        result = export(run, tensorrt=for_ is not None, progress=progress, **given)
+    if result.licence is not None:
+        print(result.licence, file=sys.stderr)
+    artifacts, checks = ([one.record for one in found] for found in (result.files, result.checks))
     if as_json:
-        print(json.dumps({"folder": str(done.folder), "artifacts": artifacts, "checks": checks}))
+        print(json.dumps({"folder": str(result.folder), "artifacts": artifacts, "checks": checks}))
     else:
         print_checks(checks)
-        for file in done:
-            _print_file(done.folder, file)
+        for file in result:
+            _print_file(result.folder, file)
     if for_ is not None:
         from tavt_kit.exporters.to_onnx import trtexec_line
 
-        for path in (file.path for file in done if file.status == "final"):  # stdout may be a JSON object
+        for path in (file.path for file in result if file.status == "final"):  # stdout may be a JSON object
             print(f"{trtexec_line(path.name, read_metadata(path))}  # unverified on a device", file=sys.stderr)
-    return 0 if done.settled else 1
+    return 0 if result.settled else 1
 
 
 _ENDS = {

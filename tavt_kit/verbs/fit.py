@@ -37,12 +37,12 @@ def fit_verb(
 
     folder = out or Path("runs") / f"fit-{Path(data.partition(':')[2] or data).name}"
     with FitProgress() as progress:
-        done = fit(data, folder, progress=progress, **read_settings("fit", settings))
+        result = fit(data, folder, progress=progress, **read_settings("fit", settings))
     if as_json:
-        print(json.dumps(done.record))
+        print(json.dumps(result.record))
     else:
-        print_fit(done.record, done.folder)
-    return 0 if done.recommended is not None else 1
+        print_fit(result.record, result.folder)
+    return 0 if result.recommended is not None else 1
 
 
 def print_fit(record: Mapping[str, Any], folder: Path) -> None:

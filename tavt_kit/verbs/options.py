@@ -29,15 +29,15 @@ def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
         flags = [flag.removeprefix("--") for flag in each.opts if flag.startswith("--")]
         if each.name != "config":
             known |= dict.fromkeys(flags or [str(each.name).replace("_", "-")], each)
-    found = {key.replace("_", "-"): value for key, value in values.items()}
+    given = {key.replace("_", "-"): value for key, value in values.items()}
     verb = str(ctx.info_name)
     names = sorted({*known, *(flag.removeprefix("--") for flag in setting_flags(verb))})
-    if unknown := sorted(set(found) - set(names)):
+    if unknown := sorted(set(given) - set(names)):
         near = [match for key in unknown for match in difflib.get_close_matches(key, names, n=1)]
         meant = f" (did you mean {', '.join(near)}?)" if near else ""
         _refuse(f"{path} sets {', '.join(unknown)}{meant}, but {verb} takes {', '.join(names)}")
     settings, defaults = list[str](), dict[str, Any]()
-    for key, value in found.items():
+    for key, value in given.items():
         if key not in known:
             settings += setting_texts(verb, key, value)
             continue

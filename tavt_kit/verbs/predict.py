@@ -36,11 +36,11 @@ def predict_verb(
                 print(f"{value.path}: {ranked}", flush=True)
 
     with Lines() as progress:
-        found = predict(thing, images, progress=progress, **read_settings("predict", settings))
+        result = predict(thing, images, progress=progress, **read_settings("predict", settings))
     if as_json:
-        print(json.dumps(found.record))
-    elif found.file is not None:
-        print(found.file)
-    if found.unreadable:
-        print(f"fgvc-kit predict: {found.unreadable} of {len(found)} images could not be read", file=sys.stderr)
-    return 2 if found.unreadable == len(found) else 0
+        print(json.dumps(result.record))
+    elif result.file is not None:
+        print(result.file)
+    if result.unreadable:
+        print(f"fgvc-kit predict: {result.unreadable} of {len(result)} images could not be read", file=sys.stderr)
+    return 2 if result.unreadable == len(result) else 0

@@ -46,11 +46,11 @@ def profile_verb(
         )
         return 0
     with ConsoleProgress() as progress:
-        found = profile(model, progress=progress, **given)
+        result = profile(model, progress=progress, **given)
     if as_json:
-        print(json.dumps({**found.record, "file": str(found.file)}))
+        print(json.dumps({**result.record, "file": str(result.file)}))
     else:
-        _print(found.table, found.file)
+        _print(result.table, result.file)
     return 0
 
 

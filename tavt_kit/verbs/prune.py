@@ -26,26 +26,26 @@ def prune_verb(
 
     given = read_settings("prune", settings)
     with ConsoleProgress() as progress:
-        done = prune(run, out, progress=progress, **given)
+        result = prune(run, out, progress=progress, **given)
     if as_json:
-        about = {key: done.record[key] for key in ("schema", "version")}
-        print(json.dumps({**about, "folder": str(done.folder), **done.record}))
+        about = {key: result.record[key] for key in ("schema", "version")}
+        print(json.dumps({**about, "folder": str(result.folder), **result.record}))
     else:
-        _say(done)
-    return 0 if done.verdict in (None, Verdict.PASS) else 1
+        _say(result)
+    return 0 if result.verdict in (None, Verdict.PASS) else 1
 
 
-def _say(done: PruneResult) -> None:
+def _say(result: PruneResult) -> None:
     from tavt_kit.core.accuracy import Accuracy
     from tavt_kit.verbs.console import console_of, table_of
 
-    record = done.record
+    record = result.record
     left = record["left"]
     words = [f"{len(left['layers'])} layers"]
     for kind, name in _NAMES.items():
         if units := left.get(kind):  # 4,4,4 is 4, where all are alike
             words.append(f"{units[0] if len(set(units)) == 1 else ','.join(map(str, units))} {name}")
-    print(f"{done.folder}: {', '.join(words)} left")
+    print(f"{result.folder}: {', '.join(words)} left")
     rows = []
     for when in ("before", "after"):
         facts, top1 = record[when], Accuracy.from_record(record[when]["top1"])
@@ -59,7 +59,7 @@ def _say(done: PruneResult) -> None:
 
         limit = Limit.parse(verdict["budget"])
         print(f"{limit} under {verdict['schedule']}: {verdict['verdict']} ({limit.show(verdict['value'])})")
-    print(f"what was lost has to be learned anew: fgvc-kit distill {done.folder} --teacher {done.run} -o NEXT")
+    print(f"what was lost has to be learned anew: fgvc-kit distill {result.folder} --teacher {result.run} -o NEXT")
     print(
         "pruning often loses to a dense model that is smaller from the start, or sees smaller images: train one as well"
     )

@@ -26,10 +26,10 @@ def report_verb(
     """The exit code is 0 whatever the verdict says."""
     from tavt_kit.workflows.report import report
 
-    found = report(runs, **read_settings("report", settings))
-    files = {"html": found.html, "csv": found.csv, "json": found.json}
+    result = report(runs, **read_settings("report", settings))
+    files = {"html": result.html, "csv": result.csv, "json": result.json}
     if as_json:
-        print(json.dumps({**found.record, **{name: str(path) for name, path in files.items()}}))
+        print(json.dumps({**result.record, **{name: str(path) for name, path in files.items()}}))
     else:
         print("\n".join(map(str, files.values())))
     return 0

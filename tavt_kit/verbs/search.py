@@ -26,12 +26,12 @@ def search_verb(
 
     given = read_settings("search", settings)
     with SearchProgress() as progress:
-        found = search(model, out=out, progress=progress, **given)
+        result = search(model, out=out, progress=progress, **given)
     if given.get("dry_run"):
-        print(json.dumps(found.record, indent=1))
+        print(json.dumps(result.record, indent=1))
         return 0
     if as_json:
-        print(json.dumps(found.record))
+        print(json.dumps(result.record))
     else:
-        print_front(found.record, folder=out)
-    return 0 if found.verdict is Verdict.PASS else 1
+        print_front(result.record, folder=out)
+    return 0 if result.verdict is Verdict.PASS else 1

@@ -247,7 +247,7 @@ def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool])
         ['m', '--set', 'weight_decay=0.1', '--lr=1e-3', '--set', 'probe=false']
     """
     flags = {flag: meant for flag, meant in setting_flags(verb).items() if flag not in own}
-    rest, found = list(arguments), list[str]()
+    rest, spelled = list(arguments), list[str]()
     while rest and rest[0] != "--":
         argument = rest.pop(0)
         if argument == "--set" and rest or argument.startswith("--set="):
@@ -256,11 +256,11 @@ def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool])
             flag = _flag(name.strip())
             if flag not in own:
                 name = flags[flag][0].name if flag in flags else name.strip().replace("-", "_")
-                found += ["--set", f"{name}{equals}{value}"]
+                spelled += ["--set", f"{name}{equals}{value}"]
             elif not own[flag]:
-                found.append(f"{flag}{equals}{value}")
+                spelled.append(f"{flag}{equals}{value}")
             elif value.lower() == "true":
-                found.append(flag)
+                spelled.append(flag)
             continue
         if argument == "--dense" and "--pick" in flags and "--dense" not in {*flags, *own}:
             argument = "--schedule=dense"
@@ -271,7 +271,7 @@ def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool])
             if flags and flag.startswith("--") and flag not in own:
                 if near := difflib.get_close_matches(flag, [*own, *flags], n=1):
                     raise typer.BadParameter(f"there is no such option; did you mean {near[0]}?", param_hint=flag)
-            found.append(argument)
+            spelled.append(argument)
             continue
         setting, side = flags[flag]
         if setting.is_switch:
@@ -280,8 +280,8 @@ def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool])
             if not rest:
                 raise typer.BadParameter("it takes a value", param_hint=flag)
             value = rest.pop(0)
-        found += ["--set", f"{setting.name}={value}"]
-    return [*found, *rest]
+        spelled += ["--set", f"{setting.name}={value}"]
+    return [*spelled, *rest]
 
 
 def _flag(name: str) -> str:

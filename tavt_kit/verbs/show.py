@@ -48,6 +48,6 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
     else:
         print_front(body, folder=file.parent, marked=-1 if marked is None else marked)
         if marked is not None:
-            found = Configuration.from_record(body["candidates"][marked])
-            print(found if found.choice is found.schedule else f"--pick {marked}")
+            candidate = Configuration.from_record(body["candidates"][marked])
+            print(candidate if candidate.choice is candidate.schedule else f"--pick {marked}")
     return 1 if pick and marked is None else 0

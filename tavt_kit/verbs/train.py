@@ -29,16 +29,16 @@ def train_verb(
 
     given = read_settings("train", settings)
     with ConsoleProgress() as progress:
-        done = train(model, out, progress=progress, **given)
-    if not print_record(done, as_json, given.get("dry_run", False)):
-        print(f"{done.folder}: dense top-1 {done.top1}")
-        if probe := done.record["results"].get("probe"):
+        result = train(model, out, progress=progress, **given)
+    if not print_record(result, as_json, given.get("dry_run", False)):
+        print(f"{result.folder}: dense top-1 {result.top1}")
+        if probe := result.record["results"].get("probe"):
             print(f"head: penalty {probe['penalty']:g}, top-1 {Accuracy.from_record(probe['accuracy'])}")
     return 0
 
 
-def print_record(done: TrainResult, as_json: bool, dry_run: bool) -> bool:
+def print_record(result: TrainResult, as_json: bool, dry_run: bool) -> bool:
     """Print a run's record where that is asked for; whether nothing is left to say, as in all processes but one."""
-    if dry_run or (as_json and done.speaks):
-        print(json.dumps(done.record, indent=1 if dry_run else None))
-    return dry_run or as_json or not done.speaks
+    if dry_run or (as_json and result.speaks):
+        print(json.dumps(result.record, indent=1 if dry_run else None))
+    return dry_run or as_json or not result.speaks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 BENCH_FILE = "bench.json"
 
-_log = logging.getLogger(__name__)
-_MANY = 12  # Candidates in one run that are measured without a word
 _SHOWN = 4  # Candidates that a repr names
 
 
@@ -188,7 +185,6 @@ def bench(
         ) as opener,
     ):
         placed = [(thing, opener.targets_of(thing)) for thing in named]
-        _warn_of_many(opener.number(placed), protocol)
         opened = opener.open_all(placed, progress)
         known = [one for one in opened if one.classes is not None]
         other = next((one for one in known if one.classes != known[0].classes), None)
@@ -230,18 +226,6 @@ def _meant(thing: Given, own: bool, resized: bool, pick: str | None, progress: P
     return model_at(thing, None, progress, pick)[0] if searched and own and not resized else thing
 
 
-def _warn_of_many(candidates: int, protocol: Protocol) -> None:
-    """Say how long it will take, where that may be long."""
-    if candidates > _MANY:
-        least, most = (candidates * seconds for seconds in (protocol.min_seconds, protocol.max_seconds))
-        spans = [f"{all_:.0f} s" if all_ < 120 else f"{all_ / 60:.0f} min" for all_ in (least, most)]
-        _log.warning(
-            "up to %d candidates will be measured together, %.3g s to %.3g s each: %s to %s in all, and all of them "
-            "are in memory at once; list fewer values, or lower `max_time`",
-            *(candidates, protocol.min_seconds, protocol.max_seconds, *spans),
-        )
-
-
 _PEAK_SECONDS = 2.0
 
 
@@ -273,17 +257,17 @@ def _measure(
         watch.turn()
         progress.update(f"measuring, {len(unsure)} of {len(sessions)} not sure yet")
 
-    found: dict[str, Measurement] = {}
+    measured: dict[str, Measurement] = {}
     with Watch(gpu=next(filter(None, (gpu_state(one.session.target) for one in opened)), None)) as watch:
         try:
             rng = np.random.default_rng(seed)
-            found = bench(sessions, images, protocol, rng=rng, on_round=on_round, turns=monitor)
+            measured = bench(sessions, images, protocol, rng=rng, on_round=on_round, turns=monitor)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-    if not found:
+    if not measured:
         raise MeasurementError(f"the memory ran out while {len(sessions)} candidates took turns; {_what_fits(opened)}")
-    return found, monitor, watch.verdict()
+    return measured, monitor, watch.verdict()
 
 
 def _what_fits(opened: Sequence[BenchCandidate]) -> str:

@@ -131,12 +131,6 @@ class Opener:
             check_available(target)
         return targets
 
-    def number(self, things: Sequence[tuple[Given, Sequence[TargetDevice]]]) -> int:
-        """How many candidates become of the things on their targets at most, presets aside."""
-        each = max(1, len(self.schedules)) * max(1, len(self.sizes))
-        kinds = [max(1, len(self.reductions)) if _file(thing) is None else 1 for thing, _ in things]
-        return each * sum(len(targets) * number for (_, targets), number in zip(things, kinds, strict=True))
-
     def open_all(
         self, things: Sequence[tuple[Given, Sequence[TargetDevice]]], progress: Progress
     ) -> list[BenchCandidate]:
@@ -193,10 +187,10 @@ class Opener:
                 raise DataError(f"{path.name} takes images of any size; give one by `image_size`")
             return [(height or size, width or size) for size in self.sizes]
         if any(size not in (height, width) for size in self.sizes):
-            asked = ", ".join(str(size) for size in self.sizes)
+            sizes = ", ".join(str(size) for size in self.sizes)
             raise DataError(
                 f"the size of {path.name} was fixed by its export: it takes {height}x{width} images, got `image_size` "
-                f"{asked}; leave it out, or name the run it was exported from"
+                f"{sizes}; leave it out, or name the run it was exported from"
             )
         return [(height, width)]
 

@@ -105,11 +105,11 @@ def compare(
         path = Path(before)  # of a run folder its bench
         readable = read_readable(list_run_files(path).get("bench", path / "bench.json") if path.is_dir() else path)
         return CompareResult((compare_within(readable, threshold=threshold, reference=reference),), threshold, drop)
-    found = [
+    comparisons = [
         compare_records(one, other, threshold=threshold, drop=drop / 100, reference=reference, across=across)
         for one, other in _pairs(Path(before), Path(after))
     ]
-    return CompareResult(tuple(found), threshold, drop)
+    return CompareResult(tuple(comparisons), threshold, drop)
 
 
 def _read(path: Path) -> Readable:

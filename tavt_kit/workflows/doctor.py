@@ -166,8 +166,8 @@ class Finding(Record):
 
 def findings(host: HostFacts, room: Room, refused: Mapping[str, str], root: Path = Path("/")) -> list[Finding]:
     """All of them, what is needed first."""
-    found = [*_devices(refused, root), *_limits(host, room), *_quiet(host, root)]
-    return sorted(found, key=lambda one: one.optional)
+    everything = [*_devices(refused, root), *_limits(host, room), *_quiet(host, root)]
+    return sorted(everything, key=lambda finding: finding.optional)
 
 
 def _devices(refused: Mapping[str, str], root: Path) -> Iterator[Finding]:

@@ -131,11 +131,11 @@ def evaluate(
     def answers(samples: Sequence[Sample], watch: Callable[[Any], None] | None = None) -> Answered:
         """What the model makes of these images; a watch is told the labels of each batch."""
         preprocessing = Preprocessing.from_record(card.preprocessing)
-        found = answer(
+        answered = answer(
             samples, subject.session, preprocessing, watch=watch, batch=batch, allow_unreadable=allow_unreadable
         )
-        require_width(found.logits, card.classes)
-        return found
+        require_width(answered.logits, card.classes)
+        return answered
 
     if wanted is not None and chosen == "val":
         raise ParameterError(
@@ -149,28 +149,28 @@ def evaluate(
         if wanted is not None:
             seen = answers(thin_out(images.split("val"), limit))
             threshold = choose_threshold(seen.confidence, seen.right, wanted, "val")
-        found = answers(samples, None if heads is None else heads.count)
+        answered = answers(samples, None if heads is None else heads.count)
         if threshold is not None:
-            reject = {**threshold.as_record(), **reached(threshold, found.confidence, found.right, chosen)}
+            reject = {**threshold.as_record(), **reached(threshold, answered.confidence, answered.right, chosen)}
         body = {
             "thing": name_of(thing),
             "schedule": subject.schedule,
             "target": str(subject.session.target),
             "weights_sha256": card.weights_sha256,
             "data": images.name,
-            "images_sha256": sha256_samples(found.samples, card.classes),
-            "correct": bits_text(found.right),
+            "images_sha256": sha256_samples(answered.samples, card.classes),
+            "correct": bits_text(answered.right),
             "background": BACKGROUND,
-            **summarise_answers(found, card.classes, chosen, images.relative),
+            **summarise_answers(answered, card.classes, chosen, images.relative),
             "reject": reject,
             "heads": None if heads is None else heads.as_record(chosen),
-            "skipped": len(samples) - len(found.samples),
+            "skipped": len(samples) - len(answered.samples),
         }
         if folder is None:
             record = label_record("eval", body)
         else:
-            names = [images.relative(sample) for sample in found.samples]
-            record = write_evaluation(folder, {**body, "command": command_line()}, found, names)
+            names = [images.relative(sample) for sample in answered.samples]
+            record = write_evaluation(folder, {**body, "command": command_line()}, answered, names)
         return EvalResult(Accuracy.from_record(record["top1"]), folder, record)
 
 

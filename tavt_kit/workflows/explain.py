@@ -196,5 +196,5 @@ def _explained(model: AdaptiveViT, card: ModelCard, path: Path, label: int | Non
 
     preprocessing = Preprocessing.from_record(card.preprocessing)
     pixels = resize_crop(open_image(path), preprocessing)
-    found = explain(model, torch.from_numpy(normalise(pixels, preprocessing)), label, card.classes)
-    return Image.fromarray(pixels.transpose(1, 2, 0).copy()), found
+    explained = explain(model, torch.from_numpy(normalise(pixels, preprocessing)), label, card.classes)
+    return Image.fromarray(pixels.transpose(1, 2, 0).copy()), explained

@@ -316,12 +316,12 @@ def export(
 def _bundles(asked: Sequence[str], tensorrt: bool) -> tuple[str, ...]:
     from tavt_kit.exporters.bundles import FORMATS
 
-    found = tuple(dict.fromkeys(word.strip() for text in asked for word in text.split(",")))
-    if unknown := [one for one in found if one not in FORMATS]:
+    bundles = tuple(dict.fromkeys(word.strip() for text in asked for word in text.split(",")))
+    if unknown := [one for one in bundles if one not in FORMATS]:
         raise ParameterError(f"a bundle is {', '.join(FORMATS)}, got {unknown[0]!r}")
-    if found and tensorrt:
+    if bundles and tensorrt:
         raise ParameterError("a bundle's files prepare their images, and TensorRT's cannot; leave `bundle` out")
-    return found
+    return bundles
 
 
 def _pixels(preprocessing: str, order: str, formats: Sequence[str], tensorrt: bool) -> str | None:

@@ -39,14 +39,14 @@ def push(thing: str | PathLike[str], repository: str, *, private: bool = True, p
     folder = Path(thing)
     fit = read_record(folder / FIT_FILE, "fit") if (folder / FIT_FILE).is_file() else None
     source = folder if fit is None else folder / "recommended"
-    found = sorted({file for pattern in _FILES for file in source.glob(pattern)})
-    if not any(file.name == CARD_FILE or file.suffix in (".xml", ".onnx") for file in found):
+    files = sorted({file for pattern in _FILES for file in source.glob(pattern)})
+    if not any(file.name == CARD_FILE or file.suffix in (".xml", ".onnx") for file in files):
         raise RecordError(
             f"{folder} holds no model to push; give a run folder, or that of a fit that recommends a file"
         )
     (progress or Silent()).update(f"pushing {source} to {repository}")
     with tempfile.TemporaryDirectory(prefix="fgvc-kit-push-") as temporary:
-        for file in found:
+        for file in files:
             shutil.copyfile(file, Path(temporary) / file.name)
         card = Path(temporary) / "README.md"
         said = card.read_text(encoding="utf-8") if card.is_file() else _said(read_card(source))

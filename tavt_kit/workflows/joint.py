@@ -96,15 +96,16 @@ def _sizes(context: SearchContext) -> list[tuple[tuple[int, int], int]]:
     usual = [(max(2, round(rows * share)), max(2, round(columns * share))) for share in _SHARES]
     sizes = [(size, size) for size in card.image_sizes]
     sizes += [(height * row // rows, width * column // columns) for row, column in usual]
-    found: dict[int, tuple[int, int]] = {}
+    by_tokens: dict[int, tuple[int, int]] = {}
     for size in sizes:
         try:
             tokens = wrap(sketch(card.name, {**card.arguments, "img_size": list(size)})).tokens
         except TavtError:  # a size that this family does not take
             continue
         if tokens < model.tokens:
-            found.setdefault(tokens, size)
-    return [((height, width), model.tokens), *((found[tokens], tokens) for tokens in sorted(found, reverse=True))]
+            by_tokens.setdefault(tokens, size)
+    smaller = ((size, tokens) for tokens, size in sorted(by_tokens.items(), reverse=True))
+    return [((height, width), model.tokens), *smaller]
 
 
 def variant_of(context: SearchContext, choice: Choice) -> AdaptiveViT:

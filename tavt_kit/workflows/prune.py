@@ -232,8 +232,8 @@ def _done(run: Path | None, out: Path, request: dict[str, Any], fresh: bool) -> 
         return None
     with reading(out / _FILE):
         known = read_record(out / _FILE, "prune")
-        asked = dict(known["request"])
-    if differing := [name for name, value in request.items() if asked.get(name) != value]:
+        recorded = dict(known["request"])
+    if differing := [name for name, value in request.items() if recorded.get(name) != value]:
         raise RecordError(
             f"{out} was pruned with another {', '.join(differing)}; choose another `out`, or start again with "
             "`fresh=True`"

@@ -74,8 +74,8 @@ class LatencyRefinement:
         if done:
             times = "once" if done == 1 else f"{done} times"
             why = ", the most there are" if done == _CORRECTIONS else ", then held against it again"
-            told = f"{result.stopped_because}, the predictions corrected {times} by what was measured{why}"
-            result = replace(result, stopped_because=told)
+            because = f"{result.stopped_because}, the predictions corrected {times} by what was measured{why}"
+            result = replace(result, stopped_because=because)
         return result, final
 
     def _search(self, costs: Costs, after: SearchResult | None, number: int, evaluations: int) -> SearchResult:

@@ -41,15 +41,6 @@ def test_every_combination_is_one_candidate_of_the_one_run(tmp_path: Path, caplo
     assert not caplog.records
 
 
-def test_many_candidates_are_announced_with_their_time(
-    files: tuple[str, str], caplog: pytest.LogCaptureFixture
-) -> None:
-    batches = ",".join(str(size) for size in range(1, 8))
-    with caplog.at_level(logging.WARNING, "tavt_kit"):
-        assert run("bench", *files, *ONNX, "--batch", batches, *QUICK) == 0
-    assert "up to 14 candidates" in caplog.text and "0.02 s to 0.1 s each" in caplog.text
-
-
 def test_budgets_decide_the_exit_code(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("bench", *files, *ONNX, *QUICK, "--budget", "size=1MB", "--budget", "throughput=1/s") == 0
     assert "a.onnx: size=1MB PASS" in " ".join(capsys.readouterr().out.split())
