@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from statistics import NormalDist
 
 from tavt_kit.core.accuracy import bits_text
 from tavt_kit.core.measurement import Measurement
@@ -28,8 +29,6 @@ LEAST_RUNS = 40
 """Of fewer runs that differ nothing tells how long one is remembered: they count as one."""
 
 _BATCHES = 9
-# How much wider Student's t with 8 degrees of freedom is than the normal distribution at one in twenty.
-_FEW_BATCHES = (1.859548 / 1.644854) ** 2
 # Memory hides in few runs: of twice as many it is taken half as long again, of ten times as many a tenth.
 _FEW_RUNS = 20
 _FEW_ABOVE = 3  # The same of runs above the quantile: of thirty, as a minute has above its p99, a tenth more
@@ -76,7 +75,7 @@ def quantile_bounds(samples: Sequence[float], quantile: float, doubt: float = DO
         (85.0, 96.0)
     """
     ordered, n = sorted(samples), len(samples)
-    count = int(effective_runs(samples, quantile))
+    count = int(effective_runs(samples, quantile, doubt))
     below, low, high = 0.0, ordered[0], math.inf
     # below = P(Bin(count, quantile) < rank) = P(the sample of this rank lies above the quantile)
     for rank in range(1, count + 1):
@@ -91,7 +90,7 @@ def quantile_bounds(samples: Sequence[float], quantile: float, doubt: float = DO
     return low, high
 
 
-def effective_runs(samples: Sequence[float], quantile: float) -> float:
+def effective_runs(samples: Sequence[float], quantile: float, doubt: float = DOUBT) -> float:
     """How many independent runs would say as much about a quantile.
 
     Args:
@@ -113,7 +112,7 @@ def effective_runs(samples: Sequence[float], quantile: float) -> float:
         return 1.0
     line = sorted(samples)[math.ceil(quantile * n) - 1]
     above = [sample > line or sample == slowest for sample in samples]
-    memory = max(1.0, _memory_by_lags(above), _memory_by_batches(above))
+    memory = max(1.0, _memory_by_lags(above), _memory_by_batches(above) * _few_batches(doubt))
     hidden = max(_FEW_RUNS / n, _FEW_ABOVE / sum(above)) if memory > 1 else 0.0
     return max(1.0, n / memory / (1 + hidden))
 
@@ -140,13 +139,30 @@ def _memory_by_lags(above: Sequence[bool]) -> float:
 
 
 def _memory_by_batches(above: Sequence[bool]) -> float:
-    """The same by the spread of the means of batches, larger by what their small number leaves open."""
+    """The same by the spread of the means of batches."""
     n, mean = len(above), sum(above) / len(above)
     ends = [n * batch // _BATCHES for batch in range(_BATCHES + 1)]
     means = [sum(above[start:end]) / (end - start) for start, end in zip(ends, ends[1:], strict=False)]
     middle = sum(means) / _BATCHES
     spread = sum((one - middle) ** 2 for one in means) / (_BATCHES - 1)
-    return n / _BATCHES * spread / (mean * (1 - mean)) * _FEW_BATCHES
+    return n / _BATCHES * spread / (mean * (1 - mean))
+
+
+@lru_cache(maxsize=256)
+def _few_batches(doubt: float) -> float:
+    """What so few batches leave open: how much wider Student's t is than the normal distribution, squared.
+
+    Its distribution function of 8 degrees of freedom, one less than batches, is a finite sum (Abramowitz and Stegun,
+    Handbook of Mathematical Functions, 26.7.4).
+    """
+    low, high = 0.0, 1e6
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        angle = math.atan(middle / math.sqrt(_BATCHES - 1))
+        square = math.cos(angle) ** 2
+        above = 0.5 - 0.5 * math.sin(angle) * (1 + square / 2 + 3 * square**2 / 8 + 5 * square**3 / 16)
+        low, high = (middle, high) if above > doubt else (low, middle)
+    return (high / NormalDist().inv_cdf(1 - doubt)) ** 2
 
 
 def _binomial(n: int, k: int, p: float) -> float:

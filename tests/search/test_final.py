@@ -106,12 +106,13 @@ def test_the_best_of_many_at_the_limit_is_rarely_called_within_it() -> None:
         times[0] = 40.0 if schedules[0] == SPACE.dense else times[0]
         return [Measurement(tuple(row), steady=True) for row in times.tolist()]
 
-    finals = [confirm(result, BUDGET, measure=measure, number=8, rounds=2) for _ in range(40)]
-    measured = [one for final in finals for one in final.measured if one.origin != "dense"]
-    singly = [replace(one.latency, among=1) for one in measured if one.latency is not None]
-    assert min(one.latency.among for one in measured if one.latency is not None) >= 8
-    assert sum(latency_bounds(one)[1] <= 8 for one in singly) > 0.1 * len(finals)  # what chose, as if it were alone
-    assert sum(final.verdict is Verdict.PASS for final in finals) <= 0.05 * len(finals)
+    finals = [confirm(result, BUDGET, measure=measure, number=8, rounds=2) for _ in range(100)]
+    least = [final.measured[1:] for final in finals]  # the first is the dense model
+    assert min(one.latency.among for each in least for one in each if one.latency is not None) >= 8
+    alone = [[replace(one.latency, among=1) for one in each if one.latency is not None] for each in least]
+    # As if each were alone, one search in twenty is not kept; by chance more than ten of 100 pass once in 87 times.
+    assert sum(any(latency_bounds(one)[1] <= 8 for one in each) for each in alone) > 5
+    assert sum(final.verdict is Verdict.PASS for final in finals) <= 10
 
 
 def test_groups_measured_at_another_pace_are_put_to_one() -> None:
