@@ -40,8 +40,7 @@ _WORKFLOWS = {
     "predict": ("predict:predict", "top schedule pick preset target batch out"),
     "explain": ("explain:explain", "out schedule pick limit"),
     "compare": ("compare:compare", "threshold drop reference across"),
-    "convert": ("checkpoints/convert:convert", "image_size heads slide_step positions family num_token num_selects "
-                "name"),
+    "convert": ("checkpoints/convert:convert", "image_size heads slide_step family num_token num_selects name"),
 }  # fmt: skip
 """Of each verb the module (in ``workflows`` unless it says where) and function of its workflow, and the settings that
 ``--help`` shows among the options."""
