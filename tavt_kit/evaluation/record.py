@@ -123,7 +123,7 @@ def write_evaluation(folder: Path, body: Mapping[str, Any], found: Answered, nam
     }
     for name, (_, image) in images.items():
         with atomic_path(folder / name) as temporary:
-            image.save(temporary, optimize=True)
+            image.save(temporary)
     for name, (_, text) in tables.items():
         atomic_text(folder / name, text)
     files = [

@@ -133,7 +133,7 @@ def explain(
             caption = f"{card.classes[best]} {100 * explained.probabilities[best]:.0f} %"
             file = folder / f"{len(rows):03d}-{path.stem}.png"
             with atomic_path(file) as temporary:
-                draw_explained(image, explained, caption).save(temporary, optimize=True)
+                draw_explained(image, explained, caption).save(temporary)
             rows.append((image, explained, f"{path.name}: {caption}"))
             entries.append(
                 {
@@ -157,7 +157,7 @@ def explain(
             return ExplainResult(folder, None, tuple(seen), left_out, None)
         sheet = folder / "sheet.png"
         with atomic_path(sheet) as temporary:
-            contact_sheet(rows).save(temporary, optimize=True)
+            contact_sheet(rows).save(temporary)
         body = {
             "run": os.fspath(run) if isinstance(run, str | os.PathLike) else str(run.folder or ""),
             "model": card.name,
