@@ -37,6 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     minutes = config.getoption("--minutes")
     config.stash[_DEADLINE] = None if minutes is None else time.monotonic() + 60 * minutes
+    if not config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        # The class is looked up by importing torch, which who only hands tests to others need not wait for.
+        config.addinivalue_line("filterwarnings", "ignore::torch.jit.TracerWarning")
 
 
 _DEADLINE = pytest.StashKey[float | None]()
@@ -52,22 +55,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Slow tests run only where ``-m`` or a test's own name asks for them, gpu tests only where a CUDA device is."""
     asked = "slow" in config.getoption("-m") or any("::" in argument for argument in config.args)
     for item in items:
-        if not asked and item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
         gpu = item.get_closest_marker("gpu")
         if gpu and not gpu.kwargs.get("pretended") and not _has_cuda():
             item.add_marker(pytest.mark.skip(reason="gpu: no CUDA device"))
     wanted, parts = (int(number) for number in config.getoption("--slice").split("/"))
-    kept = [item for item in items if _name_hash(item) % parts == wanted % parts]
+    kept = [
+        item for item in items
+        if (asked or not item.get_closest_marker("slow")) and _name_hash(item) % parts == wanted % parts
+    ]  # fmt: skip
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays for ever: no collection of garbage need look at it, and measuring asks for many."""
+    """What is imported by now stays for ever: no collection of garbage need look at it, and measuring asks for many.
+
+    What tests leave behind may lie for longer than a program's: looking for it as often takes a twentieth of the time.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 10)
 
 
 def _name_hash(item: pytest.Item) -> int:
