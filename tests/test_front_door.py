@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -31,16 +32,26 @@ for name in {names}:
 @pytest.mark.parametrize(
     ("names", "before"),
     [
-        (tk._PACKAGES, "from tavt_kit.NAME import NAME"),
+        (("bench",), "from tavt_kit.NAME import NAME"),
+        pytest.param(tk._PACKAGES, "from tavt_kit.NAME import NAME", marks=pytest.mark.slow),
         pytest.param(("search",), "", marks=pytest.mark.slow),
         pytest.param(("search",), "import tavt_kit.NAME", marks=pytest.mark.slow),
     ],
-    ids=["from", "nothing", "import"],
+    ids=["from", "each-from", "nothing", "import"],
 )
 def test_a_package_is_called_as_its_workflow(names: tuple[str, ...], before: str) -> None:
     """In a fresh interpreter: what was imported before decides what a name is bound to."""
     code = CALLED.format(names=tuple(names), before=before)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("name", tk._PACKAGES)
+def test_a_package_that_is_long_imported_is_called_as_its_workflow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    workflow, calls = importlib.import_module(f"tavt_kit.workflows.{name}"), []
+    monkeypatch.setattr(workflow, name, lambda *given, **options: calls.append((given, options)))
+    importlib.import_module(f"tavt_kit.{name}")
+    getattr(tk, name)("runs/x", out="y")
+    assert calls == [(("runs/x",), {"out": "y"})]
 
 
 @pytest.mark.slow

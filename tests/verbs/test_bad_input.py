@@ -395,11 +395,16 @@ def write_fit(folder: Path, data: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file and folder."""
-    facts = {path: path.stat() for path in folder.rglob("*")}
-    return {str(path): (stat.st_size, stat.st_mtime_ns) for path, stat in facts.items() if not path.is_dir()} | {
-        str(path): (0, 0) for path in facts if path.is_dir()
-    }
+    """Size and time of every file, and every folder."""
+    found: dict[str, tuple[int, int]] = {}
+    with os.scandir(folder) as entries:  # a third of what ``rglob`` takes, four times a case
+        for entry in entries:
+            if entry.is_dir():
+                found |= {entry.path: (0, 0)} | contents(Path(entry.path))
+            else:
+                facts = entry.stat()
+                found[entry.path] = (facts.st_size, facts.st_mtime_ns)
+    return found
 
 
 def names(place: Path, here: Path) -> dict[str, Path]:
@@ -492,7 +497,7 @@ open("codes", "w").write(repr(codes))
 
 
 def test_a_real_process_says_the_same(place: Path, tmp_path: Path) -> None:
-    case = next(case for case in CASES if case.group == "record")
+    case = next(case for case in CASES if case.group == "record" and case.words[0] == "show")  # which loads no torch
     words = prepared(case, place, tmp_path)
     before = contents(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
