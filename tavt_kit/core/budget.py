@@ -111,6 +111,8 @@ class Limit:
         if match is None:
             raise BudgetError(f"a budget is QUANTITY=VALUE such as {_EXAMPLES}, got {text!r}")
         name, given = match["name"], match["value"]
+        if "=" in given:
+            raise BudgetError(f"a budget is one limit, got {text!r}; give `budget` once for each")
         kind, number = _kind_of(name, text), _NUMBER.fullmatch(given)
         unit = number["unit"].strip() if number else ""
         if number is None or unit not in kind.units:

@@ -220,8 +220,9 @@ def fit(
         "model": model, "weights": weights, "image_size": image_size,
     }  # fmt: skip
     plan = _begun(Path(out), asked, fresh) or first_plan(model, weights, image_size)
+    sizes = _usable_sizes(plan, images)
     with held_folder(out) as folder:
-        stages = _Stages(folder, images, str(data), device, given, deadline, seed, fresh, progress)
+        stages = _Stages(folder, images, str(data), device, given, deadline, seed, fresh, progress, sizes)
         return stages.run(asked, plan)
 
 
@@ -239,6 +240,17 @@ def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | Non
             raise OutputError(f"{folder} holds a fit with `{name}` {before}, got {now}; choose another `out`")
     with reading(file):
         return decode(FitPlan, record["plan"], "the plan")
+
+
+def _usable_sizes(plan: FitPlan, images: ImageSet) -> tuple[int, ...]:
+    """``IMAGE_SIZES`` in whole patches of the model; one that cannot be used is refused before anything is written."""
+    from tavt_kit.checkpoints import open_model
+
+    model = open_model(plan.model, weights="random", classes=images.classes)
+    if plan.image_size:
+        open_model(plan.model, weights="random", classes=images.classes, image_size=plan.image_size)
+    patch = model.backbone.image_size[1] // model.grid[1]
+    return tuple(size // patch * patch for size in IMAGE_SIZES)
 
 
 _Key: TypeAlias = tuple[Path, str]
@@ -262,6 +274,8 @@ class _Stages:
     seed: int
     fresh: bool
     progress: Progress
+    sizes: tuple[int, ...]
+    """Image sizes that are weighed."""
     plan: FitPlan = field(init=False)
     file_seconds: float = _FILE_SECONDS
     """Of exporting, checking, asking and measuring one file, as the last ones took."""
@@ -332,9 +346,9 @@ class _Stages:
 
     def _sized(self, plan: FitPlan) -> FitPlan:
         """The largest image size that trains within the time; a forward pass takes about as long as it has patches."""
-        sizes, least = ", ".join(map(str, IMAGE_SIZES)), min(IMAGE_SIZES)
+        sizes, least = ", ".join(map(str, self.sizes)), min(self.sizes)
         timed, left = self.forward_seconds(plan.model, least), self.deadline.left()
-        for size in IMAGE_SIZES:
+        for size in self.sizes:
             each = timed * (size / least) ** 2
             if training_seconds(each) <= left:
                 reason = f"{size} pixels: the largest of {sizes} that trains within {left:.0f} s"

@@ -214,7 +214,8 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int
     }
     seconds = {stage: time for stage, time in stages.items() if time}
     estimate = ", ".join(f"{stage} ({time:.0f} s)" for stage, time in seconds.items())
-    reasons = [*plan.reasons, f"{left:.0f} s are left for: {estimate}."]
+    fits = "are left for" if sum(seconds.values()) <= left else "are left, too few for all of"
+    reasons = [*plan.reasons, f"{left:.0f} s {fits}: {estimate}."]
     if not whole:
         where = f"at {plan.image_size} px " if sizes else ""
         reasons.append(

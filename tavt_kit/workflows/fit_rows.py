@@ -214,7 +214,7 @@ class FitTable:
             near = min(self.rows, key=lambda row: row.latency.p90)
             return (
                 f"Nothing keeps to {limits}: the fastest is {near.name} at {near.latency.p90:.2f} ms (p90) with "
-                f"{100 * near.val.mean():.1f} % on val; raise the budget, or take a smaller model."
+                f"{100 * near.val.mean():.1f} % on val; give it more time, raise the budget, or take a smaller model."
             )
         best, others = self.rows[index], self.shown
         parts = [f"Ship {best.name}: {best.accuracy('val')}, {best.latency.p90:.2f} ms (p90)"]

@@ -21,11 +21,19 @@ from tavt_kit.core.records import read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_images
 from tavt_kit.data.look import look_at
-from tavt_kit.errors import BudgetError, ExportError, OutputError, RecordError, TargetError
+from tavt_kit.errors import (
+    BudgetError,
+    DataError,
+    ExportError,
+    OutputError,
+    RecordError,
+    TargetError,
+    UnsupportedBackbone,
+)
 from tavt_kit.workflows.check import check
 from tavt_kit.workflows.compare import compare
 from tavt_kit.workflows.evaluate import evaluate
-from tavt_kit.workflows.fit import fit
+from tavt_kit.workflows.fit import _usable_sizes, fit
 from tavt_kit.workflows.fit_plan import FitPlan, first_plan, foretell_keeps, in_ms, with_stages
 from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row
 from tavt_kit.workflows.predict import predict
@@ -108,6 +116,7 @@ def test_test_only_speaks_where_its_paired_interval_does() -> None:
         ((), "openvino:cpu", BudgetError, "latency=8ms"),
         ("memory=1GB", "openvino:cpu", BudgetError, "memory"),
         ("latency=8ms", "torch:cpu", TargetError, "torch"),
+        ("latency=8ms,drop=1", "openvino:cpu", BudgetError, "once for each"),
     ],
 )
 def test_what_it_cannot_do_is_refused_before_anything_is_written(
@@ -116,6 +125,23 @@ def test_what_it_cannot_do_is_refused_before_anything_is_written(
     with pytest.raises(error, match=given):
         fit(data, tmp_path / "out", target=target, budget=budget)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "error", "given"),
+    [("resnet50", None, UnsupportedBackbone, "ResNet"), ("test_vit", 100, DataError, "take 96x96 or 112x112")],
+)
+def test_a_model_or_size_that_cannot_be_is_refused_before_anything_is_written(
+    model: str, size: int | None, error: type[Exception], given: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=given):
+        fit(data, tmp_path / "out", model=model, weights="random", image_size=size)
+    assert not (tmp_path / "out").exists()
+
+
+def test_image_sizes_are_whole_patches(data: Path) -> None:
+    images = load_images(str(data))
+    assert _usable_sizes(first_plan("vit_tiny_patch16_224", None, None), images) == (224, 160, 112)
 
 
 def test_a_share_of_the_dense_models_time_becomes_milliseconds() -> None:
