@@ -1,4 +1,4 @@
-"""Joules of an inference, where the machine can tell; whatever else it draws meanwhile, idle or not, is in them too."""
+"""Joules of an inference on an NVIDIA GPU, where its driver tells; what it draws when idle is in them too."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.codec import Record
-from tavt_kit.core.device import TargetDevice, read_text
+from tavt_kit.core.device import TargetDevice
 
-_LEAST_RUNS = 5  # Inferences whose joules are divided: RAPL counts in steps of a millisecond, NVML of tens
+_LEAST_RUNS = 5  # Inferences whose joules are divided: NVML counts in steps of tens of milliseconds
 _RAMP = 0.25  # Share of the time that is run before counting: power rises over tenths of a second
 # NVML's reasons for a low clock: hardware slowdown, heat by software and by hardware, power brake. Its power cap is
 # not among them: at the cap the clock moves with the work, which its range tells.
@@ -42,7 +41,7 @@ class EnergyMeter:
     """Counts joules from the moment it is made.
 
     Args:
-        joules: Counted since; to be asked more often than the counters turn over (minutes at full power).
+        joules: Counted since.
         reason: Why it cannot count; empty where it can.
     """
 
@@ -73,46 +72,11 @@ def measure_energy(run: Callable[[], object], meter: EnergyMeter, *, batch: int 
     return Energy(joules / (runs * batch), joules / took, meter.source, images=runs * batch)
 
 
-def energy_meter(target: TargetDevice, root: Path = Path("/")) -> EnergyMeter:
-    """The meter of the target's processor; never fails, its ``reason`` says why it cannot count.
-
-    Args:
-        target: A CPU is metered with its memory, a CUDA device alone, without the CPU that feeds it.
-        root: Root of the file system; another one in tests.
-    """
-    if target.is_cpu:
-        return _rapl(root / "sys/class/powercap")
+def energy_meter(target: TargetDevice) -> EnergyMeter:
+    """The meter of a CUDA device alone, without the CPU that feeds it; never fails, its ``reason`` says why not."""
     if target.processor in ("cuda", "tensorrt"):
         return _nvml(target.index)
-    return EnergyMeter(reason=f"no energy counter is known for {target.runtime}:{target.processor}")
-
-
-def _rapl(folder: Path) -> EnergyMeter:
-    """The packages' and their memories' counters, which turn over at a range of their own.
-
-    "core" and "uncore" are parts of a package and "psys" holds it, so none of these is added; "intel-rapl-mmio" shows
-    the same packages a second time. AMD's counters have Intel's name too.
-    Source: the kernel's documentation, power/powercap.
-    """
-    zones = [zone for zone in folder.glob("intel-rapl:*") if read_text(zone / "name").startswith(("package", "dram"))]
-    if not zones:
-        return EnergyMeter(reason="this machine shows no RAPL energy counters (a virtual machine, or no x86 processor)")
-    if not all(read_text(zone / "energy_uj").isdecimal() for zone in zones):
-        return EnergyMeter(
-            reason=f"the energy counters are readable by root only; allow it by: sudo chmod a+r {folder}/*/energy_uj"
-        )
-    ranges = [int(read_text(zone / "max_energy_range_uj") or 0) for zone in zones]
-    last, total = [int(read_text(zone / "energy_uj")) for zone in zones], 0
-
-    def joules() -> float:
-        nonlocal last, total
-        now = [int(read_text(zone / "energy_uj")) for zone in zones]
-        for before, after, most in zip(last, now, ranges, strict=True):
-            total += after - before if after >= before else after - before + most + 1
-        last = now
-        return total / 1e6
-
-    return EnergyMeter(joules, "RAPL, packages and memory")
+    return EnergyMeter(reason=f"no energy counter is read for {target.runtime}:{target.processor}")
 
 
 def _nvml(index: int) -> EnergyMeter:

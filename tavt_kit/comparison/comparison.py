@@ -2,7 +2,6 @@
 
 A verdict is that of every budget: a limit, and bounds that are each wrong at most once in twenty times.
 
-* Two candidates of one record were measured in turn: their rounds are pairs, and what slows both cancels.
 * Two records are of two moments, and a machine that was slower on one of the two days looks like a slower candidate. A
   reference that is in both records takes that out: each candidate is divided by it, round by round, in its own record.
 * Accuracies of the same images are paired where both records know which of them were right.
@@ -422,22 +421,6 @@ def compare_records(
         differing=tuple(differing),
         facts=tuple(_differing(before.facts, after.facts, "")),
     )
-
-
-def compare_within(record: Readable, *, threshold: float, reference: str | None = None) -> Comparison:
-    """Every candidate of one bench against one of them, the first unless named: paired by rounds.
-
-    Raises:
-        RecordError: It is no bench, has a single candidate, or none of that name.
-    """
-    if record.kind != "bench" or len(record.entries) < 2:
-        raise RecordError(
-            f"one record alone must be a bench of at least two candidates; give a second one to {record.path}"
-        )
-    base = record.entries[0] if reference is None else _named(record, reference)
-    changes = [_time_change(base, entry, paired_change, threshold) for entry in record.entries if entry is not base]
-    method = f"time over that of {base.name}, paired by the rounds of one run, so that what slowed both cancels"
-    return Comparison("bench", method, tuple(changes))
 
 
 Pair = tuple[Entry, Entry]

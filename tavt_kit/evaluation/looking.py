@@ -1,8 +1,8 @@
 """One image through a model, and everything that can be shown of it; its drawings; ``kept.json`` of a few images.
 
-Of every family the attention rollout and the patches that each layer keeps. Of FFVT the tokens that are fused (by
-mutual attention weights), of TransFG the patch of each head, of Mix-ViT's hybrid the parts, of PIM how probable one
-class is at every place: the one that is asked for, where the official code shows the largest probability of any class.
+Of every family the attention rollout and the patches that each layer keeps. Of Mix-ViT's hybrid the parts, of PIM how
+probable one class is at every place: the one that is asked for, where the official code shows the largest probability
+of any class.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resiz
 from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.evaluation.drawing import load_font, shortened
 from tavt_kit.models.backbones.base import MapWatch
-from tavt_kit.models.backbones.fusion import FfvtBackbone, FusionBackbone
+from tavt_kit.models.backbones.fusion import FusionBackbone
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
 from tavt_kit.models.backbones.pim import Pim, PimVitBackbone
 from tavt_kit.models.token_reduction import TokenState
@@ -45,7 +45,7 @@ class Heat:
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """Patches of the grid, row by row from 0, with names like those of a ``Heat``; one chosen twice is there twice."""
+    """Patches of the grid, row by row from 0, with names like those of a ``Heat``."""
 
     name: str
     title: str
@@ -59,7 +59,6 @@ class Explained:
     Args:
         heats: Maps, the rollout first.
         kept: For each layer that dropped something, what it kept.
-        taken: What a fusion took from each layer, or from each head.
     """
 
     probabilities: NDArray[np.float32]
@@ -67,12 +66,11 @@ class Explained:
     grid: tuple[int, int]
     heats: tuple[Heat, ...]
     kept: tuple[Marked, ...]
-    taken: tuple[Marked, ...]
 
     @property
     def titles(self) -> tuple[str, ...]:
         """What is shown, in the order it is drawn."""
-        return (*(heat.title for heat in self.heats), *(mark.title for mark in (*self.kept, *self.taken)))
+        return (*(heat.title for heat in self.heats), *(mark.title for mark in self.kept))
 
 
 @torch.no_grad()
@@ -87,7 +85,7 @@ def explain(
     Raises:
         MeasurementError: A logit is not finite.
     """
-    state, maps, kept, chosen = _layers(adaptive, image[None])
+    state, maps, kept = _layers(adaptive, image[None])
     logits = adaptive.finish(state)[0].float()
     if not bool(torch.isfinite(logits).all()):
         raise MeasurementError("the model's logits are not finite, so there is nothing to show; look at its weights")
@@ -104,31 +102,28 @@ def explain(
         if len(left) != before:
             dropped.append(Marked(f"layer-{layer}", f"layer {layer}: {len(left)} tokens", _patches(adaptive, left)))
         before = len(left)
-    return Explained(shares.numpy(), label, adaptive.grid, tuple(heats), tuple(dropped), chosen)
+    return Explained(shares.numpy(), label, adaptive.grid, tuple(heats), tuple(dropped))
 
 
 _Maps = list[tuple[Tensor, Tensor]]
 
 
-def _layers(adaptive: AdaptiveViT, images: Tensor) -> tuple[TokenState, _Maps, dict[int, Tensor], tuple[Marked, ...]]:
+def _layers(adaptive: AdaptiveViT, images: Tensor) -> tuple[TokenState, _Maps, dict[int, Tensor]]:
     """The last state; of each layer that drops by attention its map and who entered, and who was left after it."""
     state = adaptive.start(images, track=adaptive.restores)
     everyone = torch.arange(adaptive.tokens, device=images.device)
     maps: _Maps = []
     kept: dict[int, Tensor] = {}
-    chosen: tuple[Marked, ...] = ()
     for layer in adaptive.schedule.running:
         entered = everyone if state.place is None else state.place[0]
         watch = MapWatch(adaptive.score) if adaptive.backbone.droppable[layer] else None
-        if watch is None:
-            chosen = _taken(adaptive, state)
         state = adaptive.advance(state, [layer], adaptive.schedule.counts, watch=watch)
         if watch is not None:
             # TransFG keeps the maps itself, of every head.
             attention = watch.mean()[0] if watch.maps else state.notes["maps"][-1][0][0].mean(dim=0)
             maps.append((attention, entered))
             kept[layer] = everyone if state.place is None else state.place[0]
-    return state, maps, kept, chosen
+    return state, maps, kept
 
 
 def _patches(adaptive: AdaptiveViT, places: Tensor) -> tuple[int, ...]:
@@ -174,19 +169,6 @@ def attention_rollout(maps: Sequence[tuple[Tensor, Tensor]], left: Tensor, weigh
     return share
 
 
-def _taken(adaptive: AdaptiveViT, state: TokenState) -> tuple[Marked, ...]:
-    """What the fusion of FFVT takes from each layer, and that of TransFG for each head."""
-    backbone: Any = adaptive.backbone
-    if not isinstance(backbone, FusionBackbone):
-        return ()
-    if isinstance(backbone, FfvtBackbone):
-        taken = [places[0] for _, places in state.notes["taken"]]
-        return tuple(
-            Marked(f"maws-{i}", f"fused from layer {i}", _patches(adaptive, places)) for i, places in enumerate(taken)
-        )
-    return (Marked("parts", "the patch of each head", _patches(adaptive, backbone.chosen(state)[1][0])),)
-
-
 def _pim_heat(adaptive: AdaptiveViT, state: TokenState, label: int, name: str) -> list[Heat]:
     """PIM: the mean over the levels of the probability of one class, at every place."""
     model: Any = adaptive.bare
@@ -221,15 +203,13 @@ Panel = tuple[str, Image.Image]
 
 
 def draw_explained(image: Image.Image, explained: Explained, caption: str) -> Image.Image:
-    """The image, its maps, what each layer kept and what was fused, as one sheet of panels."""
-    return _sheet(_panels(image, explained, caption, (*explained.heats, *explained.kept, *explained.taken)))
+    """The image, its maps, and what each layer kept, as one sheet of panels."""
+    return _sheet(_panels(image, explained, caption, (*explained.heats, *explained.kept)))
 
 
 def contact_sheet(rows: Sequence[tuple[Image.Image, Explained, str]]) -> Image.Image:
-    """Of each image the image, its first maps, and what the last layer kept or took."""
-    shown = [
-        _panels(image, one, caption, (*one.heats[:2], *one.kept[-1:], *one.taken[-1:])) for image, one, caption in rows
-    ]
+    """Of each image the image, its first maps, and what the last layer kept."""
+    shown = [_panels(image, one, caption, (*one.heats[:2], *one.kept[-1:])) for image, one, caption in rows]
     each = max(map(len, shown), default=1)
     blank = [("", Image.new("RGB", (1, 1), _BACK))]
     panels = [panel for row in shown for panel in (*row, *blank * (each - len(row)))]
@@ -246,8 +226,7 @@ def _panels(image: Image.Image, explained: Explained, caption: str, marks: Seque
         if isinstance(mark, Heat):
             panels.append((mark.title, heat_panel(small, mark)))
         else:
-            draw = kept_panel if mark in explained.kept else taken_panel
-            panels.append((mark.title, draw(small, mark, explained.grid)))
+            panels.append((mark.title, kept_panel(small, mark, explained.grid)))
     return panels
 
 
@@ -268,18 +247,6 @@ def kept_panel(image: Image.Image, kept: Marked, grid: tuple[int, int]) -> Image
     mask[list(kept.patches)] = 255
     shape = Image.fromarray(mask.reshape(grid)).resize(image.size, Image.Resampling.NEAREST)
     return Image.composite(image, Image.blend(image, Image.new("RGB", image.size), 0.82), shape)
-
-
-def taken_panel(image: Image.Image, taken: Marked, grid: tuple[int, int]) -> Image.Image:
-    """The image with a frame around each patch that was taken, thicker where it was taken more than once."""
-    panel = image.copy()
-    draw = ImageDraw.Draw(panel)
-    high, wide = image.height / grid[0], image.width / grid[1]
-    for patch in sorted(set(taken.patches)):
-        row, column = divmod(patch, grid[1])
-        box = (round(column * wide), round(row * high), round((column + 1) * wide) - 1, round((row + 1) * high) - 1)
-        draw.rectangle(box, outline=_SCALE[-1][1], width=1 + min(taken.patches.count(patch), 3))
-    return panel
 
 
 def _sheet(panels: Sequence[Panel], columns: int = _COLUMNS) -> Image.Image:

@@ -209,8 +209,6 @@ def _caption(entries: Sequence[Mapping[str, Any]]) -> str:
         "layer": "What a layer dropped is dark.",
         "probability": "A class's map is its probability at every place, scaled to its largest value.",
         "part": "A part's map is how much each place belongs to it.",
-        "fused": "Framed patches are fused from that layer.",
-        "the patch": "Framed are the patches that the heads select.",
     }
     shows = [title for entry in entries for title in _titles(entry)]
     return " ".join(said for start, said in meanings.items() if any(title.startswith(start) for title in shows))

@@ -1,4 +1,4 @@
-"""``fgvc-kit compare``: two records side by side, with significance; or the candidates of one bench."""
+"""``fgvc-kit compare``: two records side by side, with significance."""
 
 from __future__ import annotations
 
@@ -9,37 +9,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
 
 if TYPE_CHECKING:
     from tavt_kit.comparison.comparison import Change, Comparison
 
-Records = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="BEFORE [AFTER]",
-        help="Two records (bench.json, check.json, ...) or run folders; or one bench.json alone.",
-    ),
+Before = Annotated[
+    Path, typer.Argument(metavar="BEFORE", help="A record (bench.json, check.json, ...) or a run folder.")
 ]
+After = Annotated[Path, typer.Argument(metavar="AFTER", help="Another one of the same kind.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 where a verdict is INCONCLUSIVE too.")]
 
 
 def compare_verb(
-    records: Records,
+    before: Before,
+    after: After,
     strict: Strict = False,
     settings: options.Settings = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Exits 1 where something fails. One bench.json alone: its candidates against the first, paired by rounds."""
+    """Exits 1 where something fails."""
     from tavt_kit.core.budget import Verdict
     from tavt_kit.workflows.compare import compare
 
-    if len(records) > 2:
-        raise ParameterError(f"compare takes one or two records, got {len(records)}")
-    result = compare(*records, **read_settings("compare", settings))
+    result = compare(before, after, **read_settings("compare", settings))
     if as_json:
         print(json.dumps(result.record, allow_nan=False))
     else:

@@ -52,7 +52,6 @@ def _about(facts: HostFacts, room: Room) -> Iterator[tuple[str, str]]:
     yield "cache", f"{room.cache}, {_size(room.cache_free)} free"
     files, most = ("?" if n is None else "any" if n < 0 else str(n) for n in (room.files, room.files_most))
     yield "open files", f"{files} of at most {most}"
-    yield "energy", room.energy
     yield "load", ", ".join(f"{value:g}" for value in facts.load) + " in 1, 5 and 15 minutes" if facts.load else "-"
     yield "system", f"{facts.os}, Python {facts.python}"
     yield "packages", ", ".join(f"{name} {version}" for name, version in facts.packages.items())

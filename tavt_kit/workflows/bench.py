@@ -294,7 +294,7 @@ def _with_alone(row: BenchRow, one: BenchCandidate, meters: bool, memory: bool, 
     from tavt_kit.bench.energy import energy_meter, measure_energy
     from tavt_kit.bench.memory import peak_memory, schedule_peak
 
-    if meters:
+    if meters and not row.target.is_cpu:
         progress.update(f"energy of {one.name}")
         run, meter = one.session.timer(one.images), energy_meter(row.target)
         row = replace(row, energy=measure_energy(run, meter, batch=row.target.batch).as_record())

@@ -1,4 +1,4 @@
-"""compare: two records side by side, with significance; or the candidates of one bench."""
+"""compare: two records side by side, with significance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from tavt_kit.comparison.comparison import (
     Entry,
     Readable,
     compare_records,
-    compare_within,
     list_run_files,
     read_readable,
 )
@@ -70,25 +69,24 @@ class CompareResult:
 
 def compare(
     before: str | Path,
-    after: str | Path | None = None,
+    after: str | Path,
     *,
     threshold: str | float = 0.05,
     drop: float = 0.5,
     reference: str | None = None,
     across: bool = False,
 ) -> CompareResult:
-    """Compare two records, or the candidates of one bench with one of them.
+    """Compare two records.
 
     A change FAILs where it is for sure above ``threshold`` or ``drop``, PASSes where for sure it is not, and is
     INCONCLUSIVE where the line lies between its bounds.
 
     Args:
         before: Record (``bench.json``, ``check.json``, ...) or run folder.
-        after: Record of the same kind or run folder; without it ``before`` is a bench whose candidates are compared.
+        after: Record of the same kind or run folder.
         threshold: Slowdown above which a candidate fails, such as 0.05 or ``"5%"``.
         drop: Loss of accuracy above which it fails, in points.
-        reference: Candidate in both records; times are compared as multiples of its. Of one bench, the candidate that
-            the others are compared with.
+        reference: Candidate in both records; times are compared as multiples of its.
         across: Whether records of different hosts, targets, protocols or data are compared too.
 
     Raises:
@@ -101,10 +99,6 @@ def compare(
     threshold = parse_fraction(str(threshold), "`threshold`", "5% or 0.05")
     if not 0 <= drop <= 100:
         raise ParameterError(f"`drop` is from 0 to 100 points, got {drop}")
-    if after is None:
-        path = Path(before)  # of a run folder its bench
-        readable = read_readable(list_run_files(path).get("bench", path / "bench.json") if path.is_dir() else path)
-        return CompareResult((compare_within(readable, threshold=threshold, reference=reference),), threshold, drop)
     comparisons = [
         compare_records(one, other, threshold=threshold, drop=drop / 100, reference=reference, across=across)
         for one, other in _pairs(Path(before), Path(after))

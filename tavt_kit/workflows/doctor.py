@@ -107,7 +107,6 @@ class Room(Record):
         shared: Space in /dev/shm, through which worker processes hand images over.
         files: Files that a process may open.
         files_most: Highest value it may raise ``files`` to.
-        energy: The counters of the CPU's energy, or why they cannot be read.
     """
 
     memory: int | None
@@ -119,15 +118,13 @@ class Room(Record):
     shared: int | None
     files: int | None
     files_most: int | None
-    energy: str
 
     @classmethod
     def gather(cls, root: Path = Path("/")) -> Room:
         """Look now."""
-        from tavt_kit.bench.energy import energy_meter
         from tavt_kit.data.packages import cache_folder
 
-        meter, cache = energy_meter(TargetDevice("torch", "cpu"), root), cache_folder()
+        cache = cache_folder()
         there = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
         pairs = (line.partition(":")[::2] for line in read_text(root / "proc/meminfo").splitlines())
         memory = {name: int(value.split()[0]) * 1024 for name, value in pairs if value.split()}
@@ -147,7 +144,6 @@ class Room(Record):
             shared=_free(root / "dev/shm"),
             files=files,
             files_most=most,
-            energy=meter.reason or meter.source,
         )
 
 
@@ -166,7 +162,7 @@ class Finding(Record):
 
 def findings(host: HostFacts, room: Room, refused: Mapping[str, str], root: Path = Path("/")) -> list[Finding]:
     """All of them, what is needed first."""
-    everything = [*_devices(refused, root), *_limits(host, room), *_quiet(host, root)]
+    everything = [*_devices(refused, root), *_limits(host, room), *_quiet(host)]
     return sorted(everything, key=lambda finding: finding.optional)
 
 
@@ -221,15 +217,11 @@ def _limits(facts: HostFacts, room: Room) -> Iterator[Finding]:
         )
 
 
-def _quiet(facts: HostFacts, root: Path) -> Iterator[Finding]:
-    """What makes measurements less sure, or leaves something out of them."""
+def _quiet(facts: HostFacts) -> Iterator[Finding]:
+    """What makes measurements less sure."""
     if facts.governor in _SLOW_GOVERNORS:
         what = f"the CPUs' governor is {facts.governor}: clocks, and so times, may move"
         yield Finding(what, "sudo cpupower frequency-set --governor performance", optional=True)
-    zones = list((root / "sys/class/powercap").glob("intel-rapl:*/energy_uj"))
-    if zones and not all(read_text(zone) for zone in zones):
-        command = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
-        yield Finding("the energy counters are readable by root only", command, optional=True)
 
 
 def _free(folder: Path) -> int | None:

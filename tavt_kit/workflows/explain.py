@@ -84,9 +84,8 @@ def explain(
 ) -> ExplainResult:
     """Draw what a model looks at: attention rollout, the patches each layer keeps, and what its family chooses.
 
-    FFVT: the tokens that are fused from each layer; TransFG: the patch of each head; Mix-ViT's hybrid: its parts; PIM:
-    how probable a class is at every place. One PNG an image, a contact sheet of all, and ``explained.json`` with the
-    numbers, which a report shows.
+    Mix-ViT's hybrid: its parts; PIM: how probable a class is at every place. One PNG an image, a contact sheet of all,
+    and ``explained.json`` with the numbers, which a report shows.
 
     Args:
         run: A run folder, or a wrapped model with its card.
@@ -147,7 +146,6 @@ def explain(
                     "grid": list(explained.grid),
                     "maps": {heat.name: np.round(heat.values.astype(float), 6).tolist() for heat in explained.heats},
                     "kept": {mark.name: list(mark.patches) for mark in explained.kept},
-                    "taken": {mark.name: list(mark.patches) for mark in explained.taken},
                 }
             )
             seen.append(ExplainedImage(path, file, caption))

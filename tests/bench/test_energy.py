@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,50 +15,13 @@ from tavt_kit.bench.energy import Energy, energy_meter, gpu_state, measure_energ
 from tavt_kit.core.device import TargetDevice
 
 CPU, CUDA = TargetDevice.parse("torch:cpu"), TargetDevice.parse("torch:cuda:0")
-RANGE = 1_000_000
 
 
-def zone(root: Path, name: str, kind: str, microjoules: int | str) -> None:
-    folder = root / "sys/class/powercap" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, text in (("name", kind), ("energy_uj", microjoules), ("max_energy_range_uj", RANGE)):
-        (folder / file).write_text(f"{text}\n", encoding="ascii")
-
-
-def counts(root: Path, package: int, dram: int = 0, other: int = 0) -> None:
-    zone(root, "intel-rapl:0", "package-0", package)
-    zone(root, "intel-rapl:0:0", "core", other)
-    zone(root, "intel-rapl:0:1", "dram", dram)
-    zone(root, "intel-rapl:1", "psys", other)
-    zone(root, "intel-rapl-mmio:0", "package-0", other)
-
-
-def test_packages_and_memory_are_summed_and_parts_are_not(tmp_path: Path) -> None:
-    counts(tmp_path, 100, 10, 0)
-    meter = energy_meter(CPU, tmp_path)
-    assert meter.source.startswith("RAPL") and meter.joules() == 0
-    counts(tmp_path, 300_100, 50_010, 777_777)
-    assert meter.joules() == pytest.approx(0.35)
-
-
-def test_a_counter_that_turns_over_goes_on(tmp_path: Path) -> None:
-    counts(tmp_path, RANGE - 4)
-    meter = energy_meter(CPU, tmp_path)
-    counts(tmp_path, 5)
-    assert meter.joules() == pytest.approx(10e-6)  # 4 to the last value, 1 to 0, 5 on
-    counts(tmp_path, 3)
-    assert meter.joules() == pytest.approx((10 + RANGE - 1) * 1e-6)
-
-
-def test_no_counters_and_unreadable_ones_have_a_reason(tmp_path: Path) -> None:
-    assert "no RAPL" in energy_meter(CPU, tmp_path).reason
-    counts(tmp_path, 1)
-    (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").write_text("", encoding="ascii")
-    reason = energy_meter(CPU, tmp_path).reason
-    assert "sudo chmod a+r" in reason
-    energy = measure_energy(pytest.fail, energy_meter(CPU, tmp_path))  # runs nothing
+def test_what_has_no_counter_has_a_reason() -> None:
+    reason = energy_meter(CPU).reason
+    assert "torch:cpu" in reason and "openvino:npu" in energy_meter(TargetDevice.parse("openvino:npu")).reason
+    energy = measure_energy(pytest.fail, energy_meter(CPU))  # runs nothing
     assert energy.joules is None and energy.reason == reason
-    assert "openvino:npu" in energy_meter(TargetDevice.parse("openvino:npu"), tmp_path).reason
 
 
 class Counting:

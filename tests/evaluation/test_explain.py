@@ -19,7 +19,6 @@ from tavt_kit.evaluation.looking import (
     explain,
     heat_panel,
     kept_panel,
-    taken_panel,
 )
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
@@ -75,14 +74,6 @@ def test_every_family_is_explained_as_it_answers(kind: str) -> None:
     assert draw_explained(image, found, "an image").width > 224
 
 
-def test_what_the_fusions_take_is_drawn_from_their_own_choice() -> None:
-    ffvt = explain(wrap(build("ffvt")), images(build("ffvt"), 1)[0])
-    assert [mark.name for mark in ffvt.taken] == ["maws-0", "maws-1", "maws-2"]
-    assert all(len(mark.patches) <= 3 for mark in ffvt.taken)  # 3 tokens a layer, of which one may be the class token
-    transfg = explain(wrap(build("transfg")), images(build("transfg"), 1)[0])
-    assert [len(mark.patches) for mark in transfg.taken] == [3]  # one a head
-
-
 def test_pims_map_is_of_the_class_that_is_asked_for() -> None:
     adaptive = wrap(build("pim"))
     image = images(adaptive.bare, 1)[0]
@@ -112,20 +103,17 @@ def test_the_largest_value_is_where_the_image_is_brightest() -> None:
     assert row > 30 and column > 90
 
 
-def test_kept_and_taken_patches_lie_where_they_are() -> None:
+def test_kept_patches_lie_where_they_are() -> None:
     image = Image.new("RGB", (40, 20), (200, 100, 50))
     kept = np.asarray(kept_panel(image, Marked("k", "k", (5,)), (2, 4)))
     assert (kept[10:, 10:20] == (200, 100, 50)).all() and (kept[:10] < 60).all() and (kept[10:, :10] < 60).all()
-    taken = np.asarray(taken_panel(image, Marked("t", "t", (5, 5)), (2, 4)))
-    changed = (taken != (200, 100, 50)).any(axis=2)
-    assert changed[10:, 10:20].any() and not changed[:10].any() and not changed[:, :10].any()
 
 
 def test_a_sheet_has_a_row_of_panels_for_each_image() -> None:
     heat = Heat(
         "rollout", "a title that is much longer than the panel is wide, so that it has to be cut", np.ones((2, 2))
     )
-    found = Explained(np.ones(3), 0, (2, 2), (heat,), (Marked("layer-0", "layer 0", (1,)),), ())  # type: ignore[arg-type]
+    found = Explained(np.ones(3), 0, (2, 2), (heat,), (Marked("layer-0", "layer 0", (1,)),))  # type: ignore[arg-type]
     sheet = contact_sheet([(Image.new("RGB", (30, 30)), found, f"image {i}") for i in range(4)])
     assert sheet.size == (6 * 230 + 6, 2 * (224 + 26) + 6)  # three panels each, two images a row
 

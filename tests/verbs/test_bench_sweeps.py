@@ -71,6 +71,6 @@ def test_meters_and_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (one,) = candidates(tmp_path)
     record = json.loads((tmp_path / "bench.json").read_text())
     assert record["peaks"][0]["gflops"]["f32"] > 1 and 0 < one["peak_share"] < 1.5
-    assert one["memory"]["peak"] > 50e6 and one["energy"] is not None
+    assert one["memory"]["peak"] > 50e6 and one["energy"] is None
     out = " ".join(capsys.readouterr().out.split())
     assert "of this machine's peak" in out and "memory=20GB PASS" in out

@@ -83,14 +83,6 @@ def test_an_open_verdict_is_said_and_strict_fails_it(tmp_path: Path, capsys: pyt
     assert run("compare", before, after, "--strict") == 1
 
 
-def test_one_bench_alone_is_paired_by_rounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = bench_file(tmp_path / "bench.json", {"dense": 20.0, "taper": 10.0})
-    assert run("compare", one) == 0
-    assert "paired" in capsys.readouterr().out
-    assert run("compare", tmp_path, "--reference", "taper") == 1
-    assert "+100.0 %" in capsys.readouterr().out
-
-
 def test_a_reference_takes_the_machine_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = bench_file(tmp_path / "a.json", {"dense": 20.0, "taper": 10.0})
     after = bench_file(tmp_path / "b.json", {"dense": 26.0, "taper": 13.0})
