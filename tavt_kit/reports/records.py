@@ -72,8 +72,9 @@ def gather(places: Sequence[Path]) -> Records:
         for kind, record in ours:
             found.setdefault(kind, {}).setdefault(record.path, record)
     for recipe in list(found.get("recipe", {}).values()):
+        there = {path.resolve() for path in found.get("run", {})}
         for path in _origin(recipe):
-            if (known := _read(path)) is not None:
+            if path.resolve() not in there and (known := _read(path)) is not None:
                 found.setdefault(known[0], {}).setdefault(path, known[1])
     records = {kind: tuple(of_kind.values()) for kind, of_kind in found.items()}
     rows = _candidates_beside(records["front"][0].path) if "front" in records else ()

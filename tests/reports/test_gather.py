@@ -54,6 +54,8 @@ def test_a_search_shows_the_training_of_the_run_that_it_began_with(tmp_path: Pat
     record(tmp_path / "found" / "front.json", "front", **EMPTY_FRONT)
     record(tmp_path / "found" / "recipe.json", "recipe", model="elsewhere/distilled")
     assert [one.body["n"] for one in gather([tmp_path / "found"]).all("run")] == [300, 301]
+    record(tmp_path / "found" / "recipe.json", "recipe", model=str(tmp_path / "found" / ".." / "distilled"))
+    assert len(gather([tmp_path / "distilled", tmp_path / "found"]).all("run")) == 2  # each once
     record(tmp_path / "distilled" / "model.json", "model", weights_sha256="cd")  # trained anew since
     assert gather([tmp_path / "found"]).all("run") == ()
 
