@@ -313,7 +313,7 @@ def test_the_proof_chooses_on_val_and_weighs_sets_equally(tmp_path: Path, monkey
 
 def test_the_study_of_verdicts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = study("verdicts")
-    monkeypatch.setattr(module, "LENGTHS", (60,))
+    monkeypatch.setattr(module, "LENGTHS", (60, 200))
     monkeypatch.setattr(sys, "argv", ["verdicts.py", "--draws", "3", "--out", str(tmp_path / "verdicts.json")])
     module.main()
     found = json.loads((tmp_path / "verdicts.json").read_text(encoding="utf-8"))
@@ -321,4 +321,8 @@ def test_the_study_of_verdicts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     kept = json.loads((STUDIES / "results" / "verdicts.json").read_text(encoding="utf-8"))
     assert kept["stored"] == found["stored"]  # no draw is in it
     false = [one["false_pass"] for one in kept["latency"]] + [one["after"] / one["thirds"] for one in kept["stored"]]
+    false += [one["false_pass"] for one in kept["chosen"]]
+    assert {one["measured"] for one in kept["chosen"]} == {8, 50, 300} == {one["measured"] for one in found["chosen"]}
+    minute = [one for one in kept["chosen"] if one["runs"] == 3000 and one["measured"] == 8 and one["memory"] < 0.9]
+    assert min(one["power"]["5"] for one in minute) >= 0.8  # of what a search measures, inside by 5 %, in a minute
     assert max(false) <= 0.05

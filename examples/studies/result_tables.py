@@ -318,6 +318,21 @@ def verdicts_stored(record: Mapping[str, Any]) -> str:
     return table(header, rows)
 
 
+def verdicts_chosen(record: Mapping[str, Any]) -> str:
+    """PASS of a choice among measured candidates that are all exactly at a latency limit."""
+    rows = []
+    for one in record["chosen"]:
+        if not one["power"]["8"]:
+            continue  # too few runs for any verdict among so many
+        rows.append([f"{one['memory']:g}", f"{one['runs']:,}", one["statistic"], str(one["measured"]),
+                     percent(one["false_pass_before"]), percent(one["false_pass"]),
+                     *(percent(one["power"][gap]) for gap in ("2", "5", "8"))])  # fmt: skip
+    header = ["AR(1)", "runs of each", "limit on", "measured", "false PASS as if alone", "now", "PASS of 2 % inside",
+              "5 %", "8 %"]  # fmt: skip
+    draws, most = record["chosen"][0]["draws"], max(one["false_pass"] for one in record["chosen"])
+    return f"{draws:,} searches a row. The most false PASS now: {percent(most)}.\n\n{table(header, rows)}"
+
+
 def verdicts_choices(record: Mapping[str, Any]) -> str:
     """PASS of a choice among candidates that are all exactly at a floor."""
     rows = [
