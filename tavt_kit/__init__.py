@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     )
     from tavt_kit.models.flops import count_macs
     from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
+    from tavt_kit.workflows.average import average
     from tavt_kit.workflows.bench import bench
     from tavt_kit.workflows.check import check
     from tavt_kit.workflows.compare import compare
@@ -76,7 +77,8 @@ _HOMES = {
         "TavtError", "TrainingError", "UnknownName", "UnsupportedBackbone",
     ), "errors"),
     **{name: f"workflows.{name}" for name in (
-        "check", "compare", "evaluate", "explain", "export", "fit", "predict", "profile", "prune", "report", "train",
+        "average", "check", "compare", "evaluate", "explain", "export", "fit", "predict", "profile", "prune", "report",
+        "train",
     )},
     **dict.fromkeys(("AdaptiveViT", "LeanViT", "wrap"), "models.wrap"),
     **dict.fromkeys(("convert_checkpoint", "load_model"), "checkpoints"),
@@ -99,8 +101,8 @@ __all__ = [
     "Accuracy", "AdaptiveViT", "Budget", "BudgetError", "BudgetTooTight", "Candidate", "CheckpointError", "DataError",
     "ExportError", "LeanViT", "Measurement", "MeasurementError", "MissingDependency", "OutputError", "ParameterError",
     "ParetoFront", "Preprocessing", "RecordError", "ScheduleError", "TargetDevice", "TargetError", "TavtError",
-    "TokenLayout", "TokenSchedule", "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__", "bench",
-    "check", "compare", "convert_checkpoint", "count_macs", "distill", "evaluate", "explain", "export", "fit",
+    "TokenLayout", "TokenSchedule", "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__", "average",
+    "bench", "check", "compare", "convert_checkpoint", "count_macs", "distill", "evaluate", "explain", "export", "fit",
     "load_model", "predict", "profile", "prune", "report", "search", "train", "wrap",
 ]  # fmt: skip
 

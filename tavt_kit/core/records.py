@@ -140,7 +140,7 @@ def _check_front(record: Mapping[str, Any]) -> None:
 
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
-        "artifact", "bench", "check", "conversion", "explained",
+        "artifact", "average", "bench", "check", "conversion", "explained",
         "exported", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pack", "profile",
         "prune", "recipe", "report", "run", "split",
     ), 1),

@@ -25,6 +25,7 @@ _WORKFLOWS = {
     "train": ("train:train", "data recipe weights image_size steps batch lr device seed limit fresh dry_run"),
     "distill": ("distill:distill", "data recipe schedule schedules teacher steps batch lr device seed control fresh "
                 "dry_run"),
+    "average": ("average:average", "data limit fresh"),
     "prune": ("prune:prune", "data mlp heads width depth budget schedule seed fresh"),
     "search": ("search:search", "data target budget weights schedule algorithm objective evaluations max_time fix "
                "baseline seed fresh dry_run"),

@@ -261,6 +261,8 @@ def inputs() -> Iterator[Case]:
         "train {run} --data {data} -o out --auto-augment rand-mX | mX",
         "train {run} --data {data} -o out --lr-scale x",
         "train {run} --data {data} -o out --loss-weights mask=heavy",
+        "average {run} -o out",
+        "average {run} nowhere -o out --data {data}",
         "prune {run} --data {data} -o out --mlp 0 | 0",
         "prune {run} --data {data} -o out --mlp 1.5",
         "prune {run} --data {data} -o out --heads 9",

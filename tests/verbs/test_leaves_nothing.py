@@ -24,6 +24,7 @@ HELD: dict[str, tuple[object, ...]] = {
     "train": ("train", "{run}", "--data", "{data}"),
     "distill": ("distill", "{run}", "--data", "{data}"),
     "prune": ("prune", "{run}", "--mlp", 0.5, "--data", "{data}"),
+    "average": ("average", "{run}", "{run}", "--data", "{data}"),
     "search": ("search", "{run}", "--data", "{data}"),
     "export": ("export", "{run}", "--schedule", "dense", "--data", "{data}"),
     "check": ("check", "--predictions", "{run}/model.json", "--against", "{run}", "--data", "{data}"),
