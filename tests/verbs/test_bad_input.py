@@ -262,7 +262,7 @@ def inputs() -> Iterator[Case]:
         "train {run} --data {data} -o out --lr-scale x",
         "train {run} --data {data} -o out --loss-weights mask=heavy",
         "average {run} -o out",
-        "average {run} nowhere -o out --data {data}",
+        "average {run} nowhere -o out --data {data} | nowhere",
         "prune {run} --data {data} -o out --mlp 0 | 0",
         "prune {run} --data {data} -o out --mlp 1.5",
         "prune {run} --data {data} -o out --heads 9",
