@@ -18,8 +18,8 @@ PUBLIC = [
     "DataError", "ExportError", "LeanViT", "Measurement", "MeasurementError", "MissingDependency", "OutputError",
     "ParameterError", "ParetoFront", "Preprocessing", "RecordError", "ScheduleError", "TargetDevice", "TargetError",
     "TavtError", "TokenLayout", "TokenSchedule", "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__",
-    "average", "bench", "check", "compare", "convert_checkpoint", "count_macs", "distill", "evaluate", "explain", "export",
-    "fit", "load_model", "predict", "profile", "prune", "report", "search", "train", "wrap",
+    "average", "bench", "check", "compare", "convert_checkpoint", "count_macs", "distill", "evaluate", "explain",
+    "export", "fit", "load_model", "predict", "profile", "prune", "report", "search", "train", "wrap",
 ]  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "openvino", "onnx", "onnxruntime", "pymoo"}
 

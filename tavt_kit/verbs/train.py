@@ -31,7 +31,8 @@ def train_verb(
     with ConsoleProgress() as progress:
         result = train(model, out, progress=progress, **given)
     if not print_record(result, as_json, given.get("dry_run", False)):
-        print(f"{result.folder}: dense top-1 {result.top1}")
+        schedule = result.record["asked"].get("schedule", "dense")
+        print(f"{result.folder}: {schedule} top-1 {result.top1}")
         if probe := result.record["results"].get("probe"):
             print(f"head: penalty {probe['penalty']:g}, top-1 {Accuracy.from_record(probe['accuracy'])}")
     return 0
