@@ -24,7 +24,8 @@ def small(backbone: str, **changes: Any) -> Any:
     if "eva" in backbone:
         given["img_size"] = 56
     elif backbone == SWIN:  # levels of 64, 16, 4 and 4 tokens
-        given |= {"window_size": 2, "num_selects": (20, 8, 4, 4)}
+        given |= {"window_size": 2, "num_selects": (20, 8, 4, 4), "embed_dim": 24, "depths": (2, 2, 2, 2),
+                  "num_heads": (1, 2, 4, 8)}  # fmt: skip
     elif backbone in CNNS:
         given["img_size"] = 128
     model = Pim(backbone, **given).eval()
