@@ -22,7 +22,7 @@ setup: .venv/.ready-$(TORCH)
 	touch $@
 
 demo: setup
-	.venv/bin/python cli.py fit $(DATA) --budget latency=60% --max-time 8m --out $(OUT)
+	.venv/bin/python cli.py fit $(DATA) --budget latency=60% --max-time 10m --out $(OUT)
 
 # What concerns a GPU: on a machine with CUDA and its torch, 8 minutes; DEVICE=cpu is the dry run.
 gpu: DEVICE ?= cuda

@@ -68,7 +68,7 @@ def test_a_family_goes_the_whole_way(family: str, data: Path, reference: Path, t
         export = ("export", found, "-o", tmp_path / form, "--format", form, "--drop", "50")
         assert run(*export) == 0
         check = json.loads((tmp_path / form / "check.json").read_text())["checks"][0]
-        assert check["verdict"] == "PASS" and check["batches"]["sizes"][:3] == [8, 1, 5], check
+        assert check["verdict"] == "PASS" and {1, 5, 8} <= set(check["batches"]["sizes"]), check
 
 
 @pytest.mark.slow
