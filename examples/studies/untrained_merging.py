@@ -2,12 +2,12 @@
 
     python examples/studies/untrained_merging.py --out runs/untrained           # ELPV, 8 classes, 2,624 photographs
 
-Each fold fine-tunes all layers of DINOv2 ViT-S/14 at 112 px (and fits a probe on the frozen network beside it), then
-answers its test images under each schedule with either reduction. Nothing is trained for fewer tokens and nothing is
-selected: schedules are fixed beforehand. With five folds each image is in ``test`` once, so all answers are compared
-in pairs. A run that was interrupted is continued by the same command. Prints points against the same network's dense
-answers with paired 95 % intervals, and the divergence (mean KL of the dense answer from the reduced one, in nats);
-writes ``untrained-merging.json``.
+Each fold fine-tunes all layers of DINOv2 ViT-S/14 at 112 px, as ``proof.py`` begins (and fits a probe on the frozen
+network beside it), then answers its test images under each schedule with either reduction. Nothing is trained for
+fewer tokens and nothing is selected: schedules are fixed beforehand. With five folds each image is in ``test`` once,
+so all answers are compared in pairs. A run that was interrupted is continued by the same command. Prints points
+against the same network's dense answers with paired 95 % intervals, and the divergence (mean KL of the dense answer
+from the reduced one, in nats); writes ``untrained-merging.json``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from tavt_kit.models.flops import count_macs
 from tavt_kit.models.token_reduction import REDUCTIONS
 
 NETWORKS = {
-    "fine-tuned": "--recipe finetune --blocks all --steps 300 --batch 16",
+    "fine-tuned": (
+        "--recipe finetune --set blocks=all --steps 300 --batch 16 --lr 3e-5 --set ema=0.98 --set augment=flip,vflip"
+    ),
     "probe": "--recipe probe",
 }
 SCHEDULES = {
@@ -66,10 +68,11 @@ def fold(given: argparse.Namespace, number: int) -> dict[str, Any]:
     place = given.out / f"fold-{number}"
     answers = place / "answers.npz"
     if not answers.is_file():
-        data = str(fold_list(load_images(given.data), place, number, given.folds))
+        data = str(fold_list(load_images(given.data), place, number, given.folds, val=0.2))
         kept: dict[str, NDArray[Any]] = {}
         for network, flags in NETWORKS.items():
-            run("train", given.model, "-o", place / network, "--data", data, *shlex.split(f"{given.train} {flags}"))
+            flags = f"{given.train} {flags} --seed {number}"
+            run("train", given.model, "-o", place / network, "--data", data, *shlex.split(flags))
             kept |= answered(place / network, data, network)
         with answers.open("wb") as stream:
             np.savez(stream, **kept)
