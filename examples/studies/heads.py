@@ -113,13 +113,13 @@ def trained(given: argparse.Namespace, place: str, way: str, folder: Path) -> di
         backward(loss)
         return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
 
-    split = common.open_split(images, "train", preprocessing, recipe, plain=False, progress=progress)
+    split = common.open_split(images, "train", preprocessing, recipe, plain=False)
     found: dict[str, list[bool]] = {}
     with attached(model, branch):
         run_loop(model, split, step, recipe.optimisation, recipe.running, folder, seed=seed, progress=progress,
                  what=f"{place} {way}", processes=processes)  # fmt: skip
         for name in ("val", "test"):
-            held = common.open_split(images, name, preprocessing, recipe, progress=progress)
+            held = common.open_split(images, name, preprocessing, recipe)
             found[name] = []
             with torch.inference_mode():
                 for start in range(0, len(held), 64):

@@ -64,7 +64,9 @@ def main() -> None:
     parser.add_argument("--data", action="append", default=[], help="NAME=WHERE a set lies; repeat")
     parser.add_argument("--only", action="append", default=[], help="a set, a set's fold such as elpv-0, or a network")
     parser.add_argument("--step", action="append", choices=["train", "answer", "latency", "report"], help="repeat")
-    parser.add_argument("--precision", action="append", choices=["f32", "int8"], help="of the answers; both by default")
+    parser.add_argument(
+        "--precision", action="append", choices=["f32", "int8"], help="of the answers and, dense apart, the times"
+    )
     parser.add_argument("--size", type=int, default=112, help="pixels a side, eight patches or a multiple of them")
     parser.add_argument("--target", default="openvino:cpu:threads=1")
     parser.add_argument("--full", action="store_true")
@@ -224,7 +226,8 @@ def latency(given: argparse.Namespace, table: Mapping[str, Any]) -> None:
     """Each architecture that was asked, once: all in one interleaved run, and each alone."""
     files: dict[str, Path] = {}
     for row in rows_of(given, table):
-        if row.architecture not in files:
+        wanted = row.is_dense or (given.precision or ["f32", "int8"]).count(row.key.rpartition(" ")[2])
+        if wanted and row.architecture not in files:
             size, text, precision = row.key.split(" ")
             images = load_images(str(row.folder / "list.csv"))
             path = row.folder / row.network / "files" / Form("openvino", precision, label_of(size, text)).file
