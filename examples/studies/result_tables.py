@@ -169,20 +169,32 @@ def own_speed(record: Mapping[str, Any]) -> str:
 
 
 def proof(record: Mapping[str, Any]) -> str:
-    """Every network that was trained and asked, and what came of the goals."""
+    """Every network that was trained and asked, f32 beside int8, and what came of the goals."""
     places = sorted({place for row in record["rows"] for place in row["on"]})
-    rows = [
-        [row["network"], f"{row['asked'].split(' ')[0]} px, `{row['asked'].split(' ')[1]}`", row["asked"].split(" ")[2],
-         f"{row['macs'] / 1e9:.2f}", f"{100 * row['val']['value']:.1f}", f"{100 * row['test']['value']:.1f}",
-         mean(row["against_dense"])]
-        for row in record["rows"]
-    ]  # fmt: skip
-    header = ["network", "size, schedule", "precision", "GMACs", "`val`, %", "`test`, %", "against dense, points"]
+    both: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in record["rows"]:
+        asked, _, precision = row["asked"].rpartition(" ")
+        both.setdefault((row["network"], asked), {})[precision] = row
+    rows = []
+    for (network, asked), of in both.items():
+        size, schedule = asked.split(" ")
+        one, few = next(iter(of.values())), of.get("int8")
+        shares = [" / ".join(f"{100 * of[precision][split]['value']:.1f}" for split in ("val", "test"))
+                  if precision in of else "" for precision in ("f32", "int8")]  # fmt: skip
+        ms = None if few is None else few["ms"]
+        rows.append([network, f"{size} px, `{schedule}`", f"{one['macs'] / 1e9:.2f}", *shares,
+                     "" if few is None else mean(few["against_dense"]),
+                     *([] if record["target"] is None
+                       else [f"{ms['median']:.2f}, {ms['p90']:.2f}; {ms['alone']:.2f}" if ms else ""])])  # fmt: skip
+    header = ["network", "size, schedule", "GMACs", "f32, `val` / `test`, %", "int8, `val` / `test`, %",
+              "int8 against dense f32, points"]  # fmt: skip
+    header += [] if record["target"] is None else ["int8, ms: median, p90; alone"]
     dense = ", ".join(f"{name} on {place}" for place, name in record["dense"].items())
     seeds = f"{len(places)} fold or seed of a set" if len(places) == 1 else f"{len(places)} folds and seeds of sets"
+    times = "" if record["target"] is None else f", times on {record['target']}"
     return (
         f"{seeds} ({', '.join(places)}), n = {record['rows'][0]['test']['n']} test images, "
-        f"{record['answers']}, {device(record)}. Dense, chosen on `val`: {dense}.\n\n{table(header, rows)}\n"
+        f"{record['answers']}, {device(record)}{times}. Dense, chosen on `val`: {dense}.\n\n{table(header, rows)}\n"
         + proof_goals(record)
     )
 
@@ -194,6 +206,43 @@ def proof_goals(record: Mapping[str, Any]) -> str:
         + "".join(f"; {chosen}" for chosen in goal["chosen"]) + "."
         for goal in record["goals"]
     )  # fmt: skip
+
+
+def heads(record: Mapping[str, Any]) -> str:
+    """Heads and losses that cost nothing at run time, each against the labels alone."""
+    asked, rows = record["asked"], []
+    for row in record["rows"]:
+        changes = (", ".join(f"{one:+.1f}" for one in row["points_by_place"][split]) for split in ("val", "test"))
+        shares = (f"{100 * row[split]['accuracy']['value']:.1f}" for split in ("val", "test"))
+        plain = row["way"] == "labels"
+        rows.append([row["way"], *shares, *(["", "", ""] if plain else [*changes, "yes" if row["kept"] else "no"])])
+    header = [
+        "trained by",
+        "`val`, %",
+        "`test`, %",
+        "`val`, points in each",
+        "`test`, points in each",
+        "wins everywhere",
+    ]
+    return (
+        f"{', '.join(asked['place'])}: {asked['image_size']} px, merged by `{asked['schedule']}`, {asked['steps']} "
+        f"steps of 16, f32, {device(record)}.\n\n{table(header, rows)}"
+    )
+
+
+def ranking(record: Mapping[str, Any]) -> str:
+    """What each rule's choice among schedules has on test, above the mean schedule."""
+    rows = [
+        [row["place"], str(row["images"]), *(f"{row['rules'][rule]:+.2f}" for rule in record["rows"][0]["rules"]),
+         f"{row['oracle']:+.2f}"]
+        for row in record["rows"]
+    ]  # fmt: skip
+    asked, first = record["asked"], record["rows"][0]
+    return (
+        f"{first['schedules']} random merging schedules within two points of {100 * asked['share']:.0f} % of the "
+        f"multiply-adds; points of top-1 on `test` above their mean, {asked['samples']} samples of `val`; "
+        f"{device(record)}.\n\n{table(['set', 'images of `val`', *first['rules'], 'best on `test`'], rows)}"
+    )
 
 
 def fitted(*records: Mapping[str, Any]) -> str:
