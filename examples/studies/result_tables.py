@@ -199,6 +199,12 @@ def proof(record: Mapping[str, Any]) -> str:
     )
 
 
+def distilled(record: Mapping[str, Any]) -> str:
+    """Of a record of the proof the one network that distillation taught all sizes."""
+    one = record | {"rows": [row for row in record["rows"] if row["network"] == "ours-merge"], "goals": []}
+    return proof(one).rstrip()
+
+
 def proof_goals(record: Mapping[str, Any]) -> str:
     """What came of the goals, over all sets of the record."""
     return "\n".join(
