@@ -221,7 +221,9 @@ def heads(record: Mapping[str, Any]) -> str:
         changes = (", ".join(f"{one:+.1f}" for one in row["points_by_place"][split]) for split in ("val", "test"))
         shares = (f"{100 * row[split]['accuracy']['value']:.1f}" for split in ("val", "test"))
         plain = row["way"] == "labels"
-        rows.append([row["way"], *shares, *(["", "", ""] if plain else [*changes, "yes" if row["kept"] else "no"])])
+        rows.append(
+            [f"`{row['way']}`", *shares, *(["", "", ""] if plain else [*changes, "yes" if row["kept"] else "no"])]
+        )
     header = [
         "trained by",
         "`val`, %",
@@ -233,21 +235,6 @@ def heads(record: Mapping[str, Any]) -> str:
     return (
         f"{', '.join(asked['place'])}: {asked['image_size']} px, merged by `{asked['schedule']}`, {asked['steps']} "
         f"steps of 16, f32, {device(record)}.\n\n{table(header, rows)}"
-    )
-
-
-def ranking(record: Mapping[str, Any]) -> str:
-    """What each rule's choice among schedules has on test, above the mean schedule."""
-    rows = [
-        [row["place"], str(row["images"]), *(f"{row['rules'][rule]:+.2f}" for rule in record["rows"][0]["rules"]),
-         f"{row['oracle']:+.2f}"]
-        for row in record["rows"]
-    ]  # fmt: skip
-    asked, first = record["asked"], record["rows"][0]
-    return (
-        f"{first['schedules']} random merging schedules within two points of {100 * asked['share']:.0f} % of the "
-        f"multiply-adds; points of top-1 on `test` above their mean, {asked['samples']} samples of `val`; "
-        f"{device(record)}.\n\n{table(['set', 'images of `val`', *first['rules'], 'best on `test`'], rows)}"
     )
 
 
