@@ -236,9 +236,11 @@ def latency(given: argparse.Namespace, table: Mapping[str, Any]) -> None:
                 model = opened(row.folder, row.network, table["networks"][row.network], int(size))
                 write_file(model, row.folder / row.network, images, text, precision, table["calibrate"])
             files[row.architecture] = path
-    together = bench(list(files.values()), target=given.target, out=given.out / "latency")
+    together = bench(list(files.values()), target=given.target, max_time="6s", out=given.out / "latency")
     alone = {
-        name: bench(path, target=given.target, out=given.out / "latency" / "alone" / sha256_text(name)[:8])
+        name: bench(
+            path, target=given.target, max_time="3s", out=given.out / "latency" / "alone" / sha256_text(name)[:8]
+        )
         for name, path in files.items()
     }
     body = {

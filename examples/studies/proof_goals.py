@@ -112,9 +112,8 @@ def judged(
     dense: Mapping[Path, Row],
     times: Mapping[str, Any] | None,
 ) -> Iterator[dict[str, Any]]:
-    """What was aimed at, and what came of it; what was not timed is no candidate where times are known."""
-    if times is not None:
-        folds = [[row for row in found if row.architecture in times["ms"]] for found in folds]
+    """What was aimed at, and what came of it; where times are known, (a) and (d) choose among what was timed."""
+    timed = [[row for row in found if times is None or row.architecture in times["ms"]] for found in folds]
 
     def cost(row: Row) -> float:
         return float(row.macs if times is None else times["ms"][row.architecture]["p90"])
@@ -122,7 +121,7 @@ def judged(
     above = set[str]()
     for share in table["budgets_macs" if times is None else "budgets"]:
         pairs = []
-        for found in folds:
+        for found in timed:
             limit = share * cost(dense[found[0].folder])
             fits = [row for row in found if cost(row) <= limit and (times is not None or row.key.endswith("int8"))]
             ours, others = [row for row in fits if row.is_ours], [row for row in fits if row.kind in ("dense", "other")]
@@ -156,7 +155,7 @@ def judged(
         )
         yield told | {"chosen": [f"{len(pairs)} configurations"] if pairs else []}
     pairs = []
-    for found in folds if times is not None else []:
+    for found in timed if times is not None else []:
         wholes = [row for row in found if row.name == dense[row.folder].name.replace("f32", "int8")]
         fits = [row for row in found if row.is_ours and " merge " in row.architecture and row.key.endswith("int8")]
         pairs += [(whole, best(fast)) for whole in wholes if (fast := [r for r in fits if 2 * cost(r) <= cost(whole)])]
