@@ -7,6 +7,7 @@ import json
 import random
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -297,18 +298,23 @@ def test_the_proof_chooses_on_val_and_weighs_sets_equally(tmp_path: Path, monkey
         return [whole, small, lucky, large, ours]
 
     folds = [fold("x-0", 4), fold("x-1", 4), fold("y-0", 2)]
+    networks = {name: {} for name in ("whole", "small", "lucky", "large", "ours")} | {"every": {"all": True}}
+    asked = {"budgets_macs": [0.5], "budgets": [1.0], "fewer": 3.0, "networks": networks}
     dense = {found[0].folder: found[0] for found in folds}
-    first, above, *_ = goals.judged({"budgets_macs": [0.5], "fewer": 3.0}, folds, dense, None)
+    first, above, *_ = goals.judged(asked, folds, dense, None)
     assert first["chosen"] == [f"{name}: ours 8 s int8 against small 8 s int8" for name in ("x-0", "x-1", "y-0")]
     assert first["sets"]["x"][0] == 25 and first["sets"]["y"][0] == 0 and first["points"][0] == 12.5
     assert first["verdict"] == "missed" and above["verdict"] == "missed: 0 sets, 1 asked"  # so few images say little
     clear = [[each if each.network != "small" else row(each.folder.name, "small", "other", 40, "11", "0" * 4)
               for each in found] for found in folds[:1]]  # fmt: skip
-    first, above, *_ = goals.judged({"budgets_macs": [0.5], "fewer": 3.0}, clear, dense, None)
+    first, above, *_ = goals.judged(asked, clear, dense, None)
     assert first["verdict"] == "met" and above["verdict"].startswith("met: 1 sets")
     times = {"ms": {each.architecture: {"p90": 1.0 if each.network == "large" else 10.0} for each in folds[0]}}
-    timed, *_ = goals.judged({"budgets": [1.0], "fewer": 3.0}, folds[:1], dense, times)
+    timed, *_ = goals.judged(asked, folds[:1], dense, times)
     assert timed["chosen"] == ["x-0: ours 8 s int8 against small 8 s int8"]  # of equals on val the cheaper
+    every = replace(row("x-0", "every", "ours", 40, "11", "1110"), architecture="40 small")
+    _, _, _, for_all, _ = goals.judged(asked, [[*folds[0], every]], dense, None)
+    assert for_all["goal"].startswith("(c) every") and for_all["points"][0] == 25 and for_all["verdict"] == "met"
 
 
 def test_the_study_of_verdicts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
