@@ -32,15 +32,15 @@ from tests.reports.browser import Tab, browser, find_browser
 from tests.verbs.tiny import CLASSES, write_images, write_run
 from tests.workflows.told import Told
 
-SCHEDULE = (14, 8)
-PRESETS = {"small": SCHEDULE, "large": (17, 9)}
+SCHEDULE = (14, 8, 8)  # a drop in the last layer is in no file: nothing reads the tokens after it
+PRESETS = {"small": SCHEDULE, "large": (17, 9, 8)}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     write_images(folder / "data")
-    write_run(folder / "run", depth=2)
+    write_run(folder / "run", depth=3)
     return folder
 
 
