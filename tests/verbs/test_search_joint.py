@@ -54,7 +54,7 @@ def test_a_joint_front_is_found_told_and_exported(
     assert str(chosen) in said and str(chosen) in (out / "report.html").read_text().replace("<wbr>", "")
     # Its figures are those of the model at that size, under that schedule.
     model = load_model(place / "run", image_size=chosen.image_size)
-    model.score = chosen.score or model.score
+    model.score, model.reduction = chosen.score or model.score, chosen.reduction or model.reduction
     card = model.require_card()
     how = Preprocessing.from_record(card.preprocessing)
     pixels, labels, _ = load_bytes(load_images(str(place / "data"), seed=0).split("val"), how)
