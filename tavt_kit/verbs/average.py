@@ -20,7 +20,6 @@ def average_verb(
     config: options.Config = None,
 ) -> int:
     """Prints a line for each run: its own top-1, and the mean's at its image size."""
-    from tavt_kit.core.accuracy import Accuracy, PairedDifference
     from tavt_kit.verbs.console import ConsoleProgress, console_of, table_of
     from tavt_kit.workflows.average import average
 
@@ -32,11 +31,10 @@ def average_verb(
         return 0
     rows = []
     for row in done.record["rows"]:
-        change = PairedDifference.from_record(row["difference"])
-        low, high = 100 * change.low, 100 * change.high
-        top1 = (f"{100 * Accuracy.from_record(row[key]).value:.1f}" for key in ("top1", "average_top1"))
-        rows.append((row["run"], str(row["image_size"]), *top1,
-                     f"{100 * change.difference:+.1f} [{low:+.1f}, {high:+.1f}]"))  # fmt: skip
+        points = 100 * row["difference"]["difference"]
+        low, high = (100 * end for end in row["difference"]["ci95"])
+        top1 = (f"{100 * row[key]['value']:.1f}" for key in ("top1", "average_top1"))
+        rows.append((row["run"], str(row["image_size"]), *top1, f"{points:+.1f} [{low:+.1f}, {high:+.1f}]"))
     print(f"{done.folder}: one network for all of these; top-1 on val, %")
     console_of().print(table_of(("run", "pixels", "its own", "the mean's", "points [95 %]"), rows))
     return 0

@@ -8,21 +8,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import label_record, read_record, reading, write_record
-from tavt_kit.errors import CheckpointError, OutputError, RecordError
+from tavt_kit.errors import CheckpointError, OutputError
 from tavt_kit.evaluation.frames import frame
+from tavt_kit.workflows.derived_run import read_derived, write_derived
 from tavt_kit.workflows.run_model import images_of
 
 if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.models.wrap import AdaptiveViT
-
-_FILE = "average.json"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -61,7 +59,7 @@ class AverageResult:
 
     def __repr__(self) -> str:
         said = ", ".join(
-            f"{100 * PairedDifference.from_record(row['difference']).difference:+.1f} points at {row['image_size']} px"
+            f"{100 * row['difference']['difference']:+.1f} points at {row['image_size']} px"
             for row in self.record["rows"]
         )
         return f"<AverageResult {self.folder}: {said}>"
@@ -103,8 +101,8 @@ def average(
         >>> average(["runs/birds", "runs/birds-84"], "runs/birds-all")  # doctest: +SKIP
         <AverageResult runs/birds-all: +0.2 points at 112 px, +1.2 points at 84 px>
     """
-    from tavt_kit.checkpoints import is_run, load_model, save_model
-    from tavt_kit.data import inherit_split, load_bytes
+    from tavt_kit.checkpoints import load_model, save_model
+    from tavt_kit.data import load_bytes
     from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.evaluation.evaluator import Evaluator
     from tavt_kit.evaluation.result import paired
@@ -123,16 +121,7 @@ def average(
         "data": images.sha256, "limit": limit,
     }  # fmt: skip
     with held_folder(out):
-        if is_run(out) and not fresh:
-            if not (out / _FILE).is_file():
-                raise RecordError(f"{out} is a run that average did not write; choose another `out`")
-            with reading(out / _FILE):
-                known = read_record(out / _FILE, "average")
-                if dict(known["request"]) != request:
-                    raise RecordError(
-                        f"{out} is the mean of other weights or images; choose another `out`, or start again with "
-                        "`fresh=True`"
-                    )
+        if (known := read_derived(out, "average", request, made="averaged", fresh=fresh)) is not None:
             return AverageResult(out, known)
         rows = []
         with TemporaryDirectory() as place:
@@ -153,14 +142,8 @@ def average(
                     "run": str(folder), "image_size": how.image_size[1], "top1": top1[0], "average_top1": top1[1],
                     "difference": paired(before, after).as_record(),
                 })  # fmt: skip
-        # The card comes last: a folder without one is no run yet, and the same command starts again.
-        for name in ("model.json", "model.safetensors", "split.json"):
-            (out / name).unlink(missing_ok=True)
-        record = {"request": request, "rows": rows}
-        write_record(out / _FILE, "average", record)
-        inherit_split(out, images)
-        save_model(out, mean, card)
-        return AverageResult(out, label_record("average", record))
+        record = write_derived(out, "average", {"request": request, "rows": rows}, images, mean, card)
+        return AverageResult(out, record)
 
 
 def _mean(models: Sequence[AdaptiveViT], folders: Sequence[Path]) -> AdaptiveViT:
@@ -180,7 +163,8 @@ def _mean(models: Sequence[AdaptiveViT], folders: Sequence[Path]) -> AdaptiveViT
                 f"{folder} is a {own.name} of {len(own.classes)} classes, and {folders[largest]} a {card.name} of "
                 f"{len(card.classes)}: a mean is of one architecture and the same classes; leave one of them out"
             )
-        states.append(load_model(folder, image_size=sizes[largest]).state_dict())
+        same = model if model.backbone.image_size == sizes[largest] else load_model(folder, image_size=sizes[largest])
+        states.append(same.state_dict())
         shapes = {name: tensor.shape for name, tensor in states[-1].items()}
         if shapes != {name: tensor.shape for name, tensor in states[0].items()}:
             raise CheckpointError(

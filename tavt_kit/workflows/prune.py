@@ -12,10 +12,10 @@ from tavt_kit.core.budget import Limit, Verdict, facts_of, judge
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import label_record, read_record, reading, write_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import BudgetError, OutputError, RecordError
+from tavt_kit.errors import BudgetError, OutputError
 from tavt_kit.evaluation.frames import frame
+from tavt_kit.workflows.derived_run import read_derived, write_derived
 from tavt_kit.workflows.run_model import Given, images_of, load_given, name_of
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tavt_kit.models.wrap import AdaptiveViT
-
-_FILE = "prune.json"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -135,8 +133,7 @@ def prune(
     """
     import torch
 
-    from tavt_kit.checkpoints import save_model
-    from tavt_kit.data import inherit_split, load_arrays, load_bytes
+    from tavt_kit.data import load_arrays, load_bytes
     from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.evaluation.evaluator import Evaluator
     from tavt_kit.evaluation.result import paired
@@ -159,7 +156,9 @@ def prune(
         "pictures": training_images, "seed": seed,
         "data": images.sha256, "limit": limit,
     }  # fmt: skip
-    if (done := _done(model.folder, out, request, fresh)) is not None:
+    if model.folder is not None and model.folder.resolve() == out.resolve():
+        raise OutputError(f"{out} holds the model that is to be pruned; choose another `out`")
+    if (done := read_derived(out, "prune", request, made="pruned", fresh=fresh)) is not None:
         with held_folder(out):  # which removes what a process left that was killed at its very end
             return PruneResult(out, model.folder, done)
 
@@ -209,36 +208,8 @@ def prune(
                 "verdict": str(judge(most, facts_of(macs=counted(small)))),
             },
         }  # fmt: skip
-        # The card comes last: a folder without one is no run yet, and the same command starts again.
-        for name in ("model.json", "model.safetensors", "split.json"):
-            (out / name).unlink(missing_ok=True)
-        write_record(out / _FILE, "prune", record)
-        inherit_split(out, images)
-        save_model(out, small, pruned_card(card, bare, pruned.kept, f"pruned by {importance}"))
-        return PruneResult(out, model.folder, label_record("prune", record))
-
-
-def _done(run: Path | None, out: Path, request: dict[str, Any], fresh: bool) -> dict[str, Any] | None:
-    """What the same command wrote before, if it did."""
-    from tavt_kit.checkpoints import is_run
-
-    if run is not None and run.resolve() == out.resolve():
-        raise OutputError(f"{out} holds the model that is to be pruned; choose another `out`")
-    if not is_run(out):
-        return None
-    if not (out / _FILE).is_file():
-        raise RecordError(f"{out} is a run that prune did not write; choose another `out`")
-    if fresh:
-        return None
-    with reading(out / _FILE):
-        known = read_record(out / _FILE, "prune")
-        recorded = dict(known["request"])
-    if differing := [name for name, value in request.items() if recorded.get(name) != value]:
-        raise RecordError(
-            f"{out} was pruned with another {', '.join(differing)}; choose another `out`, or start again with "
-            "`fresh=True`"
-        )
-    return known
+        small_card = pruned_card(card, bare, pruned.kept, f"pruned by {importance}")
+        return PruneResult(out, model.folder, write_derived(out, "prune", record, images, small, small_card))
 
 
 def _read_limit(budget: str | None, schedule: str | None) -> Limit | None:
