@@ -34,15 +34,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from proof_goals import Row, report
 
-from tavt_kit.checkpoints import load_model, save_model
+from tavt_kit.checkpoints import load_model
 from tavt_kit.checks import Artifact
 from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.records import atomic_text, sha256_text
@@ -134,29 +133,19 @@ def train(
         else:
             write_list(images, place.folder, about.get("limit"))
     words = {f"s{eighths}": given.size * eighths // 8 for eighths in range(1, 9)}
-    words |= {"start": place.folder / "start", "out": place.folder / name, "data": data, "seed": place.number}
+    words |= {
+        "start": place.folder / "start",
+        "out": place.folder / name,
+        "data": data,
+        "folder": place.folder,
+        "seed": place.number,
+    }
     words |= {"augment": about["augment"]}
     words |= {"learn": table["learn"].format(**words)}
     words |= {"tune": table["tune"].format(**words)}
     first = [] if (place.folder / "start" / "model.safetensors").is_file() else [table["begin"]]
     for command in [*first, *network.get("run", [])]:
         run(*shlex.split(command.format(**words)))
-    if "average" in network and not (place.folder / name / "model.safetensors").is_file():
-        average([place.folder / each for each in network["average"]], place.folder / name, given.size)
-
-
-def average(runs: Sequence[Path], out: Path, size: int) -> None:
-    """One network for several image sizes: the mean of weights that began with the same fine-tune.
-
-    Wortsman et al., Model soups, ICML 2022, with networks that differ by their image size. Nothing is trained.
-    """
-    models = [load_model(run, image_size=size) for run in runs]
-    states = [model.state_dict() for model in models]
-    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
-    models[0].load_state_dict(mean)
-    card = models[0].require_card()
-    sizes = {Preprocessing.from_record(load_model(run).require_card().preprocessing).image_size[1] for run in runs}
-    save_model(out, models[0], replace(card, image_sizes=tuple(sorted(sizes - {size})), provenance="a mean of weights"))
 
 
 def answer(

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tavt_kit.checks.compare import Logits, relative_error
 from tavt_kit.checks.report import BatchCheck
 from tavt_kit.checks.source import BATCH, Source
-from tavt_kit.core.records import sha256_file
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.runtimes import Session
 
@@ -54,14 +53,12 @@ class Attempts:
         return np.full((len(images), self._classes), np.nan, np.float32)
 
 
-def further_sizes(file: Path | None) -> tuple[int, ...]:
+def further_sizes(file: Path, sha256: str) -> tuple[int, ...]:
     """Batch sizes to try of this file beside those that are tried of each: one by chance, and those it compares with.
 
     A graph that is wrong at one batch size alone has that size, or the last one that is right, somewhere in it.
     """
-    if file is None:
-        return ()
-    drawn = _DRAWN[int(sha256_file(file)[:8], 16) % len(_DRAWN)]
+    drawn = _DRAWN[int(sha256[:8], 16) % len(_DRAWN)]
     readers = {".onnx": _compared_in_onnx, ".xml": _compared_in_openvino}
     found = {size for number in readers.get(file.suffix, lambda _: set())(file) for size in (number, number + 1)}
     return tuple(dict.fromkeys((drawn, *sorted(size for size in found if 1 < size <= _COMPARED)[:_MOST])))

@@ -124,9 +124,11 @@ def check(
     tied = sorted(near_ties([i for i in strayed if i not in moved], answers.n)) if artifact.exact else []
     tolerance = gate.tolerance if artifact.exact else max(gate.tolerance, _COARSE)
     executed, file = artifact.session.target, artifact.files[-1] if artifact.files else None
+    hashes = {each.name: sha256_file(each) for each in artifact.files}
     same_batches = check_batches(
         attempts, source, seen, after, tolerance=tolerance, scale=answers.scale,
-        near_ties=near_ties if artifact.exact else None, further=further_sizes(file),
+        near_ties=near_ties if artifact.exact else None,
+        further=() if file is None else further_sizes(file, hashes[file.name]),
     )  # fmt: skip
     choice = choice_of(file, card) if file is not None and same_batches.passed else None
     stored = None if file is None else stored_precision(file)
@@ -145,7 +147,7 @@ def check(
     return _report(
         answers, source, gate, judgement, adaptive.dense_schedule if dense else None, count,
         artifact=artifact.name,
-        sha256={each.name: sha256_file(each) for each in artifact.files},
+        sha256=hashes,
         precision=card.precision,
         executed=str(executed),
         schedule=card.schedule.counts,

@@ -246,9 +246,7 @@ def _usable_sizes(plan: FitPlan, images: ImageSet) -> tuple[int, ...]:
     """``IMAGE_SIZES`` in whole patches of the model; one that cannot be used is refused before anything is written."""
     from tavt_kit.checkpoints import open_model
 
-    model = open_model(plan.model, weights="random", classes=images.classes)
-    if plan.image_size:
-        open_model(plan.model, weights="random", classes=images.classes, image_size=plan.image_size)
+    model = open_model(plan.model, weights="random", classes=images.classes, image_size=plan.image_size or None)
     patch = model.backbone.image_size[1] // model.grid[1]
     return tuple(size // patch * patch for size in IMAGE_SIZES)
 
@@ -487,8 +485,12 @@ class _Stages:
             if candidate["latency_ms"] is not None and (dense or set(candidate["schedule"]) != {tokens})
         ]
         timed = bool(self.budget.ceilings)
-        value = {id(one): -float(one[body["metric"]]) if timed else float(one["latency_ms"]["p90"]) for one in measured}
-        measured.sort(key=lambda one: (one["verdict"] == "FAIL", value[id(one)]))
+
+        def rank(one: Mapping[str, Any]) -> tuple[bool, float]:
+            value = -float(one[body["metric"]]) if timed else float(one["latency_ms"]["p90"])
+            return one["verdict"] == "FAIL", value
+
+        measured.sort(key=rank)
         found = [Configuration.from_record(record).schedule for record in measured[:_FINALISTS]]
         return {(out, self._precisions[-1]): found} if found else {}
 
