@@ -7,6 +7,7 @@ block and a head say which were replaced. Its evaluation runs none of this.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -26,7 +27,7 @@ from tavt_kit.models.backbones.fusion import FusionViT, TransFgBackbone
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
 from tavt_kit.models.backbones.pim import Pim, PimVitBackbone
 from tavt_kit.models.timm_import import timm
-from tavt_kit.models.token_reduction import TokenState, cls_score
+from tavt_kit.models.token_reduction import TokenState, cls_score, gather_rows
 from tavt_kit.models.wrap import AdaptiveViT
 
 DIRECTIONS = ("reverse", "forward")
@@ -414,6 +415,8 @@ def make_step(
         terms, branch = hybrid_mix(model, objective, entropy, seed=seed)
     elif objective.loss == "pim":
         terms = _pim_terms(model, objective.weights, frozen)
+    elif weights.get("features"):
+        terms = _like_the_first(model, entropy, frozen)
     else:
         terms = _on_features(model, objective, entropy, frozen)
 
@@ -461,6 +464,51 @@ def _on_features(
         return found
 
     return terms
+
+
+def _like_the_first(model: AdaptiveViT, entropy: Entropy, frozen: int) -> Terms:
+    """Cross-entropy, and how far the tokens are from those of the network as it is now, which keeps all of its own.
+
+    They meet after a third, two thirds and all of the layers, as hidden states do in TinyBERT (Jiao et al., Findings of
+    EMNLP 2020, eq. 8), with a layer norm in place of its learnt projection.
+    """
+    teacher = copy.deepcopy(model).requires_grad_(False).eval()
+    teacher.schedule = teacher.dense_schedule
+    depths = {max(1, model.layers // 3), max(1, 2 * model.layers // 3), model.layers}
+
+    def terms(batch: Batch) -> Mapping[str, Tensor]:
+        with torch.no_grad():
+            state, known = teacher.start(batch.images), []
+            for layer in range(model.layers):
+                state = teacher.advance(state, [layer], teacher.schedule.counts)
+                known += [state.tokens] if layer + 1 in depths else []
+        with torch.set_grad_enabled(not frozen):
+            state = model.start(batch.images, track=model.reduction == "merge" or model.restores)
+        apart = []
+        for layer in range(model.layers):
+            with torch.set_grad_enabled(layer >= frozen):
+                state = model.advance(state, [layer], model.schedule.counts)
+            if layer + 1 in depths:
+                apart.append(token_distance(state, known[len(apart)]))
+        return {"cross_entropy": entropy(model.finish(state), batch), "features": torch.stack(apart).sum()}
+
+    return terms
+
+
+def token_distance(state: TokenState, theirs: Tensor) -> Tensor:
+    """Mean squared distance of the normed tokens of a state from those (B, N, D) of a network that keeps all.
+
+    A merged token is compared with the mean of those that went into it.
+    """
+    wanted = theirs
+    if state.owner is not None:
+        rows = torch.arange(state.count, device=theirs.device)
+        members = (state.owner.unsqueeze(1) == rows.unsqueeze(1)).to(theirs.dtype)  # (B, n, N)
+        wanted = members @ theirs / members.sum(2, keepdim=True)
+    elif state.place is not None:
+        wanted = gather_rows(theirs, state.place)
+    width = theirs.shape[-1:]
+    return F.mse_loss(F.layer_norm(at_least_f32(state.tokens), width), F.layer_norm(at_least_f32(wanted), width))
 
 
 def _pim_terms(model: AdaptiveViT, weights: Mapping[str, float], frozen: int) -> Terms:

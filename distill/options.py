@@ -406,6 +406,7 @@ LOSSES: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "cross_entropy": {"cross_entropy": 1.0},
         "contrastive": {"cross_entropy": 1.0, "contrastive": 1.0},
+        "features": {"cross_entropy": 1.0, "features": 1.0},
         "mixvit_pure": {"cross_entropy": 1.0, "mask": 1.0},
         "mixvit_hybrid": {"cross_entropy": 1.0, "mask": 1.0, "mask_class": 1.0, "shaping": 0.5},
         "pim": {"level": 0.5, "selected": 0.0, "dropped": 5.0, "combined": 1.0},
@@ -413,8 +414,10 @@ LOSSES: Mapping[str, Mapping[str, float]] = MappingProxyType(
 )
 """Kind of loss -> its terms and their weights where a recipe says nothing else.
 
-``contrastive`` is TransFG's, over the features that the head reads. The two of Mix-ViT predict which tokens were
-substituted; the hybrid model's also the class from the mixed tokens, and it shapes its parts. ``pim`` is FGVC-PIM's.
+``contrastive`` is TransFG's, over the features that the head reads. ``features`` is for one schedule: how far tokens
+are from those of the network that training began with, which keeps all of its own. The two of Mix-ViT predict which
+tokens were substituted; the hybrid model's also the class from the mixed tokens, and it shapes its parts. ``pim`` is
+FGVC-PIM's.
 """
 
 _CLASS_WEIGHTS = ("none", "balanced")
@@ -426,7 +429,7 @@ class Objective:
     """See the module.
 
     Args:
-        loss: Kind of loss: cross_entropy, contrastive, mixvit_pure, mixvit_hybrid or pim, as in ``LOSSES``.
+        loss: Kind of loss: cross_entropy, contrastive, features, mixvit_pure, mixvit_hybrid or pim, as in ``LOSSES``.
         loss_weights: Weights of its terms; a term that is not named keeps its weight. A term of weight 0 is
             not computed.
         smoothing: Share of the target that is spread evenly over all classes (label smoothing).

@@ -84,9 +84,9 @@ class TrainRecipe:
         said = "a recipe that trains no blocks fits the head by a probe; give `blocks` or `probe`"
         require(self.blocks != 0 or self.probe, said)
         require(
-            self.schedule == "dense" or (self.blocks != 0 and loss == "cross_entropy"),
-            f"a `schedule` is trained step by step by the loss cross_entropy, got schedule={self.schedule}, "
-            f"blocks={self.blocks}, loss={loss}; leave it out, or give `blocks`",
+            self.schedule == "dense" or (self.blocks != 0 and loss in ("cross_entropy", "features")),
+            "a `schedule` is trained step by step by the loss cross_entropy or features, got "
+            f"schedule={self.schedule}, blocks={self.blocks}, loss={loss}; leave it out, or give `blocks`",
         )
         for name in ("drop_path", "dropout"):
             require(0 <= getattr(self, name) < 1, f"{name} is a probability below 1, got {getattr(self, name)}")

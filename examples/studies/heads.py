@@ -36,7 +36,7 @@ from tavt_kit.data import load_images
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import common
 from tavt_kit.distill.datasets import Batch
-from tavt_kit.distill.losses import at_least_f32, target_loss
+from tavt_kit.distill.losses import at_least_f32, target_loss, token_distance
 from tavt_kit.distill.optimizer import attached
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.recipes import train_recipe
@@ -158,7 +158,7 @@ def way_of(way: str, model: AdaptiveViT, seed: int) -> tuple[nn.Module | None, P
             with torch.no_grad():
                 known, _ = through(teacher, images, depths)
             both = zip(states, known, strict=True)
-            return logits, {"features": sum_of([distance(state, theirs.tokens) for state, theirs in both])}
+            return logits, {"features": sum_of([token_distance(state, theirs.tokens) for state, theirs in both])}
         return logits, {}
 
     return over_depth if over_depth is not None else exits if way == "exits" else None, passed
@@ -172,16 +172,6 @@ def through(model: AdaptiveViT, images: Tensor, depths: tuple[int, ...]) -> tupl
         if layer + 1 in depths:
             states.append(state)
     return states, model.finish(state)
-
-
-def distance(state: TokenState, theirs: Tensor) -> Tensor:
-    """Mean squared distance of normed tokens from the means of those that went into each, of a network with all."""
-    assert state.owner is not None  # what ``through`` asks for
-    rows = torch.arange(state.count, device=theirs.device)
-    members = (state.owner.unsqueeze(1) == rows.unsqueeze(1)).to(theirs.dtype)  # (B, n, N)
-    wanted = members @ theirs / members.sum(2, keepdim=True)
-    width = theirs.shape[-1:]
-    return F.mse_loss(F.layer_norm(at_least_f32(state.tokens), width), F.layer_norm(at_least_f32(wanted), width))
 
 
 def sum_of(terms: list[Tensor]) -> Tensor:

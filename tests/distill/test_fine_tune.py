@@ -17,7 +17,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import train, train_recipe
 from tavt_kit.distill.common import evaluate_sweep, judge_of
 from tavt_kit.distill.datasets import read_images
-from tavt_kit.distill.options import TrainingOptions
+from tavt_kit.distill.options import Objective, TrainingOptions
 from tavt_kit.distill.run_folder import read_metrics
 from tavt_kit.errors import RecordError, ScheduleError, TrainingError, UnknownName
 from tavt_kit.models.wrap import AdaptiveViT
@@ -88,10 +88,12 @@ def test_what_cannot_learn_under_a_schedule_is_refused(changes: dict[str, object
         train_recipe("finetune", schedule="stages:0.3", **changes)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "features"])
 def test_an_interrupted_finetune_is_continued_without_a_second_probe(
-    make_model: Make, images: ImageSet, tmp_path: Path
+    make_model: Make, images: ImageSet, tmp_path: Path, loss: str
 ) -> None:
-    train(make_model(), images, tmp_path / "straight", FINETUNE)
+    recipe = replace(FINETUNE, objective=Objective(loss))
+    train(make_model(), images, tmp_path / "straight", recipe)
     stages: list[str] = []
 
     class Watcher(Silent):
@@ -103,8 +105,8 @@ def test_an_interrupted_finetune_is_continued_without_a_second_probe(
                 os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(make_model(), images, tmp_path / "broken", FINETUNE, progress=Watcher())
-    train(make_model(), images, tmp_path / "broken", FINETUNE, progress=Watcher())
+        train(make_model(), images, tmp_path / "broken", recipe, progress=Watcher())
+    train(make_model(), images, tmp_path / "broken", recipe, progress=Watcher())
     assert stages == ["features 0/48", "finetune 0/5", "finetune 1/5", "evaluate 0/1"]
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "broken"))
     assert first == second

@@ -18,11 +18,13 @@ from tavt_kit.distill.losses import (
     make_step,
     shaping_loss,
     target_loss,
+    token_distance,
 )
 from tavt_kit.distill.optimizer import attached, freeze
 from tavt_kit.distill.options import Objective
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
+from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 Make = Callable[..., AdaptiveViT]
@@ -73,6 +75,33 @@ def test_terms_of_weight_0_are_not_computed_and_frozen_layers_have_no_graph(make
     assert values["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     without = {name for name, p in model.named_parameters() if p.grad is None}
     assert without == {name for name, p in model.named_parameters() if not p.requires_grad}
+
+
+@pytest.mark.parametrize("reduction", ["drop", "merge"])
+def test_features_stay_near_those_of_the_network_as_it_was(reduction: str) -> None:
+    model = plain_vit()
+    model.reduction, model.schedule = reduction, "17,9,5"
+    images = batch(model)
+    step, branch = make_step(model, Objective("features"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    values = step(images, np.random.default_rng(0), torch.autograd.backward)
+    assert branch is None and values["loss"] == values["cross_entropy"] + values["features"] > values["cross_entropy"]
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    model.schedule = model.dense_schedule
+    unchanged = make_step(model, Objective("features"))[0](images, np.random.default_rng(0), torch.autograd.backward)
+    assert unchanged["features"] == 0
+
+
+def test_a_merged_token_is_compared_with_the_mean_of_its_own() -> None:
+    draws = torch.Generator().manual_seed(0)
+    theirs, tokens = torch.randn(2, 5, 4, generator=draws), torch.randn(2, 3, 4, generator=draws)
+    owner = torch.tensor([[0, 1, 1, 2, 1], [0, 0, 1, 2, 2]])
+    wanted = [[theirs[i, [k for k in range(5) if owner[i, k] == row]].mean(0) for row in range(3)] for i in range(2)]
+    by_loops = torch.stack([torch.stack(rows) for rows in wanted])
+    expected = F.mse_loss(F.layer_norm(tokens, (4,)), F.layer_norm(by_loops, (4,)))
+    torch.testing.assert_close(token_distance(TokenState(tokens, 1, owner=owner), theirs), expected)
 
 
 def test_rollouts_are_products_of_whole_maps() -> None:
