@@ -484,7 +484,7 @@ def _like_the_first(model: AdaptiveViT, entropy: Entropy, frozen: int) -> Terms:
                 known += [state.tokens] if layer + 1 in depths else []
         with torch.set_grad_enabled(not frozen):
             state = model.start(batch.images, track=model.reduction == "merge" or model.restores)
-        apart = []
+        apart: list[Tensor] = []
         for layer in range(model.layers):
             with torch.set_grad_enabled(layer >= frozen):
                 state = model.advance(state, [layer], model.schedule.counts)
