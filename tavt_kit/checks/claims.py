@@ -124,7 +124,7 @@ def _in_onnx(path: Path) -> tuple[int, ...] | None:
     import onnx
     from onnx import numpy_helper
 
-    model = onnx.load(str(path))
+    model = onnx.load(str(path), load_external_data=False)  # sizes are too small to lie in another file
     known = {one.name: one for one in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":

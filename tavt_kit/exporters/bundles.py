@@ -133,9 +133,11 @@ def _copy(path: Path, version: Path) -> None:
 
 def _write_ovms(models: Sequence[_Model], folder: Path) -> str:
     entries = []
-    for name, path, _ in models:
+    for name, path, card in models:
         _copy(path, folder / name / "1")
-        entries.append({"config": {"name": name, "base_path": f"/models/{name}"}})
+        # Else OpenVINO computes in bf16 where the CPU has it, which is not what was checked.
+        hint = {"INFERENCE_PRECISION_HINT": card.own_target(path).precision}
+        entries.append({"config": {"name": name, "base_path": f"/models/{name}", "plugin_config": hint}})
     atomic_text(folder / "config.json", json.dumps({"model_config_list": entries}, indent=2) + "\n")
     return (
         "for OpenVINO Model Server, laid out as its documents say and untried, for no package of the server installs: "
@@ -155,17 +157,21 @@ def _write_triton(models: Sequence[_Model], folder: Path) -> str:
             kind, dims = "TYPE_FP16" if _is_half(path, card) else "TYPE_FP32", [3, *card.image_size]
         else:
             kind, dims = "TYPE_UINT8", [3, -1, -1] if card.pixels.startswith("nchw") else [-1, -1, 3]
-        backend = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+        backend, most, batch = "onnxruntime", _MOST_AT_ONCE, []
+        if (
+            path.suffix == ".xml"
+        ):  # Triton's OpenVINO backend runs a file at its largest batch alone, or at any unbatched
+            backend, most, batch = "openvino", 0, [-1]
         output = "TYPE_FP16" if _is_half(path, card) else "TYPE_FP32"
         filled = template.render(
-            name=json.dumps(name), backend=backend, file=f"model{path.suffix}", kind=kind, dims=dims, output=output,
-            classes=len(card.classes), most=_MOST_AT_ONCE,
+            name=json.dumps(name), backend=backend, file=f"model{path.suffix}", kind=kind, dims=[*batch, *dims],
+            output=output, scores=[*batch, len(card.classes)], most=most,
         )  # fmt: skip
         atomic_text(folder / name / "config.pbtxt", filled)
         atomic_text(folder / name / "labels.txt", "".join(f"{' '.join(one.split())}\n" for one in card.classes))
     return (
-        "for Triton, laid out as its documents say and untried, for no package of the server with these backends "
-        "installs: tritonserver --model-repository={folder}"
+        "for Triton, whose own backends for these files are untried, for no package of the server holds them: "
+        "tritonserver --model-repository={folder}"
     )
 
 
@@ -189,15 +195,20 @@ def _write_page(models: Sequence[Path], folder: Path, web_runtime: Path | None) 
         "pixels": card.pixels,
         **{name: card.preprocessing[name] for name in ("image_size", "crop_pct", "crop_mode")},
         "patches": card.tokens - card.prefix,
-        "kept": _show_kept(path, folder, card),
+        **_show_kept(path, folder, card),
     }
     atomic_text(folder / "model.json", json.dumps(facts, indent=2) + "\n")
     _copy_web_runtime(folder / "ort", web_runtime)
     return "a page for any browser, without a network: python -m http.server -d {folder}"
 
 
-def _show_kept(path: Path, folder: Path, card: ArtifactCard) -> list[str]:
-    """Write ``model.onnx`` whose outputs tell which patches stay, too; their names, none where the graph has no map."""
+def _show_kept(path: Path, folder: Path, card: ArtifactCard) -> dict[str, Any]:
+    """Write ``model.onnx`` whose outputs tell which patches stay, too.
+
+    Returns:
+        Their names under ``kept``, none where the graph has no map; under ``unread`` whether a drop of the schedule's last
+        layer is in no graph, because a head that reads the class token alone reads nothing after it.
+    """
     import onnx
     from onnx import TensorProto, helper
 
@@ -206,17 +217,16 @@ def _show_kept(path: Path, folder: Path, card: ArtifactCard) -> list[str]:
 
     model = onnx.load(str(path), load_external_data=False)
     choice, kept = choice_of(path, card), [node.output[1] for node in largest_choices(model)]
+    counts = [count for layer, count in enumerate(card.schedule.counts) if card.schedule.runs(layer)]
+    drops = [after < before for before, after in zip([card.tokens, *counts], counts, strict=False)]
     # A family may choose for other reasons too, and merged tokens are of several patches.
-    if choice is None or card.model.reduction != "drop" or len(kept) != _drops(card):
+    has_map = choice is not None and card.model.reduction == "drop"
+    unread = has_map and drops[-1] and len(kept) == sum(drops) - 1
+    if not (unread or (has_map and len(kept) == sum(drops))):
         kept = []
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.INT64, None) for name in kept)
     save(model, card, folder / "model.onnx")
-    return kept
-
-
-def _drops(card: ArtifactCard) -> int:
-    counts = [count for layer, count in enumerate(card.schedule.counts) if card.schedule.runs(layer)]
-    return sum(after < before for before, after in zip([card.tokens, *counts], counts, strict=False))
+    return {"kept": kept, "unread": unread}
 
 
 def _copy_web_runtime(folder: Path, given: Path | None) -> None:

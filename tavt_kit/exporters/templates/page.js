@@ -84,6 +84,7 @@ async function classify(blob) {
   const map = facts.kept.length ? `, ${kept.size} of ${facts.patches} patches kept` : "";
   draw(image.bitmap, kept);
   find("legend").hidden = facts.kept.length === 0;
+  find("unread").hidden = !facts.unread;
   find("said").textContent = `${facts.classes[order[0]]} in ${milliseconds.toFixed(0)} ms${map}`;
   return { logits, kept: [...kept], milliseconds };
 }
