@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tavt_kit.checkpoints import save_model
 from tavt_kit.checkpoints.folder import sha256_tensors
-from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.accuracy import Accuracy, bits_text
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_path, make_folder
@@ -232,7 +232,14 @@ def keep_before(folder: Path, points: Sequence[SweepPoint]) -> None:
 
 
 def after_record(folder: Path, points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
-    """The points' records, each with the paired ``difference`` (after minus before)."""
+    """The points' records, each with the paired ``difference`` (after minus before) and which images are right."""
     known: NDArray[np.bool_] = np.load(Path(folder) / STATE_FOLDER / LADDER_FILE, allow_pickle=False)
     pairs = zip(known, points, strict=True)
-    return [{**point.as_record(), "difference": paired(old, point.correct).as_record()} for old, point in pairs]
+    return [
+        {
+            **point.as_record(),
+            "difference": paired(old, point.correct).as_record(),
+            "correct": bits_text(point.correct),
+        }
+        for old, point in pairs
+    ]

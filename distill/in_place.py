@@ -16,7 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tavt_kit.checkpoints.folder import sha256_tensors
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.data import ImageSet, inherit_split
+from tavt_kit.data import ImageSet, Sample, inherit_split
+from tavt_kit.data.images import sha256_samples
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import common
 from tavt_kit.distill.datasets import Batch, ImageSplit
@@ -148,6 +149,7 @@ def distill(
         common.save_trained(run.folder, model, replace(card, image_sizes=sizes), images, how)
     run.finish(
         after=processes.once(lambda: common.after_record(run.folder, after)),
+        images_sha256=processes.once(lambda: _sha256_of(val, images)),
         val=after[0].accuracy.as_record(),
         precision=str(recipe.running.precision),
         loop=loop.as_record(settings.batch),
@@ -155,6 +157,12 @@ def distill(
     if processes.first:
         remove_state(run.folder)
     return run.body
+
+
+def _sha256_of(split: ImageSplit, images: ImageSet) -> str:
+    """Of the images that were judged, as ``eval.json`` has it."""
+    samples = (Sample(Path(name), int(label)) for name, label in zip(split.names, split.labels, strict=True))
+    return sha256_samples(samples, images.classes)
 
 
 def _prepare(

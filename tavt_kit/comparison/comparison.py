@@ -120,9 +120,17 @@ def list_run_files(folder: Path) -> dict[str, Path]:
         RecordError: There are none.
     """
     found = {kind: folder / f"{kind}.json" for kind in KINDS if (folder / f"{kind}.json").is_file()}
+    if "run" in found and not is_judged(found["run"]):
+        del found["run"]
     if not found:
         raise RecordError(f"{folder} holds none of the records that compare reads ({', '.join(KINDS)}); name a file")
     return found
+
+
+def is_judged(path: Path) -> bool:
+    """Whether the ``run.json`` at a path is of a training that ended with an accuracy."""
+    body = read_json(path) if path.is_file() else None
+    return isinstance(body, dict) and isinstance(body.get("results"), dict) and "val" in body["results"]
 
 
 Parts = tuple[dict[str, str], dict[str, str], list[Entry]]
@@ -193,8 +201,24 @@ def _eval(body: Mapping[str, Any]) -> Parts:
     return traits, facts, [entry]
 
 
+def _run(body: Mapping[str, Any]) -> Parts:
+    """A training: the schedules that a distillation or its control was judged at; else the model as it was trained."""
+    asked, results = body["asked"], body["results"]
+    rows = results.get("after") or [{"name": asked.get("schedule", "dense"), "accuracy": results["val"]}]
+    images, entries = results.get("images_sha256") or "", []
+    for row in rows:
+        accuracy, correct = Accuracy.from_record(row["accuracy"]), row.get("correct", "") if images else ""
+        entries.append(Entry(row["name"], {}, accuracy=accuracy, correct=correct, images=images))
+    data, first = str(asked["data"]), entries[0].accuracy
+    told = ("recipe", "steps", "model", "image_size", "start_sha256")
+    facts = {key: str(asked[key]) for key in told if key in asked}
+    if "sampling" in asked:
+        facts["learned"] = "by labels alone" if asked["sampling"] == "dense" else "by distillation"
+    return _images_traits({}, data, first), facts, entries
+
+
 KINDS: Mapping[str, Callable[[Mapping[str, Any]], Parts]] = {
-    "bench": _bench, "check": _check, "front": _front, "fit": _fit, "eval": _eval,
+    "bench": _bench, "check": _check, "front": _front, "fit": _fit, "eval": _eval, "run": _run,
 }  # fmt: skip
 """What can be compared, and how each is read: what must agree, what may differ, the candidates."""
 

@@ -158,9 +158,7 @@ def _write_triton(models: Sequence[_Model], folder: Path) -> str:
         else:
             kind, dims = "TYPE_UINT8", [3, -1, -1] if card.pixels.startswith("nchw") else [-1, -1, 3]
         backend, most, batch = "onnxruntime", _MOST_AT_ONCE, []
-        if (
-            path.suffix == ".xml"
-        ):  # Triton's OpenVINO backend runs a file at its largest batch alone, or at any unbatched
+        if path.suffix == ".xml":  # Triton's OpenVINO backend takes its largest batch alone, or any where it has none
             backend, most, batch = "openvino", 0, [-1]
         output = "TYPE_FP16" if _is_half(path, card) else "TYPE_FP32"
         filled = template.render(
@@ -206,8 +204,8 @@ def _show_kept(path: Path, folder: Path, card: ArtifactCard) -> dict[str, Any]:
     """Write ``model.onnx`` whose outputs tell which patches stay, too.
 
     Returns:
-        Their names under ``kept``, none where the graph has no map; under ``unread`` whether a drop of the schedule's last
-        layer is in no graph, because a head that reads the class token alone reads nothing after it.
+        Their names under ``kept``, none where the graph has no map; under ``unread`` whether a drop of the schedule's
+        last layer is in no graph, because a head that reads the class token alone reads nothing after it.
     """
     import onnx
     from onnx import TensorProto, helper

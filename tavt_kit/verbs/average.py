@@ -20,6 +20,7 @@ def average_verb(
     config: options.Config = None,
 ) -> int:
     """Prints a line for each run: its own top-1, and the mean's at its image size."""
+    from tavt_kit.reports.candidates import Estimate, points_of
     from tavt_kit.verbs.console import ConsoleProgress, console_of, table_of
     from tavt_kit.workflows.average import average
 
@@ -31,10 +32,9 @@ def average_verb(
         return 0
     rows = []
     for row in done.record["rows"]:
-        points = 100 * row["difference"]["difference"]
-        low, high = (100 * end for end in row["difference"]["ci95"])
+        change = Estimate.of(row["difference"], "difference")
         top1 = (f"{100 * row[key]['value']:.1f}" for key in ("top1", "average_top1"))
-        rows.append((row["run"], str(row["image_size"]), *top1, f"{points:+.1f} [{low:+.1f}, {high:+.1f}]"))
+        rows.append((row["run"], str(row["image_size"]), *top1, points_of(change), change.points if change else ""))
     print(f"{done.folder}: one network for all of these; top-1 on val, %")
-    console_of().print(table_of(("run", "pixels", "its own", "the mean's", "points [95 %]"), rows))
+    console_of().print(table_of(("run", "pixels", "its own", "the mean's", "points", "95 %, paired"), rows))
     return 0

@@ -26,7 +26,7 @@ def distill_verb(
     from tavt_kit.reports.training import ladder_section
     from tavt_kit.verbs.console import ConsoleProgress
     from tavt_kit.verbs.tables import print_blocks
-    from tavt_kit.workflows.distill import distill
+    from tavt_kit.workflows.distill import CONTROL, distill
 
     given = read_settings("distill", settings)
     with ConsoleProgress() as progress:
@@ -39,11 +39,8 @@ def distill_verb(
     pace = "" if loop["seconds_per_step"] is None else f", {loop['seconds_per_step']:.2f} s a step"
     print(f"{result.folder}: {loop['steps']} steps in {loop['seconds']:.0f} s{pace}")
     if given.get("control"):
-        print(f"both: fgvc-kit report {shlex.quote(str(result.folder.parent))}")
+        both, alone = (shlex.quote(str(folder)) for folder in (result.folder.parent, result.folder))
+        print(f"both: fgvc-kit report {both}; what distillation gave beyond it: fgvc-kit compare {alone} {both}")
     elif not (result.folder / CONTROL).exists() and (command := command_line()) is not None:
         print(f"what fine-tuning alone gives: {command} --control -o {shlex.quote(str(result.folder / CONTROL))}")
     return 0
-
-
-CONTROL = "control"
-"""Folder below a distilled run of the same steps by the labels alone."""

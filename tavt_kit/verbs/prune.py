@@ -37,6 +37,7 @@ def prune_verb(
 
 def _say(result: PruneResult) -> None:
     from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.reports.candidates import Estimate, points_of
     from tavt_kit.verbs.console import console_of, table_of
 
     record = result.record
@@ -52,8 +53,8 @@ def _say(result: PruneResult) -> None:
         shown = f"{100 * top1.value:.1f} [{100 * top1.low:.1f}, {100 * top1.high:.1f}]"
         rows.append((when, f"{facts['macs'] / 1e9:.3g}", f"{facts['parameters'] / 1e6:.3g}", shown))
     console_of().print(table_of(("", "GMACs", "M parameters", "top-1 on val, % [95 %]"), rows))
-    low, high = (100 * end for end in record["difference"]["ci95"])
-    print(f"change of top-1, paired: {100 * record['difference']['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]")
+    change = Estimate.of(record["difference"], "difference")
+    print(f"change of top-1, paired: {points_of(change)} points, 95 % {change.points if change else ''}")
     if (verdict := record["budget"]) is not None:
         from tavt_kit.core.budget import Limit
 

@@ -14,6 +14,7 @@ from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import CheckpointError, OutputError
 from tavt_kit.evaluation.frames import frame
+from tavt_kit.reports.words import points_text
 from tavt_kit.workflows.derived_run import read_derived, write_derived
 from tavt_kit.workflows.run_model import images_of
 
@@ -59,7 +60,7 @@ class AverageResult:
 
     def __repr__(self) -> str:
         said = ", ".join(
-            f"{100 * row['difference']['difference']:+.1f} points at {row['image_size']} px"
+            f"{points_text(row['difference']['difference'])} points at {row['image_size']} px"
             for row in self.record["rows"]
         )
         return f"<AverageResult {self.folder}: {said}>"

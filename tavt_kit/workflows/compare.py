@@ -12,6 +12,7 @@ from tavt_kit.comparison.comparison import (
     Entry,
     Readable,
     compare_records,
+    is_judged,
     list_run_files,
     read_readable,
 )
@@ -21,6 +22,7 @@ from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.core.records import label_record
 from tavt_kit.errors import ParameterError, RecordError
 from tavt_kit.evaluation.frames import frame
+from tavt_kit.workflows.distill import CONTROL
 
 if TYPE_CHECKING:
     import pandas
@@ -107,8 +109,11 @@ def compare(
 
 
 def _read(path: Path) -> Readable:
-    """A record; of a search with what the store beside it knows of each image."""
+    """A record; of a search with what the store beside it knows of each image, of a distillation with its control."""
     record = read_readable(path)
+    if record.kind == "run" and is_judged(control := path.parent / CONTROL / path.name):
+        alone = [replace(entry, name=f"{entry.name}, by labels alone") for entry in read_readable(control).entries]
+        return replace(record, entries=(*record.entries, *alone))
     if record.kind != "front":
         return record
     from tavt_kit.search.store import stored_bits

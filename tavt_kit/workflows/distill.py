@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from tavt_kit.core.schedule import TokenSchedule
 
+CONTROL = "control"
+"""Folder below a distilled run, of the same steps by the labels alone."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DistillResult(TrainResult):

@@ -15,6 +15,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, OutputError
 from tavt_kit.evaluation.frames import frame
+from tavt_kit.reports.words import points_text
 from tavt_kit.workflows.derived_run import read_derived, write_derived
 from tavt_kit.workflows.run_model import Given, images_of, load_given, name_of
 
@@ -69,8 +70,8 @@ class PruneResult:
         return str(self.folder)
 
     def __repr__(self) -> str:
-        change = 100 * self.difference.difference
-        return f"<PruneResult {self.folder}: top-1 {self.top1}, {change:+.1f} points>"
+        change = points_text(self.difference.difference)
+        return f"<PruneResult {self.folder}: top-1 {self.top1}, {change} points>"
 
 
 @bounded

@@ -54,20 +54,33 @@ def recommended_of(given: object, progress: Progress | None = None, pick: str | 
     with reading(folder / FIT_FILE):
         record = read_record(folder / FIT_FILE, "fit")
         file, index, why = recommended_file(folder, record), record["recommended"], "what its fit recommends"
+        places = {role.lower().replace(" ", "-"): place for role, place in record["shown"].items()}
         if pick is not None:
-            places = {role.lower().replace(" ", "-"): place for role, place in record["shown"].items()}
             places |= {str(place): place for place in range(len(record["rows"]))}
             if pick not in places:
                 raise RecordError(f"of the fit in {folder} `pick` takes {', '.join(places)}, got {pick!r}")
             index, why = places[pick], f"the row {pick} of its fit"
             file = folder / record["rows"][index]["file"]
         if file is None:
-            raise RecordError(f"the fit in {folder} recommends nothing, so `pick` one of its rows: {record['advice']}")
+            raise RecordError(
+                f"the fit in {folder} recommends nothing, so `pick` one of its rows ({', '.join(places)}): "
+                f"{record['advice']}"
+            )
         row = record["rows"][index]
         found = Recommended(file, folder / row["run"], Configuration.from_record(row["configuration"]))
     if progress is not None:
         progress.say(f"{folder} stands for {why}: {row['name']}")
     return found
+
+
+def _run_of_fit(given: object) -> Path | None:
+    """The run that a fit's folder stands for: what it recommends was made of it, else its dense row."""
+    if not isinstance(given, str | os.PathLike) or not (file := Path(given) / FIT_FILE).is_file():
+        return None
+    with reading(file):
+        record = read_record(file, "fit")
+        index = record["recommended"]
+        return file.parent / record["rows"][record["shown"]["dense"] if index is None else index]["run"]
 
 
 def recommended_file(folder: Path, record: Mapping[str, Any]) -> Path | None:
@@ -94,8 +107,8 @@ def name_of(given: Given) -> str:
 def load_given(given: Given, *, copied: bool = False) -> AdaptiveViT:
     """The model of a run folder; of a wrapped model another wrap with its options, card and schedule, in eval mode.
 
-    A fit's folder stands for the run that it recommends. Weights of a wrapped model are shared, unless it is ``copied``
-    because they are going to change.
+    A fit's folder stands for the run that its recommended file was made of; where there is none, for its dense row's.
+    Weights of a wrapped model are shared, unless it is ``copied`` because they are going to change.
 
     Raises:
         RecordError: There is no run.
@@ -105,8 +118,7 @@ def load_given(given: Given, *, copied: bool = False) -> AdaptiveViT:
     if isinstance(given, str | os.PathLike):
         from tavt_kit.checkpoints import load_model
 
-        fitted = recommended_of(given)
-        return load_model(given if fitted is None else fitted.run)
+        return load_model(_run_of_fit(given) or given)
     given.require_card()
     if copied:
         return copy.deepcopy(given).cpu().eval()
@@ -143,9 +155,8 @@ def open_given(
     if isinstance(given, str | os.PathLike):
         from tavt_kit.checkpoints import open_model
 
-        fitted = recommended_of(given)
         return open_model(
-            os.fspath(given if fitted is None else fitted.run), weights=weights or "hub", classes=classes,
+            os.fspath(_run_of_fit(given) or given), weights=weights or "hub", classes=classes,
             image_size=image_size, seed=seed, new_head=new_head, score=score, pool=pool, reduction=reduction,
         ).eval()  # fmt: skip
     for name, value in (("weights", weights), ("image_size", image_size)):

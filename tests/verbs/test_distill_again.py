@@ -43,6 +43,13 @@ def test_a_teacher_of_another_size(data: Path, model: Path, tmp_path: Path) -> N
     assert len(json.loads((tmp_path / "b" / "run.json").read_text())["asked"]["teacher_sha256"]) == 64
 
 
+def trained(tmp_path: Path, data: Path) -> Path:
+    """A run that was trained, with no schedules to be judged at."""
+    images = ("--data", data, "--weights", "random", "--image-size", 32)
+    assert run("train", "test_vit", *images, "-o", tmp_path / "trained") == 0
+    return tmp_path / "trained"
+
+
 def test_a_control_takes_the_same_steps_by_its_labels_alone(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +69,15 @@ def test_a_control_takes_the_same_steps_by_its_labels_alone(
     assert "labels alone" in load_model(out / "control").require_card().provenance
     assert run(*words) == 0 and "Beside it the same steps by the labels alone" in capsys.readouterr().out
     assert run("report", out) == 0 and "Labels alone" in (out / "report.html").read_text()
+    # Held against each other: what distillation gave, image by image; and whoever compares the run sees its control.
+    assert run("compare", out / "control", out) in (0, 1)
+    said = capsys.readouterr().out
+    assert "accuracies paired image by image" in said and "learned (by labels alone and by distillation)" in said
+    assert "only in the second: dense, by labels alone; " in said
+    assert run("compare", out, out) == 0 and " dense, by labels alone " in capsys.readouterr().out
+    assert run("compare", trained(tmp_path, data), out) in (0, 1)  # of a training there is the model as it was trained
+    said = capsys.readouterr().out
+    assert " dense " in said and "accuracies as of different images" in said
     assert run(*words, "--control", "--bound", 0.2) == 2 and "labels alone" in capsys.readouterr().err
 
 

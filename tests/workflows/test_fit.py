@@ -17,6 +17,7 @@ from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.progress import Silent
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_images
@@ -38,7 +39,7 @@ from tavt_kit.workflows.fit_plan import FitPlan, first_plan, foretell_keeps, in_
 from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row
 from tavt_kit.workflows.predict import predict
 from tavt_kit.workflows.run_model import model_at, recommended_of
-from tests.verbs.tiny import write_images
+from tests.verbs.tiny import write_images, write_run
 from tests.workflows.conftest import Heard
 
 RUN = Path("runs/one")
@@ -218,8 +219,12 @@ def test_a_fit_that_recommends_nothing_stands_for_nothing(tmp_path: Path) -> Non
     assert recommended_of(tmp_path) is None
     body = {**table(row(90, 20.0)).as_record(RUN), "data": {}, "target": {}, "host": {}, "command": ""}
     write_record(tmp_path / "fit.json", "fit", body)
-    with pytest.raises(RecordError, match="Nothing keeps to latency=8ms"):
+    with pytest.raises(
+        RecordError, match=r"one of its rows \(dense, fastest-tolerated\): Nothing keeps to latency=8ms"
+    ):
         predict(tmp_path, tmp_path / "a.png")
+    write_run(tmp_path / body["rows"][0]["run"])  # asked for the dense model, it has one
+    assert str(model_at(tmp_path, "dense", Silent())[0].schedule) == "17x4"
     dense = recommended_of(tmp_path, pick="dense")
     assert dense is not None and dense.file == tmp_path / body["rows"][0]["file"]
     with pytest.raises(RecordError, match="`pick` takes dense, fastest-tolerated, 0, got 'fast'"):

@@ -10,6 +10,7 @@ import pytest
 from tavt_kit.core.budget import Verdict
 from tavt_kit.core.records import sha256_file
 from tavt_kit.errors import BudgetError, OutputError, RecordError
+from tavt_kit.reports.words import points_text
 from tavt_kit.workflows.prune import prune
 from tests.verbs.command import run
 
@@ -31,9 +32,10 @@ def test_the_verb_gives_what_the_function_gives(
     assert sha256_file(tmp_path / "verb" / "model.safetensors") == sha256_file(done.folder / "model.safetensors")
     assert done.verdict is None and done.top1.split == "val" and done.difference.n == done.top1.n
     assert list(done.to_frame()["when"]) == ["before", "after"]
-    assert (
-        repr(done) == f"<PruneResult {done.folder}: top-1 {done.top1}, {100 * done.difference.difference:+.1f} points>"
-    )
+    change = points_text(done.difference.difference)
+    assert repr(done) == f"<PruneResult {done.folder}: top-1 {done.top1}, {change} points>"
+    words = ("prune", model, "--data", data, "-o", tmp_path / "said", "--mlp", 0.5, "--training-images", 6)
+    assert run(*words) == 0 and f"paired: {change} points, 95 % " in capfd.readouterr().out
 
 
 def test_a_budget_has_a_verdict(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
