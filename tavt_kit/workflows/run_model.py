@@ -80,7 +80,8 @@ def _run_of_fit(given: object) -> Path | None:
     with reading(file):
         record = read_record(file, "fit")
         index = record["recommended"]
-        return file.parent / record["rows"][record["shown"]["dense"] if index is None else index]["run"]
+        row = record["rows"][record["shown"]["dense"] if index is None else index]
+        return file.parent / str(row["run"])
 
 
 def recommended_file(folder: Path, record: Mapping[str, Any]) -> Path | None:
