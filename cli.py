@@ -29,12 +29,22 @@ from tavt_kit.errors import TavtError
 from tavt_kit.verbs.settings import help_of, setting_flags, settings_of, shown_settings, spell_settings, summary_of
 from tavt_kit.verbs.streams import guarded_streams
 
+_MODULES = {
+    "training": "train distill average prune convert",
+    "searching": "fit search show",
+    "shipping": "export check push pull",
+    "measuring": "bench profile doctor",
+    "reporting": "report compare",
+    "answering": "eval predict explain",
+    "listing": "models datasets",
+}
+_HOMES = {name: f"tavt_kit.verbs.{module}:{name}_verb" for module, names in _MODULES.items() for name in names.split()}
 VERBS = {
-    name: f"tavt_kit.verbs.{name}:{name}_verb"
+    name: _HOMES[name]
     for name in "fit train distill average prune search export check bench profile report show compare eval predict "
     "explain models datasets doctor convert push pull".split()
 }
-"""Module and function of each verb."""
+"""Module and function of each verb, in the order of the help."""
 
 EXAMPLES = {
     "fit": "birds/ --budget latency=8ms --max-time 10m -o runs/birds",
@@ -64,6 +74,10 @@ GONE = {
     ("prune", "--target"): "a budget of `prune` is of multiply-adds; `bench` has the latency of what is left",
     ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
+    ("train", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
+    ("distill", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
+    ("search", "--dry-run"): "what a budget asks is shown, and refused, before anything is evaluated; leave it out",
+    ("explain", "--class"): "a heat map is of each image's likeliest class; leave it out",
     ("eval", "--unlabelled"): "images without labels are what `predict THING FOLDER -o OUT` is for",
     ("eval", "--real"): "reassessed labels are not counted any more; take `out`, whose CSV has every image's answer",
     ("doctor", "--fast"): "nothing is measured any more; leave it out",
@@ -135,7 +149,7 @@ class Verb(TyperCommand):
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         verb, own = str(ctx.info_name), self.help or ""
-        said = f"{help_of(verb)}\n\n{own}".strip() if shown_settings(verb) else own
+        said = f"{help_of(verb)}\n\n{own}".strip()
         self.help = f"{said}\n\nExample: fgvc-kit {verb} {EXAMPLES[verb]}" if verb in EXAMPLES else said
         super().format_help_text(ctx, formatter)
         self.help = own
@@ -170,12 +184,12 @@ def flags_known(verb: Any) -> dict[str, str]:
     """What a person types for each parameter, the verb's own before those of the others: a sentence may name both."""
     others = [command_of(name, home) for name, home in VERBS.items()]
     flags = dict[str, str]()
-    for one in (*others, verb):
-        flags |= {name: setting.flags[0] for name, setting in settings_of(one.name).items()}
-        for each in one.params:  # by its long flags; an argument as the usage line has it
-            long = [flag for flag in (*each.opts, *each.secondary_opts) if flag.startswith("--")]
+    for command in (*others, verb):
+        flags |= {name: setting.flags[0] for name, setting in settings_of(command.name).items()}
+        for entry in command.params:  # by its long flags; an argument as the usage line has it
+            long = [flag for flag in (*entry.opts, *entry.secondary_opts) if flag.startswith("--")]
             flags |= {flag.removeprefix("--").replace("-", "_"): flag for flag in long}
-            flags[str(each.name)] = long[0] if long else str(each.metavar or each.name).upper()
+            flags[str(entry.name)] = long[0] if long else str(entry.metavar or entry.name).upper()
     return flags
 
 

@@ -17,7 +17,7 @@ from tests.verbs.tiny import write_images
 
 ROOT = Path(__file__).resolve().parents[1]
 USE = (
-    "import tavt_kit, tavt_kit.search, tavt_kit.distill, tavt_kit.bench, tavt_kit.cli, tavt_kit.verbs.doctor\n"
+    "import tavt_kit, tavt_kit.search, tavt_kit.distill, tavt_kit.bench, tavt_kit.cli, tavt_kit.verbs.measuring\n"
     "print(tavt_kit.__file__, tavt_kit.search.__file__, tavt_kit.cli.__file__)\n"
 )
 

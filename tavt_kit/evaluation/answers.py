@@ -43,6 +43,10 @@ class Prediction:
         """The likeliest class, or None."""
         return self.ranked[0][0] if self.ranked else None
 
+    def __str__(self) -> str:
+        said = ", ".join(f"{label} {100 * share:.1f} %" for label, share in self.ranked)
+        return f"{self.path}: {self.error or said}"
+
     def as_record(self) -> dict[str, Any]:
         """JSON-ready."""
         ranked = [{"label": label, "probability": round(share, 6)} for label, share in self.ranked]

@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
@@ -65,20 +64,11 @@ def table_of(
     return table
 
 
-_STAGES: tuple[ProgressColumn, ...] = (
-    TextColumn("{task.description:<14}"),
-    BarColumn(bar_width=30),
-    MofNCompleteColumn(),
-    TextColumn("{task.fields[values]}"),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-)
-_UPDATES: tuple[ProgressColumn, ...] = (
-    SpinnerColumn(),
-    TextColumn("{task.description}"),
-    BarColumn(),
-    TimeElapsedColumn(),
-)
+def print_table(
+    titles: Sequence[str], rows: Iterable[Sequence[str | None]], *, left: Collection[str] = (), width: int | None = None
+) -> None:
+    """A table of plain texts on stdout; ``left`` as for ``table_of``, ``width`` as for ``console_of``."""
+    console_of(width).print(table_of(titles, rows, left=left))
 
 
 EVERY = 10.0
@@ -111,9 +101,15 @@ def clock_text(seconds: float) -> str:
 
 
 class ConsoleProgress:
-    """A ``Progress`` for one verb; use it as a context manager, so that the display ends with the work."""
+    """A ``Progress`` for one verb; use it as a context manager, so that the display ends with the work.
 
-    def __init__(self) -> None:
+    Args:
+        verb: Its name, for sentences.
+        as_json: Whether stdout is one JSON object.
+    """
+
+    def __init__(self, verb: str = "", *, as_json: bool = False) -> None:
+        self._verb, self._as_json = verb, as_json
         self._console = console_of(stderr=True)
         self._stages: tuple[Display, TaskID] | None = None
         self._updates: tuple[Display, TaskID] | None = None
@@ -128,12 +124,11 @@ class ConsoleProgress:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._heartbeat is not None:
             self._heartbeat.end()
-        self._end_stages()
-        self._end_updates()
+        self._end_displays()
 
     def say(self, sentence: str) -> None:
         """One line that stays."""
-        self._end_updates()
+        self._end_displays(stages=False)
         self._now(sentence.partition("\n")[0].rstrip("."))
         print(sentence, file=sys.stderr, flush=True)
 
@@ -147,49 +142,59 @@ class ConsoleProgress:
         self.say(str(value))
 
     def stage(self, what: str, total: int, done: int = 0) -> None:
-        """One line for each stage; they stay when the work ends."""
-        self._end_updates()
+        """One line for each stage; on a terminal they stay when the work ends."""
+        self._end_displays(stages=False)
+        self._what, self._units = what, (done, total)
+        self._now(what, f", {done} of {total}")
+        if self._heartbeat is not None:
+            return
         if self._stages is None:
-            display = Display(*_STAGES, console=self._console)
+            bar = (TextColumn("{task.description:<14}"), BarColumn(bar_width=30), MofNCompleteColumn(),
+                   TextColumn("{task.fields[values]}"), TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+            display = Display(*bar, console=self._console)
             display.start()
         else:
             display, _ = self._stages
         self._stages = display, display.add_task(what, total=total, completed=done, values="")
-        self._what, self._units = what, (done, total)
-        self._now(what, f", {done} of {total}")
 
     def advance(self, units: int = 1, **values: float) -> None:
         """Move the newest stage on."""
-        if self._stages is None:
-            return
-        display, stage = self._stages
-        done, total = self._units
-        self._units = done + units, total
-        self._now(self._what, f", {done + units} of {total}")
-        shown = "  ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items())
-        display.update(stage, advance=units)
-        if shown:
-            display.update(stage, values=shown)
+        done, total = self._units[0] + units, self._units[1]
+        self._units, shown = (done, total), [f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items()]
+        self._now(self._what, ", ".join([f", {done} of {total}", *shown]))
+        if self._stages is not None:
+            display, stage = self._stages
+            display.update(stage, advance=units, **({"values": "  ".join(shown)} if shown else {}))
 
     def update(self, doing: str, share: float | None = None) -> None:
         """One line that is wiped when the next thing begins; where stderr is no terminal, one in ten seconds."""
         self._now(doing, "" if share is None else f", {share:.0%}")
         if self._heartbeat is not None:
             return
-        self._end_stages()
+        self._end_displays(updates=False)
         if self._updates is None:
-            display = Display(*_UPDATES, console=self._console, transient=True)
+            line = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            display = Display(*line, console=self._console, transient=True)
             self._updates = display, display.add_task("", total=None)
             display.start()
         display, task = self._updates
         display.update(task, description=escape(doing), total=None if share is None else 1.0, completed=share or 0.0)
 
-    def _end_stages(self) -> None:
-        if self._stages is not None:
+    def _end_displays(self, *, stages: bool = True, updates: bool = True) -> None:
+        if stages and self._stages is not None:
             self._stages[0].stop()
-        self._stages = None
-
-    def _end_updates(self) -> None:
-        if self._updates is not None:
+            self._stages = None
+        if updates and self._updates is not None:
             self._updates[0].stop()
-        self._updates = None
+            self._updates = None
+
+
+class ImageLines(ConsoleProgress):
+    """A line for each image that was looked at: on stdout what came of it, on stderr why nothing did."""
+
+    def show(self, value: Any) -> None:
+        """Of a value with a ``path`` and an ``error``."""
+        if value.error is not None:
+            self.say(f"fgvc-kit {self._verb}: {value.error}")
+        elif not self._as_json:
+            print(value, flush=True)

@@ -6,24 +6,18 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Display
-from rich.table import Table
-
 from tavt_kit.search import Progress as SearchState
-from tavt_kit.verbs.console import ConsoleProgress, clock_text
+from tavt_kit.verbs.console import ConsoleProgress, clock_text, table_of
 from tavt_kit.workflows.search import FeasibilityTable
 
 
 class SearchProgress(ConsoleProgress):
     """Shows evaluations, front, hypervolume, the best within the budget, and the time left."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._search: Display | None = None
-        self._untold: SearchState | None = None
-        self._is_first = True
+    def __init__(self, verb: str = "search", *, as_json: bool = False) -> None:
+        super().__init__(verb, as_json=as_json)
+        self._searches, self._is_first = False, True
+        self._unsaid: SearchState | None = None
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._end_search(interrupted=kind is not None)
@@ -44,48 +38,43 @@ class SearchProgress(ConsoleProgress):
         if isinstance(value, SearchState):
             self._show_state(value)
         elif isinstance(value, FeasibilityTable):
-            self._end_updates()
-            table = Table("budget", "least", "dense", "", show_edge=False)
-            for row in value.rows:
-                show = row.limit.show
-                table.add_row(escape(str(row.limit)), show(row.least), show(row.dense), escape(row.note))
-            for floor in value.floors:
-                table.add_row(escape(str(floor)), "", "", "known once images are looked at, those of dense first")
-            self._console.print(table)
+            self._end_displays(stages=False)
+            rows = [
+                (str(row.limit), row.limit.show(row.least), row.limit.show(row.dense), row.note) for row in value.rows
+            ]
+            floors = [(str(floor), "", "", "known once images are looked at") for floor in value.floors]
+            self._console.print(table_of(("budget", "least", "dense", ""), [*rows, *floors], left=("",)))
         else:
             super().show(value)
 
     def _show_state(self, now: SearchState) -> None:
         if not self._console.is_terminal:
-            self._untold = now
+            self._unsaid = now
             self._now(_line(now))
             if self._is_first and not now.replayed:
                 self._say_state()
             return
-        self._end_updates()
-        if self._search is None:
-            columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}"))
-            self._search = Display(*columns, console=self._console)
-            self._search.add_task("", total=None)
-            self._search.start()
-        (task,) = self._search.task_ids
-        self._search.update(task, completed=now.evaluations, total=now.limit, description=escape(_words(now)))
+        if not self._searches:
+            self.stage("searching", now.limit or now.evaluations)
+            self._searches = True
+        assert self._stages is not None  # begun above
+        display, stage = self._stages
+        display.update(stage, completed=now.evaluations, total=now.limit, values=_words(now))
 
     def _say_state(self) -> None:
         """The newest, unless it was said."""
-        now, self._untold = self._untold, None
+        now, self._unsaid = self._unsaid, None
         if now is not None:
             self._is_first = False
             print(_line(now), file=sys.stderr, flush=True)
 
     def _end_search(self, interrupted: bool = False) -> None:
         """The search has ended where anything else is told."""
-        if self._search is not None:
-            self._search.stop()
-        self._search = None
+        if self._searches:
+            self._end_displays()
         if not interrupted:
             self._say_state()
-        self._is_first = True
+        self._searches, self._is_first = False, True
 
 
 def _line(now: SearchState) -> str:
@@ -106,8 +95,8 @@ def _words(now: SearchState) -> str:
 class FitProgress(SearchProgress):
     """Shows each stage with its time, on stderr; the answer alone goes to stdout."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, verb: str = "fit", *, as_json: bool = False) -> None:
+        super().__init__(verb, as_json=as_json)
         self._reasons: tuple[str, ...] = ()
         self._title = "looking at the data"
 
@@ -116,21 +105,6 @@ class FitProgress(SearchProgress):
         super().say(sentence)
         self._now(self._title)
 
-    def stage(self, what: str, total: int, done: int = 0) -> None:
-        """A bar on a terminal; elsewhere the lines alone, which would else be followed by all bars at the end."""
-        if self._heartbeat is None:
-            super().stage(what, total, done)
-        else:
-            self._what, self._units = what, (done, total)
-            self._now(what, f", {done} of {total}")
-
-    def advance(self, units: int = 1, **values: float) -> None:
-        """Move the newest stage on."""
-        if self._heartbeat is None:
-            super().advance(units, **values)
-        else:
-            self.stage(self._what, self._units[1], self._units[0] + units)
-
     def show(self, value: object) -> None:
         """What belongs to the fit in sentences; of the stages' own results only what a search shows."""
         kind = type(value).__name__  # by name: a search does not need the fit's modules
@@ -138,7 +112,7 @@ class FitProgress(SearchProgress):
             sentences = _SENTENCES[kind](value)
             self._title = str(getattr(value, "title", self._title))
             if kind == "FitPlan":  # shown again where it grows
-                sentences, self._reasons = tuple(one for one in sentences if one not in self._reasons), sentences
+                sentences, self._reasons = tuple(said for said in sentences if said not in self._reasons), sentences
             for sentence in sentences:
                 self.say(sentence)
         else:

@@ -22,13 +22,12 @@ from tavt_kit.errors import ParameterError
 
 _WORKFLOWS = {
     "fit": ("fit:fit", "target budget max_time model weights image_size seed fresh"),
-    "train": ("train:train", "data recipe weights image_size steps batch lr device seed limit fresh dry_run"),
-    "distill": ("distill:distill", "data recipe schedule schedules teacher steps batch lr device seed control fresh "
-                "dry_run"),
+    "train": ("train:train", "data recipe weights image_size steps batch lr device seed limit fresh"),
+    "distill": ("distill:distill", "data recipe schedule schedules teacher steps batch lr device seed control fresh"),
     "average": ("average:average", "data limit fresh"),
     "prune": ("prune:prune", "data mlp heads width depth budget schedule seed fresh"),
     "search": ("search:search", "data target budget weights schedule algorithm objective evaluations max_time fix "
-               "baseline seed fresh dry_run"),
+               "baseline seed fresh"),
     "export": ("export:export", "out schedule pick switchable format precision data max_drop accept_inconclusive "
                "unlabelled target fresh"),
     "check": ("check:check", "against schedule preset predictions data max_drop accept_inconclusive "
@@ -41,6 +40,12 @@ _WORKFLOWS = {
     "predict": ("predict:predict", "top schedule pick preset target batch out"),
     "explain": ("explain:explain", "out schedule pick limit"),
     "compare": ("compare:compare", "threshold drop reference across"),
+    "show": ("show:show", "pick knee"),
+    "models": ("catalogue:models", ""),
+    "datasets": ("catalogue:datasets", "get seed"),
+    "doctor": ("doctor:doctor", ""),
+    "push": ("hub:push", "private"),
+    "pull": ("hub:pull", "revision"),
     "convert": ("checkpoints/convert:convert", "image_size heads slide_step family num_token num_selects name"),
 }  # fmt: skip
 """Of each verb the module (in ``workflows`` unless it says where) and function of its workflow, and the settings that
@@ -50,7 +55,7 @@ _OPTIONS = {"search": "search_config:SearchConfig"}
 """Of a workflow that takes one class of options: that class, whose fields are the settings."""
 _RECIPES = {"train": "train_recipe", "distill": "distill_recipe"}
 
-_NOT_GIVEN = ("progress", "tensorrt", "class_name", "classes", "after")
+_NOT_GIVEN = ("progress", "tensorrt", "classes")
 """Parameters that a verb reads in its own way or not at all."""
 _OF_FILES = ("name", "family", "evaluation")
 """What only the file of a recipe says."""
@@ -60,7 +65,7 @@ _ALSO = (
     ("loss_weight", "loss_weights"), ("pictures", "training_images"),
     ("reduction", "reductions"), ("seed_schedules", "schedule"),
 )  # fmt: skip
-_OPPOSITE = {"decay_all": "decay_matrices"}
+_OPPOSITE = {"decay_all": "decay_matrices", "private": "public"}
 """Further names on the command line, and what the other side of a switch is called where it is not ``no_...``."""
 
 _METAVARS = {"Mapping": "NAME=NUMBER", "str": "TEXT", "float": "NUMBER", "int": "N"}
@@ -168,7 +173,7 @@ class Setting:
 @cache
 def settings_of(verb: str) -> Mapping[str, Setting]:
     """Every setting of a verb by its name; none of a verb without a workflow."""
-    found = list(_of_workflow(verb)) if verb in _WORKFLOWS else []
+    found = list(_parameters(verb)) if verb in _WORKFLOWS else []
     if verb in _RECIPES:
         from tavt_kit.distill import recipes
 
@@ -176,13 +181,18 @@ def settings_of(verb: str) -> Mapping[str, Setting]:
         parts = recipes.parts_of(recipe)
         for part in (recipe, *parts.values()):
             said = _sentences(inspect.getdoc(type(part)) or "")
-            own = (one for one in fields(part) if one.name not in (*parts, *_OF_FILES))
-            found += [Setting(one.name, str(one.type), getattr(part, one.name), said[one.name], True) for one in own]
+            names = {value.name: str(value.type) for value in fields(part) if value.name not in (*parts, *_OF_FILES)}
+            found += [Setting(name, kind, getattr(part, name), said[name], True) for name, kind in names.items()]
     named = dict[str, Setting]()
-    for one in found:
-        if one.name not in _NOT_GIVEN:
-            named.setdefault(one.name, one)
+    for setting in found:  # a workflow's own sentence and default come before its recipe's
+        if setting.name not in _NOT_GIVEN:
+            named.setdefault(setting.name, setting)
     return named
+
+
+def takes_progress(verb: str) -> bool:
+    """Whether the workflow of a verb tells a watcher what it does."""
+    return any(setting.name == "progress" for setting in _parameters(verb))
 
 
 def shown_settings(verb: str) -> list[Setting]:
@@ -196,7 +206,8 @@ def setting_flags(verb: str) -> Mapping[str, tuple[Setting, bool]]:
     known = settings_of(verb)
     also = {_flag(name): (known[meant], True) for name, meant in _ALSO if meant in known}
     short = {"-o": (known["out"], True)} if "out" in known else {}
-    return {**also, **short, **{flag: (one, flag == one.flags[0]) for one in known.values() for flag in one.flags}}
+    own = {flag: (setting, flag == setting.flags[0]) for setting in known.values() for flag in setting.flags}
+    return {**also, **short, **own}
 
 
 def read_settings(verb: str, texts: Sequence[str] | None) -> dict[str, Any]:
@@ -262,7 +273,7 @@ def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool])
             elif value.lower() == "true":
                 spelled.append(flag)
             continue
-        if argument == "--dense" and "--pick" in flags and "--dense" not in {*flags, *own}:
+        if argument == "--dense" and {"--pick", "--schedule"} <= flags.keys() and "--dense" not in {*flags, *own}:
             argument = "--schedule=dense"
         flag, equals, value = argument.partition("=")
         if argument[:2] in flags:  # -oFOLDER
@@ -295,7 +306,8 @@ def _text(value: Any) -> str:
 
 def help_of(verb: str) -> str:
     """What the docstring of a verb's workflow says before its arguments, parameters written as flags."""
-    said = re.split(r"\n\n(?:Args|Raises):\n", ast.get_docstring(_source(_WORKFLOWS[verb][0])) or "")[0]
+    docstring = ast.get_docstring(_source(_WORKFLOWS[verb][0])) if verb in _WORKFLOWS else None
+    said = re.split(r"\n\n(?:Args|Raises|Example):\n", docstring or "")[0]
     return _as_flags(said, {*settings_of(verb), "out"}).replace("``", "")
 
 
@@ -318,22 +330,21 @@ def _source(where: str) -> ast.FunctionDef | ast.ClassDef:
     return found
 
 
-def _of_workflow(verb: str) -> Iterator[Setting]:
-    """The arguments, or the fields of its options, that have a default."""
+def _parameters(verb: str) -> Iterator[Setting]:
+    """The arguments of a verb's workflow, or the fields of its options, that have a default."""
     source = _source(_OPTIONS.get(verb, _WORKFLOWS[verb][0]))
-    pairs: list[tuple[ast.arg | ast.AnnAssign, ast.expr | None]]
     if isinstance(source, ast.ClassDef):
-        pairs = [(one, one.value) for one in source.body if isinstance(one, ast.AnnAssign)]
+        entries = [(ast.unparse(line.target), line.annotation, line.value) for line in source.body
+                   if isinstance(line, ast.AnnAssign)]  # fmt: skip
     else:
-        given, defaults = source.args.args, source.args.defaults
-        pairs = [*zip(given[len(given) - len(defaults) :], defaults, strict=True)]
-        pairs += zip(source.args.kwonlyargs, source.args.kw_defaults, strict=True)
+        arguments = [*source.args.args, *source.args.kwonlyargs]
+        without = len(source.args.args) - len(source.args.defaults)
+        defaults = [*[None] * without, *source.args.defaults, *source.args.kw_defaults]
+        entries = [(entry.arg, entry.annotation, value) for entry, value in zip(arguments, defaults, strict=True)]
     sentences = _sentences(ast.get_docstring(source) or "")
-    for one, default in pairs:
-        name = one.arg if isinstance(one, ast.arg) else ast.unparse(one.target)
-        if one.annotation is not None and default is not None:
-            kind = ast.unparse(one.annotation)
-            yield Setting(name, kind, ast.literal_eval(default), sentences[name], in_recipe=False)
+    for name, kind, default in entries:
+        if default is not None:
+            yield Setting(name, ast.unparse(kind), ast.literal_eval(default), sentences[name], in_recipe=False)
 
 
 def _as_flags(text: str, names: Collection[str]) -> str:

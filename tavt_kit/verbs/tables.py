@@ -18,39 +18,37 @@ def print_sections(
     kind: str, file: Path, body: Mapping[str, Any], *make: Callable[[Records], Section | Missing | None]
 ) -> None:
     """What a report says of one record, by the functions of its sections."""
-    from tavt_kit.reports.blocks import Section
     from tavt_kit.reports.records import Found, Records
 
     records = Records({kind: (Found(file, body),)}, folders=(str(file.parent),))
-    for section in (one(records) for one in make):
-        if isinstance(section, Section):
-            print_blocks(section.blocks)
+    for section in make:
+        print_blocks(blocks_of(section(records)))
+
+
+def blocks_of(section: Section | Missing | None) -> Sequence[Block]:
+    """The blocks of a section of a report; none of what is missing."""
+    from tavt_kit.reports.blocks import Section
+
+    return section.blocks if isinstance(section, Section) else ()
 
 
 def print_blocks(blocks: Iterable[Block]) -> None:
     """Tables, facts and sentences on stdout; images and what is folded are for the page."""
-    from rich.markup import escape
-
     from tavt_kit.reports.blocks import Code, Facts, Table, Text
     from tavt_kit.verbs.console import console_of
 
     console = console_of(240)
-
-    def say(*parts: str | Code) -> None:
-        line = "".join(part.text if isinstance(part, Code) else part for part in parts)
-        console.print(escape(line), highlight=False, soft_wrap=True)
-
     for block in blocks:
         if isinstance(block, Text):
-            say(*block.parts)
+            print("".join(part.text if isinstance(part, Code) else part for part in block.parts))
         elif isinstance(block, Facts):
             for name, value in block.rows:
-                say(f"{name}: ", value)
+                print(f"{name}: {value.text if isinstance(value, Code) else value}")
         elif isinstance(block, Table) and not block.folded:
             drawn = _drawn(block)
             wide = console.measure(drawn, options=console.options.update_width(1000)).maximum
             console.print(drawn if wide <= console.width else _drawn(block, small=False))
-            say(block.caption)
+            print(block.caption)
 
 
 def _drawn(table: Table, *, small: bool = True) -> Drawn:
@@ -78,14 +76,13 @@ def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = N
         marked: Index of the candidate to mark, below 0 for none; the chosen one by default.
     """
     from tavt_kit.reports.answer import answer
-    from tavt_kit.reports.blocks import Section, Table, Text
+    from tavt_kit.reports.blocks import Table, Text
     from tavt_kit.reports.front import convergence_section, front_section
     from tavt_kit.reports.records import Found, Records
 
     records = Records({"front": (Found(folder / "front.json", body),)}, folders=(str(folder),))
     for section in (front_section(records), convergence_section(records)):
-        blocks = section.blocks if isinstance(section, Section) else ()
-        for index, block in enumerate(blocks):
+        for index, block in enumerate(blocks_of(section)):
             if marked is not None and not index and isinstance(block, Table):
                 block = replace(block, strong=frozenset({marked}))
             print_blocks([block])
@@ -109,9 +106,9 @@ def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
 def _figures(check: Mapping[str, Any]) -> Iterator[str]:
     """What was counted beside top-1, and what else was tried."""
 
-    def change(one: Mapping[str, Any]) -> str:
-        source, artifact = ("none" if one[who] is None else f"{100 * one[who]:.1f}" for who in ("source", "artifact"))
-        return f"{source} -> {artifact} %"
+    def change(figure: Mapping[str, Any]) -> str:
+        sides = (figure[who] for who in ("source", "artifact"))
+        return f"{' -> '.join('none' if share is None else f'{100 * share:.1f}' for share in sides)} %"
 
     if (top5 := check["top5"]) is not None:
         yield f"top-5 {change({who: top5[who]['value'] for who in ('source', 'artifact')})}"

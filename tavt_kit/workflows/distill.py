@@ -26,7 +26,7 @@ CONTROL = "control"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DistillResult(TrainResult):
-    """A run that was distilled; of a dry run the record holds the recipe and the data that it would have."""
+    """A run that was distilled."""
 
     def to_frame(self) -> pandas.DataFrame:
         """A line for each schedule: its multiply-adds, and top-1 on val before, after, and their difference."""
@@ -65,7 +65,6 @@ def distill(
     save_every: str | float = "60s",
     control: bool = False,
     fresh: bool = False,
-    dry_run: bool = False,
     progress: Progress | None = None,
     **changes: Any,
 ) -> DistillResult:
@@ -95,7 +94,6 @@ def distill(
         control: Whether to take the same steps by the labels alone, with no sub-network: what fine-tuning gives without
             distillation. In ``out/control`` of a distilled run it stands beside it in the report.
         fresh: Whether to start again whatever ``out`` holds.
-        dry_run: Whether to stop before anything is written.
         progress: Told of the stages, their steps and losses.
         changes: Values in place of the recipe's, by the names that ``distill_recipe`` takes: ``steps``, ``bound``,
             ``lr``, ``limit``, ...
@@ -152,9 +150,6 @@ def distill(
     for twin in twins:
         twin.score, twin.reduction = adaptive.score, adaptive.reduction
     images = images_of(adaptive.folder, data)
-    if dry_run:
-        about = {"recipe": chosen.as_record(), "data": images.name, "sha256": images.sha256}
-        return DistillResult(folder, True, about)
     processes = Processes.join(device)
     with processes.held(folder):
         record = fit(

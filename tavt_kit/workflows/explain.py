@@ -12,7 +12,7 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_path, command_line, sha256_file, write_record
-from tavt_kit.errors import DataError, ParameterError, UnknownName
+from tavt_kit.errors import DataError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, files_below, model_at
 
@@ -34,6 +34,9 @@ class ExplainedImage:
     file: Path | None = None
     caption: str = ""
     error: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.error or f'{self.caption}; {self.file}'}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -78,14 +81,13 @@ def explain(
     *,
     schedule: str | Choice | None = None,
     pick: str | None = None,
-    class_name: str | None = None,
     limit: int = 64,
     progress: Progress | None = None,
 ) -> ExplainResult:
     """Draw what a model looks at: attention rollout, the patches each layer keeps, and what its family chooses.
 
-    Mix-ViT's hybrid: its parts; PIM: how probable a class is at every place. One PNG an image, a contact sheet of all,
-    and ``explained.json`` with the numbers, which a report shows.
+    Mix-ViT's hybrid: its parts; PIM: how probable the likeliest class is at every place. One PNG an image, a contact
+    sheet of all, and ``explained.json`` with the numbers, which a report shows.
 
     Args:
         run: A run folder, or a wrapped model with its card.
@@ -93,14 +95,11 @@ def explain(
         out: The folder to write.
         schedule: A schedule such as ``taper:0.2``; by default what a search in the folder chose, else the model's own.
         pick: Candidate of a search's front or row of a fit's table instead, as ``evaluate`` takes it.
-        class_name: Class of PIM's heat map; by default of each image the likeliest.
         limit: Most images.
         progress: Shown each ``ExplainedImage`` as soon as it is drawn; told which schedule a search's folder made it.
 
     Raises:
         DataError: A folder holds no images.
-        UnknownName: The model has no class of that name.
-        ParameterError: A class is named for a model that shows nothing of one class.
         ScheduleError: The schedule does not fit the model.
         OutputError: ``out`` cannot be written.
 
@@ -116,14 +115,13 @@ def explain(
     files = files_below(images)
     model, under = model_at(run, schedule, progress, pick)
     card = model.require_card()
-    label = _label(model, card, class_name)
     rows: list[tuple[Image.Image, Explained, str]] = []
     entries: list[dict[str, Any]] = []
     seen: list[ExplainedImage] = []
     with held_folder(folder):
         for path in files[:limit]:
             try:
-                image, explained = _explained(model, card, path, label)
+                image, explained = _explained(model, card, path)
             except DataError as error:
                 seen.append(ExplainedImage(path, error=str(error)))
                 progress.show(seen[-1])
@@ -170,22 +168,7 @@ def explain(
         return ExplainResult(folder, sheet, tuple(seen), left_out, record)
 
 
-def _label(model: AdaptiveViT, card: ModelCard, name: str | None) -> int | None:
-    from tavt_kit.models.backbones.pim import Pim
-
-    if name is None:
-        return None
-    if name not in card.classes:
-        shown = ", ".join(card.classes[:6]) + (", ..." if len(card.classes) > 6 else "")
-        raise UnknownName(f"`class_name` is one of the model's classes ({shown}), got {name!r}")
-    if not isinstance(model.bare, Pim):
-        raise ParameterError(
-            f"`class_name` is of PIM's heat map, but {card.name} shows nothing of one class; leave `class_name` out"
-        )
-    return card.classes.index(name)
-
-
-def _explained(model: AdaptiveViT, card: ModelCard, path: Path, label: int | None) -> tuple[Image.Image, Explained]:
+def _explained(model: AdaptiveViT, card: ModelCard, path: Path) -> tuple[Image.Image, Explained]:
     import torch
     from PIL import Image
 
@@ -194,5 +177,5 @@ def _explained(model: AdaptiveViT, card: ModelCard, path: Path, label: int | Non
 
     preprocessing = Preprocessing.from_record(card.preprocessing)
     pixels = resize_crop(open_image(path), preprocessing)
-    explained = explain(model, torch.from_numpy(normalise(pixels, preprocessing)), label, card.classes)
+    explained = explain(model, torch.from_numpy(normalise(pixels, preprocessing)), classes=card.classes)
     return Image.fromarray(pixels.transpose(1, 2, 0).copy()), explained

@@ -28,6 +28,7 @@ def push(thing: str | PathLike[str], repository: str, *, private: bool = True, p
         thing: Run folder, or a fit's.
         repository: ``OWNER/NAME`` on the hub; it is made where it is not there. ``HF_TOKEN`` says who you are.
         private: Whether a new repository is seen by its owner alone.
+        progress: Told what is done.
 
     Returns:
         Its address.
@@ -64,6 +65,7 @@ def pull(repository: str, out: Path | str, *, revision: str | None = None, progr
         repository: ``OWNER/NAME`` on the hub.
         out: The folder to write: a run folder, or one with an exported file.
         revision: Commit, tag or branch; by default the newest.
+        progress: Told what is done.
 
     Returns:
         The exported file, or the run folder.

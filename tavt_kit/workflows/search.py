@@ -72,8 +72,8 @@ class SearchRun:
         front: Candidates that none dominates, by rising cost, each judged; measured where the target is here.
         baselines: Models that the front is held against: the dense model, also smaller, shallower and in fewer bits,
             and the best schedules of simple families; then the user's models; each judged by the same budget.
-        verdict: Verdict of ``best``; FAIL where there is none, INCONCLUSIVE of a dry run.
-        record: Body of its ``front.json``; of a dry run what would be done.
+        verdict: Verdict of ``best``; FAIL where there is none.
+        record: Body of its ``front.json``.
     """
 
     best: Candidate | Baseline | None
@@ -93,11 +93,7 @@ class SearchRun:
         return front_frame(self.record)
 
     def plot(self) -> Plot:
-        """The report's chart; the value of a notebook's cell is drawn.
-
-        Raises:
-            RecordError: It was a dry run.
-        """
+        """The report's chart; the value of a notebook's cell is drawn."""
         return plot(self.folder)
 
     def __fspath__(self) -> str:
@@ -144,8 +140,6 @@ def search(config: SearchConfig) -> SearchRun:
     """
     context = _opened(config, Deadline(config.max_seconds))
     folder, path = config.folder, config.folder / "search.db"
-    if config.dry_run:
-        return SearchRun(None, (), (), Verdict.INCONCLUSIVE, folder, _planned(context))
     if not path.exists():  # of a folder that holds a search, the store names what differs
         context.check_place()
     require_feasible(_counted_feasibility(context))  # before an image is looked at
@@ -180,31 +174,6 @@ def _opened(config: SearchConfig, deadline: Deadline) -> SearchContext:
     alone = bool(config.alone)
     joint = joint_space(context) if config.baselines or not alone else None
     return replace(context, joint=joint, alone=alone)
-
-
-def _planned(context: SearchContext) -> dict[str, Any]:
-    """Names and sizes of the model and the search, and ``budgets`` with what each needs and can have."""
-    config, rows = context.config, _counted_feasibility(context)
-    found = measured_feasibility(context) if config.is_timed else FirstLook([], {}, {})
-    rows += found.rows
-    _show_feasibility(context, rows)
-    require_feasible(rows, lambda: ways_out(context, found))
-    return {
-        "model": context.card.name,
-        "tokens": context.model.tokens,
-        "layers": context.model.layers,
-        "schedules": float(context.space.size),
-        "seeds": [str(schedule) for schedule in context.seeds()],
-        "budgets": [
-            {"budget": str(row.limit), "least": row.least, "dense": row.dense, "reachable": row.reachable}
-            for row in rows
-        ],
-        "images": min(len(context.images.split("val")), config.limit or 10**9),
-        "algorithm": config.algorithm,
-        "minimise": "latency" if config.is_timed else "macs",
-        "metrics": list(config.metrics),
-        "evaluations": config.evaluations,
-    }
 
 
 def _show_feasibility(context: SearchContext, rows: Sequence[Feasibility]) -> None:

@@ -80,8 +80,6 @@ class SearchConfig:
         allow_unreadable: Images that may be skipped because they cannot be read.
         workers: Worker processes; ``None`` for this process alone.
         fresh: Whether to start again instead of continuing what ``out`` holds.
-        dry_run: Whether to stop before anything is written: the result's record says what would be done, and a budget
-            that cannot be met is refused as ever.
         min_patches: Patches that every layer keeps at least; by default 16, or half of the model's where it has fewer
             than 32, and no more than the least that a ``schedule`` to begin with keeps.
         table_seconds: Seconds that timing the layers aims for, in each precision; every part runs a few times
@@ -127,7 +125,6 @@ class SearchConfig:
     allow_unreadable: int = 0
     workers: int | None = None
     fresh: bool = False
-    dry_run: bool = False
     min_patches: int | None = None
     table_seconds: float = 60.0
     table_points: int = 12

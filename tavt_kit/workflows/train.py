@@ -24,7 +24,7 @@ class TrainResult:
 
     Args:
         speaks: Whether this is the first of the processes of one launch, which writes and speaks for all.
-        record: Content of ``run.json``; of a dry run the recipe and the card that it would have.
+        record: Content of ``run.json``.
     """
 
     folder: Path
@@ -52,9 +52,7 @@ class TrainResult:
         return str(self.folder)
 
     def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__} {self.folder}: {f'top-1 {self.top1}' if 'results' in self.record else 'dry run'}>"
-        )
+        return f"<{type(self).__name__} {self.folder}: top-1 {self.top1}>"
 
 
 @bounded
@@ -75,7 +73,6 @@ def train(
     allow_unreadable: int = 0,
     save_every: str | float = "60s",
     fresh: bool = False,
-    dry_run: bool = False,
     progress: Progress | None = None,
     **changes: Any,
 ) -> TrainResult:
@@ -100,7 +97,6 @@ def train(
         allow_unreadable: Most images of val that may be skipped.
         save_every: Time between two saved states.
         fresh: Whether to start again whatever ``out`` holds.
-        dry_run: Whether to stop before anything is written.
         progress: Told of the stages, their steps and losses.
         changes: Values in place of the recipe's, by the names that ``train_recipe`` takes: ``steps``, ``lr``,
             ``crop``, ``limit``, ...
@@ -125,7 +121,6 @@ def train(
         raise DataError("training needs images: give `data` with a folder, a CSV list, elpv or textile")
     from tavt_kit.data import keep_fraction, load_images
     from tavt_kit.distill import train as fit
-    from tavt_kit.distill.common import card_of
     from tavt_kit.distill.fine_tune import check_family
     from tavt_kit.distill.processes import Processes
 
@@ -136,8 +131,6 @@ def train(
     )  # fmt: skip
     folder = Path(out)
     check_family(chosen, adaptive)
-    if dry_run:
-        return TrainResult(folder, True, {"recipe": chosen.as_record(), "card": card_of(adaptive, images).as_record()})
     processes = Processes.join(device)
     with processes.held(folder):
         record = fit(

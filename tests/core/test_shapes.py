@@ -14,10 +14,10 @@ import pytest
 
 from tavt_kit.core.records import read_record
 from tavt_kit.errors import RecordError, TavtError
-from tavt_kit.verbs.show import show_verb
 from tavt_kit.workflows.compare import compare
 from tavt_kit.workflows.report import report
 from tavt_kit.workflows.schedules import best_within, knee_of
+from tavt_kit.workflows.show import show
 from tests.golden.test_old_runs import RUNS
 
 JUNK: tuple[Any, ...] = (
@@ -80,7 +80,7 @@ def test_a_mutated_front_is_refused_or_read(fronts: list[Path], tmp_path: Path) 
         refused(knee_of, body)
         refused(best_within, body, [limit])
         if number % 5 == 0:
-            refused(show_verb, file, [limit])
+            refused(show, file, pick=[limit])
             refused(compare, file, fronts[number % 2], across=True)
             refused(report, file, out=tmp_path / "out")
     assert 40 < turned_away < 140

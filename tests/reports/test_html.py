@@ -95,7 +95,7 @@ def test_the_same_records_give_the_same_bytes(page_path: Path, tmp_path: Path) -
 
 def test_reports_load_no_model() -> None:
     code = (
-        "import sys, tavt_kit.reports, tavt_kit.verbs.report, tavt_kit.workflows.report\n"
+        "import sys, tavt_kit.reports, tavt_kit.verbs.reporting, tavt_kit.workflows.report\n"
         "heavy = {'torch', 'timm', 'numpy', 'PIL', 'openvino', 'onnxruntime'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )

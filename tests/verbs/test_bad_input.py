@@ -224,7 +224,6 @@ def inputs() -> Iterator[Case]:
         "predict {run} {fifo}",
         "explain {run} none.png",
         "explain {run} {cut}",
-        "explain {run} {image} --class moon",
         "predict {run} {image} --top 0 | --top",
         "predict {run} {empty}",
         "check {run} --against {run}",
@@ -270,7 +269,7 @@ def inputs() -> Iterator[Case]:
         "search {run} --data {data} -o out --precision foo",
         "search {run} --data {data} -o out --budget flops=1K | flops=1K",
         "search {run} --data {data} -o out --budget latency=1ms | latency",
-        "search {run} --data {data} -o out --fresh --dry-run --population 0 | --population",
+        "search {run} --data {data} -o out --fresh --population 0 | --population",
     )
 
 

@@ -13,7 +13,7 @@ from tavt_kit.bench import Protocol
 from tavt_kit.core.latency_table import ShapePenalty
 from tavt_kit.runtimes.on_torch import TorchSession
 from tavt_kit.runtimes.session import Images
-from tavt_kit.verbs.profile import _print
+from tavt_kit.verbs.measuring import _print_profile
 from tests.runtimes.models import write_linear
 from tests.verbs.command import run
 from tests.verbs.tiny import write_run
@@ -139,7 +139,7 @@ def test_profile_names_the_counts_that_take_longer(capsys: pytest.CaptureFixture
 
     feed = TOKEN_POOLED.cells.feed
     uneven = ShapePenalty((67, 71, TOKENS), (0.5 * feed.at(67), 0.25 * feed.at(71), 0.1 * feed.at(TOKENS)), 0.5)
-    _print(replace(TOKEN_POOLED, cells=replace(TOKEN_POOLED.cells, uneven=uneven)), Path("profile.json"))
+    _print_profile(replace(TOKEN_POOLED, cells=replace(TOKEN_POOLED.cells, uneven=uneven)), Path("profile.json"))
     told = " ".join(capsys.readouterr().out.split())
     assert "3 of 197 token counts take longer" in told and "67 (+50 %), 71 (+25 %), 197 (+10 %)" in told
     assert f"{feed.at(TOKENS) * 1.1:.3f}" in told  # the table itself is of what is measured

@@ -300,13 +300,6 @@ def test_times_of_a_gpu_that_is_slowed_are_unsteady(
     assert all(one["latency_ms"]["steady"] is False for one in front(tmp_path / "out")["candidates"])
 
 
-def test_dry_run_writes_nothing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert search(place, tmp_path / "out", "--budget", "flops=300K", "--dry-run") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["budgets"][0]["reachable"] is True and told["tokens"] == 17 and told["images"] == 18
-    assert not (tmp_path / "out").exists()
-
-
 FLOPS = ("--budget", "flops=300K")
 
 

@@ -92,28 +92,14 @@ def test_an_exported_file_is_evaluated_as_its_run_is(
     assert "frozen into it" in capsys.readouterr().err
 
 
-def test_flags_reach_the_record_and_dry_run_writes_nothing(
-    probed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = (
-        "--recipe",
-        "tavt",
-        "--bound",
-        "0.3",
-        "--lr",
-        "0.01",
-        "--sub-networks",
-        "3",
-        "--seed",
-        "4",
-        "--freeze",
-        "1",
-    )
-    assert run("distill", probed, "-o", tmp_path / "x", *flags, "--dry-run") == 0
-    recipe = json.loads(capsys.readouterr().out)["recipe"]
+def test_flags_reach_the_record(probed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--recipe tavt --bound 0.3 --lr 0.01 --sub-networks 3 --seed 4 --freeze 1 --steps 1 --batch 4 --json"
+    assert run("distill", probed, "-o", tmp_path / "x", *flags.split()) == 0
+    recipe = json.loads(capsys.readouterr().out)["asked"]
     assert (recipe["recipe"], recipe["bound"], recipe["lr"], recipe["sub_networks"]) == ("tavt", 0.3, 0.01, 3)
     assert (recipe["seed"], recipe["freeze"], recipe["optimiser"], recipe["layer_dropout"]) == (4, 1, "sgd", 0.2)
-    assert not (tmp_path / "x").exists()
+    assert run("distill", probed, "-o", tmp_path / "y", *flags.split(), "--dry-run") == 2
+    assert "--dry-run is gone" in capsys.readouterr().err and not (tmp_path / "y").exists()
 
 
 def test_unreadable_training_images_are_refused_and_val_ones_skipped_if_asked(

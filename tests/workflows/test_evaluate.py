@@ -84,7 +84,5 @@ def test_explain_shows_each_image_as_it_is_drawn(data: Path, model: Path, tmp_pa
     assert (found.drawn, found.unreadable, found.left_out) == (10, 1, 0)
     assert found.record == json.loads((tmp_path / "out" / "explained.json").read_text())
     assert len(found.to_frame()) == 10 and found.images[0].file == tmp_path / "out" / "000-0.png"
-    with pytest.raises(ParameterError, match="leave `class_name` out"):
-        explain(model, data, tmp_path / "none", class_name="disc")
     nothing = explain(model, broken, tmp_path / "none")
     assert nothing.record is None and nothing.sheet is None and not (tmp_path / "none").exists()

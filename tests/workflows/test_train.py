@@ -37,14 +37,6 @@ def test_train_gives_what_the_verb_gives(
     assert repr(done) == f"<TrainResult {tmp_path / 'function'}: top-1 {done.top1}>"
 
 
-def test_a_dry_run_writes_nothing(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
-    done = train(model, tmp_path / "out", data, seed=3, dry_run=True)
-    assert done.record["recipe"]["seed"] == 3 and done.record["card"]["classes"] == ["disc", "square", "stripe"]
-    planned = distill(model, tmp_path / "out", data, steps=7, dry_run=True)
-    assert planned.record["recipe"]["steps"] == 7
-    assert not (tmp_path / "out").exists()
-
-
 def test_distill_gives_what_the_verb_gives(
     data: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

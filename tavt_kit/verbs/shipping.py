@@ -1,0 +1,113 @@
+"""``export``, ``check``, ``push`` and ``pull``: files that leave, and what is fetched again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tavt_kit.errors import ParameterError
+from tavt_kit.verbs import options
+from tavt_kit.verbs.verb import Answer, verb
+
+if TYPE_CHECKING:
+    from tavt_kit.workflows.export import ExportedFile
+
+Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A repository of the Hugging Face hub.")]
+
+
+@verb
+def export_verb(
+    run: options.Run,
+    for_: Annotated[
+        str | None, typer.Option("--for", help="tensorrt: ONNX of operators that it is known to take.")
+    ] = None,
+    **given: Any,
+) -> Answer:
+    """Exits 1 unless every file passed or is taken."""
+    from tavt_kit.core.artifact_card import read_metadata
+    from tavt_kit.exporters.to_onnx import trtexec_line
+    from tavt_kit.verbs.tables import print_checks
+    from tavt_kit.workflows.export import export
+
+    if for_ not in (None, "tensorrt"):
+        raise ParameterError(f"--for takes tensorrt, got {for_!r}")
+    result = export(run, tensorrt=for_ is not None, **given)
+    artifacts, checks = ([part.record for part in parts] for parts in (result.files, result.checks))
+    if result.licence is not None:
+        print(result.licence, file=sys.stderr)
+    for file in result if for_ is not None else ():
+        if file.status == "final":  # stdout may be a JSON object
+            line = trtexec_line(file.path.name, read_metadata(file.path))
+            print(f"{line}  # unverified on a device", file=sys.stderr)
+
+    def show() -> None:
+        print_checks(checks)
+        for file in result:
+            _print_file(result.folder, file)
+
+    record = {"folder": str(result.folder), "artifacts": artifacts, "checks": checks}
+    return Answer(record, show, 0 if result.settled else 1)
+
+
+_ENDS = {
+    "final": ": {size:.1f} MB",
+    "unproven": ".unproven: {size:.1f} MB; its sentence says what to do, --accept-inconclusive takes it all the same",
+    "refused": ": not written",
+}
+
+
+def _print_file(folder: Path, file: ExportedFile) -> None:
+    """A file with its fate and size, and below an int8 one the ways of quantizing that were tried, best first."""
+    entry = file.record
+    print(f"{folder / entry['file']}{_ENDS[file.status].format(size=entry['bytes'] / 1e6)}")
+    trials = (entry["calibration"] or {}).get("tried") or []
+    for trial in sorted(trials, key=lambda trial: -trial["agreement"]):
+        smooth = f", SmoothQuant {'on' if trial['smooth_quant'] else 'off'}" if trial["quantizer"] == "nncf" else ""
+        print(
+            f"  {trial['quantizer']}{smooth}: {100 * trial['agreement']:.1f} % as f32, top-1 "
+            f"{100 * trial['top1']:.1f} % on {entry['calibration']['held_out']} training images that did not calibrate"
+        )
+
+
+@verb
+def check_verb(
+    thing: Annotated[
+        Path | None, typer.Argument(metavar="[THING]", help="An .onnx or .xml file, or *.unproven.")
+    ] = None,
+    **given: Any,
+) -> Answer:
+    """Exits 1 unless the verdict is PASS, or INCONCLUSIVE and the file is taken or accepted."""
+    from tavt_kit.verbs.tables import print_checks
+    from tavt_kit.workflows.check import check
+
+    result = check(thing, **given)
+    records = [entry.record for entry in result.checks]
+    for note in result.notes:
+        print(f"fgvc-kit check: {note}", file=sys.stderr)
+    record = records[0] if len(records) == 1 else records
+    return Answer(record, lambda: print_checks(records), 0 if result.accepted else 1)
+
+
+@verb
+def push_verb(
+    thing: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a fit's: then what it recommends.")],
+    repository: Repository,
+    **given: Any,
+) -> Answer:
+    """HF_TOKEN says who you are."""
+    from tavt_kit.workflows.hub import push
+
+    address = push(thing, repository, **given)
+    return Answer({"address": address}, lambda: print(address))
+
+
+@verb
+def pull_verb(repository: Repository, out: options.Out, **given: Any) -> Answer:
+    """What is printed is the file or folder that other verbs take."""
+    from tavt_kit.workflows.hub import pull
+
+    path = pull(repository, out, **given)
+    return Answer({"path": str(path)}, lambda: print(path))

@@ -1,0 +1,200 @@
+"""``train``, ``distill``, ``average``, ``prune`` and ``convert``: the verbs that write a model's run folder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tavt_kit.verbs import options
+from tavt_kit.verbs.verb import Answer, verb
+
+if TYPE_CHECKING:
+    from tavt_kit.workflows.prune import PruneResult
+
+@verb
+def train_verb(model: options.Model, out: options.Out, **given: Any) -> Answer:
+    """Defaults of the settings are those of the recipe probe, which --recipe replaces; run.json records all of them.
+
+    `accelerate launch` or torchrun before it shares the work among several processes.
+    """
+    from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.workflows.train import train
+
+    result = train(model, out, **given)
+
+    def show() -> None:
+        if result.speaks:
+            schedule = result.record["asked"].get("schedule", "dense")
+            print(f"{result.folder}: {schedule} top-1 {result.top1}")
+            if probe := result.record["results"].get("probe"):
+                print(f"head: penalty {probe['penalty']:g}, top-1 {Accuracy.from_record(probe['accuracy'])}")
+
+    return Answer(result.record if result.speaks else None, show)
+
+
+@verb
+def distill_verb(model: options.Run, out: options.Out, **given: Any) -> Answer:
+    """Defaults of the settings are those of the recipe modern, which --recipe replaces; run.json records all of them.
+
+    `accelerate launch` or torchrun before it shares the work among several processes.
+    """
+    from tavt_kit.core.records import command_line
+    from tavt_kit.reports.records import gather
+    from tavt_kit.reports.training import ladder_section
+    from tavt_kit.verbs.tables import blocks_of, print_blocks
+    from tavt_kit.workflows.distill import CONTROL, distill
+
+    result = distill(model, out, **given)
+
+    def show() -> None:
+        if not result.speaks:
+            return
+        print_blocks(blocks_of(ladder_section(gather([result.folder]))))
+        loop, control = result.record["results"]["loop"], result.folder / CONTROL
+        pace = "" if loop["seconds_per_step"] is None else f", {loop['seconds_per_step']:.2f} s a step"
+        print(f"{result.folder}: {loop['steps']} steps in {loop['seconds']:.0f} s{pace}")
+        if given.get("control"):
+            both, alone = (shlex.quote(str(folder)) for folder in (result.folder.parent, result.folder))
+            print(f"both: fgvc-kit report {both}; what distillation gave beyond it: fgvc-kit compare {alone} {both}")
+        elif not control.exists() and (command := command_line()) is not None:
+            print(f"what fine-tuning alone gives: {command} --control -o {shlex.quote(str(control))}")
+
+    return Answer(result.record if result.speaks else None, show)
+
+
+@verb
+def average_verb(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, two or more.", metavar="RUN...")],
+    out: options.Out,
+    **given: Any,
+) -> Answer:
+    """Prints a line for each run: its own top-1, and the mean's at its image size."""
+    from tavt_kit.reports.candidates import Estimate, points_of
+    from tavt_kit.verbs.console import print_table
+    from tavt_kit.workflows.average import average
+
+    result = average(runs, out, **given)
+
+    def show() -> None:
+        rows = []
+        for row in result.record["rows"]:
+            change = Estimate.of(row["difference"], "difference")
+            top1 = (f"{100 * row[key]['value']:.1f}" for key in ("top1", "average_top1"))
+            rows.append((row["run"], str(row["image_size"]), *top1, points_of(change), change.points if change else ""))
+        print(f"{result.folder}: one network for all of these; top-1 on val, %")
+        print_table(("run", "pixels", "its own", "the mean's", "points", "95 %, paired"), rows)
+
+    return Answer({**result.record, "folder": str(result.folder)}, show)
+
+
+@verb
+def prune_verb(run: options.Run, out: options.Out, **given: Any) -> Answer:
+    """Exits 1 where the budget is not met for sure."""
+    from tavt_kit.core.budget import Verdict
+    from tavt_kit.workflows.prune import prune
+
+    result = prune(run, out, **given)
+    about = {key: result.record[key] for key in ("schema", "version")}
+    record = {**about, "folder": str(result.folder), **result.record}
+    return Answer(record, lambda: _print_pruned(result), 0 if result.verdict in (None, Verdict.PASS) else 1)
+
+
+_UNITS = {"heads": "heads", "mlp": "feed-forward channels", "width": "embedding channels"}
+
+
+def _print_pruned(result: PruneResult) -> None:
+    from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.core.budget import Limit
+    from tavt_kit.reports.candidates import Estimate, points_of
+    from tavt_kit.verbs.console import print_table
+
+    record, left = result.record, result.record["left"]
+    words = [f"{len(left['layers'])} layers"]
+    for kind, name in _UNITS.items():
+        if units := left.get(kind):  # 4,4,4 is 4, where all are alike
+            words.append(f"{units[0] if len(set(units)) == 1 else ','.join(map(str, units))} {name}")
+    print(f"{result.folder}: {', '.join(words)} left")
+    rows = []
+    for when in ("before", "after"):
+        facts, top1 = record[when], Accuracy.from_record(record[when]["top1"])
+        shown = f"{100 * top1.value:.1f} [{100 * top1.low:.1f}, {100 * top1.high:.1f}]"
+        rows.append((when, f"{facts['macs'] / 1e9:.3g}", f"{facts['parameters'] / 1e6:.3g}", shown))
+    print_table(("", "GMACs", "M parameters", "top-1 on val, % [95 %]"), rows)
+    change = Estimate.of(record["difference"], "difference")
+    print(f"change of top-1, paired: {points_of(change)} points, 95 % {change.points if change else ''}")
+    if (verdict := record["budget"]) is not None:
+        limit = Limit.parse(verdict["budget"])
+        print(f"{limit} under {verdict['schedule']}: {verdict['verdict']} ({limit.show(verdict['value'])})")
+    print(f"what was lost has to be learned anew: fgvc-kit distill {result.folder} --teacher {result.run} -o NEXT")
+    print(
+        "pruning often loses to a dense model that is smaller from the start, or sees smaller images: train one as well"
+    )
+
+
+@verb
+def convert_verb(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A .bin, .pt, .pth, .pth.tar or .safetensors of TAVT, FFVT, TransFG, Mix-ViT, PIM, ViTAE, "
+            "ViT-pytorch or timm, Google's .npz, a Hugging Face folder, or a run."
+        ),
+    ],
+    out: options.Out,
+    data: options.Data = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="N|FILE", help="How many classes, or a file with a name in each line.")
+    ] = None,
+    **given: Any,
+) -> Answer:
+    """The run folder is what train, distill, search, eval and export take.
+
+    --data or --classes names the classes; without them they are numbered.
+    """
+    from tavt_kit.checkpoints import save_model
+    from tavt_kit.checkpoints.convert import convert
+    from tavt_kit.core.lock import held_folder
+    from tavt_kit.core.records import label_record
+    from tavt_kit.models.backbones import make_adapter
+
+    model, card = convert(file, classes=_named(classes, data), **given)
+    with held_folder(out):
+        card = save_model(out, model, card)
+
+    def show() -> None:
+        adapter, (height, width) = make_adapter(model), card.preprocessing["image_size"]
+        print(
+            f"{out}: {card.name}, {len(card.classes)} classes, {width}x{height} px, {adapter.tokens} tokens, "
+            f"{adapter.layers} layers, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters; "
+            f"{card.provenance}"
+        )
+
+    return Answer(label_record("model", {"folder": str(out), **card.as_record()}), show)
+
+
+def _named(classes: str | None, data: str | None) -> Sequence[str] | None:
+    """The classes' names: those of a data set, the lines of a file, or as many numbered ones."""
+    from tavt_kit.data import load_images
+    from tavt_kit.errors import ParameterError
+
+    if data is not None:
+        if classes is not None:
+            raise ParameterError("the classes are given once, by --data or by --classes; leave one out")
+        return load_images(data).classes
+    if classes is None:
+        return None
+    if classes.isascii() and classes.isdecimal() and int(classes) > 0:
+        return [f"class {number}" for number in range(int(classes))]
+    rule = "--classes is a number above 0 or a file with a name in each line"
+    try:
+        lines = Path(classes).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ParameterError(f"{rule}, got {classes!r}: {reason}") from None
+    if names := [line.strip() for line in lines if line.strip()]:
+        return names
+    raise ParameterError(f"{rule}, but {classes} has none")
