@@ -71,6 +71,7 @@ GONE = {
     ("bench", "--pack"): "a search is not packed any more; `export` what it chose, and `bench` the file on its device",
     ("bench", "--carried"): "`bench FILE --budget latency=8ms` on the device has the verdict",
     ("search", "--joint"): "all but the score is searched anyway; --fix narrows it, --score any adds the score",
+    ("bench", "--mixed"): "candidates may be of any classes; leave it out",
     ("prune", "--target"): "a budget of `prune` is of multiply-adds; `bench` has the latency of what is left",
     ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tavt_kit.errors import MissingDependency
 
 if TYPE_CHECKING:
     import pandas
 
+Frame: TypeAlias = "pandas.DataFrame"
+"""A pandas table; pandas itself is imported when one is made."""
 
-def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pandas.DataFrame:
+
+def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Frame:
     """One line for each row; names of the columns where there may be no row to tell them.
 
     Raises:

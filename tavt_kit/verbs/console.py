@@ -164,7 +164,9 @@ class ConsoleProgress:
         self._now(self._what, ", ".join([f", {done} of {total}", *shown]))
         if self._stages is not None:
             display, stage = self._stages
-            display.update(stage, advance=units, **({"values": "  ".join(shown)} if shown else {}))
+            display.update(stage, advance=units)
+            if shown:
+                display.update(stage, values="  ".join(shown))
 
     def update(self, doing: str, share: float | None = None) -> None:
         """One line that is wiped when the next thing begins; where stderr is no terminal, one in ten seconds."""

@@ -183,8 +183,6 @@ def _machine(result: DoctorResult) -> Iterator[tuple[str, str]]:
     limit = "no limit" if room.memory_limit is None else f"a limit of {_size(room.memory_limit)}"
     yield "memory", f"{_size(room.memory)}, {_size(room.memory_free)} free, {limit}"
     yield "cache", f"{room.cache}, {_size(room.cache_free)} free"
-    files, most = ("?" if n is None else "any" if n < 0 else str(n) for n in (room.files, room.files_most))
-    yield "open files", f"{files} of at most {most}"
     yield "load", ", ".join(f"{value:g}" for value in facts.load) + " in 1, 5 and 15 minutes" if facts.load else "-"
     yield "system", f"{facts.os}, Python {facts.python}"
     yield "packages", ", ".join(f"{name} {version}" for name, version in facts.packages.items())

@@ -333,17 +333,18 @@ def _source(where: str) -> ast.FunctionDef | ast.ClassDef:
 def _parameters(verb: str) -> Iterator[Setting]:
     """The arguments of a verb's workflow, or the fields of its options, that have a default."""
     source = _source(_OPTIONS.get(verb, _WORKFLOWS[verb][0]))
+    entries = list[tuple[str, ast.expr | None, ast.expr | None]]()
     if isinstance(source, ast.ClassDef):
-        entries = [(ast.unparse(line.target), line.annotation, line.value) for line in source.body
-                   if isinstance(line, ast.AnnAssign)]  # fmt: skip
+        fields_ = [line for line in source.body if isinstance(line, ast.AnnAssign)]
+        entries += [(ast.unparse(line.target), line.annotation, line.value) for line in fields_]
     else:
         arguments = [*source.args.args, *source.args.kwonlyargs]
-        without = len(source.args.args) - len(source.args.defaults)
-        defaults = [*[None] * without, *source.args.defaults, *source.args.kw_defaults]
-        entries = [(entry.arg, entry.annotation, value) for entry, value in zip(arguments, defaults, strict=True)]
+        without = [None] * (len(source.args.args) - len(source.args.defaults))
+        defaults = [*without, *source.args.defaults, *source.args.kw_defaults]
+        entries += [(entry.arg, entry.annotation, value) for entry, value in zip(arguments, defaults, strict=True)]
     sentences = _sentences(ast.get_docstring(source) or "")
     for name, kind, default in entries:
-        if default is not None:
+        if kind is not None and default is not None:
             yield Setting(name, ast.unparse(kind), ast.literal_eval(default), sentences[name], in_recipe=False)
 
 

@@ -8,19 +8,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import CheckpointError, OutputError
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.reports.words import points_text
-from tavt_kit.workflows.derived_run import read_derived, write_derived
+from tavt_kit.workflows.derived_run import read_derived, top1_on_val, write_derived
 from tavt_kit.workflows.run_model import images_of
 
 if TYPE_CHECKING:
-    import pandas
-
     from tavt_kit.models.wrap import AdaptiveViT
 
 
@@ -36,34 +33,27 @@ class AverageResult:
     folder: Path
     record: Mapping[str, Any] = field(hash=False)
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """A line for each network that went in: its image size, its top-1 on val, and the mean's there.
 
         Raises:
             MissingDependency: pandas is not installed.
         """
-        return frame(
-            [
-                {
-                    **{key: row[key] for key in ("run", "image_size")},
-                    "top1": row["top1"]["value"],
-                    "average_top1": row["average_top1"]["value"],
-                    "difference": row["difference"]["difference"],
-                }
-                for row in self.record["rows"]
-            ]
-        )
+        return frame([
+            {
+                "run": row["run"], "image_size": row["image_size"], "top1": row["top1"]["value"],
+                "average_top1": row["average_top1"]["value"], "difference": row["difference"]["difference"],
+            }
+            for row in self.record["rows"]
+        ])  # fmt: skip
 
     def __fspath__(self) -> str:
         """Where it lies, so that it can be given wherever a path can."""
         return str(self.folder)
 
     def __repr__(self) -> str:
-        said = ", ".join(
-            f"{points_text(row['difference']['difference'])} points at {row['image_size']} px"
-            for row in self.record["rows"]
-        )
-        return f"<AverageResult {self.folder}: {said}>"
+        rows = ((points_text(row["difference"]["difference"]), row["image_size"]) for row in self.record["rows"])
+        return f"<AverageResult {self.folder}: {', '.join(f'{points} points at {px} px' for points, px in rows)}>"
 
 
 @bounded
@@ -105,7 +95,6 @@ def average(
     from tavt_kit.checkpoints import load_model, save_model
     from tavt_kit.data import load_bytes
     from tavt_kit.data.preprocess import Preprocessing
-    from tavt_kit.evaluation.evaluator import Evaluator
     from tavt_kit.evaluation.result import paired
 
     progress, out, folders = progress or Silent(), Path(out), [Path(run) for run in runs]
@@ -125,23 +114,17 @@ def average(
         if (known := read_derived(out, "average", request, made="averaged", fresh=fresh)) is not None:
             return AverageResult(out, known)
         rows = []
-        with TemporaryDirectory() as place:
-            save_model(place, mean, card)
+        with TemporaryDirectory() as temporary:
+            save_model(temporary, mean, card)
             for folder, model in zip(folders, models, strict=True):
                 progress.update(f"evaluating beside {folder}")
-                how = Preprocessing.from_record(model.require_card().preprocessing)
-                there = load_model(place, image_size=how.image_size)
-                read = load_bytes(images.split("val"), how, limit=limit)
-                before, after = (
-                    Evaluator(one, read.pixels, read.labels, how).correct(one.dense_schedule) for one in (model, there)
-                )
-                top1 = [
-                    Accuracy.of_counts(int(right.sum()), len(right), split="val").as_record()
-                    for right in (before, after)
-                ]
+                preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
+                resized = load_model(temporary, image_size=preprocessing.image_size)
+                read = load_bytes(images.split("val"), preprocessing, limit=limit)
+                own, average = (top1_on_val(network, read, preprocessing) for network in (model, resized))
                 rows.append({
-                    "run": str(folder), "image_size": how.image_size[1], "top1": top1[0], "average_top1": top1[1],
-                    "difference": paired(before, after).as_record(),
+                    "run": str(folder), "image_size": preprocessing.image_size[1], "top1": own[0],
+                    "average_top1": average[0], "difference": paired(own[1], average[1]).as_record(),
                 })  # fmt: skip
         record = write_derived(out, "average", {"request": request, "rows": rows}, images, mean, card)
         return AverageResult(out, record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from tavt_kit.bench import random_images
 from tavt_kit.bench.latency_table import open_schedule
@@ -59,7 +59,7 @@ class Baselines:
 
     exact: ConfigurationEvaluator
     left_out: list[dict[str, str]] = field(default_factory=list)
-    _found: dict[str, Baseline] = field(default_factory=dict)
+    _evaluations: dict[str, Baseline] = field(default_factory=dict)
     sessions: dict[str, tuple[Session, Images]] = field(default_factory=dict)
     _measured: dict[str, tuple[Measurement, Measurement]] = field(default_factory=dict)
 
@@ -74,17 +74,14 @@ class Baselines:
             path = Path(text)
             try:
                 model = (_of_file if path.suffix in FILES else _of_run)(text, context)
-                baseline = self._evaluated(model)
-                name = next(
-                    name
-                    for name in (model.name, *(f"{model.name} #{number}" for number in range(2, 100)))
-                    if name not in self._found
-                )
+                baseline, name = self._evaluated(model), model.name
+                if (namesakes := sum(other.partition(" #")[0] == name for other in self._evaluations)) > 0:
+                    name = f"{name} #{namesakes + 1}"
                 if context.config.is_here:
                     shape = (context.target.batch, 3, *model.preprocessing.image_size)
                     images = random_images(shape, np.random.default_rng(context.config.seed))
                     self.sessions[name] = model.session(), images
-                self._found[name] = replace(baseline, name=name)
+                self._evaluations[name] = replace(baseline, name=name)
             except TavtError as error:
                 self.left_out.append({"name": path.name or text, "reason": str(error)})
 
@@ -99,14 +96,14 @@ class Baselines:
 
     def finished(self, dense: Candidate, budget: Budget) -> tuple[Baseline, ...]:
         """All of them, judged; their times at the speed of the final table, which the dense model in it shows."""
-        found = []
-        for name, baseline in self._found.items():
+        judged = []
+        for name, baseline in self._evaluations.items():
             if name in self._measured:
                 run, beside = self._measured[name]
                 speed_factor = 1.0 if dense.latency is None else dense.latency.median / beside.median
                 baseline = replace(baseline, latency=run.at_speed_factor(speed_factor), ratio=paired_ratio(beside, run))
-            found.append(baseline.judged(budget))
-        return tuple(found)
+            judged.append(baseline.judged(budget))
+        return tuple(judged)
 
     def close(self) -> None:
         """Let go of sessions."""
@@ -140,13 +137,11 @@ def check_user_baselines(context: SearchContext) -> None:
     for text in several(context.config.baseline):
         path = Path(text)
         if path.suffix in FILES:
-            suits = target is None or (
-                target.runtime != "torch" and (target.runtime, path.suffix) != ("onnxruntime", ".xml")
-            )
-            if not suits:
-                wanted = "openvino" if path.suffix == ".xml" else "onnxruntime or openvino"
+            runtimes = ("openvino",) if path.suffix == ".xml" else ("onnxruntime", "openvino")
+            if target is not None and target.runtime not in runtimes:
                 raise TargetError(
-                    f"the baseline {path.name} runs on {wanted}, but the target is {target}; choose another one"
+                    f"the baseline {path.name} runs on {' or '.join(runtimes)}, but the target is {target}; choose "
+                    "another one"
                 )
             card = card_of(path)
             if card is None:
@@ -179,10 +174,10 @@ def _of_file(text: str, context: SearchContext) -> BaselineModel:
     answers = session_logits(session, preprocessing)
 
     def checked(pixels: Bytes, labels: Classes) -> NDArray[np.float32]:
-        found = answers(pixels, labels)
-        if found.ndim != 2 or found.shape[1] != len(classes):
-            raise DataError(f"{path.name} answers {found.shape[1:]}, but the data has {len(classes)} classes")
-        return found
+        logits = answers(pixels, labels)
+        if logits.ndim != 2 or logits.shape[1] != len(classes):
+            raise DataError(f"{path.name} answers {logits.shape[1:]}, but the data has {len(classes)} classes")
+        return logits
 
     note = "says nothing of itself: classes taken in the order of the data, images prepared as for the model"
     return BaselineModel(path.name, preprocessing, checked, lambda: session, None, note)
@@ -210,18 +205,14 @@ def _of_run(text: str, context: SearchContext) -> BaselineModel:
     preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
 
     def logits(pixels: Bytes, labels: Classes) -> NDArray[np.float32]:
-        evaluator = Evaluator(model, pixels, labels, preprocessing, precision=precision)
-        found: NDArray[np.float32] = evaluator.logits(schedule).numpy()
-        return found
+        answers = Evaluator(model, pixels, labels, preprocessing, precision=precision).logits(schedule)
+        return cast("NDArray[np.float32]", answers.numpy())
 
     return BaselineModel(
-        (path if path.is_dir() else path.parent).name,
-        preprocessing,
-        logits,
+        (path if path.is_dir() else path.parent).name, preprocessing, logits,
         lambda: open_schedule(model, context.target, preprocessing.image_size, schedule),
-        MacsFormula.of(model).macs(schedule),
-        "" if schedule.is_dense(model.tokens) else f"at {schedule}",
-    )
+        MacsFormula.of(model).macs(schedule), "" if schedule.is_dense(model.tokens) else f"at {schedule}",
+    )  # fmt: skip
 
 
 def session_logits(session: Session, preprocessing: Preprocessing, order: list[int] | None = None) -> Logits:
@@ -238,7 +229,7 @@ def session_logits(session: Session, preprocessing: Preprocessing, order: list[i
             if session.input_shape[0] is not None and count < size:  # the batch is frozen into it
                 images = np.concatenate([images, np.repeat(images[-1:], size - count, axis=0)])
             parts.append(session(images)[:count])
-        found: NDArray[np.float32] = np.concatenate(parts)
-        return found if order is None else found[:, order]
+        answers: NDArray[np.float32] = np.concatenate(parts)
+        return answers if order is None else answers[:, order]
 
     return logits

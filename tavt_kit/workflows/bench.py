@@ -15,13 +15,11 @@ from tavt_kit.core.parsing import bounded, parse_duration, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
 from tavt_kit.errors import MeasurementError
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.bench_things import Opener, default_folder
 from tavt_kit.workflows.run_model import Given, model_at, recommended_of
 
 if TYPE_CHECKING:
-    import pandas
-
     from tavt_kit.bench.noise import Noise
     from tavt_kit.bench.peaks import Peaks
     from tavt_kit.bench.protocol import Protocol
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.measurement import Measurement
-    from tavt_kit.runtimes import Session
     from tavt_kit.workflows.bench_things import BenchCandidate
 
 BENCH_FILE = "bench.json"
@@ -50,25 +47,23 @@ class BenchResult:
     @property
     def verdict(self) -> Verdict:
         """The worst verdict of any candidate on any limit of the budget; PASS where there is no budget."""
-        return worst(Verdict(found["verdict"]) for row in self.record["candidates"] for found in row["budgets"])
+        return worst(Verdict(limit["verdict"]) for row in self.record["candidates"] for limit in row["budgets"])
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """One line a candidate: latencies in ms, the ratio to the first candidate with its 95 % interval, costs."""
-        columns = (
-            "name", "target", "schedule", "macs", "median", "low", "high", "p90", "p99", "steady", "images_per_second",
-            "ratio", "ratio_low", "ratio_high", "size_bytes", "memory_bytes", "joules", "verdict",
-        )  # fmt: skip
         lines = []
-        for one, row in zip(self.rows, self.record["candidates"], strict=True):
-            latency, ratio, energy = one.latency, row["ratio"], row["energy"] or {}
-            schedule = None if one.schedule is None else str(one.schedule)
-            times = latency.median, *latency.interval95, latency.p90, latency.p99, latency.steady, one.throughput
-            verdicts = [Verdict(found["verdict"]) for found in row["budgets"]]
-            values = (
-                one.name, str(one.target), schedule, one.macs, *times, ratio["value"], ratio["low"], ratio["high"],
-                one.size_bytes, one.memory_bytes, energy.get("joules"), str(worst(verdicts)) if verdicts else None,
-            )  # fmt: skip
-            lines.append(dict(zip(columns, values, strict=True)))
+        for row, record in zip(self.rows, self.record["candidates"], strict=True):
+            latency, ratio, (low, high) = row.latency, record["ratio"], row.latency.interval95
+            verdicts = [Verdict(limit["verdict"]) for limit in record["budgets"]]
+            lines.append({
+                "name": row.name, "target": str(row.target),
+                "schedule": None if row.schedule is None else str(row.schedule), "macs": row.macs,
+                "median": latency.median, "low": low, "high": high, "p90": latency.p90, "p99": latency.p99,
+                "steady": latency.steady, "images_per_second": row.throughput,
+                "ratio": ratio["value"], "ratio_low": ratio["low"], "ratio_high": ratio["high"],
+                "size_bytes": row.size_bytes, "memory_bytes": row.memory_bytes,
+                "joules": (record["energy"] or {}).get("joules"), "verdict": str(worst(verdicts)) if verdicts else None,
+            })  # fmt: skip
         return frame(lines)
 
     def __repr__(self) -> str:
@@ -96,7 +91,6 @@ def bench(
     budget: str | Sequence[str] | Budget = (),
     memory: bool = False,
     meters: bool = True,
-    mixed: bool = False,
     min_time: float = 3.0,
     max_time: float | str = 60.0,
     out: str | Path | None = None,
@@ -132,7 +126,6 @@ def bench(
             ``memory=300MB``.
         memory: Whether peak memory is measured, by a fresh process for each candidate, seconds more for each.
         meters: Whether this machine's own peak is measured before, and energy after.
-        mixed: Whether candidates of different classes may be measured side by side.
         min_time: Least seconds of timed runs for each candidate.
         max_time: Most seconds of timed runs for each candidate, or a text such as ``2m``.
         out: Folder of ``bench.json``; by default the first thing's, else ``runs/bench``.
@@ -140,27 +133,26 @@ def bench(
         progress: Told what is done.
 
     Raises:
-        MeasurementError: Nothing to measure, or different classes.
+        MeasurementError: Nothing to measure, or the memory runs out.
         TargetError: A target cannot be read, or is not on this machine.
         BudgetError: A limit cannot be read, or is on an accuracy.
         OutputError: The folder cannot be written.
         TavtError: A thing cannot be opened, or does not fit its schedule.
 
     Example:
-        >>> found = bench("runs/birds", schedule=["dense", "taper:0.2"], reductions=["drop", "merge"])  # doctest: +SKIP
-        >>> found.to_frame()[["name", "median", "ratio"]]  # doctest: +SKIP
+        >>> measured = bench("runs/birds", schedule=["dense", "taper:0.2"])  # doctest: +SKIP
+        >>> measured.to_frame()[["name", "median", "ratio"]]  # doctest: +SKIP
     """
     from tavt_kit.bench import Protocol
     from tavt_kit.bench.peaks import measure_peaks
     from tavt_kit.bench.record import BenchRow, bench_body, judge, refuse_qualities
     from tavt_kit.runtimes.available import accelerator_name
 
-    progress = Silent() if progress is None else progress
-    given: tuple[Given, ...] = several(things)
+    progress, given = progress or Silent(), several(things)
     if not given:
         raise MeasurementError("nothing to measure: give run folders, models' names, wrapped models or exported files")
     own = not several(schedule)  # what the folders themselves stand for
-    named = tuple(_meant(thing, own, bool(several(image_size)), pick, progress) for thing in given)
+    named = [_meant(thing, own, bool(several(image_size)), pick, progress) for thing in given]
     limits = budget if isinstance(budget, Budget) else Budget.parse(several(budget))
     refuse_qualities(limits)
     most = parse_duration(max_time)
@@ -184,33 +176,25 @@ def bench(
             *(weights or "hub", score, pool, memory, seed),
         ) as opener,
     ):
-        placed = [(thing, opener.targets_of(thing)) for thing in named]
-        opened = opener.open_all(placed, progress)
-        known = [one for one in opened if one.classes is not None]
-        other = next((one for one in known if one.classes != known[0].classes), None)
-        if other is not None and not mixed:  # they answer different questions, by the width of their logits
-            raise MeasurementError(
-                f"the candidates of one bench tell the same classes apart, but {known[0].name} has {known[0].classes} "
-                f"and {other.name} has {other.classes}; measure them apart, or give `mixed`"
-            )
-        host = HostFacts.gather(next(filter(None, (accelerator_name(one.session.target) for one in opened)), None))
-        sessions, images = {one.name: one.session for one in opened}, {one.name: one.images for one in opened}
+        candidates = opener.open_all([(thing, opener.targets_of(thing)) for thing in named], progress)
+        devices = [candidate.session.target for candidate in candidates]
+        host = HostFacts.gather(next(filter(None, map(accelerator_name, devices)), None))
         peaks: dict[Any, Peaks] = {}  # of every processor with every number of threads that is measured
-        for device in [one.session.target for one in opened] if meters else []:
+        for device in devices if meters else []:
             if _processor(device) not in peaks:
                 progress.update(f"measuring the peak of {device.processor}")
                 peaks[_processor(device)] = measure_peaks(device, seconds=min(_PEAK_SECONDS, least))
-        found, monitor, noise = _measure(opened, sessions, images, protocol, seed, progress)
+        times, monitor, noise = _measure(candidates, protocol, seed, progress)
         rows = []
-        for one in opened:
-            device, peak = one.session.target, peaks.get(_processor(one.session.target))
+        for candidate, device in zip(candidates, devices, strict=True):
+            name, peak = candidate.name, peaks.get(_processor(device))
             row = BenchRow(
-                one.name, one.thing, device, found[one.name], one.schedule, one.macs, one.size_bytes,
-                one.session.compile_ms, one.image_size,
+                name, candidate.thing, device, times[name], candidate.schedule, candidate.macs, candidate.size_bytes,
+                candidate.session.compile_ms, candidate.image_size,
                 peak_gflops=None if peak is None else peak.gflops.get(device.precision),
-                busy_cores=monitor.busy(one.name), doubts=monitor.doubts(one.name, found[one.name].median),
+                busy_cores=monitor.busy(name), doubts=monitor.doubts(name, times[name].median),
             )  # fmt: skip
-            row = _with_alone(row, one, meters, memory, progress)
+            row = _with_alone(row, candidate, meters, memory, progress)
             rows.append(replace(row, verdicts=judge(row, limits, is_quiet=noise.is_steady)))
         facts = {"peaks": [each.as_record() for each in peaks.values()], "noise": noise.as_record()}
         body = bench_body(rows, protocol=protocol, inputs="random", seed=seed, host=host, meters=facts)
@@ -235,14 +219,9 @@ def _processor(target: TargetDevice) -> tuple[str, int, int | None]:
 
 
 def _measure(
-    opened: Sequence[BenchCandidate],
-    sessions: Mapping[str, Session],
-    images: Mapping[str, Any],
-    protocol: Protocol,
-    seed: int,
-    progress: Progress,
+    candidates: Sequence[BenchCandidate], protocol: Protocol, seed: int, progress: Progress
 ) -> tuple[dict[str, Measurement], ValidityMonitor, Noise]:
-    """All sessions in turns, and what was seen beside the times."""
+    """All candidates in turns, and what was seen beside the times."""
     import numpy as np
 
     from tavt_kit.bench import bench
@@ -251,6 +230,8 @@ def _measure(
     from tavt_kit.bench.validity import ValidityMonitor
     from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 
+    sessions = {candidate.name: candidate.session for candidate in candidates}
+    images = {candidate.name: candidate.images for candidate in candidates}
     monitor = ValidityMonitor(sessions, images, np.random.default_rng(seed))
 
     def on_round(seconds: float, unsure: Sequence[str]) -> None:
@@ -258,7 +239,7 @@ def _measure(
         progress.update(f"measuring, {len(unsure)} of {len(sessions)} not sure yet")
 
     measured: dict[str, Measurement] = {}
-    with Watch(gpu=next(filter(None, (gpu_state(one.session.target) for one in opened)), None)) as watch:
+    with Watch(gpu=next(filter(None, (gpu_state(session.target) for session in sessions.values())), None)) as watch:
         try:
             rng = np.random.default_rng(seed)
             measured = bench(sessions, images, protocol, rng=rng, on_round=on_round, turns=monitor)
@@ -266,15 +247,17 @@ def _measure(
             if not is_out_of_memory(error):
                 raise
     if not measured:
-        raise MeasurementError(f"the memory ran out while {len(sessions)} candidates took turns; {_what_fits(opened)}")
+        raise MeasurementError(
+            f"the memory ran out while {len(sessions)} candidates took turns; {_what_fits(candidates)}"
+        )
     return measured, monitor, watch.verdict()
 
 
-def _what_fits(opened: Sequence[BenchCandidate]) -> str:
+def _what_fits(candidates: Sequence[BenchCandidate]) -> str:
     """What to do, found out by halving the largest batch."""
     from tavt_kit.runtimes.out_of_memory import free_memory, is_out_of_memory
 
-    largest = max(opened, key=lambda one: one.session.target.batch)
+    largest = max(candidates, key=lambda candidate: candidate.session.target.batch)
     size = largest.session.target.batch
     while size > 1 and largest.session.input_shape[0] is None:
         free_memory()
@@ -289,21 +272,21 @@ def _what_fits(opened: Sequence[BenchCandidate]) -> str:
     return "give a smaller `batch` or fewer candidates"
 
 
-def _with_alone(row: BenchRow, one: BenchCandidate, meters: bool, memory: bool, progress: Progress) -> BenchRow:
+def _with_alone(row: BenchRow, candidate: BenchCandidate, meters: bool, memory: bool, progress: Progress) -> BenchRow:
     """What is taken of a candidate alone, because it cannot be told apart while others take turns."""
     from tavt_kit.bench.energy import energy_meter, measure_energy
     from tavt_kit.bench.memory import peak_memory, schedule_peak
 
     if meters and not row.target.is_cpu:
-        progress.update(f"energy of {one.name}")
-        run, meter = one.session.timer(one.images), energy_meter(row.target)
+        progress.update(f"energy of {row.name}")
+        run, meter = candidate.session.timer(candidate.images), energy_meter(row.target)
         row = replace(row, energy=measure_energy(run, meter, batch=row.target.batch).as_record())
     if memory:
-        progress.update(f"memory of {one.name}")
-        if one.job is not None:
-            peak = peak_memory(one.job)
+        progress.update(f"memory of {row.name}")
+        if candidate.job is not None:
+            peak = peak_memory(candidate.job)
         else:
-            assert one.model is not None and one.schedule is not None  # of a live model whose memory is asked for
-            peak = schedule_peak(one.model, row.target, one.schedule)
+            assert candidate.model is not None and candidate.schedule is not None  # of a live model
+            peak = schedule_peak(candidate.model, row.target, candidate.schedule)
         row = replace(row, memory=peak.as_record())
     return row

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, product
-from itertools import count as count_from
+from itertools import chain, count, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from tavt_kit.core.artifact_card import files_of, read_metadata, require_unchang
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import DataError, MissingDependency, RecordError, TavtError
+from tavt_kit.errors import DataError, RecordError, TavtError
 from tavt_kit.workflows.run_model import Given, name_of, open_given
 
 if TYPE_CHECKING:
@@ -32,22 +31,18 @@ FILES = {".onnx": "onnxruntime:cpu", ".xml": "openvino:cpu"}
 
 def default_folder(thing: Given) -> Path:
     """Where ``bench.json`` goes: beside the first thing where that is a file or folder, or was read from one."""
-    if not isinstance(thing, str | os.PathLike):
-        return thing.folder or Path("runs/bench")
-    path, file = Path(thing), _file(thing)
-    if file is not None and file.is_file():
-        return file.parent
-    return path if path.is_dir() else Path("runs/bench")
+    path = Path(thing) if isinstance(thing, str | os.PathLike) else thing.folder
+    if path is not None and path.suffix in FILES and path.is_file():
+        return path.parent
+    return path if path is not None and path.is_dir() else Path("runs/bench")
 
 
 @dataclass(frozen=True, slots=True)
 class BenchCandidate:
-    """One candidate, ready to run.
+    """One candidate, ready to run, whose name is unique among those of a bench.
 
     Args:
-        name: Unique among the candidates of a bench once all are open.
         job: Job by which a fresh process would run the file, to see its memory; ``None`` of a live model.
-        schedule, macs, size_bytes: As a ``BenchRow`` has them.
         model: The live model, where its memory is asked for.
     """
 
@@ -59,7 +54,6 @@ class BenchCandidate:
     schedule: TokenSchedule | None = None
     macs: int | None = None
     size_bytes: int | None = None
-    classes: int | None = None
     reduction: str | None = None
     model: AdaptiveViT | None = None
 
@@ -122,8 +116,8 @@ class Opener:
         else:
             texts = texts or (FILES[file.suffix],)
         values = product(texts, self.precisions or (None,), self.threads or (None,), self.batches or (None,))
-        found = [TargetDevice.parse(text, precision=bits, threads=count, batch=b) for text, bits, count, b in values]
-        targets = list(dict.fromkeys(found))
+        parsed = (TargetDevice.parse(text, precision=bits, threads=t, batch=b) for text, bits, t, b in values)
+        targets = list(dict.fromkeys(parsed))
         if file is not None:
             unable = {"torch"} if file.suffix == ".onnx" else {"torch", "onnxruntime"}
             targets = [target for target in targets if target.runtime not in unable] or targets
@@ -146,7 +140,7 @@ class Opener:
                 self._open_model(thing, targets)
             else:
                 self._open_file(file, targets)
-        return _told_apart(self.opened)
+        return _named_apart(self.opened)
 
     def _open_file(self, path: Path, targets: Sequence[TargetDevice]) -> None:
         from tavt_kit.bench.memory import FileJob
@@ -162,16 +156,15 @@ class Opener:
         bytes_ = sum(part.stat().st_size for part in files_of(path) if part.is_file())
         for target in targets:
             session = open_file(path, target, cards[0].lengths if cards[0] is not None else None)
-            for size, one in product(self._file_sizes(path, session), cards):
-                job = FileJob(path, target, size, None if one is None else one.lengths)
+            for size, own in product(self._file_sizes(path, session), cards):
+                job = FileJob(path, target, size, None if own is None else own.lengths)
                 candidate = BenchCandidate(
-                    path.name, str(path), session, self._images(target.batch, size), job, size_bytes=bytes_,
-                    classes=session.classes,
-                )  # fmt: skip
-                if one is not None:
-                    candidate = replace(candidate, schedule=one.schedule, macs=macs_of(one))
-                if one is not None and one.lengths is not None:
-                    candidate = replace(candidate, name=f"{path.name} {one.setting}", session=session.at(one.lengths))
+                    path.name, str(path), session, self._images(target.batch, size), job, size_bytes=bytes_
+                )
+                if own is not None:
+                    candidate = replace(candidate, schedule=own.schedule, macs=macs_of(own))
+                if own is not None and own.lengths is not None:
+                    candidate = replace(candidate, name=f"{path.name} {own.setting}", session=session.at(own.lengths))
                 self.opened.append(candidate)
 
     def _file_sizes(self, path: Path, session: FileSession) -> list[tuple[int, int]]:
@@ -212,9 +205,9 @@ class Opener:
         from tavt_kit.runtimes import open_file, open_module
         from tavt_kit.runtimes.out_of_memory import memory_for
 
-        path, name, card = _path(thing), name_of(thing), model.require_card()
+        path, name = _path(thing), name_of(thing)
         label = f"{path.name if path is not None and path.is_dir() else name} {given}"
-        size: tuple[int, int] = (card.preprocessing["image_size"][0], card.preprocessing["image_size"][1])
+        height, width = model.require_card().preprocessing["image_size"]
         schedule = given if isinstance(given, TokenSchedule) else TokenSchedule.parse(str(given), model.layout)
         session: Session
         with memory_for(f"when {label} was opened on {target}; name fewer candidates or a smaller batch"):
@@ -223,11 +216,11 @@ class Opener:
                 write_plain(model, schedule, export)
                 session = open_file(export, target)
             else:
-                session = open_module(LeanViT(model, schedule), target, (target.batch, 3, *size))
+                session = open_module(LeanViT(model, schedule), target, (target.batch, 3, height, width))
         self.opened.append(
             BenchCandidate(
-                label, name, session, self._images(target.batch, size), None, schedule, count_macs(model, schedule),
-                classes=len(card.classes), reduction=model.reduction, model=model if self.memory else None,
+                label, name, session, self._images(target.batch, (height, width)), None, schedule,
+                count_macs(model, schedule), reduction=model.reduction, model=model if self.memory else None,
             )
         )  # fmt: skip
 
@@ -258,53 +251,43 @@ def card_of(path: Path) -> ArtifactCard | None:
         return None
 
 
-def macs_of(card: Any) -> int | None:
+def macs_of(card: ArtifactCard) -> int | None:
     """Multiply-adds of an artifact, counted on its architecture; None where torch is not installed."""
     try:
         from tavt_kit.checkpoints.architecture import sketch
         from tavt_kit.models.flops import count_macs
         from tavt_kit.models.wrap import wrap
-    except (ImportError, MissingDependency):
-        return None
-    try:
-        model = wrap(
-            sketch(card.model.name, card.model.arguments), card.model.score, card.model.pool, card.model.reduction
-        )
-        return count_macs(model, card.schedule)
-    except TavtError:
+
+        made = card.model
+        return count_macs(wrap(sketch(made.name, made.arguments), made.score, made.pool, made.reduction), card.schedule)
+    except (ImportError, TavtError):
         return None
 
 
-# What can differ between candidates of one thing, in the order in which a name says it.
-_PARTS: tuple[Callable[[BenchCandidate], str], ...] = (
-    lambda one: one.reduction or "",
-    lambda one: f"on {one.session.target.runtime}",
-    lambda one: one.session.target.processor,
-    lambda one: one.session.target.mode,
-    lambda one: one.session.target.precision,
-    lambda one: f"threads={one.session.target.threads}",
-    lambda one: f"batch={one.session.target.batch}",
-    lambda one: f"{one.image_size[0]}px",
-)
+def _parts(candidate: BenchCandidate) -> tuple[str, ...]:
+    """What can differ between candidates of one thing, in the order in which a name says it."""
+    target = candidate.session.target
+    return (
+        candidate.reduction or "", f"on {target.runtime}", target.processor, target.mode, target.precision,
+        f"threads={target.threads}", f"batch={target.batch}", f"{candidate.image_size[0]}px",
+    )  # fmt: skip
 
 
-def _told_apart(opened: Sequence[BenchCandidate]) -> list[BenchCandidate]:
+def _named_apart(candidates: Sequence[BenchCandidate]) -> list[BenchCandidate]:
     """The candidates, each with a name of its own.
 
     Of those with one name, each says where and how it runs as far as that differs; then its folder; then a number.
     """
-    groups: dict[str, list[BenchCandidate]] = defaultdict(list)
-    for one in opened:
-        groups[one.name].append(one)
-    longer = []
-    for one in opened:
-        parts = [part(one) for part in _PARTS if len({part(other) for other in groups[one.name]}) > 1]
-        longer.append(replace(one, name=" ".join([one.name, *filter(None, parts)])))
-    several = {name for name, count in Counter(one.name for one in longer).items() if count > 1}
-    found: dict[str, BenchCandidate] = {}
-    for one in longer:
-        label = f"{Path(one.thing).absolute().parent.name}/{one.name}" if one.name in several else one.name
-        numbered = (f"{label} #{number}" for number in count_from(2))
-        unique = next(text for text in chain([label], numbered) if text not in found)
-        found[unique] = replace(one, name=unique)
-    return list(found.values())
+    namesakes: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for candidate in candidates:
+        namesakes[candidate.name].append(_parts(candidate))
+    names = []
+    for candidate in candidates:
+        columns = zip(_parts(candidate), zip(*namesakes[candidate.name], strict=True), strict=True)
+        names.append(" ".join([candidate.name, *(part for part, all_ in columns if part and len(set(all_)) > 1)]))
+    renamed: dict[str, BenchCandidate] = {}
+    for candidate, name in zip(candidates, names, strict=True):
+        label = f"{Path(candidate.thing).absolute().parent.name}/{name}" if names.count(name) > 1 else name
+        unique = next(text for text in chain([label], (f"{label} #{n}" for n in count(2))) if text not in renamed)
+        renamed[unique] = replace(candidate, name=unique)
+    return list(renamed.values())

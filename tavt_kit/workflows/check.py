@@ -23,13 +23,11 @@ from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, reading
 from tavt_kit.errors import RecordError, ScheduleError
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.run_model import Given, images_of, load_given, recommended_of
 from tavt_kit.workflows.schedules import schedule_for
 
 if TYPE_CHECKING:
-    import pandas
-
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.models.wrap import AdaptiveViT
 
@@ -53,15 +51,9 @@ class FileCheck:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> FileCheck:
         """From an entry of ``check.json``."""
-        return cls(
-            record["artifact"],
-            Verdict(record["verdict"]),
-            record["reason"],
-            Accuracy.from_record(record["source_top1"]),
-            Accuracy.from_record(record["artifact_top1"]),
-            PairedDifference.from_record(record["difference"]),
-            record,
-        )
+        source, own = (Accuracy.from_record(record[key]) for key in ("source_top1", "artifact_top1"))
+        difference = PairedDifference.from_record(record["difference"])
+        return cls(record["artifact"], Verdict(record["verdict"]), record["reason"], source, own, difference, record)
 
     def __repr__(self) -> str:
         return f"<FileCheck {self.artifact}: {self.verdict}: {self.reason}>"
@@ -85,20 +77,21 @@ class CheckResult:
     @property
     def verdict(self) -> Verdict:
         """The worst of the checks."""
-        return worst(one.verdict for one in self.checks)
+        return worst(check.verdict for check in self.checks)
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """A line for each check: file, verdict, both accuracies and their difference with its 95 % interval."""
-        columns = ("artifact", "verdict", "source_top1", "top1", "difference", "low", "high", "n")
-        rows = []
-        for one in self.checks:
-            accuracies, apart = (one.source_top1.value, one.top1.value), one.difference
-            facts = (one.artifact, str(one.verdict), *accuracies, apart.difference, apart.low, apart.high, one.top1.n)
-            rows.append(dict(zip(columns, facts, strict=True)))
-        return frame(rows)
+        return frame([
+            {
+                "artifact": check.artifact, "verdict": str(check.verdict), "source_top1": check.source_top1.value,
+                "top1": check.top1.value, "difference": check.difference.difference, "low": check.difference.low,
+                "high": check.difference.high, "n": check.top1.n,
+            }
+            for check in self.checks
+        ])  # fmt: skip
 
     def __repr__(self) -> str:
-        return f"<CheckResult {', '.join(f'{one.artifact}: {one.verdict}' for one in self.checks)}>"
+        return f"<CheckResult {', '.join(f'{check.artifact}: {check.verdict}' for check in self.checks)}>"
 
 
 @bounded
@@ -170,9 +163,7 @@ def check(
     thing, predictions = (None if path is None else Path(path) for path in (thing, predictions))
     if (fitted := recommended_of(thing, progress)) is not None:
         thing = fitted.file
-    _refuse_contradictions(thing, predictions, preset)
-    subject = thing or predictions
-    assert subject is not None  # refused above
+    subject = _subject(thing, predictions, preset)
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     model = load_given(_recorded_source(subject) if against is None else against)
     run = str(model.folder or "")
@@ -180,10 +171,9 @@ def check(
     chosen = split or images.held_out
     beside = images_beside(images, chosen, None if unlabelled is None else Path(unlabelled))
     source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable, beside)
-    gate = Gate(drop=max_drop / 100)
+    gate, card = Gate(drop=max_drop / 100), None
     if device is not None:
         check_available(device)
-    card = None
     if thing is not None:  # what is no file of this program leaves no folder behind
         with _named(thing) as opened:
             card = read_metadata(opened).chosen(preset, schedule)
@@ -196,10 +186,8 @@ def check(
             predicted = Predicted.read(predictions)
             counts = card.schedule if card is not None else _schedule(model, schedule or "dense")
             reports = [check_predicted(predicted, source, gate, counts, card=card, dense=dense, count=count)]
-            of = f" of {thing.name}" if thing is not None else ""
-            notes.append(
-                f"the logits{of} were made elsewhere ({predicted.device}); nothing was run here but the source"
-            )
+            logits = "the logits" if thing is None else f"the logits of {thing.name}"
+            notes.append(f"{logits} were made elsewhere ({predicted.device}); nothing was run here but the source")
         else:
             with _named(subject) as opened:
                 changed = changed_since_check(opened, subject.parent)
@@ -214,9 +202,8 @@ def check(
         records = [{**encode(report), **about} for report in reports]
         # The checks of other files stay, older ones of this file go.
         path, names = folder / CHECK_FILE, {record["artifact"] for record in records}
-        others = (
-            [entry for entry in read_check(path)["checks"] if entry["artifact"] not in names] if path.exists() else []
-        )
+        known = read_check(path)["checks"] if path.exists() else []
+        others = [entry for entry in known if entry["artifact"] not in names]
         write_check(path, [*others, *records], {"host": HostFacts.gather().as_record(), "command": command_line()})
         accept = accept_inconclusive or all(report.is_taken for report in reports)
         status = status_of(worst(report.verdict for report in reports), accept=accept)
@@ -245,13 +232,13 @@ def _recorded_source(subject: Path) -> str:
     return run
 
 
-def _refuse_contradictions(thing: Path | None, predictions: Path | None, preset: str | None) -> None:
-    """What contradicts itself or is not there is refused before a model is read."""
-    if thing is None and predictions is None:
+def _subject(thing: Path | None, predictions: Path | None, preset: str | None) -> Path:
+    """What is checked; what contradicts itself or is not there is refused before a model is read."""
+    given = [path for path in (thing, predictions) if path is not None]
+    if not given:
         raise RecordError("nothing to check: give an exported file, or `predictions`")
-    for path in (thing, predictions):
-        if path is not None and not path.exists():
-            raise RecordError(f"there is no file {path} to check; export one first (fgvc-kit export)")
+    if missing := [path for path in given if not path.exists()]:
+        raise RecordError(f"there is no file {missing[0]} to check; export one first (fgvc-kit export)")
     if thing is not None and thing.is_dir():
         raise RecordError(
             f"an exported file is checked, got the folder {thing}; two runs are held against each other by `eval` of "
@@ -259,17 +246,17 @@ def _refuse_contradictions(thing: Path | None, predictions: Path | None, preset:
         )
     if preset is not None and thing is None:
         raise ScheduleError(f"a preset belongs to a file exported with `switchable`, got {predictions}")
+    return given[0]
 
 
 def _schedule(model: AdaptiveViT, given: str | None) -> TokenSchedule:
     """A schedule's text, that of an exported file, or what a search chose; None is the search of the model's folder."""
     if given is not None and Path(given).suffix in SUFFIXES.values():
-        found = read_metadata(Path(given)).schedule
-        found.check(model.layout)
-        return found
-    if given is not None and Path(given).is_dir():
-        return Configuration.of(schedule_for(Path(given), model, None, None)).schedule
-    return Configuration.of(schedule_for(model.folder, model, given, None)).schedule
+        schedule = read_metadata(Path(given)).schedule
+        schedule.check(model.layout)
+        return schedule
+    folder, text = (Path(given), None) if given is not None and Path(given).is_dir() else (model.folder, given)
+    return Configuration.of(schedule_for(folder, model, text, None)).schedule
 
 
 @contextmanager
@@ -290,20 +277,16 @@ def _named(artifact: Path) -> Iterator[Path]:
 
 def _promote_file(artifact: Path) -> None:
     """Give an unproven artifact its final name, and say so in the record of its export."""
-    from tavt_kit.exporters.export import promote, read_exported, write_exported
+    from tavt_kit.exporters.export import EXPORTED_FILE, read_exported, write_exported
 
     if artifact.suffix != UNPROVEN:
         return
-    folder, name = artifact.parent, artifact.with_suffix("").name
-    try:
-        body = read_exported(folder)
-    except RecordError:
-        body = {"artifacts": []}
-    if all(entry["file"] != name for entry in body["artifacts"]):
-        for file in files_of(artifact.with_suffix("")):
-            if Path(f"{file}{UNPROVEN}").is_file():
-                Path(f"{file}{UNPROVEN}").replace(file)
-        return
-    entries = [promote(folder, entry) if entry["file"] == name else entry for entry in body["artifacts"]]
-    rest = {key: value for key, value in body.items() if key not in ("schema", "version", "artifacts")}
-    write_exported(folder, entries, rest)
+    final = artifact.with_suffix("")
+    for file in files_of(final):
+        if Path(f"{file}{UNPROVEN}").is_file():
+            Path(f"{file}{UNPROVEN}").replace(file)
+    if (artifact.parent / EXPORTED_FILE).is_file():
+        body = read_exported(artifact.parent)
+        entries = [entry | ({"status": "final"} if entry["file"] == final.name else {}) for entry in body["artifacts"]]
+        rest = {key: value for key, value in body.items() if key not in ("schema", "version", "artifacts")}
+        write_exported(artifact.parent, entries, rest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tavt_kit.comparison.comparison import (
     Comparison,
@@ -21,11 +21,8 @@ from tavt_kit.core.codec import encode
 from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.core.records import label_record
 from tavt_kit.errors import ParameterError, RecordError
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.distill import CONTROL
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -54,15 +51,17 @@ class CompareResult:
         body = {"verdict": str(self.verdict), **limits, "comparisons": encode(self.comparisons)}
         return label_record("comparison", body)
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """One line a change: kind of record, candidate, figure, before, after, change with its bounds, verdict."""
-        rows = []
-        for each in self.comparisons:
-            for change in each.changes:
-                named = {key: getattr(change, key) for key in ("name", "other", "figure", "before", "after")}
-                ends = {"low": change.estimate.low, "high": change.estimate.high, "verdict": str(change.verdict)}
-                rows.append({"kind": each.kind, **named, "change": change.estimate.value, **ends})
-        return frame(rows)
+        return frame([
+            {
+                "kind": comparison.kind, "name": change.name, "other": change.other, "figure": change.figure,
+                "before": change.before, "after": change.after, "change": change.estimate.value,
+                "low": change.estimate.low, "high": change.estimate.high, "verdict": str(change.verdict),
+            }
+            for comparison in self.comparisons
+            for change in comparison.changes
+        ])  # fmt: skip
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{len(each.changes)} of {each.kind}" for each in self.comparisons)
@@ -102,8 +101,8 @@ def compare(
     if not 0 <= drop <= 100:
         raise ParameterError(f"`drop` is from 0 to 100 points, got {drop}")
     comparisons = [
-        compare_records(one, other, threshold=threshold, drop=drop / 100, reference=reference, across=across)
-        for one, other in _pairs(Path(before), Path(after))
+        compare_records(first, second, threshold=threshold, drop=drop / 100, reference=reference, across=across)
+        for first, second in _pairs(Path(before), Path(after))
     ]
     return CompareResult(tuple(comparisons), threshold, drop)
 
@@ -133,10 +132,9 @@ def _read(path: Path) -> Readable:
 def _pairs(first: Path, second: Path) -> list[tuple[Readable, Readable]]:
     """The records of each side; of two run folders every kind that both have."""
     if not (first.is_dir() and second.is_dir()):
-        one, other = (
-            _read(path / twin.name if path.is_dir() else path) for path, twin in ((first, second), (second, first))
-        )
-        return [(one, other)]
+        files = (path / twin.name if path.is_dir() else path for path, twin in ((first, second), (second, first)))
+        before, after = map(_read, files)
+        return [(before, after)]
     ours, theirs = list_run_files(first), list_run_files(second)
     kinds = [kind for kind in ours if kind in theirs]
     if not kinds:

@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.records import label_record, read_record, reading, write_record
 from tavt_kit.errors import RecordError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tavt_kit.core.model_card import ModelCard
     from tavt_kit.data import ImageSet
+    from tavt_kit.data.loading import ByteArrays
+    from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.models.wrap import AdaptiveViT
 
 
@@ -67,3 +73,13 @@ def write_derived(
     inherit_split(out, images)
     save_model(out, model, card)
     return label_record(kind, dict(record))
+
+
+def top1_on_val(
+    model: AdaptiveViT, read: ByteArrays, preprocessing: Preprocessing
+) -> tuple[dict[str, Any], NDArray[np.bool_]]:
+    """The record of a dense model's top-1 on these images of val, and which of them it has right."""
+    from tavt_kit.evaluation.evaluator import Evaluator
+
+    right = Evaluator(model, read.pixels, read.labels, preprocessing).correct(model.dense_schedule)
+    return Accuracy.of_counts(int(right.sum()), len(right), split="val").as_record(), right

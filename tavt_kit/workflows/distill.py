@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 from tavt_kit.core.parsing import bounded, parse_duration, several
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import OutputError, ParameterError
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.run_model import Given, images_of, load_given
 from tavt_kit.workflows.train import TrainResult
 
 if TYPE_CHECKING:
-    import pandas
-
     from tavt_kit.core.schedule import TokenSchedule
 
 CONTROL = "control"
@@ -28,23 +26,15 @@ CONTROL = "control"
 class DistillResult(TrainResult):
     """A run that was distilled."""
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """A line for each schedule: its multiply-adds, and top-1 on val before, after, and their difference."""
-        results = self.record["results"]
-        return frame(
-            [
-                {
-                    "schedule": new["name"],
-                    "macs": new["macs"],
-                    "before": old["accuracy"]["value"],
-                    "after": new["accuracy"]["value"],
-                    "difference": new["difference"]["difference"],
-                    "low": new["difference"]["ci95"][0],
-                    "high": new["difference"]["ci95"][1],
-                }
-                for old, new in zip(results["before"], results["after"], strict=True)
-            ]
-        )
+        rows = []
+        for old, new in zip(*(self.record["results"][when] for when in ("before", "after")), strict=True):
+            difference, (low, high) = new["difference"]["difference"], new["difference"]["ci95"]
+            accuracies = {"before": old["accuracy"]["value"], "after": new["accuracy"]["value"]}
+            about = {"schedule": new["name"], "macs": new["macs"]}
+            rows.append({**about, **accuracies, "difference": difference, "low": low, "high": high})
+        return frame(rows)
 
 
 @bounded

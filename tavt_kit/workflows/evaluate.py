@@ -17,12 +17,10 @@ from tavt_kit.core.parsing import bounded, parse_fraction
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, label_record
 from tavt_kit.errors import DataError, ParameterError, ScheduleError
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.run_model import Given, images_of, model_at, name_of, recommended_of
 
 if TYPE_CHECKING:
-    import pandas
-
     from tavt_kit.core.configuration import Choice
     from tavt_kit.core.model_card import ModelCard
     from tavt_kit.data import ImageSet, Sample
@@ -48,7 +46,7 @@ class EvalResult:
         """The schedule that was run, as text."""
         return str(self.record["schedule"])
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """A line for each class: its images, recall and precision; NaN where a class has none."""
         from tavt_kit.evaluation.record import class_size
 
@@ -153,19 +151,13 @@ def evaluate(
         if threshold is not None:
             reject = {**threshold.as_record(), **reached(threshold, answered.confidence, answered.right, chosen)}
         body = {
-            "thing": name_of(thing),
-            "schedule": subject.schedule,
-            "target": str(subject.session.target),
-            "weights_sha256": card.weights_sha256,
-            "data": images.name,
-            "images_sha256": sha256_samples(answered.samples, card.classes),
-            "correct": bits_text(answered.right),
-            "background": BACKGROUND,
-            **summarise_answers(answered, card.classes, chosen, images.relative),
-            "reject": reject,
-            "heads": None if heads is None else heads.as_record(chosen),
+            "thing": name_of(thing), "schedule": subject.schedule, "target": str(subject.session.target),
+            "weights_sha256": card.weights_sha256, "data": images.name,
+            "images_sha256": sha256_samples(answered.samples, card.classes), "correct": bits_text(answered.right),
+            "background": BACKGROUND, **summarise_answers(answered, card.classes, chosen, images.relative),
+            "reject": reject, "heads": None if heads is None else heads.as_record(chosen),
             "skipped": len(samples) - len(answered.samples),
-        }
+        }  # fmt: skip
         if folder is None:
             record = label_record("eval", body)
         else:
@@ -212,10 +204,10 @@ def open_context(
             raise ScheduleError(f"`pick` names a candidate of a search or fit, got {thing}; leave it out")
 
         file = Path(thing)
-        found = read_metadata(file).chosen(preset, None if schedule is None else str(schedule))
+        own = read_metadata(file).chosen(preset, None if schedule is None else str(schedule))
         require_unchanged(file)
-        session = open_file(file, (device or found.own_target(file)).resolved(), found.lengths)
-        return Subject(found.model, str(found.schedule), session)
+        session = open_file(file, (device or own.own_target(file)).resolved(), own.lengths)
+        return Subject(own.model, str(own.schedule), session)
     if preset is not None:
         raise ScheduleError(
             f"a preset belongs to a file exported with `switchable`, got {name_of(thing)}; give `schedule`"
@@ -250,10 +242,8 @@ def labelled_images(thing: Given, data: str | Path | None, card: ModelCard) -> I
         )
     if isinstance(thing, str | PathLike):  # an exported file lies in its run's folder, or in a folder there
         path = Path(thing)
-        above = path if path.is_dir() else path.parent
-        images = images_of(
-            next((each for each in (path, *path.parents[:2]) if (each / SPLIT_FILE).is_file()), above), data
-        )
+        run = next((folder for folder in (path, *path.parents[:2]) if (folder / SPLIT_FILE).is_file()), None)
+        images = images_of(run or (path if path.is_dir() else path.parent), data)
     else:
         images = images_of(thing.folder, data)
     if images.classes == card.classes:

@@ -13,11 +13,10 @@ from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_path, command_line, sha256_file, write_record
 from tavt_kit.errors import DataError
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.run_model import Given, files_below, model_at
 
 if TYPE_CHECKING:
-    import pandas
     from PIL import Image
 
     from tavt_kit.core.configuration import Choice
@@ -63,7 +62,7 @@ class ExplainResult:
         """Images that could not be read."""
         return len(self.images) - self.drawn
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """A line for each drawn image: image, file, prediction, probability and class."""
         entries = [] if self.record is None else self.record["images"]
         keys = ("image", "file", "prediction", "probability", "class")
@@ -132,20 +131,13 @@ def explain(
             with atomic_path(file) as temporary:
                 draw_explained(image, explained, caption).save(temporary)
             rows.append((image, explained, f"{path.name}: {caption}"))
-            entries.append(
-                {
-                    "image": str(path),
-                    "file": file.name,
-                    "sha256": sha256_file(file),
-                    "shows": list(explained.titles),
-                    "prediction": card.classes[best],
-                    "probability": round(float(explained.probabilities[best]), 6),
-                    "class": card.classes[explained.label],
-                    "grid": list(explained.grid),
-                    "maps": {heat.name: np.round(heat.values.astype(float), 6).tolist() for heat in explained.heats},
-                    "kept": {mark.name: list(mark.patches) for mark in explained.kept},
-                }
-            )
+            entries.append({
+                "image": str(path), "file": file.name, "sha256": sha256_file(file), "shows": list(explained.titles),
+                "prediction": card.classes[best], "probability": round(float(explained.probabilities[best]), 6),
+                "class": card.classes[explained.label], "grid": list(explained.grid),
+                "maps": {heat.name: np.round(heat.values.astype(float), 6).tolist() for heat in explained.heats},
+                "kept": {mark.name: list(mark.patches) for mark in explained.kept},
+            })  # fmt: skip
             seen.append(ExplainedImage(path, file, caption))
             progress.show(seen[-1])
         left_out = max(0, len(files) - limit)
@@ -156,14 +148,10 @@ def explain(
             contact_sheet(rows).save(temporary)
         body = {
             "run": os.fspath(run) if isinstance(run, str | os.PathLike) else str(run.folder or ""),
-            "model": card.name,
-            "weights_sha256": card.weights_sha256,
-            "schedule": str(under),
-            "sheet": {"file": sheet.name, "sha256": sha256_file(sheet)},
-            "images": entries,
-            "unreadable": len(seen) - len(rows),
-            "command": command_line(),
-        }
+            "model": card.name, "weights_sha256": card.weights_sha256, "schedule": str(under),
+            "sheet": {"file": sheet.name, "sha256": sha256_file(sheet)}, "images": entries,
+            "unreadable": len(seen) - len(rows), "command": command_line(),
+        }  # fmt: skip
         record = write_record(folder / "explained.json", "explained", body)
         return ExplainResult(folder, sheet, tuple(seen), left_out, record)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from tavt_kit.core.artifact_card import PIXEL_ORDERS, UNPROVEN
 from tavt_kit.core.budget import Verdict
@@ -16,13 +16,10 @@ from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.parsing import bounded, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import ExportError, OutputError, ParameterError
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.check import FileCheck
 from tavt_kit.workflows.run_model import Given, images_of, load_given, recommended_of
 from tavt_kit.workflows.schedules import model_for, precision_for, presets_for, schedules_for
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -93,23 +90,16 @@ class ExportResult(Sequence[ExportedFile]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """A line for each file: its name, format, precision, status, verdict, bytes and accuracy."""
-        return frame(
-            [
-                {
-                    "file": file.record["file"],
-                    "format": file.format,
-                    "precision": file.precision,
-                    "status": file.status,
-                    "verdict": str(file.verdict),
-                    "bytes": file.record["bytes"],
-                    "top1": file.check.top1.value,
-                    "source_top1": file.check.source_top1.value,
-                }
-                for file in self.files
-            ]
-        )
+        return frame([
+            {
+                "file": file.record["file"], "format": file.format, "precision": file.precision, "status": file.status,
+                "verdict": str(file.verdict), "bytes": file.record["bytes"], "top1": file.check.top1.value,
+                "source_top1": file.check.source_top1.value,
+            }
+            for file in self.files
+        ])  # fmt: skip
 
     def __fspath__(self) -> str:
         """Where it lies, so that it can be given wherever a path can."""
@@ -125,7 +115,7 @@ def export(
     out: Path | str | None = None,
     *,
     schedule: str | Choice | Sequence[str | Choice] | None = None,
-    pick: str | Sequence[str] | None = None,
+    pick: str | None = None,
     switchable: bool = False,
     format: str | Sequence[str] | None = None,
     precision: str | Sequence[str] | None = None,
@@ -164,7 +154,7 @@ def export(
         out: The folder to write; by default ``export`` in the run's folder.
         schedule: One schedule or several: ``dense``, ``taper:0.2``, ``stages:0.5``, or counts such as
             ``197x4,150x4,90x4``; with names if you like (``fast=taper:0.3``).
-        pick: Candidates of the search's front instead: fast, balanced, accurate, or an index from 0. Without both,
+        pick: Candidate of the search's front instead: fast, balanced, accurate, or an index from 0. Without both,
             what the search chose.
         switchable: Whether one file holds every schedule, the counts as an input, with the presets fast, balanced and
             accurate from the front, or those that ``schedule`` names.
@@ -218,11 +208,11 @@ def export(
 
     progress, web_runtime = progress or Silent(), None if web_runtime is None else Path(web_runtime)
     bundles = _bundles(several(bundle), tensorrt)
-    usual = dict.fromkeys(FORMATS[one][0] for one in bundles) or ("onnx" if tensorrt else "openvino",)
+    usual = dict.fromkeys(FORMATS[kind][0] for kind in bundles) or ("onnx" if tensorrt else "openvino",)
     formats, precisions = several(format) or tuple(usual), several(precision)
-    for one in bundles:
-        if not set(FORMATS[one]) & set(",".join(formats).split(",")):
-            raise ParameterError(f"a bundle for {one} holds {' or '.join(FORMATS[one])} files, got {formats}")
+    for kind in bundles:
+        if not set(FORMATS[kind]) & set(",".join(formats).split(",")):
+            raise ParameterError(f"a bundle for {kind} holds {' or '.join(FORMATS[kind])} files, got {formats}")
     if "onnx-web" in bundles:
         require_web_runtime(web_runtime)
     if tensorrt and formats != ("onnx",):
@@ -230,10 +220,10 @@ def export(
     if tensorrt and switchable:
         raise ParameterError("a switchable file is for onnxruntime and OpenVINO; give TensorRT each `schedule`")
     forms_of(formats, precisions or ["f32"])  # what is not written at all is refused before a model is read
-    place = preprocessing or ("inside" if bundles else "outside")
-    if place == "outside" and "onnx-web" in bundles:
+    where = preprocessing or ("inside" if bundles else "outside")
+    if where == "outside" and "onnx-web" in bundles:
         raise ParameterError("a page gives the file its images as they are; leave `preprocessing` out")
-    pixels = _pixels(place, input_order, formats, tensorrt)
+    pixels = _pixels(where, input_order, formats, tensorrt)
     opset = OPSET if pixels and opset is None else opset
     attempts(opset, tensorrt=tensorrt)
     if pixels and "onnx" in formats and opset is not None and opset < OPSET:
@@ -242,26 +232,23 @@ def export(
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     if device is not None:
         check_available(device)
-    picks = several(pick)
-    if (fitted := recommended_of(run, progress, picks[0] if len(picks) == 1 else None)) is not None:
-        picks = () if len(picks) == 1 else picks
+    if (fitted := recommended_of(run, progress, pick)) is not None:
         out = Path(run) / "export" if out is None and isinstance(run, str | PathLike) else out
-        schedule = fitted.configuration.choice if not several(schedule) and not picks else schedule
-        run = fitted.run
-    model = load_given(run)
+        schedule = schedule or fitted.configuration.choice
+        run, pick = fitted.run, None
+    model, given = load_given(run), several(schedule)
     folder = model.folder
     if out is None and folder is None:
         raise OutputError("a model that lies in no run folder needs a folder for its files; give `out`")
-    given = several(schedule)
-    if switchable and picks:
-        raise ParameterError(f"a switchable file takes every preset of the front; leave out `pick={picks[0]}`")
-    chosen = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, picks)
+    if switchable and pick is not None:
+        raise ParameterError(f"a switchable file takes every preset of the front; leave out `pick={pick}`")
+    chosen = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, pick)
     # A model in hand may not be what its folder holds any more, so it is not read from there at another size.
     model = model_for(folder if isinstance(run, str | PathLike) else None, model, chosen)
     if pixels:
         refuse_outside_alone(Preprocessing.from_record(model.require_card().preprocessing))
     wanted = precisions or (precision_for(chosen),)
-    schedules = {label: Configuration.of(one).schedule for label, one in chosen.items()}
+    schedules = {label: Configuration.of(choice).schedule for label, choice in chosen.items()}
     try:
         forms = forms_of(formats, wanted, [SWITCHABLE] if switchable else list(schedules))
     except ExportError as error:
@@ -269,39 +256,22 @@ def export(
             raise
         raise ExportError(f"{error}; the search chose {wanted[0]}, give `precision` for another") from None
     plan = Plan(
-        forms=forms,
-        gate=Gate(drop=max_drop / 100),
-        split=split,
-        limit=limit,
-        calibrate=calibrate,
-        dense=dense,
-        accept_inconclusive=accept_inconclusive,
-        allow_unreadable=allow_unreadable,
-        target=device,
-        opset=opset,
-        int8=int8,
-        tensorrt=tensorrt,
-        pixels=pixels,
-        unlabelled=None if unlabelled is None else Path(unlabelled),
-    )
+        forms=forms, gate=Gate(drop=max_drop / 100), split=split, limit=limit, calibrate=calibrate, dense=dense,
+        accept_inconclusive=accept_inconclusive, allow_unreadable=allow_unreadable, target=device, opset=opset,
+        int8=int8, tensorrt=tensorrt, pixels=pixels, unlabelled=None if unlabelled is None else Path(unlabelled),
+    )  # fmt: skip
     images = images_of(folder, data)
     destination = Path(out) if out is not None else Path(str(folder)) / "export"
     progress.update(f"exporting {', '.join(map(str, chosen.values()))}")
-    made, found = write_files(
+    entries, records = write_files(
         model, schedules, images, destination, plan, run=str(folder or ""), fresh=fresh, progress=progress
     )
-    checks = [FileCheck.from_record(record) for record in found]
-    files = [
-        ExportedFile(
-            destination / f"{entry['file']}{UNPROVEN if entry['status'] == 'unproven' else ''}",
-            entry["status"],
-            Verdict(entry["verdict"]),
-            # A check of a switchable file's preset is named ``FILE (PRESET)``.
-            tuple(check for check in checks if check.artifact.partition(" (")[0] == entry["file"]),
-            entry,
-        )
-        for entry in made
-    ]
+    checks, files = [FileCheck.from_record(record) for record in records], []
+    for entry in entries:
+        path = destination / f"{entry['file']}{UNPROVEN if entry['status'] == 'unproven' else ''}"
+        # A check of a switchable file's preset is named ``FILE (PRESET)``.
+        own = tuple(check for check in checks if check.artifact.partition(" (")[0] == entry["file"])
+        files.append(ExportedFile(path, entry["status"], Verdict(entry["verdict"]), own, entry))
     licence = licence_sentence((*model.require_card().licences, images.licence))
     for kind in bundles:
         models = [file.path for file in files if file.status == "final" and file.format in FORMATS[kind]]
@@ -317,7 +287,7 @@ def _bundles(asked: Sequence[str], tensorrt: bool) -> tuple[str, ...]:
     from tavt_kit.exporters.bundles import FORMATS
 
     bundles = tuple(dict.fromkeys(word.strip() for text in asked for word in text.split(",")))
-    if unknown := [one for one in bundles if one not in FORMATS]:
+    if unknown := [kind for kind in bundles if kind not in FORMATS]:
         raise ParameterError(f"a bundle is {', '.join(FORMATS)}, got {unknown[0]!r}")
     if bundles and tensorrt:
         raise ParameterError("a bundle's files prepare their images, and TensorRT's cannot; leave `bundle` out")

@@ -102,11 +102,10 @@ def _hub(repository: str) -> Iterator[Any]:
 
 
 def _said(card: ModelCard) -> str:
-    licences = "\n".join(f"* {one.name}: {one.licence} ({one.source})" for one in card.licences) or "* not known"
-    return (
-        f"# {card.name}\n\nA run of fgvc-kit: `fgvc-kit pull` fetches it, `fgvc-kit eval` and `predict` run it.\n\n"
-        f"{card.provenance}\n\nClasses: {', '.join(card.classes)}.\n\n## Licences of weights and images\n\n{licences}\n"
-    )
+    licences = [f"* {entry.name}: {entry.licence} ({entry.source})" for entry in card.licences] or ["* not known"]
+    said = f"A run of fgvc-kit: `fgvc-kit pull` fetches it, `fgvc-kit eval` and `predict` run it.\n\n{card.provenance}"
+    parts = (f"# {card.name}", said, f"Classes: {', '.join(card.classes)}.", "## Licences of weights and images")
+    return "\n\n".join([*parts, "\n".join(licences) + "\n"])
 
 
 def _facts(folder: Path, repository: str, fit: Mapping[str, Any] | None) -> str:

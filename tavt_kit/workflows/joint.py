@@ -45,10 +45,10 @@ def joint_space(context: SearchContext) -> JointSpace | None:
         has_class_token = getattr(model.backbone, "has_class_token", True)
         scores += [score for score in SCORES if score != model.score and (score != "cls" or has_class_token)]
     if "reduction" in genes and model.backbone.unmergeable is None:
-        reductions += [one for one in REDUCTIONS if one != model.reduction]
+        reductions += [reduction for reduction in REDUCTIONS if reduction != model.reduction]
     if "precision" in genes and target is not None:  # those of fewer bits that its processor has
         halves = target.runtime == "openvino" and is_bf16_faster(torch.device("cpu"))
-        precisions += [one for one in (["bf16"] if halves else []) + ["int8"] if _runs(target, one)]
+        precisions += [bits for bits in (["bf16"] if halves else []) + ["int8"] if _runs(target, bits)]
     spared = range(1, 1 + model.layers // _SPARED) if "layers" in genes else ()
     space = JointSpace(
         model.layout, context.plain.minimum, sizes=tuple(size for size, _ in sizes),

@@ -13,13 +13,11 @@ from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_text
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.evaluate import open_context
 from tavt_kit.workflows.run_model import Given, files_below, name_of
 
 if TYPE_CHECKING:
-    import pandas
-
     from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.evaluation.answers import Prediction
@@ -47,8 +45,8 @@ class Predictions(Sequence["Prediction"]):
     @property
     def record(self) -> dict[str, Any]:
         """JSON-ready."""
-        found = [prediction.as_record() for prediction in self.predictions]
-        return {"model": self.model, "predictions": found, "unreadable": self.unreadable}
+        predictions = [prediction.as_record() for prediction in self.predictions]
+        return {"model": self.model, "predictions": predictions, "unreadable": self.unreadable}
 
     @overload
     def __getitem__(self, index: int) -> Prediction: ...
@@ -60,7 +58,7 @@ class Predictions(Sequence["Prediction"]):
     def __len__(self) -> int:
         return len(self.predictions)
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """A line for each class named of each image: image, rank from 1, label and probability."""
         return frame(
             [
@@ -125,12 +123,12 @@ def predict(
     if (licence := licence_sentence(subject.card.licences)) is not None:
         progress.say(licence)
     with nullcontext() if out is None else held_folder(out) as folder:
-        found = []
+        predictions = []
         for prediction in Predictor(subject.card, subject.session).files(paths, top, batch):
-            found.append(prediction)
+            predictions.append(prediction)
             progress.show(prediction)
         file = None
-        if folder is not None and any(prediction.error is None for prediction in found):
+        if folder is not None and any(prediction.error is None for prediction in predictions):
             file = folder / "predictions.csv"
-            atomic_text(file, predictions_csv(found))
-        return Predictions(name_of(thing), tuple(found), licence, file)
+            atomic_text(file, predictions_csv(predictions))
+        return Predictions(name_of(thing), tuple(predictions), licence, file)

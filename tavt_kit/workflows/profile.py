@@ -12,12 +12,10 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded, parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder, write_record
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.run_model import Given, open_given
 
 if TYPE_CHECKING:
-    import pandas
-
     from tavt_kit.core.latency_table import LatencyTable
 
 PROFILE_FILE = "profile.json"
@@ -31,14 +29,15 @@ class ProfileResult:
     file: Path
     record: Mapping[str, Any]
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """One line for each held-out schedule, if any: predicted and measured ms, drift and error."""
-        columns = ("schedule", "predicted", "drift", "measured", "error", "steady")
-        rows = (
-            (str(one.schedule), one.predicted_ms, one.drift, one.measured_ms, one.error, one.steady)
-            for one in self.table.held_out
-        )
-        return frame([dict(zip(columns, row, strict=True)) for row in rows])
+        return frame([
+            {
+                "schedule": str(run.schedule), "predicted": run.predicted_ms, "drift": run.drift,
+                "measured": run.measured_ms, "error": run.error, "steady": run.steady,
+            }
+            for run in self.table.held_out
+        ])  # fmt: skip
 
     def __repr__(self) -> str:
         error = self.table.mean_error
@@ -90,8 +89,7 @@ def profile(
         TavtError: The model cannot be read or built.
 
     Example:
-        >>> found = profile("runs/birds", target="openvino:cpu:threads=2", held_out=10)  # doctest: +SKIP
-        >>> found.table.predict(schedule)  # doctest: +SKIP
+        >>> profile("runs/birds", target="openvino:cpu:threads=2").table.predict(schedule)  # doctest: +SKIP
     """
     import numpy as np
 

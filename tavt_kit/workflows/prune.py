@@ -14,13 +14,12 @@ from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, OutputError
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.reports.words import points_text
-from tavt_kit.workflows.derived_run import read_derived, write_derived
+from tavt_kit.workflows.derived_run import read_derived, top1_on_val, write_derived
 from tavt_kit.workflows.run_model import Given, images_of, load_given, name_of
 
 if TYPE_CHECKING:
-    import pandas
     from torch import nn
 
     from tavt_kit.models.wrap import AdaptiveViT
@@ -54,16 +53,10 @@ class PruneResult:
         """After minus before, on the same images."""
         return PairedDifference.from_record(self.record["difference"])
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """Two lines, before and after: layers, multiply-adds, parameters and top-1."""
-        keys = ("layers", "macs", "parameters")
-        facts = {when: self.record[when] for when in ("before", "after")}
-        return frame(
-            [
-                {"when": when, **{key: one[key] for key in keys}, "top1": one["top1"]["value"]}
-                for when, one in facts.items()
-            ]
-        )
+        both = ((when, self.record[when]) for when in ("before", "after"))
+        return frame([{"when": when, **facts, "top1": facts["top1"]["value"]} for when, facts in both])
 
     def __fspath__(self) -> str:
         """Where it lies, so that it can be given wherever a path can."""
@@ -136,7 +129,6 @@ def prune(
 
     from tavt_kit.data import load_arrays, load_bytes
     from tavt_kit.data.preprocess import Preprocessing
-    from tavt_kit.evaluation.evaluator import Evaluator
     from tavt_kit.evaluation.result import paired
     from tavt_kit.models.flops import count_macs
     from tavt_kit.models.wrap import wrap
@@ -172,13 +164,9 @@ def prune(
     def evaluated(model: AdaptiveViT) -> tuple[dict[str, Any], Any]:
         """What a record says of a dense model, and which images of val it has right."""
         progress.update("evaluating")
-        right = Evaluator(model, read.pixels, read.labels, preprocessing).correct(model.dense_schedule)
-        return {
-            "layers": model.layers,
-            "macs": count_macs(model, model.dense_schedule),
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "top1": Accuracy.of_counts(int(right.sum()), len(right), split="val").as_record(),
-        }, right
+        top1, right = top1_on_val(model, read, preprocessing)
+        macs, parameters = count_macs(model, model.dense_schedule), sum(part.numel() for part in model.parameters())
+        return {"layers": model.layers, "macs": macs, "parameters": parameters, "top1": top1}, right
 
     with held_folder(out):
         progress.update("reading images")

@@ -6,13 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tavt_kit.core.parsing import several
-from tavt_kit.evaluation.frames import frame
-
-if TYPE_CHECKING:
-    import pandas
+from tavt_kit.evaluation.frames import Frame, frame
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -24,7 +21,7 @@ class ReportResult:
     json: Path
     record: Mapping[str, Any]
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """One line a candidate, with the columns of the CSV file."""
         return frame(self.record["rows"])
 

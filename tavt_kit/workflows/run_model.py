@@ -54,23 +54,23 @@ def recommended_of(given: object, progress: Progress | None = None, pick: str | 
     with reading(folder / FIT_FILE):
         record = read_record(folder / FIT_FILE, "fit")
         file, index, why = recommended_file(folder, record), record["recommended"], "what its fit recommends"
-        places = {role.lower().replace(" ", "-"): place for role, place in record["shown"].items()}
+        indices = {role.lower().replace(" ", "-"): place for role, place in record["shown"].items()}
         if pick is not None:
-            places |= {str(place): place for place in range(len(record["rows"]))}
-            if pick not in places:
-                raise RecordError(f"of the fit in {folder} `pick` takes {', '.join(places)}, got {pick!r}")
-            index, why = places[pick], f"the row {pick} of its fit"
+            indices |= {str(index): index for index in range(len(record["rows"]))}
+            if pick not in indices:
+                raise RecordError(f"of the fit in {folder} `pick` takes {', '.join(indices)}, got {pick!r}")
+            index, why = indices[pick], f"the row {pick} of its fit"
             file = folder / record["rows"][index]["file"]
         if file is None:
             raise RecordError(
-                f"the fit in {folder} recommends nothing, so `pick` one of its rows ({', '.join(places)}): "
+                f"the fit in {folder} recommends nothing, so `pick` one of its rows ({', '.join(indices)}): "
                 f"{record['advice']}"
             )
         row = record["rows"][index]
-        found = Recommended(file, folder / row["run"], Configuration.from_record(row["configuration"]))
+        recommended = Recommended(file, folder / row["run"], Configuration.from_record(row["configuration"]))
     if progress is not None:
         progress.say(f"{folder} stands for {why}: {row['name']}")
-    return found
+    return recommended
 
 
 def _run_of_fit(given: object) -> Path | None:
@@ -94,10 +94,8 @@ def files_below(images: str | Path | Sequence[str | Path]) -> list[Path]:
     """Images, and those below folders; raises DataError where a folder holds none."""
     from tavt_kit.data.folders import images_below
 
-    found: list[Path] = []
-    for path in map(Path, several(images)):
-        found += images_below(path) if path.is_dir() else [path]
-    return found
+    paths = map(Path, several(images))
+    return [file for path in paths for file in (images_below(path) if path.is_dir() else [path])]
 
 
 def name_of(given: Given) -> str:

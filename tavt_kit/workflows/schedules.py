@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,32 +28,30 @@ _LONGEST = 40  # letters of a label, which becomes a part of a file's name
 
 
 def schedules_for(
-    run: Path | None, model: AdaptiveViT, given: Sequence[str | Choice], picks: Sequence[str]
+    run: Path | None, model: AdaptiveViT, given: Sequence[str | Choice], pick: str | None
 ) -> dict[str, Choice]:
     """The schedules to export, by labels for their files; the label of a single one without a name is empty.
 
     Args:
         given: Schedules, or their texts, each with a name before it or not (``NAME=taper:0.2``).
-        picks: Candidates of the front, as ``schedule_for`` takes them; without any of both, what the search chose.
+        pick: Candidate of the front, as ``schedule_for`` takes it; without any of both, what the search chose.
 
     Raises:
-        ScheduleError: Schedules and picks are given, two have one name, or a schedule does not fit.
+        ScheduleError: Schedules and a pick are given, two have one name, or a schedule does not fit.
         RecordError: As ``schedule_for``.
     """
-    first, pick = given[0] if given else None, picks[0] if picks else None
-    alone = len(picks) < 2 if first is None else len(given) == 1 and _named(first)[0] is None
-    if alone or (given and picks):  # both are refused there
-        return {"": schedule_for(run, model, first, pick)}
-    found = {}
-    for number, one in enumerate(given or picks, 1):
-        name, counts = _named(one)
+    named = [*map(_named, given)]
+    if pick is not None or len(named) < 2 and not any(name for name, _ in named):
+        return {"": schedule_for(run, model, given[0] if given else None, pick)}
+    schedules = dict[str, Choice]()
+    for number, (name, counts) in enumerate(named, 1):
         # A part of a file's name: the text itself where it is short.
-        label = name or re.sub(r"[^a-z0-9.]+", "-", str(one).lower()).strip("-")
+        label = name or re.sub(r"[^a-z0-9.]+", "-", str(counts).lower()).strip("-")
         label = label if 0 < len(label) <= _LONGEST else f"schedule-{number}"
-        if label in found:
+        if label in schedules:
             raise ScheduleError(f"two schedules are called {label}; give each another name, such as mine={counts}")
-        found[label] = schedule_for(run, model, counts if given else None, None if given else str(one))
-    return found
+        schedules[label] = schedule_for(run, model, counts, None)
+    return schedules
 
 
 def presets_for(run: Path | None, model: AdaptiveViT, given: Sequence[str | Choice]) -> dict[str, Choice]:
@@ -70,18 +67,17 @@ def presets_for(run: Path | None, model: AdaptiveViT, given: Sequence[str | Choi
 
     if not given:
         return {name: schedule_for(run, model, None, name) for name in PRESETS}
-    named = [_named(one) for one in given]
-    read = [(name, schedule_for(run, model, counts, None)) for name, counts in named]
-    read.sort(key=lambda one: count_macs(model, Configuration.of(one[1]).schedule))
-    if not any(name for name, _ in named) and len(read) == len(PRESETS):
-        read = [(preset, schedule) for preset, (_, schedule) in zip(PRESETS, read, strict=True)]
-    names = [name for name, _ in read]
+    named = [(name, schedule_for(run, model, counts, None)) for name, counts in map(_named, given)]
+    named.sort(key=lambda pair: count_macs(model, Configuration.of(pair[1]).schedule))
+    names = [name for name, _ in named]
+    if not any(names) and len(names) == len(PRESETS):
+        names = [*PRESETS]
     if not all(names) or len(set(names)) < len(names):
         raise ScheduleError(
             f"presets need names of their own, got {', '.join(map(str, given))}; give `schedule` fast=taper:0.3 and so "
             "on, or three schedules without names"
         )
-    return {str(name): schedule for name, schedule in read}
+    return {str(name): schedule for name, (_, schedule) in zip(names, named, strict=True)}
 
 
 def _named(given: str | Choice) -> tuple[str | None, str | Choice]:
@@ -117,7 +113,7 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
             )
         if isinstance(schedule, str):
             return TokenSchedule.parse(schedule, model.layout)
-        found = schedule
+        choice = schedule
     else:
         front = None if run is None else read_front(run)
         searched = run is not None and ((run if run.is_dir() else run.parent) / "search.db").exists()
@@ -128,11 +124,11 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
                 f"{run or 'this model'} holds no search result (front.json) to take a schedule from; give `schedule`, "
                 "such as dense or taper:0.2"
             )
-        found = Configuration.from_record(_candidate(front, pick, run)).choice
-    wanted = Configuration.of(found)
+        choice = Configuration.from_record(_candidate(front, pick, run)).choice
+    wanted = Configuration.of(choice)
     if wanted.image_size in (None, model.backbone.image_size):  # else it is for the model at that size
         wanted.schedule.check(model.layout)
-    return found
+    return choice
 
 
 def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, Choice]) -> AdaptiveViT:
@@ -144,12 +140,12 @@ def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, Choi
     """
     from tavt_kit.checkpoints import load_model
 
-    chosen = [Configuration.of(schedule) for schedule in schedules.values()]
-    wanted = {(one.image_size, one.score, one.reduction) for one in chosen}
+    chosen, names = [Configuration.of(schedule) for schedule in schedules.values()], _listed(schedules)
+    wanted = {(choice.image_size, choice.score, choice.reduction) for choice in chosen}
     if len(wanted) > 1:
         raise ScheduleError(
-            f"one export is of one image size and score, but {' and '.join(map(str, schedules.values()))} differ in "
-            "them; export each with a `pick` and an `out` of its own"
+            f"one export is of one image size and score, but {names} differ in them; export each with a `pick` and an "
+            "`out` of its own"
         )
     (size, score, reduction), *_ = wanted
     if size is not None and run is not None:
@@ -157,12 +153,9 @@ def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, Choi
     elif size not in (None, model.backbone.image_size):
         raise ScheduleError(
             f"a schedule for another image size needs the run folder, from which the model is read at that size, got "
-            f"{' and '.join(map(str, schedules.values()))} for a model of {model.backbone.image_size[1]} px"
+            f"{names} for a model of {model.backbone.image_size[1]} px"
         )
-    if score is not None:
-        model.score = score
-    if reduction is not None:
-        model.reduction = reduction
+    model.score, model.reduction = score or model.score, reduction or model.reduction
     return model
 
 
@@ -171,10 +164,14 @@ def precision_for(schedules: Mapping[str, Choice]) -> str:
     wanted = {Configuration.of(schedule).precision or "f32" for schedule in schedules.values()}
     if len(wanted) > 1:
         raise ScheduleError(
-            f"{' and '.join(map(str, schedules.values()))} were found in different precisions; give `precision`, or "
-            "export each with a `pick` and an `out` of its own"
+            f"{_listed(schedules)} were found in different precisions; give `precision`, or export each with a `pick` "
+            "and an `out` of its own"
         )
     return wanted.pop()
+
+
+def _listed(schedules: Mapping[str, Choice]) -> str:
+    return " and ".join(map(str, schedules.values()))
 
 
 def read_front(run: Path) -> dict[str, Any] | None:
@@ -186,15 +183,15 @@ def read_front(run: Path) -> dict[str, Any] | None:
 def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping[str, Any]:
     """The picked candidate's record; the front is sorted by rising cost, and so by rising accuracy."""
     candidates: list[Mapping[str, Any]] = front.get("candidates") or []
+    last, metric = len(candidates) - 1, front.get("metric", "top1")
     if not candidates:
         raise RecordError(f"the front of {run} is empty; give `schedule`")
-    metric = front.get("metric", "top1")
     if pick in ("cheapest", "fast"):
         return candidates[0]
     if pick in ("best", "accurate"):
-        return max(candidates, key=lambda one: one.get(metric) or 0.0)
+        return max(candidates, key=lambda candidate: candidate.get(metric) or 0.0)
     if pick in ("knee", "balanced"):
-        index, last = knee_of(front), len(candidates) - 1
+        index = knee_of(front)
         bends = pick == "knee" or last <= 1 or index not in (0, last)
         return candidates[index if bends else len(candidates) // 2]
     if pick is None:
@@ -204,7 +201,7 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
                 "there is nothing to take from it; give `pick` best for the best of its own"
             )
         chosen = front.get("chosen")
-        if not isinstance(chosen, int) or not 0 <= chosen < len(candidates):
+        if not isinstance(chosen, int) or not 0 <= chosen <= last:
             raise RecordError(
                 f"the search in {run} chose no schedule (verdict {front.get('verdict')}); give `pick` cheapest, "
                 "`pick` best or `schedule`"
@@ -215,10 +212,10 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
         if within is None:
             raise RecordError(f"nothing on the front of {run} keeps to {pick}; see fgvc-kit show {run}")
         return candidates[within]
-    if not pick.isdecimal() or int(pick) >= len(candidates):
+    if not pick.isdecimal() or int(pick) > last:
         raise RecordError(
             f"`pick` takes fast, balanced, accurate, cheapest, best, knee, a limit such as latency=8ms, or a place on "
-            f"the front from 0 to {len(candidates) - 1}, got {pick!r}"
+            f"the front from 0 to {last}, got {pick!r}"
         )
     return candidates[int(pick)]
 
@@ -240,15 +237,15 @@ def best_within(body: Mapping[str, Any], texts: Sequence[str]) -> int | None:
     Raises:
         BudgetError: A limit that cannot be read, or on what is not recorded.
     """
-    budget = Budget.parse(texts)
+    budget, candidates, metric = Budget.parse(texts), body["candidates"], body["metric"]
     fitting = [
-        (index, record)
-        for index, record in enumerate(body["candidates"])
+        index
+        for index, record in enumerate(candidates)
         if all(limit.admits(_value(body, record, limit)) for limit in budget)
     ]
     if budget.floors:
-        return min(fitting, key=lambda pair: _cost(body, pair[1]), default=(None, None))[0]
-    return max(fitting, key=lambda pair: (pair[1][body["metric"]], -pair[0]), default=(None, None))[0]
+        return min(fitting, key=lambda index: _cost(body, candidates[index]), default=None)
+    return max(fitting, key=lambda index: (candidates[index][metric], -index), default=None)
 
 
 def _cost(body: Mapping[str, Any], record: Mapping[str, Any]) -> float:
@@ -261,27 +258,27 @@ def _cost(body: Mapping[str, Any], record: Mapping[str, Any]) -> float:
 
 def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> float:
     """What is recorded of the limited quantity; a latency is the measured one, or the predicted one where none is."""
-    found = None
+    value = None
     if limit.quantity == "flops":
-        found = record["macs"]
+        value = record["macs"]
     elif limit.quantity in ("latency", "throughput"):
         times = record.get("latency_ms") or {}
-        statistic = "p50" if limit.quantity == "throughput" else limit.statistic
-        found = times.get({"p50": "median"}.get(statistic or "", statistic), times.get("predicted"))
-        if limit.quantity == "throughput" and found is not None:
-            found = 1e3 * (body.get("target") or {}).get("batch", 1) / found
+        statistic = "median" if limit.quantity == "throughput" or limit.statistic == "p50" else limit.statistic
+        value = times.get(statistic, times.get("predicted"))
+        if limit.quantity == "throughput" and value is not None:
+            value = 1e3 * (body.get("target") or {}).get("batch", 1) / value
     elif limit.quantity == "drop":
         before, after = _metric(body, dense_of(body), "top1"), _metric(body, record, "top1")
         # A fraction of images is exact to far less than this, a difference of fractions is not.
-        found = None if before is None or after is None else round(before - after, 9)
+        value = None if before is None or after is None else round(before - after, 9)
     else:
-        found = _metric(body, record, limit.name)
-    if found is None:
+        value = _metric(body, record, limit.name)
+    if value is None:
         raise BudgetError(
             f"this front does not record what {limit} limits; pick by flops, latency, throughput, drop or what it was "
             "searched by"
         )
-    return float(found)
+    return float(value)
 
 
 def _metric(body: Mapping[str, Any], record: Mapping[str, Any] | None, name: str) -> float | None:
@@ -296,37 +293,23 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
 
     Raises:
         ScheduleError: A schedule does not fit the model; that of a file is named.
-        RecordError: There is no such file, no candidate in it, or it is another model's.
+        RecordError: There is no such file, or nothing in it is of the model as it is.
     """
-    found = [TokenSchedule.parse(text, model.layout) for text in texts]
+    schedules = [TokenSchedule.parse(text, model.layout) for text in texts]
     if front is not None:
         path = front / "front.json" if front.is_dir() else front
-        body = read_record(path, "front")
-        recorded = body.get("model")
-        if model.card is not None and isinstance(recorded, Mapping):  # other weights of the same are welcome
-            ours = json.loads(json.dumps(model.card.as_record()))
-            for name in ("family", "name", "arguments"):
-                if recorded.get(name) != ours.get(name):
-                    raise RecordError(
-                        f"{path} is the front of another model: its {name} is {recorded.get(name)!r}, this one's "
-                        f"{ours.get(name)!r}; give a front of this model"
-                    )
-        candidates = body.get("candidates")
-        if not isinstance(candidates, list) or not candidates:
-            raise RecordError(f"{path} holds no schedules, because its front is empty; give `schedule` instead")
-        for candidate in candidates:
+        for candidate in read_record(path, "front").get("candidates", ()):
             try:
                 wanted = Configuration.from_record(candidate)
-                schedule = wanted.schedule
-                if (wanted.image_size, wanted.score, schedule.executed) != (None, None, None):
+                if (wanted.image_size, wanted.score, wanted.schedule.executed) != (None, None, None):
                     continue  # it is of the model at another size, by another score, or of some of its layers
-                schedule.check(model.layout)
+                wanted.schedule.check(model.layout)
             except ScheduleError as error:
                 raise ScheduleError(f"{path} is the front of another model: {error}") from None
-            found.append(schedule)
-        if not found:
+            schedules.append(wanted.schedule)
+        if not schedules:
             raise RecordError(
-                f"{path} holds no schedules of the model as it is, only of other sizes, scores or layers; give "
-                "`schedule` instead"
+                f"{path} holds no schedules of the model as it is: its front is empty, or of other sizes, scores or "
+                "layers; give `schedule` instead"
             )
-    return tuple(dict.fromkeys(str(schedule) for schedule in found))
+    return tuple(dict.fromkeys(map(str, schedules)))

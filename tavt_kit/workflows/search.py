@@ -34,13 +34,7 @@ from tavt_kit.workflows.search_config import SearchConfig
 from tavt_kit.workflows.search_context import RECIPE_FILE, SearchContext, clear, open_context
 from tavt_kit.workflows.search_evaluation import open_evaluators
 from tavt_kit.workflows.search_refinement import LatencyRefinement
-from tavt_kit.workflows.search_target import (
-    FirstLook,
-    measured_feasibility,
-    table_seconds,
-    timed,
-    ways_out,
-)
+from tavt_kit.workflows.search_target import FirstLook, measured_feasibility, table_seconds, timed, ways_out
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -101,14 +95,14 @@ class SearchRun:
         return str(self.folder)
 
     def __repr__(self) -> str:
-        one, said = self.best, "no candidate keeps to the budget"
-        if one is not None:
-            said = one.name if isinstance(one, Baseline) else str(one.schedule)
-            said += "" if one.accuracy is None else f" at {100 * one.accuracy.value:.1f} %"
-            if one.latency is not None:
-                said += f", {one.latency.median:.3g} ms"
-            elif one.macs is not None:
-                said += f", {one.macs / 1e9:.3g} GMACs"
+        best, said = self.best, "no candidate keeps to the budget"
+        if best is not None:
+            said = best.name if isinstance(best, Baseline) else str(best.schedule)
+            said += "" if best.accuracy is None else f" at {100 * best.accuracy.value:.1f} %"
+            if best.latency is not None:
+                said += f", {best.latency.median:.3g} ms"
+            elif best.macs is not None:
+                said += f", {best.macs / 1e9:.3g} GMACs"
         return f"SearchRun({self.verdict}: {said}; {len(self.front)} on the front; {self.folder})"
 
 
@@ -135,8 +129,8 @@ def search(config: SearchConfig) -> SearchRun:
         TavtError: Bad input, or an ``out`` that holds something else.
 
     Example:
-        >>> found = search("runs/birds", target="openvino:cpu", budget="latency=8ms", out="fast")  # doctest: +SKIP
-        >>> found.best, found.verdict, found.report  # doctest: +SKIP
+        >>> run = search("runs/birds", target="openvino:cpu", budget="latency=8ms", out="fast")  # doctest: +SKIP
+        >>> run.best, run.verdict, run.report  # doctest: +SKIP
     """
     context = _opened(config, Deadline(config.max_seconds))
     folder, path = config.folder, config.folder / "search.db"
@@ -193,12 +187,12 @@ def _costs(context: SearchContext, store: Store) -> Costs:
     rows = _counted_feasibility(context)
 
     def look() -> FirstLook:
-        found = measured_feasibility(context)
-        _show_feasibility(context, rows + found.rows)
-        require_feasible(found.rows, lambda: ways_out(context, found))
+        seen = measured_feasibility(context)
+        _show_feasibility(context, rows + seen.rows)
+        require_feasible(seen.rows, lambda: ways_out(context, seen))
         if not config.is_here:
             say(f"Predicting by the profile of {config.device}; nothing is measured on this machine.")
-            return found
+            return seen
         precisions = () if context.joint is None else context.joint.precisions
         if "int8" in precisions:  # refuse a model that cannot be quantized before the long part
             try:
@@ -210,7 +204,7 @@ def _costs(context: SearchContext, store: Store) -> Costs:
         if not config.is_short and len(precisions) > 1:
             spent = f"{len(precisions)} times {spent}, once for each precision"
         say(f"Timing the layers on {config.device}, about {spent}.")
-        return found
+        return seen
 
     if config.is_timed and all(row.reachable for row in rows):
         costs = timed(context, store, look)
@@ -225,10 +219,8 @@ def _say_genes(context: SearchContext) -> None:
     """What is searched, in a sentence."""
     space, alone = context.joint, context.config.alone
     assert space is not None  # the caller has looked
-    held: dict[str, Sequence[str]] = {
-        "image sizes": [f"{width} px" for _, width in space.sizes],
-        "precisions": space.precisions,
-    }
+    sizes = [f"{width} px" for _, width in space.sizes]
+    held: dict[str, Sequence[str]] = {"image sizes": sizes, "precisions": space.precisions}
     if not alone:
         held |= {"reductions": space.reductions, "scores": space.scores}
     genes = [f"{gene} {', '.join(values)}" for gene, values in held.items() if len(values) > 1]
@@ -245,11 +237,8 @@ def _written(
 ) -> SearchRun:  # fmt: skip
     """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
     config, joint, pick = context.config, context.joint, final.pick
-    device, folder = config.device, config.folder
-    if config.table is not None:
-        host = config.table.host
-    else:
-        host = HostFacts.gather(None if device is None else accelerator_name(device))
+    device, folder, table = config.device, config.folder, config.table
+    host = table.host if table else HostFacts.gather(None if device is None else accelerator_name(device))
     further = () if joint is None else joint.precisions[1:]
     body = front_body(
         result, final, model=context.card.as_record(), budget=config.bounds, target=device, seed=config.seed, host=host,

@@ -239,11 +239,9 @@ class SearchConfig:
         device = self.device
         quantizes = device is not None and device.runtime in ("openvino", "onnxruntime") and device.is_cpu
         free = {
-            "layers": not self.is_short,
-            "reduction": self.reduction is None,
-            "score": self.score == "any",
+            "layers": not self.is_short, "reduction": self.reduction is None, "score": self.score == "any",
             "precision": quantizes and self.is_timed and device is not None and device.precision == "f32",
-        }
+        }  # fmt: skip
         return tuple(gene for gene in (*GENES, "score") if gene not in self.fixed and free.get(gene, True))
 
     @property
@@ -270,10 +268,8 @@ class SearchConfig:
     @property
     def is_timed(self) -> bool:
         """Whether latency is what the search minimises or limits, so that the target's layers are timed first."""
-        if self.device is None:
-            return False
         limited = bool(self.bounds.of("latency", "throughput"))
-        return limited or self.weighed.kind(self.bounds, timed=True) == "predicted"
+        return self.device is not None and (limited or self.weighed.kind(self.bounds, timed=True) == "predicted")
 
     @property
     def final_precision(self) -> str:
@@ -313,8 +309,8 @@ class SearchConfig:
     def precisions(self) -> dict[str, str]:
         """How images were evaluated, as ``front.json`` says it."""
         by = self.evaluation_device
-        found = {"search": by.precision, "final": self.final_precision, "runtime": by.runtime}
-        return found | ({"screen": str(self.screen)} if self.races else {})
+        how = {"search": by.precision, "final": self.final_precision, "runtime": by.runtime}
+        return how | ({"screen": str(self.screen)} if self.races else {})
 
     def as_record(self) -> dict[str, Any]:
         """What ``recipe.json`` says of it."""
@@ -323,14 +319,10 @@ class SearchConfig:
         data, by = self.data, self.evaluation_device
         return {
             **{name: encode(getattr(self, name)) for name in plain},
-            "model": self.model_text,
-            "schedules": list(several(self.schedule)),
-            "front": None if self.front is None else str(Path(self.front)),
-            "objectives": list(several(self.objective)),
+            "model": self.model_text, "schedules": list(several(self.schedule)),
+            "front": None if self.front is None else str(Path(self.front)), "objectives": list(several(self.objective)),
             "data": data if data is None else str(data) if isinstance(data, str | Path) else data.name,
-            "target": None if self.device is None else str(self.device),
-            "budgets": self.bounds.texts(),
-            "evaluate_on": f"{by.runtime}:{by.precision}",
-            "profile": None if self.table is None else self.table.digest,
+            "target": None if self.device is None else str(self.device), "budgets": self.bounds.texts(),
+            "evaluate_on": f"{by.runtime}:{by.precision}", "profile": None if self.table is None else self.table.digest,
             "baselines": [*(["own"] if self.baselines else []), *several(self.baseline)],
-        }
+        }  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 from tavt_kit.checkpoints import is_run, save_model
 from tavt_kit.checkpoints.folder import read_run, sha256_tensors
 from tavt_kit.core.budget import LEAST_HELD_OUT
+from tavt_kit.core.codec import encode
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.deadline import Deadline
 from tavt_kit.core.device import TargetDevice
@@ -49,7 +50,6 @@ class SearchContext:
     Args:
         model: Wrapped model, in eval mode, on the CPU.
         weights: SHA-256 of all tensors, names and shapes.
-        deadline: Moment at which the search has to have ended.
         joint: Space of further genes; ``None`` for a search of token counts alone.
         alone: Whether schedules alone are proposed, so that ``joint`` makes baselines only.
         judges: Whether it is of the part of val that judges what the other part chose.
@@ -114,12 +114,12 @@ class SearchContext:
         ordered = [samples[index] for index in stratified([sample.label for sample in samples])]
         if self.judge() is None:
             return ordered
-        seen, found = Counter[int](), list[Sample]()
+        seen, chosen = Counter[int](), list[Sample]()
         for sample in ordered:
             if (seen[sample.label] + sample.label) % 2 == self.judges:
-                found.append(sample)
+                chosen.append(sample)
             seen[sample.label] += 1
-        return found
+        return chosen
 
     def judge(self) -> SearchContext | None:
         """The same with the other half of val, which judges the floors; ``None`` where nothing or too little is judged.
@@ -134,26 +134,18 @@ class SearchContext:
         config, joint, by = self.config, self.joint, self.config.evaluation_device
         carried: dict[str, Any] = {} if config.table is None else {"profile": config.table.digest}
         if joint is not None:
-            carried["joint"] = {"sizes": [list(size) for size in joint.sizes], "spared": list(joint.spared),
-                                "scores": list(joint.scores), "precisions": list(joint.precisions),
-                                "reductions": list(joint.reductions)}  # fmt: skip
+            genes = ("sizes", "spared", "scores", "precisions", "reductions")
+            carried["joint"] = {name: encode(getattr(joint, name)) for name in genes}
         return carried | {
-            "model": self.card.name,
-            "weights": self.weights,
-            "preprocessing": dict(self.card.preprocessing),
-            "score": self.model.score,
-            "pool": self.model.pool,
+            "model": self.card.name, "weights": self.weights, "preprocessing": dict(self.card.preprocessing),
+            "score": self.model.score, "pool": self.model.pool,
             **({} if self.model.reduction == "drop" else {"reduction": self.model.reduction}),
-            "data": self.images.name,
-            "split": self.images.sha256,
-            "limit": config.limit,
+            "data": self.images.name, "split": self.images.sha256, "limit": config.limit,
             "allow_unreadable": config.allow_unreadable,
             "target": None if config.device is None else str(config.device),
-            "precision": by.precision,
-            "evaluate_on": by.runtime,
-            "screen": config.screen if config.races else 0,
+            "precision": by.precision, "evaluate_on": by.runtime, "screen": config.screen if config.races else 0,
             "metrics": list(config.metrics),
-        }
+        }  # fmt: skip
 
     def check_place(self) -> None:
         """See that ``out`` may become a run of this model; raises RecordError where it holds another."""
@@ -161,11 +153,11 @@ class SearchContext:
         if not is_run(out) or (self.config.fresh and _was_copied(out)):
             return
         card, tensors = read_run(out)
-        if sha256_tensors(tensors) != self.weights or _use(card) != _use(self.card):
-            (held, *_), (asked, *_) = _use(card), _use(self.card)
+        held, asked = _use(card), _use(self.card)
+        if sha256_tensors(tensors) != self.weights or held != asked:
             raise RecordError(
-                f"{out} is a run of another model ({held}) than {self.config.model_text} ({asked}); choose another "
-                "`out`"
+                f"{out} is a run of another model ({held[0]}) than {self.config.model_text} ({asked[0]}); choose "
+                "another `out`"
             )
 
     def settle(self) -> bool:
@@ -192,21 +184,15 @@ def open_context(config: SearchConfig, deadline: Deadline) -> SearchContext:
     import numpy as np
 
     path = Path(config.model) if isinstance(config.model, str | os.PathLike) else None
-    trained = path is not None and is_run(path)
-    if trained and config.weights is not None:
+    run = path if path is not None and is_run(path) else None
+    if run is not None and config.weights is not None:
         raise ParameterError(f"`weights` is for a model given by name, but {path} is a run with weights of its own")
-    images = _images(config, path if trained else None)
+    images = _images(config, run)
     model = open_given(
-        config.model,
-        weights=config.weights,
-        classes=None if trained else images.classes,
-        image_size=config.image_size,
-        seed=config.seed,
-        score=None if config.score == "any" else config.score,
-        pool=config.pool,
-        reduction=config.reduction,
-        copied=True,
-    )
+        config.model, weights=config.weights, classes=None if run is not None else images.classes,
+        image_size=config.image_size, seed=config.seed, score=None if config.score == "any" else config.score,
+        pool=config.pool, reduction=config.reduction, copied=True,
+    )  # fmt: skip
     images.require_classes(model.require_card().classes)
     available = len(images.split("val"))
     if config.limit is not None and config.limit > available:

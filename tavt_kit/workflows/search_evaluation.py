@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.accuracy import PairedDifference
@@ -71,7 +71,7 @@ class ConfigurationEvaluator:
         """Candidate minus source on the same images; raises MeasurementError where one of them cannot be made."""
         try:
             before, after = (
-                self._evaluator(one).correct(Configuration.of(one).schedule) for one in (source, candidate)
+                self._evaluator(own).correct(Configuration.of(own).schedule) for own in (source, candidate)
             )
         except ExportError as error:
             raise MeasurementError(str(error)) from None
@@ -106,17 +106,13 @@ class ConfigurationEvaluator:
         if model is self.own.model and precision == self.own.precision:
             return self.own
         if key not in self._of:
-            preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
-            quantized = precision == "int8"
-            session = int8_session(self.context, model, executed) if quantized else None
+            preprocessing, strategy = Preprocessing.from_record(model.require_card().preprocessing), None
+            if precision == "int8":
+                strategy = SwitchableLogits(int8_session(self.context, model, executed), executed)
             self._of[key] = replace(
-                self.own,
-                model=model,
-                pixels=self.images(preprocessing),
-                preprocessing=preprocessing,
-                precision=precision,
-                strategy=None if session is None else SwitchableLogits(session, executed),
-            )
+                self.own, model=model, pixels=self.images(preprocessing), preprocessing=preprocessing,
+                precision=precision, strategy=strategy,
+            )  # fmt: skip
         return self._of[key]
 
 
@@ -152,7 +148,7 @@ def open_evaluators(context: SearchContext, store: Store, costs: Costs) -> Itera
     samples = context.samples()
     pixels, labels, skipped = load_bytes(samples, preprocessing, allow_unreadable=config.allow_unreadable)
     store.bind({"pictures": _sha256(pixels, labels)})
-    absent = {one.index for one in skipped}
+    absent = {image.index for image in skipped}
     read = (sample.path for index, sample in enumerate(samples) if index not in absent)
     store.set_attr("pictures", [inside(path, context.images.root) for path in read])
     shown = len(labels)
@@ -207,12 +203,8 @@ def _sha256(pixels: Bytes, labels: Classes) -> str:
     return digest.hexdigest()
 
 
-class Part(NamedTuple):
-    """A schedule, and the images from ``start`` to ``stop``, that a worker is to look at."""
-
-    schedule: TokenSchedule
-    start: int
-    stop: int
+Part: TypeAlias = tuple[TokenSchedule, int, int]
+"""A schedule, and from which image to which one a worker is to look at them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +226,10 @@ class WorkerPayload:
         evaluator = self.make(load_model(self.folder).to(self.device), self.pixels, self.labels)
 
         def answers(parts: Sequence[Part]) -> Iterator[tuple[Part, EvaluationResult]]:
-            for start, stop in dict.fromkeys((part.start, part.stop) for part in parts):
-                schedules = [part.schedule for part in parts if (part.start, part.stop) == (start, stop)]
+            for start, stop in dict.fromkeys((start, stop) for _, start, stop in parts):
+                schedules = [schedule for schedule, *span in parts if span == [start, stop]]
                 for schedule, answer in evaluator.look(schedules, start, stop):
-                    yield Part(schedule, start, stop), answer
+                    yield (schedule, start, stop), answer
 
         return answers
 
@@ -261,13 +253,12 @@ def _open_look(
 
         def look(schedules: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, EvaluationResult]]:
             # Workers have the model as it is; what needs another one is answered here.
-            variants = [one for one in schedules if isinstance(one, Configuration)]
-            if variants:
+            if variants := [choice for choice in schedules if isinstance(choice, Configuration)]:
                 yield from fast.look(variants, start, stop)
-            plain = [one for one in schedules if isinstance(one, TokenSchedule)]
+            plain = [choice for choice in schedules if isinstance(choice, TokenSchedule)]
             # Neighbours go to one worker, which computes what they have in common once.
             ordered = sorted(plain, key=lambda schedule: schedule.counts, reverse=True)
-            for part, answer in workers([Part(schedule, start, stop) for schedule in ordered]):
-                yield part.schedule, answer
+            for (schedule, *_), answer in workers([(schedule, start, stop) for schedule in ordered]):
+                yield schedule, answer
 
         yield look

@@ -55,15 +55,14 @@ class LatencyRefinement:
                     break
                 final = self._confirm(result, final, rounds=1, last=False)
                 quantile_ratios = self._correction(costs, final)
-                self.store.set_attr("measured", [str(one.schedule) for one in final.measured])
+                self.store.set_attr("measured", [str(candidate.schedule) for candidate in final.measured])
                 self.store.set_attr(f"corrected tails {done}", quantile_ratios)
             if not quantile_ratios:
                 break
             done += 1
             asked = wanted if done == _CORRECTIONS else wanted - (wanted - asked) // 2
-            self.context.progress.say(
-                "The target takes more or less than was predicted; searching on by what was measured."
-            )
+            said = "The target takes more or less than was predicted; searching on by what was measured."
+            self.context.progress.say(said)
             costs = replace(costs, quantile_ratios=quantile_ratios)
             result = self._search(costs, result, done, asked)
         if result.evaluations < wanted and self.context.deadline.left(_LAST):
@@ -84,7 +83,7 @@ class LatencyRefinement:
         keep = REPORT if not config.is_here else _LAST if number else _MEASURING
         key = f"seconds of evaluations within {config.max_seconds} s, {number}"
         known = self.store.get_attr(key)
-        found = search_space(
+        result = search_space(
             context.space, self.evaluators.evaluate, costs=costs, budget=config.bounds, evaluations=evaluations,
             max_seconds=known, time_left=lambda: deadline.left(keep) if known is None else math.inf,
             population=config.population, seed=config.seed, algorithm=config.algorithm,
@@ -94,30 +93,25 @@ class LatencyRefinement:
             on_progress=context.progress.show, learn=self.evaluators.learn,
         )  # fmt: skip
         if known is None and not deadline.left(keep):
-            self.store.set_attr(key, found.seconds)
-        return found
+            self.store.set_attr(key, result.seconds)
+        return result
 
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 8, last: bool = True) -> Final:
         config, exact = self.context.config, self.evaluators.exact
         if config.is_here:
-            self.context.progress.say(
-                f"Measuring the best of {result.evaluations} schedules end to end on {config.device}."
-            )
+            said = f"Measuring the best of {result.evaluations} schedules end to end on {config.device}."
+            self.context.progress.say(said)
         dense, known = result.dense.schedule, self.store.get_attr("measured") or ()
         settled = last and exact is not self.evaluators.fast
         return confirm(
-            result,
-            config.bounds,
+            result, config.bounds,
             measure=self._measure if last or self._measure is None else partial(self._measure, keep=_LAST),
             compare=partial(self._difference, dense, exact=False),
             exact=(self._exact, partial(self._difference, dense, exact=True)) if settled else None,
-            held_out=exact.context.judges,
-            number=config.final,
-            rounds=rounds,
-            before=before,
-            also=[one for one in result.whole if str(one.schedule) in known] if last else (),
+            held_out=exact.context.judges, number=config.final, rounds=rounds, before=before,
+            also=[candidate for candidate in result.whole if str(candidate.schedule) in known] if last else (),
             quantile_ratios=self.costs.quantile_ratios,
-        )
+        )  # fmt: skip
 
     def _exact(self, schedule: Choice) -> EvaluationResult:
         """What the result shows, evaluated once, whichever run of this search did it."""
@@ -134,7 +128,7 @@ class LatencyRefinement:
 
     def _difference(self, before: Choice, after: Choice, *, exact: bool) -> PairedDifference:
         """The second minus the first, by the bits that were stored as far as they are known, so on all images."""
-        answers = [self._exact(one) if exact else self.store.get(one) for one in (before, after)]
+        answers = [self._exact(choice) if exact else self.store.get(choice) for choice in (before, after)]
         bits = [answer.correct for answer in answers if answer is not None and answer.correct is not None]
         if len(bits) == 2 and bits[0].shape == bits[1].shape:
             return paired(*bits)
@@ -155,10 +149,10 @@ class LatencyRefinement:
         bounds = self.context.config.bounds
         limits = bounds.of("latency", "throughput")
         names = {"p50" if limit.quantity == "throughput" else limit.statistic for limit in limits}
-        found = {name: ratio for name, ratio in final.quantile_ratios.items() if name in names}
+        measured = {name: ratio for name, ratio in final.quantile_ratios.items() if name in names}
         allowed = _SAME if final.pick is None and final.over > 0 else _OFF
-        if not any(abs(ratio / costs.quantile_ratios.get(name, 1.0) - 1) > allowed for name, ratio in found.items()):
+        if not any(abs(ratio / costs.quantile_ratios.get(name, 1.0) - 1) > allowed for name, ratio in measured.items()):
             return {}
-        ratios = {**costs.quantile_ratios, **found}
+        ratios = {**costs.quantile_ratios, **measured}
         fits = replace(costs, quantile_ratios=ratios).fits(bounds, TOLERANCE)
         return ratios if any(map(fits, self.context.space.ends)) else {}

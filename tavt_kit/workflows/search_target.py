@@ -79,13 +79,13 @@ def measured_feasibility(context: SearchContext) -> FirstLook:
         dense: dict[str | None, Choice] = {None: space.dense}
         if joint is not None and config.is_short and not context.alone:  # precisions that get no table
             several = (joint.given(space.dense, precision=index) for index in range(len(joint.precisions)))
-            dense = {Configuration.of(one).precision: one for one in several}
+            dense = {Configuration.of(choice).precision: choice for choice in several}
         ends = list(dict.fromkeys([*dense.values(), *space.ends]))
         graphs: WholeGraphs = {}
         opened = dict[Choice, _Opened]()
-        for one in ends:
-            context.progress.update(f"opening {one}", len(opened) / len(ends))
-            opened[one] = _opened(context, one, graphs)
+        for end in ends:
+            context.progress.update(f"opening {end}", len(opened) / len(ends))
+            opened[end] = _opened(context, end, graphs)
         context.progress.update("measuring the dense and the smallest schedule")
         with Watch() as watch:
             runs = _passes(context, ends, _brief_protocol(config), opened)
@@ -97,7 +97,7 @@ def measured_feasibility(context: SearchContext) -> FirstLook:
         quantile_ratios, tolerance = measure_quantile_ratios(runs), TOLERANCE
         least = {Configuration.of(end).precision: end for end in space.ends}
         for precision in dense.keys() - {None}:
-            (x0, x1), (y0, y1) = ((medians[least[one]], medians[dense[one]]) for one in (None, precision))
+            (x0, x1), (y0, y1) = ((medians[least[bits]], medians[dense[bits]]) for bits in (None, precision))
             slope = (y1 - y0) / (x1 - x0) if x1 > x0 else 0.0
             # Through the second point and 0 where the two do not tell a slope.
             lines[str(precision)] = (y1 - slope * x1, slope) if slope > 0 else (0.0, y1 / x1)
@@ -130,13 +130,13 @@ def _measured_ways(context: SearchContext, limit: Limit) -> str:
     ways = [way for way in dict.fromkeys([(0, precisions), (sizes, 0), (sizes, precisions)]) if any(way)]
     if not ways:
         return ""
-    found = [least, *(free.given(least, image_size=size, precision=precision) for size, precision in ways)]
-    runs = _passes(context, found, _brief_protocol(config))
-    medians = dict(zip(found, (run.median for run in runs), strict=True))
+    smaller = [least, *(free.given(least, image_size=size, precision=precision) for size, precision in ways)]
+    runs = _passes(context, smaller, _brief_protocol(config))
+    medians = dict(zip(smaller, (run.median for run in runs), strict=True))
     costs = Costs(counting(context), medians.__getitem__, config.device)
-    told = [f"{one} {limit.show(costs.of(limit, one))}" for one in found]
-    meets = [one for one in found if limit.admits(costs.of(limit, one))]
-    return f"; measured with what `fix` and `precision` leave out: {', '.join(told)}" + (
+    texts = [f"{choice} {limit.show(costs.of(limit, choice))}" for choice in smaller]
+    meets = [choice for choice in smaller if limit.admits(costs.of(limit, choice))]
+    return f"; measured with what `fix` and `precision` leave out: {', '.join(texts)}" + (
         f", so {meets[0]} would meet it" if meets else ", so a smaller model is needed"
     )
 
@@ -194,43 +194,41 @@ class MeasureWithin:
         weights = sum(parameter.numel() for parameter in context.model.parameters()) * 4
         size, waiting = max(2, int(_MEMORY // weights) - 1), [*others, *baselines.waiting]
         groups = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
-        found: dict[Choice, Measurement] = {}
+        times: dict[Choice, Measurement] = {}
         for done, group in enumerate(groups):
-            context.progress.update(f"opening {len(group)} models, {done + 1} of {len(groups)}", done / len(groups))
+            share, of = done / len(groups), f"{done + 1} of {len(groups)}"
+            context.progress.update(f"opening {len(group)} models, {of}", share)
             opened, names = dict[Choice, _Opened](), list[str]()
-            for one in group:
+            for member in group:
                 needed = (2 + len(opened) + len(names)) * longest
-                if not isinstance(one, str) and one not in context.opened:
-                    needed += context.opening.get(Configuration.of(one).precision, 0.0)
-                if (found or opened or names) and context.deadline.left(keep) < needed:
+                if not isinstance(member, str) and member not in context.opened:
+                    needed += context.opening.get(Configuration.of(member).precision, 0.0)
+                if (times or opened or names) and context.deadline.left(keep) < needed:
                     break  # the best comes first, so what is left may wait for ever
-                if isinstance(one, str):
-                    names.append(one)
+                if isinstance(member, str):
+                    names.append(member)
                 else:
-                    opened[one] = _opened(context, one)
-            if found and not opened and not names:
+                    opened[member] = _opened(context, member)
+            if times and not opened and not names:
                 break
-            doing = f"measuring {len(opened) + len(names)} models and dense, {done + 1} of {len(groups)}"
-            context.progress.update(doing, done / len(groups))
+            context.progress.update(f"measuring {len(opened) + len(names)} models and dense, {of}", share)
             chosen = [first, *opened]
             runs = _passes(context, chosen, protocol, opened, {name: baselines.sessions[name] for name in names})
             baselines.note(names, runs[len(chosen) :], runs[0])
-            speed_factor = found[first].median / runs[0].median if found else 1.0
-            for one, run in zip(chosen, runs, strict=False):
-                found.setdefault(one, run.at_speed_factor(speed_factor))
-        self._measured.update(found)
-        return [found.get(schedule) for schedule in schedules]
+            speed_factor = times[first].median / runs[0].median if times else 1.0
+            for choice, run in zip(chosen, runs, strict=False):
+                times.setdefault(choice, run.at_speed_factor(speed_factor))
+        self._measured.update(times)
+        return [times.get(schedule) for schedule in schedules]
 
 
 def _brief_protocol(config: SearchConfig) -> BenchProtocol:
     """For what only tells whether a budget can be met; never longer than for a finalist."""
     seconds = min(config.measure_seconds, _BRIEFEST) if config.is_short else config.measure_seconds
     return replace(
-        BRIEF,
-        min_seconds=min(BRIEF.min_seconds, seconds),
-        max_seconds=min(BRIEF.max_seconds, 3 * seconds),
+        BRIEF, min_seconds=min(BRIEF.min_seconds, seconds), max_seconds=min(BRIEF.max_seconds, 3 * seconds),
         warmup_seconds=min(BRIEF.warmup_seconds, seconds),
-    )
+    )  # fmt: skip
 
 
 def _final_protocol(dense_ms: float | None, budget: Budget, seconds: float, *, again: bool = False) -> BenchProtocol:
@@ -289,8 +287,8 @@ def _passes(
     slowed = gpu_state(context.target)
     if slowed is not None and slowed()[1]:  # for heat or by its supply of power, right after it worked
         runs = [replace(run, steady=False) for run in runs]
-    found = dict(zip((*map(str, own), *others), runs, strict=False))
-    return [found[str(choice)] for choice in choices] + runs[len(own) + len(others) :]
+    by_name = dict(zip((*map(str, own), *others), runs, strict=False))
+    return [by_name[str(choice)] for choice in choices] + runs[len(own) + len(others) :]
 
 
 def _opened(context: SearchContext, choice: Choice, graphs: WholeGraphs | None = None) -> _Opened:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.parsing import bounded, parse_duration, parse_fraction
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import DataError
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.run_model import Given, open_given
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -43,7 +40,7 @@ class TrainResult:
 
         return read_metrics(self.folder)
 
-    def to_frame(self) -> pandas.DataFrame:
+    def to_frame(self) -> Frame:
         """A line for each step of the journal."""
         return frame(self.journal, None if self.journal else ["step"])
 

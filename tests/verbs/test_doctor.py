@@ -74,7 +74,7 @@ def findings(machine: Machine) -> list[Finding]:
 def machine(tmp_path: Path) -> Machine:
     """A machine on which all is well, as far as its files say."""
     facts = replace(HostFacts.gather(), quota=None, affinity=(0, 1, 2, 3), governor=None)
-    room = Room(2**34, 2**33, None, "/cache", 2**35, True, 2**32, 20000, 20000)
+    room = Room(2**34, 2**33, None, "/cache", 2**35, True, 2**32)
     return Machine(facts, room, {}, tmp_path)
 
 
@@ -90,9 +90,6 @@ def test_where_all_is_well_nothing_is_found(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("change", "command"),
     [
-        ({"files": 256, "files_most": 4096}, "ulimit -n 4096"),
-        ({"files": 256, "files_most": -1}, "ulimit -n 65536"),
-        ({"files": 256, "files_most": 256}, "sudo prlimit --pid $$ --nofile=65536"),
         ({"cache_writable": False}, "export FGVC_KIT_CACHE=/a/folder/of/yours"),
         ({"cache_free": 5 * 10**6}, "export FGVC_KIT_CACHE=/a/folder/with/space"),
         ({"shared": 64 * 2**20}, "sudo mount -o remount,size=1g /dev/shm"),

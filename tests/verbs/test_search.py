@@ -251,7 +251,7 @@ def test_algorithms_objectives_and_an_earlier_front(
     assert [float(row["seconds"]) for row in rows] == sorted(float(row["seconds"]) for row in rows)
     deeper = write_run(tmp_path / "deeper", depth=5)
     assert search(place, tmp_path / "third", "--front", first, model=deeper) == 2
-    assert "is the front of another model: its arguments" in capsys.readouterr().err.splitlines()[-1]
+    assert "is the front of another model: the model has 5 layers" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "third").exists()
 
 

@@ -22,7 +22,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.metrics import Scoring
-from tavt_kit.workflows.search_evaluation import Part, WorkerPayload
+from tavt_kit.workflows.search_evaluation import WorkerPayload
 from tests.verbs.tiny import CLASSES
 
 ROOT = Path(__file__).parents[2]
@@ -55,12 +55,12 @@ def test_a_worker_answers_as_this_process_does(place: Path) -> None:
     payload = WorkerPayload(place / "run", pixels, labels, make, "cpu", threads=1)
     parcel = pickle.loads(pickle.dumps(payload))
     schedules = [model.dense_schedule, TokenSchedule((17, 12, 6, 6))]
-    parts = [Part(schedule, start, stop) for start, stop in ((0, 20), (8, 20)) for schedule in schedules]
+    parts = [(schedule, start, stop) for start, stop in ((0, 20), (8, 20)) for schedule in schedules]
     there = {part: answer for part, answer in parcel()(parts)}
     here = make(model, pixels, labels)
     assert set(there) == set(parts)
     for part in parts:
-        ((_, answer),) = here.look([part.schedule], part.start, part.stop)
+        ((_, answer),) = here.look([part[0]], *part[1:])
         assert there[part].accuracy == answer.accuracy and there[part].metrics == answer.metrics
         assert there[part].correct is not None and (there[part].correct == answer.correct).all()
     assert there[parts[0]].metrics and there[parts[0]] != there[parts[1]]

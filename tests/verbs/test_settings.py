@@ -113,12 +113,19 @@ def test_a_file_gives_settings_and_the_command_line_wins(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "c.toml"
-    values = ("mixup = 0.8", "resize = [72, 72]", 'crop = "random"', "probe = false", "lr = 2e-3", "lr-scale = {n = 2}")
+    values = (
+        "mixup = 0.8",
+        "resize = [72, 72]",
+        'crop = "random"',
+        "probe = false",
+        "lr = 2e-3",
+        "lr-scale = {head = 2}",
+    )
     file.write_text("\n".join(values))
     assert finetune(data, tmp_path / "out", "--config", str(file), "--set", "crop=centre", "--json") == 0
     recipe = json.loads(capsys.readouterr().out)["asked"]
     assert (recipe["mixup"], recipe["resize"], recipe["crop"], recipe["lr"]) == (0.8, [72, 72], "centre", 0.002)
-    assert recipe["probe"] is False and recipe["lr_scale"] == {"n": 2.0}
+    assert recipe["probe"] is False and recipe["lr_scale"] == {"head": 2.0}
     file.write_text("mixupp = 0.8")
     assert finetune(data, tmp_path / "out", "--config", str(file)) == 2
     assert "did you mean mixup?" in " ".join(capsys.readouterr().err.split())

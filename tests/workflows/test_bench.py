@@ -59,7 +59,7 @@ def test_it_measures_what_the_verb_measures_and_prints_nothing(
 @pytest.mark.slow
 def test_each_live_model_is_opened_once_for_each_reduction(model: Path, tmp_path: Path) -> None:
     write_linear(tmp_path / "a.onnx")
-    flags = ("--reduction", "drop", "--reduction", "merge", "--schedule", "taper:0.3", "--mixed")
+    flags = ("--reduction", "drop", "--reduction", "merge", "--schedule", "taper:0.3")
     quick = ("--min-time", 0.02, "--max-time", "0.1s", "--no-meters")
     targets = ("--target", TARGET, "--target", "onnxruntime:cpu:threads=1")
     assert run("bench", model, tmp_path / "a.onnx", *targets, *flags, *quick, "-o", tmp_path) == 0
