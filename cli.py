@@ -78,6 +78,7 @@ GONE = {
     ("train", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
     ("distill", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
     ("search", "--dry-run"): "what a budget asks is shown, and refused, before anything is evaluated; leave it out",
+    ("search", "--evaluate-on"): "torch evaluates, in its faster precision where that is safe; leave it out",
     ("explain", "--class"): "a heat map is of each image's likeliest class; leave it out",
     ("eval", "--unlabelled"): "images without labels are what `predict THING FOLDER -o OUT` is for",
     ("eval", "--real"): "reassessed labels are not counted any more; take `out`, whose CSV has every image's answer",
@@ -201,8 +202,8 @@ def with_flags(sentence: str, flags: Mapping[str, str]) -> str:
     """A library's sentence with its parameters, in backticks, written as the verb's flags.
 
     Example:
-        >>> with_flags("`evaluate_on` is torch, got 'x'; begin anew with `fresh=True`", {"fresh": "--fresh"})
-        "evaluate_on is torch, got 'x'; begin anew with --fresh"
+        >>> with_flags("`max_time` is a time, got 'x'; begin anew with `fresh=True`", {"fresh": "--fresh"})
+        "max_time is a time, got 'x'; begin anew with --fresh"
     """
 
     def flag(match: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
 """The errors this package raises on purpose, all of them a ``TavtError`` and one of Python's own kinds.
 
 Every message is one sentence: the rule, what was given, what to do. Parameters stand in backticks by their Python names
-(`evaluate_on`, `fresh=True`); the command line writes them as its flags (`evaluate_on`, `fresh`), prints the sentence
+(`max_time`, `fresh=True`); the command line writes them as its flags (`max_time`, `fresh`), prints the sentence
 and exits 2. Any other exception is our bug and keeps its traceback.
 """
 

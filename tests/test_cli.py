@@ -288,10 +288,8 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 def test_parameters_in_a_sentence_are_written_as_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "VERBS", TABLE)
     flags = cli.flags_known(typer.main.get_command(cli.app).get_command(None, "search"))  # type: ignore[attr-defined]
-    said = cli.with_flags(
-        "`evaluate_on` is torch; `fix`='precision', `baselines=False`, begin with `fresh=True`", flags
-    )
-    assert said == "--evaluate-on is torch; --fix='precision', --no-baselines, begin with --fresh"
+    said = cli.with_flags("`max_time` is a time; `fix`='precision', `baselines=False`, begin with `fresh=True`", flags)
+    assert said == "--max-time is a time; --fix='precision', --no-baselines, begin with --fresh"
     assert cli.with_flags("`schedule=dense` of `no_such_thing`, and `models get`", flags) == (
         "--schedule dense of no_such_thing, and `models get`"
     )

@@ -21,7 +21,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.records import atomic_text
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.evaluation.evaluator import Evaluator, openvino_logits
+from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.runtimes.on_torch import is_bf16_faster
 from tavt_kit.search import Costs, SearchResult, Store, search
@@ -55,12 +55,10 @@ def ours(ground: Ground, given: argparse.Namespace, seed: int, variant: str) -> 
     """
     algorithm, _, screen = variant.partition(":")
     pixels, labels = ground.arrays("val")
-    runtime, _, precision = (given.evaluate_on or "torch").partition(":")
     quickest = "bf16" if is_bf16_faster(torch.device("cpu")) else "f32"
     begin = time.perf_counter()
-    precision = precision or quickest
-    strategy = openvino_logits(ground.model, precision) if runtime == "openvino" else None
-    quick = Evaluator(ground.model, pixels, labels, ground.preprocessing, precision=precision, strategy=strategy)
+    precision = (given.evaluate_on or "").partition(":")[2] or quickest
+    quick = Evaluator(ground.model, pixels, labels, ground.preprocessing, precision=precision)
     setup = time.perf_counter() - begin
     with Store(ground.out / f"{algorithm}-{screen}-{seed}.db") as store:
         store.bind({"asked": [given.evaluate_on, given.limit, given.run.name]})

@@ -63,7 +63,7 @@ def main() -> None:
     record["host"] = HostFacts.gather().as_record()
     makers: dict[str, Callable[[], Any]] = {
         "seconds": lambda: seconds(ground, tables),
-        "levers": lambda: levers(ground, given.threads, given.variants[0].partition(":")[0]),
+        "levers": lambda: levers(ground, given.variants[0].partition(":")[0]),
         "ranks": lambda: ranks(ground),
     }
     for name, make in makers.items():
@@ -95,7 +95,7 @@ def arguments() -> argparse.Namespace:
                         help="of ours, ALGORITHM:SCREEN; the first has all levers")  # fmt: skip
     parser.add_argument("--precision", choices=("f32", "bf16"), default="f32",
                         help="of the scores that count, official ones too: where the model is to run")  # fmt: skip
-    parser.add_argument("--evaluate-on", default=None, help="e.g. openvino:bf16; default: torch, its faster precision")
+    parser.add_argument("--evaluate-on", default=None, help="torch:f32 or torch:bf16; by default the faster precision")
     parser.add_argument("--target", default="openvino:cpu:threads=2", help="of the sober question")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--limit", type=int, help="images of val; test is always whole")

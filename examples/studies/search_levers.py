@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,8 +17,7 @@ from search_ground import Ground
 from tavt_kit.bench.latency_table import random_schedules
 from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import TavtError
-from tavt_kit.evaluation.evaluator import Evaluator, Strategy, openvino_logits
+from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import Costs, Store, search
 
@@ -63,7 +62,7 @@ def whole_passes(ground: Ground, slope: dict[str, Any], schedules: Iterable[Toke
     return taken
 
 
-def levers(ground: Ground, threads: int, algorithm: str) -> dict[str, Any]:
+def levers(ground: Ground, algorithm: str) -> dict[str, Any]:
     """Factors of each lever on the same generations, paired by rounds; the base is one pass each in f32."""
     generations = [one for place, one in enumerate(_generations(ground, algorithm, 11)) if place in (0, 4, 10)]
     pixels, labels = ground.arrays("val")
@@ -79,12 +78,6 @@ def levers(ground: Ground, threads: int, algorithm: str) -> dict[str, Any]:
         "one by one, bf16": ground.one_by_one("bf16"),
         "shared prefixes, bf16": shared(precision="bf16"),
     }
-    for precision in ("f32", "bf16"):
-        try:
-            strategy = openvino_logits(ground.model, precision, threads)
-            ways[f"OpenVINO, {precision}"] = shared(precision=precision, strategy=strategy)
-        except TavtError as error:  # a processor without bf16
-            print(f"OpenVINO in {precision} is left out: {error}", flush=True)
     taken: dict[str, list[float]] = {name: [] for name in ways}
     rng = np.random.default_rng(0)
     for _ in range(ROUNDS):
@@ -143,20 +136,9 @@ def ranks(ground: Ground) -> dict[str, Any]:
     some = list(dict.fromkeys(ground.schedule(one.counts) for one in drawn))
     costs, exact = [ground.formula.macs(one) for one in some], ground.score("val", some)
     pixels, labels = ground.arrays("val")
-    ways: dict[str, tuple[str, Callable[[], Strategy | None]]] = {
-        "torch bf16": ("bf16", lambda: None),
-        "OpenVINO f32": ("f32", lambda: openvino_logits(model)),
-        "OpenVINO bf16": ("bf16", lambda: openvino_logits(model, "bf16")),
-    }
-    found = {}
-    for name, (precision, strategy) in ways.items():
-        try:
-            evaluator = Evaluator(model, pixels, labels, ground.preprocessing, precision=precision, strategy=strategy())
-            quick = [_accuracy(answer) for _, answer in evaluator.evaluate(some)]
-        except TavtError as error:  # a processor without bf16
-            print(f"{name} is left out: {error}", flush=True)
-            continue
-        found[name] = agreement(costs, exact, quick).as_record()
+    evaluator = Evaluator(model, pixels, labels, ground.preprocessing, precision="bf16")
+    quick = [_accuracy(answer) for _, answer in evaluator.evaluate(some)]
+    found = {"torch bf16": agreement(costs, exact, quick).as_record()}
     for first in (64, 128, 256):
         if first < len(labels):
             part = dict(ground.exact["val"].look(some, 0, first))

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import DataError, MeasurementError, ScheduleError
 from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.evaluation.result import EvaluationResult, paired
 from tavt_kit.models.prefix_sharing import shared_logits
-from tavt_kit.models.wrap import AdaptiveViT, SwitchableViT
+from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import FileSession
 from tavt_kit.runtimes.out_of_memory import free_memory, is_out_of_memory, memory_for
 
@@ -252,20 +251,3 @@ class SwitchableLogits:
             if schedule.executed != self.executed:
                 raise ScheduleError(f"which layers run is frozen into a converted model, got {schedule}")
             yield schedule, self.session.at(schedule.counts)(images)
-
-
-def openvino_logits(model: AdaptiveViT, precision: str = "f32", threads: int | None = None) -> SwitchableLogits:
-    """The strategy by OpenVINO on the CPU: the model is converted once, with the token counts as an input.
-
-    Raises:
-        ExportError: OpenVINO cannot convert the model.
-        TargetError: The processor does not run the precision.
-    """
-    from tavt_kit.runtimes.on_openvino import OpenvinoSession, convert_module
-
-    begin, size, dense = time.perf_counter(), model.backbone.image_size, model.dense_schedule.counts
-    module = convert_module(
-        SwitchableViT(model).eval(), (torch.rand(2, 3, *size), torch.tensor(dense)), [(-1, 3, *size), (model.layers,)]
-    )
-    target = TargetDevice("openvino", "cpu", threads=threads, precision=precision)
-    return SwitchableLogits(OpenvinoSession(module, target, begin, of_file=False, lengths=dense))

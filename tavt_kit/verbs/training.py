@@ -15,6 +15,7 @@ from tavt_kit.verbs.verb import Answer, verb
 if TYPE_CHECKING:
     from tavt_kit.workflows.prune import PruneResult
 
+
 @verb
 def train_verb(model: options.Model, out: options.Out, **given: Any) -> Answer:
     """Defaults of the settings are those of the recipe probe, which --recipe replaces; run.json records all of them.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.codec import encode
-from tavt_kit.core.device import TargetDevice, read_precision
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.parsing import parse_duration, several
 from tavt_kit.core.progress import Progress
@@ -69,7 +69,6 @@ class SearchConfig:
             for which no time was left are recorded as such. Below 15 minutes all layers run.
         final: Candidates of the front to measure end to end.
         screen: Images that a candidate is judged on first, against cheaper ones; 0 to look at all of them.
-        evaluate_on: Runtime and precision of the evaluations, such as ``openvino:bf16``; ``None`` for torch.
         fix: Choices that stay as the model has them: ``image-size``, ``layers``, ``reduction``, ``precision``, or
             ``all``, so that schedules alone are searched; also with commas between them.
         baselines: Whether the dense model at each image size, in each precision and with fewer layers is evaluated
@@ -116,7 +115,6 @@ class SearchConfig:
     max_time: str | float | None = None
     final: int = 6
     screen: int = 128
-    evaluate_on: str | None = None
     fix: str | Sequence[str] = ()
     baselines: bool = True
     baseline: str | Sequence[str] = ()
@@ -154,8 +152,6 @@ class SearchConfig:
             raise ParameterError(f"`fix` takes {', '.join(GENES)} or all, got {unknown[0]!r}")
         if self.device is None and timed:
             raise BudgetError(f"a latency is of a machine, so {timed[0]} needs `target`, such as openvino:cpu")
-        if self.evaluate_on is not None:
-            _ = self.evaluation_device  # refuses what cannot be
 
     @property
     def model_text(self) -> str:
@@ -254,11 +250,7 @@ class SearchConfig:
         """Why the search proposes schedules alone, so that its genes make baselines only; empty where it does not."""
         if self.algorithm not in ("nsga2", "random"):
             return f"The algorithm {self.algorithm} proposes schedules alone"
-        if (self.workers or 1) > 1:
-            return "Workers evaluate schedules alone"
-        if self.evaluation_device.runtime != "torch":
-            return f"{self.evaluate_on} evaluates schedules alone"
-        return ""
+        return "Workers evaluate schedules alone" if (self.workers or 1) > 1 else ""
 
     @property
     def is_here(self) -> bool:
@@ -277,27 +269,15 @@ class SearchConfig:
         return "bf16" if self.device is not None and self.device.precision == "bf16" else "f32"
 
     @cached_property
-    def evaluation_device(self) -> TargetDevice:
-        """By which runtime, and in which precision, the search itself evaluates.
+    def evaluation_precision(self) -> str:
+        """In which torch evaluates: bf16 where that is faster and finalists are evaluated once more."""
+        import torch
 
-        Where ``evaluate_on`` does not say: torch, in bf16 where that is faster and finalists are evaluated once more.
-        """
-        if self.evaluate_on is None:
-            import torch
+        from tavt_kit.runtimes.on_torch import is_bf16_faster
 
-            from tavt_kit.runtimes.on_torch import is_bf16_faster
-
-            # Where bf16 is a gene, f32 has to answer for itself.
-            quick = "precision" not in self.genes and self.is_timed and is_bf16_faster(torch.device("cpu"))
-            return TargetDevice("torch", "cpu", precision="bf16" if quick else self.final_precision)
-        runtime, _, precision = self.evaluate_on.strip().lower().partition(":")
-        precision = read_precision(precision or "f32")
-        if runtime not in ("torch", "openvino") or precision not in ("f32", "bf16"):
-            raise ParameterError(
-                f"`evaluate_on` is torch or openvino, with f32 or bf16, such as openvino:bf16, got {self.evaluate_on!r}"
-            )
-        threads = self.device.threads if self.device is not None and self.device.is_cpu else None
-        return TargetDevice(runtime, "cpu", threads=threads, precision=precision)
+        # Where bf16 is a gene, f32 has to answer for itself.
+        quick = "precision" not in self.genes and self.is_timed and is_bf16_faster(torch.device("cpu"))
+        return "bf16" if quick else self.final_precision
 
     @property
     def races(self) -> bool:
@@ -308,21 +288,21 @@ class SearchConfig:
     @property
     def precisions(self) -> dict[str, str]:
         """How images were evaluated, as ``front.json`` says it."""
-        by = self.evaluation_device
-        how = {"search": by.precision, "final": self.final_precision, "runtime": by.runtime}
+        how = {"search": self.evaluation_precision, "final": self.final_precision, "runtime": "torch"}
         return how | ({"screen": str(self.screen)} if self.races else {})
 
     def as_record(self) -> dict[str, Any]:
         """What ``recipe.json`` says of it."""
         plain = ("weights", "algorithm", "evaluations", "population", "max_seconds", "final", "seed", "limit", "screen",
                  "genes", "workers")  # fmt: skip
-        data, by = self.data, self.evaluation_device
+        data = self.data
         return {
             **{name: encode(getattr(self, name)) for name in plain},
             "model": self.model_text, "schedules": list(several(self.schedule)),
             "front": None if self.front is None else str(Path(self.front)), "objectives": list(several(self.objective)),
             "data": data if data is None else str(data) if isinstance(data, str | Path) else data.name,
             "target": None if self.device is None else str(self.device), "budgets": self.bounds.texts(),
-            "evaluate_on": f"{by.runtime}:{by.precision}", "profile": None if self.table is None else self.table.digest,
+            "evaluate_on": f"torch:{self.evaluation_precision}",
+            "profile": None if self.table is None else self.table.digest,
             "baselines": [*(["own"] if self.baselines else []), *several(self.baseline)],
         }  # fmt: skip

@@ -131,7 +131,7 @@ class SearchContext:
 
     def ties(self) -> dict[str, Any]:
         """What the answers of a search depend on, besides the schedule."""
-        config, joint, by = self.config, self.joint, self.config.evaluation_device
+        config, joint = self.config, self.joint
         carried: dict[str, Any] = {} if config.table is None else {"profile": config.table.digest}
         if joint is not None:
             genes = ("sizes", "spared", "scores", "precisions", "reductions")
@@ -143,8 +143,8 @@ class SearchContext:
             "data": self.images.name, "split": self.images.sha256, "limit": config.limit,
             "allow_unreadable": config.allow_unreadable,
             "target": None if config.device is None else str(config.device),
-            "precision": by.precision, "evaluate_on": by.runtime, "screen": config.screen if config.races else 0,
-            "metrics": list(config.metrics),
+            "precision": config.evaluation_precision, "evaluate_on": "torch",
+            "screen": config.screen if config.races else 0, "metrics": list(config.metrics),
         }  # fmt: skip
 
     def check_place(self) -> None:

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.configuration import Choice, Configuration
-from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_bytes
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.splits import inside
 from tavt_kit.errors import ExportError, MeasurementError
-from tavt_kit.evaluation.evaluator import Evaluator, SwitchableLogits, openvino_logits
+from tavt_kit.evaluation.evaluator import Evaluator, SwitchableLogits
 from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.evaluation.result import EvaluationResult, paired
 from tavt_kit.models.wrap import AdaptiveViT
@@ -141,10 +140,11 @@ def open_evaluators(context: SearchContext, store: Store, costs: Costs) -> Itera
         TavtError: An image cannot be read, the runtime cannot run the model, or workers cannot start.
     """
     config, preprocessing, say = context.config, context.preprocessing, context.progress.say
-    by, target, judge = config.evaluation_device, config.device, context.judge()
+    precision, target, judge = config.evaluation_precision, config.device, context.judge()
     make = partial(
-        make_evaluator, device=by, preprocessing=preprocessing, metrics=config.metrics, classes=context.card.classes
-    )
+        make_evaluator, precision=precision, preprocessing=preprocessing, metrics=config.metrics,
+        classes=context.card.classes,
+    )  # fmt: skip
     samples = context.samples()
     pixels, labels, skipped = load_bytes(samples, preprocessing, allow_unreadable=config.allow_unreadable)
     store.bind({"pictures": _sha256(pixels, labels)})
@@ -155,7 +155,7 @@ def open_evaluators(context: SearchContext, store: Store, costs: Costs) -> Itera
     screens = config.races and len(stages(config.screen, shown)) > 1  # a judgement before the last image
     say(
         f"Evaluating on {shown} val images{f', the first {config.screen} of them first' if screens else ''}, by "
-        f"{by.runtime} in {by.precision}; stored in {config.folder / 'search.db'}."
+        f"torch in {precision}; stored in {config.folder / 'search.db'}."
     )
     if target is not None and config.is_here and target.processor == "cuda":
         context.model.to(f"cuda:{target.index}")
@@ -167,7 +167,7 @@ def open_evaluators(context: SearchContext, store: Store, costs: Costs) -> Itera
             floors = " and ".join(map(str, config.bounds.floors))
             say(f"{len(labels)} more val images, which the search does not see, judge {floors} in the end.")
             exact = ConfigurationEvaluator(make(context.model, pixels, labels), judge)
-        if by.runtime != "torch" or by.precision != config.final_precision:
+        if precision != config.final_precision:
             exact = exact.at(config.final_precision)
 
         def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, EvaluationResult]]:
@@ -183,16 +183,12 @@ def open_evaluators(context: SearchContext, store: Store, costs: Costs) -> Itera
 
 
 def make_evaluator(
-    model: AdaptiveViT, pixels: Bytes, labels: Classes, *, device: TargetDevice, preprocessing: Preprocessing,
+    model: AdaptiveViT, pixels: Bytes, labels: Classes, *, precision: str, preprocessing: Preprocessing,
     metrics: tuple[str, ...], classes: Sequence[str],
 ) -> Evaluator:  # fmt: skip
-    """An evaluator of a model on images, here or in a worker, by the runtime and in the precision of ``device``."""
-    openvino = device.runtime == "openvino"
-    strategy = openvino_logits(model, device.precision, device.threads) if openvino else None
+    """An evaluator of a model on images, here or in a worker."""
     scoring = Scoring(metrics, labels, tuple(classes))
-    return Evaluator(
-        model, pixels, labels, preprocessing, precision=device.precision, scoring=scoring, strategy=strategy
-    )
+    return Evaluator(model, pixels, labels, preprocessing, precision=precision, scoring=scoring)
 
 
 def _sha256(pixels: Bytes, labels: Classes) -> str:

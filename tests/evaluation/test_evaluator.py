@@ -16,7 +16,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import DataError, MeasurementError, ScheduleError
 from tavt_kit.evaluation import evaluator as module
-from tavt_kit.evaluation.evaluator import Evaluator, openvino_logits
+from tavt_kit.evaluation.evaluator import Evaluator
 from tests.pretend_cuda import pretend_cuda
 from tests.verbs.tiny import write_run
 
@@ -170,17 +170,6 @@ def test_refusals(run: Path) -> None:
         Evaluator(load_model(run), PIXELS[:0], LABELS[:0], PREPROCESSING)
     with pytest.raises(ScheduleError):
         evaluator(run)(TokenSchedule((17, 12, 6)))
-
-
-@pytest.mark.slow
-def test_openvino_answers_as_torch_does(run: Path) -> None:
-    compiled = evaluator(run, strategy=openvino_logits(load_model(run), threads=1))
-    for schedule, answer in compiled.evaluate(SCHEDULES):
-        assert answer.correct is not None and np.array_equal(answer.correct, plain(run, schedule)), schedule
-    part = dict(compiled.look(SCHEDULES[1:2], 10, 30))[SCHEDULES[1]].correct
-    assert part is not None and np.array_equal(part, plain(run, SCHEDULES[1])[10:30])
-    with pytest.raises(ScheduleError, match="which layers run is frozen"):
-        list(compiled.evaluate([TokenSchedule((17, 12, 12, 6), (0, 1, 3))]))
 
 
 def test_memory_that_runs_out_ends_in_the_batch_that_fits(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,7 @@ WORDS = {
     "train": "--recipe --score --pool --reduction --loss --class-weights --compat --optimiser --decay "
     "--interpolation --crop --augment --erasing-fill --precision --metric --device",
     "distill": "--recipe --sampling --kl --taught --optimiser --decay --schedules --teacher --schedule",
-    "search": "--algorithm --objective --score --pool --reduction --precision --evaluate-on --fix "
+    "search": "--algorithm --objective --score --pool --reduction --precision --fix "
     "--profile --front --baseline --schedule",
     "export": "--format --precision --quantizer --smooth-quant --preprocessing --input-order --bundle --split",
     "check": "--against --split --predictions",
