@@ -43,7 +43,7 @@ def schedules_for(
     named = [*map(_named, given)]
     if pick is not None or len(named) < 2 and not any(name for name, _ in named):
         return {"": schedule_for(run, model, given[0] if given else None, pick)}
-    schedules = dict[str, Choice]()
+    schedules: dict[str, Choice] = {}
     for number, (name, counts) in enumerate(named, 1):
         # A part of a file's name: the text itself where it is short.
         label = name or re.sub(r"[^a-z0-9.]+", "-", str(counts).lower()).strip("-")
