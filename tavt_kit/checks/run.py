@@ -47,7 +47,6 @@ class Artifact:
         path: Path,
         target: TargetDevice | None = None,
         name: str | None = None,
-        preset: str | None = None,
         schedule: str | None = None,
     ) -> Artifact:
         """Open an ``.onnx`` or ``.xml`` file, a switchable one at a preset or at counts, as text.
@@ -58,7 +57,7 @@ class Artifact:
             RecordError: It was not exported by this program.
             TavtError: The schedule does not fit it, it has no such preset, or the runtime cannot load it.
         """
-        card = read_metadata(path).chosen(preset, schedule)
+        card = read_metadata(path).chosen(schedule)
         session = open_file(path, card.own_target(path) if target is None else target, card.lengths)
         return cls(name or _name(path.name, card), card, session, files_of(path))
 

@@ -231,27 +231,24 @@ class ArtifactCard:
         """The counts to give a switchable file at run time; ``None`` where they are frozen in."""
         return self.schedule.counts if self.is_switchable else None
 
-    def chosen(self, preset: str | None = None, schedule: str | None = None) -> ArtifactCard:
-        """The card at one of its presets, or at a schedule (as text); without either it stays as it is.
+    def chosen(self, schedule: str | None) -> ArtifactCard:
+        """The card at a schedule, as text or the name of one of its presets; without one it stays as it is.
 
         Raises:
-            ScheduleError: The schedule is frozen into the file, does not fit it, or both are given.
+            ScheduleError: The schedule is frozen into the file, or does not fit it.
             UnknownName: No such preset.
         """
-        if preset is None and schedule is None:
+        if schedule is None:
             return self
         if not self.is_switchable:
             raise ScheduleError(
-                f"the schedule of this file, {self.schedule}, is frozen into it; leave out `preset` and `schedule`, "
-                "or give the run or a file exported with `switchable`"
+                f"the schedule of this file, {self.schedule}, is frozen into it; leave `schedule` out, or give the run "
+                "or a file exported with `switchable`"
             )
-        if preset is not None:
-            if schedule is not None:
-                raise ScheduleError(f"give a preset or a schedule, got both: {preset} and {schedule}")
-            if preset not in self.presets:
-                raise UnknownName(f"this file has the presets {', '.join(self.presets)}, got {preset!r}")
-            return replace(self, schedule=self.presets[preset])
-        assert schedule is not None  # one of the two is given
+        if schedule in self.presets:
+            return replace(self, schedule=self.presets[schedule])
+        if schedule.isidentifier() and schedule != "dense":
+            raise UnknownName(f"this file has the presets {', '.join(self.presets)}, got {schedule!r}")
         counts = replace(TokenSchedule.parse(schedule, self._layout), executed=self.schedule.executed)
         if strange := sorted(_reducing(self.tokens, counts) - set(self.sites or range(counts.layers))):
             raise ScheduleError(

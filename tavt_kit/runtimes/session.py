@@ -149,7 +149,7 @@ class GraphSession(ABC):
                 )
             return []
         if lengths is None:
-            raise ScheduleError(f"{name} takes its token counts at run time; give `preset` or `schedule`")
+            raise ScheduleError(f"{name} takes its token counts at run time; give `schedule`")
         schedule = TokenSchedule(tuple(lengths))
         if schedule.layers != self._layers:
             raise ScheduleError(f"{name} has {self._layers} layers, but the schedule has {schedule.layers}: {schedule}")

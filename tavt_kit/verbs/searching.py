@@ -82,7 +82,7 @@ def show_verb(
     """
     from tavt_kit.core.configuration import Configuration
     from tavt_kit.verbs.tables import print_front
-    from tavt_kit.workflows.show import show
+    from tavt_kit.workflows.report import show
 
     shown = show(run, **given)
     if shown.marked is None and shown.kind == "fit":

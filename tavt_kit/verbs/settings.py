@@ -30,17 +30,17 @@ _WORKFLOWS = {
                "baseline seed fresh"),
     "export": ("export:export", "out schedule pick switchable format precision data max_drop accept_inconclusive "
                "unlabelled target fresh"),
-    "check": ("check:check", "against schedule preset predictions data max_drop accept_inconclusive "
+    "check": ("check:check", "against schedule predictions data max_drop accept_inconclusive "
               "unlabelled target out"),
     "bench": ("bench:bench", "target schedule pick weights precision budget memory out seed"),
     "profile": ("profile:profile", "target weights image_size held_out max_time out seed"),
     "report": ("report:report", "out"),
-    "eval": ("evaluate:evaluate", "data split schedule pick preset target batch limit precision_wanted "
+    "eval": ("evaluate:evaluate", "data split schedule pick target batch limit precision_wanted "
              "out allow_unreadable"),
-    "predict": ("predict:predict", "top schedule pick preset target batch out"),
+    "predict": ("predict:predict", "top schedule pick target batch out"),
     "explain": ("explain:explain", "out schedule pick limit"),
     "compare": ("compare:compare", "threshold drop reference across"),
-    "show": ("show:show", "pick knee"),
+    "show": ("report:show", "pick knee"),
     "models": ("catalogue:models", ""),
     "datasets": ("catalogue:datasets", "get seed"),
     "doctor": ("doctor:doctor", ""),
@@ -62,7 +62,7 @@ _OF_FILES = ("name", "family", "evaluation")
 
 _ALSO = (
     ("crop_ratio", "ratio"), ("crop_scale", "scale"), ("drop", "max_drop"), ("image_size", "image_sizes"),
-    ("loss_weight", "loss_weights"), ("pictures", "training_images"),
+    ("loss_weight", "loss_weights"), ("pictures", "training_images"), ("preset", "schedule"),
     ("reduction", "reductions"), ("seed_schedules", "schedule"),
 )  # fmt: skip
 _OPPOSITE = {"decay_all": "decay_matrices", "private": "public"}

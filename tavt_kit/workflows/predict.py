@@ -80,7 +80,6 @@ def predict(
     top: int = 5,
     schedule: str | Choice | None = None,
     pick: str | None = None,
-    preset: str | None = None,
     target: str | TargetDevice | None = None,
     batch: int = 1,
     out: Path | str | None = None,
@@ -95,9 +94,8 @@ def predict(
         thing: An exported ``.onnx`` or ``.xml`` file, a run folder, or a wrapped model with its card.
         images: Images of any kind Pillow reads, or folders of them, at any depth.
         top: Number of classes to name.
-        schedule: Schedule of a run or a switchable file, such as ``taper:0.2``; ``dense`` drops nothing.
+        schedule: Schedule of a run or a switchable file, such as ``taper:0.2``, or its preset; ``dense`` drops nothing.
         pick: Candidate of a search's front or row of a fit's table instead, as ``evaluate`` takes it.
-        preset: Preset of a switchable file.
         target: Target to run on; by default onnxruntime:cpu, openvino:cpu for ``.xml``, torch:cpu for a run.
         batch: Images that the model is given at once.
         out: Folder of ``predictions.csv``; by default nothing is written.
@@ -107,7 +105,7 @@ def predict(
     Raises:
         RecordError: The file was not exported by this program, is damaged, or changed after its check; there is no run.
         DataError: A folder holds no images.
-        ScheduleError: The schedule does not fit, or a preset is given for what has none.
+        ScheduleError: The schedule does not fit, or is frozen into the file.
         TargetError: The target is unknown or not on this machine.
 
     Example:
@@ -119,7 +117,7 @@ def predict(
 
     progress = progress or Silent()
     paths = files_below(images)
-    subject = open_context(thing, schedule, preset, target, batch, pick=pick, progress=progress)
+    subject = open_context(thing, schedule, target, batch, pick=pick, progress=progress)
     if (licence := licence_sentence(subject.card.licences)) is not None:
         progress.say(licence)
     with nullcontext() if out is None else held_folder(out) as folder:

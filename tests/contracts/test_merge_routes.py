@@ -77,9 +77,9 @@ def test_a_switchable_file_merges_where_its_presets_do_and_nowhere_else() -> Non
     schedule, dense = TokenSchedule((17, 12, 12, 8)), TokenSchedule.dense(TokenLayout(17, 4))
     card = _card(model, schedule, {"strong": schedule, "dense": dense})
     assert card.sites == (1, 3)
-    assert card.chosen(schedule="17,10,10,4").schedule.counts == (17, 10, 10, 4)
+    assert card.chosen("17,10,10,4").schedule.counts == (17, 10, 10, 4)
     with pytest.raises(ScheduleError, match="after the layers 1, 3 alone.* after layer 2 too"):
-        card.chosen(schedule="17,12,10,8")
+        card.chosen("17,12,10,8")
     assert replace(card, model=replace(card.model, reduction="drop")).sites is None
 
 

@@ -156,23 +156,21 @@ def test_a_card_of_an_earlier_program_has_neither_presets_nor_a_weight_file() ->
 
 def test_a_switchable_card_is_run_at_a_preset_or_a_schedule() -> None:
     card = _card(presets={"fast": TokenSchedule((5, 3)), "accurate": TokenSchedule((7, 7))})
-    assert card.chosen().lengths == (7, 5)
+    assert card.chosen(None).lengths == (7, 5)
     assert (card.chosen("fast").lengths, card.chosen("fast").setting) == ((5, 3), "fast")
-    assert (card.chosen(schedule="6,4").lengths, card.chosen(schedule="6,4").setting) == ((6, 4), "6,4")
+    assert (card.chosen("6,4").lengths, card.chosen("6,4").setting) == ((6, 4), "6,4")
     with pytest.raises(UnknownName, match="presets fast, accurate, got 'slow'"):
         card.chosen("slow")
-    with pytest.raises(ScheduleError, match="got both"):
-        card.chosen("fast", "dense")
     for wrong, said in (("8,3", "has 7 tokens"), ("5,1", "at least"), ("5,6", "only 5 reach it"), ("5", "2 layers")):
         with pytest.raises(ScheduleError, match=said):
-            card.chosen(schedule=wrong)
+            card.chosen(wrong)
     with pytest.raises(ScheduleError, match="frozen into it"):
         _card().chosen("fast")
     odd = TokenSchedule((7, 7), executed=(0,))
     with pytest.raises(ScheduleError, match="same layers under every preset, but odd runs others"):
         _card(presets={"odd": odd})
     short = _card(schedule=odd, presets={"odd": odd})
-    assert short.chosen(schedule="6,6").schedule == TokenSchedule((6, 6), (0,))
+    assert short.chosen("6,6").schedule == TokenSchedule((6, 6), (0,))
     assert ArtifactCard.from_record(short.as_record()) == short
     assert (_card().lengths, _card().setting) == (None, "")
 

@@ -15,9 +15,8 @@ import pytest
 from tavt_kit.core.records import read_record
 from tavt_kit.errors import RecordError, TavtError
 from tavt_kit.workflows.compare import compare
-from tavt_kit.workflows.report import report
+from tavt_kit.workflows.report import report, show
 from tavt_kit.workflows.schedules import best_within, knee_of
-from tavt_kit.workflows.show import show
 from tests.golden.test_old_runs import RUNS
 
 JUNK: tuple[Any, ...] = (

@@ -107,7 +107,7 @@ def test_counts_that_the_graph_cannot_run_are_refused(place: Path, file: str) ->
     for wrong, said in (((9, 10, 9, 9), "only 9 reach"), ((9, 9), "has 4 layers"), ((9, 9, 9, 1), "at least 2")):
         with pytest.raises(ScheduleError, match=said):
             session.at(wrong)
-    with pytest.raises(ScheduleError, match="takes its token counts at run time; give `preset` or `schedule`"):
+    with pytest.raises(ScheduleError, match="takes its token counts at run time; give `schedule`"):
         open_file(path, target)
 
 
@@ -118,7 +118,7 @@ def test_predict_and_eval_take_a_preset_or_a_schedule(
     path, image = made(place, file), place / "data" / "disc" / "0.png"
     said = []
     for thing, flags in (
-        (path, ("--preset", "fast")),
+        (path, ("--schedule", "fast")),
         (path, ("--schedule", "9x4")),
         (place / "run", ("--schedule", "9x4")),
         (path, ()),
@@ -142,7 +142,6 @@ def test_predict_and_eval_take_a_preset_or_a_schedule(
         ("predict", ("--schedule", "20x4"), "the model has 17 tokens"),
         ("predict", ("--schedule", "9,9,9,1"), "at least 2"),
         ("predict", ("--schedule", "9x3"), "has 4 layers"),
-        ("predict", ("--schedule", "9x4", "--preset", "fast"), "got both"),
         ("eval", ("--preset", "slow"), "got 'slow'"),
         ("check", ("--preset", "slow"), "got 'slow'"),
         ("check", ("--schedule", "9x3"), "has 4 layers"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit.errors import ParameterError, ScheduleError
+from tavt_kit.errors import ParameterError
 from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.explain import ExplainedImage, explain
 from tavt_kit.workflows.predict import predict
@@ -72,8 +72,6 @@ def test_predict_shows_each_image_as_it_is_known(
     assert json.loads(capfd.readouterr().out) == found.record
     assert list(found.to_frame()["rank"]) == [1, 2]
     assert predict(model, str(images[0]))[0].label == found[0].label
-    with pytest.raises(ScheduleError, match="exported with `switchable`"):
-        predict(model, images, preset="fast")
 
 
 def test_explain_shows_each_image_as_it_is_drawn(data: Path, model: Path, tmp_path: Path, heard: Heard) -> None:
