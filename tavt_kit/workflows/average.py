@@ -23,22 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AverageResult:
-    """A run whose weights are the mean of others'.
-
-    Args:
-        folder: The run folder.
-        record: Content of ``average.json``.
-    """
+    """A run whose weights are the mean of others'; the record is the content of ``average.json``."""
 
     folder: Path
     record: Mapping[str, Any] = field(hash=False)
 
     def to_frame(self) -> Frame:
-        """A line for each network that went in: its image size, its top-1 on val, and the mean's there.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
+        """A line for each network that went in: its image size, its top-1 on val, and the mean's there."""
         return frame([
             {
                 "run": row["run"], "image_size": row["image_size"], "top1": row["top1"]["value"],

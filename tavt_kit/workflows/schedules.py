@@ -98,9 +98,8 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
     """The schedule that is meant, of a run folder; ``front.json`` in it is what a search found.
 
     Args:
-        pick: ``fast`` or ``cheapest``, ``balanced`` (the knee, or the middle where there is none), ``accurate`` or
-            ``best``, ``knee``, a limit such as ``latency=8ms``, or a place on the front counted from 0; None takes
-            what the search chose, or where there was no search the model's own.
+        pick: ``fast``, ``balanced`` or ``accurate``, a limit such as ``latency=8ms``, or a place on the front counted
+            from 0; None takes what the search chose, or where there was no search the model's own.
 
     Raises:
         ScheduleError: Both are given, or the schedule does not fit.
@@ -186,25 +185,24 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
     last, metric = len(candidates) - 1, front.get("metric", "top1")
     if not candidates:
         raise RecordError(f"the front of {run} is empty; give `schedule`")
-    if pick in ("cheapest", "fast"):
+    if pick == "fast":
         return candidates[0]
-    if pick in ("best", "accurate"):
+    if pick == "accurate":
         return max(candidates, key=lambda candidate: candidate.get(metric) or 0.0)
-    if pick in ("knee", "balanced"):
+    if pick == "balanced":
         index = knee_of(front)
-        bends = pick == "knee" or last <= 1 or index not in (0, last)
-        return candidates[index if bends else len(candidates) // 2]
+        return candidates[len(candidates) // 2 if last > 1 and index in (0, last) else index]
     if pick is None:
         if (better := front.get("recommended")) is not None:
             raise RecordError(
                 f"the search in {run} recommends {better}, a model of yours that does better than all it found, so "
-                "there is nothing to take from it; give `pick` best for the best of its own"
+                "there is nothing to take from it; give `pick` accurate for the best of its own"
             )
         chosen = front.get("chosen")
         if not isinstance(chosen, int) or not 0 <= chosen <= last:
             raise RecordError(
-                f"the search in {run} chose no schedule (verdict {front.get('verdict')}); give `pick` cheapest, "
-                "`pick` best or `schedule`"
+                f"the search in {run} chose no schedule (verdict {front.get('verdict')}); give `pick` fast, "
+                "`pick` accurate or `schedule`"
             )
         return candidates[chosen]
     if "=" in pick:
@@ -214,8 +212,8 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
         return candidates[within]
     if not pick.isdecimal() or int(pick) > last:
         raise RecordError(
-            f"`pick` takes fast, balanced, accurate, cheapest, best, knee, a limit such as latency=8ms, or a place on "
-            f"the front from 0 to {last}, got {pick!r}"
+            f"`pick` takes fast, balanced, accurate, a limit such as latency=8ms, or a place on the front from 0 to "
+            f"{last}, got {pick!r}"
         )
     return candidates[int(pick)]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tavt_kit.bench.parts import timed_model
 from tavt_kit.core.budget import Budget, Limit, Verdict
@@ -19,6 +19,7 @@ from tavt_kit.core.parsing import taking
 from tavt_kit.core.records import command_line, write_record
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
+from tavt_kit.evaluation.frames import Frame
 from tavt_kit.evaluation.looking import pick_examples, write_kept
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.reports import Plot, plot, write_report
@@ -35,9 +36,6 @@ from tavt_kit.workflows.search_context import RECIPE_FILE, SearchContext, clear,
 from tavt_kit.workflows.search_evaluation import open_evaluators
 from tavt_kit.workflows.search_refinement import LatencyRefinement
 from tavt_kit.workflows.search_target import FirstLook, measured_feasibility, table_seconds, timed, ways_out
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ class SearchRun:
         """The HTML report."""
         return self.folder / "report.html"
 
-    def to_frame(self) -> DataFrame:
+    def to_frame(self) -> Frame:
         """One row for each candidate of the front; the columns are those of ``tavt_kit.search.front_frame``."""
         return front_frame(self.record)
 

@@ -53,10 +53,8 @@ class SearchContext:
         joint: Space of further genes; ``None`` for a search of token counts alone.
         alone: Whether schedules alone are proposed, so that ``joint`` makes baselines only.
         judges: Whether it is of the part of val that judges what the other part chose.
-        opened: Sessions that stay open on the target.
         opening: Seconds that opening a session took at most, by precision; ``None`` for the target's own.
-        variants: Models as these genes want them, as far as they were made.
-        quantized: Int8 sessions of these by the layers that run, whose counts are an input.
+        quantized: Int8 sessions of ``variants`` by the layers that run, whose counts are an input.
     """
 
     config: SearchConfig

@@ -184,10 +184,10 @@ def test_a_search_s_run_exports_what_was_chosen_or_picked(place: Path, tmp_path:
     with pytest.raises(RecordError, match="holds no search result"):
         schedule_for(folder, model, None, None)
     _front(folder, 1)
-    found = {pick: schedule_for(folder, model, None, pick).counts for pick in (None, "cheapest", "best", "1", "2")}
+    found = {pick: schedule_for(folder, model, None, pick).counts for pick in (None, "fast", "accurate", "1", "2")}
     assert found[None] == found["1"] == (14, 11, 8, 8)
-    assert found["cheapest"] == (9, 9, 9, 9)
-    assert found["best"] == found["2"] == (17, 17, 17, 17)
+    assert found["fast"] == (9, 9, 9, 9)
+    assert found["accurate"] == found["2"] == (17, 17, 17, 17)
     assert schedule_for(folder, model, "dense", None) == model.dense_schedule
     assert list(presets_for(folder, model, [])) == ["fast", "balanced", "accurate"]
     assert [one.counts[0] for one in presets_for(folder, model, []).values()] == [9, 14, 17]
@@ -196,7 +196,7 @@ def test_a_search_s_run_exports_what_was_chosen_or_picked(place: Path, tmp_path:
         with pytest.raises(RecordError, match="from 0 to 2"):
             schedule_for(folder, model, None, pick)
     with pytest.raises(ScheduleError, match="give one of them"):
-        schedule_for(folder, model, "dense", "best")
+        schedule_for(folder, model, "dense", "accurate")
     _front(folder, None)
     with pytest.raises(RecordError, match="chose no schedule"):
         schedule_for(folder, model, None, None)
