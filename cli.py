@@ -275,17 +275,8 @@ def print_version(wanted: bool) -> None:
 
 
 def log_to_stderr(verbose: bool) -> None:
-    """Our log, coloured on a terminal; warnings of other libraries are shown with --verbose only."""
-    handler: logging.Handler = logging.StreamHandler()
-    if sys.stderr.isatty():
-        from rich.logging import RichHandler
-
-        from tavt_kit.verbs.console import console_of
-
-        handler = RichHandler(console=console_of(stderr=True), show_path=False)
-    else:
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
+    """Our log; warnings of other libraries are shown with --verbose only."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("tavt_kit").setLevel(logging.INFO if verbose else logging.WARNING)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)

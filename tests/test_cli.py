@@ -29,7 +29,7 @@ TABLE = dict(cli.VERBS)
 def verb(
     model: options.Model,
     out: options.Out = Path("out"),
-    seed: options.Seed = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     budgets: Annotated[list[str] | None, typer.Option("--budget")] = None,
     image_size: Annotated[int | None, typer.Option(min=1)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run")] = False,

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tavt_kit.workflows.bench import BenchResult
     from tavt_kit.workflows.doctor import DoctorResult
 
-_WORST = 6  # Token counts that are named
-
 
 @verb
 def bench_verb(
@@ -109,8 +107,8 @@ def profile_verb(
 def _print_profile(table: LatencyTable, file: Path) -> None:
     from tavt_kit.verbs.console import print_table
 
-    cells, tokens = table.cells, table.model.layout.tokens
-    drops, rows = {cell.count: cell for cell in cells.drop}, list[tuple[str | None, ...]]()
+    cells, rows = table.cells, list[tuple[str | None, ...]]()
+    drops = {cell.count: cell for cell in cells.drop}
     for count in reversed(cells.attend.counts):
         drop = drops.get(count)
         kept = [] if drop is None else [f"{cells.ms('drop', count, few):.3f}" for few in (drop.few, drop.many)]
@@ -122,15 +120,6 @@ def _print_profile(table: LatencyTable, file: Path) -> None:
         f"{table.model.name} on {table.target}: {table.seconds:.0f} s, scale {table.scale:.3f}, weights cached "
         f"{100 * table.cached:.0f} %, stem {cells.stem_ms:.2f} ms; per layer, {table.model.score} score{calibrated}"
     )
-    if cells.uneven is not None:  # counts that take longer than their neighbours, the worst of them by name
-        pairs = zip(cells.uneven.counts, cells.uneven.ms, strict=True)
-        more = {count: ms / cells.feed.at(count) for count, ms in pairs}
-        worst = {*sorted(more, key=more.__getitem__, reverse=True)[:_WORST], *({tokens} & more.keys())}
-        print(
-            f"{len(more)} of {tokens} token counts take longer than their neighbours, because products are worked off "
-            "in blocks of rows; the feed-forward half most at "
-            f"{', '.join(f'{count} (+{100 * more[count]:.0f} %)' for count in sorted(worst))}. Predictions know them"
-        )
     if table.held_out:
         rows = [
             (str(run.schedule), f"{run.predicted_ms:.2f}", f"{run.drift:.3f}",

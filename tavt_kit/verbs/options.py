@@ -77,11 +77,6 @@ Data = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; the same command continues it.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-Pack = Annotated[
-    Path | None,
-    typer.Option(metavar="ZIP", help="Measure nothing here: write a zip that does so on the device, by python ZIP."),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on stdout.")]
 Config = Annotated[
     Path | None,

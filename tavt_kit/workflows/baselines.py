@@ -105,10 +105,6 @@ class Baselines:
             judged.append(baseline.judged(budget))
         return tuple(judged)
 
-    def close(self) -> None:
-        """Let go of sessions."""
-        self.sessions.clear()
-
     def _evaluated(self, model: BaselineModel) -> Baseline:
         import numpy as np
 

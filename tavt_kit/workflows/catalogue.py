@@ -94,16 +94,11 @@ def datasets(name: str | None, *, get: bool = False, seed: int = 0, progress: Pr
         (progress or Silent()).say(f"{licence['name']}: {licence['licence']}. {licence['source']}. {row['note']}")
     images = load_images(name, seed=seed)
     return {
-        "name": images.name,
-        "root": str(images.root),
-        "made": images.made,
-        "seed": images.seed,
-        "sha256": images.sha256,
-        "classes": images.classes,
+        "name": images.name, "root": str(images.root), "made": images.made, "seed": images.seed,
+        "sha256": images.sha256, "classes": images.classes,
         "splits": {split: images.counts(split) for split in images.splits},
-        "licence": images.licence.as_record() if images.licence else None,
-        "note": images.note,
-    }
+        "licence": images.licence.as_record() if images.licence else None, "note": images.note,
+    }  # fmt: skip
 
 
 def _known(name: str) -> dict[str, Any]:
@@ -113,14 +108,7 @@ def _known(name: str) -> dict[str, Any]:
     known, package = KNOWN[name], PACKAGES[KNOWN[name].package]
     path = wheel_path(known.package)
     return {
-        "name": name,
-        "about": known.about,
-        "pictures": known.images,
-        "classes": known.classes,
-        "licence": package.licence.as_record(),
-        "note": known.note,
-        "megabytes": package.megabytes,
-        "fetched": path.is_file(),
-        "file": str(path),
-        "page": package.page,
-    }
+        "name": name, "about": known.about, "pictures": known.images, "classes": known.classes,
+        "licence": package.licence.as_record(), "note": known.note, "megabytes": package.megabytes,
+        "fetched": path.is_file(), "file": str(path), "page": package.page,
+    }  # fmt: skip

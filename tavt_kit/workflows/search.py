@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,9 +144,9 @@ def search(config: SearchConfig) -> SearchRun:
         body = {**config.as_record(), "copied": context.settle(), "ties": context.ties()}
         write_record(folder / RECIPE_FILE, "recipe", body)
         costs = _costs(context, store)
-        with open_evaluators(context, store, costs) as evaluators, closing(Baselines(evaluators.exact)) as baselines:
-            refinement = LatencyRefinement(context, store, evaluators, costs, baselines)
-            result, final = refinement.run()
+        with open_evaluators(context, store, costs) as evaluators:
+            baselines = Baselines(evaluators.exact)
+            result, final = LatencyRefinement(context, store, evaluators, costs, baselines).run()
             dense = next(baseline for baseline in final.baselines if baseline.origin == "dense")
             beside = baselines.finished(dense, config.bounds)
     return _written(context, result, final, beside, baselines.left_out)

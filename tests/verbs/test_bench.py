@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ import pytest
 import torch
 
 from tavt_kit.bench import Protocol
-from tavt_kit.core.latency_table import ShapePenalty
 from tavt_kit.runtimes.on_torch import TorchSession
 from tavt_kit.runtimes.session import Images
-from tavt_kit.verbs.measuring import _print_profile
 from tests.runtimes.models import write_linear
 from tests.verbs.command import run
 from tests.verbs.tiny import write_run
@@ -132,17 +129,6 @@ def test_profile_of_a_model(
     record = json.loads((tmp_path / "profile.json").read_text())
     assert record["schema"] == "fgvc-kit/profile" and len(record["held_out"]) == 2
     assert record["model"] == "vit_tiny_patch16_224" and record["target"]["threads"] == 1
-
-
-def test_profile_names_the_counts_that_take_longer(capsys: pytest.CaptureFixture[str]) -> None:
-    from tests.core.test_latency_table import TOKEN_POOLED, TOKENS
-
-    feed = TOKEN_POOLED.cells.feed
-    uneven = ShapePenalty((67, 71, TOKENS), (0.5 * feed.at(67), 0.25 * feed.at(71), 0.1 * feed.at(TOKENS)), 0.5)
-    _print_profile(replace(TOKEN_POOLED, cells=replace(TOKEN_POOLED.cells, uneven=uneven)), Path("profile.json"))
-    told = " ".join(capsys.readouterr().out.split())
-    assert "3 of 197 token counts take longer" in told and "67 (+50 %), 71 (+25 %), 197 (+10 %)" in told
-    assert f"{feed.at(TOKENS) * 1.1:.3f}" in told  # the table itself is of what is measured
 
 
 def test_profile_refuses_a_target_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:
