@@ -35,6 +35,8 @@ def measure_table(
     rng: np.random.Generator | None = None,
     opened: Mapping[TokenSchedule, Session] | None = None,
     on_step: OnStep | None = None,
+    longest: float = math.inf,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> LatencyTable:
     """Time the halves of the model's layers on the target, and what that says of whole schedules.
 
@@ -46,6 +48,8 @@ def measure_table(
         points: Token counts at which each half is timed.
         rng: Orders the runs; a generator seeded with 0 if not given.
         opened: Sessions from ``open_schedule`` that are there already, such as the dense one.
+        longest: Seconds after which parts are compiled at the fewest and the most tokens alone.
+        say: Told what was left out.
 
     Raises:
         TargetError: The target is absent.
@@ -64,6 +68,8 @@ def measure_table(
         rng=np.random.default_rng(0) if rng is None else rng,
         begin=begin,
         on_step=on_step or (lambda step, share: None),
+        longest=longest,
+        say=say,
     )
 
 

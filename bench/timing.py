@@ -120,6 +120,8 @@ def time_plan(
     rng: np.random.Generator,
     begin: float,
     on_step: OnStep,
+    longest: float = math.inf,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> LatencyTable:
     """Time every cell of a plan, and fit the table to whole passes timed in the same rounds.
 
@@ -127,6 +129,8 @@ def time_plan(
         seconds: Aim for the whole measurement; a slow model takes longer, because every cell runs at least 10 times.
             Whole passes but the first are left out where it is over before they are compiled.
         begin: ``time.perf_counter()`` when the work began.
+        longest: Seconds after which no more cells are compiled but those of the fewest and the most tokens.
+        say: Told what was left out.
 
     Returns:
         The calibrated table that is least wrong on the whole passes: the smallest sum of squared log ratios.
@@ -138,16 +142,28 @@ def time_plan(
 
     on_step("looking for uneven token counts", 0.0)
     uneven = find_shape_penalty(plan, clock, rng, begin + _LOOKING * seconds)
-    cells = list[Cell]()
-    for done, cell in enumerate(plan.cells):
+    cells, counts = list[Cell](), dict[str, list[int]]()
+    for cell in plan.cells:
+        counts.setdefault(cell.kind, []).append(cell.count)
+
+    def between(cell: CellPlan) -> bool:
+        return min(counts[cell.kind]) < cell.count < max(counts[cell.kind])
+
+    for done, cell in enumerate(sorted(plan.cells, key=between)):
         on_step("compiling the parts", 0.2 + 0.2 * done / len(plan.cells))
-        cells.append(Cell(cell.kind, cell.count, cell.kept, cell.layers, clock(cell)))
+        if not between(cell) or time.perf_counter() - begin < longest:
+            cells.append(Cell(cell.kind, cell.count, cell.kept, cell.layers, clock(cell)))
     on_step("compiling whole passes", 0.4)
     wholes = list[Cell]()  # timed in the same rounds as the parts whose sum they are to meet
     for schedule in plan.wholes:
         if wholes and time.perf_counter() - begin > seconds:
             break
         wholes.append(Cell("whole", plan.model.layout.tokens, 0, 1, open_whole(schedule).timer(images)))
+    if (parts := len(plan.cells) - len(cells)) or len(wholes) < len(plan.wholes):
+        say(
+            f"Of the layers' times {parts} of {len(plan.cells)} were left out, and "
+            f"{len(plan.wholes) - len(wholes)} of {len(plan.wholes)} whole passes: there was no more time."
+        )
     left = max(0.85 * seconds - (time.perf_counter() - begin), 0.1 * seconds)
     _time_cells(cells + wholes, left, rng, lambda share: on_step("timing the parts", 0.4 + 0.6 * share))
     measured = [(schedule, whole.ms(1.0)) for schedule, whole in zip(plan.wholes, wholes, strict=False)]

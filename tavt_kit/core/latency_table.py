@@ -294,6 +294,13 @@ class LatencyTable(Record):
             count, fused = kept, fused + min(taps, kept)
         return [*parts, cells.head.at(count)]
 
+    def resized(self, tokens: int) -> LatencyTable:
+        """The same model at an image size with so many tokens: its layers, and the stem by its share of the patches."""
+        layout = self.model.layout
+        share = (tokens - layout.prefix) / (layout.tokens - layout.prefix)
+        model = replace(self.model, layout=replace(layout, tokens=tokens))
+        return replace(self, model=model, cells=replace(self.cells, stem_ms=self.cells.stem_ms * share))
+
     def calibrated(self, measured: Iterable[tuple[TokenSchedule, float]]) -> LatencyTable:
         """The same with its scale set by schedules and their milliseconds: the median of measured over predicted."""
         ratios = [ms / sum(self._parts(schedule)) for schedule, ms in measured]

@@ -50,6 +50,7 @@ class Evaluator:
         pixels: Images; slices are (n, 3, H, W) bytes, cropped as the preprocessing says.
         precision: ``f32``, or ``bf16`` for autocast; with a strategy, what that runs in.
         scoring: Metrics that are wanted beside top-1, of the same labels; ``None`` for none.
+        reference: Gives the logits that metrics of the dense model compare with; ``None`` for this model's own.
         strategy: Gives the logits of a batch; ``None`` takes the model itself by the lean path, what schedules have in
             common computed once. Predictions are those of the schedule alone; see ``shared_logits``.
         tokens_at_once: Tokens in a batch, before anything is dropped; ``None`` for a number that suits the processor.
@@ -66,9 +67,11 @@ class Evaluator:
     split: str = "val"
     precision: str = "f32"
     scoring: Scoring | None = None
+    reference: Callable[[], _Logits] | None = None
     strategy: Strategy | None = None
     tokens_at_once: int | None = None
     _predicted: dict[TokenSchedule, NDArray[np.int64]] = field(default_factory=dict, init=False)
+    _dense: _Logits | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if not len(self.labels):
@@ -111,8 +114,10 @@ class Evaluator:
             metrics: tuple[Accuracy, ...] = ()
             if len(logits) == len(self.labels):
                 self._predicted[schedule] = predicted
+                if schedule == self.model.dense_schedule:
+                    self._dense = logits
                 if self.scoring is not None:
-                    metrics = self.scoring.of(logits, lambda: self.predicted(self.model.dense_schedule))
+                    metrics = self.scoring.of(logits, self.reference or self.dense_logits)
             accuracy = Accuracy.of_counts(int(correct.sum()), len(correct), split=self.split)
             yield schedule, EvaluationResult(accuracy, share, correct=correct, metrics=metrics)
 
@@ -132,6 +137,12 @@ class Evaluator:
             if result.failure is not None:
                 raise MeasurementError(result.failure)
         return self._predicted[schedule]
+
+    def dense_logits(self) -> _Logits:
+        """(n, classes) with nothing dropped; kept."""
+        if self._dense is None:
+            self._dense = self.logits(self.model.dense_schedule).numpy()
+        return self._dense
 
     def logits(self, schedule: TokenSchedule) -> Tensor:
         """(n, classes) float32 on the CPU; not kept.

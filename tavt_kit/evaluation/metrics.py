@@ -1,7 +1,8 @@
 """The catalogue of metrics: what each one is of a model's logits, which way is better, what it needs. numpy only.
 
 As an ``Accuracy`` each is a share in [0, 1] with its split, its number of images and a 95 % interval. The loss is then
-told as the ``likelihood``, exp(-mean cross-entropy): the geometric mean of the probabilities of the right classes.
+told as the ``likelihood``, exp(-mean cross-entropy): the geometric mean of the probabilities of the right classes; the
+divergence from the dense model as the ``fidelity``, exp(-mean KL(dense || model)).
 
 Below the catalogue: calibration, which asks whether a model means its probabilities, and the threshold on them from
 which answers have a wished precision.
@@ -32,13 +33,13 @@ class Predictions:
 
     Args:
         wanted: Index of the class, for a metric that names one.
-        dense: (n,) predictions of the dense model, for a metric that compares with it.
+        dense: (n, classes) logits of the dense model, for a metric that compares with it.
     """
 
     logits: NDArray[Any]
     labels: Labels
     wanted: int | None = None
-    dense: Labels | None = None
+    dense: NDArray[Any] | None = None
 
     @property
     def said(self) -> Labels:
@@ -114,10 +115,20 @@ def macro_f1(truth: Labels, said: Labels, count: int) -> float:
     return float((2 * hits[both > 0] / both[both > 0]).mean())
 
 
-def _agreement(seen: Predictions) -> NDArray[np.bool_]:
+def _dense_logits(seen: Predictions) -> NDArray[Any]:
     if seen.dense is None:
-        raise DataError("the agreement with the dense model needs its predictions, but there are none")
-    return np.asarray(seen.said == seen.dense)
+        raise DataError("a comparison with the dense model needs its predictions, but there are none")
+    return seen.dense
+
+
+def _agreement(seen: Predictions) -> NDArray[np.bool_]:
+    return np.asarray(seen.said == _dense_logits(seen).argmax(axis=1))
+
+
+def _divergences(seen: Predictions) -> NDArray[np.float64]:
+    """(n,) nats by which the probabilities diverge from the dense model's, KL(dense || these)."""
+    theirs, ours = (_log_probabilities(logits) for logits in (_dense_logits(seen), seen.logits))
+    return np.maximum((np.exp(theirs) * (theirs - ours)).sum(axis=1), 0.0)  # a rounding error may lie below
 
 
 def _f1_bounds(seen: Predictions) -> tuple[float, float]:
@@ -138,21 +149,34 @@ def _f1_bounds(seen: Predictions) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _log_probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return found
+
+
 def _losses(seen: Predictions) -> NDArray[np.float64]:
     """(n,) cross-entropy in nats."""
-    logits = seen.logits.astype(np.float64)
-    top = logits.max(1)
-    found: NDArray[np.float64] = top + np.log(np.exp(logits - top[:, None]).sum(1))
-    return found - logits[np.arange(len(seen.labels)), seen.labels]
+    found: NDArray[np.float64] = -_log_probabilities(seen.logits)[np.arange(len(seen.labels)), seen.labels]
+    return found
 
 
-def _likelihood_bounds(seen: Predictions) -> tuple[float, float]:
-    """exp(-mean cross-entropy) by the normal interval of that mean."""
-    losses = _losses(seen)
-    mean, half = float(losses.mean()), 0.0
-    if len(losses) > 1:
-        half = 1.96 * float(losses.std(ddof=1)) / math.sqrt(len(losses))
-    return math.exp(-(mean + half)), min(1.0, math.exp(-(mean - half)))
+def _in_nats(
+    name: str, recorded: str, nats: Callable[[Predictions], NDArray[np.float64]], needs: Literal["", "dense"] = ""
+) -> Metric:
+    """A mean of so many nats an image; its share is exp(-mean), by the normal interval of that mean."""
+
+    def bounds(seen: Predictions) -> tuple[float, float]:
+        each = nats(seen)
+        mean, half = float(each.mean()), 0.0
+        if len(each) > 1:
+            half = 1.96 * float(each.std(ddof=1)) / math.sqrt(len(each))
+        return math.exp(-(mean + half)), min(1.0, math.exp(-(mean - half)))
+
+    return Metric(
+        name, value=lambda seen: float(nats(seen).mean()), bounds=bounds, share=lambda nats: math.exp(-nats),
+        recorded=recorded, higher_is_better=False, needs=needs,
+    )  # fmt: skip
 
 
 METRICS: Mapping[str, Metric] = {
@@ -167,11 +191,9 @@ METRICS: Mapping[str, Metric] = {
             "recall[CLASS]", hits=lambda seen: np.asarray((seen.said == seen.labels)[seen.labels == seen.wanted]),
             needs="class",
         ),
-        Metric(
-            "loss", value=lambda seen: float(_losses(seen).mean()), bounds=_likelihood_bounds,
-            share=lambda nats: math.exp(-nats), recorded="likelihood", higher_is_better=False,
-        ),
+        _in_nats("loss", "likelihood", _losses),
         Metric("agreement", hits=_agreement, needs="dense"),
+        _in_nats("divergence", "fidelity", _divergences, needs="dense"),
     )
 }  # fmt: skip
 """Every metric, by its name."""
@@ -200,7 +222,7 @@ def find_metric(name: str) -> tuple[Metric, str | None]:
 
 
 def metric_named(name: str) -> str:
-    """The name under which a metric is recorded: ``loss`` is told as ``likelihood``, others as they are.
+    """The name under which a metric is recorded: ``loss`` as ``likelihood``, ``divergence`` as ``fidelity``.
 
     Raises:
         UnknownName: No such metric.
@@ -241,8 +263,8 @@ class Scoring:
         for name in self.names:
             self._index(name)
 
-    def of(self, logits: NDArray[np.floating], dense: Callable[[], Labels] | None = None) -> tuple[Accuracy, ...]:
-        """The wanted metrics of (n, classes) finite logits."""
+    def of(self, logits: NDArray[np.floating], dense: Callable[[], NDArray[Any]] | None = None) -> tuple[Accuracy, ...]:
+        """The wanted metrics of (n, classes) finite logits; ``dense`` gives those of the dense model."""
         found = []
         for name in self.names:
             metric, _ = find_metric(name)

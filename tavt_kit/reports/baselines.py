@@ -93,6 +93,8 @@ def fit_section(records: Records) -> Section | None:
     blocks: list[Block] = [_models_table(rows, caption, "top1", "val")]
     if not better_rows(rows, recorded_budget(fit)) and any(row.kind == "chosen" for row in rows):
         blocks.append(Text.of("No baseline answers the request better than the chosen model.", kind="note"))
+    if searched := text(fit, "search", "said"):
+        blocks.append(Text.of(searched))
     gist = f"{words.plural(len(rows), 'model')} side by side, baselines among them"
     return Section("final", "Against the baselines", tuple(blocks), gist)
 

@@ -108,7 +108,8 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
 
 _RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 _PROCESSORS = {"cpu": "CPU", "cuda": "CUDA", "gpu": "GPU", "npu": "NPU", "tensorrt": "TensorRT"}
-_METRICS = {"top1": "top-1", "macro_f1": "macro F1", "agreement": "agreement with dense"}
+_METRICS = {"top1": "top-1", "macro_f1": "macro F1", "agreement": "agreement with dense",
+            "fidelity": "fidelity to dense"}  # fmt: skip
 _QUANTILES = {"p50": "median latency", "p90": "p90 latency", "p99": "p99 latency"}
 
 

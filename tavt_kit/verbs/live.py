@@ -87,7 +87,9 @@ def _words(now: SearchState) -> str:
     if now.best is not None:
         predicted = now.best.latency_predicted_ms
         cost = f"{now.best.macs / 1e9:.3g} GMACs" if predicted is None else f"{predicted:.3g} ms"
-        best = f"best {100 * now.best.metric:.1f} % at {cost}"
+        accuracy = now.best.accuracy
+        metric = "" if accuracy is None or accuracy.metric == "top1" else f" {accuracy.metric}"
+        best = f"best {100 * now.best.metric:.1f} %{metric} at {cost}"
     left = "" if now.seconds_left is None else f", {clock_text(now.seconds_left)} left"
     return f"front {now.front}, hypervolume {now.hypervolume:.4f}, {best}{left}"
 

@@ -50,6 +50,8 @@ def _print_fit(record: Mapping[str, Any], folder: Path) -> None:
         rows.append((role, row["name"], val, test, f"{row['latency_ms']['p90']:.2f}", verdict))
     print_table(("", "model", "val %", "test %", "p90 ms", "budget"), rows, left=("model", "budget"))
     print(record["advice"])
+    if "search" in record:
+        print(record["search"]["said"])
     if "check" in record:
         print("check on {split}: {verdict}, {reason}".format(**record["check"]))
     if (file := recommended_file(folder, record)) is not None:

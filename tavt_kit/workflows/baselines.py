@@ -116,7 +116,7 @@ class Baselines:
             raise DataError("its logits are not finite")
         right = logits.argmax(axis=1) == exact.labels
         accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=exact.split)
-        more = () if exact.scoring is None else exact.scoring.of(logits, lambda: exact.predicted(dense))
+        more = () if exact.scoring is None else exact.scoring.of(logits, exact.dense_logits)
         leads, others = leading(config.metrics[0], (accuracy, *more))
         return replace(baseline, accuracy=leads, others=others, difference=paired(exact.correct(dense), right))
 

@@ -149,6 +149,7 @@ def check(
         >>> check("runs/birds/export/model.int8.xml", "runs/birds").verdict  # doctest: +SKIP
         <Verdict.PASS: 'PASS'>
     """
+    from tavt_kit.checkpoints import load_model
     from tavt_kit.checks import CHECK_FILE, Artifact, Gate, Predicted, Source, check_predicted, read_check, write_check
     from tavt_kit.checks import check as compare
     from tavt_kit.checks.compare import save_examples
@@ -163,18 +164,20 @@ def check(
         thing = fitted.file
     subject = _subject(thing, predictions)
     device = TargetDevice.parse(target) if isinstance(target, str) else target
-    model = load_given(_recorded_source(subject) if against is None else against)
-    run = str(model.folder or "")
-    images = images_of(model.folder, data)
-    chosen = split or images.held_out
-    beside = images_beside(images, chosen, None if unlabelled is None else Path(unlabelled))
-    source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable, beside)
-    gate, card = Gate(drop=max_drop / 100), None
+    model, card = load_given(_recorded_source(subject) if against is None else against), None
     if device is not None:
         check_available(device)
     if thing is not None:  # what is no file of this program leaves no folder behind
         with _named(thing) as opened:
             card = read_metadata(opened).chosen(schedule)
+        if model.folder is not None and card.image_size != model.backbone.image_size:  # of weights for several sizes
+            model = load_model(model.folder, image_size=card.image_size)
+    run = str(model.folder or "")
+    images = images_of(model.folder, data)
+    chosen = split or images.held_out
+    beside = images_beside(images, chosen, None if unlabelled is None else Path(unlabelled))
+    source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable, beside)
+    gate = Gate(drop=max_drop / 100)
     with held_folder(subject.parent if out is None else out) as folder:
         passes = 1 + dense + (predictions is None)
         count = image_counter(progress, subject.name, len(source.samples) * passes)

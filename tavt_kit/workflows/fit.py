@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tavt_kit.checkpoints import load_model
+from tavt_kit.bench import measure_table
+from tavt_kit.bench.parts import timed_model
+from tavt_kit.checkpoints import is_run, load_model
 from tavt_kit.checkpoints.architecture import check_name
-from tavt_kit.core.accuracy import bits_text
+from tavt_kit.core.accuracy import PairedDifference, bits_text
 from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.codec import decode
@@ -20,8 +23,10 @@ from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.deadline import Deadline
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
+from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.model_card import read_card
 from tavt_kit.core.parsing import bounded, parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, read_record, reading, write_record
@@ -35,7 +40,9 @@ from tavt_kit.evaluation.answers import answer
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.models.flops import count_macs
 from tavt_kit.reports import Plot, plot, write_report
-from tavt_kit.runtimes import check_available, open_file
+from tavt_kit.runtimes import FileSession, check_available, open_file
+from tavt_kit.search.record import CSV_FILE
+from tavt_kit.workflows.average import average
 from tavt_kit.workflows.bench import bench
 from tavt_kit.workflows.check import check
 from tavt_kit.workflows.distill import distill
@@ -46,7 +53,6 @@ from tavt_kit.workflows.fit_plan import (
     LEAST_SEARCH,
     FitPlan,
     first_plan,
-    foretell_keeps,
     image_sizes,
     in_ms,
     training_seconds,
@@ -56,6 +62,7 @@ from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row
 from tavt_kit.workflows.recommended import write_recommended
 from tavt_kit.workflows.run_model import FIT_FILE, recommended_file
 from tavt_kit.workflows.search import search
+from tavt_kit.workflows.search_config import PROFILE_FILE
 from tavt_kit.workflows.train import train
 
 if TYPE_CHECKING:
@@ -70,10 +77,10 @@ _IMAGES, _JUDGED = 2_000, 1_000
 """Images of a split that are read at most, more where training has steps for them; and those that judge a file."""
 _FIRST_SCHEDULE = "stages:0.3"
 """Merging 30 % in three layers keeps a network's answers without any training (docs/merging.md)."""
-_EVALUATIONS, _POPULATION, _FINALISTS = 48, 12, 3
-_SHARES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
-"""Of the tokens, merged in each of three layers: the gentlest first."""
-_LEAST_PATCHES = 16
+_EVALUATIONS, _POPULATION, _FINALISTS = 300, 12, 3
+_TABLE_SECONDS, _TABLE_POINTS = 10.0, 5
+_ROOM = 0.93
+"""Of the best finalist's predicted time: where one more is taken, for predictions err."""
 _CHECKED = 128
 """Images of val that each file is checked on: whether it is its source. What it loses is judged on all of val."""
 _FILE_SECONDS = 10.0
@@ -251,8 +258,8 @@ def _usable_sizes(plan: FitPlan, images: ImageSet) -> tuple[int, ...]:
     return tuple(size // patch * patch for size in IMAGE_SIZES)
 
 
-_Key: TypeAlias = tuple[Path, str]
-"""Run folder and precision: what one export makes."""
+_Key: TypeAlias = tuple[Path, str, int]
+"""Run folder, precision and pixels a side: what one export makes."""
 _Wanted: TypeAlias = dict[_Key, list[TokenSchedule]]
 _Made: TypeAlias = tuple[Path, Path, Configuration, int, int]
 """File that passed its check, its run, configuration, tokens and multiply-adds: what a ``FitRow`` begins with."""
@@ -279,6 +286,8 @@ class _Stages:
     """Of exporting, checking, asking and measuring one file, as the last ones took."""
     first_seconds: float = 0.0
     """After which the first answer was there."""
+    search: dict[str, Any] | None = None
+    """What a search did, for the record."""
 
     def run(self, asked: Mapping[str, Any], plan: FitPlan) -> FitResult:
         """First without training, then as far as the time allows."""
@@ -301,7 +310,8 @@ class _Stages:
             self._train(head, "probe")
         head_seconds = time.monotonic() - began
         wanted = self._dense(head, *self._precisions)
-        wanted[head, self._precisions[-1]].append(TokenSchedule.parse(_FIRST_SCHEDULE, load_model(head).layout))
+        last = self._precisions[-1]
+        wanted[head, last, self.plan.image_size].append(TokenSchedule.parse(_FIRST_SCHEDULE, load_model(head).layout))
         rows = self._measured("first", wanted)
         if not self.plan.adapt_steps:  # also where a fit goes on: with more time it may have steps that it had not
             planned = self._with_stages(rows, head, head_seconds)
@@ -318,19 +328,16 @@ class _Stages:
             with self._stage(f"fine-tune all layers, {plan.adapt_steps} steps"):
                 self._train(full, "finetune", blocks="all", steps=plan.adapt_steps, batch=BATCH)
         runs = {plan.image_size: full, **{size: self._at_size(full, size) for size in plan.further_sizes}}
-        network = runs[plan.sizes[0]]
+        network = self._network(runs)
         if plan.distil_steps:
             with self._stage(f"distil for every number of tokens, {plan.distil_steps} steps"):
                 network = self._distilled(network)
-        last = self._precisions[-1]
         wanted = {} if full == head else self._dense(full, *self._precisions)
         for run in list(runs.values())[1:]:
             wanted |= self._dense(run, last)
-        for key, schedules in self._merged(runs.values(), rows).items():
-            wanted.setdefault(key, []).extend(schedules)
-        files = sum(map(len, wanted.values()))
-        for key, schedules in self._searched(network, files, dense=network not in runs.values()).items():
-            wanted.setdefault(key, []).extend(each for each in schedules if each not in wanted[key])
+        for key, schedule in self._searched(network, head, rows, sum(map(len, wanted.values()))):
+            if schedule not in wanted.setdefault(key, []):
+                wanted[key].append(schedule)
         if not wanted:
             return self._checked(result)
         found = self._measured("second", wanted, rows)
@@ -371,7 +378,8 @@ class _Stages:
             plan = replace(plan, reasons=(*plan.reasons, reason))
         plan = replace(plan, sizes=image_sizes(plan, load_model(head).grid[0], dense, budget, self.target.batch))
         each = self.forward_seconds(plan.model, plan.image_size)
-        return with_stages(plan, self.deadline.left(), each, _FINALISTS, len(self.images.split("train")))
+        train, val = (len(self.images.split(split)) for split in ("train", "val"))
+        return with_stages(plan, self.deadline.left(), each, _FINALISTS, train, min(val, _JUDGED))
 
     def forward_seconds(self, name: str, size: int) -> float:
         """Seconds of one image's dense forward pass where training runs, by the better of two batches."""
@@ -423,11 +431,32 @@ class _Stages:
                 self._train(out, "probe", image_size=size)
         return out
 
+    def _network(self, runs: Mapping[int, Path]) -> Path:
+        """What is searched: the mean of the fine-tunes, unless val shows one of them better; without two, the one."""
+        tuned = [run for size, run in runs.items() if size in self.plan.adapt_sizes]
+        if len(tuned) < 2:
+            return next(iter(tuned), runs[self.plan.sizes[0]])
+        with self._stage("one network for all image sizes: the mean of the fine-tuned weights"):
+            done = average(tuned, self.out / "average", limit=_JUDGED, fresh=self.fresh, progress=self.progress)
+        differences = [PairedDifference.from_record(row["difference"]) for row in done.record["rows"]]
+        sizes = [row["image_size"] for row in done.record["rows"]]
+        told = ", ".join(
+            f"{100 * one.difference:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}] at {size} px"
+            for size, one in zip(sizes, differences, strict=True)
+        )
+        kept = all(one.high >= 0 for one in differences)
+        self.progress.say(
+            f"The mean against the fine-tune of each size on val, points: {told}: "
+            f"{'it is searched' if kept else 'left out'}."
+        )
+        return done.folder if kept else runs[self.plan.sizes[0]]
+
     def _distilled(self, network: Path) -> Path:
         """The distilled network, or the one that it was, whichever answers better on val with half of its tokens."""
         done = distill(
             network, self.out / "distilled", recipe="merge", steps=self.plan.distil_steps, batch=BATCH, seed=self.seed,
-            limit=_images_read(self.plan.distil_steps), fresh=self.fresh, progress=self.progress,
+            image_sizes=load_model(network).require_card().image_sizes, limit=_images_read(self.plan.distil_steps),
+            fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
         self.progress.show(done)
         before, after = (
@@ -439,64 +468,71 @@ class _Stages:
         self.progress.say(f"Distillation lost {100 * (before - after):.1f} points at {_JUDGED_AT} on val: left out.")
         return network
 
-    def _merged(self, runs: Iterable[Path], rows: Sequence[FitRow]) -> _Wanted:
-        """Of each network the gentlest merging in three layers that is foretold to keep to the budget."""
-        dense, merged = dense_row(rows, self.out / "head"), next((row for row in rows if not row.is_dense), None)
-        known, wanted = {(row.run, str(row.configuration.schedule)) for row in rows}, dict[_Key, list[TokenSchedule]]()
-        for run in runs:
-            model = load_model(run)
-            whole, least = count_macs(model, model.dense_schedule), model.layout.prefix + _LEAST_PATCHES
-            tried = (TokenSchedule.parse(f"stages:{share}", model.layout) for share in _SHARES)
-            keeps = partial(foretell_keeps, dense, merged, self.budget, self.target.batch, whole=whole)
-            fitting = (one for one in tried if one.counts[-1] >= least and keeps(macs=count_macs(model, one)))
-            schedule = next(fitting, model.dense_schedule)
-            if schedule != model.dense_schedule and (run, str(schedule)) not in known:
-                wanted[run, self._precisions[-1]] = [schedule]
-        return wanted
-
-    def _searched(self, network: Path, files: int, *, dense: bool) -> _Wanted:
-        """What a search of schedules finds within the time, less what the files take that are measured after it.
-
-        Those that keep to the budget come first, of them the best on val; with every token only of a network that is
-        not there yet.
-        """
-        out, seconds = self.out / "search", self.deadline.left() - (files + _FINALISTS) * self.file_seconds
-        if not (out / "front.json").is_file() and seconds < LEAST_SEARCH:
-            self.progress.say("No time is left for a search; what was trained is measured all the same.")
-            return {}
-        if self.fresh or not (out / "front.json").is_file():  # what was measured once is not measured anew
-            with self._stage("search under the budget"):
+    def _searched(
+        self, network: Path, head: Path, rows: Sequence[FitRow], files: int
+    ) -> list[tuple[_Key, TokenSchedule]]:
+        """The finalists of a search of image sizes and schedules, within the time less what files take after it."""
+        out, last = self.out / "search", self._precisions[-1]
+        weights = [read_card(one).weights_sha256 for one in (network, out) if is_run(one)]
+        again = self.fresh or len(set(weights)) > 1  # with more time there may be a better network
+        if again or not (out / "front.json").is_file():  # what was found once is not searched anew
+            seconds = self.deadline.left() - (files + _FINALISTS) * self.file_seconds
+            if seconds < LEAST_SEARCH:
+                self.progress.say("No time is left for a search; what was trained is measured all the same.")
+                return []
+            end = time.monotonic() + min(seconds, (self.plan.seconds or {}).get("search", LEAST_SEARCH))
+            with self._stage(f"search the image sizes and schedules of {network.name}"):
                 try:
-                    self.progress.show(search(
-                        network, out=out, target=replace(self.target, precision=self._precisions[-1]),
-                        budget=self.budget, fix=("image-size", "layers", "reduction", "precision"),
-                        evaluations=_EVALUATIONS, population=_POPULATION, final=_FINALISTS, table_seconds=10.0,
-                        table_points=5, measure_seconds=1.0, baselines=False, seed=self.seed,
-                        limit=min(_IMAGES, len(self.images.split("val"))), max_time=f"{seconds:.0f}s",
-                        fresh=self.fresh, progress=self.progress,
-                    ))  # fmt: skip
+                    self._search(network, self._layer_times(head, rows), end, fresh=again)
                 except BudgetTooTight as error:
                     self.progress.say(f"{error}; what was trained is measured all the same.")
-                    return {}
-        body, tokens = read_record(out / "front.json", "front"), load_model(out).layout.tokens
-        measured = [
-            candidate
-            for candidate in body["candidates"]
-            if candidate["latency_ms"] is not None and (dense or set(candidate["schedule"]) != {tokens})
+                    return []
+        body = read_record(out / "front.json", "front")
+        self.search = _search_record(out, network.name, body)
+        self.progress.say(self.search["said"])
+        own = load_model(network).backbone.image_size
+        return [
+            ((network, last, (one.image_size or own)[1]), one.schedule)
+            for one in map(Configuration.from_record, _finalists(body, by_cost=not self.budget.ceilings))
         ]
-        timed = bool(self.budget.ceilings)
 
-        def rank(one: Mapping[str, Any]) -> tuple[bool, float]:
-            value = -float(one[body["metric"]]) if timed else float(one["latency_ms"]["p90"])
-            return one["verdict"] == "FAIL", value
+    def _search(self, network: Path, table: LatencyTable, end: float, *, fresh: bool) -> None:
+        """Rank by divergence from the network itself, undropped at its largest size, against predicted latency."""
+        model, ceilings = load_model(network), self.budget.ceilings
+        timed = replace(table.resized(model.layout.tokens), model=timed_model(model, model.require_card().name))
+        self.progress.show(search(
+            network, out=self.out / "search", profile=timed, budget=Budget(ceilings) if ceilings else self.budget,
+            objective="divergence", evaluations=_EVALUATIONS, population=_POPULATION, seed=self.seed,
+            limit=min(self.plan.search_images, len(self.images.split("val"))),
+            max_time=max(1.0, end - time.monotonic()), fresh=fresh, progress=self.progress,
+        ))  # fmt: skip
 
-        measured.sort(key=rank)
-        found = [Configuration.from_record(record).schedule for record in measured[:_FINALISTS]]
-        return {(out, self._precisions[-1]): found} if found else {}
+    def _layer_times(self, head: Path, rows: Sequence[FitRow]) -> LatencyTable:
+        """Times of the layers in the fewest bits, scaled to the files of the first answer; measured once."""
+        file = self.out / PROFILE_FILE
+        if self.fresh or not file.is_file():
+            model, dense = load_model(head), dense_row(rows, head)
+            table = measure_table(
+                model, replace(self.target, precision=self._precisions[-1]), model.backbone.image_size,
+                name=model.require_card().name, seconds=_TABLE_SECONDS, points=_TABLE_POINTS,
+                opened={model.dense_schedule: self._session(dense.file)}, on_step=self.progress.update,
+            )  # fmt: skip
+            files = [row for row in rows if (row.run, row.precision) == (head, dense.precision)]
+            table = table.calibrated((row.configuration.schedule, row.latency.median) for row in files)
+            ratios = {name: ms / dense.latency.median for name, ms in dense.times.items() if name != "p50"}
+            write_record(file, "profile", replace(table, quantile_ratios=ratios).as_record())
+        return LatencyTable.from_record(read_record(file, "profile"))
+
+    def _session(self, file: Path) -> FileSession:
+        """An exported file on the target; a quantized one says itself what is in 8 bits."""
+        card = read_metadata(file)
+        device = replace(self.target, precision="f32") if card.precision == "int8" else self.target
+        return open_file(file, device, card.lengths)
 
     def _dense(self, run: Path, *precisions: str) -> _Wanted:
         """The network with every token: what the others are held against, and a candidate like any other."""
-        return {(run, precision): [load_model(run).dense_schedule] for precision in precisions}
+        model = load_model(run)
+        return {(run, precision, model.backbone.image_size[1]): [model.dense_schedule] for precision in precisions}
 
     @property
     def _precisions(self) -> tuple[str, ...]:
@@ -513,7 +549,7 @@ class _Stages:
         made: list[_Made] = []
         with self._stage(f"export and check {sum(map(len, wanted.values()))} files"):
             for key, schedules in wanted.items():
-                made += self._exported(place / f"{key[0].name}-{key[1]}", key, schedules)
+                made += self._exported(place, key, schedules)
         with self._stage(f"ask {len(made)} files about val{' and test' if 'test' in self.images.splits else ''}"):
             answers = self._answers(place, made)
         files = [*(file for file, *_ in made), *(row.file for row in kept)]
@@ -525,18 +561,21 @@ class _Stages:
 
     def _exported(self, place: Path, key: _Key, schedules: Sequence[TokenSchedule]) -> list[_Made]:
         """The files of one run and precision that answer as it does; what few bits lose is judged on all of val."""
-        run, precision = key
-        bits = None if precision == self.target.precision else precision
+        run, precision, pixels = key
+        bits, model, name = None if precision == self.target.precision else precision, load_model(run), run.name
+        size = None
+        if pixels != model.backbone.image_size[1]:  # of weights for several
+            size, name = (pixels, pixels), f"{name}-{pixels}"
+            model = load_model(run, image_size=size)
         files = export(
-            run, place, schedule=list(schedules), precision=precision, calibrate=_CALIBRATE,
+            run, place / f"{name}-{precision}", schedule=[Configuration(one, size).choice for one in schedules],
+            precision=precision, calibrate=_CALIBRATE,
             format="openvino" if self.target.runtime == "openvino" else "onnx", smooth_quant="off",
             dense=False, split="val", limit=_CHECKED, max_drop=100.0, accept_inconclusive=True, fresh=self.fresh,
             progress=self.progress,
         )  # fmt: skip
         self.progress.show(files)
-        model = load_model(run)
-        size = model.backbone.image_size
-        given = None if size[0] == self.plan.image_size else size
+        given = None if pixels == self.plan.image_size else model.backbone.image_size
         return [
             (file.path, run, Configuration(schedule, given, bits), model.layout.tokens, count_macs(model, schedule))
             for file, schedule in zip(files, schedules, strict=True)
@@ -554,10 +593,8 @@ class _Stages:
         for number, (name, (file, run, *_)) in enumerate(zip(names, made, strict=True)):
             if name not in known:
                 self.progress.update(f"answers of {run.name}", number / len(made))
-                card = read_metadata(file)
-                device = replace(self.target, precision="f32") if card.precision == "int8" else self.target
-                session = open_file(file, device, card.lengths)
-                how = Preprocessing.from_record(card.model.preprocessing)
+                session = self._session(file)
+                how = Preprocessing.from_record(read_metadata(file).model.preprocessing)
                 known[name] = {
                     split: bits_text(answer(thin_out(self.images.split(split), _JUDGED), session, how, batch=32).right)
                     for split in ("val", "test")
@@ -603,6 +640,7 @@ class _Stages:
             **table.as_record(self.out), "data": facts.as_record(), "target": self.target.as_record(),
             "host": HostFacts.gather().as_record(), "command": command_line(),
             "seconds": {"first": self.first_seconds or self.deadline.spent, "all": self.deadline.spent},
+            **({} if self.search is None else {"search": self.search}),
         }  # fmt: skip
         record = write_record(self.out / FIT_FILE, "fit", body)
         if table.recommended is not None:
@@ -612,6 +650,44 @@ class _Stages:
         result = FitResult(self.out, record, table)
         self.progress.show(result)
         return result
+
+
+def _finalists(body: Mapping[str, Any], *, by_cost: bool) -> list[Mapping[str, Any]]:
+    """Of a front's candidates the best, the best of another image size, and the best with room for what errs.
+
+    Args:
+        by_cost: Whether the cheapest that keeps to the floors is the best; else the nearest to the network undropped.
+    """
+
+    def ms(one: Mapping[str, Any]) -> float:
+        return float(one["latency_ms"]["predicted"])
+
+    ranked = sorted(
+        body["candidates"],
+        key=lambda one: (one["verdict"] == "FAIL", ms(one) if by_cost else -float(one[body["metric"]])),
+    )
+    chosen = ranked[:1]
+    if chosen:
+        best = chosen[0]
+        others = (one for one in ranked if one.get("image_size") != best.get("image_size"))
+        quicker = (one for one in ranked if ms(one) <= _ROOM * ms(best))
+        wanted = [next(others, None), next(quicker, None), *ranked]
+        chosen += [one for index, one in enumerate(wanted) if one is not None and one not in [*chosen, *wanted[:index]]]
+    return chosen[:_FINALISTS]
+
+
+def _search_record(folder: Path, network: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """How many configurations of which network were evaluated, on how many images of val, and who proposed them."""
+    with (folder / CSV_FILE).open(newline="") as file:
+        origins = Counter(row["origin"] for row in csv.DictReader(file))
+    images = max(one["n"] for one in (*body["candidates"], *body["baselines"]))
+    by = ", ".join(f"{count} {origin}" for origin, count in origins.items())
+    said = (
+        f"The search evaluated {body['evaluations']} configurations of {network} on {images} images of val by their "
+        f"divergence from it, proposed by: {by}."
+    )
+    return {"network": network, "evaluations": body["evaluations"], "images": images, "by": dict(origins),
+            "seconds": body["seconds"], "said": said}  # fmt: skip
 
 
 def _images_read(steps: int) -> int:

@@ -26,14 +26,14 @@ _ADAPT, _DISTIL = 3.0, 10.0
 """Forward passes that a step takes for each image: forward and backward; a teacher and three networks."""
 _LEAST_STEPS, _MOST_STEPS, _EPOCHS = 250, 300, 5
 """Fewer steps are not worth their time; ``_EPOCHS`` epochs or ``_MOST_STEPS``, whichever is more, are the most."""
-_SEARCH = 0.3
-"""Share of what is left after the first answer that the search gets."""
-LEAST_SEARCH = 100.0
+_SEARCH, _SEARCH_SECONDS = 0.2, 60.0
+"""Share of what is left after the first answer that the search gets, and the seconds that are planned at the least."""
+LEAST_SEARCH = 40.0
 """Seconds that a search is begun with at the least."""
-_FIXED = 0.3
-"""Share of the dense time that a smaller image keeps: 0.27 to 0.31 of ViT-S in INT8, from 112 to 84 and 70 pixels."""
-_AIM = 0.95
-"""Share of a limit that merging is aimed at, where its time is foretold."""
+_EVALUATED, _TREE = 0.5, 100
+"""Share of the search that evaluates, the rest times layers and reads images; and configurations that are hoped for."""
+_LEAST_IMAGES = 128
+"""Images of val that rank configurations at the least: a divergence is told on far fewer than an accuracy."""
 _SHARE = re.compile(r"\s*latency(\[(?P<statistic>p\d+)\])?\s*<?=\s*(?P<share>\d+(\.\d+)?)\s*%\s*")
 
 
@@ -51,6 +51,7 @@ class FitPlan:
         adapt_sizes: Image sizes that are fine-tuned; the others get a head alone.
         adapt_steps: Steps of fine-tuning at each of them.
         distil_steps: Steps of distillation; 0 where the time is too short.
+        search_images: Images of val that a search ranks by.
         seconds: Estimate for each stage after the first answer.
         file_seconds: Seconds to export, check, ask and measure one file of the first answer; 0 until it is there.
         head_seconds: Seconds that its head took.
@@ -65,6 +66,7 @@ class FitPlan:
     adapt_sizes: tuple[int, ...] = ()
     adapt_steps: int = 0
     distil_steps: int = 0
+    search_images: int = _LEAST_IMAGES
     seconds: Mapping[str, float] | None = None
     file_seconds: float = 0.0
     head_seconds: float = 0.0
@@ -145,38 +147,13 @@ def image_sizes(plan: FitPlan, grid: int, dense: FitRow, budget: Budget, batch: 
     return merged, plain
 
 
-def foretell_keeps(
-    dense: FitRow, merged: FitRow | None, budget: Budget, batch: int, *, whole: float, macs: float
-) -> bool:
-    """Whether merging brings a network of any image size into the budget, by two times of the full size.
-
-    A smaller image keeps a share of the time, whatever its patches; merging saves by the line through the two times.
-
-    Args:
-        dense: The dense model at the full size.
-        merged: The same network in the same precision with tokens merged; None where it was not measured.
-        budget: In ms.
-        batch: Images of an inference.
-        whole: Multiply-adds of the network in question with every token.
-        macs: Multiply-adds of it with tokens merged.
-    """
-    if merged is None or not budget.ceilings or any(macs > limit.value for limit in budget.of("flops")):
-        return False
-    for statistic, most in _most_times(budget, batch):
-        slope = (dense.times[statistic] - merged.times[statistic]) / (dense.macs - merged.macs)  # ms for a multiply-add
-        time = dense.times[statistic] * (_FIXED + (1 - _FIXED) * whole / dense.macs) - slope * (whole - macs)
-        if slope <= 0 or time > _AIM * most:
-            return False
-    return True
-
-
 def _most_times(budget: Budget, batch: int) -> list[tuple[str, float]]:
     """Each limit on time as a statistic and the most ms that an inference may take."""
     times = [(limit.statistic or "p90", limit.value) for limit in budget.of("latency")]
     return [*times, *(("p50", 1e3 * batch / limit.value) for limit in budget.of("throughput"))]
 
 
-def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int, images: int) -> FitPlan:
+def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int, images: int, judged: int) -> FitPlan:
     """How many steps the rest of the time has room for; what is not worth its time is left out.
 
     Args:
@@ -185,34 +162,39 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int
         image_seconds: Seconds of one image's forward pass at the full size, where training runs.
         finalists: Files that the search's front becomes, at most.
         images: Training images.
+        judged: Images of val that judge a network.
     """
     more = plan.further_sizes
     share = {size: (size / plan.image_size) ** 2 for size in (plan.image_size, *more)}
     a_step = _ADAPT * BATCH * image_seconds
-    a_distil_step = _DISTIL * BATCH * image_seconds * share[plan.sizes[0]]
+    a_distil_step = _DISTIL * BATCH * image_seconds
     most = max(_MOST_STEPS, _EPOCHS * images // BATCH)
     trainable = ((plan.image_size, *more), more, more[-1:])  # all, those in the budget, the one that needs no merging
     # Weights trained for a smaller image are worth more than a search of schedules; without either, a search is.
-    searched = max(LEAST_SEARCH, _SEARCH * left)
-    for sizes, search in (*((sizes, search) for search in (searched, 0.0) for sizes in trainable), ((), searched)):
+    searched = max(_SEARCH_SECONDS, _SEARCH * left)
+    ways = [(sizes, search) for search in (searched, 0.0) for sizes in trainable]
+    for sizes, search in (*ways, ((), searched), ((), 0.0)):
         whole = plan.image_size in sizes
         heads = {size: plan.head_seconds * share[size] for size in more if size not in sizes}
-        files = (2 * len(more) + 1 + 2 * whole + (finalists if search else 0)) * plan.file_seconds
-        for_training = max(0.0, left - files - search - sum(heads.values()))
+        files = (len(more) + 2 * whole + (finalists if search else 0)) * plan.file_seconds
+        # Each fine-tune, and the mean of all at its size, answer val.
+        mean = 2 * judged * image_seconds * sum(share[size] for size in sizes) if len(sizes) > 1 else 0.0
+        for_training = left - files - search - mean - sum(heads.values())
         adapt = min(most, int(for_training / (a_step * sum(share[size] for size in sizes)))) if sizes else 0
-        if adapt >= _LEAST_STEPS:
+        if adapt >= _LEAST_STEPS or (not sizes and for_training >= 0):
             break
     trained = {size: adapt * a_step * share[size] for size in sizes}
     distil = min(2 * most, int((for_training - sum(trained.values())) / a_distil_step)) if whole else 0
     distil = distil if distil >= _LEAST_STEPS else 0
-    stages = {
+    times = {
         **{f"fine-tune at {size} px, {adapt} steps": time for size, time in trained.items()},
         **{f"a head at {size} px": time for size, time in heads.items()},
         f"distil, {distil} steps": distil * a_distil_step,
-        "search": max(0.0, min(search, left - files)),
+        "the mean of the fine-tunes": mean,
+        "search": search,
         "export, check and measure": files,
     }
-    seconds = {stage: time for stage, time in stages.items() if time}
+    seconds = {stage: time for stage, time in times.items() if time}
     estimate = ", ".join(f"{stage} ({time:.0f} s)" for stage, time in seconds.items())
     fits = "are left for" if sum(seconds.values()) <= left else "are left, too few for all of"
     reasons = [*plan.reasons, f"{left:.0f} s {fits}: {estimate}."]
@@ -221,6 +203,8 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int
         reasons.append(
             f"No fine-tuning {where}(fewer than {_LEAST_STEPS} steps have room): a longer `max_time` has it."
         )
+    a_pass = image_seconds * max(share[size] for size in sizes or more or share)
     return replace(
-        plan, adapt_sizes=sizes, adapt_steps=adapt, distil_steps=distil, seconds=seconds, reasons=tuple(reasons)
-    )
+        plan, adapt_sizes=sizes, adapt_steps=adapt, distil_steps=distil, seconds=seconds, reasons=tuple(reasons),
+        search_images=max(_LEAST_IMAGES, min(judged, int(_EVALUATED * seconds.get("search", 0.0) / _TREE / a_pass))),
+    )  # fmt: skip

@@ -89,13 +89,15 @@ def target_of(target: TargetDevice, choice: Choice) -> TargetDevice:
 def _sizes(context: SearchContext) -> list[tuple[tuple[int, int], int]]:
     """Image sizes in whole patches with the tokens of each, the model's own first, then falling.
 
-    They are those that the weights were trained for, and the usual shares; such as the family takes.
+    They are those that the weights were trained for; where they know one alone and its times are of this machine, the
+    usual shares. Such as the family takes.
     """
     model, (height, width) = context.model, context.preprocessing.image_size
     (rows, columns), card = model.grid, context.card
-    usual = [(max(2, round(rows * share)), max(2, round(columns * share))) for share in _SHARES]
     sizes = [(size, size) for size in card.image_sizes]
-    sizes += [(height * row // rows, width * column // columns) for row, column in usual]
+    if not sizes and context.config.table is None:
+        usual = [(max(2, round(rows * share)), max(2, round(columns * share))) for share in _SHARES]
+        sizes = [(height * row // rows, width * column // columns) for row, column in usual]
     by_tokens: dict[int, tuple[int, int]] = {}
     for size in sizes:
         try:
@@ -153,13 +155,7 @@ def predicting(
 
     @cache
     def at(tokens: int, precision: str | None) -> LatencyTable:
-        table = tables[precision]
-        layout = table.model.layout
-        if tokens == layout.tokens:
-            return table
-        share = (tokens - layout.prefix) / (layout.tokens - layout.prefix)
-        resized = replace(table.model, layout=replace(layout, tokens=tokens))
-        return replace(table, model=resized, cells=replace(table.cells, stem_ms=table.cells.stem_ms * share))
+        return tables[precision].resized(tokens)
 
     @cache
     def milliseconds(choice: Choice) -> float:

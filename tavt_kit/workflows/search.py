@@ -188,7 +188,7 @@ def _costs(context: SearchContext, store: Store) -> Costs:
         _show_feasibility(context, rows + seen.rows)
         require_feasible(seen.rows, lambda: ways_out(context, seen))
         if not config.is_here:
-            say(f"Predicting by the profile of {config.device}; nothing is measured on this machine.")
+            say(f"Latencies are predicted by the profile of {config.device}; no whole pass is measured.")
             return seen
         precisions = () if context.joint is None else context.joint.precisions
         if "int8" in precisions:  # refuse a model that cannot be quantized before the long part

@@ -53,8 +53,8 @@ class SearchConfig:
             ``197x4,150x4,90x4``.
         front: Run folder or ``front.json`` of an earlier search, whose front to begin with.
         algorithm: ``nsga2``, ``surrogate`` (fewer evaluations), ``tavt`` (mended), ``tavt-official`` or ``random``.
-        objective: Two or three metrics (top1, macro_f1, recall[CLASS], loss, agreement) and costs (macs, latency,
-            throughput); by default top1 against latency with a target, else macs.
+        objective: Two or three metrics (top1, macro_f1, recall[CLASS], loss, agreement, divergence) and costs (macs,
+            latency, throughput); by default top1 against latency with a target, else macs.
         score: Score that ranks the tokens, ``column`` or ``cls``, or ``any`` to search both; the model's own by
             default.
         pool: Whether the head pools over the ``kept`` tokens or all, ``restored``; the model's own by default.
@@ -64,9 +64,10 @@ class SearchConfig:
         image_size: Pixels a side, for a model given by name.
         evaluations: Configurations to evaluate, the dense model and its baselines included.
         population: Schedules of a generation; ``None`` for the algorithm's own.
-        max_time: Bound on the time of the whole call: seconds, or a text such as ``15m``. Timing the layers gets at
-            most a fifth of it, measuring the finalists two fifths are kept for, the search gets what is left; finalists
-            for which no time was left are recorded as such. Below 15 minutes all layers run.
+        max_time: Bound on the time of the whole call: seconds, or a text such as ``15m``. The first look at it and
+            timing the layers get at most two fifths of it (what they leave out is said), measuring the finalists two
+            fifths are kept for, the search gets what is left; finalists for which no time was left are recorded as
+            such. Below 15 minutes all layers run.
         final: Candidates of the front to measure end to end.
         screen: Images that a candidate is judged on first, against cheaper ones; 0 to look at all of them.
         fix: Choices that stay as the model has them: ``image-size``, ``layers``, ``reduction``, ``precision``, or
@@ -227,11 +228,13 @@ class SearchConfig:
         """What is searched beside token counts as far as the config goes: what is given or fixed is not.
 
         Precision is a gene where time counts on a target of this machine that begins with f32 and may know int8.
-        Agreement with the dense model means nothing where there are several, and a carried profile is of one model.
-        In a short time all layers run.
+        Agreement with the dense model means nothing where there are several, and a carried profile is of one model, at
+        the image sizes that its weights were trained for. In a short time all layers run.
         """
-        if "all" in self.fixed or "agreement" in self.metrics or self.table is not None:
+        if "all" in self.fixed or "agreement" in self.metrics:
             return ()
+        if self.table is not None:
+            return () if "image-size" in self.fixed else ("image-size",)
         device = self.device
         quantizes = device is not None and device.runtime in ("openvino", "onnxruntime") and device.is_cpu
         free = {

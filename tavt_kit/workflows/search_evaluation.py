@@ -110,7 +110,7 @@ class ConfigurationEvaluator:
                 strategy = SwitchableLogits(int8_session(self.context, model, executed), executed)
             self._of[key] = replace(
                 self.own, model=model, pixels=self.images(preprocessing), preprocessing=preprocessing,
-                precision=precision, strategy=strategy,
+                precision=precision, reference=self.own.dense_logits, strategy=strategy,
             )  # fmt: skip
         return self._of[key]
 

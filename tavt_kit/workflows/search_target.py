@@ -43,6 +43,7 @@ _RUNS_AGAIN = {"p50": 100, "p90": 200, "p99": 1500}
 """The same of what is measured again because it lies about the limit: what is 5 % inside is then mostly proven."""
 
 _TABLES = 0.2  # share of the allowed time that timing the layers may take
+_LOOK, _TIMED = 0.2, 0.4  # shares of the allowed time after which the first look, and the tables, take no more up
 
 REPORT = 0.05  # share of the allowed time that stays for the report
 
@@ -73,37 +74,47 @@ def measured_feasibility(context: SearchContext) -> FirstLook:
     quantile_ratios, tolerance, lines = dict[str, float](), 0.0, dict[str, tuple[float, float]]()
     reasons: Sequence[str] = ()
     if config.table is not None:
-        medians = {end: config.table.predict(Configuration.of(end).schedule) for end in (space.dense, *space.ends)}
+        predict = predicting(context, {None: config.table}, {})
+        medians = {end: predict(end) for end in (space.dense, *space.ends)}
         quantile_ratios = dict(config.table.believed_quantile_ratios)
     else:
         dense: dict[str | None, Choice] = {None: space.dense}
         if joint is not None and config.is_short and not context.alone:  # precisions that get no table
             several = (joint.given(space.dense, precision=index) for index in range(len(joint.precisions)))
             dense = {Configuration.of(choice).precision: choice for choice in several}
-        ends = list(dict.fromkeys([*dense.values(), *space.ends]))
+        ends = list(dict.fromkeys([space.dense, space.ends[0], *dense.values(), *space.ends]))
         graphs: WholeGraphs = {}
         opened = dict[Choice, _Opened]()
         for end in ends:
+            if opened and context.deadline.left(1 - _LOOK) < max(context.opening.values()):
+                break
             context.progress.update(f"opening {end}", len(opened) / len(ends))
             opened[end] = _opened(context, end, graphs)
+        if left_out := ends[len(opened) :]:
+            context.progress.say(
+                f"The time has no room for a look at {', '.join(map(str, left_out))}: what a budget asks of them is "
+                "predicted by what was measured."
+            )
         context.progress.update("measuring the dense and the smallest schedule")
         with Watch() as watch:
-            runs = _passes(context, ends, _brief_protocol(config), opened)
+            runs = _passes(context, list(opened), _brief_protocol(config), opened)
         if reasons := watch.verdict().reasons:
             context.progress.say(
                 f"The machine is not quiet, so everything is measured slower than it could be: {'; '.join(reasons)}."
             )
-        medians = {end: run.median for end, run in zip(ends, runs, strict=True)}
+        medians = {end: run.median for end, run in zip(opened, runs, strict=True)}
         quantile_ratios, tolerance = measure_quantile_ratios(runs), TOLERANCE
         least = {Configuration.of(end).precision: end for end in space.ends}
         for precision in dense.keys() - {None}:
-            (x0, x1), (y0, y1) = ((medians[least[bits]], medians[dense[bits]]) for bits in (None, precision))
+            x1, y1 = medians[space.dense], medians.get(dense[precision], medians[space.dense])
+            x0, y0 = medians.get(least[None], x1), medians.get(least[precision], y1)
             slope = (y1 - y0) / (x1 - x0) if x1 > x0 else 0.0
             # Through the second point and 0 where the two do not tell a slope.
             lines[str(precision)] = (y1 - slope * x1, slope) if slope > 0 else (0.0, y1 / x1)
     costs = Costs(counting(context), medians.__getitem__, config.device, quantile_ratios)
     limits = Budget(config.bounds.of("latency", "throughput"))
-    rows = feasibility_table(space, costs, limits, tolerance=tolerance)
+    known = medians.keys() >= set(space.ends)
+    rows = feasibility_table(space, costs, limits, tolerance=tolerance) if known else []
     return FirstLook(rows, quantile_ratios, lines, bool(reasons))
 
 
@@ -255,9 +266,11 @@ def _table(context: SearchContext, target: TargetDevice, opened: dict[TokenSched
     points = config.table_points
     if seconds != config.table_seconds:
         points = min(points, max(2, int(seconds / 4)))
+    bounded = config.max_seconds is not None
     return measure_table(
         context.model, target, context.preprocessing.image_size, name=context.card.name, seconds=seconds, points=points,
         rng=np.random.default_rng(config.seed), opened=opened, on_step=context.progress.update,
+        **({"longest": context.deadline.left(1 - _TIMED), "say": context.progress.say} if bounded else {}),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from tavt_kit.evaluation.metrics import METRICS, Metric, Predictions, Scoring, f
 CLASSES = tuple("abcdefg")
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 7, 120)
-DENSE = RNG.integers(0, 7, 120)
+DENSE = 8.0 * np.eye(7)[RNG.integers(0, 7, 120)]
 EVERY = pytest.mark.parametrize("metric", METRICS.values(), ids=list(METRICS))
 
 
@@ -30,7 +30,7 @@ def seen(strength: float, order: np.ndarray | None = None, *, against: np.ndarra
 
 @EVERY
 def test_surer_is_better_by_its_own_direction(metric: Metric) -> None:
-    truth = DENSE if metric.needs == "dense" else LABELS
+    truth = DENSE.argmax(1) if metric.needs == "dense" else LABELS
     weak, strong = (metric.of(seen(strength, against=truth)) for strength in (0.5, 8.0))
     assert metric.better(strong, weak) and not metric.better(weak, strong) and not metric.better(weak, weak)
 

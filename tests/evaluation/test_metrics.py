@@ -17,10 +17,10 @@ LOGITS = RNG.normal(size=(80, 4)) + 2 * np.eye(4)[LABELS]
 
 
 def test_values_are_those_of_the_definitions() -> None:
-    dense = RNG.integers(0, 3, 80)
-    scoring = Scoring(("top1", "macro_f1", "recall[b]", "loss", "agreement", "loss"), LABELS, NAMES)
-    assert scoring.names == ("macro_f1", "recall[b]", "likelihood", "agreement")
-    f1, recall, likelihood, agreement = scoring.of(LOGITS.astype(np.float32), lambda: dense)
+    dense = RNG.normal(size=(80, 4))
+    scoring = Scoring(("top1", "macro_f1", "recall[b]", "loss", "agreement", "divergence", "loss"), LABELS, NAMES)
+    assert scoring.names == ("macro_f1", "recall[b]", "likelihood", "agreement", "fidelity")
+    f1, recall, likelihood, agreement, fidelity = scoring.of(LOGITS.astype(np.float32), lambda: dense)
     predicted = LOGITS.argmax(1)
     present = sorted(set(LABELS) | set(predicted))
     assert f1.value == pytest.approx(f1_score(LABELS, predicted, labels=present, average="macro"))
@@ -28,8 +28,11 @@ def test_values_are_those_of_the_definitions() -> None:
     assert recall.n == (LABELS == 1).sum()
     shares = torch.softmax(torch.from_numpy(LOGITS), 1).numpy()
     assert -np.log(likelihood.value) == pytest.approx(log_loss(LABELS, shares, labels=range(4)), rel=1e-6)
-    assert agreement.value == pytest.approx((predicted == dense).mean())
-    for one in (f1, recall, likelihood, agreement):
+    assert agreement.value == pytest.approx((predicted == dense.argmax(1)).mean())
+    theirs, ours = (torch.log_softmax(torch.from_numpy(logits), 1) for logits in (dense, LOGITS))
+    apart = torch.nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    assert -np.log(fidelity.value) == pytest.approx(float(apart), rel=1e-6)
+    for one in (f1, recall, likelihood, agreement, fidelity):
         assert 0 <= one.low < one.value < one.high <= 1 and one.split == "val"
     assert scoring.of(LOGITS, lambda: dense) == scoring.of(LOGITS, lambda: dense)  # the bootstrap draws the same
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,8 +35,8 @@ from tavt_kit.errors import (
 from tavt_kit.workflows.check import check
 from tavt_kit.workflows.compare import compare
 from tavt_kit.workflows.evaluate import evaluate
-from tavt_kit.workflows.fit import _usable_sizes, fit
-from tavt_kit.workflows.fit_plan import FitPlan, first_plan, foretell_keeps, in_ms, with_stages
+from tavt_kit.workflows.fit import _finalists, _usable_sizes, fit
+from tavt_kit.workflows.fit_plan import FitPlan, first_plan, in_ms, with_stages
 from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row
 from tavt_kit.workflows.predict import predict
 from tavt_kit.workflows.run_model import model_at, recommended_of
@@ -153,25 +154,28 @@ def test_a_share_of_the_dense_models_time_becomes_milliseconds() -> None:
         in_ms(["latency=150 px"], times)
 
 
-def test_the_line_through_two_times_says_how_many_multiply_adds_a_budget_has() -> None:
-    dense, int8 = replace(row(90, 20.0), macs=100), replace(row(89, 8.0, precision="int8"), macs=100)
-    merged = replace(row(88, 5.0, counts=(17, 9), precision="int8"), macs=60)
+def test_a_share_is_of_the_dense_model_in_the_fewest_bits() -> None:
+    dense, int8 = row(90, 20.0), row(89, 8.0, precision="int8")
+    merged = row(88, 5.0, counts=(17, 9), precision="int8")
     assert dense_row([dense, int8, merged], dense.run) is int8 and dense_row([dense, merged], dense.run) is dense
-
-    slower = replace(merged, latency=row(88, 9.0).latency)
-
-    def keeps(budget: str, macs: float, whole: float = 100, beside: FitRow | None = merged) -> bool:
-        return foretell_keeps(int8, beside, Budget.parse([budget, "drop=1"]), 1, whole=whole, macs=macs)
-
-    most = 100 - (8 - 0.95 * 4) / (3 / 40)  # merging saves 3 ms by 40 multiply-adds
-    assert keeps("latency=4ms", most) and not keeps("latency=4ms", most + 1)
-    assert keeps("throughput=250/s", most) and not keeps("throughput=250/s", most + 1)
-    assert keeps("flops=20", 20) and not keeps("flops=20", 21) and not keeps("top1=50%", 20)
-    assert not keeps("latency=4ms", most, beside=None) and not keeps("latency=4ms", most, beside=slower)
-    # Of half the multiply-adds by a smaller image 65 % of the time are left, less what merging saves there.
-    assert keeps("latency=5.2ms", 46, whole=50) and not keeps("latency=5.2ms", 48, whole=50)
     with pytest.raises(ExportError, match="passed its check"):
         dense_row([merged], dense.run)
+
+
+def test_finalists_are_the_best_another_size_and_one_with_room_for_an_error() -> None:
+    def one(fidelity: float, ms: float, size: int | None = None, verdict: str = "PREDICTED") -> dict[str, Any]:
+        pixels = {} if size is None else {"image_size": [size, size]}
+        return {"fidelity": fidelity, "latency_ms": {"predicted": ms}, "verdict": verdict, **pixels}
+
+    front = [one(0.80, 2.0, 70), one(0.90, 3.0, 84), one(0.95, 3.6, 84), one(0.96, 3.8), one(0.99, 4.0), one(0.98, 3.9)]
+    body = {"metric": "fidelity", "candidates": front}
+    assert [front.index(each) for each in _finalists(body, by_cost=False)] == [4, 2, 1]
+    assert [front.index(each) for each in _finalists(body, by_cost=True)] == [0, 1, 2]
+    alone = {"metric": "fidelity", "candidates": front[3:]}  # of one size, all about as fast: the best of them
+    assert [front.index(each) for each in _finalists(alone, by_cost=False)] == [4, 5, 3]
+    refuted = {"metric": "fidelity", "candidates": [one(0.9, 1.0, verdict="FAIL"), one(0.8, 2.0)]}
+    assert _finalists(refuted, by_cost=True)[0]["fidelity"] == 0.8
+    assert not _finalists({"metric": "fidelity", "candidates": []}, by_cost=False)
 
 
 def test_the_times_of_all_rows_share_one_doubt() -> None:
@@ -194,19 +198,25 @@ def test_without_a_limit_on_cost_the_fastest_that_keeps_is_recommended() -> None
 
 def _planned(left: float) -> FitPlan:
     plan = replace(first_plan("vit", None, 112), sizes=(98, 70), file_seconds=20.0, head_seconds=40.0)
-    return with_stages(plan, left, image_seconds=0.01, finalists=3, images=1000)
+    return with_stages(plan, left, image_seconds=0.01, finalists=3, images=1000, judged=500)
 
 
 def test_a_plan_fits_into_its_time_and_says_what_each_stage_takes() -> None:
-    least = 48 * 0.01 * 250 * (1 + (98 / 112) ** 2 + (70 / 112) ** 2)  # 259 s: 250 steps at three sizes
-    short, some, long = _planned(150.0), _planned((200 + least) / 0.7 + 5), _planned(2000.0)
+    share = 1 + (98 / 112) ** 2 + (70 / 112) ** 2
+    least = 48 * 0.01 * 250 * share + 2 * 500 * 0.01 * share  # 280 s: 250 steps at three sizes, and their mean
+    short, some, long = _planned(90.0), _planned((140 + least) / 0.8 + 5), _planned(2000.0)
     assert (short.adapt_steps, some.adapt_steps, long.adapt_steps) == (0, 253, 312)
     assert (short.distil_steps, some.distil_steps, long.distil_steps) == (0, 0, 624)
-    assert some.seconds is not None and sum(some.seconds.values()) <= (200 + least) / 0.7 + 5
+    assert some.seconds is not None and sum(some.seconds.values()) <= (140 + least) / 0.8 + 5
     assert long.seconds is not None and sum(long.seconds.values()) <= 2000
+    assert some.seconds["search"] == pytest.approx(0.2 * ((140 + least) / 0.8 + 5))
     assert "a head at 98 px" in short.reasons[-2] and "longer" in short.reasons[-1]
-    tight = _planned(300.0)  # too short for fine-tuning and a search: weights for the smaller image are worth more
+    tight = _planned(200.0)  # too short for fine-tuning and a search: weights for the smaller image are worth more
     assert tight.adapt_sizes == (98, 70) and tight.adapt_steps >= 250 and "search" not in (tight.seconds or {})
+
+
+def test_a_search_ranks_by_as_many_images_as_it_has_time_for() -> None:
+    assert [_planned(left).search_images for left in (300.0, 2000.0, 20_000.0)] == [128, 200, 500]
 
 
 def test_another_fits_folder_is_refused(data: Path, tmp_path: Path) -> None:
@@ -265,8 +275,9 @@ def test_the_whole_way(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyP
 
     for name, value in {"_LEAST_STEPS": 1, "_MOST_STEPS": 4, "_EPOCHS": 0}.items():
         monkeypatch.setattr(fit_plan, name, value)
-    monkeypatch.setattr(module, "_EVALUATIONS", 10)
+    monkeypatch.setattr(module, "_EVALUATIONS", 40)
     monkeypatch.setattr(module._Stages, "_precisions", ("f32",))
+    monkeypatch.setattr(module, "image_sizes", lambda *given: (48, 32))
     images = write_images(tmp_path / "images", each=30)
 
     def go(seconds: float = 600) -> module.FitResult:
@@ -276,7 +287,12 @@ def test_the_whole_way(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyP
     first = go(1)  # too short for more than the first answer; with more time the same folder gets what it lacks
     assert {row["run"] for row in first.record["rows"]} == {"head"} and "No time is left" in " ".join(heard.said)
     done = go()
-    assert "adapted-64" in {row["run"] for row in done.record["rows"]}
+    assert {"adapted-64", "adapted-48", "adapted-32"} <= {row["run"] for row in done.record["rows"]}
+    assert "The mean against the fine-tune of each size" in " ".join(heard.said)
+    found = done.record["search"]  # it evolves, and its finalists are rows of the network that it says
+    assert found["by"]["nsga2"] > 0 and sum(found["by"].values()) == found["evaluations"] == 40
+    assert f"The search evaluated 40 configurations of {found['network']}" in " ".join(heard.said)
+    assert found["network"] in {row["run"] for row in done.record["rows"]} - {"head"}
     record = read_record(tmp_path / "out" / "fit.json", "fit")
     assert record["rows"] == done.record["rows"] and len(done.to_frame()) == len(record["rows"])
     best = record["rows"][record["recommended"]]

@@ -129,6 +129,23 @@ def test_measured_on_openvino_from_the_model_to_the_verdict(
     assert card.schedule == chosen.schedule
 
 
+def test_a_first_look_at_the_target_keeps_to_the_time_and_says_what_it_leaves_out(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
+) -> None:
+    monkeypatch.setattr("tavt_kit.workflows.search_target._LOOK", 0.0)
+    monkeypatch.setattr("tavt_kit.workflows.search_target._TIMED", 0.0)
+    found = search(
+        model, data=data, out=tmp_path / "out", target="openvino:cpu:threads=1", budget="latency=500ms", fix="all",
+        evaluations=3, population=2, final=1, max_time="10m", table_seconds=0.1, table_points=4, measure_seconds=0.1,
+        progress=heard,
+    )  # fmt: skip
+    told = " ".join(heard.said)
+    assert "no room for a look at" in told and "of the layers' times" in told.lower()
+    assert found.best is not None and found.record["evaluations"] == 3
+    table = read_record(tmp_path / "out" / "profile.json", "profile")["cells"]
+    assert len(table["attend"]["counts"]) == len(table["feed"]["counts"]) == 2
+
+
 @pytest.mark.slow
 def test_a_budget_out_of_reach_says_what_would_meet_it_and_that_the_machine_is_busy(
     data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
