@@ -128,7 +128,8 @@ def _agreement(seen: Predictions) -> NDArray[np.bool_]:
 def _divergences(seen: Predictions) -> NDArray[np.float64]:
     """(n,) nats by which the probabilities diverge from the dense model's, KL(dense || these)."""
     theirs, ours = (_log_probabilities(logits) for logits in (_dense_logits(seen), seen.logits))
-    return np.maximum((np.exp(theirs) * (theirs - ours)).sum(axis=1), 0.0)  # a rounding error may lie below
+    found: NDArray[np.float64] = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
+    return found.clip(min=0.0)  # a rounding error may lie below
 
 
 def _f1_bounds(seen: Predictions) -> tuple[float, float]:

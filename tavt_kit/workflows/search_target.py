@@ -266,11 +266,10 @@ def _table(context: SearchContext, target: TargetDevice, opened: dict[TokenSched
     points = config.table_points
     if seconds != config.table_seconds:
         points = min(points, max(2, int(seconds / 4)))
-    bounded = config.max_seconds is not None
     return measure_table(
         context.model, target, context.preprocessing.image_size, name=context.card.name, seconds=seconds, points=points,
         rng=np.random.default_rng(config.seed), opened=opened, on_step=context.progress.update,
-        **({"longest": context.deadline.left(1 - _TIMED), "say": context.progress.say} if bounded else {}),
+        longest=context.deadline.left(1 - _TIMED), say=context.progress.say,
     )  # fmt: skip
 
 
