@@ -491,9 +491,11 @@ class _Stages:
         self.search = _search_record(out, network.name, body)
         self.progress.say(self.search["said"])
         own = load_model(network).backbone.image_size
+        known = {row.configuration.schedule for row in rows if (row.run, row.precision) == (network, last)}
         return [
             ((network, last, (one.image_size or own)[1]), one.schedule)
             for one in map(Configuration.from_record, _finalists(body, by_cost=not self.budget.ceilings))
+            if one.schedule not in known  # of the first answer
         ]
 
     def _search(self, network: Path, table: LatencyTable, end: float, *, fresh: bool) -> None:
