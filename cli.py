@@ -78,6 +78,8 @@ GONE = {
     ("train", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
     ("distill", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
     ("search", "--dry-run"): "what a budget asks is shown, and refused, before anything is evaluated; leave it out",
+    ("search", "--weights"): "a search takes a run: `train` makes one of a name, `convert` of a weight file",
+    ("search", "--image-size"): "sizes are searched anyway; --fix image-size keeps the run's",
     ("search", "--evaluate-on"): "torch evaluates, in its faster precision where that is safe; leave it out",
     ("explain", "--class"): "a heat map is of each image's likeliest class; leave it out",
     ("eval", "--unlabelled"): "images without labels are what `predict THING FOLDER -o OUT` is for",

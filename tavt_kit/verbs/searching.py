@@ -60,7 +60,7 @@ def _print_fit(record: Mapping[str, Any], folder: Path) -> None:
 
 
 @verb
-def search_verb(model: options.Model, out: options.Out, **given: Any) -> Answer:
+def search_verb(model: options.Run, out: options.Out, **given: Any) -> Answer:
     """The fastest model that loses at most half a point: --budget drop=0.5 --target openvino:cpu.
 
     Exits 1 where the chosen schedule is not proven to keep to the budget, 2 where no schedule can.

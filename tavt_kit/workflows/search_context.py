@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -25,14 +24,14 @@ from tavt_kit.data import ImageSet, Sample, inherit_split, load_images
 from tavt_kit.data.loading import thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.splits import SPLIT_FILE
-from tavt_kit.errors import DataError, ParameterError, RecordError
+from tavt_kit.errors import DataError, RecordError
 from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import FileSession, Session
 from tavt_kit.search import Space
 from tavt_kit.search.racing import stratified
 from tavt_kit.search.space import JointSpace
-from tavt_kit.workflows.run_model import images_of, open_given
+from tavt_kit.workflows.run_model import images_of, load_given
 from tavt_kit.workflows.schedules import listed_schedules
 from tavt_kit.workflows.search_config import SearchConfig
 
@@ -181,16 +180,10 @@ def open_context(config: SearchConfig, deadline: Deadline) -> SearchContext:
     """
     import numpy as np
 
-    path = Path(config.model) if isinstance(config.model, str | os.PathLike) else None
-    run = path if path is not None and is_run(path) else None
-    if run is not None and config.weights is not None:
-        raise ParameterError(f"`weights` is for a model given by name, but {path} is a run with weights of its own")
-    images = _images(config, run)
-    model = open_given(
-        config.model, weights=config.weights, classes=None if run is not None else images.classes,
-        image_size=config.image_size, seed=config.seed, score=None if config.score == "any" else config.score,
-        pool=config.pool, reduction=config.reduction, copied=True,
-    )  # fmt: skip
+    model = load_given(config.model, copied=True).eval()
+    model.score = model.score if config.score in (None, "any") else str(config.score)
+    model.pool, model.reduction = config.pool or model.pool, config.reduction or model.reduction
+    images = _images(config, model)
     images.require_classes(model.require_card().classes)
     available = len(images.split("val"))
     if config.limit is not None and config.limit > available:
@@ -207,16 +200,15 @@ def open_context(config: SearchConfig, deadline: Deadline) -> SearchContext:
     return context
 
 
-def _images(config: SearchConfig, run: Path | None) -> ImageSet:
-    """The images to search on: by the split of the model's ``run`` or of a run folder, or divided anew."""
-    data = config.data
-    if isinstance(config.model, AdaptiveViT) and config.model.folder is not None:
-        run = config.model.folder if (config.model.folder / SPLIT_FILE).exists() else None
+def _images(config: SearchConfig, model: AdaptiveViT) -> ImageSet:
+    """The images to search on: by the split of the model's run or of a run folder, or divided anew."""
+    data, run, in_hand = config.data, model.folder, isinstance(config.model, AdaptiveViT)
+    has_split = run is not None and (run / SPLIT_FILE).exists()
     if isinstance(data, ImageSet):
-        return data if run is None or not (run / SPLIT_FILE).exists() else inherit_split(run, data)
-    if data is not None and is_run(data) and (run is None or isinstance(config.model, AdaptiveViT)):
-        run, data = Path(data), None
-    if run is not None:
+        return inherit_split(run, data) if run is not None and has_split else data
+    if in_hand and data is not None and is_run(data):
+        return images_of(Path(data), None)
+    if run is not None and (has_split or not in_hand):
         return images_of(run, data)
     if data is None:
         raise DataError("a search needs images: give `data` with a folder, a CSV list, elpv or textile")

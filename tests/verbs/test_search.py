@@ -338,7 +338,7 @@ FLOPS = ("--budget", "flops=300K")
         ((*FLOPS, "--front", "absent"), "absent"),
         ((*FLOPS, "--limit", "0"), "--limit"),
         ((*FLOPS, "--max-time", "soon"), "90s"),
-        ((*FLOPS, "--weights", "random"), "weights of its own"),
+        ((*FLOPS, "--weights", "random"), "--weights is gone"),
         ((*FLOPS, "--score", "loudness"), "loudness"),
         ((*FLOPS, "--data", "absent/"), "absent"),
         ((*FLOPS, "--screen", "-1"), "--screen must be at least 0"),
@@ -408,7 +408,7 @@ def test_other_models_and_places(place: Path, tmp_path: Path, capsys: pytest.Cap
         return capsys.readouterr().err.splitlines()[-1]
 
     assert "vit_tinny" in refused(model="vit_tinny_patch16_224", out=tmp_path / "a")
-    assert "ResNet" in refused("--weights", "random", model="resnet50", out=tmp_path / "b")
+    assert "is no run folder" in refused(model="resnet50", out=tmp_path / "b")
     (tmp_path / "file").write_text("x")
     assert "cannot write" in refused(out=tmp_path / "file")
     deeper = write_run(tmp_path / "deeper", depth=5)

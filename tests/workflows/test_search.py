@@ -17,7 +17,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import inherit_split, load_images
-from tavt_kit.errors import BudgetTooTight, DataError, ParameterError
+from tavt_kit.errors import BudgetTooTight, DataError, ParameterError, RecordError
 from tavt_kit.models.wrap import wrap
 from tavt_kit.search import Progress as SearchState
 from tavt_kit.workflows import search_context
@@ -92,8 +92,8 @@ def test_what_it_cannot_use_is_refused_by_its_parameters_name(
         search(adaptive, out=out)
     with pytest.raises(DataError, match="no card"):
         search(wrap(adaptive.unwrap()), data=data, out=out)
-    with pytest.raises(ParameterError, match="`weights` and `image_size` are for a model given by name"):
-        search(adaptive, data=data, out=out, weights="random")
+    with pytest.raises(RecordError, match="is no run folder"):
+        search("vit_tiny_patch16_224", data=data, out=out)
     for name, value in (("table_seconds", 0), ("measure_seconds", -1), ("table_points", 1), ("evaluations", 0)):
         with pytest.raises(ParameterError, match=f"`{name}`"):
             search(model, data=data, out=out, **{name: value})
