@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 from tavt_kit.verbs.verb import Answer, verb
-
-if TYPE_CHECKING:
-    from tavt_kit.workflows.export import ExportedFile
 
 Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A repository of the Hugging Face hub.")]
 
@@ -46,7 +43,8 @@ def export_verb(
     def show() -> None:
         print_checks(checks)
         for file in result:
-            _print_file(result.folder, file)
+            entry = file.record
+            print(f"{result.folder / entry['file']}{_ENDS[file.status].format(size=entry['bytes'] / 1e6)}")
 
     record = {"folder": str(result.folder), "artifacts": artifacts, "checks": checks}
     return Answer(record, show, 0 if result.settled else 1)
@@ -57,19 +55,6 @@ _ENDS = {
     "unproven": ".unproven: {size:.1f} MB; its sentence says what to do, --accept-inconclusive takes it all the same",
     "refused": ": not written",
 }
-
-
-def _print_file(folder: Path, file: ExportedFile) -> None:
-    """A file with its fate and size, and below an int8 one the ways of quantizing that were tried, best first."""
-    entry = file.record
-    print(f"{folder / entry['file']}{_ENDS[file.status].format(size=entry['bytes'] / 1e6)}")
-    trials = (entry["calibration"] or {}).get("tried") or []
-    for trial in sorted(trials, key=lambda trial: -trial["agreement"]):
-        smooth = f", SmoothQuant {'on' if trial['smooth_quant'] else 'off'}" if trial["quantizer"] == "nncf" else ""
-        print(
-            f"  {trial['quantizer']}{smooth}: {100 * trial['agreement']:.1f} % as f32, top-1 "
-            f"{100 * trial['top1']:.1f} % on {entry['calibration']['held_out']} training images that did not calibrate"
-        )
 
 
 @verb

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,31 +95,7 @@ def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = N
 
 
 def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
-    """A table of checks on stdout, the reason where one is no PASS, and the further figures of each."""
+    """A table of checks on stdout, and the reason where one is no PASS; all figures are in the record."""
     from tavt_kit.reports.correctness import checks_section
 
     print_sections("check", Path("check.json"), {"checks": checks}, checks_section)
-    for check in checks:
-        print(f"{check['artifact']}: {'; '.join(_figures(check))}")
-
-
-def _figures(check: Mapping[str, Any]) -> Iterator[str]:
-    """What was counted beside top-1, and what else was tried."""
-
-    def change(figure: Mapping[str, Any]) -> str:
-        sides = (figure[who] for who in ("source", "artifact"))
-        return f"{' -> '.join('none' if share is None else f'{100 * share:.1f}' for share in sides)} %"
-
-    if (top5 := check["top5"]) is not None:
-        yield f"top-5 {change({who: top5[who]['value'] for who in ('source', 'artifact')})}"
-    yield f"macro-F1 {change(check['macro_f1'])}"
-    yield f"calibration error {change(check['calibration_error'])}"
-    yield f"McNemar p {check['mcnemar_p']:.2g}"
-    if sizes := check["batches"]["sizes"]:
-        same = "the same answers" if check["batches"]["passed"] else "not the same answers"
-        yield f"batches of {', '.join(map(str, sizes))}: {same}"
-    else:
-        yield "logits made elsewhere: other batch sizes could not be tried"
-    choice = check.get("token_choice")
-    if choice is not None and choice["kept"] is not None:
-        yield f"it keeps {', '.join(map(str, choice['kept']))} patches"

@@ -193,11 +193,4 @@ def test_the_record_and_the_terminal_say_what_was_counted(place: Path, capsys: p
     assert one["top5"] is None  # of three classes five are always right
     assert run("check", file, "--data", place / "data", "--no-dense") == 0  # against what exported.json names
     said = capsys.readouterr().out
-    for words in (
-        "macro-F1",
-        "calibration error",
-        "McNemar p 1",
-        "batches of 6, 1, 2, 3, 4, 5, 7, ",
-        "it keeps 13, 10, 7 patches",
-    ):
-        assert words in said
+    assert all(words in said for words in ("model.f32.onnx", "14,11,8", "Agreement", "PASS"))
