@@ -69,6 +69,8 @@ GONE = {
     ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
     ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
     ("bench", "--pack"): "a search is not packed any more; `export` what it chose, and `bench` the file on its device",
+    ("bench", "--no-meters"): "the machine's peak and energy are not measured any more; leave it out",
+    ("profile", "--pack"): "nothing is packed any more; `profile` on the device, and `search --profile` here",
     ("bench", "--carried"): "`bench FILE --budget latency=8ms` on the device has the verdict",
     ("search", "--joint"): "all but the score is searched anyway; --fix narrows it, --score any adds the score",
     ("bench", "--mixed"): "candidates may be of any classes; leave it out",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from tavt_kit.bench.protocol import BRIEF as BRIEF
 from tavt_kit.bench.protocol import Protocol, bench, random_images
 from tavt_kit.bench.timing import OnStep, TablePlan, graph_clocks, open_graph, time_plan, torch_clocks
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.latency_table import HeldOut, LatencyTable
+from tavt_kit.core.latency_table import HeldOut, LatencyTable, measure_quantile_ratios
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.schedule import TokenSchedule
@@ -105,7 +106,8 @@ def check_table(
     """
     rng = np.random.default_rng(1) if rng is None else rng
     schedules = random_schedules(model.layout, count, rng)
-    dense, found, protocol = model.dense_schedule, list[HeldOut](), protocol or BRIEF
+    dense, protocol = model.dense_schedule, protocol or BRIEF
+    held_out, measured = list[HeldOut](), list[Measurement]()
     # Against its own time, not its prediction, whose error is the table's and no drift.
     then = table.dense_ms or table.predict(dense)
     opened = {dense: open_schedule(model, table.target, image_size, dense)}
@@ -118,8 +120,9 @@ def check_table(
             # Round by round: a machine that changes its speed between two rounds changes medians, and no such ratio.
             ratio = paired_ratio(run, anchor)
             steady, drift = ratio.relative_half_width <= protocol.half_width, run.median / (ratio.value * then)
-            found.append(HeldOut(schedule, table.predict(schedule), run.median, steady, drift))
-    return table.tested(found)
+            held_out.append(HeldOut(schedule, table.predict(schedule), run.median, steady, drift))
+        measured += [anchor, *runs]
+    return replace(table.tested(held_out), quantile_ratios=measure_quantile_ratios(measured))
 
 
 def measure_schedules(

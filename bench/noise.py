@@ -5,16 +5,19 @@ No thread runs beside the measurement: what a turn costs (about a millisecond) i
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from tavt_kit.core.codec import Record
-from tavt_kit.core.device import ControlGroup, allowed_cpus, read_text
+from tavt_kit.core.device import ControlGroup, TargetDevice, allowed_cpus, read_text
 from tavt_kit.errors import MeasurementError
 
 # Parts of the run whose median clocks are compared: a moment's dip cancels, a change that lasts does not.
@@ -294,3 +297,48 @@ def megahertz(cpus: Collection[int], root: Path = Path("/")) -> float | None:
             if facts.get("processor", "").isdecimal() and int(facts["processor"]) in cpus and "cpu MHz" in facts:
                 clocks.append(float(facts["cpu MHz"]))
     return max(clocks, default=None)
+
+
+# NVML's reasons for a low clock: hardware slowdown, heat by software and by hardware, power brake. Its power cap is
+# not among them: at the cap the clock moves with the work, which its range tells.
+_SLOWED = 0x08 | 0x20 | 0x40 | 0x80
+
+
+def gpu_state(target: TargetDevice) -> Callable[[], tuple[float, bool]] | None:
+    """Reads the state of an NVIDIA GPU, by the nvidia-ml-py package; ``None`` where nothing tells it.
+
+    Returns:
+        A function: its clock in MHz, and whether it is slowed, for heat or because the supply of power tells it.
+    """
+    if target.processor not in ("cuda", "tensorrt") or find_spec("pynvml") is None:
+        return None
+    nvml: Any = importlib.import_module("pynvml")
+    # Called events since driver 535, throttling before.
+    names = "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"
+    reasons = next(getattr(nvml, name) for name in names if hasattr(nvml, name))
+
+    def read() -> tuple[float, bool]:
+        clock = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
+        return float(clock), bool(reasons(handle) & _SLOWED)
+
+    try:
+        nvml.nvmlInit()
+        uuid = _gpu_uuid(target.index)
+        handle = nvml.nvmlDeviceGetHandleByUUID(uuid) if uuid else nvml.nvmlDeviceGetHandleByIndex(target.index)
+        read()
+    except nvml.NVMLError:
+        return None
+    return read
+
+
+def _gpu_uuid(index: int) -> str | None:
+    """The GPU's UUID, which means the same to torch and to the driver; ``None`` where torch is not here."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if index >= torch.cuda.device_count():
+        return None
+    device = torch.cuda.get_device_properties(index)
+    kind = "MIG" if " MIG " in device.name else "GPU"
+    return f"{kind}-{str(device.uuid).removeprefix(f'{kind}-')}"

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.bench.peaks import cache_bytes
 from tavt_kit.bench.timing import Array, CellPlan, TablePlan
-from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.device import TargetDevice, read_text
 from tavt_kit.core.latency_table import TimedModel
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
@@ -185,7 +185,9 @@ class LayerParts:
             # caches, and fewer layers of a wide model save memory.
             wanted = min(4, max(2, _OWN_BYTES // attention_bytes))
         else:
-            wanted = max(4, math.ceil(cache_bytes("index3", 32 * 2**20) / attention_bytes))
+            size = read_text(Path("/sys/devices/system/cpu/cpu0/cache/index3/size")).removesuffix("K")
+            cache_bytes = int(size) * 1024 if size.isdecimal() else 32 * 2**20
+            wanted = max(4, math.ceil(cache_bytes / attention_bytes))
         count = min(wanted, everything)
         return tuple(step * everything // count for step in range(count))
 

@@ -38,9 +38,7 @@ class BenchRow:
         size_bytes: Size of an artifact's files, or ``None`` for a live model.
         compile_ms: Part of loading that compiled, where it is told apart.
         image_size: (H, W).
-        peak_gflops: Best of this machine in this precision, with these threads.
         memory: Record of a ``MemoryPeak``.
-        energy: Record of an ``Energy``.
         busy_cores: Cores that worked for this process while it was timed; ``None`` where nobody looked.
     """
 
@@ -53,9 +51,7 @@ class BenchRow:
     size_bytes: int | None = None
     compile_ms: float | None = None
     image_size: tuple[int, int] | None = None
-    peak_gflops: float | None = None
     memory: Mapping[str, Any] | None = None
-    energy: Mapping[str, Any] | None = None
     verdicts: Sequence[Mapping[str, Any]] = field(default=())
     busy_cores: float | None = None
     doubts: Sequence[str] = field(default=())
@@ -71,16 +67,10 @@ class BenchRow:
         return None if self.macs is None else 2e-9 * self.macs * self.throughput
 
     @property
-    def peak_share(self) -> float | None:
-        """``gflops`` as a share of what this machine reaches at best."""
-        return None if self.gflops is None or not self.peak_gflops else self.gflops / self.peak_gflops
-
-    @property
     def memory_bytes(self) -> int | None:
-        """Most memory in use: on a CUDA device, else of the whole process, its runtime included."""
-        known = self.memory or {}
-        found = known.get("device_peak") or known.get("peak")
-        return found if isinstance(found, int) else None
+        """Most memory in use by the whole process, its runtime included."""
+        peak = (self.memory or {}).get("peak")
+        return peak if isinstance(peak, int) else None
 
 
 def gain_share(dense: BenchRow, tapered: BenchRow) -> PairedRatio | None:
@@ -102,13 +92,13 @@ def bench_body(
     inputs: str,
     seed: int,
     host: HostFacts,
-    meters: Mapping[str, Any] | None = None,
+    noise: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The body of ``bench.json``.
 
     Args:
         inputs: ``random``, or the data and split the images came from.
-        meters: Records of the machine itself, such as ``peaks`` and ``noise``.
+        noise: Record of the watch over the machine.
     """
     return {
         "protocol": asdict(protocol),
@@ -116,7 +106,7 @@ def bench_body(
         "inputs": inputs,
         "seed": seed,
         "host": host.as_record(),
-        **(meters or {}),
+        **({} if noise is None else {"noise": noise}),
         "reference": rows[0].name,
         "candidates": [_row(row, rows) for row in rows],
     }
@@ -138,8 +128,8 @@ def _row(one: BenchRow, rows: Sequence[BenchRow]) -> Mapping[str, Any]:
 
 
 _COPIED = (
-    "name", "thing", "target", "image_size", "schedule", "macs", "size_bytes", "throughput", "gflops", "peak_share",
-    "compile_ms", "memory", "energy", "busy_cores", "doubts",
+    "name", "thing", "target", "image_size", "schedule", "macs", "size_bytes", "throughput", "gflops",
+    "compile_ms", "memory", "busy_cores", "doubts",
 )  # fmt: skip
 
 
@@ -168,7 +158,7 @@ def bootstrap_ratio(slow: Measurement, fast: Measurement, *, seed: int = 0) -> P
 _UNKNOWN = {
     "flops": "its multiply-adds are not known",
     "size": "a live model has no file",
-    "memory": "its peak memory could not be measured",
+    "memory": "peak memory is measured of exported files, each alone",
 }
 
 

@@ -1,7 +1,4 @@
-"""A latency table's plan, its clocks and its timing: the cells, the whole passes, single counts that take longer.
-
-Nothing here imports torch or a model at its top, because the runner of a pack does the same on an edge box.
-"""
+"""A latency table's plan, its clocks and its timing: the cells, the whole passes, single counts that take longer."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import EVEN, Curve, DropCell, LatencyTable, LayerCells, ShapePenalty, TimedModel
@@ -66,7 +62,7 @@ class CellPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class TablePlan(Record):
+class TablePlan:
     """All times of one table, and what the table will say of the model.
 
     Args:
@@ -77,7 +73,7 @@ class TablePlan(Record):
     """
 
     target: TargetDevice
-    model: TimedModel = field(metadata=recorded_as(inline=True))
+    model: TimedModel
     width: int
     cells: tuple[CellPlan, ...]
     wholes: tuple[TokenSchedule, ...]
@@ -184,7 +180,7 @@ def open_graph(graph: Any, target: TargetDevice, begin: float) -> Session:
     """A whole pass as a session.
 
     Args:
-        graph: An ``openvino.Model``; or an ``.onnx`` file, or its bytes.
+        graph: An ``openvino.Model``, or the bytes of an ``.onnx`` file.
     """
     if target.runtime == "onnxruntime":
         from tavt_kit.runtimes.on_onnxruntime import OnnxSession
@@ -312,7 +308,7 @@ def graph_clocks(graph: Callable[[str], Any], target: TargetDevice) -> PartClock
     OpenVINO compiles one for each length; onnxruntime runs one session for all as fast as for a fixed length.
 
     Args:
-        graph: Gives the ``openvino.Model`` of a part, or its ``.onnx`` file as a path or bytes.
+        graph: Gives the ``openvino.Model`` of a part, or the bytes of its ``.onnx`` file.
     """
     target, sessions = target.resolved(), dict[str, Any]()
 

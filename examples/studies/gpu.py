@@ -1,4 +1,4 @@
-"""What concerns a GPU, by one command: parity, speed, memory, energy, distillation, latency table, search, export.
+"""What concerns a GPU, by one command: parity, speed, memory, distillation, latency table, search, export.
 
     make gpu                                                    # 8 minutes on a machine with an NVIDIA GPU
     python examples/studies/gpu.py --minutes 8 --out DIR        # the same

@@ -23,7 +23,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -110,15 +109,25 @@ class Steps:
         return torch.randn(self.batch(images), 3, size, size, generator=generator)
 
     @cached_property
-    def peaks(self) -> Any:
-        from tavt_kit.bench.peaks import measure_peaks
+    def peaks(self) -> dict[str, float]:
+        """1e9 operations a second of a large product by its precision, and GB a second of a ``copy``."""
         from tavt_kit.core.device import TargetDevice
+        from tavt_kit.runtimes.on_torch import torch_clock
 
-        return measure_peaks(TargetDevice.parse(self.target()), seconds=self.seconds, runtimes=("torch",))
+        target, size = TargetDevice.parse("torch:cuda:0"), 256 if self.is_dry else 8192
+        kinds = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+        left = torch.randn(size, size, device=self.device)
+        some = {name: (left.to(kind), left.T.contiguous().to(kind)) for name, kind in kinds.items()}
+        source = torch.ones(2**8 * (2**10 if self.is_dry else 2**20), device=self.device)
+        calls = {name: partial(torch.matmul, *pair) for name, pair in some.items()}
+        clocks = {name: torch_clock(call, target) for name, call in {**calls, "copy": source.clone}.items()}
+        best = {name: min(clock() for _ in range(20)) for name, clock in clocks.items()}
+        work = dict.fromkeys(kinds, 2.0 * size**3) | {"copy": 2.0 * source.nbytes}
+        return {name: work[name] / ms / 1e6 for name, ms in best.items()}
 
     def share(self, gflops: float, precision: str = "bf16") -> float:
         """Of the measured peak."""
-        return gflops / float(self.peaks.gflops[precision])
+        return gflops / float(self.peaks[precision])
 
     def make(self, name: str) -> Answer:
         """A step by its name; a bench names its model, size, precision and batch."""
@@ -142,14 +151,14 @@ class Steps:
             "nvidia-cudnn-cu12",
         )
         told = {"torch": torch.__version__, "cuda": torch.version.cuda, "packages": versions(names), "doctor": found,
-                "properties": str(torch.cuda.get_device_properties(0)), "peaks": self.peaks.as_record()}  # fmt: skip
-        speeds = ", ".join(f"{name} {speed / 1e3:.3g} TFLOP/s" for name, speed in self.peaks.gflops.items())
+                "properties": str(torch.cuda.get_device_properties(0)), "peaks": self.peaks}  # fmt: skip
+        speeds = ", ".join(f"{name} {speed / 1e3:.3g} TFLOP/s" for name, speed in self.peaks.items() if name != "copy")
         python = sys.version.split()[0]
         lines = [
             f"torch {torch.__version__}, CUDA {torch.version.cuda}, Python {python}, {os.cpu_count()} CPUs",
             str(told["properties"]),
             ", ".join(f"{name} {number}" for name, number in versions(names).items()) or "none of " + ", ".join(names),
-            f"peaks: {speeds}; copy {self.peaks.copy_gbs:.3g} GB/s",
+            f"peaks: {speeds}; copy {self.peaks['copy']:.3g} GB/s",
             *(f"missing: {one['what']}" for one in found["findings"]),
         ]
         return Answer(told, lines, self.named("the device, its properties and peaks"))
@@ -224,19 +233,18 @@ class Steps:
             found = bench(
                 some[:2] if compiles else some,
                 target=[self.target(precision, images, mode) for mode in modes],
-                min_time=self.seconds / 2, max_time=2 * self.seconds, meters=kind == "base" and pixels == 448,
-                out=folder,
+                min_time=self.seconds / 2, max_time=2 * self.seconds, out=folder,
             )  # fmt: skip
         lines, goals = [], list[tuple[str, float, float]]()
         for row, one in zip(found.record["candidates"], found.rows, strict=True):
-            ratio, gain, joules = row["ratio"], row["gain_share"], (row["energy"] or {}).get("joules")
+            ratio, gain = row["ratio"], row["gain_share"]
             share = None if one.gflops is None else self.share(one.gflops, precision)
             floor = self.floor(some[0], one.schedule, images, precision)
             lines.append(
                 f"{one.name[-48:]:48} {one.latency.median:8.3f} ms (floor {floor:.3f}) {one.throughput:7.0f}/s "
                 f"x{ratio['value']:.2f} gain {'-' if gain is None else format(100 * gain['value'], '.0f')} % "
                 f"peak {'-' if share is None else format(100 * share, '.0f')} % "
-                f"{'-' if joules is None else format(joules, '.3g')} J{'' if one.latency.steady else ' unsteady'}"
+                f"{'' if one.latency.steady else 'unsteady'}"
             )
             if one.schedule == some[0].dense_schedule or pixels != 448:
                 continue
@@ -255,9 +263,8 @@ class Steps:
 
     def floor(self, model: Any, schedule: Any, images: int, precision: str) -> float:
         """Milliseconds of a pass, at least, by the peaks that were measured."""
-        copied = self.peaks.copy_gbs or 1.0
         return 1e3 * floor_seconds(
-            model, schedule, self.batch(images), 1e9 * self.peaks.gflops[precision], 1e9 * copied
+            model, schedule, self.batch(images), 1e9 * self.peaks[precision], 1e9 * self.peaks["copy"]
         )
 
     def high_water(self, model: Any, images: int, precision: str) -> float:
@@ -549,9 +556,10 @@ class Steps:
 
     def export(self) -> Answer:
         """An exported file by onnxruntime's GPU providers, against torch on the CPU."""
-        from tavt_kit.bench.memory import write_plain
+        from tavt_kit.core.artifact_card import ArtifactCard
         from tavt_kit.core.device import TargetDevice
         from tavt_kit.errors import TavtError
+        from tavt_kit.exporters.to_onnx import to_onnx
         from tavt_kit.runtimes import check_available, open_file
 
         rows, texts = list[dict[str, Any]](), ["onnxruntime:cuda", "onnxruntime:tensorrt"]
@@ -559,7 +567,7 @@ class Steps:
         with tempfile.TemporaryDirectory() as folder:
             for model in self.three(self.base, 224):
                 path = Path(folder) / f"{model.reduction}-{model.schedule == model.dense_schedule}.onnx"
-                write_plain(model, model.schedule, path)
+                to_onnx(model, ArtifactCard(model.card, model.schedule, model.tokens, model.prefix), path)
                 with torch.inference_mode():
                     expected = model.forward_lean(x).numpy()
                 for text in ["onnxruntime:cpu"] if self.is_dry else texts:
@@ -681,12 +689,10 @@ def main() -> None:
 
 @contextmanager
 def pretended() -> Iterator[None]:
-    """The device of a dry run; the products and copies that its peaks are measured by are small."""
-    from tavt_kit.bench import peaks
+    """The device of a dry run."""
     from tests.pretend_cuda import pretend_cuda
 
-    small = partial(peaks.measure_peaks, size=256)
-    with pretend_cuda(), mock.patch.multiple(peaks, measure_peaks=small, _MIB=2**10):
+    with pretend_cuda():
         yield
 
 

@@ -141,7 +141,7 @@ def _check_front(record: Mapping[str, Any]) -> None:
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
         "artifact", "average", "bench", "check", "conversion", "explained",
-        "exported", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pack", "profile",
+        "exported", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "profile",
         "prune", "recipe", "report", "run", "split",
     ), 1),
     "comparison": 2,

@@ -107,8 +107,10 @@ def benches_section(records: Records) -> Section | Missing:
     blocks: list[Block] = []
     for found in benches:
         blocks += [_table(found, len(benches) > 1), Text.of(_protocol(found.body), kind="note")]
-    count = sum(len(objects(found.body, "candidates")) for found in benches)
-    return Section("bench", "Measured side by side", tuple(blocks), words.plural(count, "candidate"))
+    rows = [CandidateView(row, "") for found in benches for row in objects(found.body, "candidates")]
+    best = min((row for row in rows if row.time.median), key=lambda row: row.time.median or 0.0, default=None)
+    fastest = "" if best is None else f", the fastest {best.name or words.DASH} at {best.time}"
+    return Section("bench", "Measured side by side", tuple(blocks), f"{words.plural(len(rows), 'candidate')}{fastest}")
 
 
 def _table(found: Found, named: bool) -> Table:
@@ -123,13 +125,6 @@ def _table(found: Found, named: bool) -> Table:
         size = number(one.record, "size_bytes")
         parts = (counts_text(one.counts), words.bytes_text(size) if size else "")
         return Cell(one.name or words.DASH, ", ".join(filter(None, parts)), code=True)
-
-    def work(one: CandidateView) -> Cell:
-        share = number(one.record, "peak_share")
-        return Cell(significant(one.record, "gflops"), words.percent_text(share, 0) if share is not None else "")
-
-    def memory(one: CandidateView) -> str:
-        return words.bytes_text(number(one.record, "memory", "device_peak") or number(one.record, "memory", "peak"))
 
     def speed(one: CandidateView) -> Cell:
         doubt = " inconclusive" if text(one.record, "ratio", "says") == "INCONCLUSIVE" else ""
@@ -149,10 +144,9 @@ def _table(found: Found, named: bool) -> Table:
         columns.P90,
         (Column("p99"), lambda one: words.ms_text(one.time.p99)),
         (Column("Images/s"), lambda one: significant(one.record, "throughput")),
-        (Column("GFLOP/s", hint="of this machine's peak"), work),
+        (Column("GFLOP/s"), lambda one: significant(one.record, "gflops")),
         (Column("Load"), lambda one: words.ms_text(number(one.record, "latency_ms", "load_ms"))),
-        (Column("Memory", hint="at most"), memory),
-        (Column("Energy", hint="J an image"), lambda one: significant(mapping(one.record, "energy"), "joules")),
+        (Column("Memory", hint="at most"), lambda one: words.bytes_text(number(one.record, "memory", "peak"))),
         (Column("Speed", hint="paired, 95 %"), speed),
         (Column("Gain realised", hint="of the MACs saved"), gain),
     )

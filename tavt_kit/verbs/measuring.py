@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tavt_kit.core.budget import Limit, Verdict
-from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 from tavt_kit.verbs.verb import Answer, verb
 
@@ -47,9 +46,6 @@ def _print_bench(result: BenchResult) -> None:
     for row, record in zip(result.rows, records, strict=True):
         for sentence in _sentences(row, record):
             print(f"{row.name}: {sentence}")
-    for reason in dict.fromkeys((record["energy"] or {}).get("reason") or "" for record in records):
-        if reason:
-            print(f"no energy: {reason}")
     print(f"{HostFacts.from_record(body['host'])}; {result.file}")
 
 
@@ -70,38 +66,13 @@ def _sentences(row: BenchRow, record: Mapping[str, Any]) -> Iterator[str]:
 
 
 @verb
-def profile_verb(
-    model: options.Model,
-    pack: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="ZIP", help="Measure nothing here: write a zip that does so on the device, by python ZIP."
-        ),
-    ] = None,
-    **given: Any,
-) -> Answer:
-    """--pack is for a device that has numpy and the target's runtime only: the zip holds graphs and a runner, whose
-    profile.json search --profile takes.
-    """
-    from tavt_kit.workflows.profile import pack_profile, profile
+def profile_verb(model: options.Model, **given: Any) -> Answer:
+    """The profile.json of another machine is what search --profile takes."""
+    from tavt_kit.workflows.profile import profile
 
-    if pack is None:
-        result = profile(model, **given)
-        record = {**result.record, "file": str(result.file)}
-        return Answer(record, lambda: _print_profile(result.table, result.file))
-    given = {name: value for name, value in given.items() if name not in ("max_time", "out")}
-    if given.pop("held_out", 0):
-        raise ParameterError("--held-out measures here, and --pack does not; give one of them")
-    packed = pack_profile(model, pack, **given)
-
-    def show() -> None:
-        print(f"{packed.path}: {packed.size / 1e6:.0f} MB, SHA-256 {packed.sha256}")
-        print(
-            f"on the device, with Python 3.11, numpy and {packed.target.runtime}: python {packed.path.name}, which "
-            "writes profile.json; then here:\nfgvc-kit search ... --profile profile.json"
-        )
-
-    return Answer({"pack": str(packed.path), "sha256": packed.sha256, "bytes": packed.size}, show)
+    result = profile(model, **given)
+    record = {**result.record, "file": str(result.file)}
+    return Answer(record, lambda: _print_profile(result.table, result.file))
 
 
 def _print_profile(table: LatencyTable, file: Path) -> None:

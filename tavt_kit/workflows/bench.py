@@ -21,7 +21,6 @@ from tavt_kit.workflows.run_model import Given, model_at, recommended_of
 
 if TYPE_CHECKING:
     from tavt_kit.bench.noise import Noise
-    from tavt_kit.bench.peaks import Peaks
     from tavt_kit.bench.protocol import Protocol
     from tavt_kit.bench.record import BenchRow
     from tavt_kit.bench.validity import ValidityMonitor
@@ -62,7 +61,7 @@ class BenchResult:
                 "steady": latency.steady, "images_per_second": row.throughput,
                 "ratio": ratio["value"], "ratio_low": ratio["low"], "ratio_high": ratio["high"],
                 "size_bytes": row.size_bytes, "memory_bytes": row.memory_bytes,
-                "joules": (record["energy"] or {}).get("joules"), "verdict": str(worst(verdicts)) if verdicts else None,
+                "verdict": str(worst(verdicts)) if verdicts else None,
             })  # fmt: skip
         return frame(lines)
 
@@ -89,7 +88,6 @@ def bench(
     reductions: str | Sequence[str] = (),
     budget: str | Sequence[str] | Budget = (),
     memory: bool = False,
-    meters: bool = True,
     min_time: float = 3.0,
     max_time: float | str = 60.0,
     out: str | Path | None = None,
@@ -123,8 +121,7 @@ def bench(
             model that is no file is measured once with each.
         budget: Limits to judge every candidate by, such as ``latency=8ms``, ``throughput=100/s`` or
             ``memory=300MB``.
-        memory: Whether peak memory is measured, by a fresh process for each candidate, seconds more for each.
-        meters: Whether this machine's own peak is measured before, and energy after.
+        memory: Whether the peak memory of each exported file is measured, by a fresh process, seconds more for each.
         min_time: Least seconds of timed runs for each candidate.
         max_time: Most seconds of timed runs for each candidate, or a text such as ``2m``.
         out: Folder of ``bench.json``; by default the first thing's, else ``runs/bench``.
@@ -143,7 +140,7 @@ def bench(
         >>> measured.to_frame()[["name", "median", "ratio"]]  # doctest: +SKIP
     """
     from tavt_kit.bench import Protocol
-    from tavt_kit.bench.peaks import measure_peaks
+    from tavt_kit.bench.memory import MemoryPeak, peak_memory
     from tavt_kit.bench.record import BenchRow, bench_body, judge, refuse_qualities
     from tavt_kit.runtimes.available import accelerator_name
 
@@ -171,31 +168,27 @@ def bench(
             tuple(dict.fromkeys(several(batch))),
             tuple(dict.fromkeys(several(image_size))),
             tuple(dict.fromkeys(several(reductions))),
-            *(weights or "hub", score, pool, memory, seed),
+            *(weights or "hub", score, pool, seed),
         ) as opener,
     ):
         candidates = opener.open_all([(thing, opener.targets_of(thing)) for thing in named], progress)
         devices = [candidate.session.target for candidate in candidates]
         host = HostFacts.gather(next(filter(None, map(accelerator_name, devices)), None))
-        peaks: dict[Any, Peaks] = {}  # of every processor with every number of threads that is measured
-        for device in devices if meters else []:
-            if _processor(device) not in peaks:
-                progress.update(f"measuring the peak of {device.processor}")
-                peaks[_processor(device)] = measure_peaks(device, seconds=min(_PEAK_SECONDS, least))
         times, monitor, noise = _measure(candidates, protocol, seed, progress)
         rows = []
         for candidate, device in zip(candidates, devices, strict=True):
-            name, peak = candidate.name, peaks.get(_processor(device))
+            name, peak = candidate.name, None
+            if memory:
+                progress.update(f"memory of {name}")
+                live = MemoryPeak(reason="peak memory is measured of exported files; give what `export` wrote")
+                peak = (live if candidate.job is None else peak_memory(candidate.job)).as_record()
             row = BenchRow(
                 name, candidate.thing, device, times[name], candidate.schedule, candidate.macs, candidate.size_bytes,
-                candidate.session.compile_ms, candidate.image_size,
-                peak_gflops=None if peak is None else peak.gflops.get(device.precision),
+                candidate.session.compile_ms, candidate.image_size, memory=peak,
                 busy_cores=monitor.busy(name), doubts=monitor.doubts(name, times[name].median),
             )  # fmt: skip
-            row = _with_alone(row, candidate, meters, memory, progress)
             rows.append(replace(row, verdicts=judge(row, limits, is_quiet=noise.is_steady)))
-        facts = {"peaks": [each.as_record() for each in peaks.values()], "noise": noise.as_record()}
-        body = bench_body(rows, protocol=protocol, inputs="random", seed=seed, host=host, meters=facts)
+        body = bench_body(rows, protocol=protocol, inputs="random", seed=seed, host=host, noise=noise.as_record())
         record = write_record(folder / BENCH_FILE, "bench", {**body, "command": command_line()})
         return BenchResult(tuple(rows), noise, folder / BENCH_FILE, record)
 
@@ -208,14 +201,6 @@ def _meant(thing: Given, own: bool, resized: bool, pick: str | None, progress: P
     return model_at(thing, None, progress, pick)[0] if searched and own and not resized else thing
 
 
-_PEAK_SECONDS = 2.0
-
-
-def _processor(target: TargetDevice) -> tuple[str, int, int | None]:
-    """Its name and number, and the threads used of it: what has a peak of its own."""
-    return "cuda" if target.processor == "tensorrt" else target.processor, target.index, target.threads
-
-
 def _measure(
     candidates: Sequence[BenchCandidate], protocol: Protocol, seed: int, progress: Progress
 ) -> tuple[dict[str, Measurement], ValidityMonitor, Noise]:
@@ -223,8 +208,7 @@ def _measure(
     import numpy as np
 
     from tavt_kit.bench import bench
-    from tavt_kit.bench.energy import gpu_state
-    from tavt_kit.bench.noise import Watch
+    from tavt_kit.bench.noise import Watch, gpu_state
     from tavt_kit.bench.validity import ValidityMonitor
     from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 
@@ -268,23 +252,3 @@ def _what_fits(candidates: Sequence[BenchCandidate]) -> str:
         else:
             return f"of {largest.name} a batch of {size} fits: give `batch` {size}, or fewer candidates"
     return "give a smaller `batch` or fewer candidates"
-
-
-def _with_alone(row: BenchRow, candidate: BenchCandidate, meters: bool, memory: bool, progress: Progress) -> BenchRow:
-    """What is taken of a candidate alone, because it cannot be told apart while others take turns."""
-    from tavt_kit.bench.energy import energy_meter, measure_energy
-    from tavt_kit.bench.memory import peak_memory, schedule_peak
-
-    if meters and not row.target.is_cpu:
-        progress.update(f"energy of {row.name}")
-        run, meter = candidate.session.timer(candidate.images), energy_meter(row.target)
-        row = replace(row, energy=measure_energy(run, meter, batch=row.target.batch).as_record())
-    if memory:
-        progress.update(f"memory of {row.name}")
-        if candidate.job is not None:
-            peak = peak_memory(candidate.job)
-        else:
-            assert candidate.model is not None and candidate.schedule is not None  # of a live model
-            peak = schedule_peak(candidate.model, row.target, candidate.schedule)
-        row = replace(row, memory=peak.as_record())
-    return row

@@ -11,7 +11,7 @@ from itertools import chain, count, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.artifact_card import files_of, read_metadata, require_unchanged
+from tavt_kit.core.artifact_card import ArtifactCard, files_of, read_metadata, require_unchanged
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
@@ -20,7 +20,6 @@ from tavt_kit.workflows.run_model import Given, name_of, open_given
 
 if TYPE_CHECKING:
     from tavt_kit.bench.memory import FileJob
-    from tavt_kit.core.artifact_card import ArtifactCard
     from tavt_kit.core.progress import Progress
     from tavt_kit.models.wrap import AdaptiveViT
     from tavt_kit.runtimes import FileSession, Images, Session
@@ -43,7 +42,6 @@ class BenchCandidate:
 
     Args:
         job: Job by which a fresh process would run the file, to see its memory; ``None`` of a live model.
-        model: The live model, where its memory is asked for.
     """
 
     name: str
@@ -55,7 +53,6 @@ class BenchCandidate:
     macs: int | None = None
     size_bytes: int | None = None
     reduction: str | None = None
-    model: AdaptiveViT | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -70,7 +67,6 @@ class Opener:
     Args:
         targets: Targets as texts; an empty tuple, here and below, leaves it to the thing, or to its default.
         schedules: Schedules of models that are no files, and of switchable files: by default dense, or all presets.
-        memory: Whether every candidate is to be opened again by a fresh process.
     """
 
     targets: tuple[str, ...] = ()
@@ -83,7 +79,6 @@ class Opener:
     weights: str = "hub"
     score: str | None = None
     pool: str | None = None
-    memory: bool = False
     seed: int = 0
     opened: list[BenchCandidate] = field(default_factory=list)
     _folder: Any = None
@@ -196,7 +191,7 @@ class Opener:
                 self._open_schedule(thing, model, schedule, target)
 
     def _open_schedule(self, thing: Given, model: AdaptiveViT, given: str | Choice, target: TargetDevice) -> None:
-        from tavt_kit.bench.memory import write_plain
+        from tavt_kit.exporters.to_onnx import to_onnx
         from tavt_kit.models.flops import count_macs
         from tavt_kit.models.wrap import LeanViT
         from tavt_kit.runtimes import open_file, open_module
@@ -210,14 +205,14 @@ class Opener:
         with memory_for(f"when {label} was opened on {target}; name fewer candidates or a smaller batch"):
             if target.runtime == "onnxruntime":
                 export = Path(self._folder.name) / f"{len(self.opened)}.onnx"
-                write_plain(model, schedule, export)
+                to_onnx(model, ArtifactCard(model.require_card(), schedule, model.tokens, model.prefix), export)
                 session = open_file(export, target)
             else:
                 session = open_module(LeanViT(model, schedule), target, (target.batch, 3, height, width))
         self.opened.append(
             BenchCandidate(
                 label, name, session, self._images(target.batch, (height, width)), None, schedule,
-                count_macs(model, schedule), reduction=model.reduction, model=model if self.memory else None,
+                count_macs(model, schedule), reduction=model.reduction,
             )
         )  # fmt: skip
 

@@ -158,7 +158,7 @@ def _devices(refused: Mapping[str, str], root: Path) -> Iterator[Finding]:
             what = "an NVIDIA GPU is here, but this onnxruntime cannot use it"
             yield Finding(what, "pip install onnxruntime-gpu", optional=True)
         if find_spec("pynvml") is None:
-            yield Finding("the energy of the NVIDIA GPU cannot be read", "pip install nvidia-ml-py", optional=True)
+            yield Finding("the clock of the NVIDIA GPU cannot be watched", "pip install nvidia-ml-py", optional=True)
     if refused.get("openvino:gpu") and is_intel("sys/class/drm/renderD*/device/vendor"):
         devices = list((root / "dev/dri").glob("renderD*"))
         if devices and not any(os.access(device, os.R_OK | os.W_OK) for device in devices):

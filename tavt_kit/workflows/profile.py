@@ -11,7 +11,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded, parse_duration
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import command_line, make_folder, write_record
+from tavt_kit.core.records import command_line, write_record
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.run_model import Given, open_given
 
@@ -115,60 +115,3 @@ def profile(
         body = {**table.as_record(), "command": command_line()}
         record = write_record(folder / PROFILE_FILE, "profile", body)
         return ProfileResult(table, folder / PROFILE_FILE, record)
-
-
-@dataclass(frozen=True, slots=True)
-class Pack:
-    """One zip that measures on a device with numpy and the target's runtime only, by ``python ZIP``."""
-
-    path: Path
-    sha256: str
-    target: TargetDevice
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.path.stat().st_size
-
-
-def pack_profile(
-    model: Given,
-    pack: str | Path,
-    *,
-    target: str | TargetDevice = "openvino:cpu",
-    precision: str | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Pack:
-    """Write a pack that measures the latency table of a model on its device; a search there takes its profile.json.
-
-    Args:
-        model: As ``profile`` takes it.
-        pack: The zip.
-        target: Target to be measured; threads that it does not name are the device's.
-        seed: Seed of random weights.
-        progress: Told what is converted.
-        options: ``weights``, ``image_size``, ``score``, ``pool`` and ``reduction``, as ``profile`` takes them.
-
-    Raises:
-        TargetError: The target cannot be read, is torch, or runs in another than its usual mode.
-        ExportError: A part cannot be converted.
-        OutputError: The zip cannot be written.
-        TavtError: The model cannot be read or built.
-
-    Example:
-        >>> pack_profile("runs/birds", "birds.zip", target="openvino:gpu")  # doctest: +SKIP
-    """
-    from tavt_kit.bench.pack import pack_profile as write
-    from tavt_kit.bench.pack import refuse_live
-    from tavt_kit.runtimes.available import refuse_modes
-
-    device = TargetDevice.parse(str(target), precision=precision)
-    refuse_modes(device)
-    refuse_live(device)
-    adaptive = open_given(model, seed=seed, **options)
-    path = Path(pack)
-    make_folder(path.parent)
-    digest = write(adaptive, device, path, name=adaptive.require_card().name, progress=progress or Silent())
-    return Pack(path, digest, device)

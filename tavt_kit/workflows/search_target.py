@@ -10,9 +10,8 @@ from typing import TypeAlias
 
 from tavt_kit.bench import Protocol as BenchProtocol
 from tavt_kit.bench import measure_schedules, measure_table, random_images
-from tavt_kit.bench.energy import gpu_state
 from tavt_kit.bench.latency_table import BRIEF, open_schedule
-from tavt_kit.bench.noise import Watch
+from tavt_kit.bench.noise import Watch, gpu_state
 from tavt_kit.bench.parts import WholeGraphs
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.core.configuration import Choice, Configuration

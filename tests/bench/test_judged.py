@@ -39,7 +39,7 @@ def test_throughput_is_of_images() -> None:
 
 
 def test_costs_that_are_counted_and_what_is_not_known() -> None:
-    memory = {"peak": 200_000_000, "device_peak": None}
+    memory = {"peak": 200_000_000}
     one = BenchRow("a", "a", CPU, Measurement(TIMES, True), None, 10**9, 30_000_000, memory=memory)
     assert verdicts(one, "flops=1G", "size=29MB", "memory=200MB") == ["PASS", "FAIL", "PASS"]
     live = BenchRow("a", "a", CPU, Measurement(TIMES, True))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tavt_kit.bench.noise import Noise, Watch
+from tavt_kit.bench import noise as noise_module
+from tavt_kit.bench.noise import Noise, Watch, gpu_state
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import MeasurementError
 from tests.bench.machine import Machine
 
@@ -199,3 +203,32 @@ def test_this_machine_can_be_watched() -> None:
         watch.turn()
     noise = watch.verdict()
     assert noise.facts["cpus"] and all(noise.reasons) and noise.word in ("steady", "unsteady")
+
+
+class DriverError(Exception):
+    """Stands in for pynvml.NVMLError."""
+
+
+def test_the_driver_tells_clock_and_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = SimpleNamespace(
+        NVMLError=DriverError,
+        NVML_CLOCK_SM=1,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetHandleByUUID=lambda name: name,
+        nvmlDeviceGetClockInfo=lambda handle, kind: 1755,
+    )
+    cuda = TargetDevice.parse("torch:cuda:0")
+    for reasons, slowed in ((0x04, False), (0x20, True), (0x80 | 0x04, True)):
+        nvml.nvmlDeviceGetCurrentClocksThrottleReasons = lambda handle, reasons=reasons: reasons
+        monkeypatch.setitem(sys.modules, "pynvml", nvml)
+        monkeypatch.setattr(noise_module, "find_spec", lambda name: name)
+        read = gpu_state(cuda)
+        assert read is not None and read() == (1755.0, slowed)
+    assert gpu_state(TargetDevice.parse("torch:cpu")) is None
+
+    def old(handle: object, kind: int) -> int:
+        raise DriverError("Not Supported")
+
+    nvml.nvmlDeviceGetClockInfo = old
+    assert gpu_state(cuda) is None

@@ -125,7 +125,6 @@ def test_what_thin_attention_spares_is_told() -> None:
     thin = replace(PLAN, all_rows=(0.5, 0.4))
     found = find_shape_penalty(thin, Machine(0.01, BAD), np.random.default_rng(0), math.inf)
     assert found is not None and (found.dropping, found.reading) == (0.5, 0.4)
-    assert TablePlan.from_record(json.loads(json.dumps(thin.as_record()))) == thin
 
 
 def test_curves_are_without_and_predictions_with_the_excess() -> None:

@@ -36,7 +36,7 @@ def runs(start: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     predicted = (*search, "--profile", table, "--budget", "latency=500ms", "-o", folder / "predicted")
     assert run(*predicted) == 1  # PREDICTED: nothing was measured here
     bench = ("bench", distilled, "--schedule", "dense", "--schedule", "taper:0.3", "--target", TARGET)
-    brief = ("--batch", 64, "--min-time", 0.05, "--max-time", "1s", "--no-meters")
+    brief = ("--batch", 64, "--min-time", 0.05, "--max-time", "1s")
     assert run(*bench, *brief, "-o", folder / "benched") == 0
     return folder
 

@@ -20,7 +20,7 @@ from tests.verbs.tiny import write_run
 from tests.workflows.told import Told
 
 TARGET = "torch:cpu:threads=1"
-QUICK: dict[str, Any] = {"min_time": 0.02, "max_time": 0.1, "meters": False}
+QUICK: dict[str, Any] = {"min_time": 0.02, "max_time": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_it_measures_what_the_verb_measures_and_prints_nothing(
     assert found.record == json.loads((tmp_path / "python" / "bench.json").read_text())
     assert told.done[0] == f"opening {model}" and any(one.startswith("measuring, ") for one in told.done)
     schedules = ("--schedule", "dense", "--schedule", "taper:0.3")
-    quick = ("--min-time", 0.02, "--max-time", "0.1s", "--no-meters", "--budget", "latency=10s")
+    quick = ("--min-time", 0.02, "--max-time", "0.1s", "--budget", "latency=10s")
     code = run("bench", model, "--target", TARGET, *schedules, *quick, "-o", tmp_path / "verb")
     verb = json.loads((tmp_path / "verb" / "bench.json").read_text())
     assert what(found.record) == what(verb) and found.record["protocol"] == verb["protocol"]
@@ -60,7 +60,7 @@ def test_it_measures_what_the_verb_measures_and_prints_nothing(
 def test_each_live_model_is_opened_once_for_each_reduction(model: Path, tmp_path: Path) -> None:
     write_linear(tmp_path / "a.onnx")
     flags = ("--reduction", "drop", "--reduction", "merge", "--schedule", "taper:0.3")
-    quick = ("--min-time", 0.02, "--max-time", "0.1s", "--no-meters")
+    quick = ("--min-time", 0.02, "--max-time", "0.1s")
     targets = ("--target", TARGET, "--target", "onnxruntime:cpu:threads=1")
     assert run("bench", model, tmp_path / "a.onnx", *targets, *flags, *quick, "-o", tmp_path) == 0
     rows = json.loads((tmp_path / "bench.json").read_text())["candidates"]
@@ -103,13 +103,6 @@ def test_a_wrapped_model_is_measured_as_it_is_and_stays_so(model: Path, tmp_path
         bench(adaptive, target=TARGET, image_size=64, out=tmp_path, **QUICK)
     with pytest.raises(DataError, match="no card"):
         bench(wrap(adaptive.bare), target=TARGET, out=tmp_path, **QUICK)
-
-
-@pytest.mark.slow
-def test_the_memory_of_a_wrapped_model_is_that_of_its_run(model: Path, tmp_path: Path) -> None:
-    found = bench(load_model(model), target=TARGET, memory=True, out=tmp_path, **QUICK)
-    memory = found.record["candidates"][0]["memory"]
-    assert memory["reason"] == "" and memory["peak"] > memory["baseline"] > 0
 
 
 @pytest.mark.parametrize("target", ["abacus:cpu", "torch:tpu", "torch:cpu:threads=4096"])

@@ -1,18 +1,16 @@
-"""``profile`` from Python, and the packs that measure elsewhere."""
+"""``profile`` from Python."""
 
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from tavt_kit.bench import Protocol
 from tavt_kit.checkpoints import load_model
-from tavt_kit.core.records import sha256_file
 from tavt_kit.errors import TargetError
-from tavt_kit.workflows.profile import pack_profile, profile
+from tavt_kit.workflows.profile import profile
 from tests.verbs.tiny import write_run
 from tests.workflows.told import Told
 
@@ -51,17 +49,4 @@ def test_a_table_goes_into_the_run_folder_unless_told(model: Path) -> None:
 def test_a_target_is_refused_before_anything_is_written(model: Path, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="abacus"):
         profile(model, target="abacus:cpu", out=tmp_path / "out")
-    with pytest.raises(TargetError, match="a pack runs without torch"):
-        pack_profile(model, tmp_path / "out" / "a.zip", target="torch:cpu")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_pack_is_what_it_says(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    told = Told()
-    pack = pack_profile(model, tmp_path / "a.zip", target="onnxruntime:cpu", progress=told)
-    assert capfd.readouterr() == ("", "")
-    assert pack.sha256 == sha256_file(pack.path) and pack.size == pack.path.stat().st_size
-    assert str(pack.target) == "onnxruntime:cpu:precision=f32:batch=1"
-    assert all(one.startswith("converting ") for one in told.done)
-    with zipfile.ZipFile(pack.path) as zipped:
-        assert json.loads(zipped.read("pack.json"))["plan"]["model"]
