@@ -1,6 +1,4 @@
-"""Build a LatencyTable on the target: time the parts of a model at a grid of token counts, then calibrate; and whole
-passes under several schedules, timed against one another.
-"""
+"""Build a LatencyTable on the target, test it, and time whole passes under several schedules against one another."""
 
 from __future__ import annotations
 
@@ -43,11 +41,10 @@ def measure_table(
 
     Args:
         model: Wrapped; its score and pool are those of the schedules to come.
-        target: Where; in int8 the parts are calibrated on random data, which serves for times only.
+        target: In int8 the parts are calibrated on random data, which serves for times only.
         image_size: (H, W) that the model was wrapped for.
         seconds: Aim for the whole measurement; a slow model takes longer, because every cell runs at least 10 times.
         points: Token counts at which each half is timed.
-        rng: Orders the runs; a generator seeded with 0 if not given.
         opened: Sessions from ``open_schedule`` that are there already, such as the dense one.
         longest: Seconds after which parts are compiled at the fewest and the most tokens alone.
         say: Told what was left out.
@@ -141,9 +138,7 @@ def measure_schedules(
     """Whole passes under each schedule by the lean path, timed against one another.
 
     Args:
-        image_size: (H, W) that the model was wrapped for.
         schedules: What to measure; all are open at once.
-        rng: Orders the runs, and draws the images where none are given.
         images: (B, 3, H, W) of the target's batch; random ones by default.
         opened: Sessions of some of the schedules from ``open_schedule``, so that converting them costs no time again.
         beside: Sessions of other models with their images, by name, timed in the same rounds.
@@ -173,7 +168,6 @@ def open_schedule(
     """The model under one schedule by the lean path, on the target; int8 is calibrated for times, not for answers.
 
     Args:
-        image_size: (H, W) that the model was wrapped for.
         known: Graphs as ``whole_graph`` takes them.
 
     Raises:

@@ -1,7 +1,4 @@
-"""Watch: whether the machine was left in peace while something was measured; a plain word with its reasons.
-
-No thread runs beside the measurement: what a turn costs (about a millisecond) is spent between turns.
-"""
+"""Watch: whether the machine was left in peace while something was measured; a plain word with its reasons."""
 
 from __future__ import annotations
 
@@ -31,8 +28,7 @@ class Noise(Record):
     """How quiet the machine was.
 
     Args:
-        word: ``steady`` or ``unsteady``.
-        reasons: A sentence for each thing that disturbed; empty where steady.
+        word: ``steady`` or ``unsteady``, with a sentence in ``reasons`` for each thing that disturbed.
         unseen: What this machine does not tell, so that nobody takes silence for quiet.
         facts: The numbers behind, by name; ``None`` where not told. ``seconds`` watched; ``cpus`` allowed; ``others``
             and ``elsewhere``: CPUs' worth of time used by other processes on ours and on the other CPUs; ``load1``;
@@ -58,13 +54,11 @@ class Noise(Record):
 
 
 class Watch:
-    """See the module. A watch serves once.
+    """Looks on without a thread of its own: a turn costs about a millisecond, between turns. A watch serves once.
 
     Args:
-        root: Root of the file system; another one in tests.
+        root: Root of the file system; ``now`` and ``pace`` are clocks in seconds; others in tests.
         cpus: Those this process may use; its affinity by default.
-        now: A clock in seconds.
-        pace: Seconds that a fixed piece of work takes.
         gpu: Reads the clock of the GPU measured, and whether it is slowed; ``None`` where none is, or nothing tells.
     """
 
@@ -108,11 +102,7 @@ class Watch:
         self._last = self._now()
 
     def verdict(self) -> Noise:
-        """What was seen in the block.
-
-        Raises:
-            MeasurementError: The block is not over.
-        """
+        """What was seen in the block; raises MeasurementError before that is over."""
         if len(self._ends) < 2:
             raise MeasurementError("a watch gives its verdict after its block; measure inside the block")
         facts = {name: None if value is None else round(value, 6) for name, value in self._facts().items()}
@@ -305,10 +295,9 @@ _SLOWED = 0x08 | 0x20 | 0x40 | 0x80
 
 
 def gpu_state(target: TargetDevice) -> Callable[[], tuple[float, bool]] | None:
-    """Reads the state of an NVIDIA GPU, by the nvidia-ml-py package; ``None`` where nothing tells it.
+    """Reads an NVIDIA GPU's clock in MHz, and whether it is slowed for heat or by its supply of power.
 
-    Returns:
-        A function: its clock in MHz, and whether it is slowed, for heat or because the supply of power tells it.
+    By the nvidia-ml-py package; ``None`` where nothing tells it.
     """
     if target.processor not in ("cuda", "tensorrt") or find_spec("pynvml") is None:
         return None

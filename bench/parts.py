@@ -2,9 +2,7 @@
 
 Every part calls the backbone's adapter exactly as ``AdaptiveViT.advance(..., lean=True)`` does. A chain runs
 several layers, because a single layer's weights would stay in the caches, which those of a whole model do not.
-
-Int8 is calibrated on random data: what a product takes does not hang on its values, so the times are those of a file
-calibrated on images, but the answers of such a graph mean nothing. It never leaves the measurement.
+Int8 is calibrated on random data: good for times, which do not hang on values, but not for answers.
 """
 
 from __future__ import annotations
@@ -143,9 +141,7 @@ _BYTES = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1}
 class LayerParts:
     """The parts of one model for one target, by the names that a plan has for them (``.placed``: after a drop).
 
-    Args:
-        model: Wrapped; its parts are made of a copy where the target's device or precision is another.
-        points: Token counts at which each half is timed.
+    They are made of a copy of the model where the target's device or precision is another.
     """
 
     def __init__(self, model: AdaptiveViT, target: TargetDevice, points: int) -> None:
@@ -192,11 +188,7 @@ class LayerParts:
         return tuple(step * everything // count for step in range(count))
 
     def plan(self, name: str, wholes: tuple[TokenSchedule, ...]) -> TablePlan:
-        """What is to be timed.
-
-        Args:
-            wholes: Schedules of whole passes, dense first.
-        """
+        """What is to be timed; the schedules of whole passes come dense first."""
         cost, model, all_rows = MacsFormula.of(self.model).layers[0], self.model, (1.0, 1.0)
         if cost.rows:  # what thin attention spares
             keys, chosen = cost.key_value / cost.rows, (cost.query + cost.key_value) / cost.rows
@@ -282,8 +274,7 @@ def whole_graph(
 ) -> Any:
     """The model under one schedule by the lean path, as ``openvino.Model`` or ``.onnx`` bytes with an open batch.
 
-    Args:
-        known: What was converted for another precision of the same runtime, and where this is added.
+    What was converted for another precision of the same runtime is in ``known``, to which this is added.
     """
     selection: Any = "topk" if target.runtime == "onnxruntime" else "argsort"
     known, key, image = {} if known is None else known, (id(model), schedule), _image(model.backbone.image_size)

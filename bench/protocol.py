@@ -29,7 +29,6 @@ class Protocol:
     Args:
         min_seconds: Least time spent in timed runs of a candidate.
         max_seconds: Most; a candidate not sure by then is unsteady.
-        min_runs: Least number of timed runs.
         half_width: Half of the median's 95 % interval, relative, at which a candidate is sure.
         warmup_seconds: Most time of warm-up; it ends earlier when the times are stable.
         visit_seconds: Time a candidate runs before the next one's turn.
@@ -91,10 +90,8 @@ def bench(
     Rounds are the pairs of ``paired_ratio``, so noise that outlasts a round cancels.
 
     Args:
-        sessions: Name -> session.
         images: (B, 3, H, W), B being the target's batch: real or random; or one array for each name.
         protocol: Defaults to the full protocol of the documentation; smaller numbers for a quick look.
-        rng: Orders the turns; a generator seeded with 0 if not given.
         on_round: Told the seconds spent and the names not yet sure, after every round.
         turns: Told before and after the timed runs of every turn.
 
@@ -115,7 +112,7 @@ def bench(
         for runner in runners.values():
             runner.warm_up(protocol.warmup_seconds)
         _rounds(list(runners.values()), protocol, rng, on_round, turns)
-    return {name: runner.measurement(protocol) for name, runner in runners.items()}
+    return {name: runner.measurement(steady=runner.is_sure(protocol)) for name, runner in runners.items()}
 
 
 def random_images(shape: tuple[int, int, int, int], rng: np.random.Generator) -> Images:
@@ -164,12 +161,9 @@ class _Runner:
             return False
         if len(self.rounds) < LEAST_ROUNDS:
             return False
-        return self._measured(True).relative_half_width <= protocol.half_width
+        return self.measurement(steady=True).relative_half_width <= protocol.half_width
 
-    def measurement(self, protocol: Protocol) -> Measurement:
-        return self._measured(self.is_sure(protocol))
-
-    def _measured(self, steady: bool) -> Measurement:
+    def measurement(self, *, steady: bool) -> Measurement:
         return Measurement(tuple(self.samples), steady, tuple(self.rounds), self.load_ms, self.first_ms, self.warmup)
 
 
@@ -189,8 +183,8 @@ def _rounds(
             on_round(time.perf_counter() - begin, unsure)
         if not unsure:
             return
-        for place in rng.permutation(len(waiting)):
-            waiting[place].visit(protocol, turns)
+        for index in rng.permutation(len(waiting)):
+            waiting[index].visit(protocol, turns)
 
 
 def _runner(name: str, session: Session, images: Images) -> _Runner:

@@ -28,18 +28,16 @@ from tavt_kit.errors import BudgetError
 
 @dataclass(frozen=True, slots=True)
 class BenchRow:
-    """One candidate, measured.
+    """One candidate, measured; ``None`` where something is not known.
 
     Args:
-        target: Target with the precision that was executed.
-        latency: Times of an inference.
-        schedule: Token counts, or ``None`` where the file does not say.
-        macs: Multiply-adds of one image, rule ``executed``, or ``None``.
-        size_bytes: Size of an artifact's files, or ``None`` for a live model.
-        compile_ms: Part of loading that compiled, where it is told apart.
+        target: With the precision that was executed.
+        macs: Multiply-adds of one image, rule ``executed``.
+        size_bytes: Of an artifact's files.
+        compile_ms: Part of loading that compiled.
         image_size: (H, W).
         memory: Record of a ``MemoryPeak``.
-        busy_cores: Cores that worked for this process while it was timed; ``None`` where nobody looked.
+        busy_cores: Cores that worked for this process while it was timed.
     """
 
     name: str
@@ -94,12 +92,7 @@ def bench_body(
     host: HostFacts,
     noise: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The body of ``bench.json``.
-
-    Args:
-        inputs: ``random``, or the data and split the images came from.
-        noise: Record of the watch over the machine.
-    """
+    """The body of ``bench.json``; ``inputs`` says which images, ``noise`` is the record of the watch."""
     return {
         "protocol": asdict(protocol),
         "pairing": {"pairs": "rounds", "interval": METHOD},
@@ -171,13 +164,9 @@ def refuse_qualities(budget: Budget) -> None:
 
 
 def judge(one: BenchRow, budget: Budget, *, is_quiet: bool) -> list[dict[str, Any]]:
-    """Every limit of the budget, answered for one candidate.
+    """Every limit of the budget, answered for one candidate, with its bounds or why nothing is known, for the record.
 
-    Args:
-        is_quiet: Whether the machine was steady; if not, every measurement counts as unsteady.
-
-    Returns:
-        For the record: the limit, its verdict, the bounds (null where nothing gives them), and why nothing is known.
+    Where the machine was not quiet, every measurement counts as unsteady.
     """
     latency = one.latency if is_quiet else replace(one.latency, steady=False)
     facts = facts_of(macs=one.macs, latency=latency, batch=one.target.batch)

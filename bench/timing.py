@@ -66,7 +66,6 @@ class TablePlan:
     """All times of one table, and what the table will say of the model.
 
     Args:
-        target: Where it is to be measured; threads may still be open.
         wholes: The schedules of the whole passes that the sums are to meet; the first one is dense.
         all_rows: Share of attention's products with weights that is of all tokens, in a layer that drops and in the
             last one before a head that reads leading tokens only.
@@ -122,9 +121,8 @@ def time_plan(
     """Time every cell of a plan, and fit the table to whole passes timed in the same rounds.
 
     Args:
-        seconds: Aim for the whole measurement; a slow model takes longer, because every cell runs at least 10 times.
-            Whole passes but the first are left out where it is over before they are compiled.
-        begin: ``time.perf_counter()`` when the work began.
+        seconds: Aim for the whole measurement since ``begin``; a slow model takes longer, because every cell runs at
+            least 10 times. Whole passes but the first are left out where it is over before they are compiled.
         longest: Seconds after which no more cells are compiled but those of the fewest and the most tokens.
         say: Told what was left out.
 
@@ -177,11 +175,7 @@ def time_plan(
 
 
 def open_graph(graph: Any, target: TargetDevice, begin: float) -> Session:
-    """A whole pass as a session.
-
-    Args:
-        graph: An ``openvino.Model``, or the bytes of an ``.onnx`` file.
-    """
+    """A whole pass as a session, from an ``openvino.Model`` or the bytes of an ``.onnx`` file."""
     if target.runtime == "onnxruntime":
         from tavt_kit.runtimes.on_onnxruntime import OnnxSession
 
@@ -241,13 +235,10 @@ def _time_cells(
 
 
 def round_speeds(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """How much longer everything took in each round than in the median round.
+    """How much longer everything took in each round than in the median round, of times (cells, rounds).
 
     Processors change their clock by tens of per cent for seconds at a time. Whatever does that to one cell does it
     to all of the same round, so it shows as a factor common to them (Tukey's median polish, one step, on a log scale).
-
-    Args:
-        times: (cells, rounds), above 0.
     """
     logs = np.log(times)
     common = np.median(logs - np.median(logs, axis=1, keepdims=True), axis=0)
@@ -306,9 +297,6 @@ def graph_clocks(graph: Callable[[str], Any], target: TargetDevice) -> PartClock
     """Graphs of any batch and length; the number of kept tokens is the first input of one that drops.
 
     OpenVINO compiles one for each length; onnxruntime runs one session for all as fast as for a fixed length.
-
-    Args:
-        graph: Gives the ``openvino.Model`` of a part, or the bytes of its ``.onnx`` file.
     """
     target, sessions = target.resolved(), dict[str, Any]()
 

@@ -1,9 +1,8 @@
 """Doubts: what makes a candidate's times other than they seem, as sentences that its record keeps.
 
-A benchmark is wrong without noise too: where the input is no image, where the runtime computes in another precision
-or on other threads than it was asked for, or where what is timed is not the whole inference. None of it shows in the
-times. So the candidate is asked (``probe``), its runtime is asked for its number of threads, and the processor's clock,
-which counts what all threads of this process have worked, tells how many cores were busy in the timed runs.
+The input is no image, the runtime computes in another precision or on other threads than asked for, or what is timed is
+not the whole inference. So the candidate is asked (``probe``), its runtime is asked for its threads, and the clock of
+what all threads of this process have worked tells how many cores were busy in the timed runs.
 """
 
 from __future__ import annotations
@@ -48,12 +47,7 @@ class Probed:
 
 
 class ValidityMonitor:
-    """Looks on while candidates are timed, as ``Turns``, and says afterwards what to doubt.
-
-    Args:
-        sessions: Sessions to be watched, by name; turns of other names are passed on only.
-        images: (B, 3, H, W) for each name.
-    """
+    """Looks on while candidates are timed, as ``Turns``, and says afterwards what to doubt."""
 
     def __init__(self, sessions: Mapping[str, Session], images: Mapping[str, Images], rng: np.random.Generator) -> None:
         self._sessions, self._images = dict(sessions), dict(images)
@@ -62,16 +56,14 @@ class ValidityMonitor:
 
     def begin(self, name: str) -> None:
         """See ``Turns``. In its first turn a candidate is probed: not before, so that its first inference is timed."""
-        if name in self._sessions and name not in self._probed:
+        if name not in self._probed:
             self._probed[name] = probe(self._sessions[name], self._images[name], self._rng)
         self._begin = (time.process_time(), time.perf_counter())
 
     def end(self, name: str, times: Sequence[float]) -> None:
         """See ``Turns``."""
-        worked, passed = time.process_time() - self._begin[0], time.perf_counter() - self._begin[1]
-        if name in self._worked:
-            self._worked[name] += worked
-            self._passed[name] += passed
+        self._worked[name] += time.process_time() - self._begin[0]
+        self._passed[name] += time.perf_counter() - self._begin[1]
 
     def busy(self, name: str) -> float | None:
         """Cores that worked for this process on average while the candidate was timed; ``None`` of too little time."""
@@ -103,12 +95,7 @@ def of_images(images: Images) -> tuple[str, ...]:
 
 
 def of_threads(target: TargetDevice, told: int | None, busy: float | None) -> tuple[str, ...]:
-    """Doubts in the number of threads, on a CPU.
-
-    Args:
-        told: Threads that the runtime says it uses, or ``None``.
-        busy: Cores that worked in the timed runs, or ``None``.
-    """
+    """Doubts in the number of threads, on a CPU: ``told`` by the runtime, and cores ``busy`` in the timed runs."""
     asked = target.threads
     if asked is None:
         return ()
@@ -151,11 +138,7 @@ def of_answers(target: TargetDevice, probed: Probed, timed_ms: float) -> tuple[s
 
 
 def probe(session: Session, images: Images, rng: np.random.Generator) -> Probed:
-    """Ask a session some questions: 4 inferences of an honest one in float32, up to 8 of others.
-
-    Args:
-        images: (B, 3, H, W) such as it will be timed on.
-    """
+    """Ask a session some questions: 4 inferences of an honest one in float32, up to 8 of others."""
     times = list[float]()
 
     def answer(asked: Images) -> npt.NDArray[np.float64]:

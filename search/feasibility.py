@@ -28,10 +28,9 @@ class Costs:
     """What a schedule costs, asked thousands of times, so without running anything.
 
     Args:
-        macs: Multiply-adds of one image.
+        macs: Multiply-adds of one image; ``official_macs`` by TAVT's own formula, for its official algorithm.
         latency_ms: The predicted median latency on ``target``; ``None`` without one.
-        quantile_ratios: A latency statistic as a multiple of the median, as far as it is known; 1 where it is not.
-        official_macs: Multiply-adds by TAVT's own formula, by which its official algorithm goes; ``None`` for ``macs``.
+        quantile_ratios: A latency statistic as a multiple of the median; 1 where it is not known.
     """
 
     macs: Callable[[Any], int]
@@ -68,18 +67,13 @@ class Costs:
             factor = 1.0 if limit.quantity == "flops" else 1 + tolerance
             return replace(limit, value=limit.value * factor if limit.sense == "<=" else limit.value / factor)
 
-        ceilings = [(one, loosened(one)) for one in budget.ceilings]
+        ceilings = [(limit, loosened(limit)) for limit in budget.ceilings]
         return lambda schedule: all(loose.admits(self.of(limit, schedule)) for limit, loose in ceilings)
 
 
 @dataclass(frozen=True, slots=True)
 class Feasibility:
-    """One row of the feasibility table, in the unit of its limit.
-
-    Args:
-        least: Cost of the least schedule; of a throughput, the greatest there is.
-        reachable: Whether some schedule keeps to it.
-    """
+    """One row of the feasibility table, in the unit of its limit; ``least`` is the greatest throughput there is."""
 
     limit: Limit
     least: float

@@ -41,7 +41,7 @@ class FinalistPool:
         quantile_ratios: Mapping[str, float],
     ) -> None:  # fmt: skip
         self.result, self.budget, self.compare, self.quantile_ratios = result, budget, compare, quantile_ratios
-        self.measure, self.more = measure, result.front.more
+        self.measure = measure
         statistics: dict[str | None, CostKind] = {"p50": "p50", "p90": "p90", "p99": "p99"}
         # The latency statistic that the budget is about; else the median.
         self.statistic = next((statistics[limit.statistic] for limit in budget.of("latency")), statistics["p50"])
@@ -150,13 +150,12 @@ class FinalistPool:
             for one in self.result.front:
                 if one.schedule not in self.failed:
                     self.known.setdefault(one.schedule, self.judged(one))
-            return list(ParetoFront(self.kind, self.within(), self.more))
-        return list(ParetoFront("p50", ParetoFront(self.kind, self.within(), self.more), self.more))
+            return list(ParetoFront(self.kind, self.within()))
+        return list(ParetoFront("p50", ParetoFront(self.kind, self.within())))
 
     def ranked(self) -> list[Candidate]:
         """The best verdict first, then the search's own preference; none that fails."""
-        held = ParetoFront(self.kind, self.front(), self.more)
-        preferred = by_preference(held, self.budget, self.result.dense)
+        preferred = by_preference(ParetoFront(self.kind, self.front()), self.budget, self.result.dense)
         return [one for verdict in _ORDER for one in preferred if one.verdict is verdict]
 
     def pick(self) -> Candidate | None:
@@ -217,16 +216,14 @@ class Final:
     """A search's result after measurement.
 
     Args:
-        candidates: Candidates that none dominates, by rising cost, each judged.
-        chosen: Index of the one to take, or ``None`` where none keeps to the budget.
+        candidates: Those that none dominates, by rising cost, each judged.
+        chosen: Index of the one to take; ``None`` where none keeps to the budget.
         baselines: The dense model, the best uniform taper and stage schedule within the ceilings, the dense model in
             other precisions, and the best smaller images and fewer layers within the ceilings; judged.
-        cost: Cost that the candidates are sorted by.
-        over: Schedules that were predicted within the ceilings, but measured above them.
-        measured: Everything that was measured, the dense model first.
-        not_measured: Candidates for which no time was left.
+        over: Number of schedules that were predicted within the ceilings, but measured above them.
+        measured: Everything that was measured, the dense model first; for ``not_measured`` no time was left.
         searched: Whether anything but the dense model was evaluated.
-        among: Models that were evaluated to choose by.
+        among: Number of models that were evaluated to choose by.
         held_out: Images that had no say in the search and judge its floors; 0 where all had.
     """
 

@@ -1,4 +1,4 @@
-"""What a search weighs against each other: a metric of the answers against costs, two or three of them at once."""
+"""What a search weighs: a metric of the answers against a cost; where it is, and what it found."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ class Progress:
     """Where a search is, after each evaluation.
 
     Args:
-        evaluations: Answers so far, those of an earlier run included.
-        limit: Evaluations that are wanted; ``None`` without a bound.
-        front: Candidates on the front.
-        hypervolume: Hypervolume of the front; see ``tavt_kit.core.front``.
-        best: The one that would be chosen now, or ``None``.
+        evaluations: Answers so far, those of an earlier run included, of ``limit``; ``None`` without a bound.
+        front: Number of candidates on the front.
+        best: The one that would be chosen now.
         seconds: Spent on evaluations, those of an earlier run included.
-        seconds_left: Seconds until a bound is reached, as it looks now; ``None`` where that cannot be told.
+        seconds_left: Until a bound is reached, as it looks now; ``None`` where that cannot be told.
         replayed: Whether this answer came from the store.
-        candidate: Candidate that was answered; without an accuracy where the evaluation failed.
+        candidate: Without an accuracy where its evaluation failed.
     """
 
     evaluations: int
@@ -47,15 +45,13 @@ class SearchResult:
     """What a search found.
 
     Args:
-        front: The non-dominated candidates within the ceilings, by rising cost.
-        candidates: Candidates that were evaluated, in order, the dense model first.
-        stopped_because: Why it ended, for people.
-        history: The hypervolume after each evaluation.
+        front: The non-dominated candidates within the ceilings.
+        candidates: All that were evaluated, in order, the dense model first.
+        history: The hypervolume after each evaluation; ``clock`` has the seconds spent until then.
         seconds: Spent on evaluations, those of earlier runs included.
         dense_fits: Whether the dense model itself is within the ceilings, so that it may be on the front.
         estimates: Accuracy on all images, about, of candidates that a race stopped early; their
             own is on those that they were looked at, as its ``n`` says.
-        clock: Seconds spent on evaluations until each of them was done.
     """
 
     front: ParetoFront
@@ -134,8 +130,7 @@ def by_preference(front: ParetoFront, budget: Budget, dense: Candidate) -> list[
     return sorted(front, key=lambda candidate: (shortfall(candidate, budget, dense), front.point(candidate)[0]))
 
 
-COSTS = ("macs", "latency", "throughput")
-_MOST = 3
+_COSTS: dict[str, CostKind] = {"macs": "macs", "flops": "macs", "latency": "predicted", "throughput": "predicted"}
 _REFUSED = {
     "size": "dropping tokens leaves every weight, so all schedules have one size; search by latency or macs, then "
     "bench what is exported",
@@ -150,19 +145,17 @@ class Objectives:
     Args:
         metric: Metric that is maximised, as an ``Accuracy`` names it; ``None`` for whatever the evaluator answers
             first.
-        cost: Cost that is minimised first; ``None`` for latency where one is limited or a target alone is given, else
+        cost: Cost that is minimised; ``None`` for latency where one is limited or a target alone is given, else
             multiply-adds.
-        more: Further axes: ``macs``, or names of metrics.
         texts: Objectives as they were given.
 
     Example:
-        >>> Objectives.parse(["macro_f1", "macs", "latency"]).more
-        ('macs',)
+        >>> Objectives.parse(["macro_f1", "latency"]).cost
+        'predicted'
     """
 
     metric: str | None = None
     cost: CostKind | None = None
-    more: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
 
     @classmethod
@@ -170,45 +163,24 @@ class Objectives:
         """Read the texts of all objectives; what is not said is as always.
 
         Raises:
-            BudgetError: A name that is no objective or has no measure, one twice, or more than three.
+            BudgetError: A name that is no objective or has no measure, two costs, or two metrics.
         """
         costs: list[CostKind] = []
         metrics: list[str] = []
         for text in texts:
             if text in _REFUSED:
                 raise BudgetError(f"{text} cannot be an objective, because {_REFUSED[text]}")
-            if text in ("macs", "flops", "latency", "throughput"):
-                costs.append("macs" if text in ("macs", "flops") else "predicted")
+            if text in _COSTS:
+                costs.append(_COSTS[text])
                 continue
             try:
                 metrics.append(metric_named(text))
             except UnknownName:
-                raise BudgetError(f"an objective is one of {', '.join((*METRICS, *COSTS))}, got {text!r}") from None
-        axes = [*costs, *metrics]
-        if len(set(axes)) < len(axes):
-            raise BudgetError(
-                f"each objective is given once, and latency and throughput of one target say the same, got "
-                f"{', '.join(texts)}"
-            )
-        if max(1, len(costs)) + max(1, len(metrics)) > _MOST:
-            raise BudgetError(
-                f"a front weighs a metric against a cost, and one more at most, got {', '.join(texts)}"
-                f"{'' if costs else ' and a cost'}{'' if metrics else ' and a metric'}"
-            )
-        # What is measured in the end leads; multiply-adds are known anyway.
-        costs.sort(key=("predicted", "macs").index)
-        first = costs[0] if costs else None
-        return cls(metrics[0] if metrics else None, first, (*costs[1:], *metrics[1:]), tuple(texts))
-
-    @property
-    def number(self) -> int:
-        """How many there are."""
-        return 2 + len(self.more)
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """All metrics among them that were asked for by name."""
-        return tuple(axis for axis in (self.metric, *self.more) if axis not in (None, "macs"))
+                names = ", ".join((*METRICS, "macs", "latency", "throughput"))
+                raise BudgetError(f"an objective is one of {names}, got {text!r}") from None
+        if len(costs) > 1 or len(metrics) > 1:
+            raise BudgetError(f"a front weighs one metric against one cost, got {', '.join(texts)}")
+        return cls(next(iter(metrics), None), next(iter(costs), None), tuple(texts))
 
     def settled(self, budget: Budget, costs: Costs) -> Objectives:
         """With the cost that counts; raises BudgetError for a latency without a target."""

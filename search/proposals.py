@@ -1,7 +1,4 @@
-"""What algorithms propose from: first proposals, variation, and what is left untried.
-
-Every algorithm takes its schedules from one pool, so none is asked twice.
-"""
+"""What algorithms propose from: first proposals, variation, and what is left untried, so that none is asked twice."""
 
 from __future__ import annotations
 
@@ -263,7 +260,7 @@ class ProposalPool:
 
 
 def non_dominated(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n, objectives), all to be minimised -> (n,) which are dominated by no other; equals both stay."""
+    """(n, 2), both to be minimised -> (n,) which are dominated by no other; equals both stay."""
     nowhere_worse = (losses[:, None, :] <= losses[None, :, :]).all(-1)
     somewhere_better = (losses[:, None, :] < losses[None, :, :]).any(-1)
     return np.asarray(~(nowhere_worse & somewhere_better).any(0))

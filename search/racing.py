@@ -1,13 +1,9 @@
 """Racing: a schedule that is clearly worse than one that costs no more is looked at no further.
 
-Every schedule is judged on the same images in the same order, so what counts is the paired difference: images that
-only the incumbent has right, less those that only the candidate has. The incumbent is the most accurate schedule of
-those that cost no more and were looked at to the end. Candidates meet it after the first images, and, where they are
-not clearly behind, after twice as many, and so on. What is left at the end has been looked at as closely as anything
-without racing; the others are known by a part of the images, which their answers say.
-
-Incumbents are those of earlier generations alone. So a decision rests on nothing but stored answers, and a search that
-was stopped in the middle of a generation decides as it would have.
+All are judged on the same images in the same order, by the paired difference to the incumbent: the most accurate of
+those that cost no more and were looked at to the end. Candidates meet it after the first images, after twice as many,
+and so on. Incumbents are of earlier generations alone: so a decision rests on stored answers, and a search that was
+stopped in the middle of a generation decides as it would have.
 """
 
 from __future__ import annotations
@@ -105,8 +101,6 @@ class Race:
     """An evaluator of generations that stops candidates early; see the module.
 
     Args:
-        look: Evaluates schedules on a part of the images.
-        cost: Cost of a schedule, which the search minimises.
         first: Images before the first judgement, of ``images`` in all.
         confidence: Probability that a candidate which is stopped is not better, for each judgement.
     """
@@ -136,8 +130,8 @@ class Race:
         for schedule in schedules:
             # The most accurate of those that cost no more; of equals the first that was finished.
             cost = self.cost(schedule)
-            cheaper = (one for one in self._finished if one[0] <= cost)
-            incumbents[schedule] = max(cheaper, key=lambda one: one[1], default=(0.0, 0.0, None))[2]
+            cheaper = (run for run in self._finished if run[0] <= cost)
+            incumbents[schedule] = max(cheaper, key=lambda run: run[1], default=(0.0, 0.0, None))[2]
         known: dict[Choice, list[EvaluationResult]] = {schedule: [] for schedule in schedules}
         for start, stop in pairwise((0, *self._stages)):
             for schedule, answer in self.look(list(known), start, stop):

@@ -43,10 +43,8 @@ def front_body(
 
     Args:
         model: The model's card, or any JSON object that says which model it is.
-        target: Target that latencies were measured on; ``None`` without any.
-        seed: Seed of the search.
         beside: What else is known: ``precisions`` in which images were evaluated by the ``search`` and in the
-            ``final`` round, ``baseline_models`` of the user and ``baselines_left_out`` with the ``reason``,
+            ``final`` round, ``baseline_models`` of the user and ``baselines_left_out`` with the ``reason``.
     """
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
@@ -65,7 +63,7 @@ def front_body(
         "hypervolume": result.hypervolume,
         "target": None if target is None else target.as_record(),
         "verdict": str(final.verdict),
-        "objectives": [_AXES[final.cost], accuracy.metric, *(_AXES.get(axis, axis) for axis in result.front.more)],
+        "objectives": [_AXES[final.cost], accuracy.metric],
         "chosen": final.chosen,
         "candidates": [candidate.as_record() for candidate in final.candidates],
         "baselines": [candidate.as_record() for candidate in final.baselines],
@@ -107,25 +105,26 @@ def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
 
 def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | None) -> dict[str, Any]:
     accuracy, latency = candidate.accuracy, candidate.latency
-    facts = None if accuracy is None else (accuracy.metric, round(accuracy.value, 6), accuracy.n,
-                                           round(accuracy.low, 6), round(accuracy.high, 6))  # fmt: skip
+
+    def rounded(known: Any, name: str, digits: int) -> float | str:
+        return "" if known is None or getattr(known, name) is None else round(getattr(known, name), digits)
+
     return {
         "number": number,
         "origin": candidate.origin,
         "schedule": str(candidate.schedule),
         "macs": candidate.macs,
-        **dict(zip(("metric", "value", "n", "low", "high"), facts or ("",) * 5, strict=True)),
-        "predicted_ms": _ms(candidate.latency_predicted_ms),
-        "median_ms": "" if latency is None else _ms(latency.median),
-        "p90_ms": "" if latency is None else _ms(latency.p90),
+        "metric": "" if accuracy is None else accuracy.metric,
+        "value": rounded(accuracy, "value", 6),
+        "n": "" if accuracy is None else accuracy.n,
+        **{name: rounded(accuracy, name, 6) for name in ("low", "high")},
+        "predicted_ms": rounded(candidate, "latency_predicted_ms", 4),
+        "median_ms": rounded(latency, "median", 4),
+        "p90_ms": rounded(latency, "p90", 4),
         "on_front": int(on_front),
         "seconds": "" if seconds is None else round(seconds, 3),
         "verdict": candidate.verdict or "",
     }
-
-
-def _ms(value: float | None) -> float | str:
-    return "" if value is None else round(value, 4)
 
 
 def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.DataFrame:

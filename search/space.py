@@ -26,16 +26,15 @@ Levels = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """All schedules of a model whose counts are at least ``minimum`` and multiples of ``quantum``.
+    """All schedules of a model whose counts are at least ``minimum``.
 
     Args:
-        layout: Layout of the model. Where its head reads prefix tokens only, the space holds the canonical form of
-            schedules, in which the last count repeats the one before.
+        layout: Where the model's head reads prefix tokens only, the space holds the canonical form of schedules, in
+            which the last count repeats the one before.
         minimum: The least count; ``None`` means 16 patches, or half of the model's where it has fewer than 32.
-        quantum: Counts are multiples of it, or the minimum, or all tokens; fewer different schedules.
 
     Raises:
-        ScheduleError: Fewer than 2 tokens, no layer, a quantum below 1, or a minimum outside of its range.
+        ScheduleError: Fewer than 2 tokens, no layer, or a minimum outside of its range.
 
     Example:
         >>> from tavt_kit.core.layout import TokenLayout
@@ -46,7 +45,6 @@ class Space:
 
     layout: TokenLayout
     minimum: int | None = None
-    quantum: int = 1
 
     def __post_init__(self) -> None:
         low, tokens = self.layout.least, self.layout.tokens
@@ -55,8 +53,6 @@ class Space:
                 f"a search needs {low} tokens or more and a layer whose count matters (the last one's does not "
                 f"where the head reads the prefix only), got {tokens} tokens and {self.layout.layers} layers"
             )
-        if self.quantum < 1:
-            raise ScheduleError(f"counts can be multiples of 1, 2, ..., got a quantum of {self.quantum}")
         if self.minimum is not None and not low <= self.minimum <= tokens:
             raise ScheduleError(f"the least count must be within {low}..{tokens} for this model, got {self.minimum}")
 
@@ -71,7 +67,7 @@ class Space:
     @property
     def values(self) -> Levels:
         """The counts a layer may keep, ascending."""
-        return _values(self.low, self.quantum, self.layout.tokens)
+        return _values(self.low, self.layout.tokens)
 
     @property
     def genes(self) -> int:
@@ -84,7 +80,7 @@ class Space:
         return 0
 
     def dressed(self, choice: Choice, number: int) -> Choice:
-        """One of the first proposals with genes of another kind, of which there are none."""
+        """One of the first proposals with genes of another kind."""
         return choice
 
     @property
@@ -153,7 +149,7 @@ class Space:
         yield extras
 
     def vary(self, genes: Levels, rng: np.random.Generator) -> Levels:
-        """A child's genes of another kind, of which there are none."""
+        """A child's genes of another kind."""
         return genes
 
     def every(self) -> Iterator[Levels]:
@@ -164,9 +160,8 @@ class Space:
 
 
 @cache
-def _values(low: int, quantum: int, tokens: int) -> Levels:
-    first = math.ceil(low / quantum) * quantum
-    values = np.unique([low, *range(first, tokens, quantum), tokens]).astype(np.int64)
+def _values(low: int, tokens: int) -> Levels:
+    values = np.arange(low, tokens + 1, dtype=np.int64)
     values.flags.writeable = False
     return values
 
@@ -179,11 +174,10 @@ _SIZE, _LAYERS, _SCORE, _PRECISION, _REDUCTION = range(len(GENES))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointSpace(Space):
-    """A ``Space`` with five genes before the levels of the layers.
+    """A ``Space`` with five genes before the levels of the layers; of rows for one schedule ``mend`` keeps one.
 
     A level is a share of the patches: the count that it stands for at the model's own size, scaled to the patches of
-    the size at hand. So a change of the image size keeps the shape of a schedule, and crossing two sizes means
-    something. Of rows that decode to one schedule ``mend`` keeps one.
+    the size at hand. So a change of the image size keeps the shape of a schedule.
 
     Args:
         sizes: Image sizes (H, W) in pixels, the model's own first; ``at_size`` has the tokens of each.
@@ -209,7 +203,7 @@ class JointSpace(Space):
     @property
     def plain(self) -> Space:
         """The same model's schedules without the other genes."""
-        return Space(self.layout, self.minimum, self.quantum)
+        return Space(self.layout, self.minimum)
 
     @property
     def extras(self) -> int:
@@ -251,20 +245,18 @@ class JointSpace(Space):
 
     @property
     def baselines(self) -> dict[Choice, str]:
-        """The dense model in each precision, at each smaller size in each of them, and with fewer layers; their kinds.
-
-        With fewer layers it is there in the target's own precision and in the fewest bits.
+        """The dense model in each precision, at each smaller size in each of them, and with fewer layers in the
+        target's own precision and in the fewest bits; their kinds.
         """
         sizes, layers, _, precisions, _ = self.choices
         every, ends = range(precisions), dict.fromkeys((0, precisions - 1))
-        wanted = [("int8" if self.precisions[one] == "int8" else "other", 0, 0, one) for one in every[1:]]
-        wanted += [("resolution", size, 0, one) for size, one in product(range(1, sizes), every)]
-        wanted += [("layers", 0, fewer, one) for fewer, one in product(range(1, layers), ends)]
-        found: dict[Choice, str] = {}
+        wanted = [("int8" if self.precisions[bits] == "int8" else "other", 0, 0, bits) for bits in every[1:]]
+        wanted += [("resolution", size, 0, bits) for size, bits in product(range(1, sizes), every)]
+        wanted += [("layers", 0, fewer, bits) for fewer, bits in product(range(1, layers), ends)]
+        kinds: dict[Choice, str] = {}
         for kind, size, fewer, precision in wanted:
-            choice = self.given(self.dense, image_size=size, layers=fewer, precision=precision)
-            found.setdefault(choice, kind)
-        return found
+            kinds.setdefault(self.given(self.dense, image_size=size, layers=fewer, precision=precision), kind)
+        return kinds
 
     def dressed(self, choice: Choice, number: int) -> Choice:
         """One of the first proposals: in the fewest bits, the reductions, sizes and scores in turns."""

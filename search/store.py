@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +17,17 @@ from tavt_kit.core.accuracy import Accuracy, bits_text
 from tavt_kit.core.codec import Record, decode
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.parsing import parse_json
-from tavt_kit.core.records import code_version, read_record, write_record
+from tavt_kit.core.records import code_version
 from tavt_kit.errors import OutputError, RecordError
 from tavt_kit.evaluation.result import EvaluationResult
 
 _LAYOUT = 2
-_TABLES = """
-CREATE TABLE IF NOT EXISTS recipe (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS evaluations (COLUMNS);
-CREATE TABLE IF NOT EXISTS finals (COLUMNS);
-""".replace(
-    "COLUMNS",
-    """
-    number INTEGER PRIMARY KEY,
-    schedule TEXT NOT NULL UNIQUE,
-    accuracy TEXT,
-    failure TEXT,
-    bits BLOB,
-    metrics TEXT NOT NULL,
-    seconds REAL NOT NULL,
-    timings TEXT NOT NULL,
-    code TEXT NOT NULL
-""",
+_PAIRS = "name TEXT PRIMARY KEY, value TEXT NOT NULL"
+_ANSWERS = (
+    "number INTEGER PRIMARY KEY, schedule TEXT NOT NULL UNIQUE, accuracy TEXT, failure TEXT, bits BLOB, "
+    "metrics TEXT NOT NULL, seconds REAL NOT NULL, timings TEXT NOT NULL, code TEXT NOT NULL"
 )
+_TABLES = {"recipe": _PAIRS, "notes": _PAIRS, "evaluations": _ANSWERS, "finals": _ANSWERS}
 """The search's own answers, and in ``finals`` those of what the result shows, in the precision of the target.
 ``accuracy``, ``metrics`` and ``timings`` are JSON; ``bits`` has one bit an image, the first in the highest one.
 ``code`` is the version of this package that gave the answer."""
@@ -82,26 +66,17 @@ class Store(AbstractContextManager["Store"]):
 
     def __init__(self, path: Path | None, *, fresh: bool = False) -> None:
         self.path = path
-        # Where the one who holds the file says who that is.
-        self._card = None if path is None else path.with_suffix(".holder.json")
         try:
             self._base = self._held(fresh)
             try:
                 self._prepare(fresh)
-                if self._card is not None:
-                    since = datetime.now(UTC).isoformat(timespec="seconds")
-                    write_record(self._card, "holder", {"pid": os.getpid(), "host": platform.node(), "since": since})
             except BaseException:
                 self._base.close()
                 raise
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise OutputError(f"cannot write {path}: {error}; choose another output folder") from None
-            holder = "another process"  # of what a killed process left nothing is believed, as the lock decides
-            with suppress(RecordError, KeyError):
-                held = read_record(self._card, "holder") if self._card is not None else {}
-                holder = f"process {held['pid']} on {held['host']} since {held['since']}"
-            raise RecordError(f"{path} is held by {holder}; wait for it, or end it") from None
+            raise RecordError(f"{path} is held by another process; wait for it, or end it") from None
         except sqlite3.DatabaseError as error:
             raise RecordError(f"{path} is not readable as a search store ({error}); begin anew with `fresh`") from None
         rows = self._base.execute("SELECT code, count(*) FROM evaluations GROUP BY code ORDER BY min(number)")
@@ -143,8 +118,8 @@ class Store(AbstractContextManager["Store"]):
                 f"{self.path} is no search store of layout {_LAYOUT}; begin anew with `fresh`, or choose another "
                 "output folder"
             )
-        for statement in _TABLES.split(";"):
-            self._base.execute(statement)
+        for name, columns in _TABLES.items():
+            self._base.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
         self._base.execute(f"PRAGMA user_version={_LAYOUT}")
         self._base.execute("COMMIT")
 
@@ -229,8 +204,6 @@ class Store(AbstractContextManager["Store"]):
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._card is not None:
-            self._card.unlink(missing_ok=True)
         self._base.close()
 
     def __exit__(self, *error: object) -> None:

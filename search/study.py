@@ -1,7 +1,4 @@
-"""search(): the schedules of a model that keep to a budget, found without ever seeing the model.
-
-Answers come in any order and are stored the moment they come; what follows from them is in the order of the asking.
-"""
+"""search(): the schedules of a model that keep to a budget, found without ever seeing the model."""
 
 from __future__ import annotations
 
@@ -49,11 +46,9 @@ class Answered(NamedTuple):
 
 
 def one_by_one(evaluate: Callable[[Any], Accuracy]) -> Evaluate:
-    """An evaluator of many schedules from a function of one.
+    """An evaluator of many schedules from a function that gives the accuracy of one on the split ``val``.
 
-    Args:
-        evaluate: The accuracy of a schedule on the split ``val``; a MeasurementError or a MemoryError counts as a
-            failure of that schedule alone.
+    A MeasurementError or a MemoryError counts as a failure of that schedule alone.
 
     Example:
         >>> from tavt_kit.core.schedule import TokenSchedule
@@ -122,8 +117,6 @@ Learn = Callable[[Sequence[tuple[Choice, EvaluationResult]]], None]
 
 @dataclass(slots=True)
 class _Run:
-    """The state of one search: answers, front, and when to stop."""
-
     evaluate: Evaluate
     costs: Costs
     budget: Budget
@@ -172,8 +165,7 @@ class _Run:
         new = list(dict.fromkeys(schedule for schedule, _ in asked if schedule not in self.known))
         if self.limit is not None:
             new = new[: max(0, self.limit - len(self.candidates))]
-        found: list[Candidate] = []
-        heard: list[tuple[Choice, EvaluationResult]] = []
+        found, heard = list[Candidate](), list[tuple[Choice, EvaluationResult]]()
         with closing(self._coming(new)) as coming:
             for schedule, origin in asked:
                 if schedule not in self.known:
@@ -257,8 +249,7 @@ class _Run:
         """What the algorithm is told of a candidate."""
         metric = self.estimates.get(candidate.schedule, candidate.metric)
         missed = 0.0 if math.isnan(metric) else shortfall(candidate, self.budget, self.dense, metric)
-        more = tuple(candidate.loss(axis) for axis in self.front.more)
-        return Outcome(candidate.cost(self.front.cost), metric, missed, more)
+        return Outcome(candidate.cost(self.front.cost), metric, missed)
 
 
 @bounded
@@ -292,10 +283,7 @@ def search(
     first: the algorithm replays its seed over the stored answers, in the order in which it asked.
 
     Args:
-        space: Schedules that may be proposed.
-        evaluate: Answers the schedules of a generation on the split ``val``; ``one_by_one`` makes one from a
-            function of a single schedule.
-        costs: Multiply-adds and predicted latency of a schedule.
+        evaluate: Answers the schedules of a generation on the split ``val``; see ``one_by_one``.
         budget: Ceilings on ``latency``, ``throughput`` and ``flops``, floors on ``drop`` and on metrics. With a floor
             the choice falls on the cheapest candidate that keeps to it, else on the most accurate.
         algorithm: One of ``ALGORITHMS``, with its ``population``, ``seed`` and schedules of the user (``seeds``).
@@ -308,7 +296,6 @@ def search(
         store: Store of the answers; ``None`` keeps them in memory.
         after: An earlier result of the same search to go on from, where the costs turned out otherwise; its
             candidates count, and the best of them that fit now are where the proposals begin.
-        on_progress: Called after each answer.
         learn: Told the answers of each generation when all have come, stored ones too (``Race.update``).
 
     Raises:
@@ -347,7 +334,7 @@ def search(
     store = Store(None) if store is None else store
     low, official = None if space.low == space.layout.least else space.low, algorithm == "tavt-official"
     store.bind({  # what the proposals depend on, besides the answers and the costs
-        "space": [*space.layout.as_record().values(), low, space.quantum, space.layout.token_pooled],
+        "space": [*space.layout.as_record().values(), low, 1, space.layout.token_pooled],
         "budget": budget.texts(),
         "algorithm": algorithm,
         "objectives": list(objectives.texts),
@@ -358,7 +345,7 @@ def search(
     })  # fmt: skip
     fits = costs.fits(budget, tolerance)
     assert objectives.cost is not None  # settled
-    front = ParetoFront(objectives.cost, more=objectives.more)
+    front = ParetoFront(objectives.cost)
     run = _Run(
         evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, time_left, on_progress, learn
     )
@@ -368,7 +355,7 @@ def search(
         best = by_preference(front, budget, after.dense)[: (POPULATION if population is None else population) // 2]
         seed, seeds = seed + 1, [] if official else [one.schedule for one in best]
     chosen = make_algorithm(
-        algorithm, space, seed=seed, population=population, seeds=seeds, fits=fits, objectives=objectives.number,
+        algorithm, space, seed=seed, population=population, seeds=seeds, fits=fits,
         cost=costs.by(front.cost), official_macs=costs.official_macs or costs.macs,
     )  # fmt: skip
     run.answer([(space.dense, "dense")])

@@ -1,7 +1,6 @@
 """Work shared out among worker processes: answers stream back, what a lost worker had goes to another.
 
-A pool of ``concurrent.futures`` breaks as a whole where one process dies, does not say over which schedule, and gives
-no answer of a group before all are there.
+A pool of ``concurrent.futures`` breaks as a whole where one process dies, and does not say over which schedule.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ MakeEvaluate = Callable[[], Callable[[Sequence[Any]], Iterable[tuple[Any, Evalua
 """Makes an evaluator of tasks where it is called: pickled and sent to each worker, which calls it once."""
 
 _TRIES = 3  # workers that one schedule may lose before it counts as failed; as many in turn may fail to start
+_PATIENCE = 1.0  # seconds that a worker is given to end by itself
+_SPAWN = multiprocessing.get_context("spawn")  # forks would share the locks of torch's threads, in whatever state
 _log = logging.getLogger(__name__)
 
 
 class WorkerEvent(NamedTuple):
-    """What is heard of a worker.
+    """What is heard of a worker, by a number that is never given again.
 
     Args:
-        worker: Number of the worker; a lost worker's is never given again.
-        answers: Answers that have come.
         idle: Whether it waits for work now: it has started, or has done all it was given.
         lost: Why it will never answer again, as a clause; ``None`` while it lives.
     """
@@ -50,20 +49,28 @@ class WorkerEvent(NamedTuple):
     lost: str | None = None
 
 
+class _Worker(NamedTuple):
+    process: SpawnProcess
+    pipe: Connection[Any, Any]
+
+
 @dataclass
 class Workers(AbstractContextManager["Workers"]):
     """An evaluator out of processes, as ``Evaluate`` says, whose answers do not hang on who gives them; to be closed.
 
+    A killed parent's workers end by themselves after the evaluation that they are at: their pipe is closed. Ctrl-C
+    is the parent's to hear, which then ends them.
+
     Args:
-        pool: Processes that are not started yet.
-        count: Workers, at least 1.
         at_once: Neighbours among the schedules that are given to a worker at a time; ``None``, where an evaluator
             gains from seeing several, for half of each worker's equal share.
     """
 
-    pool: Processes
+    make: MakeEvaluate
     count: int
     at_once: int | None = 1
+    started: int = field(default=0, init=False)
+    _workers: dict[int, _Worker] = field(default_factory=dict, init=False)
     _held: dict[int, list[Any]] = field(default_factory=dict, init=False)
     """What each living worker has been given and has not answered."""
     _idle: deque[int] = field(default_factory=deque, init=False)
@@ -83,15 +90,16 @@ class Workers(AbstractContextManager["Workers"]):
         before: float | None = None  # when the first work was given: that workers start is no evaluation's time
         while missing:
             while len(self._held) < self.count:
-                worker = self.pool.start()
-                self._starting.add(worker)
-                self._held[worker] = []
+                self.started += 1
+                self._starting.add(self.started)
+                self._held[self.started] = []
+                self.start(self.started)
             while waiting and self._idle:
                 worker = self._idle.popleft()
                 self._held[worker] = waiting.popleft()
-                self.pool.give(worker, self._held[worker])
+                self.give(worker, self._held[worker])
                 before = before or time.monotonic()
-            for event in self.pool.events():
+            for event in self.events():
                 for schedule, answer in [*event.answers, *self._settled(event, waiting, losses)]:
                     if schedule not in missing:  # of an earlier call that was abandoned
                         continue
@@ -134,39 +142,8 @@ class Workers(AbstractContextManager["Workers"]):
         failure = f"{_TRIES} workers were lost over this schedule, the last one: {event.lost}"
         return [(schedule, EvaluationResult(None, 0.0, failure)) for schedule in fatal]
 
-    def close(self) -> None:
-        """End all workers."""
-        self.pool.close()
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-# Forked processes would share the locks of torch's threads, in whatever state those are.
-_SPAWN = multiprocessing.get_context("spawn")
-
-_PATIENCE = 1.0  # seconds that a worker is given to end by itself
-
-
-class _Worker(NamedTuple):
-    process: SpawnProcess
-    pipe: Connection[Any, Any]
-
-
-@dataclass
-class Processes:
-    """Processes that each hold an evaluator.
-
-    A killed parent's workers end by themselves after the evaluation that they are at: their pipe is closed. Ctrl-C
-    is the parent's to hear, which then ends them.
-    """
-
-    make: MakeEvaluate
-    _workers: dict[int, _Worker] = field(default_factory=dict, init=False)
-    _started: int = field(default=0, init=False)
-
-    def start(self) -> int:
-        """Begin to start a worker; its number. It is heard of when it waits for work, or is lost."""
+    def start(self, number: int) -> None:
+        """Begin to start a worker, which is heard of when it waits for work, or is lost."""
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=_work, args=(theirs,), daemon=True, name="fgvc-kit worker")
         masks = hasattr(signal, "pthread_sigmask")  # what is started under the mask never hears Ctrl-C
@@ -177,9 +154,7 @@ class Processes:
             if masks:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the end of the process is the end of the pipe
-        self._started += 1
-        self._workers[self._started] = _Worker(process, ours)
-        return self._started
+        self._workers[number] = _Worker(process, ours)
 
     @cached_property
     def _payload(self) -> bytes:
@@ -224,7 +199,7 @@ class Processes:
                 continue
             yield WorkerEvent(number, idle=True) if kind == "idle" else WorkerEvent(number, [content])
 
-    def close(self) -> None:
+    def __exit__(self, *error: object) -> None:
         """End all workers, whatever they do."""
         for worker in self._workers.values():
             worker.process.terminate()

@@ -16,17 +16,15 @@ from tavt_kit.search.space import Space
 
 def _maker(kind: type[Sampler]) -> Callable[[AlgorithmOptions], Algorithm]:
     return lambda given: kind(
-        given.space, seed=given.seed, population=given.size, seeds=given.seeds, fits=given.fits, cost=given.cost,
-        objectives=given.objectives,
+        given.space, seed=given.seed, population=given.size, seeds=given.seeds, fits=given.fits, cost=given.cost
     )  # fmt: skip
 
 
 def _make_official(given: AlgorithmOptions) -> Algorithm:
-    if given.population is not None or given.seeds or given.objectives != 2:
+    if given.population is not None or given.seeds:
         raise BudgetError(
-            "tavt-official has sizes of its own (22 schedules, then 60 a generation), begins with its own schedules "
-            "and knows one cost and one metric, so it takes no population, no schedules and no third objective; use "
-            "tavt for these"
+            "tavt-official has sizes of its own (22 schedules, then 60 a generation), begins with its own schedules, "
+            "so it takes no population and no schedules; use tavt for these"
         )
     return OfficialTavt(given.space, macs=given.official_macs, seed=given.seed)
 
@@ -50,7 +48,7 @@ def make_algorithm(name: str, space: Space, **options: Any) -> Algorithm:
 
     Raises:
         UnknownName: No such algorithm.
-        BudgetError: The official algorithm with what it does not know: seeds, other sizes, a third objective.
+        BudgetError: The official algorithm with what it does not know: seeds, other sizes.
         ScheduleError: The official algorithm with a model or space that it does not know.
     """
     return ALGORITHMS[name](AlgorithmOptions(space=space, **options))

@@ -24,17 +24,11 @@ EXHAUSTED = "no schedule is left that was not tried"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlgorithmOptions:
-    """What an algorithm is made of.
+    """What an algorithm is made of: see ``Sampler``.
 
     Args:
-        space: Schedules that may be proposed.
-        seed: Seed of its own generators.
-        cost: Gives what ``Outcome.cost`` will be.
         official_macs: Gives multiply-adds by TAVT's own formula.
-        fits: Tells whether a schedule keeps to the ceilings.
-        population: Schedules of a generation; None where the user asked for none.
-        seeds: Schedules to begin with.
-        objectives: Number of values of an outcome.
+        population: None where the user asked for none; then ``size`` is the usual.
     """
 
     space: Space
@@ -44,7 +38,6 @@ class AlgorithmOptions:
     fits: Fits
     population: int | None = None
     seeds: Sequence[Choice] = ()
-    objectives: int = 2
 
     @property
     def size(self) -> int:
@@ -59,24 +52,21 @@ class Outcome(NamedTuple):
         cost: Any unit, finite.
         metric: NaN where the evaluation failed.
         shortfall: Amount by which a floor is missed; 0 where it is kept.
-        more: Values of further objectives, to be minimised; none for a search of two.
     """
 
     cost: float
     metric: float
     shortfall: float = 0.0
-    more: tuple[float, ...] = ()
 
     @property
     def failed(self) -> bool:
         """Whether there is no answer."""
-        return math.isnan(self.metric) or any(math.isnan(value) for value in self.more)
+        return math.isnan(self.metric)
 
     @property
-    def losses(self) -> tuple[float, ...]:
-        """All objectives, each to be minimised; a failed one counts as no image right."""
-        metric = 0.0 if math.isnan(self.metric) else self.metric
-        return (self.cost, 1.0 - metric, *(1.0 if math.isnan(value) else value for value in self.more))
+    def losses(self) -> tuple[float, float]:
+        """Both objectives, to be minimised; a failed evaluation counts as no image right."""
+        return self.cost, 1.0 - (0.0 if self.failed else self.metric)
 
 
 class Algorithm(Protocol):
@@ -106,13 +96,11 @@ class Sampler(Algorithm):
     """An ``Algorithm`` that takes each generation from one pool, where it bred nothing new by chance.
 
     Args:
-        space: Schedules that may be proposed.
-        seed: Seed of its own generator; nothing global is touched.
+        seed: Of its own generator; nothing global is touched.
         population: Schedules of a generation, at least 1.
         seeds: Schedules to begin with, before its own; brought into the ceilings if they exceed them.
         fits: Whether a schedule keeps to the ceilings; only such are proposed. ``None``: all do.
         cost: Gives what ``Outcome.cost`` will be, for those that ask before they propose.
-        objectives: Number of values of an outcome, its cost and metric included.
 
     Raises:
         TavtError: A population below 1.
@@ -134,12 +122,11 @@ class Sampler(Algorithm):
         seeds: Sequence[Choice] = (),
         fits: Fits | None = None,
         cost: Callable[[Any], float] | None = None,
-        objectives: int = 2,
     ) -> None:
         if population < 1:
             raise TavtError(f"a population needs at least 1 schedule, got {population}")
         self.space, self.population, self.stopped_because = space, population, ""
-        self._seed, self._seeds, self._cost, self._objectives = seed, tuple(seeds), cost, objectives
+        self._seed, self._seeds, self._cost = seed, tuple(seeds), cost
         self._rng = np.random.default_rng(seed)
         self._pool = ProposalPool(space, rng=self._rng, fits=fits)
         self._told: list[Levels] = []
@@ -157,7 +144,7 @@ class Sampler(Algorithm):
         return self._pool.issue(self._waiting, self.name if learnt else self.first_name or self.name)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """The outcomes of the schedules last asked; see ``Algorithm``."""
+        """See ``Algorithm``."""
         if not self._waiting or len(outcomes) != len(self._waiting):
             raise RuntimeError(f"{len(self._waiting)} schedules were asked, but {len(outcomes)} outcomes told")
         self._told += self._waiting
@@ -178,7 +165,7 @@ class Sampler(Algorithm):
 
     @property
     def _losses(self) -> NDArray[np.float64]:
-        """(n, objectives) of all that was told, to be minimised; see ``Outcome.losses``."""
+        """(n, 2) of all that was told, to be minimised; see ``Outcome.losses``."""
         return np.array([outcome.losses for outcome in self._outcomes], dtype=float)
 
     @property

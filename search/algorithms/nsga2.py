@@ -57,7 +57,7 @@ class Evolution(Sampler):
                 repair=_Fitting(space, self._pool.fits),
                 eliminate_duplicates=_Unasked(self._pool.asked),
             )
-            problem = Problem(n_var=space.genes, n_obj=self._objectives, n_ieq_constr=1, xl=0, xu=len(space.values) - 1)
+            problem = Problem(n_var=space.genes, n_obj=2, n_ieq_constr=1, xl=0, xu=len(space.values) - 1)
             self._algorithm.setup(problem, termination=NoTermination(), seed=self._seed, verbose=False)
         losses = np.array([outcome.losses for outcome in outcomes], dtype=float)
         # A failed evaluation breaks the constraint worse than any missed floor (shortfalls are at most 1).

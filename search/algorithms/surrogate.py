@@ -1,9 +1,8 @@
 """Surrogate-assisted search: many children are ranked by a regression on all answers, few are evaluated.
 
 The idea is LINAS's (A. Sarah, D. Cummings and others, "LINAS: Lightweight Iterative Neural Architecture Search", 2022):
-an inner evolution goes on for generations by predicted metrics, and only the best of what it finds is looked at. Costs
-need no prediction here, for every schedule's cost is known. What is predicted is for ranking alone: it never leaves
-this module, and nothing is told, stored or reported but answers.
+an inner evolution goes on by predicted metrics, and only the best of what it finds is looked at. Predictions rank, and
+never leave this module; every schedule's cost is known.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.configuration import Choice
-from tavt_kit.core.front import dominated_volume
+from tavt_kit.core.front import hypervolume
 from tavt_kit.search.algorithms.base import Outcome, Sampler
 from tavt_kit.search.algorithms.nsga2 import Evolution
 from tavt_kit.search.proposals import non_dominated
@@ -41,7 +40,6 @@ class GaussianProcess:
 
     Args:
         features: (n, d) as fitted, scaled by their ``centre`` and ``spread``, (d,) each.
-        length: Length scale.
         weights: (n,) weights of the kernel's columns.
         root: (n, n) root of the inverse of the kernel matrix with its noise.
         mean: Mean of the values, and their standard deviation as ``scale``.
@@ -129,8 +127,7 @@ class Surrogate(Sampler):
         if np.isnan(missed).all():  # nothing was answered
             return []
         features = self._features(np.stack(self._told))[-_LEARNT:]
-        # One of each loss but the first, which is known, and one of the shortfall.
-        values = [*self._losses.T[1:], np.nan_to_num(missed, nan=1.0)]
+        values = self._losses[:, 1], np.nan_to_num(missed, nan=1.0)
         models = [GaussianProcess.fit(features, value[-_LEARNT:]) for value in values]
         rows = self._children(models)
         rows = rows[[row.tobytes() not in self._pool.asked for row in rows]]
@@ -141,25 +138,24 @@ class Surrogate(Sampler):
         return list(rows[near][self._most_added(losses[near])])
 
     def _most_added(self, losses: Real) -> list[int]:
-        """The places of up to ``population`` of (n, objectives) losses whose hypervolume, added one by one, is most.
+        """The indices of up to ``population`` of (n, 2) losses whose hypervolume, added one by one, is most.
 
         What a point adds shrinks as others are taken, so one whose last addition is not the greatest can wait.
         """
+        dense = float(self._costs([self.space.dense])[0])
         known = self._losses
-        scale = np.maximum(known.max(0), 1e-12)
-        scale[:2] = self._costs([self.space.dense])[0], 1.0
-        held = [tuple(point) for point in (known[non_dominated(known)] / scale).tolist()]
-        points = [tuple(point) for point in (losses / scale).tolist()]
-        volume, taken = dominated_volume(held), list[int]()
+        held = [(cost / dense, 1 - loss) for cost, loss in known[non_dominated(known)].tolist()]
+        points = [(cost / dense, 1 - loss) for cost, loss in losses.tolist()]
+        volume, taken = hypervolume(held), list[int]()
         heap = [(-math.inf, index, -1) for index in np.flatnonzero(non_dominated(losses)).tolist()]
         while heap and len(taken) < self.population:
             _, index, seen = heapq.heappop(heap)
             if seen == len(taken):
                 taken.append(index)
                 held.append(points[index])
-                volume = dominated_volume(held)
+                volume = hypervolume(held)
                 continue
-            heapq.heappush(heap, (volume - dominated_volume([*held, points[index]]), index, len(taken)))
+            heapq.heappush(heap, (volume - hypervolume([*held, points[index]]), index, len(taken)))
         return taken
 
     def _children(self, models: Sequence[GaussianProcess]) -> Levels:
@@ -169,7 +165,7 @@ class Surrogate(Sampler):
         inner = Evolution(
             self.space, seed=int(self._rng.integers(2**31)), population=_CHILDREN,
             seeds=[self.space.decode(row) for row in self._front()],
-            fits=self._pool.fits, objectives=self._objectives,
+            fits=self._pool.fits,
         )  # fmt: skip
         genes = []
         for _ in range(_GENERATIONS):
@@ -179,19 +175,19 @@ class Surrogate(Sampler):
             genes += (rows := [self.space.encode(schedule) for schedule in proposals])
             losses, missed = self._predicted(models, proposals, np.stack(rows))
             inner.tell([
-                Outcome(cost, 1.0 - loss, short, tuple(more))
-                for (cost, loss, *more), short in zip(losses.tolist(), missed.tolist(), strict=True)
+                Outcome(cost, 1.0 - loss, short)
+                for (cost, loss), short in zip(losses.tolist(), missed.tolist(), strict=True)
             ])  # fmt: skip
         return np.stack(genes)
 
     def _predicted(
         self, models: Sequence[GaussianProcess], schedules: Sequence[Choice], rows: Levels
     ) -> tuple[Real, Real]:
-        """(n, objectives) losses, the first of them known, and (n,) shortfalls."""
+        """(n, 2) losses, the first of them known, and (n,) shortfalls."""
         features = self._features(rows)
         expected = [model.predict(features) for model in models]
-        believed = [mean - _OPTIMISM * deviation for mean, deviation in expected]  # a little better than is expected
-        return np.stack([self._costs(schedules), *believed[:-1]], axis=1), np.maximum(believed[-1], 0.0)
+        loss, missed = (mean - _OPTIMISM * deviation for mean, deviation in expected)  # a little better than expected
+        return np.stack([self._costs(schedules), loss], axis=1), np.maximum(missed, 0.0)
 
     def _costs(self, schedules: Sequence[Choice]) -> Real:
         assert self._cost is not None  # see the class

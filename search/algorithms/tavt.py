@@ -1,13 +1,8 @@
 """TAVT's evolutionary search by ask and tell: the official algorithm with its very numbers, and the same idea mended.
 
-The official one keeps its sizes, its bound and its oddities on purpose, because old results hang on them: a candidate
-of equal cost is never replaced by a better one; the costliest stays on the front even if it is dominated; children join
-the population at once; what costs less than the lower bound is forgotten, what costs more than the upper one is kept
-but never bred from.
-
-Mended are: a better schedule of equal cost replaces a worse one, no dominated schedule is bred from, children wait for
-their own answer before they breed, the first tapers are spaced by the model's own tokens, costs may be latencies,
-ceilings are kept to, and it ends.
+The official one keeps its oddities, because old results hang on them: a candidate of equal cost is never replaced by a
+better one; the costliest stays on the front even if it is dominated; children join the population at once; what costs
+less than the lower bound is forgotten, what costs more than the upper one is kept but never bred from.
 """
 
 from __future__ import annotations
@@ -47,7 +42,6 @@ class OfficialEvolution:
 
     Args:
         max_length: Tokens of an image.
-        macs: Cost of a gene.
         score: Accuracy of a gene.
         lower: Least cost that is kept; 0 is the same as none.
         upper: Highest cost that is bred from.
@@ -191,18 +185,17 @@ class OfficialTavt(Algorithm):
         bound: Share that the strongest first taper drops in every layer; nothing cheaper is ever kept.
 
     Raises:
-        ScheduleError: A model with more than one prefix token, or a space with a minimum or a quantum.
+        ScheduleError: A model with more than one prefix token, or a space with a minimum.
     """
 
     first, mutations, crossings, iterations = 20, 30, 30, 30
     probability = 0.5
 
     def __init__(self, space: Space, *, macs: Callable[[Any], int], seed: int, bound: float = 0.2) -> None:
-        if space.layout.prefix > 1 or space.minimum not in (None, space.layout.least) or space.quantum != 1:
+        if space.layout.prefix > 1 or space.minimum not in (None, space.layout.least):
             raise ScheduleError(
                 "the official algorithm knows models with at most one prefix token, and every count, but got "
-                f"{space.layout.prefix} prefix tokens, the minimum {space.minimum} and the quantum {space.quantum}; "
-                "use tavt"
+                f"{space.layout.prefix} prefix tokens and the minimum {space.minimum}; use tavt"
             )
         self.space, self.stopped_because = space, ""
         self._bound = bound
@@ -282,6 +275,9 @@ class OfficialTavt(Algorithm):
 
 class Tavt(Sampler):
     """TAVT's search, mended: tapers first, then half mutations and half means of two of the front.
+
+    A better schedule of equal cost replaces a worse one, no dominated one is bred from, children wait for their own
+    answer, costs may be latencies, ceilings are kept to, and it ends.
 
     Example:
         >>> from tavt_kit.core.layout import TokenLayout

@@ -16,12 +16,8 @@ from tavt_kit.checks.source import BATCH, Source
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.runtimes import Session
 
-USUAL = (1, 5)
-"""Batch sizes of which several batches are compared with the main pass."""
-
-ONCE = (2, 3, 4, 6, 7, 16)
-"""Batch sizes of which one batch is: with the usual ones and the main pass all up to eight."""
-
+USUAL = (1, 5)  # sizes of which several batches are compared with the main pass
+ONCE = (2, 3, 4, 6, 7, 16)  # sizes of which one batch is: with the usual ones and the main pass all up to eight
 _PARTS = 3  # batches of a usual size, and of any other where a file that rounds strays in its first one
 _LAST = 3  # images in a last batch that is tried where the main pass ends with a whole one
 _POOL = 32  # images that go into all these batches, some of them several times
@@ -60,8 +56,9 @@ def further_sizes(file: Path, sha256: str) -> tuple[int, ...]:
     """
     drawn = _DRAWN[int(sha256[:8], 16) % len(_DRAWN)]
     readers = {".onnx": _compared_in_onnx, ".xml": _compared_in_openvino}
-    found = {size for number in readers.get(file.suffix, lambda _: set())(file) for size in (number, number + 1)}
-    return tuple(dict.fromkeys((drawn, *sorted(size for size in found if 1 < size <= _COMPARED)[:_MOST])))
+    read = readers.get(file.suffix)
+    beside = {size for number in (read(file) if read else ()) for size in (number, number + 1)}
+    return tuple(dict.fromkeys((drawn, *sorted(size for size in beside if 1 < size <= _COMPARED)[:_MOST])))
 
 
 _COMPARING = {"Equal", "NotEqual", "Mod", "FloorMod", "Less", "LessEqual", "LessOrEqual", "Greater", "GreaterEqual",

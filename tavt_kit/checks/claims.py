@@ -60,8 +60,7 @@ _BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1, "u8": 1}
 def stored_precision(path: Path) -> str | None:
     """``f32 f16 bf16 int8``: that of most weights; ``None`` of a file that is neither ``.onnx`` nor ``.xml``.
 
-    Quantized ONNX files may keep their weights in f32 and round them when they are loaded. ONNX weights that lie in
-    another file are not read.
+    Quantized ONNX files may keep their weights in f32 and round them when they are loaded.
     """
     found: Counter[str] = Counter()
     if path.suffix == ".onnx":
@@ -101,11 +100,7 @@ class TokenChoice:
 
 
 def choice_of(path: Path, card: ArtifactCard) -> TokenChoice | None:
-    """Read how many tokens a file keeps.
-
-    Returns:
-        ``None`` of a file that drops nothing, that takes more than images (a switchable one), or that is no graph.
-    """
+    """How many tokens a file keeps; ``None`` of one that drops nothing, is switchable, or is no graph."""
     readers = {".onnx": _in_onnx, ".xml": _in_openvino}
     if card.is_dense or card.is_switchable or path.suffix not in readers:
         return None
@@ -145,8 +140,7 @@ def largest_choices(model: Any) -> list[Any]:
     return found
 
 
-_ANY_SIDE = 64
-"""Pixels a side, for a file that takes images of any size."""
+_ANY_SIDE = 64  # pixels a side, for a file that takes images of any size
 
 
 def _in_openvino(path: Path) -> tuple[int, ...] | None:

@@ -21,16 +21,14 @@ MOST_LEVELS = 4
 """Levels of 255 that a value may be off: each of two passes rounds, and of a squashed image Pillow may turn them round.
 Measured: at most 2 of a cut, 4 of a squashed image; without antialias, or one pixel beside, it is tens."""
 
-_COMPARED = 200
-"""Images, at most, whose pixels are compared."""
+_COMPARED = 200  # images, at most, whose pixels are compared
 
 
 @dataclass(frozen=True, slots=True)
 class PixelCheck(Record):
-    """A file's own preprocessing against the kit's.
+    """A file's own preprocessing against the kit's, on so many images.
 
     Args:
-        images: Images compared.
         largest: Largest difference of a value, in levels of 255.
         differing: Share of the values that differ.
         moved: Images whose logits differ from the source's by their pixels alone.

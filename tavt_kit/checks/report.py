@@ -1,8 +1,7 @@
 """One artifact's comparison with its source: its verdict, and the report that ``check.json`` keeps.
 
 An f32 artifact must be its source: every logit, on every image, but for images on which the source itself hangs on the
-last bits (two tokens with equal scores, one of which must go). A narrower artifact may differ; there the question is
-whether its accuracy fell by more than was allowed, and the paired interval decides.
+last bits. Of a narrower artifact the paired interval decides whether its accuracy fell by more than was allowed.
 """
 
 from __future__ import annotations
@@ -54,13 +53,13 @@ class CheckReport:
     """What was found of one artifact.
 
     Args:
-        precision: Precision in which the weights are stored.
+        precision: In which the weights are stored.
         executed: Target text, with the precision that really ran.
         source_top1: Accuracy of the source at the same schedule, in torch f32.
-        largest_difference: Largest difference of two logits of one image; null where the artifact gave a NaN.
+        largest_difference: Of two logits of one image; null where the artifact gave a NaN.
         strayed: Images whose logits differ by more than the tolerance.
         tied: Strayed images that hang on the last bits of the source itself.
-        losses: Losses against the dense source, where it was run.
+        losses: Against the dense source, where it was run.
         correct: Which images the artifact has right, as ``bits_text`` writes it.
         decision: What to do where the verdict is INCONCLUSIVE.
     """

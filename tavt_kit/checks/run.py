@@ -79,11 +79,9 @@ class Artifact:
 def check(
     artifact: Artifact, source: Source, gate: Gate, *, dense: bool = True, count: Count | None = None
 ) -> CheckReport:
-    """Compare an artifact with its source.
+    """Compare an artifact with its source at the artifact's schedule, and dense as well if asked.
 
-    The artifact sees the images through the preprocessing it carries, or as they are where it holds that inside, the
-    source through its own; classes are compared by name; the source runs at the artifact's schedule, and dense as well
-    if asked.
+    Each sees the images through the preprocessing it carries, or as they are where it holds that inside.
 
     Raises:
         ScheduleError: The artifact's schedule does not fit the source.

@@ -1,9 +1,9 @@
 """What to do with a file that too few labelled images can neither pass nor fail.
 
-Nothing is lost where a file answers as its source, with or without a label. So the loss is at most the share of images
-on which they differ, times how much oftener the source is right there. The first is bounded by images that the model
-was not trained on, labelled or not; the second by how much surer the source is of its own answer, one image being added
-on which it is quite sure. It is assumed to be right no oftener than it believes: the labelled images hold it to that.
+Nothing is lost where a file answers as its source. So the loss is at most the share of images on which they differ,
+times how much oftener the source is right there. The first is bounded by images that the model was not trained on,
+labelled or not; the second by how much surer the source is of its own answer, one image being added on which it is
+quite sure. It is assumed to be right no oftener than it believes: the labelled images hold it to that.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ class Decision(Record):
     Args:
         taken: Whether it loses no more than is tolerated, by ``loss`` and on the labelled images.
         loss: Bound on the lost top-1, as a fraction.
-        images: Images of each kind: splits, ``unlabelled``.
-        differing: How many of these are images to which the file gives another class than its source.
+        images: How many of each kind: splits, ``unlabelled``.
+        differing: To how many of these the file gives another class than its source.
         doubt: Mean by which the source is surer of its own answer on these, as a fraction, one image of 1 added.
         difference: On all labelled images that the model was not trained on.
-        sentence: What to do, and why.
     """
 
     taken: bool
@@ -54,16 +53,14 @@ def further_answers(
     """Both models' answers to the source's further images, by their kind.
 
     Args:
-        run: The file.
-        how: Preprocessing of the file, as ``check`` has it.
-        order: Which of its columns holds each class of the source.
+        order: Which column of the file's logits holds each class of the source.
     """
-    found = {}
+    answers = {}
     for kind, samples in source.further.items():
         part = Source(source.adaptive, samples, kind, len(samples))
         before, after = part.logits(schedule), part.answers(run, how)
-        found[kind] = Answers(part.labels, before, after[:, order])
-    return found
+        answers[kind] = Answers(part.labels, before, after[:, order])
+    return answers
 
 
 def decide(parts: Mapping[str, Answers], drop: float, proven: float = 1.0) -> Decision:

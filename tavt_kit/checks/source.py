@@ -33,18 +33,14 @@ if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
 
-BATCH = 8
-"""Images in a batch of the main pass; the last one is mostly smaller, which is a test of its own."""
+BATCH = 8  # images in a batch of the main pass; the last one is mostly smaller, which is a test of its own
+_BESIDE = 500  # images of another split that are asked at most
 
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 """(B, 3, H, W), or images as a file takes them -> logits (B, classes)."""
 
 Count = Callable[[int], None]
 """Told the number of images after each batch."""
-
-
-_BESIDE = 500
-"""Images of another split that are asked at most."""
 
 
 def images_beside(images: ImageSet, split: str, unlabelled: Path | None = None) -> dict[str, Sequence[Sample]]:
@@ -62,7 +58,7 @@ def images_beside(images: ImageSet, split: str, unlabelled: Path | None = None) 
 
 
 def image_counter(progress: Progress, name: str, total: int) -> Count:
-    """A count of the images of all passes of one check, as a share of ``total``; what was run before is not counted."""
+    """A count of the images of all passes of one check, as a share of ``total``."""
     done = 0
 
     def count(images: int) -> None:

@@ -141,8 +141,7 @@ def _bench(body: Mapping[str, Any]) -> Parts:
     traits = {**_host_traits(body["host"]), **protocol, "inputs": str(body["inputs"])}
     entries = []
     for row in body["candidates"]:
-        # Of many inferences in flight the wall clock's share of each is compared, as the bench's own ratios do.
-        time = Measurement.from_record(row.get("share_ms") or row["latency_ms"])
+        time = Measurement.from_record(row["latency_ms"])
         notes = (*(() if time.steady else ("unsteady",)), *row.get("doubts", ()))
         entries.append(Entry(row["name"], {**_target(row["target"]), **_schedule(row)}, time, notes=notes))
     return traits, _facts(body["host"]), entries

@@ -71,13 +71,6 @@ class Candidate:
         everything = (self.accuracy, *self.others)
         return next((one for one in everything if one is not None and one.metric == metric), None)
 
-    def loss(self, axis: str) -> float:
-        """The value on a further axis of a front, to be minimised: a cost, or 1 minus the metric of that name."""
-        if axis == "macs":
-            return float(self.macs)
-        known = self.known(axis)
-        return math.nan if known is None else 1.0 - known.value
-
     def images_per_second(self, milliseconds: float) -> float:
         """Images that pass in a second, if a batch of the target takes so long."""
         return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds

@@ -30,10 +30,7 @@ def dominates(a: Point, b: Point) -> bool:
 
 
 class ParetoFront:
-    """The non-dominated candidates of one search, by rising cost (with two axes, so by rising metric).
-
-    Args:
-        more: Further axes, each a kind of cost or the name of a metric.
+    """The non-dominated candidates of one search, by rising cost and so by rising metric.
 
     Raises:
         RecordError: Candidates of two targets, metrics or splits.
@@ -49,48 +46,39 @@ class ParetoFront:
         False
     """
 
-    def __init__(self, cost: CostKind, candidates: Iterable[Candidate] = (), more: Sequence[str] = ()) -> None:
+    def __init__(self, cost: CostKind, candidates: Iterable[Candidate] = ()) -> None:
         self.cost: CostKind = cost
-        self.more: tuple[str, ...] = tuple(more)
-        self._held: list[tuple[tuple[float, ...], Candidate]] = []
+        self._held: list[tuple[Point, Candidate]] = []
         self._family: tuple[object, ...] | None = None
         for candidate in candidates:
             self.add(candidate)
 
     def __repr__(self) -> str:
-        axes = ", ".join((self.cost, *self.more))
-        return f"<ParetoFront of {len(self._held)} candidates by {axes}>"
+        return f"<ParetoFront of {len(self._held)} candidates by {self.cost}>"
 
     def add(self, candidate: Candidate) -> bool:
         """Hold the candidate unless it is dominated, equalled or not fully known; say whether it entered."""
-        losses = self._losses(candidate)
-        if any(math.isnan(loss) for loss in losses):
+        point = self.point(candidate)
+        if any(map(math.isnan, point)):
             return False
         self._check_family(candidate)
-        if any(_no_worse(held, losses) for held, _ in self._held):
+        if any(held == point or dominates(held, point) for held, _ in self._held):
             return False
-        self._held = [(held, one) for held, one in self._held if not _no_worse(losses, held)]
-        insort(self._held, (losses, candidate), key=lambda pair: pair[0])
+        self._held = [(held, other) for held, other in self._held if not dominates(point, held)]
+        insort(self._held, (point, candidate), key=lambda pair: pair[0])
         return True
 
     def point(self, candidate: Candidate) -> Point:
-        """(cost, metric) of the candidate on this front's first two axes."""
+        """(cost, metric) of the candidate on this front's axes."""
         return candidate.cost(self.cost), candidate.metric
 
     def points(self) -> list[Point]:
         """(cost, metric) of all that are held."""
-        return [self.point(candidate) for _, candidate in self._held]
+        return [point for point, _ in self._held]
 
     def hypervolume(self, dense: Candidate) -> float:
-        """See ``hypervolume`` and ``dominated_volume``; costs become shares of the dense model's."""
-        if not self.more:
-            return hypervolume([(cost / dense.cost(self.cost), metric) for cost, metric in self.points()])
-        own = (dense.loss(axis) if axis == "macs" else 1.0 for axis in self.more)
-        scale = [dense.cost(self.cost), 1.0, *own]
-        return dominated_volume([loss / one for loss, one in zip(held, scale, strict=True)] for held, _ in self._held)
-
-    def _losses(self, candidate: Candidate) -> tuple[float, ...]:
-        return (candidate.cost(self.cost), 1.0 - candidate.metric, *map(candidate.loss, self.more))
+        """See ``hypervolume``; costs become shares of the dense model's."""
+        return hypervolume([(cost / dense.cost(self.cost), metric) for cost, metric in self.points()])
 
     def _check_family(self, candidate: Candidate) -> None:
         assert candidate.accuracy is not None  # a NaN metric was turned away before
@@ -111,11 +99,6 @@ class ParetoFront:
 
     def __getitem__(self, index: int) -> Candidate:
         return self._held[index][1]
-
-
-def _no_worse(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether ``a`` is nowhere above ``b``."""
-    return all(one <= other for one, other in zip(a, b, strict=True))
 
 
 def hypervolume(points: Iterable[Point], reference: Point = (1.0, 0.0)) -> float:
@@ -141,38 +124,6 @@ def hypervolume(points: Iterable[Point], reference: Point = (1.0, 0.0)) -> float
         area += (edge - cost) * (metric - reference[1])
         edge = cost
     return area
-
-
-def dominated_volume(points: Iterable[Sequence[float]]) -> float:
-    """The share of the unit cube that the points dominate, in any number of dimensions; by slices, so exact.
-
-    Args:
-        points: Every coordinate is to be minimised; the reference is 1 everywhere. What is not below it, or is NaN,
-            adds nothing.
-
-    Example:
-        >>> round(dominated_volume([(0.5, 0.2), (0.25, 0.6)]), 6), dominated_volume([(0.5, 0.5, 0.5)])
-        (0.5, 0.125)
-    """
-    return _slices(sorted((tuple(point) for point in points if all(value < 1 for value in point)), key=lambda p: p[-1]))
-
-
-def _slices(points: Sequence[tuple[float, ...]]) -> float:
-    """Points by their last coordinate: what they dominate of the cube."""
-    if not points:
-        return 0.0
-    if len(points[0]) == 1:
-        return 1 - points[0][0]
-    volume, area, best = 0.0, 0.0, 1.0
-    for place, point in enumerate(points):
-        end = points[place + 1][-1] if place + 1 < len(points) else 1.0
-        if len(point) == 2:
-            best = min(best, point[0])
-            area = 1 - best
-        elif end > point[-1]:
-            area = _slices(sorted((one[:-1] for one in points[: place + 1]), key=lambda p: p[-1]))
-        volume += area * (end - point[-1])
-    return volume
 
 
 def knee(points: Sequence[Point]) -> int:

@@ -9,12 +9,13 @@ from typing import Any
 
 from tavt_kit.reports import words
 from tavt_kit.reports.baselines import better_in_front, fit_rows
-from tavt_kit.reports.blocks import Answer, KeyFigure, Text
+from tavt_kit.reports.blocks import Answer, KeyFigure, Section, Text
 from tavt_kit.reports.candidates import CandidateView, Estimate, FrontView, points_of, ratio_of, recorded_budget
-from tavt_kit.reports.correctness import failed_checks
+from tavt_kit.reports.correctness import evaluated_section, failed_checks
 from tavt_kit.reports.front import cost_words, export_command
+from tavt_kit.reports.latency import benches_section, layers_section
 from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
-from tavt_kit.reports.training import lowered_dense
+from tavt_kit.reports.training import ladder_section, learning_section, lowered_dense
 
 _LEADS = {
     "PASS": "The model that {fits} {budget}{where}",
@@ -203,17 +204,27 @@ def _loss(difference: Estimate | None, label: str) -> KeyFigure:
     return KeyFigure(points_of(difference), label, f"95 % {ends}, paired" if ends else "")
 
 
-_SAID = "{}, but not searched: no budget was asked for, so there is no verdict."
+_UNASKED = "Nothing was searched: no budget was asked for, so there is no verdict."
+_ALONE = (
+    ("bench", benches_section), ("run", ladder_section), ("run", learning_section), ("eval", evaluated_section),
+    ("profile", layers_section),
+)  # fmt: skip
+"""What a folder without a search, a check or a pruning is opened at: the first that it holds, by its own gist."""
 
 
 def _without_search(records: Records) -> Answer:
-    """What the nearest record to shipping says: a check, a bench, what was pruned or trained, counted or timed."""
-    makers = (("check", _of_checks), ("bench", _of_bench), ("prune", _of_pruning), ("run", _of_run), ("eval", _of_eval))
-    for kind, make in makers:
-        if found := records.all(kind):
-            return make(found)
-    opens = "layers" if records.all("profile") else "missing"
-    return Answer("", "Nothing to ship yet", Text.of("No search was recorded, so there is no verdict."), opens=opens)
+    """What the nearest record to shipping says: a check, what was pruned, measured, trained or counted."""
+    if checks := records.all("check"):
+        return _of_checks(checks)
+    if pruned := records.all("prune"):
+        return _of_pruning(pruned[0])
+    for kind, make in _ALONE:
+        section = make(records) if records.all(kind) else None
+        if isinstance(section, Section):
+            take = _next(records.all(kind)[0].path.parent) if kind == "run" else None
+            lead = f"{section.title}: {section.gist}"
+            return Answer("", lead, Text.of(_UNASKED), command=take, opens=section.anchor)
+    return Answer("", "Nothing to ship yet", Text.of(_UNASKED), opens="missing")
 
 
 def _next(folder: Path) -> tuple[str, str]:
@@ -221,14 +232,14 @@ def _next(folder: Path) -> tuple[str, str]:
     return "Next, find what keeps to a budget", shlex.join(command)
 
 
-def _of_checks(found: Sequence[Found]) -> Answer:
+def _of_checks(checks: Sequence[Found]) -> Answer:
     """The first file that passed, else the first that did not."""
-    entries = [(one.path.parent, check) for one in found for check in objects(one.body, "checks")]
+    entries = [(record.path.parent, check) for record in checks for check in objects(record.body, "checks")]
     passed = [(folder, check) for folder, check in entries if text(check, "verdict") == "PASS"]
     folder, check = (passed or entries or [(Path(), {})])[0]
     name = text(check, "artifact") or "the file"
     lead = f"Ship {name}: it answers as its source does" if passed else f"Do not ship {name}: its check did not pass"
-    others = [f"{text(one, 'artifact')} says {text(one, 'verdict')}" for _, one in entries if one is not check]
+    others = [f"{text(other, 'artifact')} says {text(other, 'verdict')}" for _, other in entries if other is not check]
     beside = f" Beside it: {'; '.join(others)}." if others else ""
     why = Text.of(f"{name}: {text(check, 'reason') or 'the reason is not recorded'}.{beside}")
     split = text(check, "artifact_top1", "split") or "?"
@@ -237,31 +248,12 @@ def _of_checks(found: Sequence[Found]) -> Answer:
         _loss(Estimate.of(mapping(check, "difference"), "difference"), "points vs its source"),
         KeyFigure(words.percent_text(number(check, "agreement")), "same answers as its source"),
     )
-    command = shlex.join(["fgvc-kit", "predict", str(folder / name), "photo.jpg"])
-    take = ("Try it", command) if passed else None
+    take = ("Try it", shlex.join(["fgvc-kit", "predict", str(folder / name), "photo.jpg"])) if passed else None
     return Answer(text(check, "verdict") or "", lead, why, (), _known(*figures), take, opens="exported")
 
 
-def _of_bench(found: Sequence[Found]) -> Answer:
-    """The fastest, against the reference."""
-    rows = [CandidateView(row, "") for row in objects(found[0].body, "candidates")]
-    best = min((row for row in rows if row.time.median), key=lambda row: row.time.median or 0.0, default=None)
-    if best is None:
-        return Answer("", "Nothing was timed", Text.of(_SAID.format("Measured")), opens="bench")
-    against = text(found[0].body, "reference")
-    ratio = words.DASH if against in (None, best.name) else ratio_of(best.ratio)
-    lead = f"{best.name or 'The first'} is the fastest: {best.time}"
-    lead += "" if ratio == words.DASH else f", {ratio} as fast as {against}"
-    figures = (
-        KeyFigure(str(best.time), "median latency", best.time.doubt),
-        KeyFigure(words.ms_text(best.time.p90), "p90 latency"),
-        KeyFigure(ratio, f"speed vs {against}", best.ratio.span if best.ratio else ""),
-    )
-    return Answer("", lead, Text.of(_SAID.format("Measured")), (), _known(*figures), opens="bench")
-
-
-def _of_pruning(found: Sequence[Found]) -> Answer:
-    record, change = found[0].body, Estimate.of(mapping(found[0].body, "difference"), "difference")
+def _of_pruning(pruned: Found) -> Answer:
+    record, change = pruned.body, Estimate.of(mapping(pruned.body, "difference"), "difference")
     before, after = (number(record, when, "macs") for when in ("before", "after"))
     share = words.percent_text(after / before, 0) if after and before else words.DASH
     figures = (
@@ -270,26 +262,4 @@ def _of_pruning(found: Sequence[Found]) -> Answer:
         _loss(change, "points vs the whole model"),
     )
     lead = f"Pruned to {share} of the multiply-adds for {points_of(change)} points"
-    said = Text.of(_SAID.format("Pruned"))
-    return Answer("", lead, said, (), _known(*figures), _next(found[0].path.parent), opens="provenance")
-
-
-def _of_run(found: Sequence[Found]) -> Answer:
-    body, accuracy = found[0].body, Estimate.of(mapping(found[0].body, "results", "val"))
-    what = "Distilled" if text(body, "verb") == "distill" else "Trained"
-    metric = words.metric_words(text(body, "results", "val", "metric") or "top1")
-    figures = _known(_accuracy(accuracy, f"{metric} on val, every token kept"))
-    lead = f"{what}: {accuracy} {metric} on val" if accuracy else f"{what}; its accuracy is not recorded"
-    opens = "distillation" if sequence(body, "results", "before") else "learning"
-    return Answer("", lead, Text.of(_SAID.format("Trained")), (), figures, _next(found[0].path.parent), opens=opens)
-
-
-def _of_eval(found: Sequence[Found]) -> Answer:
-    body = found[0].body
-    figures = _known(*(
-        _accuracy(Estimate.of(mapping(body, name)), f"{label} on {text(body, name, 'split') or '?'}")
-        for name, label in (("top1", "top-1"), ("top5", "top-5"), ("macro_f1", "macro F1"))
-    ))  # fmt: skip
-    lead = f"{figures[0].value} {figures[0].label}" if figures else "Nothing was counted"
-    said = f"Counted for {text(body, 'thing') or 'a model'}; no budget was asked for, so there is no verdict."
-    return Answer("", lead, Text.of(said), (), figures, opens="evaluated")
+    return Answer("", lead, Text.of(_UNASKED), (), _known(*figures), _next(pruned.path.parent), opens="provenance")

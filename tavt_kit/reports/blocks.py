@@ -85,7 +85,7 @@ class Table:
     """Rows of cells under columns, of which the first names the row.
 
     Args:
-        strong: Rows that are set off.
+        strong: Indices of rows that are set off.
         keys: Key of each row, tying it to a mark of a chart.
         folded: Shown on demand, because an image says it already.
     """

@@ -129,8 +129,6 @@ class CandidateView:
     """A model of ``front.json`` or ``fit.json``: a candidate, or a baseline to hold it against.
 
     Args:
-        record: Entry of the record.
-        metric: Name of the accuracy in it.
         key: Ties its mark to its row: ``c3`` of the candidates, ``b0`` of the baselines.
     """
 

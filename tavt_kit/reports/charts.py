@@ -1,8 +1,7 @@
 """Charts as SVG: fronts, curves over steps, bars of layers, small bars for cells.
 
-Colours come from the page's style sheet, so that one image serves light, dark and paper. Each chart is drawn twice,
-wide and for a telephone, and the style sheet shows one of them. Every point can be pointed at or reached by key, and
-tells its numbers.
+Colours come from the page's style sheet. Each chart is drawn twice, wide and for a telephone, and the style sheet shows
+one of them. Every point can be pointed at or reached by key, and tells its numbers.
 """
 
 from __future__ import annotations
@@ -32,12 +31,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A straight map of ``low..high`` to ``start..end`` pixels; ``start`` may be the greater (a y axis).
-
-    Example:
-        >>> Scale(0.0, 10.0, 100.0, 200.0).at(5.0)
-        150.0
-    """
+    """A straight map of ``low..high`` to ``start..end`` pixels; ``start`` may be the greater (a y axis)."""
 
     low: float
     high: float
@@ -71,14 +65,9 @@ def round_ticks(low: float, high: float, wanted: int = 6) -> tuple[float, ...]:
 
 
 def padded(values: Iterable[float], *, share: float = 0.06, floor: float = -math.inf) -> Interval:
-    """The range of ``values`` with a margin on both sides, never below ``floor`` and never empty.
-
-    Example:
-        >>> padded([2.0, 4.0], share=0.5)
-        (1.0, 5.0)
-    """
-    found = sorted(values)
-    low, high = found[0], found[-1]
+    """The range of ``values`` with a margin on both sides, never below ``floor`` and never empty."""
+    known = sorted(values)
+    low, high = known[0], known[-1]
     margin = (high - low) * share or abs(high) * 0.1 or 1.0
     return max(floor, low - margin), high + margin
 
@@ -123,10 +112,10 @@ class _Plot:
         area = el("rect", x=left, y=self.y.end, width=width, height=height, class_="target")
         self.parts.append(el("g", area, class_="point", tabindex=0, role="img", aria_label="; ".join(lines)))
 
-    def svg(self, height: float, title: str, look: str = "", **data: float) -> Markup:
+    def svg(self, height: float, title: str, look: str = "") -> Markup:
         """The whole chart, a group whose points are read one by one; its title is what a screen reader says."""
         view, look = f"0 0 {_SIZES[self.size]:g} {height:g}", f"chart {self.size}{look}"
-        return el("svg", *self.parts, viewBox=view, class_=look, role="group", aria_label=title, **data)
+        return el("svg", *self.parts, viewBox=view, class_=look, role="group", aria_label=title)
 
 
 def _drawn(draw: Callable[[str], Markup]) -> Markup:
@@ -184,12 +173,7 @@ class Spot:
 
 
 def place_label(text: str, x: float, y: float, gap: float, inside: Box, taken: Sequence[Box]) -> Spot | None:
-    """A spot beside (x, y), ``gap`` away from it, where a text lies inside and covers nothing that is taken.
-
-    Example:
-        >>> place_label("a", 50.0, 50.0, 10.0, Box(0, 0, 100, 100), [Box(44, 44, 56, 56)]).anchor
-        'start'
-    """
+    """A spot beside (x, y), ``gap`` away from it, where a text lies inside and covers nothing that is taken."""
     sides: tuple[tuple[float, Literal["start", "end"]], ...] = ((x + gap, "start"), (x - gap, "end"))
     spots = [Spot(across, y + 4, anchor) for across, anchor in sides]
     spots += [Spot(x, y - gap - 3, "middle"), Spot(x, y + gap + 11, "middle")]
@@ -285,12 +269,9 @@ _TOP, _BOTTOM = 20.0, 382.0
 def front_figure(
     marks: Sequence[Mark], frame: Frame, title: str, caption: str = "", cloud: Sequence[Interval] = ()
 ) -> Figure:
-    """A front with its legend.
+    """A front with its legend: at least one mark, those of kind ``chosen`` and ``front`` joined to a staircase.
 
-    Args:
-        marks: At least one; those of kind ``chosen`` and ``front`` are joined to a staircase.
-        title: What a screen reader says for the whole image.
-        cloud: Points drawn faintly behind; those beyond the axes are left out.
+    The ``cloud`` is drawn faintly behind; its points beyond the axes are left out.
     """
     ranges = _ranges(marks, frame)
     painted = sorted(marks, key=lambda mark: list(SHAPES).index(mark.kind))
@@ -308,8 +289,7 @@ def front_figure(
             *(_mark(plot, mark) for mark in painted),
             *_labels(plot, marks, covered),
         ]
-        ends = {"low": plot.x.low, "high": plot.x.high, "start": plot.x.start, "end": plot.x.end}
-        return plot.svg(434, title, " front-chart", **{f"data_{name}": value for name, value in ends.items()})
+        return plot.svg(434, title, " front-chart")
 
     return Figure(title, _drawn(draw), caption, _front_legend(marks, bool(cloud)))
 
@@ -325,7 +305,7 @@ def _front_legend(marks: Sequence[Mark], cloud: bool) -> Markup:
     if any(mark.x_bar for mark in marks):
         entries.append((el("path", d="M2 10H18M2 6V14M18 6V14"), "bars", "95 % bounds of the latency"))
     if cloud:
-        entries.append((el("path", d="M6 13h0M10 7h0M14 12h0"), "cloud", "also evaluated"))
+        entries.append((el("path", d="M6 13h0M10 7h0M14 12h0"), "cloud", "also measured"))
     return legend(entries)
 
 
@@ -368,16 +348,15 @@ def _limits(plot: _Plot, frame: Frame, taken: Sequence[Box]) -> tuple[list[Marku
         ways = [(x + across, y) for across in (-7, 17) for y in (_BOTTOM - 10, _TOP + wide + 10) if x + across < right]
         boxes = [Box(across - 13, y - wide, across + 3, y) for across, y in ways]
         crossed = [sum(box.overlap(other) for other in taken) for box in boxes]
-        place = crossed.index(min(crossed))
-        across, y = ways[place]
+        index = crossed.index(min(crossed))
+        across, y = ways[index]
         turn = f"rotate(-90 {across:g} {y:g})"
-        ceiling = (
+        parts += [
             el("rect", x=x, y=_TOP, width=right - x, height=_BOTTOM - _TOP, class_="beyond"),
             el("line", x1=x, x2=x, y1=_TOP, y2=_BOTTOM, class_="limit"),
             el("text", frame.ceiling_text, x=across, y=y, transform=turn, class_="limit-text"),
-        )
-        parts.append(el("g", *ceiling, class_="ceiling"))  # the slider moves it
-        covered += [Box(x - 3, _TOP, x + 3, _BOTTOM), boxes[place]]
+        ]
+        covered += [Box(x - 3, _TOP, x + 3, _BOTTOM), boxes[index]]
     if frame.floor is not None:
         y = plot.y.at(frame.floor)
         covered += [Box(left, y - 3, right, y + 3), Box(right - 8 - 7 * len(frame.floor_text), y - 20, right, y)]
@@ -447,12 +426,7 @@ def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Mark
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line of (step, value), by step.
-
-    Args:
-        spread: (step, least, greatest) around it.
-        ring: The step of the point that is ringed.
-    """
+    """A line of (step, value), by step; ``spread`` is (step, least, greatest) around it, ``ring`` a ringed step."""
 
     name: str
     points: tuple[tuple[float, float], ...]

@@ -13,15 +13,8 @@ from tavt_kit.core.budget import Budget
 from tavt_kit.reports import columns, words
 from tavt_kit.reports.baselines import baseline_blocks, fit_rows
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
-from tavt_kit.reports.candidates import (
-    CandidateView,
-    FrontView,
-    judge_view,
-    quantile_of,
-    recorded_budget,
-)
+from tavt_kit.reports.candidates import CandidateView, FrontView, judge_view, quantile_of, recorded_budget
 from tavt_kit.reports.charts import KINDS, Curve, Frame, Kind, Mark, curve_figure, front_figure, schedule_bar
-from tavt_kit.reports.markup import el
 from tavt_kit.reports.records import Records, number, sequence, text, whole
 
 
@@ -36,12 +29,12 @@ def chart_of(records: Records) -> Figure | None:
 
 
 def front_chart(records: Records) -> Figure | None:
-    """The front of a search, its baselines, and what else it evaluated; None where no point is known."""
+    """The front of a search, its baselines, and what else it measured; None where no point is known."""
     view = FrontView(records.first("front"))
     statistic = view.statistic if view.is_timed else None
     marks = [*marks_of(view, statistic), *_row_marks(view.models, statistic)]
     frame = frame_of(view.budget, view.metric, view.split, statistic)
-    return _figure(marks, frame, statistic, cloud_of(records, view)) if marks else None
+    return _figure(marks, frame, statistic, cloud_of(view)) if marks else None
 
 
 def _figure(
@@ -114,33 +107,12 @@ def _mark(
     return Mark(kind, label, x, 100 * accuracy.value, bar, accuracy.bar, is_measured, tuple(lines), one.key)
 
 
-def cloud_of(records: Records, view: FrontView) -> list[tuple[float, float]]:
-    """What else was measured, or evaluated by ``candidates.csv``: (cost, accuracy in percent).
-
-    Candidates that were stopped early are known by a part of the images only; they are left out.
-    """
+def cloud_of(view: FrontView) -> list[tuple[float, float]]:
+    """What else was measured, neither on the front nor a baseline: (cost, accuracy in percent)."""
     shown = {candidate.schedule for candidate in (*view.candidates, *view.baselines)}
-    points, scale = [], 1.0 if view.is_timed else 1e-9
-    for one in view.measured:
-        cost = view.cost(one)
-        if one.accuracy is not None and cost is not None and one.schedule not in shown:
-            points.append((cost * scale, 100 * one.accuracy.value))
-            shown.add(one.schedule)
-    most = max((_float(row.get("n")) or 0 for row in records.candidates), default=0)
-    for row in records.candidates:
-        cost, value = _float(row.get("predicted_ms" if view.is_timed else "macs")), _float(row.get("value"))
-        is_whole = (_float(row.get("n")) or most) >= most
-        if is_whole and cost is not None and value is not None and row.get("schedule") not in shown:
-            points.append((cost * scale, 100 * value))
-    return points
-
-
-def _float(cell: str | None) -> float | None:
-    try:
-        value = float(cell or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    scale = 1.0 if view.is_timed else 1e-9
+    others = ((view.cost(other), other.accuracy) for other in view.measured if other.schedule not in shown)
+    return [(cost * scale, 100 * right.value) for cost, right in others if cost is not None and right is not None]
 
 
 class Buy(NamedTuple):
@@ -202,7 +174,7 @@ def cost_words(view: FrontView, one: CandidateView) -> str:
 
 
 def budgets_section(records: Records) -> Section | None:
-    """What each budget buys for sure, under a slider; None where no point is sure."""
+    """What each budget buys for sure; None where no point is sure."""
     view = FrontView(records.first("front"))
     steps = steps_of(view)
     if not steps:
@@ -226,23 +198,7 @@ def budgets_section(records: Records) -> Section | None:
         keys=(buy.view.key for buy in steps),
     )  # fmt: skip
     gist = f"{words.plural(len(steps), 'step')}, from {in_words(steps[0].high)} to {in_words(steps[-1].high)}"
-    blocks = (table,) if len(steps) < 2 else (_slider(view, steps), table)
-    return Section("budgets", "What each budget buys", blocks, gist)
-
-
-def _slider(view: FrontView, steps: Sequence[Buy]) -> Figure:
-    """Moved, it lights the row that a budget buys and its point in the chart; hidden until the script has run."""
-    scale, unit = (1.0, "ms") if view.is_timed else (1e-9, "G")
-    limit = next(iter(view.budget.of("latency" if view.is_timed else "flops")), None)
-    first, last = steps[0].high * scale, steps[-1].high * scale
-    ends, start = (0.9 * first, 1.06 * last), first if limit is None else limit.value * scale
-    step = 10.0 ** math.floor(math.log10((ends[1] - ends[0]) / 100))
-    digits = max(0, -round(math.log10(step)))
-    low, high, value = (f"{one:.{digits}f}" for one in (ends[0], max(ends[1], start), start))
-    field = el("input", type="range", id="budget", min=low, max=high, step=f"{step:.{digits}f}", value=value)
-    label = el("label", f"Budget, {view.cost_name} ", el("output", ""), for_="budget")
-    bounds = " ".join(f"{buy.view.key}={buy.high * scale:.9g}" for buy in steps)
-    return Figure("budget", el("div", label, field, class_="slide", hidden=True, data_unit=unit, data_steps=bounds))
+    return Section("budgets", "What each budget buys", (table,), gist)
 
 
 def front_section(records: Records) -> Section | Missing:
@@ -283,14 +239,10 @@ def _columns(view: FrontView) -> list[Rule[CandidateView]]:
         share = one.macs / view.dense.macs if one.macs and view.dense and view.dense.macs else None
         return Cell(words.macs_text(one.macs), f"{words.percent_text(share, 0)} of dense" if share else "")
 
-    def further(axis: str) -> Rule[CandidateView]:  # of a cost nothing is said here
-        return Column(words.metric_words(axis)), lambda one: words.percent_text(number(one.others, axis, "value"))
-
     return [
         ("Tokens kept after each layer", lambda one: schedule_cell(view, one)),
         (columns.MACS[0], macs),
         columns.accuracy_column(view.metric, view.split),
-        *map(further, sequence(view.record, "objectives")[2:]),
         (columns.AGAINST_DENSE, lambda one: columns.difference(one.difference)),
         (Column("Predicted"), lambda one: words.ms_text(one.time.predicted)),
         columns.MEDIAN,

@@ -20,11 +20,9 @@ _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u206
 
 
 def el(tag: str, *children: str | None, **attributes: str | int | float | bool | None) -> Markup:
-    """An element; ``None`` children and ``None`` or ``False`` attributes are left out.
+    """An element; ``None`` children and ``None`` or ``False`` attributes are left out, text is escaped.
 
     Args:
-        tag: Name of the tag.
-        children: Other elements, and text that is escaped.
         attributes: ``class_`` is ``class``, ``stroke_width`` is ``stroke-width``; ``True`` gives a bare attribute.
 
     Raises:

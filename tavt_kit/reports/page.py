@@ -1,4 +1,4 @@
-"""From records to a report: which sections there are, and its three files.
+"""From records to a report: which sections there are, its three files, and its chart on its own for a notebook.
 
 ``report.json`` is what the report says, for programs. ``verdict``, ``lead``, ``sentence``, ``notes`` and ``command`` as
 the page has them; ``budgets``; ``target``, ``host``, ``metric`` and ``split`` of the search; ``chosen`` (a row, or
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from markupsafe import Markup
 
 from tavt_kit.core.csv_text import csv_text
 from tavt_kit.core.latency_table import part_words
@@ -23,6 +26,7 @@ from tavt_kit.reports import blocks, correctness, front, images, latency, proven
 from tavt_kit.reports.answer import answer
 from tavt_kit.reports.baselines import fit_rows, fit_section
 from tavt_kit.reports.candidates import CandidateView, FrontView
+from tavt_kit.reports.markup import asset
 from tavt_kit.reports.records import Records, gather, mapping, text
 
 HTML_FILE, CSV_FILE, JSON_FILE = "report.html", "report.csv", "report.json"
@@ -184,3 +188,38 @@ def _row(run: str, table: str, name: str, metric: str, one: CandidateView) -> di
     if accuracy is not None:
         found |= {"value": accuracy.value, "n": accuracy.n, "low": accuracy.low, "high": accuracy.high}
     return found
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Plot:
+    """A chart that a notebook draws where it is the value of a cell: an HTML page of its own, which fetches nothing."""
+
+    title: str
+    page: str
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page. Raises OutputError: it cannot be written."""
+        atomic_text(Path(path), self.page)
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        frame = '<iframe title="{}" srcdoc="{}" style="width: 100%; height: 620px; border: 0"></iframe>'
+        return str(Markup(frame).format(self.title, self.page))
+
+    def __repr__(self) -> str:
+        return f"<Plot: {self.title}; `save` writes it as HTML>"
+
+
+def plot(folder: str | Path) -> Plot:
+    """Everything that was measured, accuracy against cost, as the report draws it.
+
+    Raises:
+        RecordError: The folder holds no fit and no search of which a point is known.
+    """
+    figure = front.chart_of(gather([Path(folder)]))
+    if figure is None:
+        raise RecordError(f"{folder} holds nothing that was searched or fitted, so there is nothing to draw")
+    page = '<!DOCTYPE html><meta charset="utf-8"><title>{}</title><style>{}</style><main><figure>{}{}{}</figure></main>'
+    caption = Markup("<figcaption>{}</figcaption>").format(figure.caption)
+    style = Markup(asset("report.css"))  # our own
+    return Plot(figure.name, str(Markup(page).format(figure.name, style, figure.legend or "", figure.image, caption)))

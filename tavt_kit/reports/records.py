@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,13 +35,11 @@ class Records:
 
     Args:
         found: The records of each kind, such as ``front``.
-        candidates: Rows of the ``candidates.csv`` beside the front.
         folders: What was given, as text for commands.
         steps: Lines of the ``metrics.jsonl`` beside each ``run.json``, by the path of the latter.
     """
 
     found: Mapping[str, tuple[Found, ...]]
-    candidates: tuple[Mapping[str, str], ...] = ()
     folders: tuple[str, ...] = ()
     steps: Mapping[Path, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -77,21 +74,8 @@ def gather(places: Sequence[Path]) -> Records:
             if path.resolve() not in there and (known := _read(path)) is not None:
                 found.setdefault(known[0], {}).setdefault(path, known[1])
     records = {kind: tuple(of_kind.values()) for kind, of_kind in found.items()}
-    rows = _candidates_beside(records["front"][0].path) if "front" in records else ()
     steps = {run.path: read_lines(run.path.parent / "metrics.jsonl") for run in records.get("run", ())}
-    return Records(records, rows, tuple(map(str, places)), steps)
-
-
-def _candidates_beside(front: Path) -> tuple[Mapping[str, str], ...]:
-    """Rows of the ``candidates.csv`` beside a front; none where there is no such file."""
-    path = front.parent / "candidates.csv"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return tuple(csv.DictReader(file))
-    except OSError:
-        return ()
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RecordError(f"{path} is damaged, so write it again: {error}") from None
+    return Records(records, tuple(map(str, places)), steps)
 
 
 def _origin(recipe: Found) -> list[Path]:

@@ -27,8 +27,7 @@ def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[in
     """Make a torch module ready to be timed. The module itself is not changed.
 
     Args:
-        module: Maps images (B, 3, H, W) to logits (B, classes); for instance a ``LeanViT``, which for onnxruntime
-            selects by TopK.
+        module: Maps images (B, 3, H, W) to logits (B, classes); a ``LeanViT`` for onnxruntime selects by TopK.
         example_shape: (B, 3, H, W) of the images to come; the batch may differ later.
 
     Raises:

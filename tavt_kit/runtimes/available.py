@@ -16,8 +16,7 @@ def openvino_core() -> Any:
 
     Each core's CPU plugin gives the thread that makes it a signal stack, and puts the one before it back when it goes.
     Of several cores that do not go in the opposite order, one puts back a stack that is no longer there, and the next
-    signal (Ctrl-C) ends the process by a segmentation fault. Seen with OpenVINO 2026.4.1 on Linux, by gdb's trace of
-    sigaltstack.
+    signal (Ctrl-C) ends the process by a segmentation fault. Seen with OpenVINO 2026.4.1 on Linux.
     """
     import openvino
 
@@ -48,10 +47,10 @@ def check_available(target: TargetDevice) -> None:
     elif target.runtime == "onnxruntime":
         import onnxruntime
 
-        provider, found = name_provider(target), onnxruntime.get_available_providers()
-        if provider not in found:
+        provider, available = name_provider(target), onnxruntime.get_available_providers()
+        if provider not in available:
             raise TargetError(
-                f"target {target} needs onnxruntime's {provider}, but this build has {', '.join(found)}; "
+                f"target {target} needs onnxruntime's {provider}, but this build has {', '.join(available)}; "
                 "choose onnxruntime:cpu or install onnxruntime-gpu"
             )
     elif not target.is_cpu:
@@ -70,25 +69,24 @@ def check_available(target: TargetDevice) -> None:
 
 
 def _check_openvino(target: TargetDevice) -> None:
-    core = openvino_core()
-    device = name_device(target)
-    found = core.available_devices
-    if device not in found and not (target.index == 0 and target.processor.upper() in found):
+    core, device = openvino_core(), name_device(target)
+    devices = core.available_devices
+    if device not in devices and not (target.index == 0 and target.processor.upper() in devices):
         raise TargetError(
-            f"target {target} needs OpenVINO device {device}, but this machine has {', '.join(found)}; "
+            f"target {target} needs OpenVINO device {device}, but this machine has {', '.join(devices)}; "
             "choose openvino:cpu"
         )
     if not target.is_cpu:
         return
-    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    wanted = {"f32": "FP32", "f16": "FP16", "bf16": "BF16", "int8": "INT8"}[target.precision]
-    if wanted not in able:
-        words = {"FP32": "f32", "FP16": "f16", "BF16": "bf16", "INT8": "int8"}
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    names = {"f32": "FP32", "f16": "FP16", "bf16": "BF16", "int8": "INT8"}
+    able = [precision for precision, name in names.items() if name in capabilities]
+    if target.precision not in able:
         # What its CPU plugin falls back to, without a word; measured for f16 on a CPU with bf16.
-        instead = "bf16" if target.precision == "f16" and "BF16" in able else "f32"
+        instead = "bf16" if target.precision == "f16" and "bf16" in able else "f32"
         raise TargetError(
             f"this CPU cannot compute in {target.precision} (OpenVINO would silently run {instead} instead); "
-            "choose " + ", ".join(word for name, word in words.items() if name in able)
+            f"choose {', '.join(able)}"
         )
 
 
@@ -103,11 +101,7 @@ def refuse_modes(target: TargetDevice) -> None:
 
 def name_provider(target: TargetDevice) -> str:
     """onnxruntime's name of the target's processor."""
-    return {
-        "cpu": "CPUExecutionProvider",
-        "cuda": "CUDAExecutionProvider",
-        "tensorrt": "TensorrtExecutionProvider",
-    }[target.processor]
+    return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": "Tensorrt"}[target.processor] + "ExecutionProvider"
 
 
 def name_device(target: TargetDevice) -> str:

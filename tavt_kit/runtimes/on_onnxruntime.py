@@ -17,15 +17,11 @@ from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import DataError, TargetError
 from tavt_kit.runtimes.available import name_provider
-from tavt_kit.runtimes.session import LENGTHS, GraphSession, Images, Lengths
+from tavt_kit.runtimes.session import LENGTHS, FileSession, Images, Lengths
 
 
-class OnnxSession(GraphSession):
-    """See ``FileSession``. The file alone decides the precision; asking for another one is refused.
-
-    Args:
-        begin: ``time.perf_counter()`` when loading began, where that was before.
-    """
+class OnnxSession(FileSession):
+    """The file alone decides the precision; asking for another one is refused. ``begin`` is when loading began."""
 
     def __init__(
         self, source: Path | bytes, target: TargetDevice, lengths: Lengths | None = None, begin: float | None = None
@@ -61,11 +57,8 @@ class OnnxSession(GraphSession):
         return [first.astype(np.float16) if self._half else first, *others]
 
 
-def open_session(source: Path | bytes, target: TargetDevice, optimised: Path | None = None) -> Any:
+def open_session(source: Path | bytes, target: TargetDevice) -> Any:
     """An ``onnxruntime.InferenceSession`` of a file or of its bytes.
-
-    Args:
-        optimised: File for the graph that it will run.
 
     Raises:
         DataError: onnxruntime cannot read it.
@@ -80,8 +73,6 @@ def open_session(source: Path | bytes, target: TargetDevice, optimised: Path | N
     if target.threads is not None:
         options.intra_op_num_threads = target.threads
     device = {} if target.is_cpu else {"device_id": str(target.index)}
-    if optimised is not None:
-        options.optimized_model_filepath = str(optimised)
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[(provider, device)])
     except Exception as error:  # onnxruntime's own exception classes have no common parent but this

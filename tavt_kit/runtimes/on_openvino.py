@@ -21,7 +21,7 @@ from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import DataError, ExportError, TargetError
 from tavt_kit.runtimes.available import name_device, openvino_core
-from tavt_kit.runtimes.session import GraphSession, Images, Lengths
+from tavt_kit.runtimes.session import FileSession, Images, Lengths
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,13 +31,12 @@ _COMPUTE = ("FullyConnected", "MatMul", "Convolution", "ScaledDotProductAttentio
 _NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 
 
-class OpenvinoSession(GraphSession):
-    """See ``FileSession``. ``target.precision`` is read back from the compiled graph, not believed.
+class OpenvinoSession(FileSession):
+    """``target.precision`` is read back from the compiled graph, not believed.
 
     Args:
         begin: ``time.perf_counter()`` when loading began.
         of_file: Whether the model is a file, whose own quantisation the target need not repeat.
-        pixels: Order of the uint8 images that it prepares itself.
     """
 
     def __init__(
@@ -149,14 +148,13 @@ def _noted_interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def compile_for(model: Any, target: TargetDevice, **more: str) -> Any:
+def compile_for(model: Any, target: TargetDevice) -> Any:
     """Compile for one inference at a time, as fast as that one can be."""
-    settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY", **more}
     # Without this OpenVINO silently picks bf16 where the CPU has it. A quantised graph runs the rest in f32.
-    settings["INFERENCE_PRECISION_HINT"] = "f32" if target.precision == "int8" else target.precision
+    precision = "f32" if target.precision == "int8" else target.precision
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     if target.is_cpu:
-        settings["INFERENCE_NUM_THREADS"] = str(target.resolved().threads)
-        settings["NUM_STREAMS"] = "1"
+        settings |= {"INFERENCE_NUM_THREADS": str(target.resolved().threads), "NUM_STREAMS": "1"}
     try:
         return openvino_core().compile_model(model, name_device(target), settings)
     except RuntimeError as error:
@@ -166,8 +164,8 @@ def compile_for(model: Any, target: TargetDevice, **more: str) -> Any:
 def request_clock(compiled: Any, inputs: Sequence[npt.NDArray[Any]]) -> Callable[[], float]:
     """A function that runs one inference of a compiled model on fixed inputs; its milliseconds."""
     request = compiled.create_infer_request()
-    for place, array in enumerate(inputs):
-        request.set_input_tensor(place, openvino.Tensor(np.ascontiguousarray(array)))
+    for index, array in enumerate(inputs):
+        request.set_input_tensor(index, openvino.Tensor(np.ascontiguousarray(array)))
 
     def run() -> float:
         begin = time.perf_counter()

@@ -27,11 +27,7 @@ def free_memory() -> None:
 
 @contextmanager
 def memory_for(doing: str) -> Iterator[None]:
-    """Turns memory that runs out into a MeasurementError.
-
-    Args:
-        doing: At what it may run out, as in "the memory ran out under the schedule dense".
-    """
+    """Turns memory that runs out into a MeasurementError that says what it was ``doing``."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

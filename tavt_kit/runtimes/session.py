@@ -37,16 +37,16 @@ Lengths: TypeAlias = Sequence[int]
 
 
 class Session(Protocol):
-    """One loaded, compiled model. It can be called with any batch its input shape allows."""
+    """One loaded, compiled model. It can be called with any batch its input shape allows.
+
+    Its ``target`` has the threads and the precision that are really executed; ``load_ms`` is the time to read, convert
+    and compile it, ``compile_ms`` the part that compiled, where the runtime tells them apart.
+    """
 
     target: TargetDevice
-    """Where it runs: threads filled in, and the precision that is really executed."""
     load_ms: float
-    """Time to read, convert and compile the model (ms)."""
     compile_ms: float | None
-    """The part of ``load_ms`` that compiled it; ``None`` where the runtime does not tell them apart."""
     input_shape: InputShape
-    """What the model accepts."""
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
         """(B, 3, H, W) -> logits (B, classes)."""
@@ -60,34 +60,16 @@ class Session(Protocol):
         ...
 
 
-class FileSession(Session, Protocol):
-    """A session of a file.
+class FileSession(ABC):
+    """A session of a graph, whatever its runtime: mostly of a file.
 
     One that prepares images itself is called with ``Pixels``, and its input shape has no height and width.
-    """
-
-    pixels: str | None
-    """Order of the uint8 images that it prepares itself; ``None`` of others."""
-    classes: int | None
-    """Width of the logits, where the graph says."""
-
-    def at(self, lengths: Lengths) -> FileSession:
-        """The same loaded file at other token counts; nothing is loaded or compiled again.
-
-        Raises:
-            ScheduleError: The counts are frozen into the file, or its graph cannot run these.
-        """
-        ...
-
-
-class GraphSession(ABC):
-    """What the sessions of graphs share, whatever their runtime; see ``FileSession``.
 
     Args:
         sizes: Sizes of its first input; one that has a name or none is open.
         layers: How many token counts its second input takes; ``None`` where it has none.
         lengths: Counts to run a switchable file at.
-        pixels: Order of the uint8 images that it prepares itself, which may have any size.
+        pixels: Order of the uint8 images that it prepares itself; ``None`` of others.
 
     Raises:
         DataError: Its input is not of images.
@@ -97,6 +79,7 @@ class GraphSession(ABC):
 
     load_ms: float
     classes: int | None
+    """Width of the logits, where the graph says."""
 
     def __init__(
         self, target: TargetDevice, name: str, sizes: Sequence[int | str | None], layers: int | None,
@@ -126,10 +109,18 @@ class GraphSession(ABC):
         return np.stack([found[index] for index in range(len(images))])
 
     def at(self, lengths: Lengths) -> Self:
-        """See ``FileSession``."""
+        """The same loaded file at other token counts; nothing is loaded or compiled again.
+
+        Raises:
+            ScheduleError: The counts are frozen into the file, or its graph cannot run these.
+        """
         other = copy.copy(self)
         other._lengths = self._checked(lengths)
         return other
+
+    @abstractmethod
+    def timer(self, images: Images) -> Callable[[], float]:
+        """See ``Session``."""
 
     @abstractmethod
     def _run(self, inputs: list[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:

@@ -52,8 +52,8 @@ class SearchConfig:
             ``197x4,150x4,90x4``.
         front: Run folder or ``front.json`` of an earlier search, whose front to begin with.
         algorithm: ``nsga2``, ``surrogate`` (fewer evaluations), ``tavt`` (mended), ``tavt-official`` or ``random``.
-        objective: Two or three metrics (top1, macro_f1, recall[CLASS], loss, agreement, divergence) and costs (macs,
-            latency, throughput); by default top1 against latency with a target, else macs.
+        objective: A metric (top1, macro_f1, recall[CLASS], loss, agreement, divergence), a cost (macs, latency,
+            throughput), or both; by default top1 against latency with a target, else macs.
         score: Score that ranks the tokens, ``column`` or ``cls``, or ``any`` to search both; the model's own by
             default.
         pool: Whether the head pools over the ``kept`` tokens or all, ``restored``; the model's own by default.
@@ -136,12 +136,10 @@ class SearchConfig:
         if self.algorithm not in ALGORITHMS:
             raise ParameterError(f"`algorithm` is one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
         own = (self.population, self.front, self.min_patches)
-        if self.algorithm == "tavt-official" and (
-            own != (None, None, None) or several(self.schedule) or self.weighed.number > 2
-        ):
+        if self.algorithm == "tavt-official" and (own != (None, None, None) or several(self.schedule)):
             raise ParameterError(
-                "`algorithm` tavt-official has sizes, first schedules and two objectives of its own, so it takes no "
-                "`population`, `schedule`, `front`, `min_patches` or third `objective`; use tavt"
+                "`algorithm` tavt-official has sizes and first schedules of its own, so it takes no "
+                "`population`, `schedule`, `front` or `min_patches`; use tavt"
             )
         if self.workers is not None and self.workers < 1:
             raise ParameterError(f"`workers` must be at least 1, got {self.workers}")
@@ -217,7 +215,7 @@ class SearchConfig:
     def metrics(self) -> tuple[str, ...]:
         """Every metric that an objective or a floor is about; top-1 where no other leads."""
         floors = ("top1" if limit.quantity == "drop" else limit.name for limit in self.bounds.floors)
-        return tuple(dict.fromkeys((self.weighed.metric or "top1", *self.weighed.metrics, *floors)))
+        return tuple(dict.fromkeys((self.weighed.metric or "top1", *floors)))
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -281,7 +279,7 @@ class SearchConfig:
     @property
     def races(self) -> bool:
         """Whether candidates may be stopped early: top-1 alone is told of a part of the images."""
-        plain = self.metrics == ("top1",) and self.weighed.number == 2
+        plain = self.metrics == ("top1",)
         return self.screen > 0 and plain and self.algorithm != "tavt-official"
 
     @property

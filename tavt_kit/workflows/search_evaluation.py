@@ -25,7 +25,7 @@ from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Costs, Evaluate, Store
 from tavt_kit.search.racing import Look, Race, stages
 from tavt_kit.search.study import Learn
-from tavt_kit.search.workers import Processes, Workers
+from tavt_kit.search.workers import Workers
 from tavt_kit.workflows.joint import int8_session, variant_of
 from tavt_kit.workflows.search_context import SearchContext
 
@@ -245,7 +245,7 @@ def _open_look(
     context.progress.say(f"{count} worker processes, {threads} threads each.")
     device = str(next(fast.own.model.parameters()).device)
     payload = WorkerPayload(config.folder, fast.own.pixels[:], fast.own.labels, make, device, threads)
-    with Workers(Processes(payload), count, at_once=None) as workers:
+    with Workers(payload, count, at_once=None) as workers:
 
         def look(schedules: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, EvaluationResult]]:
             # Workers have the model as it is; what needs another one is answered here.

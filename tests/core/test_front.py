@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.front import ParetoFront, dominated_volume, dominates, hypervolume, knee
+from tavt_kit.core.front import ParetoFront, dominates, hypervolume, knee
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError
 
@@ -82,36 +81,13 @@ def test_hypervolume_relative_to_dense() -> None:
     assert hypervolume([(math.nan, 0.5), (0.5, math.nan)]) == 0.0
 
 
-@pytest.mark.parametrize("dimensions", [1, 2, 3, 4])
-def test_dominated_volume_is_that_of_pymoo(dimensions: int) -> None:
+def test_the_hypervolume_is_that_of_pymoo() -> None:
     from pymoo.indicators.hv import HV
 
-    points = np.random.default_rng(dimensions).uniform(0, 1.2, (25, dimensions))
+    points = np.random.default_rng(2).uniform(0, 1.2, (25, 2))
     inside = points[(points < 1).all(1)]
-    assert dominated_volume(points.tolist()) == pytest.approx(HV(ref_point=np.ones(dimensions))(inside))
-    assert dominated_volume([]) == dominated_volume([(1.0,) * dimensions]) == 0.0
-    assert dominated_volume([(math.nan, *(0.5,) * (dimensions - 1))]) == 0.0
-
-
-def test_two_axes_give_the_same_volume_either_way() -> None:
-    points = np.random.default_rng(0).uniform(0, 1, (30, 2))
-    assert dominated_volume(points.tolist()) == pytest.approx(hypervolume([(cost, 1 - loss) for cost, loss in points]))
-
-
-def test_a_third_axis_keeps_what_two_would_drop() -> None:
-    def one(macs: int, right: int, agreed: int, tokens: int = 5) -> Candidate:
-        others = (Accuracy.of_counts(agreed, 20, split="val", metric="agreement"),)
-        return replace(candidate(macs, right), schedule=TokenSchedule((5, tokens)), others=others)
-
-    front = ParetoFront("macs", more=("agreement",))
-    assert front.add(one(50, 10, 10)) and front.add(one(60, 9, 15)) and not front.add(one(60, 9, 12))
-    assert not front.add(candidate(1, 20))  # its agreement is not known
-    assert front.add(one(40, 12, 11)) and [held.macs for held in front] == [40, 60]
-    dense = one(100, 10, 20)
-    expected = dominated_volume([(0.4, 0.4, 0.45), (0.6, 0.55, 0.25)])
-    assert front.hypervolume(dense) == pytest.approx(expected)
-    by_macs = ParetoFront("p50", more=("macs",))
-    assert not by_macs.add(one(40, 12, 11))  # not measured
+    volume = hypervolume([(cost, 1 - loss) for cost, loss in points])
+    assert volume == pytest.approx(HV(ref_point=np.ones(2))(inside))
 
 
 def test_knee() -> None:

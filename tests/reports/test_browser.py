@@ -155,7 +155,7 @@ CONTRAST = """
 """Visible elements whose text has less than 4.5 to 1 against its ground."""
 
 WIDER = """
-[...document.querySelectorAll("table, figure, svg.chart, code, dl, .slide")].filter((it) => it.checkVisibility())
+[...document.querySelectorAll("table, figure, svg.chart, code, dl")].filter((it) => it.checkVisibility())
   .filter((it) => {
     const card = it.closest("section").getBoundingClientRect(), box = it.getBoundingClientRect();
     return box.right > card.right || it.tagName !== "CODE" && it.scrollWidth > it.clientWidth + 1;
@@ -169,30 +169,6 @@ EMPTY = """
   .map((it) => it.getAttribute("aria-label"))
 """
 """Charts that show nothing, or have no axis."""
-
-
-def test_the_slider_lights_what_a_budget_buys_and_moves_the_line_of_the_chart(tab: Tab, report: Path) -> None:
-    tab.open(report, 1280, 1400)
-    tab.run("document.getElementById('budgets').open = true; document.getElementById('budget').focus()")
-    tab.press("Home")
-    picked = "[...document.querySelectorAll('#budgets tr.picked')].map((it) => it.dataset.key)"
-    assert tab.run(picked) == [] and "too little" in tab.run("document.querySelector('.slide output').textContent")
-    steps = [one.split("=") for one in tab.run("document.querySelector('.slide').dataset.steps").split(" ")]
-    lit = []
-    for _ in range(260):
-        tab.press("ArrowRight")
-        if (keys := tab.run(picked)) and keys != lit[-1:]:
-            lit += keys
-            at, low = tab.run("Number(document.getElementById('budget').value)"), float(dict(steps)[keys[0]])
-            assert 0 <= at - low < 0.11, "a point is bought as soon as its upper bound is paid"
-    assert lit == [key for key, _ in steps] and len(lit) == 9
-    assert tab.run(f"document.querySelectorAll('.front-chart.wide .point.picked[data-key={lit[-1]}]').length") == 1
-    line = "[...document.querySelectorAll('.ceiling line')].map((it) => Number(it.getAttribute('x1')))"
-    moved = tab.run(line)
-    tab.press("Home")
-    assert all(now < then for now, then in zip(tab.run(line), moved, strict=True)) and len(moved) >= 2
-    assert tab.run("document.getElementById('budget').getAttribute('aria-valuetext')").endswith("\u00a0ms")
-    assert tab.complaints() == []
 
 
 def saved(folder: Path, name: str) -> str:
@@ -245,7 +221,7 @@ def test_without_a_script_the_page_still_reads(tab: Tab, report: Path) -> None:
     tab.open(report, 1280, script=False)
     tab.send("Emulation.setScriptExecutionDisabled", value=False)  # from here on; the page's own has not run
     shown = 'document.querySelector("{}").checkVisibility()'
-    assert not tab.run(shown.format(".slide")) and not tab.run(shown.format(".strip li"))
+    assert not tab.run(shown.format(".strip li"))
     for seen in (".take code.command", "svg.front-chart.wide", "summary", "a[download='report.csv']"):
         assert tab.run(shown.format(seen)), seen
     tab.click("#kept > summary")
@@ -291,7 +267,7 @@ def test_print_shows_all_and_hides_what_cannot_be_used(tab: Tab, report: Path, s
     tab.send("Emulation.setScriptExecutionDisabled", value=False)
     shut = "document.querySelectorAll('details:not([open])').length"
     assert tab.run(shut) > 8
-    assert tab.run("[...document.querySelectorAll('.slide, .tools, button')].every((it) => !it.checkVisibility())")
+    assert tab.run("[...document.querySelectorAll('.tools, button')].every((it) => !it.checkVisibility())")
     inside = tab.run("[...document.querySelectorAll('details :is(p, table, code, svg.wide, .strip li)')].length")
     hidden = """[...document.querySelectorAll("details :is(p, table, code, svg.wide, .strip li)")]
       .filter((it) => !it.checkVisibility() || !it.getClientRects().length).map((it) => it.outerHTML.slice(0, 90))"""

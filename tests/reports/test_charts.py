@@ -168,7 +168,7 @@ def test_the_text_of_the_budget_keeps_off_the_chosen_marks_bar() -> None:
     frame = Frame("ms", "%", ceiling=8.0, ceiling_text="budget 8 ms (p90)")
 
     def across(*marks: Mark) -> float:
-        found = re.search(r'class="ceiling">.*?x1="([\d.]+)".*?<text x="([\d.]+)"', drawn(marks, frame, "chart"), re.S)
+        found = re.search(r'class="beyond">.*?x1="([\d.]+)".*?<text x="([\d.]+)"', drawn(marks, frame, "chart"), re.S)
         assert found is not None
         return float(found[2]) - float(found[1])
 

@@ -95,9 +95,3 @@ def test_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "my.json").write_text("{}")
     with pytest.raises(RecordError, match="holds no record"):
         gather([tmp_path / "my.json"])
-
-
-def test_candidates_come_with_their_front(tmp_path: Path) -> None:
-    record(tmp_path / "front.json", "front", **EMPTY_FRONT)
-    (tmp_path / "candidates.csv").write_text("number,schedule\n1,65x12\n")
-    assert gather([tmp_path]).candidates == ({"number": "1", "schedule": "65x12"},)

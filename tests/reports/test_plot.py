@@ -18,7 +18,7 @@ def test_a_notebook_draws_what_the_report_does(tmp_path: Path) -> None:
     assert shown.startswith('<iframe title="top-1 on val') and shown.count("<svg") == 0  # its page is a value
     page = unescape(shown.split('srcdoc="')[1].split('" style')[0])
     assert page == drawn.page == drawn.save(tmp_path / "chart.html").read_text()
-    assert 'class="ceiling"' in page and "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert 'class="limit"' in page and "http" not in page.replace("http://www.w3.org/2000/svg", "")
     assert len(repr(drawn)) < 120
 
 

@@ -17,7 +17,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import SearchResult, Store, search
-from tavt_kit.search.workers import Processes, WorkerEvent, Workers
+from tavt_kit.search.workers import WorkerEvent, Workers
 from tests.search.engine_workers import Toy, make_nothing_answered
 from tests.search.test_loop import summary
 from tests.search.toy import COSTS, SPACE, answers
@@ -26,8 +26,8 @@ BUDGET = Budget.parse(["latency=9ms"])
 SIX = [TokenSchedule((9, count)) for count in range(3, 9)]
 
 
-class Pretended:
-    """A pool without processes: it does as the script says for each work that is given, then answers honestly.
+class Pretended(Workers):
+    """Workers without processes: they do as the script says for each work that is given, then answer honestly.
 
     Args:
         script: ``"dies"`` or ``"answers one and dies"``, for the works given first.
@@ -35,18 +35,16 @@ class Pretended:
         starts: Whether workers start at all.
     """
 
-    def __init__(self, *script: str, fatal: TokenSchedule | None = None, starts: bool = True) -> None:
+    def __init__(
+        self, *script: str, count: int, at_once: int | None = 1, fatal: TokenSchedule | None = None, starts: bool = True
+    ) -> None:
+        super().__init__(make_nothing_answered, count, at_once)
         self.script, self.fatal, self.starts = deque(script), fatal, starts
-        self.started = 0
         self.given: list[tuple[int, list[TokenSchedule]]] = []
         self.told: deque[WorkerEvent] = deque()
 
-    def start(self) -> int:
-        self.started += 1
-        self.told.append(
-            WorkerEvent(self.started, idle=True) if self.starts else WorkerEvent(self.started, lost="no memory")
-        )
-        return self.started
+    def start(self, number: int) -> None:
+        self.told.append(WorkerEvent(number, idle=True) if self.starts else WorkerEvent(number, lost="no memory"))
 
     def give(self, worker: int, schedules: Sequence[TokenSchedule]) -> None:
         self.given.append((worker, list(schedules)))
@@ -61,58 +59,53 @@ class Pretended:
     def events(self) -> Iterator[WorkerEvent]:
         yield self.told.popleft()
 
-    def close(self) -> None:
-        self.told.clear()
-
 
 def one(schedule: TokenSchedule) -> tuple[TokenSchedule, EvaluationResult]:
     return schedule, EvaluationResult(Accuracy.of_counts(schedule.counts[1], 9, split="val"), 2.0)
 
 
 def test_work_is_shared_out_and_answered_once() -> None:
-    pool = Pretended()
-    workers = Workers(pool, 2, at_once=4)
+    workers = Pretended(count=2, at_once=4)
     got = list(workers(SIX))
-    assert [schedule for schedule, _ in got] == SIX and pool.started == 2
-    assert [given for _, given in pool.given] == [SIX[:4], SIX[4:]]
+    assert [schedule for schedule, _ in got] == SIX and workers.started == 2
+    assert [given for _, given in workers.given] == [SIX[:4], SIX[4:]]
     assert all(answer.timings["worker"] == 2.0 and answer.seconds < 1 for _, answer in got)
-    assert list(workers(SIX[:2])) and pool.started == 2  # the same workers go on
+    assert list(workers(SIX[:2])) and workers.started == 2  # the same workers go on
 
 
 def test_shares() -> None:
     """Several at once, where an evaluator gains from neighbours: two parts for each worker, so that none waits long."""
     for count, sizes in ((1, [3, 3]), (2, [2, 2, 2]), (4, [1] * 6)):
-        pool = Pretended()
-        assert {schedule for schedule, _ in Workers(pool, count, at_once=None)(SIX)} == set(SIX)
-        assert [len(given) for _, given in pool.given] == sizes
-    assert list(Workers(Pretended(), 2, at_once=None)([])) == []
+        workers = Pretended(count=count, at_once=None)
+        assert {schedule for schedule, _ in workers(SIX)} == set(SIX)
+        assert [len(given) for _, given in workers.given] == sizes
+    assert list(Pretended(count=2, at_once=None)([])) == []
 
 
 def test_what_a_lost_worker_had_goes_to_another_each_schedule_alone() -> None:
-    pool = Pretended("answers one and dies")
-    got = dict(Workers(pool, 1, at_once=3)(SIX))
+    workers = Pretended("answers one and dies", count=1, at_once=3)
+    got = dict(workers(SIX))
     assert set(got) == set(SIX) and all(answer.failure is None for answer in got.values())
-    assert [given for _, given in pool.given] == [SIX[:3], SIX[1:2], SIX[2:3], SIX[3:]]
-    assert pool.started == 2
+    assert [given for _, given in workers.given] == [SIX[:3], SIX[1:2], SIX[2:3], SIX[3:]]
+    assert workers.started == 2
 
 
 def test_a_schedule_that_loses_every_worker_fails_and_the_others_are_answered() -> None:
-    pool = Pretended(fatal=SIX[1])
-    got = dict(Workers(pool, 2, at_once=3)(SIX))
+    workers = Pretended(count=2, at_once=3, fatal=SIX[1])
+    got = dict(workers(SIX))
     assert [schedule for schedule in SIX if got[schedule].failure] == SIX[1:2]
-    assert "3 workers were lost over this schedule" in str(got[SIX[1]].failure) and pool.started == 4
+    assert "3 workers were lost over this schedule" in str(got[SIX[1]].failure) and workers.started == 4
 
 
 def test_workers_that_never_start_are_given_up() -> None:
-    pool = Pretended(starts=False)
+    workers = Pretended(count=2, starts=False)
     with pytest.raises(MeasurementError, match="3 workers one after the other could not start: no memory"):
-        list(Workers(pool, 2)(SIX))
-    assert pool.started <= 4
+        list(workers(SIX))
+    assert workers.started <= 4
 
 
 def test_an_abandoned_call_disturbs_the_next_one_not() -> None:
-    pool = Pretended()
-    workers = Workers(pool, 2)
+    workers = Pretended(count=2)
     coming = workers(SIX)
     assert next(coming)[0] == SIX[0]
     coming.close()
@@ -125,11 +118,10 @@ def searched(workers: Workers, *, store: Store | None = None) -> SearchResult:
 
 def test_processes_find_the_very_front_though_one_of_them_is_killed(tmp_path: Path) -> None:
     here = search(SPACE, answers, costs=COSTS, budget=BUDGET, evaluations=40, population=8, seed=3)
-    with Workers(Processes(Toy(tmp_path, dies=1, seconds=0.002)), 2) as workers:
+    with Workers(Toy(tmp_path, dies=1, seconds=0.002), 2) as workers:
         there = searched(workers)
-        pool = workers.pool
-        assert isinstance(pool, Processes) and pool._started == 3
-        processes = [worker.process for worker in pool._workers.values()]
+        assert workers.started == 3
+        processes = [worker.process for worker in workers._workers.values()]
     assert summary(there) == summary(here) and there.history == here.history
     assert len((tmp_path / "log").read_text().splitlines()) == 40  # nothing evaluated twice
     assert all(process.exitcode is not None for process in processes)
@@ -139,7 +131,7 @@ def test_processes_find_the_very_front_though_one_of_them_is_killed(tmp_path: Pa
 def test_a_schedule_that_kills_is_recorded_as_failed(tmp_path: Path) -> None:
     honest = search(SPACE, answers, costs=COSTS, budget=BUDGET, evaluations=40, population=8, seed=3)
     fatal = honest.candidates[3].schedule
-    with Store(tmp_path / "search.db") as store, Workers(Processes(Toy(fatal=fatal)), 2) as workers:
+    with Store(tmp_path / "search.db") as store, Workers(Toy(fatal=fatal), 2) as workers:
         result = searched(workers, store=store)
         answer = store.get(fatal)
     assert answer is not None and "signal 9" in str(answer.failure) and result.evaluations == 40
@@ -156,19 +148,17 @@ def test_a_schedule_that_kills_is_recorded_as_failed(tmp_path: Path) -> None:
     ],
 )
 def test_what_goes_wrong_in_a_worker_is_said(make: Toy, error: type[Exception], says: str) -> None:
-    with Workers(Processes(make), 1) as workers, pytest.raises(error, match=says):
+    with Workers(make, 1) as workers, pytest.raises(error, match=says):
         list(workers(SIX[:1]))
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_all_workers(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        with Workers(Processes(Toy(tmp_path, seconds=0.05)), 2) as workers:
-            pool = workers.pool
-            assert isinstance(pool, Processes)
+        with Workers(Toy(tmp_path, seconds=0.05), 2) as workers:
             for number, _ in enumerate(workers(SIX)):
                 if number == 2:
-                    processes = [worker.process for worker in pool._workers.values()]
+                    processes = [worker.process for worker in workers._workers.values()]
                     threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
                     threading.Event().wait(5)
     assert len(processes) == 2 and all(process.exitcode is not None for process in processes)
@@ -184,7 +174,7 @@ def test_a_worker_that_dies_while_it_starts_is_heard_of(monkeypatch: pytest.Monk
 
     def start() -> None:
         try:
-            with Workers(Processes(partial(len, bytes(1 << 22))), 2) as workers:
+            with Workers(partial(len, bytes(1 << 22)), 2) as workers:
                 list(workers([1]))
         except MeasurementError as error:
             heard.append(str(error))

@@ -17,7 +17,6 @@ from tavt_kit.search.space import Space
         Space(TokenLayout(5, 3)),
         Space(TokenLayout(5, 3, token_pooled=False)),
         Space(TokenLayout(9, 4, prefix=5)),
-        Space(TokenLayout(17, 3), quantum=4),
         Space(TokenLayout(10, 3), minimum=7),
         Space(TokenLayout(4, 2, prefix=0)),
     ],
@@ -34,8 +33,7 @@ def test_lists_exactly_the_schedules_there_are(space: Space) -> None:
         assert set(schedule.counts) <= set(space.values.tolist())
 
 
-def test_quantum_keeps_the_ends() -> None:
-    assert Space(TokenLayout(17, 3), quantum=4, minimum=2).values.tolist() == [2, 4, 8, 12, 16, 17]
+def test_a_minimum_of_all_tokens_leaves_dense_alone() -> None:
     assert Space(TokenLayout(9, 3), minimum=9).size == 1
 
 
@@ -49,7 +47,7 @@ def test_sixteen_patches_stay_or_half_unless_told_otherwise() -> None:
 def test_mends_anything(seed: int) -> None:
     rng = np.random.default_rng(seed)
     layout = TokenLayout(int(rng.integers(3, 300)), int(rng.integers(2, 13)))
-    space = Space(layout, quantum=int(rng.integers(1, 9)))
+    space = Space(layout)
     rows = space.mend(rng.normal(0, 2 * len(space.values), size=(10, space.genes)))
     for row in [*rows, space.sample(rng)]:
         assert (space.encode(space.decode(row)) == row).all()
@@ -69,7 +67,6 @@ def test_random_schedules_are_of_all_kinds() -> None:
     [
         (TokenLayout(1, 4), {}, "2 tokens or more"),
         (TokenLayout(9, 1), {}, "count matters"),
-        (TokenLayout(9, 4), {"quantum": 0}, "multiples"),
         (TokenLayout(9, 4), {"minimum": 1}, "within 2..9"),
         (TokenLayout(9, 4, prefix=5), {"minimum": 5}, "within 6..9"),
         (TokenLayout(9, 4), {"minimum": 10}, "within 2..9"),

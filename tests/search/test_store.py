@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -65,17 +63,13 @@ def test_another_search_is_refused_with_all_that_differs(tmp_path: Path) -> None
 
 def test_held_by_another_process(tmp_path: Path) -> None:
     path = tmp_path / "search.db"
-    path.with_suffix(".holder.json").write_text('{"pid": 1}')  # left by a process that was killed: believed by nobody
     with Store(path) as first:
         first.bind({"seed": 0})
         first.add(SCHEDULE, EvaluationResult(None, 0.0, "x"))
         for fresh in (False, True):
-            with pytest.raises(RecordError, match=f"held by process {os.getpid()} on {platform.node()} since 20"):
+            with pytest.raises(RecordError, match="held by another process"):
                 Store(path, fresh=fresh)
         assert len(first) == 1
-        path.with_suffix(".holder.json").unlink()
-        with pytest.raises(RecordError, match="held by another process"):
-            Store(path)
     Store(path).close()
     assert [file.name for file in tmp_path.iterdir()] == ["search.db"]
 

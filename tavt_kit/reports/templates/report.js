@@ -1,6 +1,6 @@
 "use strict";
-// Hover text for points, a slider for the budget, buttons that copy, save and open. Without it every text, table and
-// image is there, and the sections open all the same.
+// Hover text for points, buttons that copy, save and open. Without it every text, table and image is there, and the
+// sections open all the same.
 
 // Hover: a point tells its numbers and lights its row.
 (() => {
@@ -41,54 +41,6 @@
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") tip.hidden = true;
-  });
-})();
-
-
-// The budget: a greater one buys another point. What each buys is in the table below the slider.
-(() => {
-  const panel = document.querySelector(".slide");
-  if (!panel) return;
-  const slider = panel.querySelector("input"), output = panel.querySelector("output");
-  const steps = panel.dataset.steps.split(" ").map((step) => step.split("=")).map(([key, from]) => [key, Number(from)]);
-  const charts = [...document.querySelectorAll(".front-chart")];
-
-  const moveLimit = (chart, budget, words) => {
-    const group = chart.querySelector(".ceiling");
-    if (!group) return;
-    const { low, high, start, end } = chart.dataset;
-    const share = Math.min(1, Math.max(0, (budget - low) / (high - low)));
-    const x = Number(start) + (end - start) * share;
-    const [rect, line, text] = ["rect", "line", "text"].map((name) => group.querySelector(name));
-    const edge = Number(rect.getAttribute("x")) + Number(rect.getAttribute("width"));
-    rect.setAttribute("x", x);
-    rect.setAttribute("width", Math.max(0, edge - x));
-    line.setAttribute("x1", x);
-    line.setAttribute("x2", x);
-    const y = text.getAttribute("y");
-    text.setAttribute("x", x - 7);
-    text.setAttribute("transform", `rotate(-90 ${x - 7} ${y})`);
-    text.textContent = words;
-  };
-
-  const tell = () => {
-    const words = `${slider.value}\u00a0${panel.dataset.unit}`;
-    output.textContent = words;
-    slider.setAttribute("aria-valuetext", words);
-    return words;
-  };
-
-  tell();
-  panel.hidden = false;
-  slider.addEventListener("input", () => {
-    const budget = Number(slider.value), words = tell();
-    const bought = steps.filter(([, from]) => from <= budget).map(([key]) => key).pop();
-    charts.forEach((chart) => {
-      moveLimit(chart, budget, `budget ${words}`);
-      chart.classList.add("sliding");
-    });
-    document.querySelectorAll("[data-key]").forEach((it) => it.classList.toggle("picked", it.dataset.key === bought));
-    output.textContent = bought === undefined ? `${words}: too little for anything measured` : words;
   });
 })();
 
