@@ -10,9 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from tavt_kit.bench.parts import Graphs, LayerParts, WholeGraphs, whole_graph
-from tavt_kit.bench.protocol import BRIEF as BRIEF
-from tavt_kit.bench.protocol import Protocol, bench, random_images
-from tavt_kit.bench.timing import OnStep, TablePlan, graph_clocks, open_graph, time_plan, torch_clocks
+from tavt_kit.bench.protocol import BRIEF, Protocol, bench, random_images
+from tavt_kit.bench.timing import OnStep, TablePlan, graph_clocks, time_plan, torch_clocks
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import HeldOut, LatencyTable, measure_quantile_ratios
 from tavt_kit.core.layout import TokenLayout
@@ -59,7 +58,6 @@ def measure_table(
     in_torch = target.runtime == "torch"
     return time_plan(
         plan,
-        target,
         torch_clocks(parts.parts, target) if in_torch else graph_clocks(Graphs(parts.parts, plan), target),
         lambda schedule: known.get(schedule) or open_schedule(model, target, image_size, schedule),
         seconds=seconds,
@@ -178,8 +176,14 @@ def open_schedule(
     if target.runtime == "torch":
         return open_module(LeanViT(model, schedule), target, (target.batch, 3, *image_size))
     check_available(target)
-    begin = time.perf_counter()
-    return open_graph(whole_graph(model, schedule, target, known), target, begin)
+    begin, graph = time.perf_counter(), whole_graph(model, schedule, target, known)
+    if target.runtime == "onnxruntime":
+        from tavt_kit.runtimes.on_onnxruntime import OnnxSession
+
+        return OnnxSession(graph, target, begin=begin)
+    from tavt_kit.runtimes.on_openvino import OpenvinoSession
+
+    return OpenvinoSession(graph, target, begin, of_file=False)
 
 
 def random_schedules(layout: TokenLayout, count: int, rng: np.random.Generator) -> list[TokenSchedule]:

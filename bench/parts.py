@@ -31,7 +31,6 @@ class Part(nn.Module):
     """Common to all parts: the model, the layers of the chain, and the state a layer receives.
 
     Args:
-        model: Already in the device, precision and mode to be timed.
         notes: What ``embed`` gave the layers (rotary tables, position biases).
         placed: Whether tokens have left before, so that position terms must follow those that stay, and the sizes of
             merged ones join the attention.

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Protocol as Shape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tavt_kit.core.measurement import LEAST_ROUNDS, Measurement
 from tavt_kit.errors import MeasurementError
 from tavt_kit.runtimes.session import Images, Session
+
+if TYPE_CHECKING:
+    from tavt_kit.bench.validity import ValidityMonitor
 
 _log = logging.getLogger(__name__)
 _WINDOW = 5  # Runs whose median is compared with that of the runs before them, to see whether warm-up is over
@@ -62,18 +65,6 @@ BRIEF = Protocol(min_seconds=1.0, max_seconds=4.0, min_runs=15, warmup_seconds=1
 """For calibration: sure to about 1 % on a quiet machine, and short."""
 
 
-class Turns(Shape):
-    """Someone who looks on while the candidates take turns: meters, or what a session notes beside its time."""
-
-    def begin(self, name: str) -> None:
-        """A candidate's turn begins; its untimed run is over."""
-        ...
-
-    def end(self, name: str, times: Sequence[float]) -> None:
-        """It is over: the milliseconds of its timed runs."""
-        ...
-
-
 def bench(
     sessions: Mapping[str, Session],
     images: Images | Mapping[str, Images],
@@ -81,7 +72,7 @@ def bench(
     *,
     rng: np.random.Generator | None = None,
     on_round: Callable[[float, Sequence[str]], None] | None = None,
-    turns: Turns | None = None,
+    monitor: ValidityMonitor | None = None,
 ) -> dict[str, Measurement]:
     """Time several sessions against one another.
 
@@ -93,16 +84,13 @@ def bench(
         images: (B, 3, H, W), B being the target's batch: real or random; or one array for each name.
         protocol: Defaults to the full protocol of the documentation; smaller numbers for a quick look.
         on_round: Told the seconds spent and the names not yet sure, after every round.
-        turns: Told before and after the timed runs of every turn.
+        monitor: Told before and after the timed runs of every turn.
 
     Returns:
         Name -> measurement, in the order given. ``steady`` is False where the time ran out.
 
     Raises:
         MeasurementError: Constant images, or a batch that differs from a target's.
-
-    Example:
-        >>> bench({"dense": one, "tapered": other}, random_images((1, 3, 224, 224), rng))  # doctest: +SKIP
     """
     protocol = Protocol() if protocol is None else protocol
     rng = np.random.default_rng(0) if rng is None else rng
@@ -111,7 +99,7 @@ def bench(
     with _no_collection():
         for runner in runners.values():
             runner.warm_up(protocol.warmup_seconds)
-        _rounds(list(runners.values()), protocol, rng, on_round, turns)
+        _rounds(list(runners.values()), protocol, rng, on_round, monitor)
     return {name: runner.measurement(steady=runner.is_sure(protocol)) for name, runner in runners.items()}
 
 
@@ -141,15 +129,15 @@ class _Runner:
         self.warmup = 1 + len(times)
         _log.debug("%s: first %.2f ms, warm after %d runs", self.name, self.first_ms, self.warmup)
 
-    def visit(self, protocol: Protocol, turns: Turns | None) -> None:
+    def visit(self, protocol: Protocol, monitor: ValidityMonitor | None) -> None:
         self.run()
-        if turns is not None:
-            turns.begin(self.name)
+        if monitor is not None:
+            monitor.begin(self.name)
         times = list[float]()
         while len(times) < protocol.visit_runs or sum(times) < protocol.visit_seconds * 1e3:
             times.append(self.run())
-        if turns is not None:
-            turns.end(self.name, times)
+        if monitor is not None:
+            monitor.end(self.name)
         self.samples += times
         self.rounds.append(len(times))
 
@@ -172,7 +160,7 @@ def _rounds(
     protocol: Protocol,
     rng: np.random.Generator,
     on_round: Callable[[float, Sequence[str]], None] | None,
-    turns: Turns | None,
+    monitor: ValidityMonitor | None,
 ) -> None:
     """Turns until every candidate is sure or out of time. Sure ones go on, so that all stay paired."""
     begin = time.perf_counter()
@@ -184,7 +172,7 @@ def _rounds(
         if not unsure:
             return
         for index in rng.permutation(len(waiting)):
-            waiting[index].visit(protocol, turns)
+            waiting[index].visit(protocol, monitor)
 
 
 def _runner(name: str, session: Session, images: Images) -> _Runner:

@@ -44,11 +44,10 @@ _SETTLE = 40.0, 8
 
 @dataclass(frozen=True, slots=True)
 class CellPlan:
-    """One time of the table.
+    """One time of the table, of a part that several cells share.
 
     Args:
         kind: ``stem attend drop feed last head``, or ``empty`` for the cost of starting an inference.
-        part: Name of the part that runs; several cells share one.
         kept: Tokens that stay; 0 where the part does not drop.
         inputs: Inputs in order: ``images``, ``tokens`` or ``places``.
     """
@@ -107,7 +106,6 @@ class TablePlan:
 
 def time_plan(
     plan: TablePlan,
-    target: TargetDevice,
     clocks: PartClocks,
     open_whole: Callable[[TokenSchedule], Session],
     *,
@@ -163,26 +161,15 @@ def time_plan(
     measured = [(schedule, whole.ms(1.0)) for schedule, whole in zip(plan.wholes, wholes, strict=False)]
     tables = (
         LatencyTable(
-            target, plan.model, collect(cells, cached, plan.width, uneven), cached=cached,
+            plan.target, plan.model, collect(cells, cached, plan.width, uneven), cached=cached,
             calibration=plan.calibration, dense_ms=measured[0][1],
         ).calibrated(measured)
         for cached in _SHARES
     )  # fmt: skip
     best = min(tables, key=lambda table: sum(math.log(table.predict(one) / ms) ** 2 for one, ms in measured))
     on_step("done", 1.0)
-    host = HostFacts.gather(accelerator_name(target))
+    host = HostFacts.gather(accelerator_name(plan.target))
     return replace(best, seconds=time.perf_counter() - begin, host=host)
-
-
-def open_graph(graph: Any, target: TargetDevice, begin: float) -> Session:
-    """A whole pass as a session, from an ``openvino.Model`` or the bytes of an ``.onnx`` file."""
-    if target.runtime == "onnxruntime":
-        from tavt_kit.runtimes.on_onnxruntime import OnnxSession
-
-        return OnnxSession(graph, target, begin=begin)
-    from tavt_kit.runtimes.on_openvino import OpenvinoSession
-
-    return OpenvinoSession(graph, target, begin, of_file=False)
 
 
 @dataclass(slots=True)
@@ -278,8 +265,6 @@ def torch_clocks(parts: Mapping[str, Any], target: TargetDevice) -> PartClocks:
     """Parts run eagerly: torch modules on the target's device and in its precision, which share one model's weights."""
     from tavt_kit.runtimes.on_torch import torch_clock
 
-    target = target.resolved()
-
     def clock(part: str, inputs: Sequence[Array], kept: int | None) -> Clock:
         import torch
 
@@ -298,7 +283,7 @@ def graph_clocks(graph: Callable[[str], Any], target: TargetDevice) -> PartClock
 
     OpenVINO compiles one for each length; onnxruntime runs one session for all as fast as for a fixed length.
     """
-    target, sessions = target.resolved(), dict[str, Any]()
+    sessions = dict[str, Any]()
 
     def of_openvino(part: str, inputs: Sequence[Array], kept: int | None) -> Clock:
         import openvino
@@ -350,14 +335,8 @@ def find_shape_penalty(
     """By how much single token counts exceed the line below all, for a feed-forward and an attention half.
 
     Each count is timed in turns with one that stays the same, so that a machine that changes its speed changes both;
-    what stands out is timed once more.
-
-    Args:
-        end: ``time.perf_counter()`` by which every count must have been looked at: knowing half of them would make the
-            others look better than they are.
-
-    Returns:
-        ``None`` where times are even, as they are on most targets, or where there is no time to tell.
+    what stands out is timed once more. ``None`` where times are even, as they are on most targets, or where there is no
+    time until ``end`` to look at every count: knowing half of them would make the others look better than they are.
     """
     # The fewest tokens: after tokens were dropped, where that is a part of its own.
     feed, attend = (

@@ -8,7 +8,7 @@ what all threads of this process have worked tells how many cores were busy in t
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,11 +33,8 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What was found.
-
-    Args:
-        fine: Whether it computes in about float32's digits; ``None`` where the logits do not tell.
-        answer_ms: The quickest whole answer, images in and logits out.
+    """What was found: ``fine`` is whether it computes in about float32's digits, ``None`` where the logits do not tell;
+    ``answer_ms`` is of the quickest whole answer, images in and logits out.
     """
 
     finite: bool
@@ -47,7 +44,7 @@ class Probed:
 
 
 class ValidityMonitor:
-    """Looks on while candidates are timed, as ``Turns``, and says afterwards what to doubt."""
+    """Looks on while candidates are timed, and says afterwards what to doubt."""
 
     def __init__(self, sessions: Mapping[str, Session], images: Mapping[str, Images], rng: np.random.Generator) -> None:
         self._sessions, self._images = dict(sessions), dict(images)
@@ -55,13 +52,13 @@ class ValidityMonitor:
         self._worked, self._passed = dict.fromkeys(sessions, 0.0), dict.fromkeys(sessions, 0.0)
 
     def begin(self, name: str) -> None:
-        """See ``Turns``. In its first turn a candidate is probed: not before, so that its first inference is timed."""
+        """A turn begins. In its first one a candidate is probed: not before, so that its first inference is timed."""
         if name not in self._probed:
             self._probed[name] = probe(self._sessions[name], self._images[name], self._rng)
         self._begin = (time.process_time(), time.perf_counter())
 
-    def end(self, name: str, times: Sequence[float]) -> None:
-        """See ``Turns``."""
+    def end(self, name: str) -> None:
+        """Its timed runs are over."""
         self._worked[name] += time.process_time() - self._begin[0]
         self._passed[name] += time.perf_counter() - self._begin[1]
 

@@ -14,13 +14,12 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.search.space import Space
 
-_ELSEWHERE = {
+NOT_OF_SCHEDULES = {
     "size": "dropping tokens leaves every weight, so all schedules have one size; make the file smaller with "
     "`precision=int8` at export",
-    "memory": "dropping tokens hardly changes a peak, int8 does; judge the exported file by fgvc-kit bench with this "
-    "budget",
+    "memory": "dropping tokens hardly changes a peak, int8 does; judge the exported file by fgvc-kit bench",
 }
-"""Limits that no choice of a schedule keeps or breaks, and what to do about each."""
+"""What no choice of a schedule changes, and what to do about each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +100,8 @@ class Feasibility:
 def refuse_unsearchable(budget: Budget) -> None:
     """Raise BudgetError for a limit on which the choice of a schedule has no influence, rather than ignore it."""
     for limit in budget:
-        why = _ELSEWHERE.get(limit.name)
-        if why is not None:
-            raise BudgetError(f"{limit} is no limit for a search, because {why}")
+        if limit.name in NOT_OF_SCHEDULES:
+            raise BudgetError(f"{limit} is no limit for a search, because {NOT_OF_SCHEDULES[limit.name]}")
 
 
 def feasibility_table(space: Space, costs: Costs, budget: Budget, *, tolerance: float = 0.0) -> list[Feasibility]:

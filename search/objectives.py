@@ -12,7 +12,7 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.errors import BudgetError, DataError, UnknownName
 from tavt_kit.evaluation.metrics import METRICS, metric_named
-from tavt_kit.search.feasibility import Costs
+from tavt_kit.search.feasibility import NOT_OF_SCHEDULES, Costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +131,6 @@ def by_preference(front: ParetoFront, budget: Budget, dense: Candidate) -> list[
 
 
 _COSTS: dict[str, CostKind] = {"macs": "macs", "flops": "macs", "latency": "predicted", "throughput": "predicted"}
-_REFUSED = {
-    "size": "dropping tokens leaves every weight, so all schedules have one size; search by latency or macs, then "
-    "bench what is exported",
-    "memory": "dropping tokens hardly changes it; bench what is exported",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +143,6 @@ class Objectives:
         cost: Cost that is minimised; ``None`` for latency where one is limited or a target alone is given, else
             multiply-adds.
         texts: Objectives as they were given.
-
-    Example:
-        >>> Objectives.parse(["macro_f1", "latency"]).cost
-        'predicted'
     """
 
     metric: str | None = None
@@ -168,8 +159,8 @@ class Objectives:
         costs: list[CostKind] = []
         metrics: list[str] = []
         for text in texts:
-            if text in _REFUSED:
-                raise BudgetError(f"{text} cannot be an objective, because {_REFUSED[text]}")
+            if text in NOT_OF_SCHEDULES:
+                raise BudgetError(f"{text} cannot be an objective, because {NOT_OF_SCHEDULES[text]}")
             if text in _COSTS:
                 costs.append(_COSTS[text])
                 continue

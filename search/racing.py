@@ -71,13 +71,9 @@ def stratified(labels: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
 def is_beaten(candidate: Bits, incumbent: Bits, confidence: float) -> bool:
     """Whether the incumbent will, on all images, be at least as accurate, as surely as ``confidence`` in (0.5, 1).
 
-    With the first k of n images a random part of all, and ``behind`` more of them right for the incumbent, the final
-    difference is about normal around ``behind * n / k``, with the variance of the flips among the images to come
-    and of what the first k say of these; both together shrink to nothing where k reaches n.
-
-    Args:
-        candidate: (k,) which of the first k images it has right.
-        incumbent: (n,) which of all images it has right.
+    Of the candidate the first k of n images are known, a random part of all. With ``behind`` more of them right for the
+    incumbent, the final difference is about normal around ``behind * n / k``, with the variance of the flips among the
+    images to come and of what the first k say of these; both together shrink to nothing where k reaches n.
 
     Example:
         >>> incumbent = np.arange(400) % 4 > 0

@@ -151,19 +151,16 @@ def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.
         records = [(record, found["metric"]) for record in found["candidates"]]
     rows = []
     for record, metric in records:
-        times, (low, high) = record["latency_ms"] or {}, record["ci95"]
+        times, others = record["latency_ms"] or {}, record.get("others", {})
         rows.append({
             "schedule": str(Configuration.from_record(record)),
             "counts": tuple(record["schedule"]),
-            "macs": record["macs"],
-            metric: record[metric],
-            **{name: other["value"] for name, other in record.get("others", {}).items()},
-            "low": low,
-            "high": high,
+            **{name: record[name] for name in ("macs", metric)},
+            **{name: other["value"] for name, other in others.items()},
+            **dict(zip(("low", "high"), record["ci95"], strict=True)),
             "n": record["n"],
             **{name: times.get(name) for name in ("predicted", "median", "p90", "p99")},
-            "origin": record["origin"],
-            "verdict": record["verdict"],
+            **{name: record[name] for name in ("origin", "verdict")},
         })  # fmt: skip
     columns = "schedule counts macs low high n predicted median p90 p99 origin verdict".split()  # of an empty front
     return frame(rows, None if records else columns)

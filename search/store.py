@@ -211,14 +211,10 @@ class Store(AbstractContextManager["Store"]):
 
 
 def stored_bits(path: Path, choices: Sequence[Choice]) -> list[tuple[str, str] | None]:
-    """Which images each choice had right in a search, as ``bits_text`` writes it, and which images these were.
+    """The hash of the images of each choice in a search, and which it had right, as ``bits_text`` writes it.
 
-    Returns:
-        For each choice the hash of its images and its bits, of the answer that the result shows; ``None`` where they
-        are not known, as of all choices where there is no store of this layout at ``path``, which is only read.
-
-    Raises:
-        RecordError: The file is no store, or a running search holds it.
+    They are of the answer that the result shows; ``None`` where they are not known, as of all choices where there is no
+    store of this layout, which is only read. Raises RecordError where a running search holds it.
     """
     if not path.is_file():
         return [None] * len(choices)

@@ -72,12 +72,9 @@ def one_by_one(evaluate: Callable[[Any], Accuracy]) -> Evaluate:
 def in_order(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Generator[Answered]:
     """The answers in the order of the schedules, from the store or evaluated; close the iterator to abandon the rest.
 
-    Each answer is stored as it comes, whatever its place, and given out once all before it are there: what follows
-    from them does not depend on which finished first.
-
-    Raises:
-        DataError: An accuracy of another split than ``val``.
-        RuntimeError: The evaluator left a schedule out, or answered one that it was not asked.
+    Each is stored as it comes, and given out once all before it are there: what follows does not depend on which
+    finished first. Raises DataError for another split than ``val``, RuntimeError where the evaluator left a schedule
+    out, or answered one that it was not asked.
     """
     known = {schedule: answer for schedule in schedules if (answer := store.get(schedule)) is not None}
     waiting = [schedule for schedule in schedules if schedule not in known]
@@ -142,7 +139,6 @@ class _Run:
 
     @property
     def dense(self) -> Candidate:
-        """The dense model, which is evaluated first."""
         return self.candidates[0]
 
     def why_stop(self) -> str:
@@ -151,14 +147,6 @@ class _Run:
             return f"{self.limit} evaluations are done"
         spent = self.max_seconds is not None and self.seconds >= self.max_seconds
         return "the time is used up" if spent or (self.candidates and self.time_left() <= 0) else ""
-
-    def take_over(self, after: SearchResult) -> None:
-        """Begin with the answers of an earlier result, on a front within the ceilings of now."""
-        self.candidates, self.history, self.seconds = list(after.candidates), list(after.history), after.seconds
-        self.estimates, self.clock = dict(after.estimates), list(after.clock)
-        for candidate in after.candidates:
-            self.known[candidate.schedule] = candidate
-            self._offer(candidate)
 
     def answer(self, asked: Sequence[tuple[Choice, str]]) -> list[Candidate]:
         """The candidates of schedules with their origins, in their order; fewer where a bound is reached first."""
@@ -221,7 +209,7 @@ class _Run:
         self.known[schedule] = candidate
         if ESTIMATE in answer.values:
             self.estimates[schedule] = answer.values[ESTIMATE]
-        self._offer(candidate)
+        self.offer(candidate)
         self.history.append(self.front.hypervolume(self.dense))
         self.clock.append(self.seconds)
         if self.on_progress is None:
@@ -240,7 +228,7 @@ class _Run:
             )
         )  # fmt: skip
 
-    def _offer(self, candidate: Candidate) -> None:
+    def offer(self, candidate: Candidate) -> None:
         """To the front, if it fits; what was stopped early is known by a part of the images, and never on it."""
         if self.fits(candidate.schedule) and is_whole(candidate, self.dense):
             self.front.add(candidate)
@@ -277,10 +265,9 @@ def search(
     """Find the most accurate schedules for their cost within the ceilings of a budget.
 
     The dense model is evaluated first, then only schedules whose known or predicted cost keeps to the ceilings
-    (``tavt-official`` alone knows no ceilings: of what it evaluates, the front holds what keeps to them).
-    A generation is evaluated at once; every answer is stored the moment it comes. With a store of a run that was
-    stopped anywhere, the same call gives the very same result as an uninterrupted one, whichever answers came
-    first: the algorithm replays its seed over the stored answers, in the order in which it asked.
+    (``tavt-official`` alone knows none: of what it evaluates, the front holds what keeps to them). Every answer is
+    stored the moment it comes. With a store of a run that was stopped anywhere, the same call gives the very same
+    result as an uninterrupted one: the algorithm replays its seed over the stored answers.
 
     Args:
         evaluate: Answers the schedules of a generation on the split ``val``; see ``one_by_one``.
@@ -294,8 +281,7 @@ def search(
         baselines: Configurations that are evaluated whatever they cost, with the origin of each, after the dense one.
         tolerance: Share by which a predicted latency may exceed its ceiling, because predictions err.
         store: Store of the answers; ``None`` keeps them in memory.
-        after: An earlier result of the same search to go on from, where the costs turned out otherwise; its
-            candidates count, and the best of them that fit now are where the proposals begin.
+        after: An earlier result of the same search to go on from, where the costs turned out otherwise.
         learn: Told the answers of each generation when all have come, stored ones too (``Race.update``).
 
     Raises:
@@ -351,7 +337,11 @@ def search(
     )
     seeds = [*seeds, *(filter(fits, baselines) if space.extras else ())]  # else they are none of the space
     if after is not None:
-        run.take_over(after)
+        run.candidates, run.history, run.seconds = list(after.candidates), list(after.history), after.seconds
+        run.estimates, run.clock = dict(after.estimates), list(after.clock)
+        run.known = {candidate.schedule: candidate for candidate in after.candidates}
+        for candidate in after.candidates:
+            run.offer(candidate)
         best = by_preference(front, budget, after.dense)[: (POPULATION if population is None else population) // 2]
         seed, seeds = seed + 1, [] if official else [one.schedule for one in best]
     chosen = make_algorithm(

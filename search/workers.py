@@ -15,7 +15,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, NamedTuple, TypeVar
@@ -36,11 +35,8 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerEvent(NamedTuple):
-    """What is heard of a worker, by a number that is never given again.
-
-    Args:
-        idle: Whether it waits for work now: it has started, or has done all it was given.
-        lost: Why it will never answer again, as a clause; ``None`` while it lives.
+    """What is heard of a worker, by a number that is never given again: answers, that it waits for work, or (as a
+    clause) why it is ``lost`` and will never answer again.
     """
 
     worker: int
@@ -76,10 +72,12 @@ class Workers(AbstractContextManager["Workers"]):
     _idle: deque[int] = field(default_factory=deque, init=False)
     _starting: set[int] = field(default_factory=set, init=False)
     _unstarted: int = field(default=0, init=False)
+    _payload: bytes = field(default=b"", init=False)
 
     def __post_init__(self) -> None:
         if self.count < 1 or (self.at_once is not None and self.at_once < 1):
             raise ValueError(f"at least one worker and one schedule, got {self.count} and {self.at_once}")
+        self._payload = pickle.dumps(self.make)
 
     def __call__(self, schedules: Sequence[Task]) -> Generator[tuple[Task, EvaluationResult]]:
         """Answers in the order in which they come; their seconds add up to the time that passes here."""
@@ -155,10 +153,6 @@ class Workers(AbstractContextManager["Workers"]):
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the end of the process is the end of the pipe
         self._workers[number] = _Worker(process, ours)
-
-    @cached_property
-    def _payload(self) -> bytes:
-        return pickle.dumps(self.make)
 
     def give(self, worker: int, schedules: Sequence[Any]) -> None:
         """Give work to a worker that waits for it; one that has just died is heard of as lost."""

@@ -391,7 +391,7 @@ class Steps:
 
     def table(self) -> Answer:
         """A latency table, and its error on held-out schedules."""
-        from tavt_kit.bench import check_table, measure_table
+        from tavt_kit.bench.latency_table import check_table, measure_table
         from tavt_kit.core.device import TargetDevice
 
         model, size = self.model(self.base, 448), (self.size(448),) * 2

@@ -143,7 +143,7 @@ def reported(case: Case, ground: Ground) -> list[str]:
     seconds = ground.given.seconds / 4
     protocol = Protocol(min_seconds=seconds, max_seconds=seconds, warmup_seconds=1.0)
     try:
-        found = bench({"it": session}, images, protocol, turns=monitor)["it"]
+        found = bench({"it": session}, images, protocol, monitor=monitor)["it"]
     except MeasurementError as error:
         return [f"refused: {error}"]
     return list(monitor.doubts("it", found.median))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tavt_kit.bench import check_table, measure_table
+from tavt_kit.bench.latency_table import check_table, measure_table
 from tavt_kit.checkpoints import open_model
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from search_ground import Ground
 
-from tavt_kit.bench import Protocol, measure_schedules, measure_table
+from tavt_kit.bench import Protocol
+from tavt_kit.bench.latency_table import measure_schedules, measure_table
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import SearchResult

@@ -46,9 +46,7 @@ ALGORITHMS: Registry[Callable[[AlgorithmOptions], Algorithm]] = Registry(
 def make_algorithm(name: str, space: Space, **options: Any) -> Algorithm:
     """A search algorithm at its beginning.
 
-    Raises:
-        UnknownName: No such algorithm.
-        BudgetError: The official algorithm with what it does not know: seeds, other sizes.
-        ScheduleError: The official algorithm with a model or space that it does not know.
+    Raises UnknownName where there is none of this name; BudgetError and ScheduleError where the official one does not
+    know what is asked: seeds, other sizes, a model or space of another kind.
     """
     return ALGORITHMS[name](AlgorithmOptions(space=space, **options))

@@ -46,13 +46,7 @@ class AlgorithmOptions:
 
 
 class Outcome(NamedTuple):
-    """What became of a proposal.
-
-    Args:
-        cost: Any unit, finite.
-        metric: NaN where the evaluation failed.
-        shortfall: Amount by which a floor is missed; 0 where it is kept.
-    """
+    """What became of a proposal; the metric is NaN where the evaluation failed, ``shortfall`` is of the floors."""
 
     cost: float
     metric: float
@@ -184,14 +178,7 @@ class Sampler(Algorithm):
 
 
 class RandomSearch(Sampler):
-    """Proposes the seeds, then schedules by chance within the ceilings, and learns nothing: the others' yardstick.
-
-    Example:
-        >>> from tavt_kit.core.layout import TokenLayout
-        >>> chance = RandomSearch(Space(TokenLayout(17, 4)), seed=0, population=5)
-        >>> len(chance.ask())
-        5
-    """
+    """Proposes the seeds, then schedules by chance within the ceilings, and learns nothing: the others' yardstick."""
 
     name = "random"
 

@@ -278,14 +278,6 @@ class Tavt(Sampler):
 
     A better schedule of equal cost replaces a worse one, no dominated one is bred from, children wait for their own
     answer, costs may be latencies, ceilings are kept to, and it ends.
-
-    Example:
-        >>> from tavt_kit.core.layout import TokenLayout
-        >>> search = Tavt(Space(TokenLayout(17, 4)), seed=0, population=6)
-        >>> proposals = search.ask()
-        >>> search.tell([Outcome(sum(s.counts), s.counts[-1] / 17) for s in proposals])
-        >>> len(search.ask())
-        6
     """
 
     name, first_name = "tavt", "taper"

@@ -120,19 +120,16 @@ def check_batches(
 ) -> BatchCheck:
     """The first images again in batches of other sizes, and the last ones in another batch than they came in.
 
-    Each image must be answered as in the main pass. Where the last bits of a sum choose another token both answers are
-    right: an exact artifact proves that by ``near_ties``; of another one (8 bits, half precision) an image may differ
-    now and then, but not most images of a batch size, and not the same row of most batches. An answer that is not
-    finite is wrong everywhere.
+    Each image must be answered as in the main pass, within the tolerance. Where the last bits of a sum choose another
+    token both answers are right: an exact artifact proves that by ``near_ties``; of another one (8 bits, half
+    precision) an image may differ now and then, but not most images of a batch size, and not the same row of most
+    batches. An answer that is not finite is wrong everywhere.
 
-    Images that the artifact prepares itself may come in many sizes, each of which is a batch of its own; the first of
-    them, cut to the size that they have in common, then take the place of the images, one by one that of the main pass.
+    Images that the artifact prepares itself (``seen`` is None) may come in many sizes, each a batch of its own; the
+    first of them, cut to the size that they have in common, then take the place of the images.
 
     Args:
-        seen: How the images are prepared; ``None`` of an artifact that does it itself.
         main: (n, classes) answers of the main pass, in the artifact's own order of classes.
-        tolerance: Largest difference, as a share of ``scale``.
-        near_ties: None for an artifact that rounds otherwise than its source.
         further: Batch sizes to try once beside the usual ones.
     """
     n = len(main)

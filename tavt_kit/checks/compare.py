@@ -95,22 +95,18 @@ _LISTED = 10  # classes and confusions that are named
 
 
 @dataclass(frozen=True, slots=True)
-class ClassFigures:
-    """One class."""
+class ClassFigures(Record):
+    """One class of ``n`` images: the shares that the source and the artifact have right."""
 
-    name: str
+    name: str = field(metadata=recorded_as("class"))
     n: int
-    source: int
-    artifact: int
+    source: float
+    artifact: float
 
     @property
     def change(self) -> float:
         """Accuracy of the artifact on this class minus the source's."""
-        return (self.artifact - self.source) / self.n
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready; accuracies as shares."""
-        return {"class": self.name, "n": self.n, "source": self.source / self.n, "artifact": self.artifact / self.n}
+        return self.artifact - self.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +157,18 @@ def figures_of(answers: Answers, names: Sequence[str], split: str) -> Figures:
     """All figures of two models' answers."""
     labels, difference = answers.labels, answers.against(answers.source)
     both = (answers.source, answers.artifact)
-    seen = [Predictions(one, labels) for one in both]
-    errors = [calibration_error(one, labels) for one in both]
-    answered = [classes(one) for one in both]
-    right = [np.bincount(labels[one == labels], minlength=len(names)).tolist() for one in answered]
+    seen = [Predictions(logits, labels) for logits in both]
+    errors = [calibration_error(logits, labels) for logits in both]
+    answered = [classes(logits) for logits in both]
+    right = [np.bincount(labels[said == labels], minlength=len(names)).tolist() for said in answered]
     images = np.bincount(labels, minlength=len(names)).tolist()
     per_class = tuple(
-        ClassFigures(name, n, source, artifact)
+        ClassFigures(name, n, source / n, artifact / n)
         for name, n, source, artifact in zip(names, images, *right, strict=True)
         if n
     )
     # Of equal shares the class with more images lost.
-    hit = sorted(per_class, key=lambda one: (one.change, one.artifact - one.source))
+    hit = sorted(per_class, key=lambda each: (round(each.change, 9), each.change * each.n))
     before, after = (
         {(true, said): count for true, said, count in count_confusions(labels, one).tolist()} for one in answered
     )
@@ -190,7 +186,7 @@ def figures_of(answers: Answers, names: Sequence[str], split: str) -> Figures:
         calibration_error=CalibrationErrors(*(error if np.isfinite(error) else None for error in errors)),
         mcnemar_p=mcnemar,
         classes=per_class,
-        worst_hit=tuple(one.name for one in hit[:_LISTED] if one.change < 0),
+        worst_hit=tuple(each.name for each in hit[:_LISTED] if each.change < 0),
         confusions=tuple(
             Confusion(names[true], names[said], before.get((true, said), 0), after[true, said])
             for true, said in sorted(grown, key=lambda pair: -grown[pair])[:_LISTED]

@@ -17,10 +17,9 @@ from tavt_kit.data import thin_out
 from tavt_kit.data.preprocess import normalise, open_image, resize_crop
 from tavt_kit.runtimes.session import PREPARED, arrange
 
+# Levels of 255 that a value may be off: each of two passes rounds, and of a squashed image Pillow may turn them round.
+# Measured: at most 2 of a cut, 4 of a squashed image; without antialias, or one pixel beside, it is tens.
 MOST_LEVELS = 4
-"""Levels of 255 that a value may be off: each of two passes rounds, and of a squashed image Pillow may turn them round.
-Measured: at most 2 of a cut, 4 of a squashed image; without antialias, or one pixel beside, it is tens."""
-
 _COMPARED = 200  # images, at most, whose pixels are compared
 
 

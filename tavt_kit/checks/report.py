@@ -28,13 +28,12 @@ from tavt_kit.errors import RecordError
 
 @dataclass(frozen=True, slots=True)
 class BatchCheck(Record):
-    """Whether an artifact gives the same answers whatever the batch.
+    """Whether an artifact gives the same answers whatever the batch, but for near ties.
 
     Args:
         sizes: Batches compared: first that of the main pass, last the part of a batch at its end; empty where the
             answers were given elsewhere.
-        largest_difference: Largest difference of an image's logits in two batches, as a share of the largest logit.
-        passed: Whether it is within the tolerance, but for near ties.
+        largest_difference: Of an image's logits in two batches, as a share of the largest logit.
     """
 
     sizes: tuple[int, ...]
@@ -122,11 +121,8 @@ _MOST_IMAGES = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Gate(Record):
-    """What an artifact may lose.
-
-    Args:
-        tolerance: Largest logit difference of an f32 artifact, as a share of the source's largest logit.
-        drop: Accuracy that any other may lose, as a fraction of all images (0.005 is half a point).
+    """What an artifact may lose: in f32 a ``tolerance`` of its logits, as a share of the source's largest; any other
+    a ``drop`` of accuracy, as a fraction of all images (0.005 is half a point).
     """
 
     tolerance: float = 1e-3

@@ -49,13 +49,10 @@ class Artifact:
         name: str | None = None,
         schedule: str | None = None,
     ) -> Artifact:
-        """Open an ``.onnx`` or ``.xml`` file, a switchable one at a preset or at counts, as text.
+        """Open an ``.onnx`` or ``.xml`` file, a switchable one at a preset or at counts, by default on its own runtime.
 
-        By default it runs on its own runtime on the CPU, in f32 where it is not quantized.
-
-        Raises:
-            RecordError: It was not exported by this program.
-            TavtError: The schedule does not fit it, it has no such preset, or the runtime cannot load it.
+        Raises RecordError where it was not exported by this program, TavtError where the schedule does not fit it, it
+        has no such preset, or the runtime cannot load it.
         """
         card = read_metadata(path).chosen(schedule)
         session = open_file(path, card.own_target(path) if target is None else target, card.lengths)

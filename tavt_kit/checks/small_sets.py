@@ -67,8 +67,7 @@ def decide(parts: Mapping[str, Answers], drop: float, proven: float = 1.0) -> De
     """Whether a user who tolerates a loss of ``drop``, a fraction, should take the file.
 
     Args:
-        parts: Answers to the images of each kind: labelled splits, ``train`` that the model was trained on, and
-            ``unlabelled``, whose labels say nothing.
+        parts: Answers by kind: labelled splits, ``train`` that the model was trained on, and ``unlabelled``.
         proven: Loss, as a fraction, with which the check would pass by its labels alone.
     """
     fresh = {kind: part for kind, part in parts.items() if kind != SEEN}

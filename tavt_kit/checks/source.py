@@ -1,8 +1,7 @@
 """The model that artifacts are checked against with its real images, and logits that were made elsewhere.
 
-Such logits are a NumPy ``.npz`` file. Keys: ``logits`` (n, classes); which images they are of, as ``names`` (n paths;
-``paths`` is read too) or ``index`` (n places in the split, from 0); and, where known, ``labels`` (n), ``classes`` (in
-the order of the logits) and ``device`` (a text).
+Such logits are a NumPy ``.npz`` file. Keys: ``logits`` (n, classes), ``names`` (n ends of the images' paths) and, where
+known, ``labels`` (n), ``classes`` (in the order of the logits) and ``device`` (a text).
 """
 
 from __future__ import annotations
@@ -44,11 +43,7 @@ Count = Callable[[int], None]
 
 
 def images_beside(images: ImageSet, split: str, unlabelled: Path | None = None) -> dict[str, Sequence[Sample]]:
-    """What a check of one split may ask beside it, by kind: the other splits, and a folder of images without labels.
-
-    Raises:
-        DataError: The folder holds no images.
-    """
+    """What a check of one split may ask beside it, by kind: the other splits, and a folder of images without labels."""
     if split == "train":
         return {}  # images that the model knows decide nothing
     found = {name: thin_out(samples, _BESIDE) for name, samples in images.splits.items() if name != split}
@@ -155,18 +150,17 @@ class Source:
         return np.concatenate(logits)
 
 
-_KEYS = "logits, names or index, and optionally labels, classes and device"
+_KEYS = "logits, names, and optionally labels, classes and device"
 
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """What an ``.npz`` file says: see the module; the paths of the images are absent where there is ``index``."""
+    """What an ``.npz`` file says: see the module."""
 
     name: str
     sha256: Mapping[str, str]
     logits: Logits
-    names: tuple[str, ...] | None
-    index: NDArray[np.int64] | None
+    names: tuple[str, ...]
     labels: NDArray[np.int64] | None
     classes: tuple[str, ...] | None
     device: str
@@ -184,24 +178,23 @@ class Predicted:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from None
         except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
             raise DataError(f"predictions are a NumPy .npz file with {_KEYS}; {path} is none ({error})") from None
-        texts = arrays.get("names", arrays.get("paths"))
-        if "logits" not in arrays or (texts is None and "index" not in arrays):
+        if not {"logits", "names"} <= set(arrays):
             raise DataError(f"predictions hold {_KEYS}; {path} holds {', '.join(sorted(arrays)) or 'nothing'}")
         logits = arrays["logits"]
         if logits.ndim != 2 or logits.dtype.kind not in "fiu" or not len(logits):
             raise DataError(
                 f"logits are numbers of shape (images, classes), got {logits.dtype} {logits.shape} in {path}"
             )
-        n = len(logits)
-        classes = None if "classes" not in arrays else _texts(arrays["classes"], logits.shape[1], "classes", path)
+        labels = arrays.get("labels")
+        if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != (len(logits),)):
+            raise DataError(f"labels are whole numbers, one an image, got {labels.dtype} {labels.shape} in {path}")
         return cls(
             name=path.name,
             sha256={path.name: sha256_file(path)},
             logits=logits.astype(np.float32),
-            names=None if texts is None else _texts(texts, n, "names", path),
-            index=None if texts is not None else _whole(arrays["index"], n, "index", path),
-            labels=_whole(arrays["labels"], n, "labels", path) if "labels" in arrays else None,
-            classes=classes,
+            names=_texts(arrays["names"], len(logits), "names", path),
+            labels=None if labels is None else labels.astype(np.int64),
+            classes=_texts(arrays["classes"], logits.shape[1], "classes", path) if "classes" in arrays else None,
             device=str(arrays["device"].reshape(-1)[0]) if arrays.get("device", np.empty(0)).size else "elsewhere",
         )
 
@@ -248,41 +241,27 @@ class Predicted:
 
     def _indices(self, source: Source) -> list[int]:
         """Which sample of the source each row is of: the only one whose path ends as the row's name does."""
-        if self.index is not None:
-            n = len(source.samples)
-            if self.index.min() < 0 or self.index.max() >= n:
-                raise DataError(
-                    f"an index is a place in the {source.split} split, from 0 to {n - 1}, got {self.index.min()} to "
-                    f"{self.index.max()} in {self.name}"
-                )
-            return [int(index) for index in self.index]
         endings: dict[PurePosixPath, list[int]] = {}
         for index, sample in enumerate(source.samples):
             parts = PurePosixPath(sample.path.as_posix()).parts
             for depth in range(1, len(parts) + 1):
                 endings.setdefault(PurePosixPath(*parts[-depth:]), []).append(index)
-        found = []
-        for name in self.names or ():
+        indices = []
+        for name in self.names:
             matches = endings.get(PurePosixPath(name.replace("\\", "/")), [])
             if len(matches) != 1:
                 several = (
                     f"is the end of {len(matches)} of them; give more of its path" if matches else "is none of them"
                 )
                 raise DataError(f"each name of {self.name} must be the end of one image's path, but {name!r} {several}")
-            found.append(matches[0])
-        return found
+            indices.append(matches[0])
+        return indices
 
 
 def _texts(values: NDArray[Any], n: int, key: str, path: Path) -> tuple[str, ...]:
     if values.dtype.kind not in "US" or values.shape != (n,):
         raise DataError(f"{key} are {n} texts, one for each, got {values.dtype} {values.shape} in {path}")
-    return tuple(one.decode() if isinstance(one, bytes) else str(one) for one in values.tolist())
-
-
-def _whole(values: NDArray[Any], n: int, key: str, path: Path) -> NDArray[np.int64]:
-    if values.dtype.kind not in "iu" or values.shape != (n,):
-        raise DataError(f"{key} are {n} whole numbers, one an image, got {values.dtype} {values.shape} in {path}")
-    return values.astype(np.int64)
+    return tuple(text.decode() if isinstance(text, bytes) else str(text) for text in values.tolist())
 
 
 def _relative(path: Path) -> str:

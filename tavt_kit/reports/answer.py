@@ -62,19 +62,21 @@ def _of_search(records: Records) -> Answer:
     pick, budget, target = view.pick, words.budget_words(view.budget), words.target_words(mapping(front, "target"))
     where = f" on {target}" if target else ""
     if pick is None:
-        sentence = f"Nothing fits {budget}{where}{_nearest(view)}; {view.verdict or 'FAIL'}."
+        costs = [cost for candidate in view.candidates if (cost := view.cost(candidate)) is not None]
+        least = f"; the least that a candidate needs is {_cost_words(view, min(costs))}" if costs else ""
+        sentence = f"Nothing fits {budget}{where}{least}; {view.verdict or 'FAIL'}."
         if view.verdict == "INCONCLUSIVE":
             sentence += " Not all was measured; give the search more time."
         return Answer(view.verdict or "FAIL", f"Nothing to ship: nothing keeps to {budget}", Text.of(sentence))
     better = better_in_front(front)
-    lead, said = _lead(view, pick), [one.sentence for one in better]
+    lead, said = _lead(view, pick), [baseline.sentence for baseline in better]
     whose = (
         "What the search chose is exported by" if better or view.verdict != "PASS" else "Export it, and check the file"
     )
     command = (whose, export_command(view, pick, folder))
     why, figures = _sentence(view, pick, where), _figures(view, pick)
     if better:
-        best = max((one.row for one in better), key=lambda row: row.accuracy.value if row.accuracy else 0.0)
+        best = max((baseline.row for baseline in better), key=lambda row: row.accuracy.value if row.accuracy else 0.0)
         ships = "Ship" if (best.verdict or view.verdict) == "PASS" else "Look at"
         lead = f"{ships} {best.name}, not what the search chose: {best.accuracy} right, {cost_words(view, best)}"
         if best.kind == "int8":  # the others have no command: they are other weights
@@ -88,7 +90,7 @@ def _of_search(records: Records) -> Answer:
         "only a test split that nothing was selected on can tell how much."
     )
     more = (
-        *(Text.of(one, kind="warning") for one in said),
+        *(Text.of(sentence, kind="warning") for sentence in said),
         *(() if view.split == "test" else (Text.of(luck, kind="note"),)),
         *(Text.of(sentence, kind="warning") for sentence in _doubts(front, pick, records)),
     )
@@ -109,15 +111,8 @@ def _lead(view: FrontView, pick: CandidateView) -> str:
     }.get(view.verdict, f"The best found: {name}, {pick.accuracy} right, {cost}{faster}")
 
 
-def _nearest(view: FrontView) -> str:
-    """What the cheapest candidate takes."""
-    costs = [cost for candidate in view.candidates if (cost := view.cost(candidate)) is not None]
-    if not costs:
-        return ""
-    least = f"{words.ms_text(min(costs))} ({view.statistic})"
-    if not view.is_timed:
-        least = f"{words.macs_text(min(costs))} multiply-adds"
-    return f"; the least that a candidate needs is {least}"
+def _cost_words(view: FrontView, cost: float) -> str:
+    return f"{words.ms_text(cost)} ({view.statistic})" if view.is_timed else f"{words.macs_text(cost)} multiply-adds"
 
 
 def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
@@ -171,7 +166,6 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
 
 
 def _figures(view: FrontView, pick: CandidateView) -> tuple[KeyFigure, ...]:
-    """At most five numbers: time, accuracy, loss, speed and multiply-adds."""
     dense, latency = view.dense, next(iter(view.budget.of("latency")), None)
     quantile = pick.time.of_statistic(view.statistic) if pick.time.median is not None else None
     figures = [
@@ -193,10 +187,10 @@ def _known(*figures: KeyFigure) -> tuple[KeyFigure, ...]:
     return tuple(figure for figure in figures if figure.value != words.DASH)
 
 
-def _accuracy(one: Estimate | None, label: str, beside: str = "") -> KeyFigure:
-    interval = f"95 % {one.interval}" if one and one.interval else ""
-    n = words.n_text(one.n) if one and one.n else ""
-    return KeyFigure(str(one or words.DASH), label, ", ".join(filter(None, (interval, n, beside))))
+def _accuracy(estimate: Estimate | None, label: str, beside: str = "") -> KeyFigure:
+    interval = f"95 % {estimate.interval}" if estimate and estimate.interval else ""
+    n = words.n_text(estimate.n) if estimate and estimate.n else ""
+    return KeyFigure(str(estimate or words.DASH), label, ", ".join(filter(None, (interval, n, beside))))
 
 
 def _loss(difference: Estimate | None, label: str) -> KeyFigure:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.reports import columns, words
-from tavt_kit.reports.blocks import Block, Cell, Section, Table, Text
-from tavt_kit.reports.candidates import CandidateView, Estimate, FrontView, points_of, ratio_of, recorded_budget
+from tavt_kit.reports.blocks import Block, Cell, Rule, Section, Table, Text
+from tavt_kit.reports.candidates import CandidateView, Estimate, FrontView, recorded_budget
 from tavt_kit.reports.records import Records, mapping, number, objects, sequence, text, whole
 
 
@@ -26,9 +26,9 @@ def better_rows(rows: Sequence[CandidateView], budget: Budget) -> list[Better]:
     is more accurate and keeps to the same budget. By the plain figures; where intervals overlap it says so.
     """
     known = [(row, *figures) for row in rows if (figures := _figures(row))]
-    found: list[Better] = []
-    for chosen, right, least, shown in [one for one in known if one[0].kind == "chosen"][:1]:
-        for row, accuracy, cost, told in known:
+    better: list[Better] = []
+    for chosen, right, least, shown in [figures for figures in known if figures[0].kind == "chosen"][:1]:
+        for row, accuracy, cost, cost_words in known:
             is_ours = row.kind in ("chosen", "front")
             if is_ours or row.split != chosen.split or row.time.is_known != chosen.time.is_known:
                 continue
@@ -38,19 +38,19 @@ def better_rows(rows: Sequence[CandidateView], budget: Budget) -> list[Better]:
                 doubt = "" if sure else "; the accuracies are within each other's intervals"
                 within = " and keeps to the budget" if cost > least else ""
                 sentence = (
-                    f"A baseline does better here: {row.name} scores {accuracy} at {told}{within}, the chosen model "
-                    f"{right} at {shown} on the {row.split} split{doubt}."
+                    f"A baseline does better here: {row.name} scores {accuracy} at {cost_words}{within}, the chosen "
+                    f"model {right} at {shown} on the {row.split} split{doubt}."
                 )
-                found.append(Better(row, sentence))
-    return found
+                better.append(Better(row, sentence))
+    return better
 
 
 def _figures(row: CandidateView) -> tuple[Estimate, float, str] | None:
     """The accuracy, and the median time (multiply-adds where nothing was timed), also as text; None if not known."""
-    cost, told = row.time.median, words.ms_text(row.time.median)
+    cost, shown = row.time.median, words.ms_text(row.time.median)
     if not row.time.is_known:
-        cost, told = row.macs, f"{words.macs_text(row.macs)} multiply-adds"
-    return None if row.accuracy is None or cost is None else (row.accuracy, cost, told)
+        cost, shown = row.macs, f"{words.macs_text(row.macs)} multiply-adds"
+    return None if row.accuracy is None or cost is None else (row.accuracy, cost, shown)
 
 
 def better_in_front(front: Mapping[str, Any]) -> list[Better]:
@@ -101,19 +101,9 @@ def fit_section(records: Records) -> Section | None:
 
 def _models_table(rows: Sequence[CandidateView], caption: str, metric: str, split: str) -> Table:
     """Models that are not all schedules of one network."""
-    return Table.of(
-        rows,
-        caption,
-        ("Model", lambda row: Cell(row.name or "?", row.note)),
-        columns.accuracy_column(metric, split),
-        (columns.AGAINST_DENSE, lambda row: points_of(row.difference)),
-        columns.MACS,
-        columns.MEDIAN,
-        columns.P90,
-        (columns.SPEED, lambda row: Cell(ratio_of(row.ratio), row.ratio.span if row.ratio else "")),
-        columns.VERDICT,
-        strong=(index for index, row in enumerate(rows) if row.kind == "chosen"),
-    )
+    strong = (index for index, row in enumerate(rows) if row.kind == "chosen")
+    name: Rule[CandidateView] = "Model", lambda row: Cell(row.name or "?", row.note)
+    return Table.of(rows, caption, name, *columns.of_models(metric, split), strong=strong)
 
 
 def baseline_blocks(view: FrontView) -> list[Block]:
@@ -122,6 +112,6 @@ def baseline_blocks(view: FrontView) -> list[Block]:
     if view.models:
         caption = "Other ways to the same budget, measured among the finalists of the search."
         blocks.append(_models_table(view.models, caption, view.metric, view.split))
-    for one in sequence(view.record, "baselines_left_out"):
-        blocks.append(Text.of(f"Left out: {text(one, 'name')}, because {text(one, 'reason')}.", kind="note"))
+    for left in sequence(view.record, "baselines_left_out"):
+        blocks.append(Text.of(f"Left out: {text(left, 'name')}, because {text(left, 'reason')}.", kind="note"))
     return blocks

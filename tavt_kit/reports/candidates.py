@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tavt_kit.core.budget import Budget, Fact, Verdict, judge, time_facts, worst
+from tavt_kit.core.budget import Budget
 from tavt_kit.core.configuration import genes_text
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import BudgetError
@@ -204,25 +204,6 @@ class FrontView:
         time = view.time
         return time.predicted if time.median is None else time.of_statistic(self.statistic) or time.median
 
-    def choosable(self) -> list[CandidateView]:
-        """What may be chosen, by rising cost: the front, and each baseline that none of it beats."""
-
-        def covers(one: CandidateView, other: CandidateView) -> bool:
-            """Whether there is no reason to take ``other``: the same schedule, or dearer and no better."""
-            cost, least = self.cost(other), self.cost(one)
-            if one.schedule == other.schedule or other.accuracy is None or cost is None:
-                return True
-            if one.accuracy is None or least is None:
-                return False
-            return least <= cost and one.accuracy.value >= other.accuracy.value
-
-        found = list(self.candidates)
-        for view in self.baselines:
-            if not any(covers(other, view) for other in found):
-                found.append(view)
-        known = [one for one in found if one.accuracy is not None and self.cost(one) is not None]
-        return sorted(known, key=lambda one: self.cost(one) or 0.0)
-
     def speedup(self, view: CandidateView | None) -> float | None:
         """Median time of the dense model over the candidate's; None unless both were measured."""
         slow, fast = (None if one is None else one.time.median for one in (self.dense, view))
@@ -243,35 +224,5 @@ def recorded_budget(record: Mapping[str, Any]) -> Budget:
         return Budget()
 
 
-def judge_view(view: CandidateView, budget: Budget, metric: str, batch: int = 1) -> Verdict:
-    """The worst verdict over the limits, the accuracy being of this metric and the target's batch of so many images."""
-    facts = _facts(view, metric, batch)
-    return worst(judge(limit, facts) for limit in budget)
-
-
 def _value(view: CandidateView) -> float:
     return view.accuracy.value if view.accuracy else math.nan
-
-
-def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
-    """What its record has, as the search that measured it knew it; NaN, which decides nothing, for a missing end."""
-
-    def known(low: float | None, high: float | None) -> Fact:
-        return Fact(math.nan if low is None else low, math.nan if high is None else high)
-
-    found, time, difference = dict[str, Fact](), view.time, view.difference
-    if view.macs is not None:
-        found["flops"] = Fact(view.macs, view.macs)
-    if time.is_known:
-        predicted = time.predicted if time.median is None else None
-        ends = None if predicted is None else (predicted, predicted)
-        bounds = {name: ends or time.bounds(name) for name in ("p50", "p90", "p99")}
-        found |= time_facts(bounds, batch, predicted=predicted is not None)
-    lost = [None if end is None else -end for end in (difference.high, difference.low)] if difference else [None, None]
-    found["drop"] = known(*lost)
-    for name in view.others:
-        found[name] = known(number(view.others, name, "ci95", 0), number(view.others, name, "ci95", 1))
-    found[metric] = known(view.accuracy.low, view.accuracy.high) if view.accuracy else known(None, None)
-    for name in mapping(view.record, "verdict_bounds"):  # what the search judged by; older records lack it
-        found[name] = known(*(number(view.record, "verdict_bounds", name, end) for end in (0, 1)))
-    return found

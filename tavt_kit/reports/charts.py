@@ -49,12 +49,7 @@ class Scale:
 
 
 def round_ticks(low: float, high: float, wanted: int = 6) -> tuple[float, ...]:
-    """Multiples of 1, 2 or 5 times a power of ten within ``low..high``, about ``wanted`` of them.
-
-    Example:
-        >>> round_ticks(0.0, 9.0)
-        (0.0, 2.0, 4.0, 6.0, 8.0)
-    """
+    """Multiples of 1, 2 or 5 times a power of ten within ``low..high``, about ``wanted`` of them."""
     raw = (high - low) / max(1, wanted - 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = min((power, 2 * power, 5 * power, 10 * power), key=lambda step: abs(math.log(step / raw)))
@@ -436,19 +431,14 @@ class Curve:
 
 
 def thinned(name: str, points: Sequence[tuple[float, float]], most: int = 60, *, spread: bool = False) -> Curve:
-    """A curve of at most ``most`` points, each the mean of as many neighbours.
-
-    Example:
-        >>> thinned("loss", [(1, 4.0), (2, 2.0), (3, 1.0), (4, 1.0)], 2).points
-        ((1.5, 3.0), (3.5, 1.0))
-    """
+    """A curve of at most ``most`` points, each the mean of as many neighbours."""
     size = max(1, -(-len(points) // most))
     groups = [list(zip(*points[start : start + size], strict=True)) for start in range(0, len(points), size)]
     around = tuple((fmean(xs), min(ys), max(ys)) for xs, ys in groups) if spread and size > 1 else ()
     return Curve(name, tuple((fmean(xs), fmean(ys)) for xs, ys in groups), around)
 
 
-def curve_figure(curves: Sequence[Curve], last: float, y_title: str, title: str, *, x_title: str = "step") -> Figure:
+def curve_figure(curves: Sequence[Curve], last: float, y_title: str, title: str) -> Figure:
     """One to four curves over their steps, with the spread of the first; the axis ends at ``last``."""
     values = [y for curve in curves for _, y in curve.points]
     spread = curves[0].spread
@@ -456,7 +446,7 @@ def curve_figure(curves: Sequence[Curve], last: float, y_title: str, title: str,
     ends = padded(values, floor=0.0 if min(values) >= 0 else -math.inf)
 
     def draw(size: str) -> Markup:
-        plot = _Plot(size, (0.0, max(1.0, last)), ends, 234.0, 16.0, y_title, x_title, ticks=(8, 5))
+        plot = _Plot(size, (0.0, max(1.0, last)), ends, 234.0, 16.0, y_title, "step", ticks=(8, 5))
         if spread:
             around = [*((x, high) for x, _, high in spread), *((x, low) for x, low, _ in reversed(spread))]
             plot.path(around, "band", "Z")
@@ -474,7 +464,7 @@ def curve_figure(curves: Sequence[Curve], last: float, y_title: str, title: str,
             step = plot.x.low + (plot.x.high - plot.x.low) * (slot + 0.5) / slots
             near = [min(curve.points, key=lambda point: abs(point[0] - step)) for curve in curves]
             told = (f"{curve.name} {significant(value)}" for curve, (_, value) in zip(curves, near, strict=True))
-            plot.hover(plot.x.start + slot * width, width, [f"about {x_title} {near[0][0]:.0f}", *told])
+            plot.hover(plot.x.start + slot * width, width, [f"about step {near[0][0]:.0f}", *told])
         return plot.svg(280, title)
 
     line = el("path", d="M2 10H18")
@@ -514,19 +504,6 @@ def layer_figure(names: Sequence[str], models: Mapping[str, Mapping[str, float]]
     key = el("rect", x=3, y=3, width=14, height=14)
     entries = [(key, f"bar-{letter}", model) for letter, model in zip(_LETTERS, models, strict=False)]
     return Figure(title, _drawn(draw), "", legend(entries))
-
-
-def change_bar(before: float, after: float, words: str) -> Markup:
-    """A share before and after on a line from 0 to 100 %: hollow mark before, full mark after, joined."""
-    first, last = (6 + 138 * min(1.0, max(0.0, share)) for share in (before, after))
-    kind = "fell" if after < before else "rose"
-    parts = (
-        el("line", x1=6, x2=144, y1=8, y2=8, class_="grid"),
-        el("line", x1=first, x2=last, y1=8, y2=8, class_=f"moved {kind}"),
-        el("circle", cx=first, cy=8, r=4, class_="dot-a"),
-        el("circle", cx=last, cy=8, r=4.5, class_=f"now {kind}"),
-    )
-    return el("svg", *parts, viewBox="0 0 150 16", width=150, height=16, class_="change", role="img", aria_label=words)
 
 
 def schedule_bar(counts: Sequence[int], tokens: int, text: str) -> Markup:

@@ -12,7 +12,6 @@ from tavt_kit.errors import TargetError
 from tavt_kit.reports import columns, words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
 from tavt_kit.reports.candidates import Estimate, FrontView
-from tavt_kit.reports.charts import change_bar
 from tavt_kit.reports.images import data_uri, recorded_image
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.records import Found, Records, integers, mapping, number, objects, sequence, text
@@ -151,17 +150,11 @@ def _change(one: _Entry) -> float:
 
 
 def _classes(rows: Sequence[_Entry], caption: str, *, folded: bool) -> Table:
-    def bar(one: _Entry) -> Cell:
-        before, after = _count(one, "dense"), _count(one, "artifact")
-        said = f"from {words.percent_text(before)} to {words.percent_text(after)}"
-        return Cell("", image=change_bar(before, after, said))
-
     return Table.of(
         rows,
         caption,
         ("Class", lambda one: text(one, "class") or "?"),
         (Column("Images"), lambda one: f"{_count(one, 'n'):.0f}"),
-        ("", bar),
         (Column("Dense"), lambda one: words.percent_text(_count(one, "dense"))),
         (Column("File"), lambda one: words.percent_text(_count(one, "artifact"))),
         (Column("Change", hint="points"), lambda one: words.points_text(_change(one))),
@@ -247,14 +240,10 @@ def _recalls(record: _Entry) -> Table:
     names = sorted(known, key=lambda name: known[name])[:_LISTED]
     few = f"The {len(names)} classes of {len(known)} that are found least."
 
-    def name_cell(name: str) -> Cell:
-        n = number(recall, name, "n")
-        return Cell(name, "" if n is None else words.n_text(n))
-
     return Table.of(
         names,
         few if len(known) > len(names) else "Every class.",
-        ("Class", name_cell),
+        ("Class", lambda name: Cell(name, "" if (n := number(recall, name, "n")) is None else words.n_text(n))),
         (Column("Recall", hint="95 %"), lambda name: columns.recorded_accuracy(recall, name)),
         (Column("Precision", hint="95 %"), lambda name: columns.recorded_accuracy(precision, name)),
         (Column("F1"), lambda name: _percent(record, "f1", name)),

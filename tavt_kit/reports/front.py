@@ -1,4 +1,4 @@
-"""What a search found: one chart of everything measured, what each budget buys, every candidate, how it went."""
+"""What a search found: one chart of everything measured, every candidate, how it went."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.reports import columns, words
 from tavt_kit.reports.baselines import baseline_blocks, fit_rows
-from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
-from tavt_kit.reports.candidates import CandidateView, FrontView, judge_view, quantile_of, recorded_budget
-from tavt_kit.reports.charts import KINDS, Curve, Frame, Kind, Mark, curve_figure, front_figure, schedule_bar
+from tavt_kit.reports.blocks import Block, Cell, Figure, Missing, Rule, Section, Table, Text
+from tavt_kit.reports.candidates import CandidateView, FrontView, quantile_of, recorded_budget
+from tavt_kit.reports.charts import KINDS, Frame, Kind, Mark, front_figure, schedule_bar
 from tavt_kit.reports.records import Records, number, sequence, text, whole
 
 
@@ -115,43 +115,6 @@ def cloud_of(view: FrontView) -> list[tuple[float, float]]:
     return [(cost * scale, 100 * right.value) for cost, right in others if cost is not None and right is not None]
 
 
-class Buy(NamedTuple):
-    """One candidate that a budget buys.
-
-    Args:
-        high: The least budget that it surely keeps to.
-        verdict: From there on, over the other limits too: PASS, or PREDICTED where something was not measured.
-    """
-
-    view: CandidateView
-    high: float
-    verdict: str
-
-
-def steps_of(view: FrontView) -> list[Buy]:
-    """The points that a growing budget buys for sure, one after another, each from its ``high`` on.
-
-    That is in ms, or in multiply-adds where no latency is known. With a floor the cheapest that keeps to it is bought
-    at every budget.
-    """
-    rest = Budget(tuple(limit for limit in view.budget if limit.quantity not in ("latency", "throughput", "flops")))
-    if view.is_timed:
-        rest = Budget((*rest.limits, *view.budget.of("flops")))
-    found, best = list[Buy](), list[Buy]()
-    for one in view.choosable():
-        over = str(judge_view(one, rest, view.metric, whole(view.record, "target", "batch") or 1))
-        is_measured = one.time.median is not None
-        high = one.time.bounds(view.statistic)[1] if is_measured else view.cost(one) or 0.0
-        if math.isfinite(high) and over in ("PASS", "PREDICTED"):
-            sure = "PASS" if is_measured or not view.is_timed else "PREDICTED"
-            found.append(Buy(one, high, sure if over == "PASS" else over))
-    for buy in sorted(found, key=lambda buy: buy.high):
-        value, before = buy.view.accuracy, best[-1].view.accuracy if best else None
-        if before is None or (value and not view.budget.floors and value.value > before.value):
-            best.append(buy)
-    return best
-
-
 def export_command(view: FrontView, one: CandidateView, folder: Path) -> str:
     """The command that writes this point as a file for the front's target, and checks it."""
     runtime, precision = (text(view.record, "target", name) for name in ("runtime", "precision"))
@@ -171,34 +134,6 @@ def cost_words(view: FrontView, one: CandidateView) -> str:
     if one.time.median is None:
         return f"predicted {words.ms_text(one.time.predicted)}"
     return f"{view.statistic} {words.ms_text(view.cost(one))} {one.time.doubt_of(view.statistic)}".rstrip()
-
-
-def budgets_section(records: Records) -> Section | None:
-    """What each budget buys for sure; None where no point is sure."""
-    view = FrontView(records.first("front"))
-    steps = steps_of(view)
-    if not steps:
-        return None
-    folder = records.all("front")[0].path.parent
-    in_words = words.ms_text if view.is_timed else words.macs_text
-    caption = "What each budget buys, for sure: the most accurate measured point whose bounds lie below it."
-    if view.budget.floors:
-        caption = "What the floors of the budget leave: the cheapest measured point that keeps to them."
-    table = Table.of(
-        steps,
-        caption,
-        (Column("A budget from", hint=view.cost_name), lambda buy: in_words(buy.high)),
-        (Column("buys", numeric=False, hint="tokens kept after each layer"),
-         lambda buy: Cell("dense" if buy.view.origin == "dense" else buy.view.schedule, code=True)),
-        (Column(words.metric_words(view.metric), hint=f"{view.split}, 95 %"),
-         lambda buy: columns.accuracy(buy.view.accuracy)),
-        (columns.SPEED, lambda buy: words.ratio_text(view.speedup(buy.view))),
-        ("Verdict", lambda buy: Cell(buy.verdict, badge=True)),
-        ("Export", lambda buy: Cell(export_command(view, buy.view, folder), code=True)),
-        keys=(buy.view.key for buy in steps),
-    )  # fmt: skip
-    gist = f"{words.plural(len(steps), 'step')}, from {in_words(steps[0].high)} to {in_words(steps[-1].high)}"
-    return Section("budgets", "What each budget buys", (table,), gist)
 
 
 def front_section(records: Records) -> Section | Missing:
@@ -229,35 +164,20 @@ def front_table(view: FrontView) -> Table:
     strong = () if view.chosen is None else (view.chosen,)
     caption = (
         f"Candidates by rising cost{', then baselines' if len(view.shown) > len(view.candidates) else ''}; "
-        f"{'the chosen one is marked.' if strong else 'none was chosen.'}"
+        f"{'the chosen one is marked' if strong else 'none was chosen'}. `export --pick 0` takes the first."
     )
     return Table.of(view.shown, caption, *_columns(view), strong=strong, keys=(one.key for one in view.shown))
 
 
 def _columns(view: FrontView) -> list[Rule[CandidateView]]:
-    def macs(one: CandidateView) -> Cell:
-        share = one.macs / view.dense.macs if one.macs and view.dense and view.dense.macs else None
-        return Cell(words.macs_text(one.macs), f"{words.percent_text(share, 0)} of dense" if share else "")
+    # A schedule with its bar, which is full where the dense model has as many tokens, as far as schedules tell.
+    tokens = max((row.counts[0] for row in (*view.candidates, *view.baselines) if row.counts), default=1)
 
-    return [
-        ("Tokens kept after each layer", lambda one: schedule_cell(view, one)),
-        (columns.MACS[0], macs),
-        columns.accuracy_column(view.metric, view.split),
-        (columns.AGAINST_DENSE, lambda one: columns.difference(one.difference)),
-        (Column("Predicted"), lambda one: words.ms_text(one.time.predicted)),
-        columns.MEDIAN,
-        (Column("p90"), lambda one: Cell(words.ms_text(one.time.p90), one.time.doubt_of("p90"))),
-        (columns.SPEED, lambda one: words.ratio_text(view.speedup(one))),
-        columns.VERDICT,
-        ("Origin", lambda one: one.origin or words.DASH),
-    ]
+    def schedule(row: CandidateView) -> Cell:
+        bar = schedule_bar(row.counts, tokens, f"tokens: {row.schedule}") if row.counts else None
+        return Cell(row.schedule or words.DASH, image=bar, code=True)
 
-
-def schedule_cell(view: FrontView, one: CandidateView) -> Cell:
-    """A schedule with its bar, which is full where the dense model has as many tokens, as far as schedules tell."""
-    tokens = max((other.counts[0] for other in (*view.candidates, *view.baselines) if other.counts), default=1)
-    bar = schedule_bar(one.counts, tokens, f"tokens: {one.schedule}") if one.counts else None
-    return Cell(one.schedule or words.DASH, image=bar, code=True)
+    return [("Tokens kept after each layer", schedule), *columns.of_models(view.metric, view.split, view)]
 
 
 def untrained_text(front: Mapping[str, Any]) -> str:
@@ -274,36 +194,24 @@ def untrained_text(front: Mapping[str, Any]) -> str:
     )
 
 
-_LINE_POINTS = 200
-"""Points of a line; a longer search is thinned out, its last point always kept."""
-
-
 def convergence_section(records: Records) -> Section | Missing:
     """How the search went."""
     front = records.first("front")
-    volumes = enumerate((number([one], 0) for one in sequence(front, "history")), 1)
-    known = [(float(count), volume) for count, volume in volumes if volume is not None]
-    told = _told(front, FrontView(front)) if front else ""
-    blocks: list[Block] = [Text.of(told)] if told else []
-    if len(known) > 1:
-        thin = tuple(known[(len(known) - 1) % (step := -(-len(known) // _LINE_POINTS)) :: step])
-        name = "Hypervolume of the front over evaluations"
-        blocks.append(Text.of(_converged(known)))
-        blocks.append(
-            curve_figure([Curve("hypervolume", thin)], thin[-1][0], "hypervolume", name, x_title="evaluations")
-        )
+    volumes = enumerate((number([volume], 0) for volume in sequence(front, "history")), 1)
+    known = [(count, volume) for count, volume in volumes if volume is not None]
+    sentences = [_told(front, FrontView(front)) if front else "", _converged(known) if len(known) > 1 else ""]
+    blocks = tuple(Text.of(sentence) for sentence in sentences if sentence)
     if not blocks:
         return Missing("How a search converged", "fgvc-kit search MODEL --budget latency=20ms")
     count = whole(front, "evaluations")
     gist = "" if count is None else words.plural(count, "evaluation")
-    return Section("convergence", "How the search went", tuple(blocks), gist)
+    return Section("convergence", "How the search went", blocks, gist)
 
 
 def _told(front: Mapping[str, Any], view: FrontView) -> str:
     """How the search went, in a few sentences."""
     sentences = []
-    evaluated, volume = whole(front, "evaluations"), number(front, "hypervolume")
-    if evaluated is not None:
+    if (evaluated := whole(front, "evaluations")) is not None:
         sentences.append(f"{words.plural(evaluated, 'schedule')} evaluated on the {view.split} split")
     if stopped := text(front, "stopped_because"):
         sentences.append(f"the search ended because {stopped}")
@@ -319,18 +227,16 @@ def _told(front: Mapping[str, Any], view: FrontView) -> str:
         error = median(errors)
         off = f"{words.percent_text(abs(error))} {'more' if error > 0 else 'less'}"
         sentences.append(f"the layer table predicted {off} than was measured (median)")
-    if volume is not None:
-        sentences.append(f"hypervolume {volume:.4f} (cost relative to dense, reference point 1, 0)")
     return "; ".join(sentences) + "." if sentences else ""
 
 
-def _converged(known: Sequence[tuple[float, float]]) -> str:
+def _converged(known: Sequence[tuple[int, float]]) -> str:
     """When the search had nearly all of what it found."""
     last, final = known[-1]
     if final <= 0:
         return "The search found nothing within the budget that is cheaper than the dense model."
     count = next(count for count, volume in known if volume >= 0.99 * final)
     return (
-        f"After {count:.0f} of {last:.0f} evaluations ({words.percent_text(count / last, 0)}) the front had 99\u00a0% "
+        f"After {count} of {last} evaluations ({words.percent_text(count / last, 0)}) the front had 99\u00a0% "
         f"of the hypervolume that it has in the end, {final:.4f} (cost relative to dense, reference point 1, 0)."
     )

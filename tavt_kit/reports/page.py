@@ -2,9 +2,8 @@
 
 ``report.json`` is what the report says, for programs. ``verdict``, ``lead``, ``sentence``, ``notes`` and ``command`` as
 the page has them; ``budgets``; ``target``, ``host``, ``metric`` and ``split`` of the search; ``chosen`` (a row, or
-null); ``buys``: what a growing budget buys, each with the least budget that surely does (ms, or multiply-adds without
-latencies) and its export command; ``rows``: every point, with the columns of ``report.csv``; ``records``: the files
-read, each with its schema and SHA-256. What is not known is null.
+null); ``rows``: every point, with the columns of ``report.csv``; ``records``: the files read, each with its schema and
+SHA-256. What is not known is null.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from tavt_kit.reports.records import Records, gather, mapping, text
 HTML_FILE, CSV_FILE, JSON_FILE = "report.html", "report.csv", "report.json"
 
 _GROUPS: dict[str, tuple[Callable[[Records], blocks.Section | blocks.Missing | None], ...]] = {
-    "Decide": (fit_section, front.budgets_section, front.front_section),
+    "Decide": (fit_section, front.front_section),
     "Understand": (
         correctness.classes_section, correctness.evaluated_section, images.kept_section, images.explained_section,
         latency.layers_section, training.ladder_section, training.learning_section,
@@ -110,8 +109,6 @@ def report_body(records: Records, said: blocks.Answer, run: str) -> dict[str, An
     """The object of one run, with the answer as the page says it."""
     rows, made = rows_of(records, run), records.first("fit") or records.first("front")
     chosen = (row for row in rows if row["chosen"] and row["table"] == ("final" if records.all("fit") else "front"))
-    fronts, view = records.all("front"), FrontView(records.first("front"))
-    of = f"latency_{view.statistic}_ms" if view.is_timed else "macs"
     files = sorted({(one.path, one.body["schema"]) for found in records.found.values() for one in found})
     return {
         "run": run,
@@ -126,11 +123,6 @@ def report_body(records: Records, said: blocks.Answer, run: str) -> dict[str, An
         "metric": text(made, "metric") or ("top1" if records.all("fit") else None),
         "split": text(made, "split") or ("val" if records.all("fit") else None),
         "chosen": next(chosen, None),
-        "buys": [
-            {"from": buy.high, "of": of, "schedule": buy.view.schedule,
-             "export": front.export_command(view, buy.view, fronts[0].path.parent)}
-            for buy in front.steps_of(view)
-        ],
         "rows": rows,
         "records": [
             {"file": str(path), "schema": schema, "sha256": sha256_file(path)}
@@ -178,16 +170,14 @@ def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(run: str, table: str, name: str, metric: str, one: CandidateView) -> dict[str, Any]:
-    time, accuracy = one.time, one.accuracy
+def _row(run: str, table: str, name: str, metric: str, view: CandidateView) -> dict[str, Any]:
+    time, accuracy = view.time, view.accuracy
     low, high = time.p90_bounds
-    found: dict[str, Any] = dict.fromkeys(COLUMNS) | {"run": run, "table": table, "name": name, "metric": metric}
-    found |= {"macs": None if one.macs is None else int(one.macs), "verdict": one.verdict or None}
-    found |= {"predicted_ms": time.predicted, "median_ms": time.median, "p10_ms": time.p10, "p90_ms": time.p90}
-    found |= {"p90_low_ms": low, "p90_high_ms": high, "p99_ms": time.p99, "steady": time.steady}
-    if accuracy is not None:
-        found |= {"value": accuracy.value, "n": accuracy.n, "low": accuracy.low, "high": accuracy.high}
-    return found
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"run": run, "table": table, "name": name, "metric": metric}
+    row |= {"macs": None if view.macs is None else int(view.macs), "verdict": view.verdict or None}
+    row |= {"predicted_ms": time.predicted, "p90_low_ms": low, "p90_high_ms": high, "steady": time.steady}
+    row |= {f"{name}_ms": getattr(time, name) for name in ("median", "p10", "p90", "p99")}
+    return row if accuracy is None else row | {key: getattr(accuracy, key) for key in ("value", "n", "low", "high")}
 
 
 @dataclass(frozen=True, slots=True, repr=False)

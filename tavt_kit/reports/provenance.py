@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from tavt_kit.core.records import sha256_file
 from tavt_kit.reports import words
-from tavt_kit.reports.blocks import Block, Cell, Code, Facts, Inline, Section, Table, Text
+from tavt_kit.reports.blocks import Block, Code, Facts, Inline, Section, Table, Text
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 from tavt_kit.reports.words import date_text, plural, target_words
 
@@ -60,11 +58,8 @@ def facts_of(records: Records) -> list[tuple[str, Inline]]:
     host, card = _first_with(records, "host"), card_of(records)
     split, front = records.first("split"), records.first("front")
     usable, cores = len(sequence(host, "affinity")), whole(host, "cores")
-    quota, memory, size = (
-        number(host, "quota"),
-        number(host, "memory_mb"),
-        sequence(card, "preprocessing", "image_size"),
-    )
+    quota, memory = number(host, "quota"), number(host, "memory_mb")
+    size = sequence(card, "preprocessing", "image_size")
     load = [f"{value:g}" for value in sequence(host, "load") if isinstance(value, int | float)]
     counts = [f"{len(rows)} {name}" for name, rows in mapping(split, "splits").items() if isinstance(rows, list)]
     versions = [f"{name} {version}" for name, version in mapping(host, "packages").items() if isinstance(version, str)]
@@ -143,18 +138,14 @@ def summary(records: Records) -> str:
 
 
 def reproduction_section(records: Records) -> Section:
-    """The block to copy from."""
-    commands, hashes = commands_of(records), list(_hashes(records))
-    blocks: list[Block] = [Text.of("No record here says by which command it was made.", kind="note")]
-    if commands:
-        said = (Text.of(Code(command, command=True)) for command in commands)
-        blocks = [Text.of("As they were given, in this order:"), *said]
-    if hashes:
-        caption = f"Hashes of what went in and came out ({len(hashes)})."
-        name, digest = ("What", lambda row: row[0]), ("SHA-256", lambda row: Cell(row[1], code=True))
-        blocks.append(Table.of(hashes, caption, name, digest, folded=True))
-    gist = words.plural(len(commands), "command") if commands else ""
-    return Section("reproduction", "To do it again", tuple(blocks), gist)
+    """The block to copy from; ``report.json`` has the hashes of all records."""
+    commands = commands_of(records)
+    if not commands:
+        nothing = Text.of("No record here says by which command it was made.", kind="note")
+        return Section("reproduction", "To do it again", (nothing,))
+    lead, lines = Text.of("As they were given, in this order:"), (Code(command, command=True) for command in commands)
+    blocks = (lead, *map(Text.of, lines))
+    return Section("reproduction", "To do it again", blocks, words.plural(len(commands), "command"))
 
 
 def commands_of(records: Records) -> list[str]:
@@ -163,21 +154,3 @@ def commands_of(records: Records) -> list[str]:
     for kind in ("prune", "profile", "front", "exported", "check", "bench", "fit", "eval", "explained"):
         works += records.all(kind)
     return list(dict.fromkeys(command for one in works if (command := text(one.body, "command"))))
-
-
-def _hashes(records: Records) -> Iterator[tuple[str, str]]:
-    card, split = card_of(records), records.first("split")
-    for name, digest in (("weights", text(card, "weights_sha256")), ("split of the data", text(split, "sha256"))):
-        if digest:
-            yield name, digest
-    for one in records.all("exported"):
-        for artifact in sequence(one.body, "artifacts"):
-            for name, digest in sorted(mapping(artifact, "sha256").items()):
-                if isinstance(digest, str):
-                    yield f"{one.path.parent.name}/{name}", digest
-    base = Path(records.folders[0]) if records.folders else Path()
-    for kind in sorted(records.found):
-        for one in records.all(kind):
-            if one.path.is_file():
-                path = one.path.relative_to(base) if one.path.is_relative_to(base) else one.path
-                yield path.as_posix(), sha256_file(one.path)

@@ -10,7 +10,7 @@ from tavt_kit.core.schedule import counts_text
 from tavt_kit.reports import columns, words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
 from tavt_kit.reports.candidates import Estimate
-from tavt_kit.reports.charts import Curve, change_bar, curve_figure, thinned
+from tavt_kit.reports.charts import Curve, curve_figure, thinned
 from tavt_kit.reports.records import Found, Records, integers, mapping, number, sequence, text, whole
 
 
@@ -54,27 +54,19 @@ def ladder_section(records: Records) -> Section | Missing:
         else:
             said += " Beside it the same steps by the labels alone, from the same weights."
 
-    def bar(step: _Step) -> Cell:
-        if step.before is None or step.after is None:
-            return Cell("")
-        return Cell("", image=change_bar(step.before.value, step.after.value, f"{step.before} to {step.after}"))
-
     def lift(step: _Step) -> Cell:
         return Cell(words.points_text(step.lift), step.difference.points if step.difference else "")
 
-    def by_labels(step: _Step) -> Cell:
-        return columns.accuracy(alone.get(step.name))
-
+    by_labels = (Column("Labels alone", hint="95 %"), lambda step: columns.accuracy(alone.get(step.name)))
     table = Table.of(
         steps,
-        f"{metric} on the {split} split, before distillation (hollow) and after.",
+        f"{metric} on the {split} split, before distillation and after.",
         ("Schedule", lambda step: Cell(step.name, step.schedule)),
         (Column("MACs", hint="of one image"), lambda step: words.macs_text(step.macs)),
-        ("", bar),
         (Column("Before", hint="95 %"), lambda step: columns.accuracy(step.before)),
         (Column("After", hint="95 %"), lambda step: columns.accuracy(step.after)),
         (Column("Lift", hint="points, paired"), lift),
-        *([(Column("Labels alone", hint="95 %"), by_labels)] if alone else ()),
+        *([by_labels] if alone else ()),
     )
     is_known = any(step.before or step.after for step in steps)
     blocks = (Text.of(said), table) if is_known else (Text.of(said),)

@@ -1,7 +1,4 @@
-"""Run a model on a TargetDevice: modules anywhere, files through onnxruntime or OpenVINO.
-
-Nothing heavy is imported before a session is opened; files open without torch.
-"""
+"""Run a model on a TargetDevice: modules anywhere, files through onnxruntime or OpenVINO, without torch."""
 
 from __future__ import annotations
 
@@ -11,11 +8,8 @@ from typing import TYPE_CHECKING
 
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import DataError, TargetError
-from tavt_kit.runtimes.available import check_available as check_available
-from tavt_kit.runtimes.session import FileSession as FileSession
-from tavt_kit.runtimes.session import Images as Images
-from tavt_kit.runtimes.session import Lengths as Lengths
-from tavt_kit.runtimes.session import Session as Session
+from tavt_kit.runtimes.available import check_available
+from tavt_kit.runtimes.session import FileSession, Images, Lengths, Session
 
 if TYPE_CHECKING:
     from torch import nn

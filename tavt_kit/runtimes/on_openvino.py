@@ -86,11 +86,7 @@ class OpenvinoSession(FileSession):
 
 
 def open_openvino_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) -> OpenvinoSession:
-    """Read and compile an .xml (with its .bin) or .onnx file.
-
-    Raises:
-        DataError: The file is damaged.
-    """
+    """Read and compile an .xml (with its .bin) or .onnx file; raises DataError where it is damaged."""
     begin = time.perf_counter()
     try:
         model = openvino_core().read_model(path)
@@ -102,11 +98,7 @@ def open_openvino_file(path: Path, target: TargetDevice, lengths: Lengths | None
 
 
 def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tuple[int, ...]]) -> Any:
-    """An ``openvino.Model`` of a module in f32; -1 in ``shapes`` is any size.
-
-    Raises:
-        ExportError: OpenVINO cannot convert it.
-    """
+    """An ``openvino.Model`` of a module in f32; -1 in ``shapes`` is any size. Raises ExportError where it cannot."""
     import torch
 
     from tavt_kit.runtimes.suppress_output import suppress_output

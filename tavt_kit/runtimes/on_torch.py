@@ -29,9 +29,7 @@ def compiled(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
     """The module through ``torch.compile`` in one piece, compiled by a first run on ``example``.
 
     To be called as it will be run: torch compiles anew for another number of threads, or outside inference mode.
-
-    Raises:
-        TargetError: The compiler cannot take the module, or has no C++ compiler here.
+    Raises TargetError where the compiler cannot take the module, or has no C++ compiler here.
     """
     dynamo: Any = torch._dynamo
     call: Callable[[Tensor], Tensor] = torch.compile(module, fullgraph=True, dynamic=False)
@@ -51,8 +49,7 @@ def compiled(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
 class CudaGraph:
     """A module's kernels, recorded once for one shape and launched together.
 
-    Raises:
-        TargetError: The module waits for the device on its way, which no graph can record.
+    Raises TargetError where the module waits for the device on its way, which no graph can record.
     """
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:

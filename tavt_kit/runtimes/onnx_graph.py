@@ -1,7 +1,4 @@
-"""A torch module as an ONNX graph in memory, to be timed: traced, tried, and not meant to be shipped.
-
-What is shipped is written by ``exporters.to_onnx``, which compares every graph with torch.
-"""
+"""A torch module as an ONNX graph in memory, to be timed: what is shipped is written by ``exporters.to_onnx``."""
 
 from __future__ import annotations
 
@@ -25,12 +22,8 @@ def module_to_onnx(
 ) -> bytes:
     """The ``.onnx`` file of a module in eval mode, by torch's tracing exporter.
 
-    Args:
-        module: Selects tokens by TopK (``selection="topk"``) where it drops any.
-        example: Its inputs; a batch of two or more, because one of one would be baked in.
-
-    Raises:
-        ExportError: The exporter cannot write the module.
+    The module selects tokens by TopK where it drops any; the example has two images or more, because a batch of one
+    would be baked in. Raises ExportError where the exporter cannot write it.
     """
     import torch
 
@@ -57,10 +50,7 @@ def module_to_onnx(
 
 @contextlib.contextmanager
 def quiet_exporters() -> Iterator[None]:
-    """Both of torch's exporters warn of every constant token count, and print and log what they skip.
-
-    What they cannot write they raise, too; the tracing one prints the whole graph of it besides.
-    """
+    """Both of torch's exporters warn of every constant token count, and print and log what they skip or raise."""
     import torch
 
     core: Any = torch._C

@@ -224,7 +224,7 @@ def _measure(
     with Watch(gpu=next(filter(None, (gpu_state(session.target) for session in sessions.values())), None)) as watch:
         try:
             rng = np.random.default_rng(seed)
-            measured = bench(sessions, images, protocol, rng=rng, on_round=on_round, turns=monitor)
+            measured = bench(sessions, images, protocol, rng=rng, on_round=on_round, monitor=monitor)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -93,7 +93,7 @@ def profile(
     """
     import numpy as np
 
-    from tavt_kit.bench import check_table, measure_table
+    from tavt_kit.bench.latency_table import check_table, measure_table
     from tavt_kit.runtimes import check_available
     from tavt_kit.runtimes.available import refuse_modes
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from tavt_kit.bench import Protocol as BenchProtocol
-from tavt_kit.bench import measure_schedules, measure_table, random_images
-from tavt_kit.bench.latency_table import BRIEF, open_schedule
+from tavt_kit.bench import random_images
+from tavt_kit.bench.latency_table import measure_schedules, measure_table, open_schedule
 from tavt_kit.bench.noise import Watch, gpu_state
 from tavt_kit.bench.parts import WholeGraphs
+from tavt_kit.bench.protocol import BRIEF
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice

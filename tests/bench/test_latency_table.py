@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tavt_kit.bench import Protocol, check_table, latency_table, measure_schedules, measure_table, timing
-from tavt_kit.bench.latency_table import random_schedules
+from tavt_kit.bench import Protocol, latency_table, timing
+from tavt_kit.bench.latency_table import check_table, measure_schedules, measure_table, random_schedules
 from tavt_kit.bench.parts import token_grid
 from tavt_kit.bench.timing import round_speeds
 from tavt_kit.core.device import TargetDevice

@@ -81,7 +81,7 @@ class Short(Bent):
 
 def doubts(session: Session, images: Images = IMAGES) -> tuple[str, ...]:
     monitor = ValidityMonitor({"one": session}, {"one": images}, RNG(0))
-    found = bench({"one": session}, images, HASTY, turns=monitor)
+    found = bench({"one": session}, images, HASTY, monitor=monitor)
     # How busy the cores were is the machine's, and judged by itself below.
     return tuple(one for one in monitor.doubts("one", found["one"].median) if "cores were busy" not in one)
 
@@ -155,7 +155,7 @@ def test_busy_cores_are_counted_by_the_processors_clock() -> None:
             return np.tanh(images.reshape(len(images), -1)) @ WEIGHTS
 
     monitor = ValidityMonitor({"one": Asleep()}, {"one": IMAGES}, RNG(0))
-    bench({"one": Asleep()}, IMAGES, HASTY, turns=monitor)
+    bench({"one": Asleep()}, IMAGES, HASTY, monitor=monitor)
     busy = monitor.busy("one")
     assert busy is not None and busy < 0.4
     assert "cores were busy" in monitor.doubts("one", 20.0)[0]

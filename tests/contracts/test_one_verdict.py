@@ -1,11 +1,9 @@
-"""The same limit and the same facts have one verdict, whoever asks: search, baselines, reports, bench."""
+"""The same limit and the same facts have one verdict, whoever asks: search, baselines, bench."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,6 @@ from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.reports.candidates import CandidateView, judge_view
 
 TARGET = TargetDevice.parse("onnxruntime:cpu:threads=1:batch=4")
 SCHEDULE = TokenSchedule((9, 7))
@@ -69,11 +66,6 @@ def by_baseline(known: Known, budget: Budget) -> str:
     return str(one.judged(budget).verdict)
 
 
-def by_report(known: Known, budget: Budget) -> str:
-    record: Any = json.loads(json.dumps(known.candidate.as_record()))
-    return str(judge_view(CandidateView(record, "top1"), budget, "top1", TARGET.batch))
-
-
 def by_bench(known: Known, budget: Budget) -> str:
     assert known.latency is not None
     row = BenchRow("a", "a", TARGET, known.latency, SCHEDULE, known.macs)
@@ -83,7 +75,6 @@ def by_bench(known: Known, budget: Budget) -> str:
 ASKED: dict[Callable[[Known, Budget], str], Callable[[Known, str], bool]] = {
     by_candidate: lambda known, quantity: True,
     by_baseline: lambda known, quantity: True,
-    by_report: lambda known, quantity: True,
     by_bench: lambda known, quantity: known.latency is not None and quantity not in ("top1", "macro_f1", "drop"),
 }
 """Who judges, and whether what it judges can have such facts."""
@@ -111,7 +102,6 @@ def test_the_table_has_every_verdict_that_a_measurement_can_have() -> None:
 
 
 @pytest.mark.parametrize(("text", "verdict"), [("latency=9ms", "PREDICTED"), ("latency=7ms", "FAIL")])
-def test_a_prediction_is_judged_alike_by_the_search_and_by_its_report(text: str, verdict: str) -> None:
+def test_a_prediction_within_the_budget_is_no_proof(text: str, verdict: str) -> None:
     one, budget = Candidate(SCHEDULE, 1, latency_predicted_ms=8.0, target=TARGET), Budget.parse([text])
     assert str(one.judged(budget).verdict) == verdict
-    assert str(judge_view(CandidateView(one.as_record(), "top1"), budget, "top1", TARGET.batch)) == verdict

@@ -220,8 +220,8 @@ def _write_check(folder: Path, chosen: Candidate, right: int = 459) -> None:
     source = Accuracy.of_counts(463, 656, split="test")
     figures = Figures(
         top5=(source, source), macro_f1=(0.612, 0.604), calibration_error=(0.041, 0.052), mcnemar_p=0.289,
-        classes=(ClassFigures("crack", 56, 40, 36), ClassFigures("good", 600, 423, 423)), worst_hit=("crack",),
-        confusions=(Confusion("crack", "good", 12, 16),),
+        classes=(ClassFigures("crack", 56, 40 / 56, 36 / 56), ClassFigures("good", 600, 0.705, 0.705)),
+        worst_hit=("crack",), confusions=(Confusion("crack", "good", 12, 16),),
     )  # fmt: skip
     lost = tuple(
         Lost(folder / name / f"{place}.png", name, said)

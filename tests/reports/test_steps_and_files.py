@@ -10,7 +10,7 @@ from tavt_kit.core.records import write_record
 from tavt_kit.reports import write_report
 from tavt_kit.reports.blocks import Section, Table, Text
 from tavt_kit.reports.candidates import FrontView
-from tavt_kit.reports.front import convergence_section, export_command, front_section, steps_of
+from tavt_kit.reports.front import convergence_section, export_command, front_section
 from tavt_kit.reports.records import gather
 from tests.reports.records import EMPTY_FRONT, write_fit, write_run
 from tests.reports.test_answer import entry, front, records
@@ -21,16 +21,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("run")).folder
 
 
-def test_steps_grow_in_cost_and_accuracy_and_export_what_they_say(folder: Path) -> None:
-    front = gather([folder]).first("front")
-    view = FrontView(front)
-    steps = steps_of(view)
-    assert len(steps) > 2
-    assert [step.high for step in steps] == sorted(step.high for step in steps)
-    values = [step.view.accuracy.value for step in steps if step.view.accuracy]
-    assert values == sorted(set(values))
-    command = export_command(view, steps[0].view, Path("runs/my run"))
-    assert command == f"fgvc-kit export 'runs/my run' --schedule {steps[0].view.schedule} --format openvino"
+def test_a_plain_schedule_is_exported_by_its_counts(folder: Path) -> None:
+    view = FrontView(gather([folder]).first("front"))
+    command = export_command(view, view.candidates[0], Path("runs/my run"))
+    assert command == f"fgvc-kit export 'runs/my run' --schedule {view.candidates[0].schedule} --format openvino"
 
 
 def test_candidates_of_one_schedule_in_two_precisions_are_two(folder: Path, tmp_path: Path) -> None:
@@ -43,7 +37,7 @@ def test_candidates_of_one_schedule_in_two_precisions_are_two(folder: Path, tmp_
             front["baselines"][-1]["top1"] = 0.99
     view = FrontView(front)
     assert view.pick is not None and view.pick.schedule.endswith(" in int8")
-    twin = [one for one in view.choosable() if one.key.startswith("b") and one.record["top1"] == 0.99]
+    twin = [one for one in view.shown if one.key.startswith("b") and one.record["top1"] == 0.99]
     assert len(twin) == 1 and twin[0].counts == view.pick.counts
     command = export_command(view, view.pick, tmp_path)
     assert command == f"fgvc-kit export {tmp_path} --pick {view.chosen} --format openvino"

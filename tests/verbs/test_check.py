@@ -74,15 +74,6 @@ def test_logits_made_elsewhere_are_judged(place: Path, tmp_path: Path, capsys: p
     assert run("check", *made, "--schedule", file, "--drop", 100, *flags(place, tmp_path)) == 0
 
 
-def test_places_in_the_split_will_do_for_names(place: Path, tmp_path: Path) -> None:
-    given = predicted(place)
-    n = len(given.pop("names"))
-    np.savez(tmp_path / "p.npz", **given, index=np.arange(n)[::-1])
-    made = ("--predictions", tmp_path / "p.npz", "--schedule", SCHEDULE, "--drop", 100)
-    assert run("check", *made, *flags(place, tmp_path)) == 0
-    assert found(tmp_path, "p.npz")["agreement"] == 1.0
-
-
 def _other_class(given: dict[str, Any]) -> None:
     given["classes"] = ("disc", "square", "ring")
 
