@@ -123,7 +123,7 @@ class Watch:
 
         own, busy = grown("own"), grown("busy")
         clocks, paces = _stretches(self._clocks), _stretches(self._paces)
-        found = {
+        facts = {
             "seconds": seconds,
             "cpus": cpus,
             "others": None if own is None or busy is None else max(0.0, busy - own) / seconds,
@@ -140,9 +140,9 @@ class Watch:
         }
         if self._gpu_states:
             clocks = _stretches([clock for clock, _ in self._gpu_states])
-            found["gpu_slowed"] = sum(slowed for _, slowed in self._gpu_states) / len(self._gpu_states)
-            found["gpu_mhz_low"], found["gpu_mhz_high"] = min(clocks, default=None), max(clocks, default=None)
-        return found
+            facts["gpu_slowed"] = sum(slowed for _, slowed in self._gpu_states) / len(self._gpu_states)
+            facts["gpu_mhz_low"], facts["gpu_mhz_high"] = min(clocks, default=None), max(clocks, default=None)
+        return facts
 
 
 def _stretches(readings: Sequence[float]) -> list[float]:
@@ -192,30 +192,30 @@ _UNSEEN = {
 
 def _disturbances(facts: Mapping[str, float | None]) -> list[str]:
     """A sentence for each threshold that was crossed; what is not told crosses none."""
-    cpus, found = facts["cpus"] or 1.0, list[str]()
+    cpus, reasons = facts["cpus"] or 1.0, list[str]()
     seen = {name: value or 0.0 for name, value in facts.items()}
     if seen["others"] > _OTHERS * cpus:
-        found.append(f"other processes used {_percent(seen['others'] / cpus)} of the time of the CPUs allowed")
+        reasons.append(f"other processes used {_percent(seen['others'] / cpus)} of the time of the CPUs allowed")
     if seen["stolen"] > _STOLEN:
-        found.append(f"the hypervisor kept the CPUs for others {_percent(seen['stolen'])} of the time")
+        reasons.append(f"the hypervisor kept the CPUs for others {_percent(seen['stolen'])} of the time")
     if seen["preempted"] > _PREEMPTED and seen["others"] > _SEEN * cpus:
-        found.append(f"threads were taken off their CPU {seen['preempted']:.0f} times a second of their work")
+        reasons.append(f"threads were taken off their CPU {seen['preempted']:.0f} times a second of their work")
     if seen["throttled"] > _THROTTLED:
         limit = "" if facts["quota"] is None else f" ({facts['quota']:.3g} CPUs)"
-        found.append(f"the control group's quota{limit} stopped the work {_percent(seen['throttled'])} of the time")
+        reasons.append(f"the control group's quota{limit} stopped the work {_percent(seen['throttled'])} of the time")
     if seen["thermal"] > 0:
-        found.append(f"CPUs were slowed for their heat {seen['thermal']:.0f} times")
+        reasons.append(f"CPUs were slowed for their heat {seen['thermal']:.0f} times")
     if (slowed := seen.get("gpu_slowed", 0.0)) > 0:
-        found.append(f"the GPU was slowed for heat or power in {_percent(slowed)} of the readings")
+        reasons.append(f"the GPU was slowed for heat or power in {_percent(slowed)} of the readings")
     for whose, kind in (("the", ""), ("the GPU's", "gpu_")):
         low, high = seen.get(f"{kind}mhz_low", 0.0), seen.get(f"{kind}mhz_high", 0.0)
         if high > (1 + _CLOCK) * low:
-            found.append(f"{whose} clock moved between {low:.0f} and {high:.0f} MHz in the run")
+            reasons.append(f"{whose} clock moved between {low:.0f} and {high:.0f} MHz in the run")
     if seen["pace"] > 1 + _CLOCK:
-        found.append(
+        reasons.append(
             f"a fixed piece of work took up to {_percent(seen['pace'] - 1)} longer at some times than at others"
         )
-    return found
+    return reasons
 
 
 def _percent(share: float) -> str:
@@ -234,12 +234,12 @@ def _counters(cpus: Collection[int], root: Path) -> dict[str, float | None]:
     hypervisor kept ours (``stolen``); of CPU time of this process (``own``), all its threads and the children it has
     waited for; times a thread of it was ``preempted``, taken off its CPU before it was done; ``throttled`` seconds.
     """
-    here, there, lost, found = 0, 0, 0, False  # in ticks
+    here, there, lost, is_told = 0, 0, 0, False  # in ticks
     for line in read_text(root / "proc/stat").splitlines():
         name, *fields = line.split()
         if not name.startswith("cpu") or name == "cpu" or len(fields) < 8:
             continue
-        found, ticks = True, [int(field) for field in fields]
+        is_told, ticks = True, [int(field) for field in fields]
         spent = sum(ticks[:3]) + ticks[5] + ticks[6]  # as in proc(5): user nice system idle iowait irq softirq
         if int(name[3:]) in cpus:
             here, lost = here + spent, lost + ticks[7]
@@ -251,9 +251,9 @@ def _counters(cpus: Collection[int], root: Path) -> dict[str, float | None]:
     switches = [int(count) for count in re.findall(r"^nonvoluntary_ctxt_switches:\s*(\d+)", statuses, re.M)]
     load, group = read_text(root / "proc/loadavg").split(), ControlGroup.read(root)
     return {
-        "busy": here / _TICKS if found else None,
-        "elsewhere": there / _TICKS if found else None,
-        "stolen": lost / _TICKS if found else None,
+        "busy": here / _TICKS if is_told else None,
+        "elsewhere": there / _TICKS if is_told else None,
+        "stolen": lost / _TICKS if is_told else None,
         "own": sum(int(field) for field in fields[11:15]) / _TICKS if len(fields) > 15 else None,
         "preempted": sum(switches) if switches else None,
         "throttled": group.throttled_seconds,
@@ -270,8 +270,8 @@ def thermal_events(root: Path) -> int | None:
         for kind in (root / "sys/class/thermal").glob("cooling_device*/type")
         if "cpufreq" in (name := read_text(kind).lower()) or name == "processor"
     ]
-    found = [int(text) for path in (*counts, *steps) if (text := read_text(path)).isdecimal()]
-    return sum(found) if found else None
+    events = [int(text) for path in (*counts, *steps) if (text := read_text(path)).isdecimal()]
+    return sum(events) if events else None
 
 
 def megahertz(cpus: Collection[int], root: Path = Path("/")) -> float | None:

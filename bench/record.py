@@ -105,18 +105,18 @@ def bench_body(
     }
 
 
-def _row(one: BenchRow, rows: Sequence[BenchRow]) -> Mapping[str, Any]:
+def _row(row: BenchRow, rows: Sequence[BenchRow]) -> Mapping[str, Any]:
     # The share of the MAC gain compares with the first candidate on the same target.
-    first, reference = rows[0], next(other for other in rows if other.target == one.target)
-    share = None if one is reference else gain_share(reference, one)
-    ratio = bootstrap_ratio(first.latency, one.latency)
+    first, reference = rows[0], next(other for other in rows if other.target == row.target)
+    share = None if row is reference else gain_share(reference, row)
+    ratio = bootstrap_ratio(first.latency, row.latency)
     return {
-        **{name: encode(getattr(one, name)) for name in _COPIED},
-        "latency_ms": one.latency.as_record(),
-        "ratio": {**ratio.as_record(), "says": "reference" if one is first else ratio.word},
+        **{name: encode(getattr(row, name)) for name in _COPIED},
+        "latency_ms": row.latency.as_record(),
+        "ratio": {**ratio.as_record(), "says": "reference" if row is first else ratio.word},
         "gain_reference": None if share is None else reference.name,
         "gain_share": encode(share),
-        "budgets": encode(one.verdicts),
+        "budgets": encode(row.verdicts),
     }
 
 
@@ -138,13 +138,13 @@ def bootstrap_ratio(slow: Measurement, fast: Measurement, *, seed: int = 0) -> P
     Rounds are resampled, not inferences, because noise outlasts an inference. Of fewer than ``LEAST_ROUNDS`` rounds
     the whole range is given.
     """
-    found = paired_ratio(slow, fast)
+    paired = paired_ratio(slow, fast)
     ratios = round_ratios(slow, fast)
     if len(ratios) < LEAST_ROUNDS:
         low, high, method = min(ratios), max(ratios), "range of the rounds, too few for an interval"
     else:
         (low, high), method = bootstrap_interval(ratios, seed=seed), METHOD
-    return replace(found, low=low, high=high, method=method)
+    return replace(paired, low=low, high=high, method=method)
 
 
 # Why nothing is known, by quantity.
@@ -163,14 +163,14 @@ def refuse_qualities(budget: Budget) -> None:
         )
 
 
-def judge(one: BenchRow, budget: Budget, *, is_quiet: bool) -> list[dict[str, Any]]:
+def judge(row: BenchRow, budget: Budget, *, is_quiet: bool) -> list[dict[str, Any]]:
     """Every limit of the budget, answered for one candidate, with its bounds or why nothing is known, for the record.
 
     Where the machine was not quiet, every measurement counts as unsteady.
     """
-    latency = one.latency if is_quiet else replace(one.latency, steady=False)
-    facts = facts_of(macs=one.macs, latency=latency, batch=one.target.batch)
-    counted = {"size": one.size_bytes, "memory": one.memory_bytes}
+    latency = row.latency if is_quiet else replace(row.latency, steady=False)
+    facts = facts_of(macs=row.macs, latency=latency, batch=row.target.batch)
+    counted = {"size": row.size_bytes, "memory": row.memory_bytes}
     facts |= {name: Fact(value, value) for name, value in counted.items() if value is not None}
     answers = []
     for limit in budget:

@@ -80,15 +80,15 @@ class ValidityMonitor:
 
 def of_images(images: Images) -> tuple[str, ...]:
     """Doubts in the input (B, 3, H, W); a constant image is refused by ``bench`` itself."""
-    found = []
+    doubts = []
     channels = (channel for image in images for channel in image)
-    share = float(np.mean([np.unique(one, return_counts=True)[1].max() / one.size for one in channels]))
+    share = float(np.mean([np.unique(channel, return_counts=True)[1].max() / channel.size for channel in channels]))
     if share > _PLAIN:
-        found.append(f"{100 * share:.0f} % of its input is one value: that is no image")
+        doubts.append(f"{100 * share:.0f} % of its input is one value: that is no image")
     different = len({image.tobytes() for image in images})
     if different < len(images):
-        found.append(f"its batch of {len(images)} holds only {different} different images")
-    return tuple(found)
+        doubts.append(f"its batch of {len(images)} holds only {different} different images")
+    return tuple(doubts)
 
 
 def of_threads(target: TargetDevice, told: int | None, busy: float | None) -> tuple[str, ...]:
@@ -96,20 +96,20 @@ def of_threads(target: TargetDevice, told: int | None, busy: float | None) -> tu
     asked = target.threads
     if asked is None:
         return ()
-    found, words = [], f"asked for {asked} thread{'s' if asked > 1 else ''}"
+    doubts, words = [], f"asked for {asked} thread{'s' if asked > 1 else ''}"
     if told is not None and told != asked:
-        found.append(f"{words}, but {target.runtime} says that it uses {told}")
+        doubts.append(f"{words}, but {target.runtime} says that it uses {told}")
     if busy is not None and busy > asked + _EXTRA:
-        found.append(
+        doubts.append(
             f"{words}, but {busy:.1f} cores were busy in its timed runs: more threads ran, or those of another "
             "candidate still did"
         )
     if busy is not None and busy < _IDLE * asked:
-        found.append(
+        doubts.append(
             f"{words}, but only {busy:.1f} cores were busy in its timed runs: fewer threads ran, or they waited, or "
             "other programs had the cores"
         )
-    return tuple(found)
+    return tuple(doubts)
 
 
 def of_answers(target: TargetDevice, probed: Probed, timed_ms: float) -> tuple[str, ...]:
@@ -118,20 +118,20 @@ def of_answers(target: TargetDevice, probed: Probed, timed_ms: float) -> tuple[s
         return ("its logits are not numbers",)
     if not probed.follows:
         return ("other images get the very same logits: what it computes does not hang on its input",)
-    found = []
+    doubts = []
     if target.precision == "f32" and probed.fine is False:
-        found.append(
+        doubts.append(
             "said to run in f32, but its logits move in steps when the input moves by a hair: it computes in fewer "
             "digits (bf16, f16, tf32 or int8)"
         )
     if target.precision != "f32" and probed.fine:
-        found.append(f"said to run in {target.precision}, but its logits are as smooth as those of f32")
+        doubts.append(f"said to run in {target.precision}, but its logits are as smooth as those of f32")
     if target.is_cpu and target.is_usual and probed.answer_ms > _LESS * timed_ms + _LEAST_MS:
-        found.append(
+        doubts.append(
             f"a timed run takes {timed_ms:.3g} ms, but a whole answer at least {probed.answer_ms:.3g} ms: what is "
             "timed is less than an inference"
         )
-    return tuple(found)
+    return tuple(doubts)
 
 
 def probe(session: Session, images: Images, rng: np.random.Generator) -> Probed:

@@ -82,7 +82,7 @@ def first_proposals(space: Space, number: int, *, fits: Fits, rng: np.random.Gen
     """
     if fits(space.dense):
         yield space.dense, "dense"
-    known = [space.dressed(one, index) for index, one in enumerate(published(space))]
+    known = [space.dressed(schedule, index) for index, schedule in enumerate(published(space))]
     for schedule in list(filter(fits, known))[: max(1, number // 8)]:
         yield schedule, "published"
     families = (
@@ -204,37 +204,37 @@ class ProposalPool:
 
     def first(self, number: int, seeds: Sequence[Choice]) -> list[Levels]:
         """The seeds, and at least as many from the families of ``first_proposals``; a small space gives fewer."""
-        found = self._seeded(seeds)
-        wanted = max(number, 2 * len(found))
+        admitted = self._seeded(seeds)
+        wanted = max(number, 2 * len(admitted))
         proposals = first_proposals(self.space, wanted, fits=self.fits, rng=self._rng)
         for schedule, origin in islice(proposals, wanted + _TRIES):
-            if len(found) >= wanted:
+            if len(admitted) >= wanted:
                 break
-            self._admit(found, schedule, origin)
-        return list(found.values())
+            self._admit(admitted, schedule, origin)
+        return list(admitted.values())
 
     def random(self, number: int, seeds: Sequence[Choice] = ()) -> list[Levels]:
         """The seeds and, up to ``number``, schedules by chance; where chance finds none, from the list of all."""
-        found = self._seeded(seeds)
+        admitted = self._seeded(seeds)
         for _ in range(_TRIES):
-            if len(found) >= number:
+            if len(admitted) >= number:
                 break
-            self._admit(found, self.space.decode(self.space.sample(self._rng)), "random")
-        if not found and self.space.size <= _LISTABLE:
+            self._admit(admitted, self.space.decode(self.space.sample(self._rng)), "random")
+        if not admitted and self.space.size <= _LISTABLE:
             left = (row for row in self.space.every() if row.tobytes() not in self.asked)
             return list(islice((row for row in left if self.fits(self.space.decode(row))), number))
-        return list(found.values())
+        return list(admitted.values())
 
     def new(self, rows: Iterable[Levels], number: int) -> list[Levels]:
         """Up to ``number`` of the rows, brought into the ceilings, none asked before and none twice."""
-        found: dict[bytes, Levels] = {}
+        admitted: dict[bytes, Levels] = {}
         for row in rows:
             genes = fit(row, self.space, self.fits, fill=False)
             if genes.tobytes() not in self.asked:
-                found.setdefault(genes.tobytes(), genes)
-            if len(found) >= number:
+                admitted.setdefault(genes.tobytes(), genes)
+            if len(admitted) >= number:
                 break
-        return list(found.values())
+        return list(admitted.values())
 
     def issue(self, genes: Sequence[Levels], origin: str) -> list[Choice]:
         """The schedules of the genes, asked from now on; ``origin`` is of those that have none yet."""
@@ -245,16 +245,16 @@ class ProposalPool:
         return schedules
 
     def _seeded(self, seeds: Sequence[Choice]) -> dict[bytes, Levels]:
-        found: dict[bytes, Levels] = {}
+        admitted: dict[bytes, Levels] = {}
         for schedule in seeds:
-            self._admit(found, schedule, "user")
-        return found
+            self._admit(admitted, schedule, "user")
+        return admitted
 
-    def _admit(self, found: dict[bytes, Levels], schedule: Choice, origin: str) -> None:
+    def _admit(self, admitted: dict[bytes, Levels], schedule: Choice, origin: str) -> None:
         wanted = self.space.encode(schedule)
         genes = fit(wanted, self.space, self.fits, fill=False)
         if genes.tobytes() not in self.asked:
-            found.setdefault(genes.tobytes(), genes)
+            admitted.setdefault(genes.tobytes(), genes)
             same = np.array_equal(genes[: self.space.extras], wanted[: self.space.extras])
             self.origins.setdefault(self.space.decode(genes), origin if same else "joint")
 

@@ -244,19 +244,19 @@ class OfficialTavt(Algorithm):
 
     def _run(self) -> Iterator[None]:
         """The official loop, paused wherever scores are needed: they are read at the next front only."""
-        one, layout = self._evolution, self.space.layout
+        evolution, layout = self._evolution, self.space.layout
         ends = TokenSchedule.taper(layout, self._bound).counts, self.space.dense.counts
         for gene in ends:
-            one.add(gene)
-        one.lower, one.upper = (one.store[gene].macs for gene in ends)
+            evolution.add(gene)
+        evolution.lower, evolution.upper = (evolution.store[gene].macs for gene in ends)
         for ratio in first_ratios(self._bound, self.first):
-            one.add(TokenSchedule.taper(layout, ratio).counts)
+            evolution.add(TokenSchedule.taper(layout, ratio).counts)
         yield
         for _ in range(self.iterations):
-            one.frontier()
-            enough = self._children(lambda: one.mutate(self.probability), self.mutations)
-            if len(one.population) > 1:  # officially an error
-                enough = self._children(one.cross, self.crossings) and enough
+            evolution.frontier()
+            enough = self._children(lambda: evolution.mutate(self.probability), self.mutations)
+            if len(evolution.population) > 1:  # officially an error
+                enough = self._children(evolution.cross, self.crossings) and enough
             yield
             if not enough:
                 self.stopped_because = "the official algorithm finds no new schedule, and would go on trying for ever"

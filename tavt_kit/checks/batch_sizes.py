@@ -72,24 +72,24 @@ def _compared_in_onnx(path: Path) -> set[int]:
     from onnx import numpy_helper
 
     graph = onnx.load(str(path), load_external_data=False).graph
-    known = {one.name: one for one in graph.initializer}
+    known = {tensor.name: tensor for tensor in graph.initializer}
     made_by = {name: node for node in graph.node for name in node.output}
-    found: set[int] = set()
+    numbers: set[int] = set()
     for name in (name for node in graph.node if node.op_type in _COMPARING for name in node.input):
         while name in made_by and made_by[name].op_type in _CHANGING:
             name = made_by[name].input[0]
         tensor = known.get(name)
         if name in made_by and made_by[name].op_type == "Constant":
-            tensor = next((one.t for one in made_by[name].attribute if one.name == "value"), None)
+            tensor = next((attribute.t for attribute in made_by[name].attribute if attribute.name == "value"), None)
         if tensor is not None and not tensor.external_data:
-            found |= _whole_number(numpy_helper.to_array(tensor))
-    return found
+            numbers |= _whole_number(numpy_helper.to_array(tensor))
+    return numbers
 
 
 def _compared_in_openvino(path: Path) -> set[int]:
     from tavt_kit.runtimes.available import openvino_core
 
-    found: set[int] = set()
+    numbers: set[int] = set()
     for node in openvino_core().read_model(path).get_ordered_ops():
         if node.get_type_name() in _COMPARING:
             for side in node.inputs():
@@ -97,8 +97,8 @@ def _compared_in_openvino(path: Path) -> set[int]:
                 while maker.get_type_name() in _CHANGING:
                     maker = maker.input(0).get_source_output().get_node()
                 if maker.get_type_name() == "Constant":
-                    found |= _whole_number(maker.get_data())
-    return found
+                    numbers |= _whole_number(maker.get_data())
+    return numbers
 
 
 def _whole_number(values: NDArray[Any]) -> set[int]:

@@ -62,24 +62,24 @@ def stored_precision(path: Path) -> str | None:
 
     Quantized ONNX files may keep their weights in f32 and round them when they are loaded.
     """
-    found: Counter[str] = Counter()
+    weights: Counter[str] = Counter()
     if path.suffix == ".onnx":
         import onnx
 
         kinds = {"FLOAT": "f32", "FLOAT16": "f16", "BFLOAT16": "bf16", "INT8": "int8", "UINT8": "int8"}
         by_number = {getattr(onnx.TensorProto, name): kind for name, kind in kinds.items()}
         graph = onnx.load(str(path), load_external_data=False).graph
-        constants = (one.t for node in graph.node for one in node.attribute if one.HasField("t"))
+        constants = (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
         for tensor in (*graph.initializer, *constants):
             if tensor.data_type in by_number:
-                found[by_number[tensor.data_type]] += math.prod(tensor.dims)
+                weights[by_number[tensor.data_type]] += math.prod(tensor.dims)
     elif path.suffix == ".xml":
         for _, layer in ElementTree.iterparse(path, events=("end",)):
             if layer.tag == "layer" and layer.get("type") == "Const" and (data := layer.find("data")) is not None:
                 kind = data.get("element_type", "")
                 if kind in _BYTES:
-                    found["int8" if kind in ("i8", "u8") else kind] += int(data.get("size", "0")) // _BYTES[kind]
-    return found.most_common(1)[0][0] if found else None
+                    weights["int8" if kind in ("i8", "u8") else kind] += int(data.get("size", "0")) // _BYTES[kind]
+    return weights.most_common(1)[0][0] if weights else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,8 @@ def choice_of(path: Path, card: ArtifactCard) -> TokenChoice | None:
     wanted = tuple(count - card.prefix for count, old in zip(counts, before, strict=True) if count < old)
     if kept is None or _holds(kept, wanted):
         return TokenChoice(kept)
-    found, said = (", ".join(map(str, each)) or "none" for each in (kept, wanted))
-    return TokenChoice(kept, f"it keeps {found} patches, where its card says {said}")
+    kept_text, said = (", ".join(map(str, each)) or "none" for each in (kept, wanted))
+    return TokenChoice(kept, f"it keeps {kept_text} patches, where its card says {said}")
 
 
 def _in_onnx(path: Path) -> tuple[int, ...] | None:
@@ -120,10 +120,10 @@ def _in_onnx(path: Path) -> tuple[int, ...] | None:
     from onnx import numpy_helper
 
     model = onnx.load(str(path), load_external_data=False)  # sizes are too small to lie in another file
-    known = {one.name: one for one in model.graph.initializer}
+    known = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
-            known.update((node.output[0], one.t) for one in node.attribute if one.name == "value")
+            known.update((node.output[0], attribute.t) for attribute in node.attribute if attribute.name == "value")
     sizes = [known.get(node.input[1]) for node in largest_choices(model)]
     if not sizes or any(size is None for size in sizes):
         return None
@@ -132,12 +132,12 @@ def _in_onnx(path: Path) -> tuple[int, ...] | None:
 
 def largest_choices(model: Any) -> list[Any]:
     """The TopK nodes of an ONNX model that look for the largest along the second axis, in order."""
-    found = []
+    nodes = []
     for node in model.graph.node:
-        given = {"largest": 1, "axis": -1} | {one.name: one.i for one in node.attribute}
+        given = {"largest": 1, "axis": -1} | {attribute.name: attribute.i for attribute in node.attribute}
         if node.op_type == "TopK" and given["largest"] == 1 and given["axis"] in (1, -1):
-            found.append(node)
-    return found
+            nodes.append(node)
+    return nodes
 
 
 _ANY_SIDE = 64  # pixels a side, for a file that takes images of any size
@@ -157,10 +157,10 @@ def _in_openvino(path: Path) -> tuple[int, ...] | None:
             if given["axis"] in (1, -1):
                 sizes[given["mode"]].append(node.output(0).get_partial_shape()[1])
     # A stable sort is a TopK of everything; how many of it stay shows where their indices are put in order.
-    found = sizes["min"] or sizes["max"]
-    if not found or any(size.is_dynamic for size in found):
+    chosen = sizes["min"] or sizes["max"]
+    if not chosen or any(size.is_dynamic for size in chosen):
         return None
-    return tuple(size.get_length() for size in found)
+    return tuple(size.get_length() for size in chosen)
 
 
 def _holds(kept: Sequence[int], wanted: Sequence[int]) -> bool:

@@ -64,14 +64,14 @@ class Estimate:
         return words.percent_text(self.value)
 
 
-def points_of(one: Estimate | None) -> str:
+def points_of(estimate: Estimate | None) -> str:
     """A difference in points; a dash where it is not known."""
-    return words.points_text(one.value if one else None)
+    return words.points_text(estimate.value if estimate else None)
 
 
-def ratio_of(one: Estimate | None) -> str:
+def ratio_of(estimate: Estimate | None) -> str:
     """A ratio as ``2.9×``; a dash where it is not known."""
-    return words.ratio_text(one.value if one else None)
+    return words.ratio_text(estimate.value if estimate else None)
 
 
 class TimeView:
@@ -170,7 +170,7 @@ class FrontView:
         self.models, self.measured = self._views("baseline_models"), self._views("measured")
         self.dense = next((view for view in (*self.baselines, *self.candidates) if view.origin == "dense"), None)
         drawn = {candidate.schedule for candidate in self.candidates}
-        self.shown = (*self.candidates, *(one for one in self.baselines if one.schedule not in drawn))
+        self.shown = (*self.candidates, *(view for view in self.baselines if view.schedule not in drawn))
         self.chosen = self._chosen()
         self.pick = None if self.chosen is None else self.candidates[self.chosen]
         self.verdict = text(front, "verdict") or (self.pick.verdict if self.pick else "")
@@ -181,7 +181,7 @@ class FrontView:
 
     def _views(self, name: str, letter: str = "") -> tuple[CandidateView, ...]:
         records = enumerate(sequence(self.record, name))
-        return tuple(CandidateView(one, self.metric, f"{letter}{i}" if letter else "") for i, one in records)
+        return tuple(CandidateView(record, self.metric, f"{letter}{i}" if letter else "") for i, record in records)
 
     def _chosen(self) -> int | None:
         """As recorded; otherwise by the rule of the search: of what passes, else is predicted to, else may, the most
@@ -192,7 +192,7 @@ class FrontView:
         if recorded := list(sequence(self.record, "chosen")):
             return next((i for i, view in enumerate(views) if list(view.counts) == recorded), None)
         for verdict in ("PASS", "PREDICTED", "INCONCLUSIVE"):
-            fits = [i for i, one in enumerate(views) if one.verdict == verdict and one.accuracy is not None]
+            fits = [i for i, view in enumerate(views) if view.verdict == verdict and view.accuracy is not None]
             if fits:
                 return fits[0] if self.budget.floors else max(fits, key=lambda i: (_value(views[i]), -i))
         return None
@@ -206,7 +206,7 @@ class FrontView:
 
     def speedup(self, view: CandidateView | None) -> float | None:
         """Median time of the dense model over the candidate's; None unless both were measured."""
-        slow, fast = (None if one is None else one.time.median for one in (self.dense, view))
+        slow, fast = (None if model is None else model.time.median for model in (self.dense, view))
         return slow / fast if slow and fast else None
 
 

@@ -64,7 +64,7 @@ def failed_checks(records: Records, counts: Sequence[int]) -> list[str]:
 
 def _checks(records: Records) -> list[tuple[str, _Entry]]:
     """All checked files by name; several exports are told apart by their folders."""
-    named = [(one.path.parent, check) for one in records.all("check") for check in objects(one.body, "checks")]
+    named = [(record.path.parent, check) for record in records.all("check") for check in objects(record.body, "checks")]
     many = len({folder for folder, _ in named}) > 1
     return [
         (f"{folder.name}/{file}" if many else file, check)
@@ -99,9 +99,9 @@ def classes_section(records: Records) -> Section | Missing:
     front = records.first("front")
     pick = FrontView(front).pick if front else None
     compared = (
-        (one.path.parent, check)
-        for one in records.all("check")
-        for check in objects(one.body, "checks")
+        (record.path.parent, check)
+        for record in records.all("check")
+        for check in objects(record.body, "checks")
         if sequence(check, "losses", "classes")
         and (pick is None or list(sequence(check, "schedule")) == list(pick.counts))
     )
@@ -109,9 +109,9 @@ def classes_section(records: Records) -> Section | Missing:
     if check is None:
         return Missing("Accuracy by class, and the images that became wrong", "fgvc-kit export RUN")
     losses = mapping(check, "losses")
-    classes = [one for one in objects(losses, "classes") if number(one, "dense") is not None]
+    classes = [row for row in objects(losses, "classes") if number(row, "dense") is not None]
     split, file = text(check, "artifact_top1", "split") or "?", text(check, "artifact") or "?"
-    hit = sorted((one for one in classes if _change(one) < 0), key=lambda one: (_change(one), -_count(one, "n")))
+    hit = sorted((row for row in classes if _change(row) < 0), key=lambda row: (_change(row), -_count(row, "n")))
     worst, every = hit[:_WORST], words.plural(len(classes), "class", "classes")
     value, lost, gained = (number(check, "against_dense", key) for key in ("difference", "lost", "gained"))
     said = f"{words.plural(len(hit), 'class', 'classes')} of {len(classes)} lost accuracy."
@@ -127,37 +127,37 @@ def classes_section(records: Records) -> Section | Missing:
         blocks.append(_classes(worst, f"{few}images of the {split} split, dense model against {file}.", folded=False))
     if len(classes) > len(worst):
         blocks.append(_classes(classes, f"All {len(classes)} classes with images.", folded=True))
-    grown = [one for one in objects(losses, "confusions_grown") if text(one, "truth") and text(one, "said")]
+    grown = [row for row in objects(losses, "confusions_grown") if text(row, "truth") and text(row, "said")]
     table = Table.of(
         grown,
         "Confusions that grew, in images.",
-        ("Class", lambda one: text(one, "truth") or ""),
-        ("taken for", lambda one: text(one, "said") or ""),
-        (Column("Dense"), lambda one: f"{_count(one, 'dense'):.0f}"),
-        (Column("File"), lambda one: f"{_count(one, 'artifact'):.0f}"),
+        ("Class", lambda row: text(row, "truth") or ""),
+        ("taken for", lambda row: text(row, "said") or ""),
+        (Column("Dense"), lambda row: f"{_count(row, 'dense'):.0f}"),
+        (Column("File"), lambda row: f"{_count(row, 'artifact'):.0f}"),
     )
     blocks += [table] if grown else []
     wrong = _wrong(objects(losses, "examples"), folder)
     return Section("classes", "What each class lost", (*blocks, *wrong), f"{len(hit)} of {every} lost")
 
 
-def _count(one: _Entry, name: str) -> float:
-    return number(one, name) or 0.0
+def _count(row: _Entry, name: str) -> float:
+    return number(row, name) or 0.0
 
 
-def _change(one: _Entry) -> float:
-    return _count(one, "artifact") - _count(one, "dense")
+def _change(row: _Entry) -> float:
+    return _count(row, "artifact") - _count(row, "dense")
 
 
 def _classes(rows: Sequence[_Entry], caption: str, *, folded: bool) -> Table:
     return Table.of(
         rows,
         caption,
-        ("Class", lambda one: text(one, "class") or "?"),
-        (Column("Images"), lambda one: f"{_count(one, 'n'):.0f}"),
-        (Column("Dense"), lambda one: words.percent_text(_count(one, "dense"))),
-        (Column("File"), lambda one: words.percent_text(_count(one, "artifact"))),
-        (Column("Change", hint="points"), lambda one: words.points_text(_change(one))),
+        ("Class", lambda row: text(row, "class") or "?"),
+        (Column("Images"), lambda row: f"{_count(row, 'n'):.0f}"),
+        (Column("Dense"), lambda row: words.percent_text(_count(row, "dense"))),
+        (Column("File"), lambda row: words.percent_text(_count(row, "artifact"))),
+        (Column("Change", hint="points"), lambda row: words.points_text(_change(row))),
         folded=folded,
     )
 
@@ -186,18 +186,18 @@ _LISTED, _DRAWING_BYTES = 10, 250_000
 
 def evaluated_section(records: Records) -> Section | None:
     """Every ``eval.json``, and of the first the classes and images; None where there is none."""
-    found = records.all("eval")
-    if not found:
+    evaluations = records.all("eval")
+    if not evaluations:
         return None
-    first = found[0].body
-    tables = (_accuracies([one.body for one in found]), _recalls(first), _confusions(first), _heads(first))
+    first = evaluations[0].body
+    tables = (_accuracies([record.body for record in evaluations]), _recalls(first), _confusions(first), _heads(first))
     blocks: list[Block] = [table for table in tables if table.rows]
     if (best := mapping(first, "heads", "official")) and (name := text(best, "name")):
         top1 = _percent(best, "top1", "value")
         said = f"The official code reports the best of its names, here {name}: {top1}; a choice made on that split."
         blocks.append(Text.of(said, kind="note"))
     gist = f"{_percent(first, 'top1', 'value')} top-1 on {text(first, 'top1', 'split') or '?'}"
-    return Section("evaluated", "What it has right", (*blocks[:1], *_drawings(found[0]), *blocks[1:]), gist)
+    return Section("evaluated", "What it has right", (*blocks[:1], *_drawings(evaluations[0]), *blocks[1:]), gist)
 
 
 def _percent(record: _Entry, *path: str) -> str:
@@ -205,15 +205,15 @@ def _percent(record: _Entry, *path: str) -> str:
 
 
 def _accuracies(bodies: list[_Entry]) -> Table:
-    def images(one: _Entry) -> Cell:
-        n = number(one, "top1", "n")
-        return Cell(words.DASH if n is None else f"{n:.0f}", text(one, "top1", "split") or "")
+    def images(row: _Entry) -> Cell:
+        n = number(row, "top1", "n")
+        return Cell(words.DASH if n is None else f"{n:.0f}", text(row, "top1", "split") or "")
 
     def accuracy(title: str, name: str) -> Rule[_Entry]:
-        return Column(title, hint="95 %"), lambda one: columns.recorded_accuracy(one, name)
+        return Column(title, hint="95 %"), lambda row: columns.recorded_accuracy(row, name)
 
-    def accepted(one: _Entry) -> Cell:
-        reject = mapping(one, "reject")
+    def accepted(row: _Entry) -> Cell:
+        reject = mapping(row, "reject")
         if None in (number(reject, "wanted"), number(reject, "threshold"), number(reject, "coverage", "value")):
             return Cell(words.DASH)
         wished, reached = words.percent_text(number(reject, "wanted"), 0), _percent(reject, "precision", "value")
@@ -223,12 +223,12 @@ def _accuracies(bodies: list[_Entry]) -> Table:
     return Table.of(
         bodies,
         "Accuracies with their 95 % intervals.",
-        ("Evaluated", lambda one: Cell(text(one, "thing") or "?", text(one, "schedule") or "", code=True)),
+        ("Evaluated", lambda row: Cell(text(row, "thing") or "?", text(row, "schedule") or "", code=True)),
         (Column("Images", hint="split"), images),
         accuracy("Top-1", "top1"),
         accuracy("Top-5", "top5"),
         accuracy("Macro F1", "macro_f1"),
-        (Column("Calibration error", hint="15 bins"), lambda one: _percent(one, "calibration", "error")),
+        (Column("Calibration error", hint="15 bins"), lambda row: _percent(row, "calibration", "error")),
         (Column("Accepted", hint="of a wished precision"), accepted),
     )
 
@@ -251,15 +251,15 @@ def _recalls(record: _Entry) -> Table:
 
 
 def _confusions(record: _Entry) -> Table:
-    def files(one: _Entry) -> Cell:
-        return Cell(", ".join(file for each in sequence(one, "examples") if (file := text(each, "file"))), code=True)
+    def files(row: _Entry) -> Cell:
+        return Cell(", ".join(file for each in sequence(row, "examples") if (file := text(each, "file"))), code=True)
 
     return Table.of(
         objects(record, "confusions"),
         "The pairs that are taken for one another most often.",
-        ("Class", lambda one: text(one, "truth") or "?"),
-        ("Taken for", lambda one: text(one, "said") or "?"),
-        (Column("Images"), lambda one: f"{_count(one, 'count'):.0f} of {_count(one, 'n'):.0f}"),
+        ("Class", lambda row: text(row, "truth") or "?"),
+        ("Taken for", lambda row: text(row, "said") or "?"),
+        (Column("Images"), lambda row: f"{_count(row, 'count'):.0f} of {_count(row, 'n'):.0f}"),
         ("Such as", files),
     )
 

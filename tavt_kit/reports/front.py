@@ -67,21 +67,21 @@ def frame_of(budget: Budget, metric: str, split: str, statistic: str | None) -> 
 
 def marks_of(view: FrontView, statistic: str | None) -> list[Mark]:
     """The marks of a front and its baselines: at this quantile of the latency, at multiply-adds for None."""
-    found = []
-    for one in view.shown:
-        kind: Kind = "chosen" if one is view.pick else "dense" if one.origin == "dense" else "front"
-        if one.key.startswith("b"):
-            kind = _kind(one.origin)
-        above = ("chosen" if kind == "chosen" else one.origin or kind, one.schedule)
-        below = (f"{words.macs_text(one.macs)} multiply-adds", one.verdict)
-        found.append(_mark(one, kind, kind if kind in ("chosen", "dense") else "", above, below, statistic))
-    return [mark for mark in found if mark]
+    marks = []
+    for row in view.shown:
+        kind: Kind = "chosen" if row is view.pick else "dense" if row.origin == "dense" else "front"
+        if row.key.startswith("b"):
+            kind = _kind(row.origin)
+        above = ("chosen" if kind == "chosen" else row.origin or kind, row.schedule)
+        below = (f"{words.macs_text(row.macs)} multiply-adds", row.verdict)
+        marks.append(_mark(row, kind, kind if kind in ("chosen", "dense") else "", above, below, statistic))
+    return [mark for mark in marks if mark]
 
 
 def _row_marks(rows: Iterable[CandidateView], statistic: str | None) -> list[Mark]:
     """The marks of a fit's rows, or of a front's baselines that are no schedules."""
-    found = (_mark(row, _kind(row.kind), row.name, (row.name,), (row.note, row.verdict), statistic) for row in rows)
-    return [mark for mark in found if mark]
+    marks = (_mark(row, _kind(row.kind), row.name, (row.name,), (row.note, row.verdict), statistic) for row in rows)
+    return [mark for mark in marks if mark]
 
 
 def _kind(name: str) -> Kind:
@@ -89,11 +89,11 @@ def _kind(name: str) -> Kind:
 
 
 def _mark(
-    one: CandidateView, kind: Kind, label: str, above: Sequence[str], below: Sequence[str], statistic: str | None
+    row: CandidateView, kind: Kind, label: str, above: Sequence[str], below: Sequence[str], statistic: str | None
 ) -> Mark | None:
     """A model as a point; None where its accuracy or cost is not known. The hover text has the figures in between."""
-    accuracy, time = one.accuracy, one.time
-    x, bar, is_measured = None if one.macs is None else one.macs / 1e9, None, True
+    accuracy, time = row.accuracy, row.time
+    x, bar, is_measured = None if row.macs is None else row.macs / 1e9, None, True
     if statistic is not None:
         is_measured, bounds = time.median is not None, time.bounds(statistic)
         x = time.of_statistic(statistic) or time.median or time.predicted
@@ -104,7 +104,7 @@ def _mark(
     measured = None if time.median is None else f"median {time} {time.doubt}, p90 {words.ms_text(time.p90)}"
     predicted = None if time.predicted is None else f"predicted {words.ms_text(time.predicted)}"
     lines = filter(None, (*above, f"{accuracy}{interval}", measured, predicted, *below))
-    return Mark(kind, label, x, 100 * accuracy.value, bar, accuracy.bar, is_measured, tuple(lines), one.key)
+    return Mark(kind, label, x, 100 * accuracy.value, bar, accuracy.bar, is_measured, tuple(lines), row.key)
 
 
 def cloud_of(view: FrontView) -> list[tuple[float, float]]:
@@ -115,25 +115,25 @@ def cloud_of(view: FrontView) -> list[tuple[float, float]]:
     return [(cost * scale, 100 * right.value) for cost, right in others if cost is not None and right is not None]
 
 
-def export_command(view: FrontView, one: CandidateView, folder: Path) -> str:
+def export_command(view: FrontView, row: CandidateView, folder: Path) -> str:
     """The command that writes this point as a file for the front's target, and checks it."""
     runtime, precision = (text(view.record, "target", name) for name in ("runtime", "precision"))
     form = {"openvino": "openvino", "onnxruntime": "onnx", "torch": "safetensors"}.get(runtime or "", "onnx")
-    if one.genes:  # which no --schedule can say
-        place = [other.schedule for other in view.candidates].index(one.schedule)
+    if row.genes:  # which no --schedule can say
+        place = [other.schedule for other in view.candidates].index(row.schedule)
         return shlex.join(["fgvc-kit", "export", str(folder), "--pick", str(place), "--format", form])
-    parts = ["fgvc-kit", "export", str(folder), "--schedule", one.schedule or "dense", "--format", form]
-    precision = "int8" if one.kind == "int8" else precision
+    parts = ["fgvc-kit", "export", str(folder), "--schedule", row.schedule or "dense", "--format", form]
+    precision = "int8" if row.kind == "int8" else precision
     return shlex.join(parts if precision in (None, "f32") else [*parts, "--precision", str(precision)])
 
 
-def cost_words(view: FrontView, one: CandidateView) -> str:
+def cost_words(view: FrontView, row: CandidateView) -> str:
     """The quantile that the budget is on, or the multiply-adds, of one candidate."""
-    if not view.is_timed or not one.time.is_known:
-        return f"{words.macs_text(one.macs)} multiply-adds"
-    if one.time.median is None:
-        return f"predicted {words.ms_text(one.time.predicted)}"
-    return f"{view.statistic} {words.ms_text(view.cost(one))} {one.time.doubt_of(view.statistic)}".rstrip()
+    if not view.is_timed or not row.time.is_known:
+        return f"{words.macs_text(row.macs)} multiply-adds"
+    if row.time.median is None:
+        return f"predicted {words.ms_text(row.time.predicted)}"
+    return f"{view.statistic} {words.ms_text(view.cost(row))} {row.time.doubt_of(view.statistic)}".rstrip()
 
 
 def front_section(records: Records) -> Section | Missing:
@@ -146,8 +146,8 @@ def front_section(records: Records) -> Section | Missing:
     blocks: list[Block] = [] if chart is None else [chart]
     if view.candidates:
         blocks.append(front_table(view))
-        shown = {one.schedule for one in (*view.candidates, *view.baselines)}
-        over = [one for one in view.measured if one.verdict == "FAIL" and one.schedule not in shown]
+        shown = {row.schedule for row in (*view.candidates, *view.baselines)}
+        over = [row for row in view.measured if row.verdict == "FAIL" and row.schedule not in shown]
         caption = "Measured too, over the budget and not on the front."
         blocks += [Table.of(over, caption, *_columns(view))] if over else []
     else:
@@ -166,7 +166,7 @@ def front_table(view: FrontView) -> Table:
         f"Candidates by rising cost{', then baselines' if len(view.shown) > len(view.candidates) else ''}; "
         f"{'the chosen one is marked' if strong else 'none was chosen'}. `export --pick 0` takes the first."
     )
-    return Table.of(view.shown, caption, *_columns(view), strong=strong, keys=(one.key for one in view.shown))
+    return Table.of(view.shown, caption, *_columns(view), strong=strong, keys=(row.key for row in view.shown))
 
 
 def _columns(view: FrontView) -> list[Rule[CandidateView]]:
@@ -222,7 +222,7 @@ def _told(front: Mapping[str, Any], view: FrontView) -> str:
         sentences.append(f"{words.plural(over, 'schedule')} predicted within the budget measured above it")
     if late := len(sequence(front, "not_measured")):
         sentences.append(f"no time was left to measure {words.plural(late, 'finalist')}")
-    times = [one.time for one in (*view.candidates, *view.baselines)]
+    times = [row.time for row in (*view.candidates, *view.baselines)]
     if errors := [time.predicted / time.median - 1 for time in times if time.predicted and time.median]:
         error = median(errors)
         off = f"{words.percent_text(abs(error))} {'more' if error > 0 else 'less'}"

@@ -45,16 +45,16 @@ def layer_times(records: Records, table: LatencyTable) -> tuple[LayerTimes, ...]
     models, pick = [("dense", dense)], view.pick
     if pick is not None and pick.schedule != dense.schedule and len(pick.counts) == len(dense.counts):
         models.append(("chosen", pick))
-    found = []
-    for name, one in models:
+    times = []
+    for name, model in models:
         try:
-            parts = () if one.genes else table.parts(TokenSchedule(one.counts))
+            parts = () if model.genes else table.parts(TokenSchedule(model.counts))
         except TavtError:  # the table is of another model
             continue
         if sum(parts) > 0:
             known = dict(zip(part_names(layout.layers), parts, strict=True))
-            found.append(LayerTimes(name, one.schedule, known, one.time if on_target else None))
-    return tuple(found)
+            times.append(LayerTimes(name, model.schedule, known, model.time if on_target else None))
+    return tuple(times)
 
 
 def layers_section(records: Records) -> Section | Missing:
@@ -77,8 +77,8 @@ def layers_section(records: Records) -> Section | Missing:
     for other in shown[1:]:
         faster = words.ratio_text(first.sum / other.sum)
         said += f" The chosen schedule takes {words.ms_text(other.sum)}, {faster} as fast."
-    figure = layer_figure(names, {one.name: one.parts for one in shown}, f"milliseconds of each layer on {where}")
-    whole_runs = [(one, one.time, one.time.median) for one in shown if one.time and one.time.median]
+    figure = layer_figure(names, {model.name: model.parts for model in shown}, f"milliseconds of each layer on {where}")
+    whole_runs = [(model, model.time, model.time.median) for model in shown if model.time and model.time.median]
     sums = Table.of(
         whole_runs,
         "The parts together beside whole runs of the search; each at the speed the machine had then.",
@@ -121,32 +121,32 @@ def _table(found: Found, named: bool) -> Table:
         value = number(record, name)
         return words.DASH if value is None else words.significant(value)
 
-    def name(one: CandidateView) -> Cell:
-        size = number(one.record, "size_bytes")
-        parts = (counts_text(one.counts), words.bytes_text(size) if size else "")
-        return Cell(one.name or words.DASH, ", ".join(filter(None, parts)), code=True)
+    def name(row: CandidateView) -> Cell:
+        size = number(row.record, "size_bytes")
+        parts = (counts_text(row.counts), words.bytes_text(size) if size else "")
+        return Cell(row.name or words.DASH, ", ".join(filter(None, parts)), code=True)
 
-    def speed(one: CandidateView) -> Cell:
-        doubt = " inconclusive" if text(one.record, "ratio", "says") == "INCONCLUSIVE" else ""
-        span = one.ratio.span if one.ratio else ""
-        return Cell(ratio_of(one.ratio), span and f"{span}{doubt}")
+    def speed(row: CandidateView) -> Cell:
+        doubt = " inconclusive" if text(row.record, "ratio", "says") == "INCONCLUSIVE" else ""
+        span = row.ratio.span if row.ratio else ""
+        return Cell(ratio_of(row.ratio), span and f"{span}{doubt}")
 
-    def gain(one: CandidateView) -> str:
-        return words.percent_text(number(one.record, "gain_share", "value"), 0)
+    def gain(row: CandidateView) -> str:
+        return words.percent_text(number(row.record, "gain_share", "value"), 0)
 
     return Table.of(
         [CandidateView(row, "") for row in objects(found.body, "candidates")],
         f"{which}Interleaved in random order{f'; speed is against {reference}' if reference else ''}.",
         ("Candidate", name),
-        ("Ran as", lambda one: words.target_words(mapping(one.record, "target")) or words.DASH),
+        ("Ran as", lambda row: words.target_words(mapping(row.record, "target")) or words.DASH),
         columns.MACS,
         columns.MEDIAN,
         columns.P90,
-        (Column("p99"), lambda one: words.ms_text(one.time.p99)),
-        (Column("Images/s"), lambda one: significant(one.record, "throughput")),
-        (Column("GFLOP/s"), lambda one: significant(one.record, "gflops")),
-        (Column("Load"), lambda one: words.ms_text(number(one.record, "latency_ms", "load_ms"))),
-        (Column("Memory", hint="at most"), lambda one: words.bytes_text(number(one.record, "memory", "peak"))),
+        (Column("p99"), lambda row: words.ms_text(row.time.p99)),
+        (Column("Images/s"), lambda row: significant(row.record, "throughput")),
+        (Column("GFLOP/s"), lambda row: significant(row.record, "gflops")),
+        (Column("Load"), lambda row: words.ms_text(number(row.record, "latency_ms", "load_ms"))),
+        (Column("Memory", hint="at most"), lambda row: words.bytes_text(number(row.record, "memory", "peak"))),
         (Column("Speed", hint="paired, 95 %"), speed),
         (Column("Gain realised", hint="of the MACs saved"), gain),
     )

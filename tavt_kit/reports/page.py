@@ -115,7 +115,7 @@ def report_body(records: Records, said: blocks.Answer, run: str) -> dict[str, An
         "verdict": said.verdict or None,
         "lead": said.lead.replace("\u00a0", " "),
         "sentence": _plain(said.sentence),
-        "notes": [_plain(one) for one in said.more],
+        "notes": [_plain(note) for note in said.more],
         "command": said.command[1] if said.command else None,
         "budgets": list(made.get("budgets") or ()),
         "target": dict(mapping(made, "target")) or None,

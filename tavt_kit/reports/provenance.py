@@ -20,7 +20,7 @@ COUNTING = (
 def provenance_section(records: Records) -> Section:
     """Everything a reader needs to trust, repeat or refuse the figures."""
     blocks: list[Block] = [Text.of(COUNTING)]
-    measured = (one.body for kind in ("fit", "front", "bench", "profile") for one in records.all(kind))
+    measured = (record.body for kind in ("fit", "front", "bench", "profile") for record in records.all(kind))
     hosts = list(dict.fromkeys(name for body in measured if (name := text(body, "host", "cpu"))))
     if len(hosts) > 1:
         warning = f"The records come from {len(hosts)} different machines: {'; '.join(hosts)}."
@@ -50,7 +50,7 @@ def _first_with(records: Records, name: str) -> Mapping[str, Any]:
     kinds: tuple[str, ...] = ("fit", "front", "profile", "bench")
     if name == "host":
         kinds = ("fit", "front", "bench", "profile", "check", "run")
-    return next(filter(None, (mapping(one.body, name) for kind in kinds for one in records.all(kind))), {})
+    return next(filter(None, (mapping(record.body, name) for kind in kinds for record in records.all(kind))), {})
 
 
 def facts_of(records: Records) -> list[tuple[str, Inline]]:
@@ -125,8 +125,8 @@ def _training(run: Mapping[str, Any]) -> str:
 
 def card_of(records: Records) -> Mapping[str, Any]:
     """The model card: beside the front, or as the front names it."""
-    beside = {one.path.parent for one in records.all("front")[:1]}
-    same = (one.body for one in records.all("model") if one.path.parent in beside)
+    beside = {record.path.parent for record in records.all("front")[:1]}
+    same = (record.body for record in records.all("model") if record.path.parent in beside)
     return next(same, records.first("model")) or mapping(records.first("front"), "model")
 
 
@@ -150,7 +150,7 @@ def reproduction_section(records: Records) -> Section:
 
 def commands_of(records: Records) -> list[str]:
     """Each recorded command once, in the order of the work; what was called from Python has none."""
-    works = sorted(records.all("run"), key=lambda one: text(one.body, "verb") == "distill")
+    works = sorted(records.all("run"), key=lambda record: text(record.body, "verb") == "distill")
     for kind in ("prune", "profile", "front", "exported", "check", "bench", "fit", "eval", "explained"):
         works += records.all(kind)
-    return list(dict.fromkeys(command for one in works if (command := text(one.body, "command"))))
+    return list(dict.fromkeys(command for record in works if (command := text(record.body, "command"))))

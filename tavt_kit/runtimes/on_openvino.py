@@ -60,16 +60,16 @@ class OpenvinoSession(FileSession):
         self._compiled = compile_for(model, target)
         self.compile_ms = (time.perf_counter() - compiling) * 1e3
         self._request = self._compiled.create_infer_request()
-        found = executed_precision(self._compiled)
-        if found != target.precision and not (of_file and found == "int8" and target.precision == "f32"):
+        executed = executed_precision(self._compiled)
+        if executed != target.precision and not (of_file and executed == "int8" and target.precision == "f32"):
             if of_file and target.precision == "int8":
                 raise TargetError(
                     "the model file is not quantised, but the target asks for int8; export it with int8 first"
                 )
             raise TargetError(
-                f"OpenVINO ran {found} where {target.precision} was asked for ({target}); ask for {found}"
+                f"OpenVINO ran {executed} where {target.precision} was asked for ({target}); ask for {executed}"
             )
-        self.target = replace(target, precision=found)
+        self.target = replace(target, precision=executed)
         self.load_ms = (time.perf_counter() - begin) * 1e3
 
     def _run(self, inputs: list[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
@@ -124,18 +124,18 @@ def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tup
 @contextmanager
 def _noted_interrupts() -> Iterator[list[int]]:
     """The Ctrl-Cs within the block: OpenVINO turns one that strikes where it calls Python into an error of its own."""
-    before, found = signal.getsignal(signal.SIGINT), list[int]()
+    before, interrupts = signal.getsignal(signal.SIGINT), list[int]()
 
     def note(number: int, frame: Any) -> None:
-        found.append(number)
+        interrupts.append(number)
         before(number, frame)  # type: ignore[operator, misc]
 
     if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield found
+        yield interrupts
         return
     signal.signal(signal.SIGINT, note)
     try:
-        yield found
+        yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -169,16 +169,16 @@ def request_clock(compiled: Any, inputs: Sequence[npt.NDArray[Any]]) -> Callable
 
 def executed_precision(compiled: Any) -> str:
     """The precision in which most matrix products of the compiled graph run: ``f32 f16 bf16 int8``."""
-    found: Counter[str] = Counter()
+    kernels: Counter[str] = Counter()
     for node in compiled.get_runtime_model().get_ordered_ops():
         facts = node.get_rt_info()
         if "layerType" in facts and facts["layerType"].astype(str) in _COMPUTE:
             # The kernel's name ends in what it computes in ("brgemm_avx512_f32"). The node's own precision is that of
             # its weights: f16 for a file that stores them so, even where they are widened and computed in f32.
             kernel = facts["primitiveType"].astype(str).rpartition("_")[2].lower() if "primitiveType" in facts else ""
-            found[_NAMES.get(kernel) or _NAMES.get(facts["runtimePrecision"].astype(str), "f32")] += 1
-    if found:
-        return found.most_common(1)[0][0]
+            kernels[_NAMES.get(kernel) or _NAMES.get(facts["runtimePrecision"].astype(str), "f32")] += 1
+    if kernels:
+        return kernels.most_common(1)[0][0]
     hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     return _NAMES.get(hint, "f32")
 

@@ -102,11 +102,11 @@ class FileSession(ABC):
         groups: dict[tuple[int, ...], list[int]] = {}  # images of one size go in as one batch
         for index, image in enumerate(images):
             groups.setdefault(image.shape, []).append(index)
-        found: dict[int, npt.NDArray[np.float32]] = {}
+        answers: dict[int, npt.NDArray[np.float32]] = {}
         for indices in groups.values():
             inputs = self._inputs(np.stack([images[index] for index in indices]))
-            found.update(zip(indices, self._run(inputs), strict=True))
-        return np.stack([found[index] for index in range(len(images))])
+            answers.update(zip(indices, self._run(inputs), strict=True))
+        return np.stack([answers[index] for index in range(len(images))])
 
     def at(self, lengths: Lengths) -> Self:
         """The same loaded file at other token counts; nothing is loaded or compiled again.
