@@ -19,8 +19,6 @@ from tavt_kit.search.space import Levels, Space
 POPULATION = 16
 """Schedules of a generation where nothing else is asked for."""
 
-EXHAUSTED = "no schedule is left that was not tried"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlgorithmOptions:
@@ -134,7 +132,7 @@ class Sampler(Algorithm):
         learnt = bool(self._told)
         self._waiting = (self._bred() if learnt else self._first()) or self._pool.random(self.population)
         if not self._waiting:
-            self.stopped_because = EXHAUSTED
+            self.stopped_because = "no schedule is left that was not tried"
         return self._pool.issue(self._waiting, self.name if learnt else self.first_name or self.name)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:

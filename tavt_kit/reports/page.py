@@ -85,7 +85,7 @@ def write_report(places: Sequence[Path], out: Path | None = None) -> Written:
     if len(fronts := records.all("front")) > 1:
         raise RecordError(
             f"a report is of one search, but {', '.join(records.folders)} holds {len(fronts)} "
-            f"({', '.join(str(one.path.parent) for one in fronts)}); give the folder of one"
+            f"({', '.join(str(search.path.parent) for search in fronts)}); give the folder of one"
         )
     report = build_report(records)
     body = report_body(records, report.answer, report.title)
