@@ -221,7 +221,7 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
 def knee_of(body: Mapping[str, Any]) -> int:
     """The candidate after which spending more buys little, on the front of the first cost and the metric."""
     points = [(_cost(body, candidate), float(candidate[body["metric"]])) for candidate in body["candidates"]]
-    # With three objectives some are on the front for the third one's sake.
+    # Fronts of earlier versions may have some for a third objective's sake.
     free = [i for i, point in enumerate(points) if not any(dominates(other, point) for other in points)]
     return free[knee([points[i] for i in free])] if free else knee([])
 
