@@ -34,7 +34,7 @@ def test_classes_and_confusions_are_named_in_their_order() -> None:
         ("b", "c", 0, 2),
     ]
     assert [(one.name, one.n, one.source, one.artifact) for one in found.classes] == [
-        ("a", 10, 9, 6), ("b", 4, 4, 2), ("c", 2, 2, 2),
+        ("a", 10, 0.9, 0.6), ("b", 4, 1.0, 0.5), ("c", 2, 1.0, 1.0),
     ]  # fmt: skip
     assert found.mcnemar_p == pytest.approx(2 * 0.5**5)  # five lost, none gained
     record = json.loads(json.dumps(found.as_record(), allow_nan=False))
