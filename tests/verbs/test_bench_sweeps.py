@@ -62,7 +62,7 @@ def test_the_memory_of_a_file_is_measured_and_a_live_model_says_to_export(
     tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ("--target", "onnxruntime:cpu:threads=1", *QUICK, "--budget", "memory=20GB", "-o", tmp_path)
-    assert run("bench", files[0], *TINY, "--mixed", *given) == 1
+    assert run("bench", files[0], *TINY, *given) == 1
     file, live = candidates(tmp_path)
     assert file["memory"]["peak"] > 10e6 and live["memory"]["peak"] is None
     out = " ".join(capsys.readouterr().out.split())
