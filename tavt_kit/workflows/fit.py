@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tavt_kit.bench import measure_table
+from tavt_kit.bench.latency_table import measure_table
 from tavt_kit.bench.parts import timed_model
 from tavt_kit.checkpoints import is_run, load_model
 from tavt_kit.checkpoints.architecture import check_name
