@@ -88,7 +88,7 @@ class Sampler(Algorithm):
     """An ``Algorithm`` that takes each generation from one pool, where it bred nothing new by chance.
 
     Args:
-        seed: Of its own generator; nothing global is touched.
+        seed: Seed of its own generator; nothing global is touched.
         population: Schedules of a generation, at least 1.
         seeds: Schedules to begin with, before its own; brought into the ceilings if they exceed them.
         fits: Whether a schedule keeps to the ceilings; only such are proposed. ``None``: all do.

@@ -33,7 +33,7 @@ class BatchCheck(Record):
     Args:
         sizes: Batches compared: first that of the main pass, last the part of a batch at its end; empty where the
             answers were given elsewhere.
-        largest_difference: Of an image's logits in two batches, as a share of the largest logit.
+        largest_difference: Difference of an image's logits in two batches, as a share of the largest logit.
     """
 
     sizes: tuple[int, ...]
@@ -55,7 +55,7 @@ class CheckReport:
         precision: In which the weights are stored.
         executed: Target text, with the precision that really ran.
         source_top1: Accuracy of the source at the same schedule, in torch f32.
-        largest_difference: Of two logits of one image; null where the artifact gave a NaN.
+        largest_difference: Difference of two logits of one image; null where the artifact gave a NaN.
         strayed: Images whose logits differ by more than the tolerance.
         tied: Strayed images that hang on the last bits of the source itself.
         losses: Against the dense source, where it was run.
