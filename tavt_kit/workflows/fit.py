@@ -179,10 +179,11 @@ def fit(
     """Find, train, export and check the most accurate model that keeps to a budget on a target.
 
     A first answer comes without training a backbone: a head on cached features, tokens merged. Then, as far as
-    ``max_time`` allows, all layers are fine-tuned, one network is distilled for several image sizes and token counts,
-    and searched under the budget. Everything is measured side by side beside the dense model, dense INT8 and smaller
-    images; the best of all is in ``out/recommended``, whatever it is. Selection reads val alone. Stopped at any
-    moment, the same call goes on; what was best by then stays.
+    ``max_time`` allows, all layers are fine-tuned at several image sizes, one network for all of them is made of the
+    fine-tunes, distilled where there is time, and its sizes and schedules are searched under the budget. Everything is
+    measured side by side beside the dense model, dense INT8 and smaller images; the best of all is in
+    ``out/recommended``, whatever it is. Selection reads val alone. Stopped at any moment, the same call goes on; what
+    was best by then stays.
 
     Args:
         data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv`` or ``textile``.

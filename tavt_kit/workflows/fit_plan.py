@@ -30,7 +30,7 @@ _SEARCH, _SEARCH_SECONDS = 0.2, 60.0
 """Share of what is left after the first answer that the search gets, and the seconds that are planned at the least."""
 LEAST_SEARCH = 40.0
 """Seconds that a search is begun with at the least."""
-_EVALUATED, _TREE = 0.5, 100
+_EVALUATED, _HOPED = 0.5, 100
 """Share of the search that evaluates, the rest times layers and reads images; and configurations that are hoped for."""
 _LEAST_IMAGES = 128
 """Images of val that rank configurations at the least: a divergence is told on far fewer than an accuracy."""
@@ -206,5 +206,5 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int
     a_pass = image_seconds * max(share[size] for size in sizes or more or share)
     return replace(
         plan, adapt_sizes=sizes, adapt_steps=adapt, distil_steps=distil, seconds=seconds, reasons=tuple(reasons),
-        search_images=max(_LEAST_IMAGES, min(judged, int(_EVALUATED * seconds.get("search", 0.0) / _TREE / a_pass))),
+        search_images=max(_LEAST_IMAGES, min(judged, int(_EVALUATED * seconds.get("search", 0.0) / _HOPED / a_pass))),
     )  # fmt: skip
