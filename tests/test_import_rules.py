@@ -18,7 +18,7 @@ LAYERS = (
     ("errors", "core"),
     (
         "models/backbones",
-        "models/costs",
+        "models/flops",
         "models/timm_import",
         "models/token_reduction",
         "models/vision_ops",
@@ -36,7 +36,7 @@ LAYERS = (
 PLAIN = ("errors", "core", "comparison")
 """What needs the standard library alone."""
 HEAVY = {"torch", "torchvision", "timm", "numpy", "scipy", "openvino", "onnx", "onnxruntime", "onnxscript", "nncf",
-         "pymoo", "torch_pruning", "accelerate", "safetensors", "PIL"}  # fmt: skip
+         "pymoo", "accelerate", "safetensors", "PIL"}  # fmt: skip
 TORCH = {"torch", "torchvision", "timm"}
 WITHOUT_TORCH = (
     "data",

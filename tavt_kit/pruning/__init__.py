@@ -1,4 +1,4 @@
-"""Structured pruning: heads, feed-forward and embedding channels by torch-pruning's graph, and whole blocks."""
+"""Structured pruning: heads and feed-forward channels, and whole blocks."""
 
 from __future__ import annotations
 

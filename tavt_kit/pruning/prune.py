@@ -1,10 +1,9 @@
-"""Pruning a model in place: layers first, then heads and channels, the least important units of each group.
+"""Pruning a model in place: layers first, then heads and hidden channels, the least important units of each group.
 
-How much a unit matters is one measure over the weights that are cut with it, as torch-pruning has it:
+How much a unit matters is one measure over the weights that are cut with it (as in DepGraph, Fang et al., CVPR 2023):
 
-    magnitude   the mean of the squared weights (Li et al., 2017; over a group as in DepGraph, CVPR 2023)
+    magnitude   the mean of the squared weights (Li et al., 2017)
     taylor      |weight x gradient|: what leaving it out would change of the loss (Molchanov et al., 2019)
-    random      none at all; what the others must beat
 
 Gradients are of the cross-entropy on training images. The layers that leave are those whose absence costs least on
 training images, one after another.
@@ -12,10 +11,9 @@ training images, one after another.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,43 +23,51 @@ from torch import Tensor, nn
 
 from tavt_kit.checkpoints.architecture import sketch
 from tavt_kit.core.model_card import ModelCard
-from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, UnknownName, UnsupportedBackbone
+from tavt_kit.errors import BudgetError, DataError, UnknownName, UnsupportedBackbone
+from tavt_kit.models.backbones import make_adapter
 from tavt_kit.models.backbones.pim import PimVitBackbone
-from tavt_kit.models.backbones.pruned import cut, find_blocks, keep_blocks, record_structure, set_heads, set_width
+from tavt_kit.models.backbones.pruned import cut, find_blocks, keep_blocks, record_structure, set_heads
 from tavt_kit.models.prefix_sharing import shared_logits
+from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
-from tavt_kit.pruning.coupled import Coupled, coupled
 
-SHARES = ("mlp", "heads", "width")
+KINDS = ("mlp", "heads")
+"""What is pruned inside layers."""
+
+_FREE = (timm.layers.Attention, timm.layers.AttentionRope)
+"""Attention whose heads need not fill the width; the others of timm reshape to the width of what came in."""
+
+_MLPS = (timm.layers.Mlp, timm.layers.GluMlp, timm.layers.SwiGLU)
+
+IMPORTANCES = ("magnitude", "taylor")
+_BATCH = 16
+"""Images in one pass."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
     """What is left of a model.
 
-    Shares of the hidden channels of each feed-forward network, of the heads of each attention and of the embedding
-    channels; ``None`` leaves them all. Channels are left in multiples of ``round_to`` (a head counts with all of its).
+    Shares of the hidden channels of each feed-forward network and of the heads of each attention; ``None`` leaves them
+    all. Channels are left in multiples of ``round_to`` (a head counts with all of its).
 
     Raises:
         BudgetError: A share that is not above 0 and at most 1, fewer than one layer, or a multiple below 1.
-
-    Example:
-        >>> Targets(mlp=0.5, depth=10).round_to
-        8
     """
 
     mlp: float | None = None
     heads: float | None = None
-    width: float | None = None
     depth: int | None = None
     round_to: int = 8
 
     def __post_init__(self) -> None:
-        for name in SHARES:
-            share = getattr(self, name)
+        for name in KINDS:
+            share = self.share(name)
             if share is not None and not 0 < share <= 1:
                 raise BudgetError(
-                    f"`{name}` is the share that is left, above 0 and at most 1, got {share:g}; 0.5 keeps a half"
+                    f"`{name}` is the share that is left, above 0 and at most 1 such as 0.5, got {share:g}"
                 )
         if self.depth is not None and self.depth < 1:
             raise BudgetError(f"`depth` is the number of layers that are left, at least 1, got {self.depth}")
@@ -69,20 +75,93 @@ class Targets:
             raise BudgetError(f"`round_to` is a whole number of channels above 0, got {self.round_to}")
 
     def share(self, kind: str) -> float | None:
-        """The share of ``mlp``, ``heads`` or ``width``."""
+        """The share of ``mlp`` or ``heads``."""
         return getattr(self, kind)  # type: ignore[no-any-return]
 
-    @property
-    def asked(self) -> bool:
-        """Whether anything is to be pruned at all."""
-        return any(x is not None for x in (self.mlp, self.heads, self.width, self.depth))
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The units (``mlp`` or ``heads``) of one module.
+
+    Args:
+        size: Channels of a unit: those of a head, else 1.
+        cuts: A tensor and one of its axes, and the unit that each position there belongs to.
+        tied: Whether all such groups keep the same units.
+    """
+
+    kind: str
+    name: str
+    units: int
+    size: int
+    cuts: tuple[tuple[str, int, tuple[int, ...]], ...]
+    tied: bool = False
 
 
-def count_left(group: Coupled, share: float, round_to: int) -> int:
+def find_groups(model: nn.Module, kind: str) -> list[Group]:
+    """All units of one kind in a bare model in eval mode, from the first block to the last."""
+    list_name, blocks = find_blocks(model)
+    adapter, kind_of_model = make_adapter(model), type(model).__name__
+    if not all(adapter.joint):
+        raise UnsupportedBackbone(
+            f"{kind} cannot be pruned where attention and feed-forward half share one projection, as in "
+            f"{type(blocks[0]).__name__}; prune whole layers with `depth`"
+        )
+    modules: dict[str, Any] = {f"{list_name}.{name}": module for name, module in blocks.named_modules()}
+    attentions = {name: module for name, module in modules.items() if hasattr(module, "fused_attn")}
+    if kind == "mlp":
+        # Relative positions may come from a small network inside an attention; it has nothing to do with this one.
+        inside = tuple(f"{name}." for name in attentions)
+        networks = {n: each for n, each in modules.items() if isinstance(each, _MLPS) and not n.startswith(inside)}
+        if not networks:
+            raise UnsupportedBackbone(f"{kind_of_model} has no feed-forward network whose width could be pruned")
+        return [_hidden_channels(name, network) for name, network in networks.items()]
+    if bound := [a for a in attentions.values() if type(a) not in _FREE or getattr(a, "num_kv_groups", 1) != 1]:
+        raise UnsupportedBackbone(
+            f"heads cannot be pruned from {kind_of_model}: its {type(bound[0]).__name__} needs heads that fill the "
+            "embedding width exactly; prune with `mlp` or `depth`"
+        )
+    if getattr(model, "rope_mixed", False):
+        raise UnsupportedBackbone(
+            f"heads cannot be pruned from {kind_of_model} with mixed rotary positions, which are learned for each head "
+            "of all layers together; prune with `mlp` or `depth`"
+        )
+    # TransFG multiplies the maps of a head through the layers, so a head is the same one in all of them.
+    tied = len(attentions) - 1 if type(adapter).__name__ == "TransFgBackbone" else 0
+    return [_heads(name, each, number < tied) for number, (name, each) in enumerate(attentions.items())]
+
+
+def _hidden_channels(name: str, network: Any) -> Group:
+    units = network.fc2.in_features
+    cuts = [(f"{name}.fc2.weight", 1, tuple(range(units)))]
+    for part in ("fc1", "fc1_g", "fc1_x", "norm"):  # a gate and what it gates may be packed into one
+        for tensor, rows in _rows(network, name, part):
+            cuts.append((tensor, 0, tuple(range(units)) * (rows // units)))
+    return Group("mlp", name, units, 1, tuple(cuts))
+
+
+def _heads(name: str, attention: Any, tied: bool) -> Group:
+    heads, size = int(attention.num_heads), int(attention.head_dim)
+    once = tuple(head for head in range(heads) for _ in range(size))
+    cuts = [(f"{name}.proj.weight", 1, once)]
+    for part in ("qkv", "q_proj", "k_proj", "v_proj", "gate", "norm"):
+        for tensor, rows in _rows(attention, name, part):
+            cuts.append((tensor, 0, once * (rows // len(once))))
+    return Group("heads", name, heads, size, tuple(cuts), tied)
+
+
+def _rows(module: nn.Module, name: str, part: str) -> Iterator[tuple[str, int]]:
+    """Names of a part's weight and bias, as far as it has them, and their rows."""
+    for leaf in ("weight", "bias"):
+        tensor = getattr(getattr(module, part, None), leaf, None)
+        if tensor is not None:
+            yield f"{name}.{part}.{leaf}", len(tensor)
+
+
+def count_left(group: Group, share: float, round_to: int) -> int:
     """Units that are left of a group: the nearest number whose channels are a multiple, at least one such step.
 
     Example:
-        >>> count_left(Coupled("mlp", "", 1536, 1, ()), 0.7, 8), count_left(Coupled("heads", "", 6, 64, ()), 0.4, 8)
+        >>> count_left(Group("mlp", "", 1536, 1, ()), 0.7, 8), count_left(Group("heads", "", 6, 64, ()), 0.4, 8)
         (1072, 2)
     """
     step = round_to // math.gcd(round_to, group.size)
@@ -91,49 +170,36 @@ def count_left(group: Coupled, share: float, round_to: int) -> int:
     return min(group.units, max(step, math.floor(group.units * share / step + 0.5) * step))
 
 
-IMPORTANCES = ("magnitude", "taylor", "random")
-_GRADIENT_BATCH = 16
-"""Images in one backward pass."""
-
-
 def check_importance(name: str) -> None:
     """Refuse a measure that nobody knows."""
     if name not in IMPORTANCES:
         raise UnknownName(f"importance is one of {', '.join(IMPORTANCES)}, got {name!r}")
 
 
-def _score_units(
-    model: nn.Module, groups: Sequence[Coupled], name: str, images: LabelledImages | None, seed: int
-) -> list[Tensor]:
+def _score_units(model: nn.Module, groups: Sequence[Group], name: str, images: LabelledImages | None) -> list[Tensor]:
     """The importance (units,) of every unit of each group; means of a group are 1."""
     if name == "taylor":
         assert images is not None  # checked by prune
         _differentiate(model, images.images, images.labels)
-    scores = []
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(seed)
-            for group in groups:
-                drawn = name == "random"
-                found = torch.rand(len(group.cuts[0].owner))[: group.units] if drawn else _measured(model, group, name)
-                mean = found.mean()
-                scores.append(found / mean if mean > 0 else found)
+        with torch.no_grad():
+            found = [_measured(model, group, name) for group in groups]
     finally:
         model.zero_grad(set_to_none=True)
-    return scores
+    return [scores / scores.mean() if scores.mean() > 0 else scores for scores in found]
 
 
-def _measured(model: nn.Module, group: Coupled, name: str) -> Tensor:
-    """(units,): what a unit has in each matrix, filter and norm that is cut with it, the mean over these."""
+def _measured(model: nn.Module, group: Group, name: str) -> Tensor:
+    """(units,): what a unit has in each matrix and norm that is cut with it, the mean over these."""
     total, parts = torch.zeros(group.units), 0
-    for item in group.cuts:
-        path, _, leaf = item.tensor.rpartition(".")
+    for tensor, axis, owner in group.cuts:
+        path, _, leaf = tensor.rpartition(".")
         module = model.get_submodule(path)
-        if leaf == "weight" and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.LayerNorm):
+        if leaf == "weight" and isinstance(module, nn.Linear | nn.LayerNorm):
             weight = module.weight
             each = (weight * weight.grad).abs() if weight.grad is not None and name == "taylor" else weight.square()
-            rows = each.movedim(item.axis, 0).reshape(len(item.owner), -1).sum(dim=1)
-            total.index_add_(0, torch.tensor(item.owner), rows.float().cpu())
+            rows = each.movedim(axis, 0).reshape(len(owner), -1).sum(dim=1)
+            total.index_add_(0, torch.tensor(owner), rows.float().cpu())
             parts += 1
     return total / parts
 
@@ -144,10 +210,10 @@ def _differentiate(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     wanted = [parameter.requires_grad for parameter in parameters]
     model.requires_grad_(True)
     totals = [torch.zeros_like(parameter) for parameter in parameters]
-    for start in range(0, len(images), _GRADIENT_BATCH):
+    for start in range(0, len(images), _BATCH):
         with torch.enable_grad():
-            logits = model(images[start : start + _GRADIENT_BATCH])
-            loss = F.cross_entropy(logits, labels[start : start + _GRADIENT_BATCH], reduction="sum")
+            logits = model(images[start : start + _BATCH])
+            loss = F.cross_entropy(logits, labels[start : start + _BATCH], reduction="sum")
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
         for total, gradient in zip(totals, found, strict=True):
             if gradient is not None:
@@ -157,17 +223,11 @@ def _differentiate(model: nn.Module, images: Tensor, labels: Tensor) -> None:
         parameter.grad = total / len(images)
 
 
-_ANSWER_BATCH = 32
-
-
 def spared_layers(adaptive: AdaptiveViT, number: int, images: Tensor, labels: Tensor) -> list[int]:
     """The layers that go: again and again the one whose absence costs least loss, as many as asked for or as can go.
 
     A layer is left out as in TAVT's layer dropout, so nothing is built for the trial. A layer that others rest on
     stays: the fusion of FFVT and TransFG, and the last four of PIM, which are its levels.
-
-    Raises:
-        UnsupportedBackbone: No layer of this model can be left out.
     """
     needed = _needed(adaptive)
     kept, gone = list(range(adaptive.layers)), list[int]()
@@ -184,9 +244,7 @@ def _needed(adaptive: AdaptiveViT) -> set[int]:
     backbone = adaptive.backbone
     if backbone.static_reason is not None or getattr(adaptive.bare, "rope_mixed", False):
         reason = backbone.static_reason or "its rotary positions are learned for all layers together"
-        raise UnsupportedBackbone(
-            f"no layers can be taken from {type(adaptive.bare).__name__}: {reason}; prune with `mlp`"
-        )
+        raise UnsupportedBackbone(f"no layers can be taken from {type(adaptive.bare).__name__}: {reason}; use `mlp`")
     if isinstance(backbone, PimVitBackbone):
         return set(range(backbone.first, adaptive.layers))
     return {layer for layer, drops in enumerate(backbone.droppable) if not drops}
@@ -198,24 +256,13 @@ def _losses(
 ) -> dict[int, float]:
     """The mean cross-entropy without each of the ``leaving`` layers; what lies before it is computed once for all."""
     dense = adaptive.dense_schedule
-    without = {replace(dense, executed=tuple(one for one in kept if one != layer)): layer for layer in leaving}
+    without = {replace(dense, executed=tuple(other for other in kept if other != layer)): layer for layer in leaving}
     totals = dict.fromkeys(leaving, 0.0)
-    for start in range(0, len(images), _ANSWER_BATCH):
-        part = slice(start, start + _ANSWER_BATCH)
+    for start in range(0, len(images), _BATCH):
+        part = slice(start, start + _BATCH)
         for schedule, logits in shared_logits(adaptive, images[part], list(without)):
             totals[without[schedule]] += float(F.cross_entropy(logits, labels[part], reduction="sum"))
     return {layer: total / len(images) for layer, total in totals.items()}
-
-
-_log = logging.getLogger(__name__)
-
-_FREE = ("mlp", "heads")
-"""What a budget decides of, unless it is given."""
-
-_NAMED = {"mlp": "feed-forward channels", "heads": "heads"}
-
-_STEPS = 1000
-"""Shares that a budget tries are multiples of one in so many; nine or ten of them are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,24 +274,10 @@ class LabelledImages:
 
 
 @dataclass(frozen=True, slots=True)
-class Ceiling:
-    """A cost that the pruned model must keep to, rising with its size; ``flag`` is the budget as it was given."""
-
-    cost: Callable[[nn.Module], float]
-    most: float
-    show: Callable[[float], str]
-    flag: str
-
-
-@dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was done: positions of the blocks that are left, and by kind the units that are left in each layer.
-
-    The targets are those carried out, with the share that a budget led to.
-    """
+    """What was done: positions of the blocks that are left, and by kind the units that are left in each layer."""
 
     kept: tuple[int, ...]
-    targets: Targets
     units: Mapping[str, tuple[int, ...]]
 
 
@@ -254,15 +287,11 @@ def prune(
     *,
     importance: str = "magnitude",
     images: LabelledImages | None = None,
-    ceiling: Ceiling | None = None,
-    seed: int = 0,
 ) -> Pruned:
     """Take from a bare model in eval mode what matters least, in place; wrap it (again) afterwards.
 
-    With a ceiling the one share of the hidden channels and heads that meets it is found, where ``targets`` has none.
-
     Raises:
-        BudgetError: Nothing to prune, or targets that the model does not have; BudgetTooTight under every share.
+        BudgetError: Nothing to prune, or targets that the model does not have.
         UnsupportedBackbone: A kind that cannot be pruned in this model.
 
     Example:
@@ -272,124 +301,45 @@ def prune(
         {'mlp': (384, 384), 'heads': (2, 2)}
     """
     check_importance(importance)
-    if not targets.asked and ceiling is None:
-        raise BudgetError("nothing is to be pruned: give `mlp`, `heads`, `width`, `depth` or `budget`")
+    if (targets.mlp, targets.heads, targets.depth) == (None, None, None):
+        raise BudgetError("nothing is to be pruned: give `mlp`, `heads` or `depth`")
     if images is None and (importance == "taylor" or targets.depth is not None):
         raise DataError(f"`depth` and the importance {importance} are judged on training images; give `data`")
-    free = [] if ceiling is None else _free(model, targets, ceiling)
-    kinds = [kind for kind in SHARES if targets.share(kind) is not None or kind in free]
+    kinds = [kind for kind in KINDS if targets.share(kind) is not None]
     for kind in kinds if targets.depth is not None else ():
-        coupled(model, kind)  # refused here, not after layers have been tried for minutes
+        find_groups(model, kind)  # refused here, not after layers have been tried for minutes
     kept = list(range(len(find_blocks(model)[1])))
     if targets.depth is not None and images is not None:
         adaptive, depth = wrap(model), targets.depth
         least = max(1, len(_needed(adaptive)))
         if not least <= depth <= adaptive.layers:
-            raise BudgetError(
-                f"`depth` is the number of layers that are left, here {least} to {adaptive.layers}, got {depth}"
-            )
+            raise BudgetError(f"`depth` is the number of layers left, here {least} to {adaptive.layers}, got {depth}")
         gone = spared_layers(adaptive, adaptive.layers - depth, images.images, images.labels)
         kept = [layer for layer in kept if layer not in gone]
         keep_blocks(model, kept)
-    groups = {kind: coupled(model, kind) for kind in kinds}
-    if ceiling is not None:
-        targets = _within(model, groups, targets, free, ceiling)
-    left = _left(groups, targets)
-    flat = [group for found in groups.values() for group in found]
-    scores = _score_units(model, flat, importance, images, seed)
-    together: dict[str, Tensor] = {}  # tied groups keep the same units
-    for group, score in zip(flat, scores, strict=True):
-        if group.tied:
-            together[group.tied] = together.get(group.tied, torch.zeros_like(score)) + score
-    numbers = [count for counts in left.values() for count in counts]
-    for group, score, count in zip(flat, scores, numbers, strict=True):
+    groups = [group for kind in kinds for group in find_groups(model, kind)]
+    scores = _score_units(model, groups, importance, images)
+    tied = [score for group, score in zip(groups, scores, strict=True) if group.tied]
+    together = torch.stack(tied).sum(dim=0) if tied else None
+    units: dict[str, list[int]] = {kind: [] for kind in kinds}
+    for group, score in zip(groups, scores, strict=True):
+        count = count_left(group, targets.share(group.kind) or 1.0, targets.round_to)
+        units[group.kind].append(count)
         # The most important units, ascending; of equals the first.
-        ranked = together.get(group.tied, score).argsort(descending=True, stable=True)
-        _apply(model, group, ranked[:count].sort().values)
-    return Pruned(tuple(kept), targets, left)
+        wanted = together if group.tied and together is not None else score
+        _keep_units(model, group, wanted.argsort(descending=True, stable=True)[:count].sort().values)
+    return Pruned(tuple(kept), {kind: tuple(counts) for kind, counts in units.items()})
 
 
-def _free(model: nn.Module, targets: Targets, ceiling: Ceiling) -> list[str]:
-    """What the budget decides of: heads too, where they can be pruned."""
-    free = [kind for kind in _FREE if targets.share(kind) is None]
-    if not free:
-        raise BudgetError(
-            f"{ceiling.flag} decides how many heads and hidden channels stay, but `mlp` and `heads` are both given; "
-            "leave one of them out"
-        )
-    if free == ["mlp", "heads"]:
-        try:
-            coupled(model, "heads")
-        except UnsupportedBackbone as error:
-            _log.info("the budget decides of the feed-forward channels alone: %s", error)
-            return ["mlp"]
-    return free
-
-
-def _left(groups: Mapping[str, Sequence[Coupled]], targets: Targets) -> dict[str, tuple[int, ...]]:
-    return {
-        kind: tuple(count_left(group, targets.share(kind) or 1.0, targets.round_to) for group in found)
-        for kind, found in groups.items()
-    }
-
-
-def _within(
-    model: nn.Module, groups: Mapping[str, Sequence[Coupled]], targets: Targets, free: Sequence[str], ceiling: Ceiling
-) -> Targets:
-    """The targets with the largest share that keeps to the ceiling."""
-
-    def tried(step: int, kinds: Sequence[str], base: Targets) -> tuple[Targets, float]:
-        shares: dict[str, Any] = dict.fromkeys(kinds, step / _STEPS)
-        now = replace(base, **shares)
-        small = copy.deepcopy(model)
-        for kind, counts in _left(groups, now).items():
-            for group, count in zip(groups[kind], counts, strict=True):
-                _apply(small, group, torch.arange(count))
-        return now, ceiling.cost(small)
-
-    def largest(low: int, kinds: Sequence[str], base: Targets) -> tuple[int, Targets]:
-        """The largest step that fits; ``base`` at ``low`` does, and the whole does not."""
-        high = _STEPS
-        while high - low > 1:
-            middle = (low + high) // 2
-            now, cost = tried(middle, kinds, base)
-            if cost <= ceiling.most:
-                low, base = middle, now
-            else:
-                high = middle
-        return low, base
-
-    whole, cost = tried(_STEPS, free, targets)
-    if cost <= ceiling.most:
-        if not targets.asked:
-            raise BudgetError(f"the model keeps to {ceiling.flag} as it is: it costs {ceiling.show(cost)}")
-        return whole
-    fewest, least = tried(1, free, targets)
-    if least > ceiling.most:
-        raise BudgetTooTight(
-            f"{ceiling.flag} is out of reach: with the fewest {' and '.join(_NAMED[kind] for kind in free)} the model "
-            f"still costs {ceiling.show(least)}; allow that, or give `width` or `depth` as well"
-        )
-    step, found = largest(1, free, fewest)
-    if len(free) == 1:
-        return found
-    # Heads are few, so they leave room below the budget; channels fill it.
-    roomy, cost = tried(_STEPS, ["mlp"], found)
-    return roomy if cost <= ceiling.most else largest(step, ["mlp"], found)[1]
-
-
-def _apply(model: nn.Module, group: Coupled, keep: Tensor) -> None:
+def _keep_units(model: nn.Module, group: Group, keep: Tensor) -> None:
     """Leave the units ``keep`` of a group."""
     if len(keep) == group.units:
         return
     chosen = set(keep.tolist())
-    for item in group.cuts:
-        places = [place for place, unit in enumerate(item.owner) if unit in chosen]
-        cut(model, item.tensor, item.axis, torch.tensor(places))
+    for tensor, axis, owner in group.cuts:
+        cut(model, tensor, axis, torch.tensor([index for index, unit in enumerate(owner) if unit in chosen]))
     if group.kind == "heads":
         set_heads(model, group.name, len(keep))
-    if group.kind == "width":
-        set_width(model)
 
 
 def pruned_card(card: ModelCard, model: nn.Module, kept: Sequence[int], provenance: str) -> ModelCard:

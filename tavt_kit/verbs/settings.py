@@ -25,7 +25,7 @@ _WORKFLOWS = {
     "train": ("train:train", "data recipe weights image_size steps batch lr device seed limit fresh"),
     "distill": ("distill:distill", "data recipe schedule schedules teacher steps batch lr device seed control fresh"),
     "average": ("average:average", "data limit fresh"),
-    "prune": ("prune:prune", "data mlp heads width depth budget schedule seed fresh"),
+    "prune": ("prune:prune", "data mlp heads depth fresh"),
     "search": ("search:search", "data target budget schedule algorithm objective evaluations max_time fix "
                "baseline seed fresh"),
     "export": ("export:export", "out schedule pick switchable format precision data max_drop accept_inconclusive "

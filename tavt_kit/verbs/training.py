@@ -94,22 +94,20 @@ def average_verb(
 
 @verb
 def prune_verb(run: options.Run, out: options.Out, **given: Any) -> Answer:
-    """Exits 1 where the budget is not met for sure."""
-    from tavt_kit.core.budget import Verdict
+    """What is left is a run as any other; distill it next."""
     from tavt_kit.workflows.prune import prune
 
     result = prune(run, out, **given)
     about = {key: result.record[key] for key in ("schema", "version")}
     record = {**about, "folder": str(result.folder), **result.record}
-    return Answer(record, lambda: _print_pruned(result), 0 if result.verdict in (None, Verdict.PASS) else 1)
+    return Answer(record, lambda: _print_pruned(result))
 
 
-_UNITS = {"heads": "heads", "mlp": "feed-forward channels", "width": "embedding channels"}
+_UNITS = {"heads": "heads", "mlp": "feed-forward channels"}
 
 
 def _print_pruned(result: PruneResult) -> None:
     from tavt_kit.core.accuracy import Accuracy
-    from tavt_kit.core.budget import Limit
     from tavt_kit.reports.candidates import Estimate, points_of
     from tavt_kit.verbs.console import print_table
 
@@ -127,9 +125,6 @@ def _print_pruned(result: PruneResult) -> None:
     print_table(("", "GMACs", "M parameters", "top-1 on val, % [95 %]"), rows)
     change = Estimate.of(record["difference"], "difference")
     print(f"change of top-1, paired: {points_of(change)} points, 95 % {change.points if change else ''}")
-    if (verdict := record["budget"]) is not None:
-        limit = Limit.parse(verdict["budget"])
-        print(f"{limit} under {verdict['schedule']}: {verdict['verdict']} ({limit.show(verdict['value'])})")
     print(f"what was lost has to be learned anew: fgvc-kit distill {result.folder} --teacher {result.run} -o NEXT")
     print(
         "pruning often loses to a dense model that is smaller from the start, or sees smaller images: train one as well"

@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.budget import Limit, Verdict, facts_of, judge
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import BudgetError, OutputError
+from tavt_kit.errors import OutputError
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.reports.words import points_text
 from tavt_kit.workflows.derived_run import read_derived, top1_on_val, write_derived
 from tavt_kit.workflows.run_model import Given, images_of, load_given, name_of
 
 if TYPE_CHECKING:
-    from torch import nn
 
     from tavt_kit.models.wrap import AdaptiveViT
 
@@ -36,12 +33,6 @@ class PruneResult:
     folder: Path
     run: Path | None
     record: Mapping[str, Any] = field(hash=False)
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """Whether the budget is met; None where there is none."""
-        budget = self.record["budget"]
-        return None if budget is None else Verdict(budget["verdict"])
 
     @property
     def top1(self) -> Accuracy:
@@ -75,24 +66,19 @@ def prune(
     *,
     mlp: float | None = None,
     heads: float | None = None,
-    width: float | None = None,
     depth: int | None = None,
-    budget: str | None = None,
-    schedule: str | None = None,
     importance: str = "taylor",
     round_to: int = 8,
     training_images: int = 256,
     limit: int | None = None,
     allow_unreadable: int = 0,
-    seed: int = 0,
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> PruneResult:
     """Remove the heads, channels and layers that matter least, and save a smaller run.
 
-    Of each layer the same share is left. With a budget the share of heads and feed-forward channels is found that meets
-    it; one of ``mlp`` and ``heads`` may then be given to hold it fixed. What is lost has to be learned anew, by
-    ``distill`` with the old run as its teacher. The same call on a finished folder reads what it wrote.
+    Of each layer the same share is left. What is lost has to be learned anew, by ``distill`` with the old run as its
+    teacher. The same call on a finished folder reads what it wrote.
 
     Args:
         run: A run folder of train, distill, convert or prune, or a wrapped model with its card, which stays as it is.
@@ -100,22 +86,17 @@ def prune(
         data: Source of the images; by default what the run was trained on.
         mlp: Share of the feed-forward channels that is left, such as 0.5.
         heads: Share of the attention heads that is left.
-        width: Share of the embedding channels that is left.
         depth: Number of layers that are left.
-        budget: A limit such as ``flops=0.8G`` that decides how many heads and channels stay.
-        schedule: Schedule that the budget is meant for; dense by default.
-        importance: magnitude, taylor or random.
+        importance: magnitude or taylor.
         round_to: Channels are left in multiples of this.
         training_images: Training images that decide what matters.
         limit: Most images of val.
         allow_unreadable: Most images that may be skipped.
-        seed: Seed of random importance.
         fresh: Whether to prune again what ``out`` holds.
         progress: Told what is done.
 
     Raises:
-        BudgetError: Nothing is to be pruned, or a limit, share or schedule that does not fit.
-        BudgetTooTight: No share meets the budget.
+        BudgetError: Nothing is to be pruned, or a share or depth that does not fit.
         UnknownName: No such importance.
         DataError: The images are of other classes, or too many cannot be read.
         RecordError: ``out`` holds another run, or one that was pruned in another way.
@@ -134,32 +115,23 @@ def prune(
     from tavt_kit.models.wrap import wrap
     from tavt_kit.pruning import LabelledImages, Targets
     from tavt_kit.pruning import prune as cut
-    from tavt_kit.pruning.prune import Ceiling, check_importance, pruned_card
+    from tavt_kit.pruning.prune import check_importance, pruned_card
 
     progress, out = progress or Silent(), Path(out)
-    targets = Targets(mlp, heads, width, depth, round_to)
+    targets = Targets(mlp, heads, depth, round_to)
     check_importance(importance)
-    most, under = _read_limit(budget, schedule), schedule or "dense"
     model = load_given(run, copied=True)
     card, images = model.require_card(), images_of(model.folder, data)
     images.require_classes(card.classes)
     request = {
         "source_sha256": card.weights_sha256, "targets": asdict(targets), "importance": importance,
-        "budget": None if most is None else {"limit": asdict(most), "schedule": under, "target": "", "seed": seed},
-        "pictures": training_images, "seed": seed,
-        "data": images.sha256, "limit": limit,
+        "pictures": training_images, "data": images.sha256, "limit": limit,
     }  # fmt: skip
     if model.folder is not None and model.folder.resolve() == out.resolve():
         raise OutputError(f"{out} holds the model that is to be pruned; choose another `out`")
     if (done := read_derived(out, "prune", request, made="pruned", fresh=fresh)) is not None:
         with held_folder(out):  # which removes what a process left that was killed at its very end
             return PruneResult(out, model.folder, done)
-
-    def rewrapped(bare: nn.Module) -> AdaptiveViT:
-        return wrap(bare, model.score, model.pool, model.reduction)
-
-    def counted(model: AdaptiveViT) -> float:
-        return float(count_macs(model, TokenSchedule.parse(under, model.layout)))
 
     def evaluated(model: AdaptiveViT) -> tuple[dict[str, Any], Any]:
         """What a record says of a dense model, and which images of val it has right."""
@@ -178,38 +150,17 @@ def prune(
         read = load_bytes(images.split("val"), preprocessing, limit=limit, allow_unreadable=allow_unreadable)
         before, right_before = evaluated(model)
         progress.update("pruning")
-        bare, ceiling = model.unwrap(), None
-        if most is not None:
-            ceiling = Ceiling(lambda small: counted(rewrapped(small)), most.value, most.show, f"`budget={most}`")
-        pruned = cut(bare, targets, importance=importance, images=judge_by, ceiling=ceiling, seed=seed)
-        small = rewrapped(bare)
+        bare = model.unwrap()
+        pruned = cut(bare, targets, importance=importance, images=judge_by)
+        small = wrap(bare, model.score, model.pool, model.reduction)
         after, right_after = evaluated(small)
         record = {
             "request": request,
             "source": name_of(run),
             "left": {"layers": list(pruned.kept), **{kind: list(units) for kind, units in pruned.units.items()}},
-            "shares": asdict(pruned.targets),
             "before": before,
             "after": after,
             "difference": paired(right_before, right_after).as_record(),
-            "budget": None if most is None else {
-                "budget": str(most), "schedule": under, "target": None, "value": counted(small),
-                "verdict": str(judge(most, facts_of(macs=counted(small)))),
-            },
-        }  # fmt: skip
+        }
         small_card = pruned_card(card, bare, pruned.kept, f"pruned by {importance}")
         return PruneResult(out, model.folder, write_derived(out, "prune", record, images, small, small_card))
-
-
-def _read_limit(budget: str | None, schedule: str | None) -> Limit | None:
-    """The limit on multiply-adds that is asked for; None where none is."""
-    if budget is None:
-        if schedule is not None:
-            raise BudgetError(
-                f"`schedule={schedule}` is for a budget, but none is given; give `budget`, or leave it out"
-            )
-        return None
-    limit = Limit.parse(budget)
-    if limit.quantity != "flops":
-        raise BudgetError(f"pruning meets a budget of flops, got {limit}; `bench` has the latency of what is left")
-    return limit

@@ -15,8 +15,7 @@ from tavt_kit.checkpoints.architecture import create, preprocessing_of
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.pruned import record_structure, reshape
-from tavt_kit.models.costs import count_pass
-from tavt_kit.models.flops import count_macs
+from tavt_kit.models.flops import count_macs, count_pass
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tavt_kit.pruning import LabelledImages, Targets, prune
@@ -28,14 +27,13 @@ Mlp, SwiGLU = timm.layers.Mlp, timm.layers.SwiGLU
 BOUND = ("differential", "eva02", "dinov3", "dinov3_classifier", *contract.BIASED)
 """Attention whose heads fill the width."""
 REFUSED = {
-    **{kind: ("heads", "width") for kind in BOUND},
-    **{kind: ("width",) for kind in (*contract.VITAE, "siglip")},
-    "parallel_scaling": ("mlp", "heads", "width"),
+    **{kind: ("heads",) for kind in BOUND},
+    "parallel_scaling": ("mlp", "heads"),
     "rope_mixed": ("heads",),
 }
 QUICK = ("plain", "rope", "eva02", "ffvt", "transfg", "vitae", "pim")
 KINDS = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in ZOO]
-SHARES = {"mlp": 0.5, "heads": 0.67, "width": 0.75}
+SHARES = {"mlp": 0.5, "heads": 0.67}
 
 
 def pruned(kind: str) -> nn.Module:
@@ -44,7 +42,7 @@ def pruned(kind: str) -> nn.Module:
     left = {name: share for name, share in SHARES.items() if name not in REFUSED.get(kind, ())}
     if not left:
         pytest.skip("nothing but depth")
-    prune(model, Targets(**left, round_to=4), importance="random")  # type: ignore[arg-type]
+    prune(model, Targets(**left, round_to=4), importance="magnitude")  # type: ignore[arg-type]
     return model
 
 

@@ -174,7 +174,7 @@ WORDS = {
     "check": "--against --split --predictions",
     "bench": "--precision --score --pool --reductions --image-folder --budget",
     "profile": "--precision --score --pool --reduction",
-    "prune": "--importance --schedule --budget",
+    "prune": "--importance",
     "eval": "--split --precision-wanted",
 }
 """Options that take one of a few words, or a file."""
@@ -185,7 +185,7 @@ def values() -> Iterator[Case]:
     tables = (
         ("--target", TARGETS, "search", "bench export check eval predict profile fit"),
         ("--budget", BUDGETS, "search", "fit report bench"),
-        ("--schedule", SCHEDULES, "export", "bench eval predict explain search distill prune"),
+        ("--schedule", SCHEDULES, "export", "bench eval predict explain search distill"),
         ("--max-time", TIMES, "search", "profile fit bench"),
     )
     for flag, texts, verb, others in tables:

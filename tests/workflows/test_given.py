@@ -52,7 +52,7 @@ def test_results_of_training_are_trained_loaded_and_searched(data: Path, model: 
     assert list(steps["step"]) == [1, 2] and "loss" in steps and done.journal == steps.to_dict("records")
     taught = distill(done, tmp_path / "distilled", teacher=done, bound=0.3, **STEPS)
     assert [line["step"] for line in taught.journal] == [1, 2]
-    small = prune(taught, tmp_path / "small", mlp=0.5, importance="random")
+    small = prune(taught, tmp_path / "small", mlp=0.5, importance="magnitude")
     assert small.run == taught.folder and small.record["source"] == str(taught.folder)
     assert load_model(small).folder == small.folder
     found = search(small, out=tmp_path / "searched", evaluations=2, population=2, baselines=False)
@@ -79,7 +79,7 @@ def test_a_loaded_model_knows_its_images(trained: Path, tmp_path: Path, quiet: N
 def test_a_model_in_hand_stays_as_it_is_where_weights_change(trained: Path, data: Path, tmp_path: Path) -> None:
     own = load_model(trained)
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
-    pruned = {"mlp": 0.5, "importance": "random"}
+    pruned = {"mlp": 0.5, "importance": "magnitude"}
     fitted = {"recipe": "finetune", "blocks": "all", **STEPS}
     for given, folder in ((own, tmp_path / "in hand"), (trained, tmp_path / "folder")):
         distill(given, folder / "distilled", bound=0.3, **STEPS)

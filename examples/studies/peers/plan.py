@@ -26,7 +26,7 @@ MERGED = (0.4, 0.7, 0.9)
 """ToMe: so many of all tokens would be gone after the last layer, if every layer merged as many."""
 TAPERS, OFFICIAL_TAPERS = (0.1, 0.2, 0.3), (0.1, 0.15, 0.2)
 """The official bound is 0.2: steeper schedules were never trained."""
-RESOLUTIONS, DEPTHS, WIDTHS, SHARES = (7 / 8, 3 / 4, 1 / 2), (0.75, 0.58, 0.42), (0.75, 0.625, 0.5), (0.83, 0.67, 0.5)
+RESOLUTIONS, DEPTHS, SHARES = (7 / 8, 3 / 4, 1 / 2), (0.75, 0.58, 0.42), (0.83, 0.67, 0.5)
 COSTS = (0.75, 0.55, 0.4)
 """Of the dense model's predicted latency, for schedules to be picked from the front by their accuracy on val."""
 
@@ -117,7 +117,7 @@ def rows(shop: Workshop) -> list[Row]:
     return found
 
 
-NAMED = {"layers": "fewer layers", "width": "smaller model", "pruned": "pruning alone"}
+NAMED = {"layers": "fewer layers", "pruned": "pruning alone"}
 
 
 def lean(model: AdaptiveViT) -> nn.Module:
@@ -172,7 +172,6 @@ def cuts(model: AdaptiveViT) -> dict[str, tuple[str, ...]]:
     """Run folder -> flags of ``fgvc-kit prune``."""
     depths = dict.fromkeys(max(1, round(share * model.layers)) for share in DEPTHS)
     found: dict[str, tuple[str, ...]] = {f"layers-{depth}": ("--depth", str(depth)) for depth in depths}
-    found |= {f"width-{share:g}": ("--width", f"{share:g}") for share in WIDTHS}
     return found | {f"pruned-{share:g}": ("--mlp", f"{share:g}", "--heads", f"{share:g}") for share in SHARES}
 
 

@@ -13,17 +13,26 @@ Names are those of the pruned model. Which channels were left is in the weights;
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.errors import CheckpointError, UnsupportedBackbone
+from tavt_kit.core.codec import Record, decode
+from tavt_kit.errors import CheckpointError, RecordError, UnsupportedBackbone
 from tavt_kit.models.backbones.pim import Pim
 from tavt_kit.models.backbones.vitae import Vitae
 from tavt_kit.models.backbones.vitae_adapter import VitaeBackbone
 
-Structure = Mapping[str, Any]
+
+@dataclass(frozen=True)
+class Structure(Record):
+    """See the module."""
+
+    blocks: tuple[int, ...] | None = None
+    heads: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.Sequential | nn.ModuleList]:
@@ -45,7 +54,7 @@ def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:
     """Leave the blocks at these places, in this order, and remove the others."""
     name, blocks = find_blocks(model)
     parent, _, leaf = name.rpartition(".")
-    left = [blocks[place] for place in kept]
+    left = [blocks[index] for index in kept]
     setattr(
         model.get_submodule(parent),
         leaf,
@@ -92,11 +101,9 @@ def set_width(model: nn.Module) -> None:
 
 
 def record_structure(whole: nn.Module, model: nn.Module, blocks: Sequence[int]) -> dict[str, Any]:
-    """What ``reshape`` needs to make ``model`` of the whole architecture.
+    """What ``reshape`` needs to make ``model`` of the whole architecture, which loses blocks here.
 
-    Args:
-        whole: The architecture with all of its parts, for the same classes and image size; loses blocks here.
-        blocks: Positions of the model's blocks in the whole architecture.
+    The blocks are the positions of the model's in the whole.
     """
     structure: dict[str, Any] = {}
     if list(blocks) != list(range(len(find_blocks(whole)[1]))):
@@ -116,32 +123,30 @@ def record_structure(whole: nn.Module, model: nn.Module, blocks: Sequence[int]) 
     return structure | ({"heads": heads} if heads else {}) | ({"sizes": sizes} if sizes else {})
 
 
-def reshape(model: nn.Module, structure: Structure | None) -> nn.Module:
-    """Cut a freshly created architecture to a structure, if there is one, and return it.
+def reshape(model: nn.Module, recorded: Any) -> nn.Module:
+    """Cut a freshly created architecture to the structure on its card, if there is one, and return it.
 
     Which channels stay does not matter, for weights follow.
 
     Raises:
         CheckpointError: The structure is malformed or does not fit the architecture.
     """
-    if structure is None:
+    if recorded is None:
         return model
-    _check(structure)
-    blocks = structure.get("blocks")
-    if blocks is not None:
+    try:
+        structure = decode(Structure, recorded, "the structure of a pruned model")
+    except RecordError as error:
+        raise CheckpointError(f"{error} (restore model.json from its run)") from None
+    if (blocks := structure.blocks) is not None:
         depth = len(find_blocks(model)[1])
-        if not blocks or blocks != sorted(set(blocks)) or not 0 <= blocks[0] <= blocks[-1] < depth:
-            raise CheckpointError(
-                f"a pruned model keeps some of its {depth} blocks in order, but the card says {blocks}"
-            )
+        if not blocks or list(blocks) != sorted(set(blocks)) or not 0 <= blocks[0] <= blocks[-1] < depth:
+            raise CheckpointError(f"a pruned model keeps some of its {depth} blocks in order, got {list(blocks)}")
         keep_blocks(model, blocks)
     owned = dict(model.state_dict(keep_vars=True))
-    for name, sizes in structure.get("sizes", {}).items():
+    for name, sizes in structure.sizes.items():
         tensor = owned.get(name)
         if tensor is None or len(sizes) != tensor.dim():
-            raise CheckpointError(
-                f"the card's pruned tensor {name} is not one of this architecture; restore model.json"
-            )
+            raise CheckpointError(f"the pruned tensor {name} is not one of this architecture; restore model.json")
         for axis, size in enumerate(sizes):
             if size is None or size == tensor.shape[axis]:
                 continue
@@ -152,7 +157,7 @@ def reshape(model: nn.Module, structure: Structure | None) -> nn.Module:
                 )
             cut(model, name, axis, torch.arange(size))
     parts = dict(model.named_modules())
-    for name, heads in structure.get("heads", {}).items():
+    for name, heads in structure.heads.items():
         own: Any = getattr(parts.get(name), "num_heads", 0)
         if not hasattr(parts.get(name), "head_dim") or not 0 < heads <= own:
             raise CheckpointError(
@@ -162,22 +167,3 @@ def reshape(model: nn.Module, structure: Structure | None) -> nn.Module:
         set_heads(model, name, heads)
     set_width(model)
     return model
-
-
-def _check(structure: Any) -> None:
-    """The shape of the JSON object, before anything is done with it."""
-    parts = {"blocks": list, "heads": dict, "sizes": dict}
-    if not isinstance(structure, Mapping) or any(
-        not isinstance(value, parts.get(name, ())) for name, value in structure.items()
-    ):
-        raise CheckpointError(
-            "the structure of a pruned model has the parts blocks (a list), heads and sizes (objects), got "
-            f"{str(structure)[:80]}; restore model.json from its run"
-        )
-    numbers = [*structure.get("blocks", []), *structure.get("heads", {}).values()]
-    for sizes in structure.get("sizes", {}).values():
-        numbers += [size for size in sizes if size is not None] if isinstance(sizes, list) else [str(sizes)]
-    if wrong := [number for number in numbers if type(number) is not int or number < 0]:
-        raise CheckpointError(
-            f"the structure of a pruned model holds whole numbers, got {str(wrong[0])[:40]!r}; restore model.json"
-        )
