@@ -6,15 +6,15 @@ import difflib
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from reprlib import repr as short
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from tavt_kit.core.parsing import several
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, TavtError, UnknownName
 from tavt_kit.models.backbones import make_adapter
@@ -32,7 +32,6 @@ _TAVT = ("vit_base_patch16_224", "vit_base_patch32_224", "vit_large_patch16_224"
 """timm's names of the ViTs that TAVT's code is configured for."""
 
 _READING = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
-
 
 _MOST_LAYERS, _MOST_PARAMETERS = 256, 10**10
 
@@ -52,26 +51,9 @@ def system_names() -> list[str]:
 def sketch(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
     """The architecture without memory for its weights: enough to count and to judge it."""
     arguments = arguments or {}
-    with torch.device("meta"), _Unfilled():
+    with torch.device("meta"):
         model: nn.Module = timm.create_model(name, **_options(arguments))
     return reshape(model, arguments.get("pruned"))
-
-
-_FILLING = {
-    torch.Tensor.clamp_, torch.Tensor.erfinv_, torch.Tensor.mul_, torch.Tensor.add_, torch.Tensor.normal_,
-    torch.Tensor.uniform_, torch.Tensor.zero_, torch.Tensor.fill_,
-}  # fmt: skip
-
-
-class _Unfilled(TorchFunctionMode):
-    """Leaves weights without memory as they are: torch would work out shapes for each step of filling them."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in _FILLING and args[0].is_meta:
-            return args[0]
-        return func(*args, **(kwargs or {}))
 
 
 def check_name(name: str) -> None:
@@ -90,16 +72,6 @@ def check_name(name: str) -> None:
             )
 
 
-def arguments_for(classes: Sequence[str] | None, image_size: int | Sequence[int] | None) -> dict[str, Any]:
-    """``create_model`` arguments, as the model card keeps them; an absent one leaves timm's default."""
-    arguments: dict[str, Any] = {}
-    if classes is not None:
-        arguments["num_classes"] = len(classes)
-    if image_size is not None:
-        arguments["img_size"] = list(Preprocessing(_pair(image_size)).image_size)
-    return arguments
-
-
 def create(
     name: str,
     arguments: Mapping[str, Any],
@@ -110,12 +82,10 @@ def create(
 ) -> nn.Module:
     """A timm model in eval mode, whose random weights depend on ``seed`` and nothing else.
 
-    It is first laid out without memory, so that a model that cannot be used is refused before weights are
-    fetched.
+    It is first laid out without memory, so that a model that cannot be used is refused before weights are fetched.
+    torch's own random state is left as it was.
 
     Args:
-        name: timm's, with or without a tag; ``arguments`` are those of ``timm.create_model``.
-        seed: Seed of whatever is not loaded; torch's own random state is left as it was.
         pretrained: Whether timm is to load its own weights.
         pretrained_file: Where these lie on this machine already; ``None`` lets timm fetch them.
 
@@ -127,9 +97,7 @@ def create(
     """
     check_name(name)
     if reading := sorted(_READING & set(arguments)):
-        raise CheckpointError(
-            f"a model card may describe an architecture only, but sets {', '.join(reading)}; remove it"
-        )
+        raise CheckpointError(f"a model card describes an architecture only, but sets {', '.join(reading)}; remove it")
     laid_out, options = _laid_out(name, arguments), _options(arguments)
     make_adapter(laid_out)
     _check_size(name, laid_out)
@@ -155,10 +123,8 @@ def _laid_out(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise
     except Exception as error:  # whatever timm or torch say to arguments that fit no model
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise CheckpointError(
-            f"{name} cannot be built with {short(arguments)} ({said}); correct the arguments"
-        ) from None
-    if (parameters := sum(one.numel() for one in model.parameters())) > _MOST_PARAMETERS:
+        raise CheckpointError(f"{name} cannot be built with {short(arguments)} ({said}); correct it") from None
+    if (parameters := sum(each.numel() for each in model.parameters())) > _MOST_PARAMETERS:
         raise CheckpointError(
             f"a model has at most {_MOST_PARAMETERS:.0e} parameters, but {name} with {short(arguments)} has "
             f"{parameters:.1e}; take fewer or a smaller image"
@@ -167,10 +133,7 @@ def _laid_out(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def _options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A card's arguments as timm takes them.
-
-    Of ours are ``slide_step`` (the overlapping split), ``norm_eps``, and ``pruned``, which is heeded afterwards.
-    """
+    """A card's arguments as timm takes them; ours are ``slide_step``, ``norm_eps``, and ``pruned``, heeded later."""
     options: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in arguments.items()}
     options.pop("pruned", None)
     step, epsilon = options.pop("slide_step", None), options.pop("norm_eps", None)
@@ -184,7 +147,7 @@ def _check_size(name: str, model: Any) -> None:
         return  # of our own models that are no plain ViT: these refuse a size themselves
     if isinstance(model.patch_embed, OverlappingPatchEmbed):
         return  # what remains at the edges is not seen, as in the official code
-    size, patch = _pair(model.patch_embed.img_size), _pair(model.patch_embed.patch_size)
+    size, patch = pair(model.patch_embed.img_size), pair(model.patch_embed.patch_size)
     if size == tuple(model.pretrained_cfg["input_size"][1:]):
         return  # some SigLIP towers of 384 px in patches of 14 were trained with the last pixels cut off
     if any(edge % step for edge, step in zip(size, patch, strict=True)):
@@ -203,7 +166,8 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
     return Preprocessing.from_config(config, make_adapter(model).image_size)
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def pair(value: Any) -> tuple[int, int]:
+    """(H, W), of one edge or two."""
     height, width = (value, value) if isinstance(value, int) else value
     return int(height), int(width)
 
@@ -215,7 +179,6 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str, *, new_hea
     """Load every tensor into a timm model; position tables of another image size are resized as timm does.
 
     Args:
-        model: Receives the weights, in place; as it was if they do not fit.
         tensors: By timm's names, or by names that timm itself translates for this family.
         new_head: Whether a classifier of other classes may be left out, so that the model keeps its own.
 
@@ -223,7 +186,7 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str, *, new_hea
         Whether the model kept its own, untrained head.
 
     Raises:
-        CheckpointError: Tensors are missing, left over or of another shape.
+        CheckpointError: Tensors are missing, left over or of another shape; the model is as it was.
     """
     own, given = model.state_dict(), dict(tensors)
     heads = head_names(model)
@@ -260,9 +223,7 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str, *, new_hea
 def head_names(model: nn.Module) -> tuple[str, ...]:
     """Names of the classifier's own tensors: ``head.weight``, ``head.bias`` (and DeiT's second head)."""
     config: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-    classifiers = config.get("classifier") or "head"
-    classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
-    prefixes = tuple(f"{name}." for name in classifiers)
+    prefixes = tuple(f"{name}." for name in several(config.get("classifier") or "head"))
     return tuple(name for name in model.state_dict() if name.startswith(prefixes))
 
 
@@ -290,19 +251,13 @@ def _translated(model: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def _refuse(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:
-    problems = []
-    if missing := [name for name in own if name not in given]:
-        problems.append(f"lacks {_some(missing)}")
-    if unexpected := [name for name in given if name not in own]:
-        problems.append(f"has {_some(unexpected)} too many")
-    shapes = [
-        f"{name} {list(given[name].shape)} instead of {list(own[name].shape)}"
-        for name in own
-        if name in given and given[name].shape != own[name].shape
-    ]
-    if shapes:
-        problems.append(f"has other shapes: {_some(shapes)}")
-    if problems:
+    other = [name for name in own if name in given and given[name].shape != own[name].shape]
+    sorts = {
+        "lacks {}": [name for name in own if name not in given],
+        "has {} too many": [name for name in given if name not in own],
+        "has other shapes: {}": [f"{n} {list(given[n].shape)} instead of {list(own[n].shape)}" for n in other],
+    }
+    if problems := [sentence.format(_some(names)) for sentence, names in sorts.items() if names]:
         raise CheckpointError(
             f"{source} does not fit this architecture: it {' and '.join(problems)}; "
             "name the model that the file was made with"

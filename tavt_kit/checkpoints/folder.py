@@ -32,13 +32,13 @@ _STARTS = ("module.", "model.", "_orig_mod.")
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """What a weight file says: tensors by name, on the CPU."""
+    """What a weight file says: tensors by name, on the CPU; the ``arch`` that timm's training script writes; whether
+    they are averaged weights.
+    """
 
     tensors: dict[str, Tensor]
     architecture: str | None = None
-    """The model that timm's training script writes down as ``arch`` in its checkpoints, if it did."""
     averaged: bool = False
-    """Whether these are averaged weights; the file has those of the last step too."""
 
 
 def sha256_tensors(tensors: Mapping[str, Tensor], *, shapes: bool = True) -> str:
@@ -146,14 +146,10 @@ def is_run(path: str | Path) -> bool:
 
 
 def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> ModelCard:
-    """Write the weights and the card; each file appears whole or not at all.
-
-    Args:
-        model: Wrapped or bare; both have the same names.
-        card: Its score, pool and reduction are those of a wrapped model, whatever it says; its hash is filled in.
+    """Write the weights, of a wrapped or bare model, and the card; each file appears whole or not at all.
 
     Returns:
-        The card as written.
+        The card as written: with its hash, and the score, pool and reduction of a wrapped model.
 
     Raises:
         CheckpointError: The card names another number of classes than the model has.
@@ -168,9 +164,8 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> ModelCa
     classes = getattr(model, "num_classes", len(card.classes))
     if classes != len(card.classes):
         raise CheckpointError(f"the card names {len(card.classes)} classes, but the model has {classes}")
-    # contiguous().clone(): safetensors refuses views and shared memory.
-    state = model.state_dict()
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    # safetensors refuses views and shared memory.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
         card = replace(card, weights_sha256=sha256_file(temporary))
@@ -182,8 +177,7 @@ def load_model(path: str | PathLike[str], *, image_size: Sequence[int] | int | N
     """Read what ``save_model`` wrote; needs no network.
 
     Args:
-        path: The run folder, as its path or as the result of ``train`` or ``search``; or the ``model.safetensors`` in
-            it.
+        path: The run folder, or the ``model.safetensors`` in it.
         image_size: Another input size than it was saved with; position tables are resized.
 
     Returns:
@@ -230,7 +224,7 @@ def read_run(path: str | PathLike[str]) -> tuple[ModelCard, dict[str, Tensor]]:
     tensors = read_weight_file(file).tensors
     if sha256_file(file) != card.weights_sha256:
         raise CheckpointError(
-            f"{file} is not the file that {CARD_FILE} describes (another SHA-256); restore both from one run"
+            f"{file} is not the one {CARD_FILE} describes (another SHA-256); restore both from one run"
         )
     return card, tensors
 

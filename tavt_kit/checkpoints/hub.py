@@ -23,10 +23,7 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 def create_from_hub(
     name: str, arguments: Mapping[str, Any], *, seed: int, make: Callable[..., nn.Module] = create
 ) -> tuple[nn.Module, str, Licence]:
-    """Create a model with the weights timm has for it.
-
-    Args:
-        arguments: For ``timm.create_model``; with another number of classes the head is new.
+    """Create a model with the weights timm has for it; with another number of classes the head is new.
 
     Returns:
         The model in eval mode, a sentence on where its weights come from, and their licence.
@@ -36,9 +33,7 @@ def create_from_hub(
     """
     entry = timm.get_pretrained_cfg(name)
     if entry is None or not entry.has_weights:
-        raise CheckpointError(
-            f"timm has no weights for {name}; give `weights` FILE, or `weights` random to try things out"
-        )
+        raise CheckpointError(f"timm has no weights for {name}; give a file as `weights`, or random to try things out")
     # Once without weights: what is refused must not be downloaded first, nor blamed on the network.
     make(name, arguments)
     place = f"https://huggingface.co/{entry.hf_hub_id}" if entry.hf_hub_id else str(entry.url)

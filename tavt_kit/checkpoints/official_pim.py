@@ -131,9 +131,7 @@ def _backbone(
     if "features.0.0.weight" in tensors:
         renamed = {_from_torchvision(name, tensors): tensor for name, tensor in tensors.items()}
         return "pim_efficientnet_b7", renamed, {}, options.image_size or 448
-    raise CheckpointError(
-        "the file is of a PIM over a backbone that is not known: no ViT, Swin, ResNet or EfficientNet"
-    )
+    raise CheckpointError("the file is of a PIM over an unknown backbone: no ViT, Swin, ResNet or EfficientNet")
 
 
 def _swin(

@@ -11,7 +11,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tavt_kit.models.backbones.registry import FGVC_EVALUATION
 
 @dataclass(frozen=True, slots=True)
 class ConvertOptions:
-    """What a user says of a file beyond what is in it; see ``convert``. Several heads are ``stage_heads``."""
+    """What a user says of a file beyond what is in it; see ``convert``."""
 
     heads: int | None = None
     slide_step: int | None = None
@@ -38,7 +38,6 @@ class ConvertOptions:
     num_token: int | None = None
     classes: tuple[str, ...] | None = None
     num_selects: tuple[int, ...] | None = None
-    stage_heads: tuple[int, ...] | None = None
     name: str | None = None
 
 
@@ -69,7 +68,7 @@ def resize_positions(table: Tensor, side: int) -> Tensor:
 
     Bilinear with the corners aligned: scipy's zoom, as the official loaders do.
     """
-    before = round((table.shape[1] - 1) ** 0.5)
+    before = math.isqrt(table.shape[1] - 1)
     if before == side:
         return table
     grid = table[:, 1:].reshape(1, before, before, -1).permute(0, 3, 1, 2)
@@ -81,7 +80,7 @@ HEADS = {768: 12, 1024: 16, 1280: 16}
 """Width -> attention heads of ViT-B, L and H; no key of a torch file tells them."""
 
 
-def shape_of(tensors: Mapping[str, Tensor], name: str, rank: int) -> tuple[int, ...]:
+def shape_of(tensors: Mapping[str, Any], name: str, rank: int) -> tuple[int, ...]:
     """The shape of a tensor that the architecture is read off; CheckpointError unless it has ``rank`` filled axes."""
     if name not in tensors:
         raise CheckpointError(f"the file lacks {name}, which tells the architecture; nothing was loaded")
@@ -115,11 +114,7 @@ def joined(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
 
 
 def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, Sequence[str]], what: str) -> dict[str, Tensor]:
-    """Every tensor of a file under our name, by a table of our name -> theirs, whose tensors are ``joined`` in it.
-
-    Raises:
-        CheckpointError: Tensors are missing or have no place, or do not go together; ``what`` the file is of is said.
-    """
+    """Every tensor of a file of ``what`` under our name, by a table of ours -> theirs, which are ``joined`` in it."""
     known = {theirs for parts in names.values() for theirs in parts}
     missing, unexpected = sorted(known - set(tensors)), sorted(set(tensors) - known)
     if missing or unexpected:
@@ -139,15 +134,9 @@ def count_layers(names: Iterable[str], start: str) -> int:
 def fit_positions(
     tensors: Mapping[str, Tensor], options: ConvertOptions, stride: int, name: str = "pos_embed"
 ) -> tuple[int, Tensor]:
-    """The edge of the images in pixels, the table's own unless asked for, and the position table for it.
-
-    Raises:
-        DataError: The size is no multiple of ``stride``, the pixels from one patch to the next.
-    """
+    """The edge of the images in pixels, the table's own unless asked for, and the position table for it."""
     size = options.image_size or grid_side(tensors, name) * stride
-    if size < stride or size % stride:
-        raise DataError(f"patches of {stride} px need an image size that is a multiple of that, got {size}")
-    return size, resize_positions(tensors[name], size // stride)
+    return size, resize_positions(tensors[name], max(1, size // stride))
 
 
 def vit_arguments(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str, Any]:
@@ -212,18 +201,6 @@ _TOKENS = {200: 12, 80: 12, 120: 24}
 """FFVT's tokens a layer by classes: CUB and SoyLocal, Cotton80, Stanford Dogs (the scripts of its repository)."""
 
 
-def family_of(tensors: Mapping[str, Tensor]) -> str | None:
-    """``vit``, ``ffvt``, ``transfg`` or ``mixvit`` by the names, or ``None`` of another kind of file."""
-    if f"{_EMBED}.position_embeddings" not in tensors:
-        return None
-    for family, (_, norm, _) in _LAST.items():
-        if f"{_ROOT}.{norm}.weight" in tensors:
-            return family
-    if f"{_ROOT}.encoder_norm.weight" not in tensors:
-        return None
-    return "mixvit" if any(name.startswith(_TRAINING_ONLY) for name in tensors) else "vit"
-
-
 def as_vit(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
     """A file's tensors under the plain ViT's official names, without what only training uses."""
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_TRAINING_ONLY)}
@@ -244,9 +221,13 @@ def as_vit(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
 
 def read_vit_family(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official | None:
     """A file of the family, or ``None`` if it is of another."""
-    family = family_of(tensors)
-    if family is None:
+    if f"{_EMBED}.position_embeddings" not in tensors:
         return None
+    family = next((family for family, (_, norm, _) in _LAST.items() if f"{_ROOT}.{norm}.weight" in tensors), None)
+    if family is None:
+        if f"{_ROOT}.encoder_norm.weight" not in tensors:
+            return None
+        family = "mixvit" if any(name.startswith(_TRAINING_ONLY) for name in tensors) else "vit"
     plain = as_vit(tensors, family)
     found = renamed(plain, official_names(count_layers(plain, _LAYER)), "the ViT-pytorch family")
     left_out = [name for name in tensors if name.startswith(_TRAINING_ONLY)]
@@ -289,24 +270,46 @@ def vit_model(
     own = {n: tensor for n, tensor in tensors.items() if not n.startswith(untrained)}
     evaluation = Preprocessing.from_config(FGVC_EVALUATION, size) if recipe else None
     own["pos_embed"] = positions
-    return Official(family, name, _shortest(arguments), own, origin, evaluation, untrained, left_out)
+    shape = arguments["embed_dim"], arguments["depth"], patch
+    if shape in _NAMES and arguments["num_heads"] == HEADS[shape[0]] and arguments["mlp_ratio"] == 4:
+        for said in ("embed_dim", "depth", "patch_size", "num_heads", "mlp_ratio"):  # by the name
+            del arguments[said]
+    return Official(family, name, arguments, own, origin, evaluation, untrained, left_out)
+
+
+def vit_names(
+    layers: int,
+    tables: Mapping[str, str],
+    modules: Mapping[str, str],
+    block: str,
+    parts: Mapping[str, Sequence[str]],
+    leaf: Callable[[str, str], str] = lambda ours, kind: f".{kind}",
+) -> dict[str, tuple[str, ...]]:
+    """timm's names of a plain ViT -> those in a file whose tensors, one below the other, it holds.
+
+    Args:
+        tables: Tensors that are of no module, by timm's names, as all that follow.
+        modules: Those outside of the blocks.
+        block: How the names in a block begin, with a place for its number.
+        parts: Modules inside a block.
+        leaf: How a name ends that is a module's ``weight`` or ``bias``.
+    """
+    places: dict[str, tuple[str, ...]] = {ours: (theirs,) for ours, theirs in modules.items()}
+    for layer in range(layers):
+        start = block.format(layer)
+        places |= {f"blocks.{layer}.{ours}": tuple(start + part for part in theirs) for ours, theirs in parts.items()}
+    names: dict[str, tuple[str, ...]] = {ours: (theirs,) for ours, theirs in tables.items()}
+    for ours, parts_of_it in places.items():
+        for kind in ("weight", "bias"):
+            names[f"{ours}.{kind}"] = tuple(part + leaf(ours, kind) for part in parts_of_it)
+    return names
 
 
 def official_names(layers: int) -> dict[str, tuple[str, ...]]:
     """timm's name -> the official names whose tensors, one below the other, it holds."""
-    names: dict[str, tuple[str, ...]] = {
-        "cls_token": (f"{_EMBED}.cls_token",),
-        "pos_embed": (f"{_EMBED}.position_embeddings",),
-    }
-    for kind in ("weight", "bias"):
-        names[f"patch_embed.proj.{kind}"] = (f"{_EMBED}.patch_embeddings.{kind}",)
-        names[f"norm.{kind}"] = (f"{_ROOT}.encoder_norm.{kind}",)
-        names[f"head.{kind}"] = (f"head.{kind}",)
-        for layer in range(layers):
-            for ours, theirs in _PARTS.items():
-                official = tuple(f"{_ROOT}.layer.{layer}.{part}.{kind}" for part in theirs)
-                names[f"blocks.{layer}.{ours}.{kind}"] = official
-    return names
+    tables = {"cls_token": f"{_EMBED}.cls_token", "pos_embed": f"{_EMBED}.position_embeddings"}
+    modules = {"patch_embed.proj": f"{_EMBED}.patch_embeddings", "norm": f"{_ROOT}.encoder_norm", "head": "head"}
+    return vit_names(layers, tables, modules, f"{_LAYER}{{}}.", _PARTS)
 
 
 def _arguments(tensors: Mapping[str, Tensor], options: ConvertOptions, own_split: bool) -> dict[str, Any]:
@@ -318,22 +321,12 @@ def _arguments(tensors: Mapping[str, Tensor], options: ConvertOptions, own_split
         raise DataError(f"a slide step is 1 to the patch size of {patch}, got {step}")
     side = grid_side(tensors)
     if side == 37 and patch == 16 and own_split and options.slide_step is None:
-        raise CheckpointError(
-            "a grid of 37 x 37 is 448 px in the overlapping split or 592 px without; give `slide_step` 12 or 16"
-        )
+        raise CheckpointError("a grid of 37 x 37 is 448 px if it overlaps, else 592 px; give `slide_step` 12 or 16")
     size = options.image_size or (side - 1) * (step if own_split else patch) + patch
-    if size < patch or (step == patch and size % patch):
-        raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
+    if size < patch:
+        raise DataError(f"patches of {patch} px need an image of at least so many, got {size}")
     arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size], **arguments}
     return arguments if step == patch else {**arguments, "slide_step": step}
-
-
-def _shortest(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what the name says already."""
-    shape = (arguments["embed_dim"], arguments["depth"], arguments["patch_size"])
-    usual = shape in _NAMES and arguments["num_heads"] == HEADS[shape[0]] and arguments["mlp_ratio"] == 4
-    said = ("embed_dim", "depth", "patch_size", "num_heads", "mlp_ratio") if usual else ()
-    return {key: value for key, value in arguments.items() if key not in said}
 
 
 _HYBRID_RESNET = "inter_arch."
@@ -351,9 +344,8 @@ def read_mixvit_hybrid(tensors: Mapping[str, Tensor], options: ConvertOptions) -
     found = renamed(used, hybrid_names(used, depth), "Mix-ViT's hybrid model")
     shape_of(found, "proj.weight", 4)
     found["proj.weight"] = found["proj.weight"].flatten(1)  # a 1x1 convolution over the parts
-    size = options.image_size or 448
+    size, (width,) = options.image_size or 448, shape_of(found, "proj.bias", 1)
     preprocessing = Preprocessing.from_config(FGVC_EVALUATION, size)
-    (width,) = shape_of(found, "proj.bias", 1)
     units = {tuple(map(int, name.split(".")[2:4])) for name in found if name.startswith("resnet.stages.")}
     arguments = {
         "num_classes": shape_of(found, "head.bias", 1)[0],
@@ -372,7 +364,7 @@ def read_mixvit_hybrid(tensors: Mapping[str, Tensor], options: ConvertOptions) -
 
 
 def hybrid_names(used: Mapping[str, Tensor], depth: int) -> dict[str, tuple[str, ...]]:
-    """Our names -> the official ones whose tensors, one below the other, each holds."""
+    """As ``official_names``, of the hybrid model."""
     names = {ours: tuple(f"{_VIT}{name}" for name in theirs) for ours, theirs in official_names(depth).items()}
     for kind in ("weight", "bias"):
         names[f"proj.{kind}"] = names.pop(f"patch_embed.proj.{kind}")
@@ -383,8 +375,8 @@ def hybrid_names(used: Mapping[str, Tensor], depth: int) -> dict[str, tuple[str,
             names["resnet." + theirs.removeprefix(f"{_HYBRID_RESNET}root.")] = (theirs,)
         elif theirs.startswith(f"{_HYBRID_RESNET}body."):
             _, _, block, unit, rest = theirs.split(".", 4)
-            stage, place = int(block.removeprefix("block")) - 1, int(unit.removeprefix("unit")) - 1
-            names[f"resnet.stages.{stage}.{place}.{rest}"] = (theirs,)
+            stage, index = int(block.removeprefix("block")) - 1, int(unit.removeprefix("unit")) - 1
+            names[f"resnet.stages.{stage}.{index}.{rest}"] = (theirs,)
     return names
 
 
@@ -430,32 +422,19 @@ def read_google(arrays: Mapping[str, NDArray[Any]], options: ConvertOptions) -> 
             "file without a ResNet such as ViT-B_16.npz"
         )
     if options.heads is None:
-        kernel = arrays.get(f"{_BLOCK}0/{_ATTENTION}/query/kernel")
-        if kernel is None or kernel.ndim != 3 or 0 in kernel.shape:
-            raise CheckpointError(
-                f"the file looks like one of Google's ViTs, but lacks {_BLOCK}0/{_ATTENTION}/query/kernel of three "
-                "dimensions; nothing was loaded"
-            )
-        options = replace(options, heads=int(kernel.shape[1]))
+        options = replace(options, heads=shape_of(arrays, f"{_BLOCK}0/{_ATTENTION}/query/kernel", 3)[1])
     origin = "Google's Vision Transformer"
     return vit_model(google_to_timm(arrays), options.family or "vit", origin, options, recipe=False)
 
 
 def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     """Every array under timm's name, in torch's layout; CheckpointError where one is missing or has no place."""
-    places: dict[str, tuple[str, ...]] = {
-        "patch_embed.proj": ("embedding",),
-        "norm": ("Transformer/encoder_norm",),
-        "head": ("head",),
-    }
-    for layer in range(count_layers(arrays, _BLOCK)):
-        ours, theirs = f"blocks.{layer}", f"{_BLOCK}{layer}"
-        places |= {f"{ours}.{name}": tuple(f"{theirs}/{part}" for part in parts) for name, parts in _GOOGLES.items()}
-    names: dict[str, Sequence[str]] = {"cls_token": ["cls"], "pos_embed": ["Transformer/posembed_input/pos_embedding"]}
-    for ours, parts in places.items():
-        weight = "scale" if "norm" in ours else "kernel"
-        names[f"{ours}.weight"] = [f"{part}/{weight}" for part in parts]
-        names[f"{ours}.bias"] = [f"{part}/bias" for part in parts]
+    tables = {"cls_token": "cls", "pos_embed": "Transformer/posembed_input/pos_embedding"}
+    modules = {"patch_embed.proj": "embedding", "norm": "Transformer/encoder_norm", "head": "head"}
+    names = vit_names(
+        count_layers(arrays, _BLOCK), tables, modules, f"{_BLOCK}{{}}/", _GOOGLES,
+        lambda ours, kind: "/bias" if kind == "bias" else "/scale" if "norm" in ours else "/kernel",
+    )  # fmt: skip
     tensors = {name: _as_torch(name, array) for name, array in arrays.items() if name not in _IGNORED}
     return renamed(tensors, names, "Google's Vision Transformer")
 

@@ -137,7 +137,7 @@ def convert_verb(
         Path,
         typer.Argument(
             help="A .bin, .pt, .pth, .pth.tar or .safetensors of TAVT, FFVT, TransFG, Mix-ViT, PIM, ViTAE, "
-            "ViT-pytorch or timm, Google's .npz, a Hugging Face folder, or a run."
+            "ViT-pytorch or timm, or Google's .npz."
         ),
     ],
     out: options.Out,

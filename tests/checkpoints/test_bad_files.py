@@ -16,7 +16,7 @@ from tavt_kit.checkpoints import convert
 from tavt_kit.errors import TavtError
 from tests.checkpoints.readers import READERS, Sample, sample
 
-SLOW = ("mixvit", "transfg", "pim_swin", "vitae_shallow", "vitaev2")
+SLOW = ("mixvit", "transfg", "pim_swin", "vitaev2")
 NAMED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in READERS]
 Spoil = Callable[[Sample, Path], tuple[Path, tuple[str, ...]]]
 
@@ -29,14 +29,10 @@ def options_of(found: Sample) -> list[str]:
     return flags
 
 
-def weight_file(path: Path) -> Path:
-    return path / "model.safetensors" if path.is_dir() else path
-
-
 def truncated(found: Sample, folder: Path) -> tuple[Path, tuple[str, ...]]:
     path = found.save(folder)
-    whole = weight_file(path).read_bytes()
-    weight_file(path).write_bytes(whole[: len(whole) // 2])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
     return path, ("damaged",)
 
 
@@ -45,9 +41,7 @@ def of_foreign_names(found: Sample, folder: Path) -> tuple[Path, tuple[str, ...]
     if path.suffix == ".npz":
         np.savez(path, cls=np.array([{}], dtype=object))
     else:
-        pickled = path / "pytorch_model.bin" if path.is_dir() else path
-        weight_file(path).unlink()
-        torch.save({"model": found.tensors, "args": Path("/")}, pickled)
+        torch.save({"model": found.tensors, "args": Path("/")}, path)
     return path, ("holds Python objects",)
 
 

@@ -109,7 +109,7 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
         ({}, {"num_selects": (22, 10)}, CheckpointError, "4 numbers of that sum"),
         ({}, {"num_selects": (12, 10, 6, 4), "image_size": 65}, DataError, "multiple"),
         ({"fpn.Proj_layer1.0.weight": None}, {}, CheckpointError, "without a feature pyramid"),
-        ({"backbone.blocks.0.attn.qkv.weight": None}, {}, CheckpointError, "a backbone that is not known"),
+        ({"backbone.blocks.0.attn.qkv.weight": None}, {}, CheckpointError, "an unknown backbone"),
         ({"backbone.blocks.1.norm1.bias": None}, {"num_selects": (12, 10, 6, 4)}, CheckpointError, "lacks backbone"),
         ({"combiner.more": torch.zeros(3)}, {"num_selects": (12, 10, 6, 4)}, CheckpointError, "combiner.more too many"),
     ]  # fmt: skip

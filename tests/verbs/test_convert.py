@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.checkpoints.official_vit import official_names
-from tavt_kit.models.timm_import import timm
 from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_images
 
@@ -124,16 +122,3 @@ def test_an_ambiguous_grid_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--slide-step 12 or 16" in capsys.readouterr().err
     assert run("convert", file, "-o", tmp_path / "b", "--heads", 3, "--slide-step", 12) == 0
     assert load_model(tmp_path / "b").backbone.image_size == (448, 448)
-
-
-def test_heads_of_every_stage(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A ViTAE of no official size, as timm saves it: its cells' heads are given one by one."""
-    shape = {"embed_dims": (8, 8, 16), "token_dims": (16, 12, 32), "nc_group": (1, 1, 8), "nc_depth": (0, 0, 2)}
-    state = timm.create_model("vitae_tiny", num_classes=3, **shape).state_dict()
-    file = save(tmp_path / "model_best.pth.tar", {"state_dict": state, "args": argparse.Namespace(lr=1e-3)})
-    assert run("convert", file, "-o", tmp_path / "out", "--heads", "1,1,8", "--image-size", 64, "--data", data) == 0
-    assert load_model(tmp_path / "out").bare.layers[2].NC[0].attn.num_heads == 8  # type: ignore[index, union-attr]
-    capsys.readouterr()
-    for heads in ("8,", "many", "0"):
-        assert run("convert", file, "-o", tmp_path / "no", "--heads", heads) == 2
-        assert "--heads is " in capsys.readouterr().err

@@ -4,8 +4,6 @@ Stages of a reduction cell and normal cells; the head reads the mean of the patc
 names, so that official weights fit as they are. What the official code does against its own intent is kept, for
 trained weights depend on it; see ``Vitae``.
 
-    attentions      beside the ordinary one: random features (Performer, Choromanski et al., ICLR 2021, as used by
-                    T2T-ViT), windows, and values passed on
     normal cell     ``x + attention(norm(x)) + convolutions(x)``, then ``x + mlp(norm(x))``: the convolutions see the
                     tokens on their grid, not normed
     reduction cell  ``y = attention(norm(pyramid(x))) + convolutions(x)``, then ``y + mlp(norm(y))``: the pyramid (PRM)
@@ -24,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tavt_kit.errors import DataError, UnsupportedBackbone
+from tavt_kit.errors import DataError
 from tavt_kit.models.backbones.registry import register
 from tavt_kit.models.timm_import import timm
 
@@ -33,7 +31,7 @@ Grid = tuple[int, int]
 
 
 class KernelAttention(nn.Module):
-    """Attention by positive random features, linear in the tokens; one head.
+    """Attention by positive random features (Performer, Choromanski et al., ICLR 2021), linear in the tokens; one head.
 
     The projection ``w`` (features, out) is drawn once and never trained. It is a buffer here and a frozen parameter in
     the official code: under the same key, but not to be thawed by mistake.
@@ -90,10 +88,8 @@ class WindowAttention(nn.Module):
     """Attention inside windows that do not overlap or shift.
 
     A grid that windows do not fill is padded all round with zeros, which are attended like tokens, as officially. A
-    window is at most as large as the shorter side of the grid.
-
-    Args:
-        own_table: Whether the bias table follows a window that the grid makes smaller; a reduction cell's does not.
+    window is at most as large as the shorter side of the grid. The bias table follows a window that the grid makes
+    smaller where it is its ``own_table``; a reduction cell's does not.
     """
 
     relative_position_index: Tensor
@@ -112,11 +108,6 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads, self.grid, self.side = heads, grid, min(window, *grid)
         table = self.side if own_table else window
-        if relative_pos and table != self.side:
-            raise UnsupportedBackbone(
-                f"relative positions of {table}x{table} windows need a grid of at least {table}x{table} tokens in "
-                f"every reduction cell with windows, but one has {grid[0]}x{grid[1]}; take a larger image"
-            )
         if relative_pos:
             places = (2 * table - 1) ** 2
             self.relative_position_bias_table = nn.Parameter(torch.zeros(places, heads))
@@ -179,8 +170,6 @@ def merge_windows(windows: Tensor, grid: Grid, side: int) -> Tensor:
 FULL = ("transformer", "transformer_shallow")
 """Kinds of cells with full attention."""
 
-_NORMAL_KINDS = {1: ("transformer", "transformer_shallow", "performer"), 2: ("transformer", "window")}
-
 
 class NormalPerformer(KernelAttention):
     """Random features in a normal cell; its own norm is in every official file and is never used."""
@@ -198,7 +187,6 @@ class NormalCell(nn.Module):
             three), ``performer`` (first version) or ``window`` (second).
         hidden: Width of the feed-forward half and of the first convolution.
         prefix: Tokens before the patches (a class token), which the convolutions leave out.
-        windows: Options of ``WindowAttention``.
     """
 
     def __init__(
@@ -216,7 +204,6 @@ class NormalCell(nn.Module):
         windows: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_settings("normal", version, kind, _NORMAL_KINDS[version], dim, heads, group)
         self.kind, self.grid, self.prefix = kind, grid, prefix
         norm = partial(nn.LayerNorm, eps=1e-6)
         self.norm1 = norm(dim)
@@ -259,31 +246,12 @@ class NormalCell(nn.Module):
         return self.feed(self.add(x, self.attn(self.norm1(x)), local))
 
 
-def check_settings(
-    cell: str, version: int, kind: str, kinds: tuple[str, ...], dim: int, heads: int, group: int
-) -> None:
-    """Check what both kinds of cells ask of their settings."""
-    if kind not in kinds:
-        raise UnsupportedBackbone(
-            f"{cell} cells of ViTAE{'v2' if version == 2 else ''} are {', '.join(kinds)}, got {kind!r}"
-        )
-    if min(heads, group) < 1 or dim % heads or dim % group:
-        raise UnsupportedBackbone(
-            f"attention heads and groups of convolutions divide the width of a cell, but {heads} heads and {group} "
-            f"groups were asked for at a width of {dim}; give others"
-        )
-
-
 DILATIONS = ((1, 2, 3, 4), (1, 2, 3), (1, 2), (1, 2))
 """Of the pyramid, by stage."""
 _KERNELS = (7, 3, 3, 3)
 _STRIDES = {4: (2, 2, 1), 2: (2, 1, 1), 1: (1, 1, 1)}
 """Of the three convolutions, by how much a stage thins its grid."""
 
-_REDUCTION_KINDS = {
-    1: ("performer", "performer_less", "transformer", "embedding", "none"),
-    2: ("window", "transformer"),
-}
 _WINDOW = 7
 """Windows of official reduction cells, whatever size those of the normal cells have."""
 
@@ -332,7 +300,6 @@ class ReductionCell(nn.Module):
         kind: ``performer`` (random features), ``window``, ``transformer`` (full attention), ``performer_less`` (the
             pyramid alone, as officially is ``transformer`` in the first version), ``embedding`` (patches, positions and
             a class token) or ``none`` (nothing).
-        width_in: Channels that come in.
         embed: Channels of each of the pyramid's convolutions, and inside the others.
         entering: Rows and columns that come in; a multiple of ``ratio``.
     """
@@ -353,16 +320,12 @@ class ReductionCell(nn.Module):
         relative_pos: bool = False,
     ) -> None:
         super().__init__()
-        check_settings("reduction", version, kind, _REDUCTION_KINDS[version], out, heads, group)
         self.kind, self.entering = kind, entering
         self.grid = (entering[0] // ratio, entering[1] // ratio)
         self.attn: Any = None
         self.PCM: nn.Module | None = None
         self.PRM: nn.Module = nn.Identity()
         if kind == "none":
-            _require(
-                width_in == out and ratio == 1, kind, "the width and the grid that come in", f"{out}, ratio {ratio}"
-            )
             return
         if kind == "embedding":
             self.PRM = timm.layers.PatchEmbed(None, ratio, width_in, out)
@@ -371,14 +334,11 @@ class ReductionCell(nn.Module):
             timm.layers.trunc_normal_(self.cls_token, std=0.02)
             timm.layers.trunc_normal_(self.pos_embed, std=0.02)
             return
-        _require(ratio in _STRIDES, kind, "a ratio of 1, 2 or 4", str(ratio))
         self.PRM = _Pyramid(width_in, embed, _KERNELS[stage], ratio, DILATIONS[stage])
         dim = embed * len(DILATIONS[stage])
         if kind == "performer_less" or (kind == "transformer" and version == 1):
-            _require(dim == out, kind, f"a token width of {dim} (all it does is the pyramid)", str(out))
             return
         widths = (width_in, embed, embed, out)
-        _require(all(width % group == 0 for width in widths), kind, f"widths that {group} groups divide", str(widths))
         first, second, third = (
             nn.Conv2d(width, wide, 3, stride, 1, groups=group)
             for (width, wide), stride in zip(pairwise(widths), _STRIDES[ratio], strict=True)
@@ -409,11 +369,6 @@ class ReductionCell(nn.Module):
             return tokens
         tokens = self.attn(self.attn.norm1(tokens)) + self.PCM(x).flatten(2).transpose(1, 2)
         return tokens + self.attn.mlp(self.attn.norm2(tokens))  # type: ignore[no-any-return]
-
-
-def _require(holds: bool, kind: str, wanted: str, got: str) -> None:
-    if not holds:
-        raise UnsupportedBackbone(f"a reduction cell of kind {kind!r} has {wanted}, got {got}")
 
 
 def _second(
@@ -452,18 +407,13 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 """The official sizes, as arguments that differ from the smallest one's."""
 
 
-_PER_STAGE = ("embed_dims", "token_dims", "downsample_ratios", "rc_tokens", "nc_tokens", "nc_depth", "rc_heads",
-              "nc_heads", "rc_group", "nc_group")  # fmt: skip
-
-
 class Stage(nn.Module):
     """A reduction cell and the normal cells after it."""
 
-    def __init__(self, reduction: ReductionCell, cells: Sequence[NormalCell], prefix: int) -> None:
+    def __init__(self, reduction: ReductionCell, cells: Sequence[NormalCell]) -> None:
         super().__init__()
         self.RC = reduction
         self.NC = nn.ModuleList(cells)
-        self.prefix = prefix
 
     @property
     def grid(self) -> Grid:
@@ -488,14 +438,9 @@ class Vitae(nn.Module):
     Args:
         img_size: (H, W) or one edge; a multiple of all ratios together (16, or 32 with four stages).
         embed_dims: Channels of each of the pyramid's convolutions, by stage, as are all that follow.
-        downsample_ratios: How much each side of the grid shrinks.
         mlp_ratio: Width of the feed-forward half of a normal cell, in tokens' widths.
         class_token: Whether ``embedding`` puts a class token before the patches. The head does not read it.
         drop_path_rate: Rate of the last normal cell while training, rising from 0.
-
-    Raises:
-        UnsupportedBackbone: Settings that do not go together.
-        DataError: An image size that the stages do not divide.
     """
 
     def __init__(
@@ -521,10 +466,6 @@ class Vitae(nn.Module):
         in_chans: int = 3,
     ) -> None:
         super().__init__()
-        given = (embed_dims, token_dims, downsample_ratios, rc_tokens, nc_tokens, nc_depth, rc_heads, nc_heads,
-                 rc_group, nc_group)  # fmt: skip
-        stages = len(token_dims)
-        _check(dict(zip(_PER_STAGE, given, strict=True)), stages, version, class_token)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         whole = math.prod(downsample_ratios)
         if min(height, width) < whole or height % whole or width % whole:
@@ -539,7 +480,7 @@ class Vitae(nn.Module):
         width, grid = in_chans, self.image_size
         rates = _drop_paths(nc_depth, drop_path_rate)
         self.layers = nn.ModuleList()
-        for i in range(stages):
+        for i in range(len(token_dims)):
             reduction = ReductionCell(
                 i, rc_tokens[i], width, embed_dims[i], token_dims[i], downsample_ratios[i], rc_heads[i], rc_group[i],
                 grid, version=version, relative_pos=relative_pos,
@@ -552,7 +493,7 @@ class Vitae(nn.Module):
                 )
                 for rate in rates[i]
             ]  # fmt: skip
-            self.layers.append(Stage(reduction, cells, self.prefix))
+            self.layers.append(Stage(reduction, cells))
         self.num_features = width
         self.fc_norm = nn.LayerNorm(width, eps=1e-6) if class_token else nn.Identity()
         self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
@@ -588,24 +529,6 @@ class Vitae(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, K)."""
         return self.forward_head(self.forward_features(x))
-
-
-def _check(by_stage: Mapping[str, Sequence[Any]], stages: int, version: int, class_token: bool) -> None:
-    uneven = [name for name, values in by_stage.items() if len(values) != stages]
-    if uneven or not 0 < stages <= len(DILATIONS):
-        raise UnsupportedBackbone(
-            f"a ViTAE has 1 to {len(DILATIONS)} stages and one value for each in every list, but token_dims has "
-            f"{stages}, and {', '.join(uneven) or 'no list'} another number"
-        )
-    if version not in (1, 2):
-        raise UnsupportedBackbone(f"a ViTAE is of version 1 or 2, got {version!r}")
-    kinds = by_stage["rc_tokens"]
-    others = any(kind != "none" for kind in kinds[1:])
-    if class_token != (kinds[0] == "embedding") or (class_token and others) or kinds[0] == "none":
-        raise UnsupportedBackbone(
-            "a class token comes with reduction cells embedding, none, none, and with no others, got "
-            f"{', '.join(kinds)} {'with' if class_token else 'without'} one"
-        )
 
 
 def _drop_paths(depths: Sequence[int], highest: float) -> list[list[float]]:
