@@ -117,7 +117,7 @@ def check_table(
             steady, drift = ratio.relative_half_width <= protocol.half_width, run.median / (ratio.value * then)
             held_out.append(HeldOut(schedule, table.predict(schedule), run.median, steady, drift))
         measured += [anchor, *runs]
-    return replace(table.tested(held_out), quantile_ratios=measure_quantile_ratios(measured))
+    return replace(table, held_out=tuple(held_out), quantile_ratios=measure_quantile_ratios(measured))
 
 
 def measure_schedules(

@@ -18,12 +18,7 @@ _Z95 = NormalDist().inv_cdf(0.975)
 
 @dataclass(frozen=True, slots=True)
 class Accuracy(Record):
-    """A share of images, with the split it was counted on and how sure it is.
-
-    Args:
-        value: In [0, 1].
-        low: Lower end of the 95 % interval.
-        high: Upper end.
+    """A share of images in [0, 1], with the split it was counted on and the ends of its 95 % interval.
 
     Raises:
         MeasurementError: No images, a NaN, or values that are not ``0 <= low <= value <= high <= 1``.
@@ -46,12 +41,7 @@ class Accuracy(Record):
 
     @classmethod
     def of_counts(cls, correct: int, n: int, *, split: str, metric: str = "top1") -> Accuracy:
-        """From counted images, with Wilson's score interval (Wilson 1927), which stays inside [0, 1].
-
-        Example:
-            >>> Accuracy.of_counts(8, 10, split="val").value
-            0.8
-        """
+        """From counted images, with Wilson's score interval (Wilson 1927), which stays inside [0, 1]."""
         if n < 1 or not 0 <= correct <= n:
             raise MeasurementError(f"{correct} correct of {n} images is no accuracy; there must be at least one image")
         low, high = wilson(correct, n)
@@ -82,12 +72,9 @@ class Accuracy(Record):
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference(Record):
-    """How much more accurate a candidate is than its source, both having seen the same images.
+    """How much more accurate a candidate is than its source, in [-1, 1], both having seen the same images.
 
-    Args:
-        difference: Candidate minus source, in [-1, 1].
-        gained: Images only the candidate has right.
-        lost: Images only the source has right.
+    It gained the images that only the candidate has right, and lost those that only the source has.
     """
 
     difference: float
@@ -119,9 +106,7 @@ class PairedDifference(Record):
             0.0058
         """
         if n < 1 or gained < 0 or lost < 0 or gained + lost > n:
-            raise MeasurementError(
-                f"{gained} gained and {lost} lost of {n} images is no comparison; it needs at least one image"
-            )
+            raise MeasurementError(f"{gained} gained and {lost} lost of {n} images is no comparison; give one or more")
         value = (gained - lost) / n
         low, high = _tango_interval(gained, lost, n, _Z95, 0.0)
         return cls(value, low, high, n, gained, lost)
@@ -136,29 +121,15 @@ class PairedDifference(Record):
 
     @classmethod
     def of_bits(cls, source: str, candidate: str) -> PairedDifference:
-        """From which of the same images each had right, as ``bits_text`` writes it.
-
-        Raises:
-            MeasurementError: They are of different numbers of images.
-
-        Example:
-            >>> PairedDifference.of_bits("1010", "1001").flips
-            2
-        """
+        """From which of the same images each had right, as ``bits_text`` writes it; of as many, or MeasurementError."""
         if len(source) != len(candidate):
-            raise MeasurementError(
-                f"paired answers must be to the same images, got {len(source)} and {len(candidate)} of them"
-            )
+            raise MeasurementError(f"paired answers must be to the same images, got {len(source)} and {len(candidate)}")
         pairs = list(zip(source, candidate, strict=True))
         return cls.of_counts(pairs.count(("0", "1")), pairs.count(("1", "0")), len(pairs))
 
     @classmethod
     def of_predictions(cls, truth: Sequence[int], source: Sequence[int], candidate: Sequence[int]) -> PairedDifference:
-        """From the labels that both models gave to the same images, in the same order.
-
-        Raises:
-            MeasurementError: The three lists differ in length, or are empty.
-        """
+        """From the labels that both models gave to the same images, in the same order."""
         if not len(truth) == len(source) == len(candidate):
             raise MeasurementError(
                 f"paired predictions must be of the same images, got {len(truth)} truths, {len(source)} and "
@@ -169,7 +140,7 @@ class PairedDifference(Record):
 
 def bits_text(correct: Iterable[object]) -> str:
     """Which images were right, as records keep it: a ``1`` for each that was, in their order, else a ``0``."""
-    return "".join("1" if one else "0" for one in correct)
+    return "".join("1" if right else "0" for right in correct)
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:

@@ -40,13 +40,10 @@ _HEX = 64
 def changed_since_check(path: Path, folder: Path | None = None) -> str:
     """A clause that names the part of an artifact that is not what was written and checked, or nothing.
 
-    Args:
-        path: The ``.onnx`` or ``.xml`` file. One without a hash of its own, which an earlier version wrote, is compared
-            with its check alone, if there is one.
-        folder: Where ``check.json`` lies; by default where the file lies.
+    A file without a hash of its own, which an earlier version wrote, is compared with its check alone, if there is one.
 
-    Raises:
-        RecordError: It cannot be read.
+    Args:
+        folder: Where ``check.json`` lies; by default where the file lies.
     """
     try:
         for file in files_of(path):
@@ -69,11 +66,7 @@ def changed_since_check(path: Path, folder: Path | None = None) -> str:
 
 
 def require_unchanged(path: Path) -> None:
-    """Refuse an artifact that changed after it was exported or checked.
-
-    Raises:
-        RecordError: It did, or cannot be read.
-    """
+    """Refuse, with a RecordError, an artifact that changed after it was exported or checked."""
     if changed := changed_since_check(path):
         raise RecordError(
             f"{changed}, so nobody knows what it is worth; check it again (fgvc-kit check {path} `against` RUN), or "
@@ -112,12 +105,8 @@ def _checked(name: str, folder: Path) -> set[str]:
 def onnx_metadata(path: Path, key: str) -> str | None:
     """The value of a key among the model's ``metadata_props`` (field 14 of ModelProto: key = 1, value = 2).
 
-    The top-level fields are walked and skipped by their lengths, so the weights are never read.
-    Source: the protobuf wire format, and onnx.proto of ONNX 1.0 to date.
-
-    Raises:
-        OSError: There is no such file.
-        ValueError: It is no ONNX file, or cut off.
+    The top-level fields are walked and skipped by their lengths, so the weights are never read. ValueError where it is
+    no ONNX file, or cut off. Source: the protobuf wire format, and onnx.proto of ONNX 1.0 to date.
     """
     found = None
     with path.open("rb") as file:
@@ -184,14 +173,12 @@ class ArtifactCard:
     Args:
         model: Card of the source: classes, preprocessing, score, weights' hash, licences.
         schedule: The token counts frozen into the graph; of a switchable file those it is run at unless told.
-        tokens: Tokens of an image before anything is dropped.
         precision: In which the weights are stored: ``f32``, ``f16``, ``bf16``, ``int8``, or ``w8`` where they alone
             have 8 bits and the rest is computed in float.
-        calibration: How an int8 file was calibrated: split, images, hash of the listing; else ``None``.
+        calibration: How an int8 file was calibrated: split, images, hash of the listing.
         presets: Names and schedules of a switchable file, whose counts are an input; cheapest first.
-        weights_file: Name of the file beside an .onnx file that holds its weights; ``None`` where it holds them itself.
-        pixels: Order of the uint8 images that the file takes and prepares itself, one of ``PIXEL_ORDERS``; ``None``
-            where they are prepared before.
+        weights_file: Name of the file beside an .onnx file that holds its weights, if it does not itself.
+        pixels: Order of the uint8 images that the file takes and prepares itself, if it does; of ``PIXEL_ORDERS``.
 
     Raises:
         ScheduleError: The presets of a switchable file do not fit the model, or run other layers than the file does.
@@ -232,12 +219,7 @@ class ArtifactCard:
         return self.schedule.counts if self.is_switchable else None
 
     def chosen(self, schedule: str | None) -> ArtifactCard:
-        """The card at a schedule, as text or the name of one of its presets; without one it stays as it is.
-
-        Raises:
-            ScheduleError: The schedule is frozen into the file, or does not fit it.
-            UnknownName: No such preset.
-        """
+        """The card at a schedule, as text or the name of one of its presets; without one it stays as it is."""
         if schedule is None:
             return self
         if not self.is_switchable:
@@ -282,7 +264,7 @@ class ArtifactCard:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names, in the order of the logits."""
+        """In the order of the logits."""
         return self.model.classes
 
     @property
@@ -319,11 +301,7 @@ class ArtifactCard:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ArtifactCard:
-        """The inverse of ``as_record``.
-
-        Raises:
-            RecordError: Another schema or version, or fields that are missing or wrong.
-        """
+        """The inverse of ``as_record``; RecordError of another version, or fields that are missing or wrong."""
         ours = label_record("artifact", {})
         known = {name: record.get(name) for name in ours} if isinstance(record, Mapping) else {}
         if known != ours:
@@ -338,23 +316,19 @@ class ArtifactCard:
             own |= {name: body.pop(name, none) for name, none in _LATER.items()}
             executed = None if layers is None else tuple(layers)
             schedule = TokenSchedule(tuple(counts), executed)
-            own["presets"] = {name: TokenSchedule(tuple(one), executed) for name, one in own["presets"].items()}
+            own["presets"] = {name: TokenSchedule(tuple(preset), executed) for name, preset in own["presets"].items()}
             return cls(ModelCard.from_record(body), schedule, **own)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = error if isinstance(error, TavtError) else f"{type(error).__name__}: {error}"
             raise RecordError(f"an artifact's metadata cannot be used: {reason}; export it again") from None
 
     def as_text(self) -> str:
-        """The metadata's value: ASCII JSON, which passes through XML and protobuf unchanged."""
+        """ASCII JSON, which passes through XML and protobuf unchanged."""
         return json.dumps(self.as_record(), allow_nan=False)
 
 
 def read_metadata(path: Path) -> ArtifactCard:
-    """What an exported ``.onnx`` or ``.xml`` file says of itself; loads no runtime.
-
-    Raises:
-        RecordError: There is no such file, it is damaged, or it was not exported by this program.
-    """
+    """What an exported ``.onnx`` or ``.xml`` file says of itself, or RecordError; loads no runtime."""
     path = Path(path)
     if path.suffix not in SUFFIXES.values():
         raise RecordError(f"an exported model ends in .onnx or .xml, got {path}")

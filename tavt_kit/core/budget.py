@@ -29,7 +29,7 @@ _POINTS = {"": 0.01, "pt": 0.01, "points": 0.01}  # to a fraction of all images
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How one quantity is written: its sense, its units (first = the base), an example."""
+    """How one quantity is written; the first of its units is the base."""
 
     sense: Literal["<=", ">="]
     units: dict[str, float]
@@ -63,7 +63,6 @@ class Limit:
         quantity: ``latency``, ``flops``, ``memory``, ``size``, ``throughput``, ``top1``, ``macro_f1``,
             ``recall`` or ``drop``.
         statistic: ``p50``, ``p90`` or ``p99`` of a latency, the class of a recall, else ``None``.
-        sense: ``"<="`` for costs and ``drop``, ``">="`` for qualities and rates.
         value: In ms, multiply-adds, bytes, images a second, or as a fraction (``drop``: of all images).
 
     Raises:
@@ -87,17 +86,13 @@ class Limit:
             bound = "at most" if kind.sense == "<=" else "at least"
             raise BudgetError(f"{self.quantity} can only be limited to {bound} a value: write {kind.example}")
         if self.quantity == "latency" and statistic not in _LATENCIES:
-            raise BudgetError(
-                f"a latency is one of {', '.join(_LATENCIES)}, as in latency[p90]=20ms, got {statistic!r}"
-            )
+            raise BudgetError(f"a latency is one of {', '.join(_LATENCIES)}, as latency[p90]=20ms, got {statistic!r}")
         if self.quantity == "recall" and not statistic:
             raise BudgetError("a recall names its class, as in recall[crack]=98%")
         if self.quantity not in ("latency", "recall") and statistic is not None:
             raise BudgetError(f"{self.quantity} has no variants, got [{statistic}]: write {kind.example}")
         if not math.isfinite(value) or value < 0 or (value == 0 and self.quantity != "drop"):
-            raise BudgetError(
-                f"a limit on {self.quantity} must be a positive number as in {kind.example}, got {value:g}"
-            )
+            raise BudgetError(f"a limit on {self.quantity} is a positive number as in {kind.example}, got {value:g}")
         if self.is_quality and value > 1:
             raise BudgetError(
                 f"a limit on {self.quantity} cannot be above 100%, got {100 * value:g}%: write a percent sign "
@@ -158,7 +153,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """All limits of one request, in the order they were given; the same limit twice counts once.
+    """All limits of one request, in the order they were given.
 
     Raises:
         BudgetError: The same quantity is limited to two different values.
@@ -221,12 +216,7 @@ class Verdict(StrEnum):
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of the verdicts; PASS of none, because then nothing was asked.
-
-    Example:
-        >>> str(worst([Verdict.PASS, Verdict.INCONCLUSIVE]))
-        'INCONCLUSIVE'
-    """
+    """The worst of the verdicts; PASS of none, because then nothing was asked."""
     return max(verdicts, key=list(Verdict).index, default=Verdict.PASS)
 
 
@@ -234,10 +224,8 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 class Fact:
     """What is known of one quantity, in the unit of its limit.
 
-    Args:
-        low: Lower bound, wrong once in twenty times at most, or the value itself where it is counted.
-        high: Upper bound, likewise; infinity where nothing says how much it may be.
-        predicted: Whether it is a prediction, which can miss a limit but never pass it.
+    The bounds are each wrong once in twenty times at most, or the value itself where it is counted; the upper one is
+    infinity where nothing says how much it may be. A prediction can miss a limit but never pass it.
     """
 
     low: float
@@ -275,37 +263,32 @@ def facts_of(
     difference: PairedDifference | None = None,
     seen: bool = False,
 ) -> dict[str, Fact]:
-    """The facts of what was counted and measured.
+    """The facts of what was counted and measured; the difference is to the dense model.
 
     Args:
-        difference: Paired difference to the dense model; a limit on ``drop`` is on its loss.
         seen: Whether a search chose it by these very images. The best of many looks better than it is, and of a search
             that learns from its answers nothing says by how much; such images can refute a floor, not prove it.
     """
     known = [(accuracy.metric, accuracy.bounds(DOUBT)) for accuracy in accuracies if accuracy is not None]
-    found = {metric: Fact(0.0 if seen else low, high) for metric, (low, high) in known}
+    facts = {metric: Fact(0.0 if seen else low, high) for metric, (low, high) in known}
     if macs is not None:
-        found["flops"] = Fact(macs, macs)
+        facts["flops"] = Fact(macs, macs)
     if latency is not None:
-        found |= time_facts({name: latency_bounds(latency, name) for name in ("p50", "p90", "p99")}, batch)
+        facts |= time_facts({name: latency_bounds(latency, name) for name in _LATENCIES}, batch)
     if difference is not None:
         low, high = difference.bounds(DOUBT)
-        found["drop"] = Fact(-high, 1.0 if seen else -low)
-    return found
+        facts["drop"] = Fact(-high, 1.0 if seen else -low)
+    return facts
 
 
 def time_facts(
     bounds: Mapping[str, tuple[float, float]], batch: int = 1, *, predicted: bool = False
 ) -> dict[str, Fact]:
-    """The facts of latencies, and of the throughput at their median.
-
-    Args:
-        bounds: Bounds of a batch's latency in ms, by the statistic of a limit.
-    """
-    found = {
+    """The facts of a batch's latencies in ms, by the statistic of a limit, and of the throughput at their median."""
+    facts = {
         "latency" if name == "p90" else f"latency[{name}]": Fact(*ends, predicted) for name, ends in bounds.items()
     }
     if "p50" in bounds:
         least, most = (1e3 * batch / ms if ms else math.inf for ms in reversed(bounds["p50"]))
-        found["throughput"] = Fact(least, most, predicted)
-    return found
+        facts["throughput"] = Fact(least, most, predicted)
+    return facts

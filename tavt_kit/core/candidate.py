@@ -30,12 +30,12 @@ class Candidate:
         schedule: Tokens kept; a configuration where a joint search chose more than these.
         macs: Multiply-adds of one image, rule ``executed``.
         accuracy: The metric that is maximised; ``None`` until evaluated, and where the evaluation failed.
-        latency_predicted_ms: From the per-layer table of ``target``; ``None`` without a target.
-        latency: Measured end to end on ``target``; ``None`` until then.
+        latency_predicted_ms: From the per-layer table of ``target``.
+        latency: Measured end to end on ``target``.
         target: Where the latencies belong to; ``None`` for a pure MAC search.
         origin: Who proposed it: ``dense``, ``taper``, ``stages``, ``user``, ``random``, ``nsga2``.
-        difference: Paired difference to the dense model on the same images; ``None`` until computed.
-        verdict: The worst verdict over the budget; ``None`` before it is judged.
+        difference: Paired difference to the dense model on the same images.
+        verdict: The worst verdict over the budget.
         seen: Whether a search chose it by the images that its accuracy is of, so that they prove no floor.
     """
 
@@ -68,8 +68,8 @@ class Candidate:
 
     def known(self, metric: str) -> Accuracy | None:
         """The accuracy of this name, if it is known."""
-        everything = (self.accuracy, *self.others)
-        return next((one for one in everything if one is not None and one.metric == metric), None)
+        known = (self.accuracy, *self.others)
+        return next((accuracy for accuracy in known if accuracy is not None and accuracy.metric == metric), None)
 
     def images_per_second(self, milliseconds: float) -> float:
         """Images that pass in a second, if a batch of the target takes so long."""
@@ -82,11 +82,11 @@ class Candidate:
             quantile_ratios: Latency quantiles as multiples of the predicted median; 1 where they are not known.
         """
         quantile_ratios, batch = quantile_ratios or {}, 1 if self.target is None else self.target.batch
-        found: dict[str, Fact] = {}
+        facts: dict[str, Fact] = {}
         if self.latency_predicted_ms is not None:
             times = {name: self.latency_predicted_ms * quantile_ratios.get(name, 1.0) for name in ("p50", "p90", "p99")}
-            found |= time_facts({name: (ms, ms) for name, ms in times.items()}, batch, predicted=True)
-        return found | facts_of(
+            facts |= time_facts({name: (ms, ms) for name, ms in times.items()}, batch, predicted=True)
+        return facts | facts_of(
             macs=self.macs, latency=self.latency, batch=batch,
             accuracies=(self.accuracy, *self.others), difference=self.difference, seen=self.seen,
         )  # fmt: skip
@@ -147,9 +147,8 @@ class Baseline:
         kind: How it was made: ``int8``, ``resolution``, ``layers``, ``taper`` or ``other``.
         macs: Multiply-adds of one image; ``None`` where they cannot be counted.
         accuracy: On the images of the search; ``None`` where its weights are random.
-        latency: On the target, measured among the candidates of the front; ``None`` where nothing is measured.
+        latency: On the target, measured among the candidates of the front.
         ratio: The dense model's time over its own, round by round.
-        verdict: The worst over the budget; ``None`` before it is judged.
     """
 
     name: str
@@ -186,18 +185,17 @@ class Baseline:
         }
 
 
-def _metrics_record(one: Candidate | Baseline) -> dict[str, Any]:
+def _metrics_record(row: Candidate | Baseline) -> dict[str, Any]:
     """Its metrics, and the paired difference to the dense model; the metric's name is a key, its value a fraction."""
-    accuracy, record = one.accuracy, dict[str, Any]()
+    accuracy, record = row.accuracy, dict[str, Any]()
     if accuracy is not None:
         record |= {accuracy.metric: accuracy.value, "n": accuracy.n, "ci95": [accuracy.low, accuracy.high]}
-    if one.others:
-        record["others"] = {other.metric: other.as_record() for other in one.others}
-    if one.difference is not None:
-        record["against_dense"] = one.difference.as_record()
-    facts = facts_of(
-        accuracies=(accuracy, *one.others), difference=one.difference, seen=isinstance(one, Candidate) and one.seen
-    )
+    if row.others:
+        record["others"] = {other.metric: other.as_record() for other in row.others}
+    if row.difference is not None:
+        record["against_dense"] = row.difference.as_record()
+    seen = isinstance(row, Candidate) and row.seen
+    facts = facts_of(accuracies=(accuracy, *row.others), difference=row.difference, seen=seen)
     if facts:
         record["verdict_bounds"] = {name: [fact.low, fact.high] for name, fact in facts.items()}
     return record

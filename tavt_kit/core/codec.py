@@ -55,11 +55,7 @@ class Record:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of ``as_record``.
-
-        Raises:
-            RecordError: A key is missing, unknown or of another type, at any depth, or the values break a rule.
-        """
+        """The inverse of ``as_record``; raises as ``decode``."""
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__.strip("_")).lower()
         return decode(cls, record, f"a recorded {name}")
 
@@ -80,11 +76,7 @@ def recorded_as(
 
 
 def encode(value: Any) -> Any:
-    """The JSON value of dataclasses, tuples, mappings, enumerations, paths and plain values.
-
-    Raises:
-        TypeError: A value has no form in JSON.
-    """
+    """The JSON value of dataclasses, tuples, mappings, enumerations, paths and plain values; TypeError of others."""
     if value is None or isinstance(value, bool | int | float) or type(value) is str:
         return value
     if isinstance(value, Enum):
@@ -108,7 +100,8 @@ def decode(hint: type[T], record: Any, what: str = "the record") -> T:
     """The value of a type that a JSON value stands for.
 
     Raises:
-        RecordError: The value is of another type at any depth, a number is not finite, or a class refuses the values.
+        RecordError: A key is missing, unknown or of another type, at any depth, a number is not finite, or a class
+            refuses the values.
     """
     try:
         value: T = _decode(hint, record, "")
@@ -124,15 +117,15 @@ def _encode_fields(value: Any) -> dict[str, Any]:
     kind: Any = type(value)
     for field in _fields(kind):
         key, index = _key(field)
-        found = getattr(value, field.name)
-        if field.metadata.get("omit_default") and found == _default(field):
+        item = getattr(value, field.name)
+        if field.metadata.get("omit_default") and item == _default(field):
             continue
         if field.metadata.get("inline"):
-            record |= encode(found)
+            record |= encode(item)
         elif index is None:
-            record[key] = encode(found)
+            record[key] = encode(item)
         else:
-            record.setdefault(key, []).append(encode(found))
+            record.setdefault(key, []).append(encode(item))
     return {**record, **{name: encode(getattr(value, name)) for name in getattr(value, "VIEWS", ())}}
 
 
@@ -161,7 +154,7 @@ def _decode(hint: Any, value: Any, at: str) -> Any:
     elif hint is Path:
         return Path(_decode(str, value, at))
     elif isinstance(hint, type) and issubclass(hint, Enum):
-        if any(type(value) is type(one.value) and value == one.value for one in hint):
+        if any(type(value) is type(member.value) and value == member.value for member in hint):
             return hint(value)
     elif is_dataclass(hint):
         return _decode_class(hint, value, at)
@@ -174,12 +167,12 @@ def _decode(hint: Any, value: Any, at: str) -> Any:
 def _decode_union(hints: Sequence[Any], value: Any, at: str, hint: Any) -> Any:
     if value is None and type(None) in hints:
         return None
-    rest = [one for one in hints if one is not type(None)]
+    rest = [choice for choice in hints if choice is not type(None)]
     if len(rest) == 1:
         return _decode(rest[0], value, at)
-    for one in rest:
+    for choice in rest:
         try:
-            return _decode(one, value, at)
+            return _decode(choice, value, at)
         except RecordError:
             continue
     _refuse(hint, value, at)
@@ -194,10 +187,9 @@ def _decode_list(hint: Any, value: Any, at: str) -> tuple[Any, ...] | list[Any]:
             _refuse(hint, value, at)
     else:
         arguments = (arguments[0],) * len(value)
-    found = [
-        _decode(one, item, f"{at}[{index}]") for index, (one, item) in enumerate(zip(arguments, value, strict=True))
-    ]
-    return found if get_origin(hint) is list else tuple(found)
+    kinds = zip(arguments, value, strict=True)
+    items = [_decode(kind, item, f"{at}[{index}]") for index, (kind, item) in enumerate(kinds)]
+    return items if get_origin(hint) is list else tuple(items)
 
 
 def _decode_class(hint: Any, value: Any, at: str) -> Any:
@@ -299,5 +291,5 @@ def describe(hint: Any) -> str:
         many = origin is not tuple or Ellipsis in arguments
         return f"a list of {plural}" if many else f"{_COUNTS.get(len(arguments), len(arguments))} {plural}"
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return "one of " + ", ".join(str(one.value) for one in hint)
+        return "one of " + ", ".join(str(member.value) for member in hint)
     return _WORDS.get(hint, "an object")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
-from tavt_kit.core.codec import decode, encode
+from tavt_kit.core.codec import Record, decode, encode
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A schedule with the variant of the model that it is for; of everything else ``None`` is the model's own.
+    """A schedule with the variant of the model that it is for; ``None`` is the model's own, or the target's precision.
 
-    Args:
-        schedule: Tokens kept, at the image size, and the layers that run.
-        image_size: (H, W) in pixels.
-        precision: Precision in which it runs; ``None`` for the target's own.
+    The image size is (H, W) in pixels.
 
     Example:
         >>> str(Configuration(TokenSchedule((37, 20)), image_size=(84, 84), score="cls", precision="int8"))
@@ -55,26 +52,22 @@ class Configuration:
         """The counts, and what is not the model's own beside them."""
         named = {name: getattr(self, name) for name in ("image_size", "score", "precision", "reduction")}
         genes = {"executed": self.schedule.executed, **named}
-        found = {name: encode(one) for name, one in genes.items() if one is not None}
-        return {"schedule": encode(self.schedule), **found}
+        own = {name: encode(value) for name, value in genes.items() if value is not None}
+        return {"schedule": encode(self.schedule), **own}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Configuration:
-        """Of an entry of ``front.json``.
-
-        Raises:
-            RecordError: There is none.
-        """
-        genes = decode(_Genes, record, "a recorded candidate")
-        schedule = TokenSchedule(genes.schedule, genes.executed)
+        """Of an entry of ``front.json``."""
+        genes = decode(RecordedGenes, record, "a recorded candidate")
+        schedule = replace(genes.schedule, executed=genes.executed)
         return cls(schedule, genes.image_size, genes.precision, genes.score, genes.reduction)
 
 
-@dataclass(frozen=True, slots=True)
-class _Genes:
+@dataclass(frozen=True, kw_only=True)
+class RecordedGenes(Record):
     """What an entry of ``front.json`` has of a configuration."""
 
-    schedule: tuple[int, ...]
+    schedule: TokenSchedule
     executed: tuple[int, ...] | None = None
     image_size: tuple[int, int] | None = None
     precision: str | None = None
@@ -100,8 +93,8 @@ def genes_text(
     if image_size is not None:
         height, width = image_size
         parts.append(f"at {width} px" if height == width else f"at {height}x{width} px")
-    if executed is not None:
-        absent = [str(layer) for layer in range(layers) if layer not in executed]
+    absent = [str(layer) for layer in range(layers) if executed is not None and layer not in executed]
+    if absent:
         parts.append(f"without layer{'s' if len(absent) > 1 else ''} {' and '.join(absent)}")
     if score is not None:
         parts.append(f"by {score}")

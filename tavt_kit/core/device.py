@@ -22,10 +22,9 @@ class ControlGroup:
     """Limits, and how often they were felt. Limits of the groups above hold too: the smallest counts.
 
     Args:
-        cpus: CPUs' worth of time in each period, or ``None`` for no limit.
-        memory_bytes: Most memory, or ``None`` for no limit.
+        cpus: CPUs' worth of time in each period, or ``None`` for no limit, as for the memory.
         throttled: Periods in which the group was stopped because its time was used up; ``None`` where not told.
-        throttled_seconds: How long it was stopped, all CPUs together; ``None`` where not told.
+        throttled_seconds: How long it was stopped, all CPUs together.
 
     Source: the kernel's documentation, admin-guide/cgroup-v2 and scheduler/sched-bwc.
     """
@@ -51,14 +50,14 @@ class ControlGroup:
             most = read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")
             if most not in ("", "max") and int(most) < _UNLIMITED:
                 limits.append(int(most))
-        told = [stat for stat in stats if "nr_throttled" in stat]
+        throttling = [stat for stat in stats if "nr_throttled" in stat]
         # Microseconds in version 2, nanoseconds in version 1.
-        stopped = [stat.get("throttled_usec", 0) / 1e6 + stat.get("throttled_time", 0) / 1e9 for stat in told]
+        stopped = [stat.get("throttled_usec", 0) / 1e6 + stat.get("throttled_time", 0) / 1e9 for stat in throttling]
         return cls(
             cpus=min(quotas, default=None),
             memory_bytes=min(limits, default=None),
-            throttled=sum(stat["nr_throttled"] for stat in told) if told else None,
-            throttled_seconds=sum(stopped) if told else None,
+            throttled=sum(stat["nr_throttled"] for stat in throttling) if throttling else None,
+            throttled_seconds=sum(stopped) if throttling else None,
         )
 
 
@@ -70,15 +69,15 @@ def _folders(root: Path, controller: str) -> Iterator[Path]:
         return
     for line in lines:
         _, _, rest = line.partition(":")
-        names, _, place = rest.partition(":")
+        names, _, group = rest.partition(":")
         if names and controller not in names.split(","):
             continue
         bases = (root / _BASE / names, root / _BASE / controller) if names else (root / _BASE,)
         base = next((folder for folder in bases if folder.is_dir()), None)
         if base is None:
             continue
-        # Seen from inside a container the place can lie outside of what is mounted; then the base is the group.
-        parts = [part for part in place.split("/") if part]
+        # Seen from inside a container the group can lie outside of what is mounted; then the base is the group.
+        parts = [part for part in group.split("/") if part]
         if ".." in parts or not base.joinpath(*parts).is_dir():
             parts = []
         yield from (base.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1))
@@ -120,11 +119,9 @@ class TargetDevice(Record):
     Args:
         runtime: ``torch``, ``onnxruntime`` or ``openvino``.
         processor: ``cpu``, ``cuda``, ``tensorrt``, ``gpu`` or ``npu``, as the runtime has it.
-        index: Which one, where there are several; always 0 for a CPU.
         threads: CPU threads of one inference; ``None`` (all CPUs the process may use) until ``resolved``, and
             always for other processors.
         precision: ``f32``, ``f16``, ``bf16`` or ``int8``. For a model file it is what the file was made for.
-        batch: Images per inference.
         mode: One of ``MODES`` for torch; empty for the usual one, and for other runtimes.
 
     Raises:
@@ -135,8 +132,6 @@ class TargetDevice(Record):
         'openvino:cpu:threads=2:precision=f32:batch=1'
         >>> TargetDevice.parse("torch:cuda:1:precision=bf16").index
         1
-        >>> str(TargetDevice.parse("torch:cpu:mode=compile"))
-        'torch:cpu:precision=f32:batch=1:mode=compile'
     """
 
     runtime: str
@@ -169,9 +164,7 @@ class TargetDevice(Record):
         _known("mode of torch", self.mode or MODES[0], MODES)
         object.__setattr__(self, "mode", "" if self.mode == MODES[0] else self.mode)
         if self.mode == "graph" and self.processor != "cuda":
-            raise TargetError(
-                f"mode=graph replays a CUDA graph, got {self.runtime}:{self.processor}; choose torch:cuda"
-            )
+            raise TargetError(f"mode=graph replays a CUDA graph, got torch:{self.processor}; choose torch:cuda")
 
     @property
     def is_cpu(self) -> bool:
@@ -187,26 +180,16 @@ class TargetDevice(Record):
     def parse(
         cls, text: str, *, precision: str | None = None, batch: int | None = None, threads: int | None = None
     ) -> TargetDevice:
-        """Read a target as the command line spells it.
-
-        Args:
-            text: For example ``openvino:cpu:threads=2:precision=f32:batch=1``.
-            precision: From a flag of its own; must not contradict the text.
-            batch: Likewise.
-            threads: Likewise.
-
-        Raises:
-            TargetError: An unknown part, or a key given twice with different values.
-        """
+        """Read a target as the command line spells it; a key given twice, in the text or beside it, has one value."""
         runtime, _, rest = text.strip().partition(":")
         _known("runtime", runtime, tuple(PROCESSORS))
         processor, *parts = rest.split(":")
         if not processor:
             raise TargetError(f"a target is {_FORM}, got {text!r}: add a processor ({_choices(PROCESSORS[runtime])})")
         index, given = 0, list[tuple[str, str]]()
-        for place, part in enumerate(parts):
+        for position, part in enumerate(parts):
             key, equals, value = part.partition("=")
-            if place == 0 and _WHOLE.fullmatch(part):
+            if position == 0 and _WHOLE.fullmatch(part):
                 index = int(part)
             elif equals:
                 given.append((key, value))
@@ -214,7 +197,7 @@ class TargetDevice(Record):
                 raise TargetError(f"a target is {_FORM}, got {part!r} in {text!r}")
         flags = {"precision": precision, "batch": batch, "threads": threads}
         given += [(key, str(value)) for key, value in flags.items() if value is not None]
-        found = dict[str, Any]()
+        settings = dict[str, Any]()
         for key, value in given:
             _known("key of a target", key, _KEYS)
             read: Any = value
@@ -224,11 +207,9 @@ class TargetDevice(Record):
                 raise TargetError(f"{key} must be a whole number, got {value!r} in target {text!r}")
             elif key != "mode":
                 read = int(value)
-            if found.setdefault(key, read) != read:
-                raise TargetError(
-                    f"{key} is given twice, as {found[key]} and {read}, for target {text!r}; give it once"
-                )
-        return cls(runtime, processor, index, **found)
+            if settings.setdefault(key, read) != read:
+                raise TargetError(f"{key} is given twice, as {settings[key]} and {read}, in {text!r}; give it once")
+        return cls(runtime, processor, index, **settings)
 
     def resolved(self) -> TargetDevice:
         """The same target with its number of threads filled in: as many as this process may keep busy."""
@@ -237,7 +218,6 @@ class TargetDevice(Record):
         return replace(self, threads=available_threads())
 
     def __str__(self) -> str:
-        """The canonical text; ``parse`` reads it back."""
         parts = [self.runtime, self.processor]
         if not self.is_cpu:
             parts.append(str(self.index))
@@ -263,11 +243,7 @@ def available_threads() -> int:
 
 
 def read_precision(text: str) -> str:
-    """``f32 f16 bf16 int8``, from these or their long spellings (``fp32``, ``float16``, ...).
-
-    Raises:
-        TargetError: Another word.
-    """
+    """``f32 f16 bf16 int8``, from these or their long spellings (``fp32``, ``float16``, ...)."""
     word = _SPELLINGS.get(text.lower(), text.lower())
     _known("precision", word, PRECISIONS)
     return word

@@ -17,15 +17,7 @@ Point = tuple[float, float]
 
 
 def dominates(a: Point, b: Point) -> bool:
-    """Whether ``a`` is nowhere worse than ``b`` and somewhere better; never, where a NaN is involved.
-
-    Args:
-        a: (cost, metric); a low cost and a high metric are good.
-
-    Example:
-        >>> dominates((1.0, 0.9), (2.0, 0.9)), dominates((1.0, 0.9), (1.0, 0.9))
-        (True, False)
-    """
+    """Whether ``a`` is nowhere worse than ``b`` and somewhere better; never, where a NaN is involved."""
     return a[0] <= b[0] and a[1] >= b[1] and a != b
 
 
@@ -34,16 +26,6 @@ class ParetoFront:
 
     Raises:
         RecordError: Candidates of two targets, metrics or splits.
-
-    Example:
-        >>> from tavt_kit.core.accuracy import Accuracy
-        >>> from tavt_kit.core.schedule import TokenSchedule
-        >>> right = Accuracy.of_counts(8, 10, split="val")
-        >>> front = ParetoFront("macs")
-        >>> front.add(Candidate(TokenSchedule((5, 5)), 100, right))
-        True
-        >>> front.add(Candidate(TokenSchedule((5, 4)), 100, right))
-        False
     """
 
     def __init__(self, cost: CostKind, candidates: Iterable[Candidate] = ()) -> None:
@@ -107,15 +89,9 @@ def hypervolume(points: Iterable[Point], reference: Point = (1.0, 0.0)) -> float
     Args:
         points: (cost relative to dense, metric); dominated points add nothing, NaN points are left out.
         reference: The worst point: the dense model's cost, no image right.
-
-    Example:
-        >>> round(hypervolume([(0.5, 0.8), (0.25, 0.4)]), 6)
-        0.5
     """
-    area, edge = 0.0, reference[0]
+    (edge, best), area, steps = reference, 0.0, list[Point]()
     known = (point for point in points if not (math.isnan(point[0]) or math.isnan(point[1])))
-    best = reference[1]
-    steps: list[Point] = []
     for cost, metric in sorted(known, key=lambda point: (point[0], -point[1])):
         if cost < reference[0] and metric > best:
             steps.append((cost, metric))
@@ -129,17 +105,9 @@ def hypervolume(points: Iterable[Point], reference: Point = (1.0, 0.0)) -> float
 def knee(points: Sequence[Point]) -> int:
     """The index of the point farthest above the chord from the cheapest to the best, both axes scaled to 1.
 
-    Args:
-        points: Non-dominated, by rising cost.
-
-    Returns:
-        Where the bend is: spending more buys little after it. 0 for a single point, the best of two.
+    Spending more buys little after it. The points are non-dominated, by rising cost; of two it is the better one.
 
     Source: the normal-boundary knee of I. Das, On characterizing the "knee" of the Pareto curve (1999).
-
-    Example:
-        >>> knee([(1.0, 0.2), (2.0, 0.8), (9.0, 0.9)])
-        1
     """
     if not points:
         raise RecordError("a front without candidates has no knee; search with a larger budget first")

@@ -28,13 +28,12 @@ class HostFacts(Record):
 
     Args:
         flags: Instruction sets of interest that the CPU has.
-        cores: Logical CPUs of the machine.
-        affinity: CPUs this process may use.
+        cores: Logical CPUs of the machine; ``affinity`` has those that this process may use.
         quota: CPUs' worth of time the control group allows, or ``None`` for no limit.
-        governor: Frequency governor of the first CPU, or ``None`` where the machine does not say.
+        governor: Frequency governor of the first CPU.
         load: Load averages of 1, 5 and 15 minutes when the facts were gathered.
         date: UTC, ISO 8601.
-        accelerator: Name of the GPU or NPU measured, or ``None``.
+        accelerator: Name of the GPU or NPU measured.
     """
 
     cpu: str

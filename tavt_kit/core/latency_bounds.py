@@ -1,14 +1,12 @@
 """Bounds of a latency's quantile from runs that follow one another, which are not independent.
 
-A slow run is followed by slow ones, so that many runs say less than as many independent ones. ``effective_runs`` says
-how many independent runs would say as much about a quantile; the bounds are then order statistics by exact binomial
-ranks (Hahn and Meeker, Statistical Intervals, 5.3), which assume nothing of the distribution.
-
-How long a run is remembered is taken from the indicator of the runs above the quantile, by two estimates of which the
-worse counts: the initial monotone sequence of its autocorrelations (Geyer, Practical Markov chain Monte Carlo,
-Statistical Science 7, 1992), and the spread of the means of nine batches with Student's t for their small number
-(Schmeiser, Batch size effects in the analysis of simulation output, Operations Research 30, 1982). The first sees short
-memory, the second a slow drift. ``examples/studies/verdicts.py`` shows what this keeps.
+A slow run is followed by slow ones. ``effective_runs`` says how many independent runs would say as much about a
+quantile; the bounds are then order statistics by exact binomial ranks (Hahn and Meeker, Statistical Intervals, 5.3),
+which assume nothing of the distribution. How long a run is remembered is taken from the indicator of the runs above the
+quantile, by two estimates of which the worse counts: the initial monotone sequence of its autocorrelations (Geyer,
+Practical Markov chain Monte Carlo, Statistical Science 7, 1992), which sees short memory, and the spread of the means
+of nine batches with Student's t for their small number (Schmeiser, Batch size effects in the analysis of simulation
+output, Operations Research 30, 1982), which sees a slow drift. ``examples/studies/verdicts.py`` shows what this keeps.
 """
 
 from __future__ import annotations
@@ -44,12 +42,6 @@ def latency_bounds(
     An unsteady measurement is of a machine that changed on the way, and what it would have been on a quiet one no
     statistic tells: its bounds are at least its fastest and its slowest run, so that it decides nothing near the line.
     One that was chosen from many has its share of the doubt, so that all of them together are as seldom wrong.
-
-    Args:
-        statistic: ``p50``, ``p90`` or ``p99``.
-
-    Raises:
-        BudgetError: Another statistic.
     """
     if statistic not in ("p50", "p90", "p99"):
         raise BudgetError(f"only latency[p50], latency[p90] and latency[p99] can be judged, got {statistic!r}")
@@ -65,14 +57,7 @@ def quantile_bounds(samples: Sequence[float], quantile: float, doubt: float = DO
     Ties are harmless (the bounds only get safer). Too few runs for an upper bound give infinity: for the 0.9 quantile
     29 are needed, for the 0.99 quantile 299. Enough runs that say as little as fewer independent ones, as on a busy
     machine, are bounded as far above the slowest as that is from the fastest: no verdict near the line, and one where
-    the line is far.
-
-    Args:
-        samples: In the order taken.
-
-    Example:
-        >>> quantile_bounds([float(37 * i % 101) for i in range(1, 101)], 0.9)
-        (85.0, 96.0)
+    the line is far. The samples are in the order taken.
     """
     ordered, n = sorted(samples), len(samples)
     count = int(effective_runs(samples, quantile, doubt))
@@ -91,20 +76,7 @@ def quantile_bounds(samples: Sequence[float], quantile: float, doubt: float = DO
 
 
 def effective_runs(samples: Sequence[float], quantile: float, doubt: float = DOUBT) -> float:
-    """How many independent runs would say as much about a quantile.
-
-    Args:
-        samples: In the order taken.
-
-    Returns:
-        Between 1 and the number of samples.
-
-    Example:
-        >>> effective_runs([float(37 * i % 101) for i in range(1, 101)], 0.9)
-        100.0
-        >>> effective_runs([float(i) for i in range(1, 101)], 0.9) < 10
-        True
-    """
+    """How many independent runs would say as much about a quantile: 1 to the number of samples, in the order taken."""
     n, slowest = len(samples), max(samples)
     if slowest == min(samples):
         return float(n)
@@ -128,14 +100,14 @@ def _memory_by_lags(above: Sequence[bool]) -> float:
         first, last = (bits >> lag).bit_count(), (bits & ((1 << (n - lag)) - 1)).bit_count()
         return (both - mean * (first + last) + (n - lag) * mean * mean) / n
 
-    variance, found, pair, lag = covariance(0), -1.0, math.inf, 0
+    variance, time, pair, lag = covariance(0), -1.0, math.inf, 0
     while lag < _SUMMED * n:
         pair = min(pair, (covariance(lag) + covariance(lag + 1)) / variance)
         if pair <= 0:
             break
-        found, lag = found + 2 * pair, lag + 2
+        time, lag = time + 2 * pair, lag + 2
     # The mean is that of these very runs, which makes each term too small by about the variance of that mean.
-    return found / (1 - lag / n)
+    return time / (1 - lag / n)
 
 
 def _memory_by_batches(above: Sequence[bool]) -> float:
@@ -144,7 +116,7 @@ def _memory_by_batches(above: Sequence[bool]) -> float:
     ends = [n * batch // _BATCHES for batch in range(_BATCHES + 1)]
     means = [sum(above[start:end]) / (end - start) for start, end in zip(ends, ends[1:], strict=False)]
     middle = sum(means) / _BATCHES
-    spread = sum((one - middle) ** 2 for one in means) / (_BATCHES - 1)
+    spread = sum((batch - middle) ** 2 for batch in means) / (_BATCHES - 1)
     return n / _BATCHES * spread / (mean * (1 - mean))
 
 

@@ -33,12 +33,10 @@ def part_words(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Milliseconds at some token counts, ascending; between and beyond them interpolated.
+    """Milliseconds at some token counts, ascending; between and beyond them interpolated, linearly in the work.
 
-    Args:
-        width: Width of a part whose work is ``n * (2 * width + n)``, such as attention: the interpolation is linear
-            in that work, so that a constant, a linear and a quadratic share are met together. 0 for a part
-            whose work is linear in n.
+    A part of a ``width``, such as attention, has the work ``n * (2 * width + n)``, so that a constant, a linear and a
+    quadratic share are met together; with a width of 0 the work is n.
 
     Raises:
         MeasurementError: No points, unordered counts, or a time that is not above zero.
@@ -94,11 +92,11 @@ class ShapePenalty:
     """Token counts that take longer than their neighbours, because a product's rows fall into no good blocks.
 
     Args:
-        counts: Those tokens, ascending.
+        counts: Ascending.
         ms: What a feed-forward half takes more at each.
         share: Share of that which an attention half takes more.
         dropping: Share of the attention half's due to all tokens where it drops; the rest is due to those that stay.
-        reading: The same of the last layer of a head that reads leading tokens only; the rest is nobody's.
+        reading: The same of the last layer of a head that reads leading tokens only.
     """
 
     counts: tuple[int, ...]
@@ -129,7 +127,7 @@ class LayerCells:
         attend: Attention half-block that keeps every token.
         drop: Attention half-blocks that drop, by ascending count.
         last: The whole last layer of a head that reads leading tokens only; ``None`` for pooling heads.
-        uneven: What single counts take more than the curves say; ``None`` where they take no more.
+        uneven: What single counts take more than the curves say.
     """
 
     attend: Curve
@@ -165,12 +163,9 @@ class TimedModel(Record):
     """What a latency table says of the model that was timed.
 
     Args:
-        score: Score that the dropping cells compute.
-        pool: Whether the head pools over kept or restored tokens; ``None``, like ``macs`` and ``image_size``, in tables
-            of older versions.
+        pool: Like ``macs`` and ``image_size`` ``None`` in tables of older versions.
         taps: Tokens that the last layer takes, at most, from each layer before it; 0 where it takes what is left.
         macs: Multiply-adds of the dense model, which tell backbones of one name apart.
-        reduction: What becomes of the tokens that a layer does not keep.
     """
 
     name: str = field(metadata=recorded_as("model"))
@@ -190,12 +185,10 @@ class TimedModel(Record):
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """A schedule that had no part in the table, predicted and measured end to end.
+    """A schedule that had no part in the table, predicted by it as it is, and measured end to end.
 
-    Args:
-        predicted_ms: By the table as it is.
-        drift: What the machine's own speed did since the table was made, by the dense model's time then and in the
-            same rounds.
+    The drift is what the machine's own speed did since the table was made, by the dense model's time then and in the
+    same rounds.
     """
 
     schedule: TokenSchedule
@@ -220,7 +213,6 @@ class LatencyTable(Record):
     """The per-layer latency of one model on one target.
 
     Args:
-        target: Where it was measured, with threads and precision resolved.
         scale: Factor that makes sums of parts meet end-to-end runs.
         cached: Share of its weights that a whole pass was found to have in the caches; the cells include it.
         quantile_ratios: Latency quantiles (``p90``, ``p99``) of whole passes as multiples of their median, where
@@ -247,15 +239,11 @@ class LatencyTable(Record):
         object.__setattr__(self, "model", self.model.with_pooling(self.cells.last is not None))
 
     def check_model(self, model: TimedModel) -> None:
-        """Refuse another model than the one that was timed.
+        """Refuse another model than the one that was timed, with a RecordError that lists what differs.
 
-        Args:
-            model: Model to predict; its multiply-adds may differ by a hundredth (a head of another number of classes).
-
-        Raises:
-            RecordError: It is another one; the message lists what differs.
+        Its multiply-adds may differ by a hundredth (a head of another number of classes).
         """
-        mine, theirs = ({"reduction": one.reduction, **one.as_record()} for one in (self.model, model))
+        mine, theirs = ({"reduction": known.reduction, **known.as_record()} for known in (self.model, model))
         if mine["macs"] is not None and abs(mine["macs"] - theirs["macs"]) <= _MACS * max(mine["macs"], theirs["macs"]):
             theirs["macs"] = mine["macs"]
         other = [f"{name} {mine[name]} instead of {value}" for name, value in theirs.items() if mine[name] != value]
@@ -265,11 +253,7 @@ class LatencyTable(Record):
             )
 
     def predict(self, schedule: TokenSchedule) -> float:
-        """Milliseconds of one inference (of ``target.batch`` images) by the lean path.
-
-        Raises:
-            ScheduleError: The schedule does not fit the model.
-        """
+        """Milliseconds of one inference (of ``target.batch`` images) by the lean path; or ScheduleError."""
         schedule.check(self.model.layout)
         return self.scale * sum(self._parts(schedule))
 
@@ -306,13 +290,9 @@ class LatencyTable(Record):
         ratios = [ms / sum(self._parts(schedule)) for schedule, ms in measured]
         return self if not ratios else replace(self, scale=median(ratios))
 
-    def tested(self, held_out: Iterable[HeldOut]) -> LatencyTable:
-        """The same with the schedules it was tested on."""
-        return replace(self, held_out=tuple(held_out))
-
     @property
     def mean_error(self) -> float | None:
-        """Mean absolute ``error`` of the held-out schedules; ``None`` before any was measured."""
+        """Mean absolute ``error`` of the held-out schedules; ``None``, as the others, before any was measured."""
         return fmean(abs(run.error) for run in self.held_out) if self.held_out else None
 
     @property
@@ -326,18 +306,14 @@ class LatencyTable(Record):
         return fmean(abs(run.raw_error) for run in self.held_out) if self.held_out else None
 
     @property
-    def believed_quantile_ratios(self) -> dict[str, float]:
-        """``quantile_ratios``, and where nobody looked, the longest that would be believed."""
-        return {**_BOUNDS, **self.quantile_ratios}
-
-    @property
     def digest(self) -> str:
         """What tells one table from another."""
         return sha256_text(json.dumps(self.as_record(), sort_keys=True))
 
 
-# Tails believed from a brief look; on a quiet machine they are 1.03 to 1.07 and 1.1 to 1.2.
-_BOUNDS = {"p90": 1.1, "p99": 1.3}
+LONGEST_TAILS = {"p90": 1.1, "p99": 1.3}
+"""Latency quantiles over the median, as they are believed from a brief look; on a quiet machine they are 1.03 to 1.07
+and 1.1 to 1.2."""
 
 
 def measure_quantile_ratios(runs: Iterable[Measurement]) -> dict[str, float]:
@@ -347,4 +323,4 @@ def measure_quantile_ratios(runs: Iterable[Measurement]) -> dict[str, float]:
     believed too long would shut out the best schedules, while one too short is put right by the measurement.
     """
     ratios = [{"p90": run.p90 / run.median, "p99": run.p99 / run.median} for run in runs]
-    return {name: min(bound, *(ratio[name] for ratio in ratios)) for name, bound in _BOUNDS.items()}
+    return {name: min(bound, *(ratio[name] for ratio in ratios)) for name, bound in LONGEST_TAILS.items()}

@@ -15,10 +15,6 @@ class TokenLayout(Record):
         tokens: Tokens of one image before any leaves, prefix included.
         prefix: Leading tokens that never leave, such as the class token and registers.
         token_pooled: Whether the head reads prefix tokens only, so that the count after the last layer changes nothing.
-
-    Example:
-        >>> TokenLayout(tokens=197, layers=12).least
-        2
     """
 
     tokens: int

@@ -33,17 +33,9 @@ def held_folder(path: Path | str, name: str = "") -> Iterator[Path]:
 
     Raises:
         OutputError: The folder cannot be written, or another process holds it; the sentence names that process.
-
-    Example:
-        >>> import tempfile
-        >>> with held_folder(Path(tempfile.mkdtemp()) / "run") as folder:
-        ...     [file.name for file in folder.iterdir()]
-        ['.lock']
-        >>> folder.exists()
-        False
     """
     folder = Path(path)
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     make_folder(folder)
     file = folder.resolve() / f".{name}lock"
     if file in _held:
@@ -61,13 +53,13 @@ def held_folder(path: Path | str, name: str = "") -> Iterator[Path]:
         file.unlink(missing_ok=True)
         handle.close()
         with suppress(OSError):  # it holds something
-            for one in made:
-                one.rmdir()
+            for parent in made:
+                parent.rmdir()
 
 
 def _remove_unfinished(folder: Path, own: Path) -> None:
     """What a killed process left, unless somebody else writes here under another name."""
-    hidden = [one for one in folder.iterdir() if one.name.startswith(".")]
+    hidden = [file for file in folder.iterdir() if file.name.startswith(".")]
     if any(other.name != own.name and other.name.endswith("lock") for other in hidden):
         return
     for left in hidden:

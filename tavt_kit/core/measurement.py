@@ -1,4 +1,4 @@
-"""What was measured, with its doubt: latencies here; accuracies and host facts are offered from here too."""
+"""Measured latencies with their doubt."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ class Measurement(Record):
         steady: Whether the protocol's precision (a narrow interval of the median) was reached in time.
         rounds: How many samples each round of an interleaved measurement took; empty means one each. Rounds
             of candidates measured together are the pairs of ``paired_ratio``.
-        load_ms: Loading and compiling, before the first inference; ``None`` where unknown.
-        first_ms: The first inference, warm-up not begun.
+        load_ms: Loading and compiling, before the first inference, which took ``first_ms``.
         warmup: Inferences before the first sample.
         speed_factor: Factor of the samples, to stand beside those of another moment; see ``at_speed_factor``.
         among: Measurements that it was chosen from: the quickest of many looks quicker than it is, so its bounds share
@@ -149,11 +148,7 @@ class Measurement(Record):
 
 @dataclass(frozen=True, slots=True)
 class PairedRatio(Record):
-    """How many times longer one candidate takes than another, round by round.
-
-    Args:
-        value: The median over the rounds.
-    """
+    """How many times longer one candidate takes than another, round by round; the value is their median."""
 
     value: float
     low: float
@@ -176,11 +171,6 @@ def paired_ratio(slow: Measurement, fast: Measurement) -> PairedRatio:
     """``slow`` over ``fast``, each round of an interleaved measurement being one pair.
 
     Noise that lasts longer than a round (another process, a falling clock) hits both alike and cancels.
-
-    Example:
-        >>> a, b = Measurement((4.0, 8.0, 4.0), True), Measurement((2.0, 4.0, 2.0), True)
-        >>> paired_ratio(a, b).value
-        2.0
     """
     ratios = round_ratios(slow, fast)
     low, high = _median_interval(ratios)
@@ -200,35 +190,30 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float
     fewer than ``LEAST_FOR_BLOCKS`` each round is a block of its own: fewer draws make the interval too narrow, which
     weighs more (of independent rounds, 6 a row, blocks of two hold the truth 84 times in 100, single ones 91).
 
-    Args:
-        values: Values of rounds, in the order of time, at least ``LEAST_ROUNDS``.
-
-    Example:
-        >>> bootstrap_interval([3.0] * 8)
-        (3.0, 3.0)
+    The values are in the order of time, at least ``LEAST_ROUNDS`` of them.
     """
-    draws, n, drawn = random.Random(seed), len(values), list[float]()
+    draws, n, medians = random.Random(seed), len(values), list[float]()
     length = round(n ** (1 / 3))
     for _ in range(DRAWS):
         if n < LEAST_FOR_BLOCKS:
-            found = draws.choices(values, k=n)
+            sample = draws.choices(values, k=n)
         else:
-            found = list[float]()
-            while len(found) < n:
+            sample = list[float]()
+            while len(sample) < n:
                 start = draws.randrange(n)
-                found += [values[(start + step) % n] for step in range(min(length, n - len(found)))]
-        drawn.append(median(found))
+                sample += [values[(start + step) % n] for step in range(min(length, n - len(sample)))]
+        medians.append(median(sample))
     value = median(values)
-    return min(percentile(drawn, 0.025), value), max(percentile(drawn, 0.975), value)
+    return min(percentile(medians, 0.025), value), max(percentile(medians, 0.975), value)
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
     """The ``share`` quantile, interpolated linearly between the two nearest samples (numpy's default)."""
     ordered = sorted(samples)
-    place = share * (len(ordered) - 1)
-    below = math.floor(place)
+    rank = share * (len(ordered) - 1)
+    below = math.floor(rank)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return ordered[below] + (ordered[above] - ordered[below]) * (rank - below)
 
 
 @cache

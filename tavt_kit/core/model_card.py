@@ -26,7 +26,6 @@ class Licence(Record):
 
     Args:
         licence: For example ``"CC BY-NC-SA 4.0"``; ``"unknown"`` where nobody says.
-        source: Where it comes from and where the licence was read.
     """
 
     name: str
@@ -35,12 +34,7 @@ class Licence(Record):
 
     @property
     def is_non_commercial(self) -> bool:
-        """Whether it forbids commercial use, as far as its words say so.
-
-        Example:
-            >>> Licence("birds", "Non-commercial research only", "its page").is_non_commercial
-            True
-        """
+        """Whether it forbids commercial use, as far as its words say so."""
         return _NON_COMMERCIAL.search(self.licence) is not None
 
 
@@ -65,15 +59,10 @@ class ModelCard(Record):
         provenance: One sentence: where the weights come from.
         licences: Licences of the weights and of the data they were trained on.
         schedule: Token counts after each layer that ``load_model`` puts in force; ``None`` for dense.
-        reduction: What becomes of the tokens that a layer does not keep.
         image_sizes: Further image sizes that the weights were trained for, in pixels a side.
 
     Raises:
         RecordError: No class or a repeated one, or arguments that JSON cannot hold.
-
-    Example:
-        >>> ModelCard("timm_vit", "vit_tiny_patch16_224", {}, ("a", "b"), {}).score
-        'column'
     """
 
     family: str
@@ -93,20 +82,18 @@ class ModelCard(Record):
     BESIDE: ClassVar[tuple[str, ...]] = ("schema", "version")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(self.classes))
-        object.__setattr__(self, "licences", tuple(self.licences))
-        object.__setattr__(self, "image_sizes", tuple(self.image_sizes))
-        if self.schedule is not None:
-            object.__setattr__(self, "schedule", tuple(self.schedule))
+        for name in ("classes", "licences", "image_sizes", "schedule"):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(values))
         if not self.classes:
             raise RecordError("a model card needs at least one class name, but has none")
         if len(set(self.classes)) != len(self.classes):
             twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
             raise RecordError(f"class names must differ, but these are there twice: {', '.join(twice[:5])}")
         try:
-            # Through JSON and back: tuples become lists, as they would be after reading.
-            object.__setattr__(self, "arguments", json.loads(json.dumps(dict(self.arguments))))
-            object.__setattr__(self, "preprocessing", json.loads(json.dumps(dict(self.preprocessing))))
+            for name in ("arguments", "preprocessing"):
+                # Through JSON and back: tuples become lists, as they would be after reading.
+                object.__setattr__(self, name, json.loads(json.dumps(dict(getattr(self, name)))))
         except (TypeError, ValueError) as error:
             raise RecordError(f"a model card holds JSON values only: {error}") from None
 
@@ -121,11 +108,7 @@ def write_card(folder: Path, card: ModelCard) -> None:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read ``model.json`` from ``folder``.
-
-    Raises:
-        RecordError: It is not there, or is no model card.
-    """
+    """Read ``model.json`` from ``folder``; RecordError where it is not there, or is no model card."""
     file = Path(folder) / CARD_FILE
     with reading(file):
         return ModelCard.from_record(read_record(file, "model"))

@@ -20,9 +20,9 @@ from typing import Any, ClassVar
 from tavt_kit import __version__
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.codec import Record, decode
+from tavt_kit.core.configuration import RecordedGenes
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.parsing import parse_json
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import OutputError, RecordError, TavtError
 
 _MOST = 1e12  # What no time and no share reaches; charts of more would overflow
@@ -72,14 +72,8 @@ class _Row(_Part):
 
 
 @dataclass(frozen=True)
-class _Candidate(_Row):
-    schedule: TokenSchedule = field(kw_only=True)
+class _Candidate(RecordedGenes, _Row):
     macs: int
-    executed: tuple[int, ...] | None = None
-    image_size: tuple[int, int] | None = None
-    precision: str | None = None
-    score: str | None = None
-    reduction: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,9 +156,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix, because some writers choose their format by it. What is renamed has reached
     the disk before, and the new name has when this returns, so that a power cut leaves the old file or the new one.
-
-    Raises:
-        OutputError: The folder does not exist or cannot be written, or the disk or a quota is full.
+    OutputError where the folder does not exist or cannot be written, or the disk or a quota is full.
     """
     path = Path(path)
     try:
@@ -227,11 +219,7 @@ def atomic_text(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Create an output folder and prove that it can be written, before any work is spent.
-
-    Raises:
-        OutputError: The path is a file, or cannot be created or written.
-    """
+    """Create an output folder and prove that it can be written, before any work is spent; else OutputError."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -243,20 +231,12 @@ def make_folder(path: Path) -> Path:
 
 
 def label_record(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a record after its schema and version.
-
-    Args:
-        kind: Name in ``SCHEMAS``.
-    """
+    """The body of a record after its schema, a kind in ``SCHEMAS``, and version."""
     return {"schema": f"{_PREFIX}{kind}", "version": SCHEMAS[kind], **body}
 
 
 def write_record(path: Path, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a JSON object that begins with its schema and version; NaN and infinity are refused.
-
-    Returns:
-        What ``read_record`` will give.
-    """
+    """Write a JSON object that begins with its schema and version, and give it; NaN and infinity are refused."""
     text = json.dumps(label_record(kind, body), indent=1, allow_nan=False)
     atomic_text(path, text + "\n")
     record: dict[str, Any] = json.loads(text)
@@ -264,11 +244,7 @@ def write_record(path: Path, kind: str, body: Mapping[str, Any]) -> dict[str, An
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        RecordError: No such file, or no JSON.
-    """
+    """What a JSON file holds; RecordError of no such file, or no JSON."""
     try:
         return parse_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -278,32 +254,17 @@ def read_json(path: Path) -> Any:
 
 
 def read_record(path: Path, kind: str) -> dict[str, Any]:
-    """Read what ``write_record`` wrote.
-
-    Raises:
-        RecordError: No such file, no JSON, or another schema or version.
-    """
+    """Read what ``write_record`` wrote; RecordError of no such file, no JSON, or another schema or version."""
     record = read_json(path)
-    if not isinstance(record, dict) or record.get("schema") != f"{_PREFIX}{kind}":
-        found = record.get("schema") if isinstance(record, dict) else type(record).__name__
-        raise RecordError(f"{path} must be a {_PREFIX}{kind} record, but is {found!r}")
+    schema = record.get("schema") if isinstance(record, dict) else type(record).__name__
+    if schema != f"{_PREFIX}{kind}":
+        raise RecordError(f"{path} must be a {_PREFIX}{kind} record, but is {schema!r}")
     return upgraded(path, kind, record)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What a record lacks, or has of another type, is a sentence that names its file.
-
-    Raises:
-        RecordError: The block found no value that it can go by.
-
-    Example:
-        >>> with reading(Path("fit.json")):
-        ...     {}["rows"]
-        Traceback (most recent call last):
-            ...
-        tavt_kit.errors.RecordError: fit.json lacks what such a record has (KeyError: 'rows'); write it again
-    """
+    """What a record lacks, or has of another type, is a RecordError that names its file."""
     try:
         yield
     except TavtError as error:
@@ -311,8 +272,8 @@ def reading(path: Path) -> Iterator[None]:
             raise
         raise RecordError(f"{path}: {error}") from None
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise RecordError(f"{path} lacks what such a record has ({found[:200]}); write it again") from None
+        reason = f"{type(error).__name__}: {error}"
+        raise RecordError(f"{path} lacks what such a record has ({reason[:200]}); write it again") from None
 
 
 # Of a kind and its former version, the keys that the next version calls otherwise; nothing else changed.
@@ -320,17 +281,13 @@ _RENAMED = {"front 1": {"rivals": "baseline_models", "rivals_left_out": "baselin
 
 
 def upgraded(path: Path, kind: str, record: dict[str, Any]) -> dict[str, Any]:
-    """A record of today's version, or of a former one that is still read, as today's.
-
-    Raises:
-        RecordError: It has another version, or not the shape that its readers rely on.
-    """
-    found = record.get("version")
-    if names := _RENAMED.get(f"{kind} {found}"):
+    """A record of today's version, or of a former one that is still read, as today's; RecordError of any other."""
+    version = record.get("version")
+    if names := _RENAMED.get(f"{kind} {version}"):
         record = {names.get(key, key): value for key, value in record.items()} | {"version": SCHEMAS[kind]}
-    elif found != SCHEMAS[kind]:
+    elif version != SCHEMAS[kind]:
         raise RecordError(
-            f"{path} has version {found!r} of {_PREFIX}{kind}, but this program reads version "
+            f"{path} has version {version!r} of {_PREFIX}{kind}, but this program reads version "
             f"{SCHEMAS[kind]}; write it again with this program"
         )
     if kind == "front":
@@ -346,18 +303,14 @@ def kind_of(record: Any) -> str | None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines, up to the first that is not whole (where a process was killed).
-
-    Raises:
-        RecordError: The file is there, but cannot be read.
-    """
+    """The objects of a file of JSON lines, up to the first that is not whole (where a process was killed)."""
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
-    found: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     for line in lines:
         try:
             value = parse_json(line)
@@ -365,8 +318,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             break
         if not isinstance(value, dict):
             break
-        found.append(value)
-    return found
+        objects.append(value)
+    return objects
 
 
 def sha256_file(path: Path) -> str:
@@ -381,10 +334,7 @@ def sha256_text(text: str) -> str:
 
 
 def command_line() -> str | None:
-    """``fgvc-kit search runs/x `budget` latency=8ms``; None where the package was called from Python.
-
-    Records carry it, so that a report can say how each was made.
-    """
+    """The command as it was typed, for records; None where the package was called from Python."""
     program = Path(sys.argv[0]) if sys.argv else Path()
     ours = program.stem == "fgvc-kit" or program.name == "cli.py" or program.parts[-2:] == ("tavt_kit", "__main__.py")
     return shlex.join(("fgvc-kit", *sys.argv[1:])) if ours else None
@@ -392,22 +342,14 @@ def command_line() -> str | None:
 
 @cache
 def code_version() -> str:
-    """The version of this package and the first twelve digits of the SHA-256 over its sources.
-
-    Two checkouts of one version are told apart by it.
-
-    Example:
-        >>> code_version().startswith(f"{__version__} ")
-        True
-    """
+    """The version of this package and the first twelve digits of the SHA-256 over its sources."""
     inside = Path(__file__).resolve().parents[1]
     # In a checkout the parts lie beside the package, in a wheel inside it; the hash is the same.
     beside = inside.parent if not (inside / "cli.py").is_file() else inside
     files = {path.relative_to(inside).as_posix(): path for path in inside.rglob("*.py")}
-    for name in ("search", "distill", "bench", "cli.py"):
-        part = beside / name
-        found = [part] if part.is_file() else part.rglob("*.py")
-        files |= {path.relative_to(beside).as_posix(): path for path in found}
+    for part in (beside / name for name in ("search", "distill", "bench", "cli.py")):
+        sources = [part] if part.is_file() else part.rglob("*.py")
+        files |= {path.relative_to(beside).as_posix(): path for path in sources}
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(f"{name}\n".encode() + files[name].read_bytes() + b"\n")

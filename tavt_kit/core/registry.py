@@ -19,8 +19,6 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Args:
         what: Subject of the sentence about an unknown name, such as ``"a search algorithm"``.
-        group: Group of entry points, such as ``"tavt_kit.algorithms"``.
-        own: Entries of this package, in the order that people see.
 
     Example:
         >>> shapes = Registry("a shape", "tavt_kit.shapes", {"disc": 1, "square": 2})
@@ -37,24 +35,20 @@ class Registry(Mapping[str, T], Generic[T]):
         self._loaded: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
-        """What a name stands for.
-
-        Raises:
-            UnknownName: Nothing has this name, or another package that does cannot be imported.
-        """
+        """What a name stands for; UnknownName where nothing has it, or what another package adds cannot be imported."""
         if name in self._own:
             return self._own[name]
         if name not in self._loaded:
-            found = self._others().get(name)
-            if found is None:
+            entry = self._others().get(name)
+            if entry is None:
                 near = difflib.get_close_matches(name, list(self), n=1)
                 meant = f"; did you mean {near[0]}?" if near else ""
                 raise UnknownName(f"{self._what} is one of {', '.join(self)}, got {name!r}{meant}")
             try:
-                self._loaded[name] = found.load()
+                self._loaded[name] = entry.load()
             except Exception as error:  # whatever another package raises while it is imported
                 raise UnknownName(
-                    f"{self._what} named {name} is {found.value} of another package, which cannot be imported: "
+                    f"{self._what} named {name} is {entry.value} of another package, which cannot be imported: "
                     f"{type(error).__name__}: {error}; repair or remove that package"
                 ) from None
         return self._loaded[name]
@@ -70,4 +64,4 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._own) + len(self._others())
 
     def _others(self) -> dict[str, EntryPoint]:
-        return {one.name: one for one in entry_points(group=self._group) if one.name not in self._own}
+        return {entry.name: entry for entry in entry_points(group=self._group) if entry.name not in self._own}

@@ -40,9 +40,6 @@ class Curve:
         end: Share kept from there on, above 0 and at most 1.
         power: 1 for a straight line; above 1 patches leave later, below 1 earlier.
 
-    Raises:
-        ScheduleError: A value out of its range.
-
     Example:
         >>> [round(share, 2) for share in Curve(1, 4, 0.1, 2.0).shares(5)]
         [1.0, 0.9, 0.6, 0.1, 0.1]
@@ -63,16 +60,10 @@ class Curve:
 
     @classmethod
     def parse(cls, text: str) -> Curve:
-        """Read ``3:9:0.2`` or ``3:9:0.2:1.5``: start, stop, end, power.
-
-        Raises:
-            ScheduleError: Another form, or a value out of its range.
-        """
+        """Read ``3:9:0.2`` or ``3:9:0.2:1.5``: start, stop, end, power."""
         match = _CURVE.fullmatch(text.strip())
         if match is None:
-            raise ScheduleError(
-                f"a curve is 'curve:START:STOP:END' or 'curve:START:STOP:END:POWER', got 'curve:{text}'"
-            )
+            raise ScheduleError(f"a curve is 'curve:START:STOP:END[:POWER]', got 'curve:{text}'")
         return cls(int(match[1]), int(match[2]), float(match[3]), float(match[4] or 1.0))
 
     @classmethod
@@ -80,11 +71,8 @@ class Curve:
         """A random curve that keeps 16 patches or more.
 
         Its start is uniform in the first half of the layers, its stop behind that, its end between 16 patches and all,
-        uniform in the logarithm, its power likewise in 0.7 to 2.8.
-
-        Args:
-            whole: Draws a whole number between two, both included.
-            unit: Draws a number between 0 and 1.
+        uniform in the logarithm, its power likewise in 0.7 to 2.8. ``whole`` draws a whole number between two, both
+        included, ``unit`` a number between 0 and 1.
         """
         start = whole(0, layers // 2)
         stop = whole(start + 1, layers)
@@ -99,21 +87,17 @@ class Curve:
 
 
 def published_shares(name: str, layers: int) -> tuple[float, ...]:
-    """A learned curve of ``PUBLISHED``, at so many layers: what is between two layers is interpolated.
-
-    Raises:
-        ScheduleError: No curve has this name.
-    """
+    """A learned curve of ``PUBLISHED``, at so many layers: what is between two layers is interpolated."""
     if name not in PUBLISHED:
-        known = ", ".join(f"'diffrate:{one}'" for one in PUBLISHED)
-        raise ScheduleError(f"published curves are {known}, got 'diffrate:{name}'")
-    known_shares = (1.0, *PUBLISHED[name])
+        names = ", ".join(f"'diffrate:{known}'" for known in PUBLISHED)
+        raise ScheduleError(f"published curves are {names}, got 'diffrate:{name}'")
+    learned = (1.0, *PUBLISHED[name])
     scale = len(PUBLISHED[name]) / layers
     shares = []
     for layer in range(layers):
         depth = (layer + 1) * scale
-        below = min(int(depth), len(known_shares) - 2)
-        before, after = known_shares[below], known_shares[below + 1]
+        below = min(int(depth), len(learned) - 2)
+        before, after = learned[below], learned[below + 1]
         shares.append(before + (after - before) * (depth - below))
     return tuple(shares)
 
@@ -123,9 +107,7 @@ def shares_to_counts(
 ) -> tuple[int, ...]:
     """The count after each layer, prefix included: shares of the patches, rounded, never growing.
 
-    Args:
-        shares: Share of the patches kept after each layer.
-        least: Patches that stay to the end; all of them where an image has no more.
+    At least ``least`` patches stay to the end; all of them where an image has no more.
 
     Example:
         >>> shares_to_counts((1.0, 0.5, 0.1), tokens=65, prefix=1)
@@ -181,19 +163,16 @@ class TokenSchedule:
                 raise ScheduleError(f"layer {layer} keeps {count} tokens, but only {reach} reach it: {self}")
         if self.executed is not None:
             object.__setattr__(self, "executed", tuple(_whole(layer) for layer in self.executed))
-            self._check_executed(self.executed)
-
-    def _check_executed(self, executed: tuple[int, ...]) -> None:
-        if list(executed) != sorted(set(executed)) or any(not 0 <= i < self.layers for i in executed):
-            raise ScheduleError(
-                f"executed layers must be different, ascending and within 0..{self.layers - 1}, got {executed}"
-            )
-        for layer in range(1, self.layers):
-            if layer not in executed and self.counts[layer] != self.counts[layer - 1]:
+            if list(self.executed) != sorted(set(self.executed) & set(range(self.layers))):
                 raise ScheduleError(
-                    f"layer {layer} does not run, so it must repeat the {self.counts[layer - 1]} tokens before it, "
-                    f"but keeps {self.counts[layer]}"
+                    f"executed layers must be different, ascending and within 0..{self.layers - 1}, got {self.executed}"
                 )
+            for layer in range(1, self.layers):
+                if layer not in self.executed and self.counts[layer] != self.counts[layer - 1]:
+                    raise ScheduleError(
+                        f"layer {layer} does not run, so it must repeat the {self.counts[layer - 1]} tokens before it, "
+                        f"but keeps {self.counts[layer]}"
+                    )
 
     @property
     def layers(self) -> int:
@@ -219,11 +198,6 @@ class TokenSchedule:
         """Drop the share ``ratio`` in each layer that runs: ``ceil(n * (1 - ratio))``, at least ``layout.least``.
 
         Source: TAVT / Length-Adaptive Transformer, the "smallest" sub-network.
-
-        Example:
-            >>> from tavt_kit.core.layout import TokenLayout
-            >>> TokenSchedule.taper(TokenLayout(tokens=785, layers=12), ratio=0.2).counts
-            (628, 503, 403, 323, 259, 208, 167, 134, 108, 87, 70, 56)
         """
         return cls(_dropped(layout, ratio, range(layout.layers) if executed is None else executed), executed)
 
@@ -232,11 +206,6 @@ class TokenSchedule:
         """Drop the share ``ratio``, as ``taper`` does, in the layers of ``stage_layers`` alone.
 
         Source: EViT (Liang et al., ICLR 2022), which drops there.
-
-        Example:
-            >>> from tavt_kit.core.layout import TokenLayout
-            >>> str(TokenSchedule.stages(TokenLayout(tokens=197, layers=12), ratio=0.5))
-            '197x3,99x3,50x3,25x3'
         """
         return cls(_dropped(layout, ratio, stage_layers(layout.layers)))
 
@@ -268,16 +237,14 @@ class TokenSchedule:
             layers = layout.layers
             shares = Curve.parse(share).shares(layers) if family == "curve" else published_shares(share, layers)
             return cls(shares_to_counts(shares, layout.tokens, layout.prefix))
-        counts: list[int] = []
+        counts = list[int]()
         for part in text.split(","):
             match = _RUN.fullmatch(part.strip())
             if match is None:
                 raise ScheduleError(f"a schedule is {_FORMS}, got {text!r}")
             repeats = match[2] or "1"
             if max(len(match[1]), len(repeats)) > _DIGITS or len(counts) + int(repeats) > _MOST_LAYERS:
-                raise ScheduleError(
-                    f"the model has {layout.layers} layers and {layout.tokens} tokens, got {text[:80]!r}"
-                )
+                raise ScheduleError(f"the model has {layout.layers} layers, {layout.tokens} tokens, got {text[:80]!r}")
             counts += [int(match[1])] * int(repeats)
         schedule = cls(tuple(counts))
         schedule.check(layout)
@@ -288,9 +255,7 @@ class TokenSchedule:
         if self.layers != layout.layers:
             raise ScheduleError(f"the model has {layout.layers} layers, but the schedule has {self.layers}: {self}")
         if self.counts[0] > layout.tokens:
-            raise ScheduleError(
-                f"the model has {layout.tokens} tokens, but layer 0 would keep {self.counts[0]}: {self}"
-            )
+            raise ScheduleError(f"the model has {layout.tokens} tokens, but layer 0 keeps {self.counts[0]}: {self}")
         least = layout.prefix + 1
         if self.counts[-1] < least:
             low = next(i for i, count in enumerate(self.counts) if count < least)
@@ -310,7 +275,6 @@ class TokenSchedule:
         return TokenSchedule((*self.counts[:-1], self.counts[-2]), self.executed)
 
     def __str__(self) -> str:
-        """The counts, runs shortened: ``197x4,150x4,90x4``."""
         return counts_text(self.counts)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.csv_text import csv_text
+from tavt_kit.core.parsing import csv_text
 from tavt_kit.core.records import atomic_path, atomic_text, sha256_file, write_record
 from tavt_kit.data.images import Sample
 from tavt_kit.evaluation.answers import Answered, Prediction

@@ -34,16 +34,6 @@ def shared_logits(
     Every schedule is put through the very operations of ``forward_lean``, on the same rows, though with others beside
     them: bit for bit the same with one thread, and where a product of few rows is shared out among threads equal to
     its last bits.
-
-    Example:
-        >>> import tavt_kit as tk, timm, torch
-        >>> model = tk.wrap(timm.create_model("vit_tiny_patch16_224", num_classes=5).eval())
-        >>> from tavt_kit.core.layout import TokenLayout
-        >>> tapers = [TokenSchedule.taper(TokenLayout(197, 12), ratio=ratio) for ratio in (0.1, 0.2)]
-        >>> with torch.no_grad():
-        ...     found = dict(shared_logits(model, torch.zeros(2, 3, 224, 224), tapers))
-        >>> found[tapers[1]].shape
-        torch.Size([2, 5])
     """
     yield from _Tree(model)._visit(model.start(images, track=model.restores), schedules, 0)
 
@@ -237,10 +227,7 @@ class Passes:
     Batch norms normalise every network by the running statistics that the trained model came with, and leave them: by
     the batch's own each network would be taught under statistics that it is not answered with (Yu et al., ICLR 2019).
 
-    Args:
-        model: Its schedule is neither used nor changed.
-        schedules: Schedule of the full network, then those of its sub-networks; they fit the model.
-        lean: Do no work for rows that do not go on.
+    The schedules are that of the full network, then those of its sub-networks; the model's own is not used.
     """
 
     model: AdaptiveViT

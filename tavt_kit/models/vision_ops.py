@@ -23,11 +23,7 @@ _declared: list[torch.library.Library] = []  # a Library's declarations live as 
 
 
 def declare_missing_ops() -> bool:
-    """Declare torchvision's missing operators; safe to call again.
-
-    Returns:
-        Whether anything was declared: False where torchvision is whole, absent, or was mended before.
-    """
+    """Declare torchvision's missing operators, and say whether any was: not where it is whole, absent, or mended."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return False

@@ -94,14 +94,12 @@ class AdaptiveViT(nn.Module):
     """A ViT whose layers keep the token counts of a schedule. Made by ``wrap``.
 
     Its parameters, buffers and their names are the bare model's own, so a state dict fits both.
-
-    Attributes:
-        layout: What a schedule must fit.
-        folder: Run folder that ``load_model`` read it from; None of any other model.
     """
 
     layout: TokenLayout
+    """What a schedule must fit."""
     folder: Path | None
+    """Run folder that ``load_model`` read it from; None of any other model."""
 
     def __init__(self, model: nn.Module, score: str = "column", pool: str = "kept", reduction: str = "drop") -> None:
         super().__init__()
@@ -225,7 +223,7 @@ class AdaptiveViT(nn.Module):
         if isinstance(schedule, str):
             schedule = TokenSchedule.parse(schedule, self.layout)
         schedule.check(self.layout)
-        if self.backbone.static_reason is not None and schedule != self.dense_schedule:
+        if schedule != self.dense_schedule:
             self.check_droppable()
         self._schedule = schedule
 
@@ -243,14 +241,8 @@ class AdaptiveViT(nn.Module):
         self.bare.training = mode
         return self
 
-    # ---------------------------------------------------------------------------------------------- the loop
-
     def start(self, images: Tensor, *, track: bool = False) -> TokenState:
-        """(B, 3, H, W) -> the state before layer 0; ``track`` keeps what is needed to restore tokens that leave.
-
-        Raises:
-            ScheduleError: The images have another size than the model was wrapped for.
-        """
+        """(B, 3, H, W) -> the state before layer 0; ``track`` keeps what is needed to restore tokens that leave."""
         size, given = self.backbone.image_size, tuple(images.shape[-2:])
         if not torch._C._get_tracing_state() and given != size:
             raise ScheduleError(
@@ -342,8 +334,6 @@ class AdaptiveViT(nn.Module):
             return replace(state, tokens=state.last, place=None)
         return state
 
-    # ------------------------------------------------------------------------------------------ whole passes
-
     def _run(self, images: Tensor, *, lean: bool) -> TokenState:
         state = self.start(images, track=self.restores)
         return self.advance(state, self._schedule.running, self._schedule.counts, lean=lean)
@@ -353,17 +343,8 @@ class AdaptiveViT(nn.Module):
         return self.finish(self._run(images, lean=False))
 
     def forward_lean(self, images: Tensor) -> Tensor:
-        """As ``forward``, without work for rows that do not go on; what search, export and bench run (to 1e-5)."""
+        """As ``forward`` (to 1e-5), without work for rows that do not go on; what search, export and bench run."""
         return self.finish(self._run(images, lean=True))
-
-    def forward_counts(self, images: Tensor, counts: Tensor) -> Tensor:
-        """As ``forward_lean``, under ``counts`` int64[layers] instead of those of the schedule in force.
-
-        Nothing is checked here, since a graph in which the counts are an input cannot: they never grow, never exceed
-        ``tokens`` and stay above ``prefix``.
-        """
-        state = self.start(images, track=self.restores)
-        return self.finish(self.advance(state, self._schedule.running, counts, lean=True))
 
     def forward_pooled(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> the features (B, D) that the head's last linear layer receives, by the lean path."""
@@ -375,21 +356,17 @@ class AdaptiveViT(nn.Module):
         A layer that drops nothing by its nature (FFVT's fusion) kept those of the layer before.
         """
         state = self.start(images, track=self.restores)
-        everything = torch.arange(self.tokens, device=images.device).expand(images.shape[0], -1)
+        place = torch.arange(self.tokens, device=images.device).expand(images.shape[0], -1)
         kept = []
         for layer in self._schedule.running:
             state = self.advance(state, [layer], self._schedule.counts)
-            if self.backbone.droppable[layer]:
-                everything = everything if state.place is None else state.place
-            kept.append(everything)
+            if self.backbone.droppable[layer] and state.place is not None:
+                place = state.place
+            kept.append(place)
         return self.finish(state), kept
 
     def forward_owned(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits, and for each executed layer the position (B, N) of the token that each original one is now in.
-
-        Raises:
-            UnsupportedBackbone: The reduction is no merging: a dropped token is in no other.
-        """
+        """The logits, and for each executed layer the position (B, N) of the token that each original one is now in."""
         if self.reduction != "merge":
             raise UnsupportedBackbone(
                 f"tokens have owners under reduction 'merge', and this model's is {self.reduction!r}; wrap it with "
@@ -408,7 +385,7 @@ class LeanViT(nn.Module):
     """One schedule of an AdaptiveViT, frozen, by the lean path: what is converted, timed and shipped.
 
     Args:
-        schedule: Schedule to freeze, which has to fit; ``None`` takes the one now in force.
+        schedule: ``None`` takes the one now in force.
         selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for static ONNX.
     """
 
@@ -433,10 +410,6 @@ class SwitchableViT(nn.Module):
         selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for ONNX.
         sites: The layers that may reduce; elsewhere the count must be that of the layer before. ``None`` for all.
             Merging costs its matching even where every token stays, so a graph holds it only where it is wanted.
-
-    Raises:
-        UnsupportedBackbone: Nothing of this model can be dropped.
-        ScheduleError: No such layers.
     """
 
     def __init__(
@@ -455,5 +428,10 @@ class SwitchableViT(nn.Module):
         self.train(adaptive.training)
 
     def forward(self, images: Tensor, lengths: Tensor) -> Tensor:
-        """(B, 3, H, W) and int64[layers], tokens kept after each layer -> logits (B, classes)."""
-        return self.adaptive.forward_counts(images, lengths)
+        """(B, 3, H, W) and int64[layers], tokens kept after each layer -> logits (B, classes).
+
+        Nothing is checked, since a graph cannot: counts never grow, never exceed ``tokens``, stay above ``prefix``.
+        """
+        adaptive = self.adaptive
+        state = adaptive.start(images, track=adaptive.restores)
+        return adaptive.finish(adaptive.advance(state, adaptive.schedule.running, lengths, lean=True))

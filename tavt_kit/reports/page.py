@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from tavt_kit.core.csv_text import csv_text
 from tavt_kit.core.latency_table import part_words
 from tavt_kit.core.lock import held_folder
+from tavt_kit.core.parsing import csv_text
 from tavt_kit.core.records import atomic_text, label_record, sha256_file
 from tavt_kit.errors import RecordError, TavtError
 from tavt_kit.reports import blocks, correctness, front, images, latency, provenance, training

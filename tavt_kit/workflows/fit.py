@@ -20,7 +20,6 @@ from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.codec import decode
 from tavt_kit.core.configuration import Configuration
-from tavt_kit.core.deadline import Deadline
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable
@@ -28,7 +27,7 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.model_card import read_card
 from tavt_kit.core.parsing import bounded, parse_duration
-from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.progress import Deadline, Progress, Silent
 from tavt_kit.core.records import command_line, read_record, reading, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import KNOWN, ImageSet, inherit_split, load_images, thin_out

@@ -11,10 +11,10 @@ from tavt_kit.bench.parts import timed_model
 from tavt_kit.core.budget import Budget, Limit, Verdict
 from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.configuration import Configuration
-from tavt_kit.core.deadline import Deadline
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import taking
+from tavt_kit.core.progress import Deadline
 from tavt_kit.core.records import command_line, write_record
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError

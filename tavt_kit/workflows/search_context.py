@@ -13,11 +13,10 @@ from tavt_kit.checkpoints.folder import read_run, sha256_tensors
 from tavt_kit.core.budget import LEAST_HELD_OUT
 from tavt_kit.core.codec import encode
 from tavt_kit.core.configuration import Choice
-from tavt_kit.core.deadline import Deadline
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.parsing import several
-from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.progress import Deadline, Progress, Silent
 from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample, inherit_split, load_images

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tavt_kit.core.deadline import Deadline
+from tavt_kit.core.progress import Deadline
 from tavt_kit.errors import ParameterError
 
 

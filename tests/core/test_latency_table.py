@@ -98,9 +98,11 @@ def test_calibration_takes_the_median_ratio() -> None:
 
 def test_errors_on_held_out_schedules() -> None:
     schedule = TokenSchedule.dense(TokenLayout(TOKENS, LAYERS))
-    tested = TOKEN_POOLED.tested([HeldOut(schedule, 9.0, 10.0), HeldOut(schedule, 10.3, 10.0)])
+    held_out = HeldOut(schedule, 9.0, 10.0), HeldOut(schedule, 10.3, 10.0)
+    tested = replace(TOKEN_POOLED, held_out=held_out)
     assert tested.mean_error == pytest.approx(0.065) and tested.worst_error == pytest.approx(0.1)
-    slower = TOKEN_POOLED.tested([HeldOut(schedule, 10.0, 12.0, drift=1.2), HeldOut(schedule, 10.0, 9.6, drift=0.8)])
+    held_out = HeldOut(schedule, 10.0, 12.0, drift=1.2), HeldOut(schedule, 10.0, 9.6, drift=0.8)
+    slower = replace(TOKEN_POOLED, held_out=held_out)
     assert slower.mean_error == pytest.approx((0 + 1 / 6) / 2)
     assert slower.mean_raw_error == pytest.approx((1 / 6 + 1 / 24) / 2)
     assert TOKEN_POOLED.mean_error is None and TOKEN_POOLED.worst_error is None
@@ -108,7 +110,8 @@ def test_errors_on_held_out_schedules() -> None:
 
 def test_the_record_gives_the_table_back() -> None:
     full = replace(
-        TOKEN_POOLED.tested([HeldOut(TokenSchedule.taper(TokenLayout(TOKENS, LAYERS), 0.3), 8.0, 9.0, False, 1.1)]),
+        TOKEN_POOLED,
+        held_out=(HeldOut(TokenSchedule.taper(TokenLayout(TOKENS, LAYERS), 0.3), 8.0, 9.0, False, 1.1),),
         host=HostFacts.gather(),
         seconds=41.5,
     )

@@ -24,14 +24,13 @@ from tavt_kit.core.artifact_card import ArtifactCard, onnx_metadata, read_metada
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.codec import decode
 from tavt_kit.core.configuration import Configuration
-from tavt_kit.core.csv_text import csv_text
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.model_card import ModelCard
-from tavt_kit.core.parsing import parse_duration, parse_fraction, parse_json, parse_toml
+from tavt_kit.core.parsing import csv_text, parse_duration, parse_fraction, parse_json, parse_toml
 from tavt_kit.core.records import read_lines, read_record
 from tavt_kit.core.schedule import Curve, TokenSchedule
 from tavt_kit.data.folders import load_csv

@@ -12,9 +12,8 @@ from tavt_kit.models.backbones import fusion as fusion  # in timm's registry fro
 from tavt_kit.models.backbones import mixvit as mixvit
 from tavt_kit.models.backbones import pim as pim
 from tavt_kit.models.backbones import vitae as vitae
-from tavt_kit.models.backbones.base import Backbone, Outputs
+from tavt_kit.models.backbones.base import Backbone, Outputs, StaticModel
 from tavt_kit.models.backbones.fusion import FusionViT
-from tavt_kit.models.backbones.static import StaticModel, is_whole
 from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
 from tavt_kit.models.backbones.vitae_adapter import VitaeBackbone
 
@@ -32,12 +31,7 @@ _REFUSED = {
 
 
 def make_adapter(model: nn.Module) -> Backbone:
-    """The adapter for a model.
-
-    Raises:
-        UnsupportedBackbone: No adapter knows the model's class, or the adapter refuses one of its options.
-        UnknownName: The adapter of another package cannot be imported.
-    """
+    """The adapter for a model; UnsupportedBackbone where none knows its class, or one refuses an option of it."""
     if is_timm_vit(model):
         return TimmVit(model)
     if isinstance(model, FusionViT):
@@ -46,7 +40,7 @@ def make_adapter(model: nn.Module) -> Backbone:
         return model.adapter()
     if isinstance(model, vitae.Vitae):
         return VitaeBackbone(model)
-    if is_whole(model):
+    if isinstance(getattr(model, "static_reason", None), str):
         return StaticModel(model)
     name = type(model).__name__
     if name in ADAPTERS:

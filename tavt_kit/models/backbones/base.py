@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.costs import HeadCosts, LayerCosts
+from tavt_kit.models.flops import HeadCosts, LayerCosts, part_macs
 from tavt_kit.models.token_reduction import (
     Pick,
     TokenState,
@@ -113,6 +113,47 @@ class Backbone(Protocol):
         ...
 
 
+class StaticModel(Backbone):
+    """The adapter of models with nothing to drop: one layer, which keeps everything.
+
+    They are built, converted, evaluated, exported and checked as all others; a search or a distillation of them is
+    refused with the reason. Such a model says ``static_reason`` (a sentence's second half) and ``image_size``, and has
+    timm's ``forward_features`` (images to tokens (B, T, D)) and ``forward_head``.
+    """
+
+    layers, prefix, alike = 1, 0, 1
+    droppable, joint, thin = (False,), (True,), (False,)
+    has_class_token = False
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = cast("Any", model)
+        self.static_reason = self.unmergeable = self.model.static_reason
+        self.image_size, self.tokens = self.model.image_size, self.model.num_tokens
+        self.grid = (1, self.tokens)
+
+    def embed(self, images: Tensor) -> TokenState:
+        """(B, 3, H, W) -> the tokens (B, T, D) that the head reads."""
+        return TokenState(self.model.forward_features(images), 0)
+
+    def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
+        return state
+
+    def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
+        return state
+
+    def feed(self, layer: int, state: TokenState) -> TokenState:
+        return state
+
+    def outputs(self, state: TokenState) -> Outputs:
+        return Outputs(self.model.forward_head(state.tokens))
+
+    def pooled(self, state: TokenState) -> Tensor:
+        return self.model.forward_head(state.tokens, pre_logits=True)  # type: ignore[no-any-return]
+
+    def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
+        return part_macs(self.model, self.model, (3, *self.image_size)), (LayerCosts(*[0] * 8),), HeadCosts(0)
+
+
 class Watch:
     """Collects a layer's token scores from its attention calls; several calls add up (parallel, differential)."""
 
@@ -140,9 +181,7 @@ class Watch:
     def scored(self, layer: int) -> Tensor:
         """The scores (B, n); raises UnsupportedBackbone where the layer made no attention call that can be watched."""
         if self.scores is None:
-            raise UnsupportedBackbone(
-                f"layer {layer} made no attention call that can be watched; its tokens cannot be dropped"
-            )
+            raise UnsupportedBackbone(f"layer {layer} made no attention call to watch; its tokens cannot be dropped")
         return self.scores
 
 
@@ -180,7 +219,8 @@ class inside_attention(TorchFunctionMode):
         if is_causal or enable_gqa:
             raise UnsupportedBackbone("tokens cannot be dropped from causal or grouped-query attention calls")
         # Inside __torch_function__ the mode is switched off, so these calls are not intercepted again.
-        if self.sizes is not None and attn_mask is None and folds_sizes(q):
+        # On CUDA log sizes go into queries and keys, for its quickest kernels take no bias.
+        if self.sizes is not None and attn_mask is None and q.is_cuda and not is_traced():
             longer_q, longer_k, scale = fold_bias(q, k, self.sizes.log().unsqueeze(1), scale)
             longer_v = F.pad(v, (0, max(0, longer_k.shape[-1] - v.shape[-1])))
             return self._watched(longer_q, longer_k, longer_v, None, dropout_p, scale)[..., : v.shape[-1]]
@@ -197,6 +237,15 @@ class inside_attention(TorchFunctionMode):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p, scale=scale)
 
 
+def require_fused(name: str, attentions: Iterable[Any]) -> None:
+    """Refuse attentions that were created without their fused call, for only that can be watched."""
+    if not all(attention.fused_attn for attention in attentions):
+        raise UnsupportedBackbone(
+            f"{name} was created without fused attention, and only a fused call can be watched; unset "
+            "TIMM_FUSED_ATTN and create it again"
+        )
+
+
 def gather_bias(bias: Tensor, place: Tensor) -> Tensor:
     """(1, H, N, N) or (H, N, N) position bias -> (B, H, n, n) at the kept places (B, n), on both axes."""
     if bias.dim() == 4:
@@ -211,9 +260,7 @@ def gather_bias(bias: Tensor, place: Tensor) -> Tensor:
 def add_size_bias(bias: Tensor | None, sizes: Tensor, dtype: torch.dtype) -> Tensor:
     """An attention bias with log s added to the logits of each key, so that it counts as the s tokens it stands for.
 
-    Args:
-        bias: Broadcastable to (B, H, n, n), or a bool mask whose False entries are not attended; ``None`` for none.
-        sizes: (B, n), above 0.
+    The bias is broadcastable to (B, H, n, n), or a mask whose False entries are not attended; the sizes are (B, n).
     """
     weights = sizes.log()[:, None, None, :].to(dtype)
     if bias is None:
@@ -221,11 +268,6 @@ def add_size_bias(bias: Tensor | None, sizes: Tensor, dtype: torch.dtype) -> Ten
     if bias.dtype == torch.bool:
         return torch.where(bias, weights, weights.new_full((), float("-inf")))
     return bias + weights
-
-
-def folds_sizes(q: Tensor) -> bool:
-    """Whether log sizes go into queries and keys: CUDA's quickest kernels take no bias."""
-    return q.is_cuda and not is_traced()
 
 
 class MapWatch(Watch):

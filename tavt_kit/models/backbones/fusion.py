@@ -3,14 +3,10 @@
 The fusion layer drops nothing and nothing can be restored after it; dropping saves in the layers before it, and what
 is fused is chosen among the tokens that are left.
 
-FFVT, the Feature Fusion Vision Transformer (Wang et al., BMVC 2021): after each layer but the last, the ``num_token``
-tokens of the highest mutual attention weight (MAWS, section 3.3) are taken from the layer's output; the last layer
-fuses the class token with all of them, and the head reads the class token.
-
-TransFG (He et al., AAAI 2022): the last layer fuses the class token with one patch token for each head: the patch that
-the head's attention rollout A11 ... A1 (section 3.3, without identity) gives most of the class token. Only the class
-token's row of that product is needed, so it is multiplied from the left, a row vector at a time: the same patches for a
-few thousandths of the multiply-adds.
+FFVT (Wang et al., BMVC 2021) takes, after each layer but the last, the ``num_token`` tokens of the highest mutual
+attention weight (MAWS, section 3.3) from the layer's output. TransFG (He et al., AAAI 2022) takes one patch for each
+head, the one that the head's attention rollout A11 ... A1 (section 3.3, without identity) gives most of the class
+token, whose row of that product is multiplied from the left, a vector at a time.
 """
 
 from __future__ import annotations
@@ -26,9 +22,9 @@ from torch import Tensor, nn
 
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Watch
-from tavt_kit.models.backbones.registry import FGVC_EVALUATION, VIT_SIZES, register, with_overlap
+from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register, with_overlap
 from tavt_kit.models.backbones.timm_vit import TimmVit
-from tavt_kit.models.costs import HeadCosts, LayerCosts
+from tavt_kit.models.flops import HeadCosts, LayerCosts
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import (
     Pick,
@@ -91,10 +87,6 @@ class FusionBackbone(TimmVit):
         if layer == self.fusion and self.thin[layer]:
             state = self.fused(state)
         return super().attend_rows(layer, state, pick)
-
-    def attend_plainly(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
-        """The attention half-block of an ordinary ViT."""
-        return super().attend(layer, state, watch)
 
     @abstractmethod
     def attend_watched(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
@@ -171,7 +163,7 @@ class FfvtBackbone(FusionBackbone):
 
     def attend_watched(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         maws = _MawsWatch(watch)
-        state = self.attend_plainly(layer, state, maws)
+        state = TimmVit.attend(self, layer, state, maws)
         return replace(state, along=MappingProxyType({**state.along, "maws": maws.scored(layer)}))
 
     def feed(self, layer: int, state: TokenState) -> TokenState:
@@ -195,7 +187,7 @@ class FfvtBackbone(FusionBackbone):
         return stem, (*taking, replace(layers[-1], fuses=1)), head
 
 
-register(__name__, Ffvt, {f"ffvt_{size}": shape for size, shape in with_overlap(VIT_SIZES).items()}, FGVC_EVALUATION)
+register(__name__, Ffvt, with_overlap("ffvt"), FGVC_EVALUATION)
 
 
 class TransFg(FusionViT):
@@ -240,7 +232,7 @@ class TransFgBackbone(FusionBackbone):
     def attend_watched(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         seen = _MapWatch(watch)
         entered = state.place
-        state = self.attend_plainly(layer, state, seen)
+        state = TimmVit.attend(self, layer, state, seen)
         maps = (*state.notes.get("maps", ()), (seen.map, entered))
         return replace(state, notes=MappingProxyType({**state.notes, "maps": maps}))
 
@@ -261,13 +253,9 @@ class TransFgBackbone(FusionBackbone):
 
 
 def rollout_row(maps: tuple[tuple[Tensor, Tensor | None], ...], tokens: int) -> Tensor:
-    """The class token's row of the product of attention maps, the last one first.
+    """(B, N, H): how much of every original token is in the class token, by head: its row of the product of the maps.
 
-    Args:
-        maps: For each layer its map (B, H, n, n), and the places (B, n) of the tokens that entered it (None: all).
-
-    Returns:
-        (B, N, H): how much of every original token is in the class token, by head.
+    Each layer has its map (B, H, n, n), and the places (B, n) of the tokens that entered it (None: all).
     """
     last, place = maps[-1]
     row = last[:, :, :1]  # (B, H, 1, n)
@@ -289,6 +277,4 @@ def _spread(row: Tensor, place: Tensor, tokens: int) -> Tensor:
     return blank.scatter(3, index, row)
 
 
-register(
-    __name__, TransFg, {f"transfg_{size}": shape for size, shape in with_overlap(VIT_SIZES).items()}, FGVC_EVALUATION
-)
+register(__name__, TransFg, with_overlap("transfg"), FGVC_EVALUATION)

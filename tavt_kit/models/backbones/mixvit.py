@@ -63,7 +63,7 @@ class ResNetV2(nn.Module):
         super().__init__()
         self.conv = StandardisedConv(in_chans, width, 7, 2, 3, bias=False)
         self.gn = nn.GroupNorm(32, width, eps=1e-6)
-        self.stages = nn.ModuleList()
+        self.stages = nn.Sequential()
         wide = width
         for stage, count in enumerate(blocks):
             out = width * 4 * 2**stage
@@ -77,10 +77,7 @@ class ResNetV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, H / 16, W / 16)."""
-        x = F.max_pool2d(F.relu(self.gn(self.conv(x))), 3, 2)
-        for stage in self.stages:
-            x = stage(x)
-        return x
+        return self.stages(F.max_pool2d(F.relu(self.gn(self.conv(x))), 3, 2))  # type: ignore[no-any-return]
 
 
 class GroupingUnit(nn.Module):
@@ -105,13 +102,7 @@ class GroupingUnit(nn.Module):
 
 
 class MixVitHybrid(nn.Module):
-    """ResNet -> parts -> transformer -> class token.
-
-    Args:
-        img_size: (H, W) or one edge; at least 32.
-        resnet_blocks: Units of each stage.
-        resnet_width: Channels of the ResNet's root.
-    """
+    """ResNet -> parts -> transformer -> class token, of images of at least 32 x 32 pixels."""
 
     def __init__(
         self,
@@ -131,9 +122,7 @@ class MixVitHybrid(nn.Module):
         if min(height, width) < 32:
             raise UnsupportedBackbone(f"Mix-ViT's ResNet needs images of at least 32x32, got {height}x{width}")
         self.image_size, self.num_tokens, self.num_classes = (int(height), int(width)), num_parts + 1, num_classes
-        self.static_reason = (
-            f"it has {self.num_tokens} tokens, a class token and {num_parts} parts, so dropping saves nothing"
-        )
+        self.static_reason = f"it has a class token and {num_parts} parts, so dropping saves nothing"
         self.resnet = ResNetV2(resnet_blocks, resnet_width, in_chans)
         self.grouping = GroupingUnit(self.resnet.num_features, num_parts)
         self.proj = nn.Linear(self.resnet.num_features, embed_dim)

@@ -7,14 +7,9 @@ The levels are read as the builders of chou141253/FGVC-PIM read them; the last l
     EfficientNet   the last four stages of blocks (on B7: grids of 28, 28, 14 and 14 at 448 px)
     any other      the last four of the levels that timm's ``forward_intermediates`` gives
 
-No part loops over images, so an exported graph takes any batch.
-
 On a ViT tokens can be dropped inside the blocks, of which each of the last four hands a level to the pyramid. A level
 has all N tokens, for the official pyramid freezes their number: a dropped one is in it with its latest value, and a
 block that is left out hands on what it received. Swin and convolutional backbones have nothing to drop.
-
-"highest-k" is the sum of the probabilities of k of the five heads. The official code sorts them by confidence
-ascending, so that it adds the k least confident ones; only the sum of all five does not depend on that.
 """
 
 from __future__ import annotations
@@ -32,11 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tavt_kit.errors import DataError, UnknownName, UnsupportedBackbone
-from tavt_kit.models.backbones.base import Backbone, Outputs, Watch
+from tavt_kit.models.backbones.base import Backbone, Outputs, StaticModel, Watch
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register
-from tavt_kit.models.backbones.static import StaticModel
 from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
-from tavt_kit.models.costs import HeadCosts, LayerCosts, part_macs
+from tavt_kit.models.flops import HeadCosts, LayerCosts, part_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import Pick, TokenState, gather_rows, restore
 
@@ -56,9 +50,7 @@ def make_backbone(name: str, size: tuple[int, int], in_chans: int, options: Mapp
     model: Any = whole_backbone(name, size, in_chans, {"num_classes": 0, **options})
     if is_timm_vit(model):
         if len(model.blocks) < LEVELS:
-            raise UnsupportedBackbone(
-                f"PIM reads the last {LEVELS} blocks of a ViT, but {name} has {len(model.blocks)}"
-            )
+            raise UnsupportedBackbone(f"PIM reads {LEVELS} blocks of a ViT, but {name} has {len(model.blocks)}")
         patch = model.patch_embed.patch_size
         if any(edge % step for edge, step in zip(size, patch, strict=True)):
             raise DataError(
@@ -163,19 +155,11 @@ class Pyramid(nn.Module):
         return found
 
 
-def classifier(width: int, classes: int) -> nn.Sequential:
-    """(B, C, S) -> logits (B, K, S) of every place."""
-    return nn.Sequential(nn.Conv1d(width, width, 1), nn.BatchNorm1d(width), nn.ReLU(), nn.Conv1d(width, classes, 1))
-
-
 def by_confidence(logits: Tensor, count: int) -> Tensor:
     """The ``count`` most confident places, the surest first; a place's confidence is its largest probability.
 
-    The order is an input of the combiner. Of equal confidences (of 1 where a softmax saturates) the lowest place comes
-    first, on every route: ONNX defines its TopK so and has no stable sort, elsewhere a stable sort does it.
-
-    Returns:
-        (B, count) int64.
+    The order (B, count) is an input of the combiner. Of equal confidences (of 1 where a softmax saturates) the lowest
+    place comes first, on every route: ONNX defines its TopK so and has no stable sort, elsewhere a stable sort does it.
     """
     confidence = logits.softmax(dim=2).amax(dim=2)
     if torch.onnx.is_in_onnx_export():
@@ -188,10 +172,7 @@ class Combiner(nn.Module):
 
     The tokens X (F x S) become J = S // 32 nodes by a linear layer over places; adjacency
     A = A0 + alpha * tanh(q_i - k_j), with q and k channel means of two convolutions; X = BN(conv(X) A); a linear
-    layer joins the nodes, another gives the logits.
-
-    Args:
-        selected: S, tokens of all levels together.
+    layer joins the nodes, another gives the logits. S is the number of tokens of all levels together.
     """
 
     def __init__(self, selected: int, width: int, classes: int, drop: float) -> None:
@@ -235,7 +216,7 @@ def _heads(outputs: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def head_scores(outputs: Mapping[str, Tensor]) -> Tensor:
-    """The output dictionary of ``Pim.forward_outputs`` -> probabilities (B, heads, K): levels first, then combiner."""
+    """The same as probabilities (B, heads, K)."""
     return torch.stack(_heads(outputs), dim=1).softmax(2)
 
 
@@ -247,7 +228,10 @@ def head_order(scores: Tensor, compat: Compat = "fixed") -> Tensor:
 
 
 def fuse_heads(scores: Tensor, count: int, compat: Compat = "fixed") -> Tensor:
-    """ "highest-k": (B, heads, K) probabilities -> (B, K), the sum of ``count`` of them in ``head_order``."""
+    """ "highest-k": (B, heads, K) probabilities -> (B, K), the sum of ``count`` of them in ``head_order``.
+
+    The official order adds the k least confident ones; only the sum of all five does not depend on that.
+    """
     return gather_rows(scores, head_order(scores, compat)[:, :count]).sum(1)
 
 
@@ -266,14 +250,31 @@ class _PimHead:
         """The four levels of a state that passed every layer."""
 
     def outputs(self, state: TokenState) -> Outputs:
-        return self.pim.compute_result(self.levels(state))
+        """The logits; while training with all outputs, for the losses."""
+        levels = self.levels(state)
+        if not self.pim.training:
+            return Outputs(self.pim.compute_logits(levels))
+        outputs = self.pim.compute_outputs(levels)
+        return Outputs(self.pim.logits_among(outputs), outputs)
 
     def pooled(self, state: TokenState) -> Tensor:
-        return self.pim.pool_levels(self.levels(state))
+        if self.pim.head != "combiner":
+            raise UnsupportedBackbone("PIM's head 'sum' has no one last linear layer; use head 'combiner'")
+        return self.pim.combiner.pooled(self.pim.selected(*self.pim.judge(self.levels(state))))
 
     def closest(self, state: TokenState) -> Tensor:
-        """See ``Pim.closest``."""
-        return self.pim.closest(self.levels(state))
+        """(B,): how near the order that the combiner reads is to another one.
+
+        The smallest relative gap between the confidences of two neighbours, of those that are taken and the surest
+        that is not.
+        """
+        _, logits = self.pim.judge(self.levels(state))
+        closest = state.tokens.new_full((len(state.tokens),), math.inf).double()
+        for level, count in zip(logits, self.pim.num_selects, strict=True):
+            confidence = level.double().softmax(dim=2).amax(dim=2)
+            ordered = confidence.sort(dim=1, descending=True).values[:, : count + 1]
+            closest = closest.minimum(((ordered[:, :-1] - ordered[:, 1:]) / ordered[:, :-1]).amin(dim=1))
+        return closest
 
 
 class PimVitBackbone(_PimHead, TimmVit):
@@ -353,7 +354,6 @@ class Pim(nn.Module):
     """Backbone -> pyramid -> a classifier for every token of every level -> the surest tokens -> combiner.
 
     Args:
-        backbone: timm's name of it.
         img_size: (H, W) or one edge; at another size the model has another shape.
         fpn_size: F, width of the pyramid; 1536 in the CUB and NABirds configurations.
         num_selects: Tokens that each level hands to the combiner, shallow to deep.
@@ -403,7 +403,11 @@ class Pim(nn.Module):
         self.static_reason = None if droppable else f"the grid of its backbone, {backbone}, has to stay whole"
         self.num_tokens = sum(places)
         self.pyramid = Pyramid(self.plan, fpn_size)
-        self.classifiers = nn.ModuleList(classifier(fpn_size, num_classes) for _ in self.plan)
+        width, classes = fpn_size, num_classes
+        self.classifiers = nn.ModuleList(
+            nn.Sequential(nn.Conv1d(width, width, 1), nn.BatchNorm1d(width), nn.ReLU(), nn.Conv1d(width, classes, 1))
+            for _ in self.plan
+        )
         self.combiner = Combiner(sum(self.num_selects), fpn_size, num_classes, drop_rate)
 
     def adapter(self) -> Backbone:
@@ -455,22 +459,9 @@ class Pim(nn.Module):
         combined: Tensor = self.combiner(self.selected(features, logits))
         return combined if self.head == "combiner" else mean_of_heads([*(each.mean(1) for each in logits), combined])
 
-    def compute_result(self, levels: Sequence[Tensor]) -> Outputs:
-        """Four levels (B, S, C) -> the logits; while training with all outputs, for the losses."""
-        if not self.training:
-            return Outputs(self.compute_logits(levels))
-        outputs = self.compute_outputs(levels)
-        return Outputs(self.logits_among(outputs), outputs)
-
     def logits_among(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """What ``compute_outputs`` gave -> the logits (B, K) of ``head``."""
         return outputs["comb_outs"] if self.head == "combiner" else mean_of_heads(_heads(outputs))
-
-    def pool_levels(self, levels: Sequence[Tensor]) -> Tensor:
-        """Four levels (B, S, C) -> (B, F), what ``get_classifier`` receives."""
-        if self.head != "combiner":
-            raise UnsupportedBackbone("PIM's head 'sum' has no one last linear layer; use head 'combiner'")
-        return self.combiner.pooled(self.selected(*self.judge(levels)))
 
     def selected(self, features: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
         """The selected tokens (B, n, F) of each level, the surest first."""
@@ -478,20 +469,6 @@ class Pim(nn.Module):
             gather_rows(x, by_confidence(z, count))
             for x, z, count in zip(features, logits, self.num_selects, strict=True)
         ]
-
-    def closest(self, levels: Sequence[Tensor]) -> Tensor:
-        """Four levels (B, S, C) -> (B,): how near the order that the combiner reads is to another one.
-
-        The smallest relative gap between the confidences of two neighbours, of those that are taken and the surest
-        that is not.
-        """
-        _, logits = self.judge(levels)
-        closest = levels[0].new_full((len(levels[0]),), math.inf).double()
-        for level, count in zip(logits, self.num_selects, strict=True):
-            confidence = level.double().softmax(dim=2).amax(dim=2)
-            ordered = confidence.sort(dim=1, descending=True).values[:, : count + 1]
-            closest = closest.minimum(((ordered[:, :-1] - ordered[:, 1:]) / ordered[:, :-1]).amin(dim=1))
-        return closest
 
 
 _CLASSIFIERS = ("combiner.head", *(f"classifiers.{level}.3" for level in range(LEVELS)))

@@ -94,8 +94,9 @@ def overlapping(slide_step: Any) -> dict[str, Any]:
     return {"embed_layer": partial(OverlappingPatchEmbed, stride=slide_step)}
 
 
-def with_overlap(sizes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Each size, and beside it the same with the official overlapping split, its name ending in ``_overlap12``."""
+def with_overlap(family: str) -> dict[str, Mapping[str, Any]]:
+    """The sizes of a family, and the same with the official overlapping split, their names ending in ``_overlap12``."""
+    sizes = {f"{family}_{size}": shape for size, shape in VIT_SIZES.items()}
     split = {f"{name}_overlap{_SLIDE_STEP}": {**shape, **overlapping(_SLIDE_STEP)} for name, shape in sizes.items()}
     return {**sizes, **split}
 
@@ -103,6 +104,6 @@ def with_overlap(sizes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[st
 register(
     __name__,
     timm.models.vision_transformer.VisionTransformer,
-    {f"vit_{size}": shape for size, shape in with_overlap(VIT_SIZES).items() if size not in VIT_SIZES},
+    {name: shape for name, shape in with_overlap("vit").items() if "overlap" in name},
     FGVC_EVALUATION,
 )

@@ -3,11 +3,15 @@
 VisionTransformer (ViT, DeiT3, DINOv2, CLIP and SigLIP towers, registers), VisionTransformerDistilled (DeiT), Eva
 (EVA, EVA-02, DINOv3, RoPE ViTs), Beit and VisionTransformerRelPos. Model classes are matched exactly; anything else
 is refused, because a copied or guessed forward is silently wrong.
+
+A block is split into its two half-blocks, made of its own children: a half is one line of the block's forward, so
+LayerScale, qk-norm, RoPE, DropPath and fused attention stay as timm has them. Block classes are matched exactly, too.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -15,35 +19,100 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.backbones.base import Backbone, Outputs, Watch, add_size_bias, inside_attention
-from tavt_kit.models.backbones.halves import find_halves
+from tavt_kit.models.backbones.base import Backbone, Outputs, Watch, add_size_bias, inside_attention, require_fused
 from tavt_kit.models.backbones.thin import is_thin, thin_attention
-from tavt_kit.models.costs import HeadCosts, LayerCosts, head_costs, layer_costs, stem_macs
+from tavt_kit.models.flops import HeadCosts, LayerCosts, head_costs, layer_costs, stem_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows
 
+Extra = Mapping[str, Any]
 
-@cache
-def _kinds() -> tuple[type[nn.Module], ...]:
-    models = timm.models
-    return (
-        models.vision_transformer.VisionTransformer,
-        models.deit.VisionTransformerDistilled,
-        models.eva.Eva,
-        models.beit.Beit,
-        models.vision_transformer_relpos.VisionTransformerRelPos,
-    )
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """How a block class splits into two residual steps on x (B, n, D), between which tokens leave if it is ``joint``.
+
+    For the thin attention, where there is one: the norm that it reads through, and the residual of its output.
+    """
+
+    attend: Callable[[Any, Tensor, Extra], Tensor]
+    feed: Callable[[Any, Tensor], Tensor]
+    joint: bool = True
+    norm_attend: Callable[[Any, Tensor], Tensor] | None = None
+    add_attend: Callable[[Any, Tensor, Tensor], Tensor] | None = None
+
+
+def find_halves(block: nn.Module) -> Halves:
+    """The halves of a timm block; raises UnsupportedBackbone where its class is not in the table."""
+    halves = _HALVES.get(type(block))
+    if halves is None:
+        raise UnsupportedBackbone(
+            f"blocks of class {type(block).__name__} are not known to this toolkit, so their tokens cannot be dropped "
+            "safely; use a timm VisionTransformer, DeiT, BEiT, EVA/DINOv3 or relative-position ViT"
+        )
+    return halves
+
+
+def _add_scaled(block: Any, x: Tensor, y: Tensor) -> Tensor:
+    y = block.drop_path1(block.ls1(y))
+    return x + y
+
+
+_SCALED = Halves(
+    attend=lambda b, x, extra: _add_scaled(b, x, b.attn(b.norm1(x), **extra)),
+    feed=lambda b, x: x + b.drop_path2(b.ls2(b.mlp(b.norm2(x)))),
+    norm_attend=lambda b, x: b.norm1(x),
+    add_attend=_add_scaled,
+)
+_POST_NORM = Halves(
+    attend=lambda b, x, extra: x + b.drop_path1(b.norm1(b.attn(x, **extra))),
+    feed=lambda b, x: x + b.drop_path2(b.norm2(b.mlp(x))),
+    norm_attend=lambda b, x: x,
+    add_attend=lambda b, x, y: x + b.drop_path1(b.norm1(y)),
+)
+
+
+def _times(gamma: Tensor | None, y: Tensor) -> Tensor:
+    return y if gamma is None else gamma * y
+
+
+_GAMMA = Halves(
+    attend=lambda b, x, extra: x + b.drop_path1(_times(b.gamma_1, b.attn(b.norm1(x), **extra))),
+    feed=lambda b, x: x + b.drop_path2(_times(b.gamma_2, b.mlp(b.norm2(x)))),
+)
+_PARALLEL = Halves(
+    attend=lambda b, x, extra: x + torch.stack([attn(x) for attn in b.attns]).sum(dim=0),
+    feed=lambda b, x: x + torch.stack([ffn(x) for ffn in b.ffns]).sum(dim=0),
+)
+_WHOLE = Halves(attend=lambda b, x, extra: b(x), feed=lambda b, x: x, joint=False)
+
+_vit = timm.models.vision_transformer
+_eva, _beit, _relpos = timm.models.eva, timm.models.beit, timm.models.vision_transformer_relpos
+_HALVES: Mapping[type[nn.Module], Halves] = {
+    _vit.Block: _SCALED,
+    _vit.ResPostBlock: _POST_NORM,
+    _vit.ParallelThingsBlock: _PARALLEL,
+    _vit.ParallelScalingBlock: _WHOLE,
+    _vit.DiffParallelScalingBlock: _WHOLE,
+    _eva.EvaBlock: _GAMMA,
+    _eva.EvaBlockPostNorm: _POST_NORM,
+    _beit.Block: _GAMMA,
+    _relpos.RelPosBlock: _SCALED,
+    _relpos.ResPostRelPosBlock: _POST_NORM,
+}
+_KINDS = (_vit.VisionTransformer, timm.models.deit.VisionTransformerDistilled, _eva.Eva, _beit.Beit,
+          _relpos.VisionTransformerRelPos)  # fmt: skip
 
 
 def is_timm_vit(model: nn.Module) -> bool:
     """Whether the model's class is one of this adapter's, or only adds to one: what it overrides may run otherwise."""
     kind: type = type(model)
-    while kind not in _kinds() and kind is not nn.Module and len(kind.__bases__) == 1:
+    while kind not in _KINDS and kind is not nn.Module and len(kind.__bases__) == 1:
         (base,) = kind.__bases__
         if any(hasattr(base, name) for name in vars(kind) if not name.startswith("__") or name == "__call__"):
             return False
         kind = base
-    return kind in _kinds()
+    return kind in _KINDS
 
 
 class TimmVit(Backbone):
@@ -57,15 +126,9 @@ class TimmVit(Backbone):
         if not isinstance(getattr(self.model, "patch_drop", None), nn.Identity | None):
             raise UnsupportedBackbone(f"{name} drops patches itself while training; create it with patch_drop_rate=0")
         if getattr(self.model, "global_pool", None) == "":
-            raise UnsupportedBackbone(
-                f"{name} has no pooling (global_pool=''), so it gives no logits; create it with one"
-            )
+            raise UnsupportedBackbone(f"{name} has no pooling (global_pool=''), so no logits; create it with one")
         parts = [module for block in self.blocks for module in block.modules()]
-        if not all(part.fused_attn for part in parts if hasattr(part, "fused_attn")):
-            raise UnsupportedBackbone(
-                f"{name} was created without fused attention, and only a fused call can be watched; "
-                "unset TIMM_FUSED_ATTN and create it again"
-            )
+        require_fused(name, (part for part in parts if hasattr(part, "fused_attn")))
         self.layers = len(self.blocks)
         self.prefix: int = self.model.num_prefix_tokens
         self.grid: tuple[int, int] = tuple(self.model.patch_embed.grid_size)
@@ -154,6 +217,9 @@ class TimmVit(Backbone):
     def outputs(self, state: TokenState) -> Outputs:
         return Outputs(self._head(state))
 
+    def pooled(self, state: TokenState) -> Tensor:
+        return self._head(state, pre_logits=True)  # type: ignore[no-any-return]
+
     def _head(self, state: TokenState, **options: Any) -> Any:
         """The head's own forward; one that pools is made to count a merged token as the patches it stands for."""
         model, x, sizes = self.model, self.model.norm(state.tokens), state.sizes
@@ -173,9 +239,6 @@ class TimmVit(Backbone):
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
         layers = tuple(layer_costs(block, joint) for block, joint in zip(self.blocks, self.joint, strict=True))
         return stem_macs(self.model), layers, head_costs(self.model)
-
-    def pooled(self, state: TokenState) -> Tensor:
-        return self._head(state, pre_logits=True)  # type: ignore[no-any-return]
 
 
 def _gather_rope(rope: Tensor, patches: Tensor) -> Tensor:

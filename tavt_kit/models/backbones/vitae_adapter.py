@@ -1,17 +1,12 @@
 """The adapter for ViTAE and ViTAEv2: dropping in normal cells, which have convolutions on the grid.
 
-What can drop are the normal cells with full attention of one stage, the one of most tokens: stage 3 of every official
-size. The stages before it run dense inside ``embed`` (windows and strided convolutions need the grid), those after it
-(stage 4 of ViTAEv2) inside ``outputs``, once every token is back in its place.
+What can drop are the normal cells with full attention of one stage, the one of most tokens. The stages before it run
+dense inside ``embed`` (windows and strided convolutions need the grid), those after it inside ``outputs``, once every
+token is back in its place.
 
 A cell drops tokens from its attention and its feed-forward half, as in any ViT. Its convolutions run on the whole grid,
-where each dropped token stands with its latest value, the output of the last cell it went through whole; only the rows
-of those that are left are added. So neighbourhoods stay what they were and no weight has to be re-learned, and the
-convolutions' multiply-adds stay: 2 to 9 % of a cell. These cells are 52 to 61 % of ViTAE-Tiny's multiply-adds (at 224
-and 448 px), 76 to 80 % of Small's, 99 % of Base's to Huge's, and 26 to 39 % of ViTAEv2's.
-
-The head means over the patches that are left, or over all with ``pool="restored"``; a stage that follows always gets
-all. A class token is a prefix that is never dropped; official heads do not read it.
+where each dropped token stands with its latest value; only the rows of those that are left are added. So no weight has
+to be re-learned, and the convolutions' multiply-adds stay (docs/families.md).
 """
 
 from __future__ import annotations
@@ -23,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.backbones.base import Backbone, Outputs, Watch, inside_attention
+from tavt_kit.models.backbones.base import Backbone, Outputs, Watch, inside_attention, require_fused
 from tavt_kit.models.backbones.thin import is_thin, thin_attention
 from tavt_kit.models.backbones.vitae import FULL, NormalCell, Vitae
-from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs, part_macs
+from tavt_kit.models.flops import HeadCosts, LayerCosts, layer_costs, part_macs
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows, gather_rows
 
 
@@ -44,11 +39,7 @@ class VitaeBackbone(Backbone):
             )
         self.stage = max(full, key=lambda i: stages[i].grid[0] * stages[i].grid[1])
         self.cells: list[Any] = list(self.model.layers[self.stage].NC)
-        if not all(cell.attn.fused_attn for cell in self.cells):
-            raise UnsupportedBackbone(
-                "this ViTAE was created without fused attention, and only a fused call can be watched; unset "
-                "TIMM_FUSED_ATTN and create it again"
-            )
+        require_fused("this ViTAE", (cell.attn for cell in self.cells))
         self.layers = self.alike = len(self.cells)
         self.prefix: int = model.prefix
         self.grid: tuple[int, int] = self.model.layers[self.stage].grid

@@ -13,8 +13,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.losses import pim_loss, pim_terms
 from tavt_kit.errors import TavtError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones.pim import fuse_heads, head_scores, make_backbone, read_levels
-from tavt_kit.models.costs import count_pass
-from tavt_kit.models.flops import count_macs
+from tavt_kit.models.flops import count_macs, count_pass
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tests.contracts.pim_models import CNNS, SWIN, VITS, small
@@ -165,8 +164,7 @@ def test_the_head_is_heeded(backbone: str, head: str) -> None:
     x = images(model)
     outputs = model.train().forward_outputs(x)
     assert set(pim_terms(outputs, torch.tensor([0, 1, 2]))) == set(outputs)
-    result = model.compute_result(model.levels(x))
-    assert set(result.named) == set(outputs)
+    assert set(wrap(model).outputs(wrap(model).start(x)).named) == set(outputs)
     with torch.no_grad():
         logits = model.eval()(x)
         outputs = model.forward_outputs(x)
