@@ -18,7 +18,6 @@ from tavt_kit.workflows.derived_run import read_derived, top1_on_val, write_deri
 from tavt_kit.workflows.run_model import Given, images_of, load_given, name_of
 
 if TYPE_CHECKING:
-
     from tavt_kit.models.wrap import AdaptiveViT
 
 
