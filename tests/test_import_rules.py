@@ -18,7 +18,7 @@ LAYERS = (
     ("errors", "core"),
     (
         "models/backbones",
-        "models/flops",
+        "models/costs",
         "models/timm_import",
         "models/token_reduction",
         "models/vision_ops",

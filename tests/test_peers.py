@@ -22,7 +22,7 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import inherit_split, load_images
 from tavt_kit.errors import RecordError, ScheduleError, TargetError, UnsupportedBackbone
-from tavt_kit.models.flops import count_pass
+from tavt_kit.models.costs import count_pass
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tests.parity.official import load, state_of, timm_from_official

@@ -311,7 +311,7 @@ class LatencyTable(Record):
         return sha256_text(json.dumps(self.as_record(), sort_keys=True))
 
 
-LONGEST_TAILS = {"p90": 1.1, "p99": 1.3}
+LONGEST_RATIOS = {"p90": 1.1, "p99": 1.3}
 """Latency quantiles over the median, as they are believed from a brief look; on a quiet machine they are 1.03 to 1.07
 and 1.1 to 1.2."""
 
@@ -323,4 +323,4 @@ def measure_quantile_ratios(runs: Iterable[Measurement]) -> dict[str, float]:
     believed too long would shut out the best schedules, while one too short is put right by the measurement.
     """
     ratios = [{"p90": run.p90 / run.median, "p99": run.p99 / run.median} for run in runs]
-    return {name: min(bound, *(ratio[name] for ratio in ratios)) for name, bound in LONGEST_TAILS.items()}
+    return {name: min(bound, *(ratio[name] for ratio in ratios)) for name, bound in LONGEST_RATIOS.items()}

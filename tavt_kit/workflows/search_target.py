@@ -17,7 +17,7 @@ from tavt_kit.bench.protocol import BRIEF
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.latency_table import LONGEST_TAILS, LatencyTable, measure_quantile_ratios
+from tavt_kit.core.latency_table import LONGEST_RATIOS, LatencyTable, measure_quantile_ratios
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import sha256_text, write_record
 from tavt_kit.core.schedule import TokenSchedule
@@ -76,7 +76,7 @@ def measured_feasibility(context: SearchContext) -> FirstLook:
     if config.table is not None:
         predict = predicting(context, {None: config.table}, {})
         medians = {end: predict(end) for end in (space.dense, *space.ends)}
-        quantile_ratios = {**LONGEST_TAILS, **config.table.quantile_ratios}
+        quantile_ratios = {**LONGEST_RATIOS, **config.table.quantile_ratios}
     else:
         dense: dict[str | None, Choice] = {None: space.dense}
         if joint is not None and config.is_short and not context.alone:  # precisions that get no table

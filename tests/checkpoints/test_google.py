@@ -44,11 +44,11 @@ def test_another_image_size_and_what_is_refused(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], dict[str, Any], type[Exception], str]] = [
         ({"conv_root/kernel": one}, {}, CheckpointError, "a ViT over a ResNet, which is not read"),
         ({}, {"name": NAME}, CheckpointError, "leave `name` out"),
-        ({}, {"image_size": 100}, DataError, "patches of 16 px .*, got 100"),
+        ({}, {"image_size": 100}, DataError, "patches of 16x16, .* but 100x100"),
         ({"head/bias": None}, {}, CheckpointError, "lacks head/bias"),
         ({"more": one}, {}, CheckpointError, "adds more"),
         ({query: None}, {}, CheckpointError, "lacks"),
-        ({query: np.zeros((24, 24), np.float32)}, {}, CheckpointError, "three dimensions"),
+        ({query: np.zeros((24, 24), np.float32)}, {}, CheckpointError, "must have 3 dimensions"),
         ({"Transformer/posembed_input/pos_embedding": np.zeros((1, 4, 24), np.float32)}, {}, CheckpointError, "square"),
     ]
     for changes, options, kind, says in cases:

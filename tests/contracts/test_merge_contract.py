@@ -14,7 +14,8 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models import wrap as adaptive_module
 from tavt_kit.models.backbones import base, timm_vit
-from tavt_kit.models.flops import count_macs, count_pass
+from tavt_kit.models.costs import count_pass
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.token_reduction import Pick, TokenState, gather_rows
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT, wrap

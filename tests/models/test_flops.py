@@ -15,7 +15,8 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError, UnknownName
 from tavt_kit.models.backbones.registry import overlapping
-from tavt_kit.models.flops import MacsFormula, count_macs, count_pass
+from tavt_kit.models.costs import count_pass
+from tavt_kit.models.flops import MacsFormula, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tests.contracts.zoo import VITAE, ZOO, build, images, made_once

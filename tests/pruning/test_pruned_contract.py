@@ -15,7 +15,8 @@ from tavt_kit.checkpoints.architecture import create, preprocessing_of
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.pruned import record_structure, reshape
-from tavt_kit.models.flops import count_macs, count_pass
+from tavt_kit.models.costs import count_pass
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tavt_kit.pruning import LabelledImages, Targets, prune

@@ -23,7 +23,7 @@ from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.exporters.options import Int8Options
 from tavt_kit.exporters.quantize import Examples, make_int8
 from tavt_kit.exporters.to_openvino import convert, save
-from tavt_kit.models.flops import count_pass
+from tavt_kit.models.costs import count_pass
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import Session, open_file
 

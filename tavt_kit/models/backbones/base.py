@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.flops import HeadCosts, LayerCosts, part_macs
+from tavt_kit.models.costs import HeadCosts, LayerCosts, part_macs
 from tavt_kit.models.token_reduction import (
     Pick,
     TokenState,

@@ -24,7 +24,7 @@ from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register, with_overlap
 from tavt_kit.models.backbones.timm_vit import TimmVit
-from tavt_kit.models.flops import HeadCosts, LayerCosts
+from tavt_kit.models.costs import HeadCosts, LayerCosts
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import (
     Pick,

@@ -30,7 +30,7 @@ from tavt_kit.errors import DataError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones.base import Backbone, Outputs, StaticModel, Watch
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register
 from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
-from tavt_kit.models.flops import HeadCosts, LayerCosts, part_macs
+from tavt_kit.models.costs import HeadCosts, LayerCosts, part_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import Pick, TokenState, gather_rows, restore
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Backbone, Outputs, Watch, add_size_bias, inside_attention, require_fused
 from tavt_kit.models.backbones.thin import is_thin, thin_attention
-from tavt_kit.models.flops import HeadCosts, LayerCosts, head_costs, layer_costs, stem_macs
+from tavt_kit.models.costs import HeadCosts, LayerCosts, head_costs, layer_costs, stem_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows
 

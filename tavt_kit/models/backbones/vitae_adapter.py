@@ -21,7 +21,7 @@ from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Backbone, Outputs, Watch, inside_attention, require_fused
 from tavt_kit.models.backbones.thin import is_thin, thin_attention
 from tavt_kit.models.backbones.vitae import FULL, NormalCell, Vitae
-from tavt_kit.models.flops import HeadCosts, LayerCosts, layer_costs, part_macs
+from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs, part_macs
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows, gather_rows
 
 

@@ -13,7 +13,8 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.losses import pim_loss, pim_terms
 from tavt_kit.errors import TavtError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones.pim import fuse_heads, head_scores, make_backbone, read_levels
-from tavt_kit.models.flops import count_macs, count_pass
+from tavt_kit.models.costs import count_pass
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tests.contracts.pim_models import CNNS, SWIN, VITS, small
