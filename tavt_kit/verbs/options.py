@@ -25,10 +25,10 @@ def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
     except ValueError as error:
         _refuse(f"{path} is not a TOML file: {error}")
     known: dict[str, Any] = {}
-    for each in ctx.command.params:  # by its long flags, or an argument by its own name
-        flags = [flag.removeprefix("--") for flag in each.opts if flag.startswith("--")]
-        if each.name != "config":
-            known |= dict.fromkeys(flags or [str(each.name).replace("_", "-")], each)
+    for entry in ctx.command.params:  # by its long flags, or an argument by its own name
+        flags = [flag.removeprefix("--") for flag in entry.opts if flag.startswith("--")]
+        if entry.name != "config":
+            known |= dict.fromkeys(flags or [str(entry.name).replace("_", "-")], entry)
     given = {key.replace("_", "-"): value for key, value in values.items()}
     verb = str(ctx.info_name)
     names = sorted({*known, *(flag.removeprefix("--") for flag in setting_flags(verb))})

@@ -230,9 +230,9 @@ def read_settings(verb: str, texts: Sequence[str] | None) -> dict[str, Any]:
             meant = f"; did you mean {near[0]}?" if near else ""
             raise ParameterError(f"{verb} has no setting {name!r}{meant} (fgvc-kit {verb} --help lists them)")
         given.setdefault(name, []).append(value)
-    found = {name: known[name].read(values) for name, values in given.items()}
-    require_counts(found)
-    return found
+    values = {name: known[name].read(texts) for name, texts in given.items()}
+    require_counts(values)
+    return values
 
 
 def setting_texts(verb: str, name: str, value: Any) -> list[str]:
@@ -243,7 +243,7 @@ def setting_texts(verb: str, name: str, value: Any) -> list[str]:
     elif isinstance(value, Mapping):
         parts = [f"{key}={number}" for key, number in value.items()]
     else:
-        parts = [_text(one) for one in value] if isinstance(value, list) else [_text(value)]
+        parts = [_text(part) for part in value] if isinstance(value, list) else [_text(value)]
     return [f"{setting.name}={part}" for part in (parts if setting.repeats else [",".join(parts)])]
 
 

@@ -42,7 +42,7 @@ class CompareResult:
     @property
     def verdict(self) -> Verdict:
         """The worst of all changes."""
-        return worst(change.verdict for each in self.comparisons for change in each.changes)
+        return worst(change.verdict for comparison in self.comparisons for change in comparison.changes)
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -64,7 +64,7 @@ class CompareResult:
         ])  # fmt: skip
 
     def __repr__(self) -> str:
-        kinds = ", ".join(f"{len(each.changes)} of {each.kind}" for each in self.comparisons)
+        kinds = ", ".join(f"{len(comparison.changes)} of {comparison.kind}" for comparison in self.comparisons)
         return f"<compared: {self.verdict}, {kinds}>"
 
 
