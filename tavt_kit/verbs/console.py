@@ -142,7 +142,7 @@ class ConsoleProgress:
         self.say(str(value))
 
     def stage(self, what: str, total: int, done: int = 0) -> None:
-        """One line for each stage; on a terminal they stay when the work ends."""
+        """One line for each stage, which stays when the work ends; where stderr is no terminal, once it is done."""
         self._end_displays(stages=False)
         self._what, self._units = what, (done, total)
         self._now(what, f", {done} of {total}")
@@ -162,6 +162,8 @@ class ConsoleProgress:
         done, total = self._units[0] + units, self._units[1]
         self._units, shown = (done, total), [f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items()]
         self._now(self._what, ", ".join([f", {done} of {total}", *shown]))
+        if self._heartbeat is not None and done == total:
+            print(", ".join([f"{self._what}: {total}", *shown]), file=sys.stderr, flush=True)
         if self._stages is not None:
             display, stage = self._stages
             display.update(stage, advance=units)
