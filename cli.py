@@ -268,9 +268,6 @@ def is_no_memory(error: Exception) -> bool:
 
 
 def say(sentence: str) -> None:
-    rank = os.environ.get("RANK", "0")
-    if "WORLD_SIZE" in os.environ and rank.isdecimal() and int(rank):
-        return  # of the processes of one torchrun, the first speaks for all
     print(" ".join(line.strip() for line in sentence.splitlines()), file=sys.stderr)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tavt_kit.core.callable_module import make_callable
 
@@ -15,42 +14,16 @@ if TYPE_CHECKING:
     from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 
 _HOMES = {
-    "DistillRecipe": "recipes",
-    "OptimizerOptions": "options",
-    "DataOptions": "options",
-    "TrainingOptions": "options",
-    "SandwichRule": "sandwich",
-    "TrainRecipe": "recipes",
+    **dict.fromkeys(("DistillRecipe", "TrainRecipe", "distill_recipe", "train_recipe"), "recipes"),
+    **dict.fromkeys(("DataOptions", "OptimizerOptions", "TrainingOptions"), "options"),
+    **dict.fromkeys(("SandwichRule", "sandwich_step"), "sandwich"),
     "distill": "in_place",
-    "distill_recipe": "recipes",
-    "sandwich_step": "sandwich",
     "train": "fine_tune",
-    "train_recipe": "recipes",
 }
 
 __all__ = [
-    "DistillRecipe",
-    "OptimizerOptions",
-    "DataOptions",
-    "TrainingOptions",
-    "SandwichRule",
-    "TrainRecipe",
-    "distill",
-    "distill_recipe",
-    "sandwich_step",
-    "train",
-    "train_recipe",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tavt_kit.distill' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tavt_kit.distill.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
-
+    "DataOptions", "DistillRecipe", "OptimizerOptions", "SandwichRule", "TrainRecipe", "TrainingOptions", "distill",
+    "distill_recipe", "sandwich_step", "train", "train_recipe",
+]  # fmt: skip
 
 make_callable(__name__)

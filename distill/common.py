@@ -20,9 +20,9 @@ from tavt_kit.core.records import atomic_path, make_folder
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.datasets import ImageSplit, Order, check_shares, read_images
+from tavt_kit.distill.datasets import ImageSplit, Order, check_pairs, read_images
+from tavt_kit.distill.device import autocast, choose_precision, evaluation_precision
 from tavt_kit.distill.options import DataOptions, TrainingOptions
-from tavt_kit.distill.processes import Processes, autocast, choose_precision, evaluation_precision
 from tavt_kit.distill.recipes import DistillRecipe, TrainRecipe
 from tavt_kit.distill.run_folder import LADDER_FILE, STATE_FOLDER
 from tavt_kit.distill.trainer import Judge, SelectionMetric
@@ -44,7 +44,7 @@ _Recipe = TypeVar("_Recipe", TrainRecipe, DistillRecipe)
 
 
 def settle(
-    recipe: _Recipe, card: ModelCard, images: ImageSet, processes: Processes, *, freeze: int, begun: Mapping[str, Any]
+    recipe: _Recipe, card: ModelCard, images: ImageSet, device: torch.device, *, freeze: int, begun: Mapping[str, Any]
 ) -> _Recipe:
     """Decide what the recipe left open, by the model, the machine and the number of training images.
 
@@ -60,8 +60,8 @@ def settle(
     reading = recipe.reading.settled(preprocessing)
     photometric(reading, preprocessing)
     SelectionMetric(recipe.running.metric, card.classes)
-    recipe.running.check_split(batch, processes.count)
-    precision = choose_precision(recipe.running.precision or begun.get("precision"), processes.device)
+    recipe.running.check_split(batch)
+    precision = choose_precision(recipe.running.precision or begun.get("precision"), device)
     running = replace(recipe.running, precision=precision)
     return replace(recipe, optimisation=optimisation, reading=reading, running=running)
 
@@ -101,7 +101,7 @@ def describe_run(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: 
 def check_batch(images: ImageSet, batch: int, limit: int | None, reading: DataOptions) -> None:
     """Raise TrainingError if a batch cannot be made of the training images, before any of them is read."""
     Order(len(thin_out(images.split("train"), limit)), batch, 0)
-    check_shares(batch, reading)
+    check_pairs(batch, reading)
 
 
 def open_split(
@@ -111,13 +111,10 @@ def open_split(
     recipe: TrainRecipe | DistillRecipe,
     *,
     plain: bool = True,
-    allow_unreadable: int = 0,
 ) -> ImageSplit:
     """A split as the recipe limits it; where ``plain``, as evaluation sees it."""
     reading = DataOptions() if plain else recipe.reading
-    return read_images(
-        images.split(name), preprocessing, reading, limit=recipe.limit, allow_unreadable=allow_unreadable
-    )
+    return read_images(images.split(name), preprocessing, reading, limit=recipe.limit)
 
 
 def save_trained(folder: Path, model: AdaptiveViT, card: ModelCard, images: ImageSet, how: str) -> ModelCard:

@@ -1,8 +1,7 @@
 """Batches for training, decoded and changed by other processes while the model computes.
 
-Every draw is a function of the seed, the update and the image: which images an update takes, how they are cropped
-and changed, which are mixed. So a run that was killed and continued, any number of decoding processes, and any number
-of training processes see the same images, bit for bit.
+Every draw is a function of the seed, the update and the image, so that a run that was killed and continued, by any
+number of decoding processes, sees the same images, bit for bit.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tavt_kit.core.device import available_threads
 from tavt_kit.data import Sample, thin_out
-from tavt_kit.data.loading import judge, load_prepared, read_each, skip
+from tavt_kit.data.loading import load_prepared, read_each
 from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, open_size
 from tavt_kit.distill.options import DataOptions, OptimizerOptions
 from tavt_kit.distill.transforms import Preparation, augment, crop, eraser, photometric, seeded
@@ -40,7 +40,7 @@ _AUGMENT, _CROP, _PHOTOMETRIC, _ERASE, _MIX = 1, 4, 5, 6, 7
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """One process' share of an update: images (b, 3, H, W) float32, normalised, and labels (b,) int64.
+    """The images of an update (b, 3, H, W) float32, normalised, and their labels (b,) int64.
 
     Args:
         soft: (b, C) shares of the classes where images were mixed, else ``None``; labels are not smoothed.
@@ -65,111 +65,92 @@ def stream(
     seed: int,
     first: int,
     last: int,
-    rank: int = 0,
-    world: int = 1,
     pinned: bool = False,
 ) -> Generator[Batch]:
     """The batches of the updates ``first`` to ``last``, both included, each decoded a few updates ahead.
 
-    Each decoding process makes whole batches, so that nothing but finished ones travels. On Linux the processes are
-    forked, not spawned: they start in milliseconds, share what is in memory, and run nothing but Pillow, numpy and
-    single-threaded torch on the CPU, which is safe after a fork. They stop when the generator is closed, and by
-    themselves where this process is killed. Ctrl-C does not reach them.
+    Each decoding process makes whole batches. On Linux the processes are forked: they start in milliseconds, share what
+    is in memory, and run nothing but Pillow, numpy and single-threaded torch on the CPU, which is safe after a fork.
+    They stop when the generator is closed, and by themselves where this process is killed.
 
-    Updates count from 1. Of ``world`` training processes this one, ``rank``, gets the rank-th part of each batch. The
-    split's ``reading`` says what is done to the images, every draw goes by the seed. ``pinned`` batches lie in memory
-    that a GPU reads by itself.
+    Updates count from 1. ``pinned`` batches lie in memory that a GPU reads by itself.
 
     Raises:
-        TrainingError: Fewer images than a batch needs, a batch that cannot be shared or mixed, or a decoding process
+        TrainingError: Fewer images than a batch needs, a batch that cannot be mixed, or a decoding process
             that died.
         DataError: An image cannot be read.
     """
-    check_shares(settings.batch, split.reading, world)
-    reader = _Reader(split, Order(len(split), settings.batch, seed), seed, rank, world)
+    check_pairs(settings.batch, split.reading)
+    reader = _Reader(split, Order(len(split), settings.batch, seed), seed)
     numbers = range(first, last + 1)
-    workers = workers_of(split, world, pinned)
+    workers = workers_of(split, pinned)
     batches = _started(reader, numbers, workers, pinned) if workers else (reader[number] for number in numbers)
     try:
         for number in numbers:
             try:
-                found = next(batches)
+                batch = next(batches)
             except (RuntimeError, OSError, EOFError) as error:
                 if not workers or str(error).startswith("Caught "):  # a bug, not a process that died
                     raise
                 reason = (str(error) or type(error).__name__).splitlines()[0]
-                named = ", ".join(reader.names(number)[:4])
+                named = ", ".join(split.names[index] for index in reader.order.of(number)[:4])
                 raise TrainingError(
                     f"a process that decodes images died before update {number} ({named}, ...) was read "
                     f"({reason}); if memory is short, give fewer `workers`, or 0"
                 ) from error
-            if isinstance(found, DataError):
-                raise DataError(f"{found}; repair or remove it: training needs every image of its split")
-            yield found
+            if isinstance(batch, DataError):
+                raise DataError(f"{batch}; repair or remove it: training needs every image of its split")
+            yield batch
     finally:
         del batches  # ends the processes; an exception's traceback would keep them
 
 
-def check_shares(batch: int, reading: DataOptions, world: int = 1) -> None:
-    """Raise TrainingError if a batch cannot be shared by ``world`` processes, or its images not be paired."""
-    if batch % world:
-        raise TrainingError(f"{world} processes share a batch equally, so `batch` must be a multiple, got {batch}")
+def check_pairs(batch: int, reading: DataOptions) -> None:
+    """Raise TrainingError if the images of a batch are to be mixed, but cannot be paired."""
     if reading.mixes and batch % 2:
         raise TrainingError(f"mixup and cutmix pair the images of a batch, so `batch` must be even, got {batch}")
 
 
-def workers_of(split: ImageSplit, world: int = 1, gpu: bool = False) -> int:
-    """How many processes decode: as asked, else half of this process' share of the processors, 1 to 8.
+def workers_of(split: ImageSplit, gpu: bool = False) -> int:
+    """How many processes decode: as asked, else half of the processors, 1 to 8.
 
     None where images are held decoded, little is done to them, and the model leaves the processors no time anyway.
-    Where a ``gpu`` computes all processors of the share but one, 1 to 16: there it is they that may be too slow.
+    Where a ``gpu`` computes all processors but one, 1 to 16: there it is they that may be too slow.
     """
     reading = split.reading
     if reading.workers is not None:
         return reading.workers
-    share = available_threads() // world
+    processors = available_threads()
     if gpu:
-        return max(1, min(16, share - 1))
+        return max(1, min(16, processors - 1))
     if not isinstance(split.prepared, Undecoded) and photometric(reading, split.preprocessing) is None:
         return 0
-    return max(1, min(8, share // 2))
+    return max(1, min(8, processors // 2))
 
 
 class _Reader(Dataset[Any]):
     """Update -> Batch, or the DataError it met."""
 
-    def __init__(self, split: ImageSplit, order: Order, seed: int, rank: int, world: int) -> None:
+    def __init__(self, split: ImageSplit, order: Order, seed: int) -> None:
         self.split, self.order, self.seed = split, order, seed
         self.reading = split.reading
         self.change = photometric(self.reading, split.preprocessing)
         self.erase = eraser(self.reading)
-        size = order.batch // world
-        self.share = np.arange(rank * size, (rank + 1) * size)
-        # Of those that are mixed into this share only the changed images are needed, in the order that timm pairs.
-        pairs = order.batch - 1 - self.share[::-1]
-        self.spots = np.concatenate([self.share, pairs]) if self.reading.mixes and world > 1 else self.share
-
-    def names(self, number: int) -> Sequence[str]:
-        """Of the images of an update."""
-        return [self.split.names[place] for place in self.order.of(number)[self.share]]
 
     def __getitem__(self, number: int) -> Batch | DataError:
-        places = self.order.of(number)[self.spots]
+        places = self.order.of(number)
         try:
             images = self._images(places, number)
         except DataError as error:
             return error  # torch would wrap it into a traceback
         labels = torch.from_numpy(self.split.labels[places])
-        own = len(self.share)
         soft = None
         if self.reading.mixes:
             alphas = self.reading.mixup, self.reading.cutmix
             mixup = timm.data.Mixup(*alphas, label_smoothing=0.0, num_classes=self.split.classes)
             with seeded(self.seed, _MIX, number):
                 images, soft = mixup(images, labels)
-            if len(places) > own:  # a slice alone would travel with all of its storage
-                images, labels, soft = images[:own].clone(), labels[:own].clone(), soft[:own].clone()
-        return Batch(images, labels, soft, places[:own])
+        return Batch(images, labels, soft, places)
 
     def _images(self, places: NDArray[np.int64], number: int) -> Tensor:
         """(n, 3, H, W) float32"""
@@ -180,7 +161,7 @@ class _Reader(Dataset[Any]):
             for place in places
         ]
         draws = np.random.default_rng([self.seed, _AUGMENT, number])
-        pixels = augment(np.stack(cropped), self.reading.augment, draws, of=self.order.batch, places=self.spots)
+        pixels = augment(np.stack(cropped), self.reading.augment, draws)
         if self.change is not None:
             for array, place in zip(pixels, places, strict=True):
                 with seeded(self.seed, _PHOTOMETRIC, number, int(place)):
@@ -242,12 +223,12 @@ class Undecoded:
         if not isinstance(key, slice):
             return self.prepare(open_image(self.samples[key].path))
         assert self.prepare.fixed_size is not None  # slices are for evaluation, whose images have one size
-        return load_prepared(self.samples[key], self.prepare, self.prepare.fixed_size).pixels
+        return load_prepared(self.samples[key], self.prepare, self.prepare.fixed_size).images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageSplit:
-    """A split, with labels (n,) int64, paths of the files, for messages, and how many files could not be read.
+    """A split, with labels (n,) int64, and paths of the files, for messages.
 
     Args:
         pixels: As evaluation sees them: slices are (n, 3, H, W) bytes.
@@ -260,7 +241,6 @@ class ImageSplit:
     labels: NDArray[np.int64]
     names: tuple[str, ...]
     preprocessing: Preprocessing
-    skipped: int = 0
     classes: int = 0
     reading: DataOptions = field(default_factory=DataOptions)
     prepared: Pixels | None = None
@@ -279,17 +259,14 @@ def read_images(
     reading: DataOptions | None = None,
     *,
     limit: int | None = None,
-    allow_unreadable: int = 0,
 ) -> ImageSplit:
     """A split, ready to be read: at most 256 MB of it are decoded into memory, more is decoded when it is asked for.
 
-    Where nothing is decoded now, files are only opened, so one that breaks off is found when it is needed; with
-    ``allow_unreadable`` each is decoded once to find those that are left out.
-
-    At most ``limit`` are read, spread evenly.
+    Where nothing is decoded now, files are only opened, so one that breaks off is found when it is needed. At most
+    ``limit`` are read, spread evenly.
 
     Raises:
-        DataError: More than ``allow_unreadable`` cannot be read.
+        DataError: An image cannot be read.
     """
     reading = reading or DataOptions()
     chosen = tuple(thin_out(samples, limit))
@@ -297,22 +274,16 @@ def read_images(
         raise DataError("no image was given to read; give a split that has some")
     evaluation, training = Preparation(preprocessing), Preparation.of(reading, preprocessing)
     size = training.fixed_size
-    prepared: Pixels | None = None
+    prepared: Pixels = Undecoded(chosen, training)
     if size is not None and 3 * size[0] * size[1] * len(chosen) <= HELD_BYTES:
-        prepared, _, skipped = load_prepared(chosen, training, size, allow_unreadable=allow_unreadable)
+        prepared = load_prepared(chosen, training, size).images
     else:
-        tried = enumerate(read_each(chosen, (lambda path: open_image(path).size) if allow_unreadable else open_size))
-        skipped = [skip(index, chosen[index], error) for index, error in tried if isinstance(error, DataError)]
-        judge(skipped, len(chosen), allow_unreadable)
-    left_out = {item.index for item in skipped}
-    kept = tuple(sample for index, sample in enumerate(chosen) if index not in left_out)
-    prepared = Undecoded(kept, training) if prepared is None else prepared
+        deque(read_each(chosen, open_size), maxlen=0)
     return ImageSplit(
-        prepared if training == evaluation else Undecoded(kept, evaluation),
-        np.array([sample.label for sample in kept], np.int64),
-        tuple(str(sample.path) for sample in kept),
+        prepared if training == evaluation else Undecoded(chosen, evaluation),
+        np.array([sample.label for sample in chosen], np.int64),
+        tuple(str(sample.path) for sample in chosen),
         preprocessing,
-        len(skipped),
         1 + max(sample.label for sample in samples),  # every class has an image in a training split
         reading,
         prepared,

@@ -20,10 +20,10 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import common
+from tavt_kit.distill.device import choose_device, evaluation_precision
 from tavt_kit.distill.losses import balanced_weights, make_step
 from tavt_kit.distill.optimizer import attached, check_scales, freeze
-from tavt_kit.distill.processes import Processes, evaluation_precision
-from tavt_kit.distill.recipes import FAMILIES, TrainRecipe, recipe_names
+from tavt_kit.distill.recipes import TrainRecipe, recipe_names
 from tavt_kit.distill.run_folder import RunFolder, begun_with, has_state, remove_state
 from tavt_kit.distill.trainer import SAVE_SECONDS, run_loop
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
@@ -43,20 +43,12 @@ def train(
     *,
     device: str | None = None,
     fresh: bool = False,
-    allow_unreadable: int = 0,
     progress: Progress | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> dict[str, Any]:
-    """Fit a model to a data set: the dense network, or the one schedule that the recipe names.
+    """Fit a model to a data set: the dense network, or the one schedule of the recipe, as ``tavt_kit.train`` says.
 
-    A recipe may fit the head to cached features first, its penalty chosen by ``val`` accuracy; then it trains the last
-    blocks or everything, step by step. ``tavt_kit.train`` says more of what is not listed here.
-
-    Args:
-        model: From ``open_model``, with a head of the data's classes; trained in place.
-        out: The run folder; one that was interrupted is continued.
-        recipe: From ``train_recipe``; a probe by default.
-        save_seconds: Time between two saved states.
+    The model, which ``open_model`` gave a head of the data's classes, is trained in place.
 
     Returns:
         The run's record, as in ``run.json``.
@@ -65,8 +57,7 @@ def train(
         TavtError: As the parts: data, recipe, output, divergence.
         KeyboardInterrupt: The state was saved; the same call continues it.
     """
-    processes, recipe = Processes.join(device), recipe or TrainRecipe()
-    progress = progress if progress is not None and processes.first else Silent()
+    chosen, recipe, progress = choose_device(device), recipe or TrainRecipe(), progress or Silent()
     check_family(recipe, model)
     card = common.card_of(model, images)
     known = [name for name in card.preprocessing if name != "image_size"]
@@ -74,14 +65,14 @@ def train(
         raise TrainingError(f"evaluation of a recipe has {', '.join(known)}, got {', '.join(unknown)}; leave it out")
     preprocessing = Preprocessing.from_record({**card.preprocessing, **recipe.evaluation})
     model.card = card = replace(card, preprocessing=preprocessing.as_record())
-    model.to(processes.device)
-    begun = {} if fresh else processes.once(lambda: begun_with(Path(out)))
+    model.to(chosen)
+    begun = {} if fresh else begun_with(Path(out))
     blocks = model.layers if recipe.blocks == "all" else int(recipe.blocks)
     if not recipe.probe_only:
         if blocks > model.layers:
             raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {blocks}")
         common.check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
-    recipe = common.settle(recipe, card, images, processes, freeze=max(model.layers - blocks, 0), begun=begun)
+    recipe = common.settle(recipe, card, images, chosen, freeze=max(model.layers - blocks, 0), begun=begun)
     if not recipe.probe_only:
         if recipe.drop_path:  # 0 leaves what the model has of its own
             set_drop_path(model, recipe.drop_path)
@@ -92,27 +83,23 @@ def train(
         check_scales(model, recipe.optimisation)
         make_step(model, recipe.objective)
     asked = common.describe_run(model, card, images, recipe.as_record())
-    run = RunFolder(Path(out), "train", asked, fresh=fresh, processes=processes)
-    processes.once(lambda: inherit_split(run.folder, images).sha256)
+    run = RunFolder(Path(out), "train", asked, fresh=fresh)
+    inherit_split(run.folder, images)
     if run.done:
         return run.body
     train = common.open_split(images, "train", preprocessing, recipe, plain=recipe.probe_only)
-    val = common.open_split(images, "val", preprocessing, recipe, allow_unreadable=allow_unreadable)
+    val = common.open_split(images, "val", preprocessing, recipe)
     precision = evaluation_precision(str(recipe.running.precision))
-    run.note(pictures={"train": len(train), "val": len(val), "skipped": val.skipped})
+    run.note(pictures={"train": len(train), "val": len(val)})
     # With a saved state that holds the head, and more, there is no need for it.
     if recipe.probe and not ("probe" in run.results and has_state(run.folder)):
-
-        def probe() -> dict[str, Any]:
-            progress.stage("features", len(train) + len(val))
-            seen = [common.features(model, split, precision=precision, progress=progress) for split in (train, val)]
-            fitted = fit_probe(seen[0], train.labels, seen[1], val.labels, len(images.classes))
-            set_head(model, fitted.weight, fitted.bias)
-            accuracy = Accuracy.of_counts(fitted.val_correct, len(val), split="val")
-            tried = [{"penalty": penalty, "val": share} for penalty, share in fitted.tried]
-            return {"penalty": fitted.penalty, "accuracy": accuracy.as_record(), "tried": tried}
-
-        run.note(probe=processes.once(probe))
+        progress.stage("features", len(train) + len(val))
+        seen = [common.features(model, split, precision=precision, progress=progress) for split in (train, val)]
+        fitted = fit_probe(seen[0], train.labels, seen[1], val.labels, len(images.classes))
+        set_head(model, fitted.weight, fitted.bias)
+        accuracy = Accuracy.of_counts(fitted.val_correct, len(val), split="val")
+        tried = [{"penalty": penalty, "val": share} for penalty, share in fitted.tried]
+        run.note(probe={"penalty": fitted.penalty, "accuracy": accuracy.as_record(), "tried": tried})
     if recipe.probe_only:
         results, how = {"val": run.results["probe"]["accuracy"]}, "head fitted"
     else:
@@ -124,23 +111,20 @@ def train(
         with attached(model, branch):
             loop = run_loop(
                 model, train, step, settings, recipe.running, run.folder,
-                seed=recipe.seed, progress=progress, what="finetune", processes=processes, save_seconds=save_seconds,
+                seed=recipe.seed, progress=progress, what="finetune", save_seconds=save_seconds,
                 judge=common.judge_of(recipe.running, val, images.classes, (model.schedule,)),
             )  # fmt: skip
-        sweep = partial(common.evaluate_sweep, progress=progress, what="evaluate")
-        named = {recipe.schedule: model.schedule}
-        (trained_for,) = processes.once(lambda: sweep(model, val, "val", named, precision=precision))
+        sweep = partial(common.evaluate_sweep, precision=precision, progress=progress, what="evaluate")
+        (trained_for,) = sweep(model, val, "val", {recipe.schedule: model.schedule})
         results = {"loop": loop.as_record(settings.batch), "val": trained_for.accuracy.as_record()}
         trained = "everything" if recipe.blocks == "all" else f"head and last {recipe.blocks} blocks"
         how = f"{trained} fine-tuned by the recipe {recipe.name}"
         if recipe.schedule != "dense":
             how += f" for the schedule {recipe.schedule}"
-    if processes.first:
-        counts = None if model.schedule == model.dense_schedule else model.schedule.counts
-        common.save_trained(run.folder, model, replace(card, image_sizes=(), schedule=counts), images, how)
+    counts = None if model.schedule == model.dense_schedule else model.schedule.counts
+    common.save_trained(run.folder, model, replace(card, image_sizes=(), schedule=counts), images, how)
     run.finish(**results, precision=str(recipe.running.precision))
-    if processes.first:
-        remove_state(run.folder)
+    remove_state(run.folder)
     return run.body
 
 
@@ -154,10 +138,9 @@ def check_family(recipe: TrainRecipe, model: AdaptiveViT) -> None:
     if isinstance(bare, Vitae):
         own = "vitae" if bare.version == 1 else "vitaev2"
     if recipe.family not in (None, own):
-        fitting = ", ".join(recipe_names(own))
         raise TrainingError(
-            f"the recipe {recipe.name} is for {FAMILIES[str(recipe.family)]}, but the model is {FAMILIES[own]}; take "
-            f"one of {fitting}, or another model"
+            f"the recipe {recipe.name} is for {recipe.family}, but the model is {own}; take one of "
+            f"{', '.join(recipe_names(own))}, or another model"
         )
 
 
@@ -225,10 +208,7 @@ def fit_probe(
 ) -> Probe:
     """Fit one head per penalty and take the one with the best ``val`` accuracy; of equals the strongest penalty.
 
-    Args:
-        train: (n, D) features, with labels (n,) in 0..classes-1.
-        val: (m, D) features, with labels (m,); they choose the penalty and nothing else.
-        classes: C; one without training images gets a low bias.
+    Features are (n, D) for training and (m, D) of ``val``, labels 0..classes-1; a class without images gets a low bias.
 
     Raises:
         TrainingError: Features that are not finite.

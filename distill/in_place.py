@@ -16,14 +16,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tavt_kit.checkpoints.folder import sha256_tensors
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.data import ImageSet, Sample, inherit_split
+from tavt_kit.data import ImageSet, inherit_split, thin_out
 from tavt_kit.data.images import sha256_samples
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import common
 from tavt_kit.distill.datasets import Batch, ImageSplit
+from tavt_kit.distill.device import choose_device, evaluation_precision
 from tavt_kit.distill.losses import Backward, Step
 from tavt_kit.distill.optimizer import freeze
-from tavt_kit.distill.processes import Processes, evaluation_precision
 from tavt_kit.distill.recipes import DistillRecipe, distill_recipe
 from tavt_kit.distill.run_folder import RunFolder, begun_with, remove_state
 from tavt_kit.distill.sampling import Draws, Sampler
@@ -45,27 +45,19 @@ def distill(
     twins: Sequence[AdaptiveViT] = (),
     device: str | None = None,
     fresh: bool = False,
-    allow_unreadable: int = 0,
     progress: Progress | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> dict[str, Any]:
-    """Teach a fine-tuned model to work with dropped patches, by the sandwich rule; nothing is selected but the end.
+    """Teach a fine-tuned model to work with dropped patches, by the sandwich rule, as ``tavt_kit.distill`` says.
 
-    Writes a run folder, and continues one that was interrupted. Accuracy of a fixed ladder of schedules on ``val`` is
-    recorded before and after.
-
-    ``tavt_kit.distill`` says more of what is not listed here.
+    Accuracy of a fixed ladder of schedules on ``val`` is recorded before and after.
 
     Args:
-        model: From ``load_model``; trained in place.
-        images: With the split the model was trained on (``read_split``).
-        recipe: ``distill_recipe()`` by default.
-        teacher: Another trained model of the same classes, from ``load_model``, that the full network learns from
-            beside the labels, or every network (``recipe.taught``); its images may be of another size.
+        model: Trained in place.
+        teacher: Another trained model of the same classes; its images may be of another size.
         twins: The same model at the smaller sizes of ``recipe.image_sizes``, from ``load_model(run, image_size=...)``:
             each step draws the size at which the sandwich is trained. Their weights become the model's own, and at a
             smaller size every network learns from what the dense model says of the image at full size.
-        save_seconds: Time between two saved states.
 
     Returns:
         The run's record, as in ``run.json``.
@@ -73,38 +65,32 @@ def distill(
     Raises:
         TavtError: As the parts: data, recipe, output, divergence.
         KeyboardInterrupt: The state was saved; the same call continues it.
-
-    Example:
-        >>> model, images = load_model("runs/probe"), read_split("runs/probe")  # doctest: +SKIP
-        >>> distill(model, images, "runs/distilled", distill_recipe(bound=0.4))["results"]["after"]  # doctest: +SKIP
     """
-    processes = Processes.join(device)
-    progress = progress if progress is not None and processes.first else Silent()
+    chosen, progress = choose_device(device), progress or Silent()
     model.check_droppable()
     card = common.card_of(model, images)
-    model.to(processes.device)
+    model.to(chosen)
     check_sizes(model, twins)
-    asks = None if teacher is None else Teacher(teacher.to(processes.device), card)
-    begun = {} if fresh else processes.once(lambda: begun_with(Path(out)))
+    asks = None if teacher is None else Teacher(teacher.to(chosen), card)
+    begun = {} if fresh else begun_with(Path(out))
     recipe = recipe or distill_recipe()
     common.check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
-    recipe = common.settle(recipe, card, images, processes, freeze=frozen, begun=begun)
+    recipe = common.settle(recipe, card, images, chosen, freeze=frozen, begun=begun)
     for twin in twins:
         share_weights(model, twin)
-        twin.to(processes.device)
+        twin.to(chosen)
     step, trained = _prepare(model, recipe, asks, twins)
     taught_by = None if teacher is None else sha256_tensors(teacher.state_dict(), shapes=False)
     asked = common.describe_run(model, card, images, {**recipe.as_record(), "teacher_sha256": taught_by})
-    run = RunFolder(Path(out), "distill", asked, fresh=fresh, processes=processes)
-    processes.once(lambda: inherit_split(run.folder, images).sha256)
+    run = RunFolder(Path(out), "distill", asked, fresh=fresh)
+    inherit_split(run.folder, images)
     if run.done:
         return run.body
     preprocessing = Preprocessing.from_record(card.preprocessing)
 
     def read_val(image_size: tuple[int, int]) -> ImageSplit:
-        seen = preprocessing.at(image_size)
-        return common.open_split(images, "val", seen, recipe, allow_unreadable=allow_unreadable)
+        return common.open_split(images, "val", preprocessing.at(image_size), recipe)
 
     own = preprocessing.image_size  # a teacher of a larger size is shown as much
     read = preprocessing if teacher is None else preprocessing.at(max(own, teacher.backbone.image_size))
@@ -116,53 +102,41 @@ def distill(
     points = common.schedule_sweep(model)
 
     def ladder(what: str) -> tuple[common.SweepPoint, ...]:
-        def all_sizes() -> tuple[common.SweepPoint, ...]:
-            found = common.evaluate_sweep(model, val, "val", points, precision=precision, progress=progress, what=what)
-            for twin, split in smaller:
-                name = f"dense at {twin.backbone.image_size[1]} px"
-                found += common.evaluate_sweep(twin, split, "val", {name: twin.dense_schedule}, precision=precision)
-            return found
-
-        return processes.once(all_sizes)
+        seen = common.evaluate_sweep(model, val, "val", points, precision=precision, progress=progress, what=what)
+        for twin, split in smaller:
+            name = f"dense at {twin.backbone.image_size[1]} px"
+            seen += common.evaluate_sweep(twin, split, "val", {name: twin.dense_schedule}, precision=precision)
+        return seen
 
     if "before" not in run.results:
         before = ladder("ladder before")
-        if processes.first:
-            common.keep_before(run.folder, before)
+        common.keep_before(run.folder, before)
         run.note(
             trained_parameters=trained,
-            pictures={"train": len(train), "val": len(val), "skipped": val.skipped},
+            pictures={"train": len(train), "val": len(val)},
             before=[point.as_record() for point in before],
         )
     loop = run_loop(
         model, train, step, settings, recipe.running, run.folder,
-        seed=recipe.seed, progress=progress, what="distill", processes=processes, save_seconds=save_seconds,
+        seed=recipe.seed, progress=progress, what="distill", save_seconds=save_seconds,
         judge=common.judge_of(recipe.running, val, images.classes, tuple(points.values())),
     )  # fmt: skip
     after = ladder("ladder after")
-    if processes.first:
-        drawn = f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {recipe.bound:g}"
-        how = f"distilled in place ({drawn}, {loop.steps} steps)"
-        if recipe.sampling == "dense":
-            how = f"trained by its labels alone, as a control of distillation ({loop.steps} steps)"
-        sizes = tuple(twin.backbone.image_size[1] for twin in twins)
-        common.save_trained(run.folder, model, replace(card, image_sizes=sizes), images, how)
+    drawn = f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {recipe.bound:g}"
+    how = f"distilled in place ({drawn}, {loop.steps} steps)"
+    if recipe.sampling == "dense":
+        how = f"trained by its labels alone, as a control of distillation ({loop.steps} steps)"
+    sizes = tuple(twin.backbone.image_size[1] for twin in twins)
+    common.save_trained(run.folder, model, replace(card, image_sizes=sizes), images, how)
     run.finish(
-        after=processes.once(lambda: common.after_record(run.folder, after)),
-        images_sha256=processes.once(lambda: _sha256_of(val, images)),
+        after=common.after_record(run.folder, after),
+        images_sha256=sha256_samples(thin_out(images.split("val"), recipe.limit), images.classes),
         val=after[0].accuracy.as_record(),
         precision=str(recipe.running.precision),
         loop=loop.as_record(settings.batch),
     )
-    if processes.first:
-        remove_state(run.folder)
+    remove_state(run.folder)
     return run.body
-
-
-def _sha256_of(split: ImageSplit, images: ImageSet) -> str:
-    """Of the images that were judged, as ``eval.json`` has it."""
-    samples = (Sample(Path(name), int(label)) for name, label in zip(split.names, split.labels, strict=True))
-    return sha256_samples(samples, images.classes)
 
 
 def _prepare(

@@ -1,8 +1,7 @@
-"""Losses, and the steps made of them.
+"""Losses, and the steps made of them: of a sub-network from the full one, and of that by its family's own.
 
-A sub-network learns from the answers of the full network; every family learns from labels by its own loss. Mix-ViT (Yu
-et al., Pattern Recognition 2023) replaces, in training, the tokens that matter most by those of another image; one more
-block and a head say which were replaced. Its evaluation runs none of this.
+Mix-ViT (Yu et al., Pattern Recognition 2023) replaces, in training, the tokens that matter most by those of another
+image; one more block and a head say which were replaced. Its evaluation runs none of this.
 """
 
 from __future__ import annotations
@@ -37,18 +36,12 @@ Backward = Callable[[Tensor], None]
 
 Step = Callable[[Batch, np.random.Generator, Backward], Mapping[str, Tensor]]
 """Calls ``Backward`` with every term of the loss, each as soon as it is known, and gives named 0-d values to be logged,
-``loss`` among them. The draws are the same for all micro-batches and processes of an update."""
+``loss`` among them. The draws are the same for all micro-batches of an update."""
 
 
 def at_least_f32(logits: Tensor) -> Tensor:
     """Logits of 16 bits as float32, others as they are."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def check_direction(direction: str) -> None:
-    """Raise UnknownName unless it is a direction."""
-    if direction not in DIRECTIONS:
-        raise UnknownName(f"the KL direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
 
 
 def divergence(student: Tensor, teacher: Tensor, direction: str = "reverse", temperature: float = 1.0) -> Tensor:
@@ -64,7 +57,8 @@ def divergence(student: Tensor, teacher: Tensor, direction: str = "reverse", tem
         >>> float(divergence(torch.zeros(1, 2), torch.zeros(1, 2)))
         0.0
     """
-    check_direction(direction)
+    if direction not in DIRECTIONS:
+        raise UnknownName(f"the KL direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
     ours = F.log_softmax(at_least_f32(student) / temperature, dim=-1)
     theirs = F.log_softmax(at_least_f32(teacher.detach()) / temperature, dim=-1)
     p, q = (ours, theirs) if direction == "reverse" else (theirs, ours)

@@ -1,13 +1,10 @@
-"""Options of a training run: learning rates, optimiser, images, machinery and objective. Values, checked when made.
-
-Evaluation reads none of ``DataOptions``: it is the model's own preprocessing, always (``tavt_kit.data.preprocess``).
-"""
+"""Options of a training run: learning rates, optimiser, images, machinery and objective. Values, checked when made."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -24,8 +21,30 @@ def require(holds: bool, sentence: str) -> None:
         raise TrainingError(sentence)
 
 
-def _most(bound: float) -> str:
-    return "" if bound == math.inf else f" and at most {bound:g}"
+def require_ranges(values: object, **intervals: str) -> None:
+    """Raise TrainingError for a field that lies outside of its interval; None lies in any.
+
+    Example:
+        >>> require_ranges(OptimizerOptions(), momentum="[0, 1)")
+    """
+    for name, interval in intervals.items():
+        value, (low, high) = getattr(values, name), map(float, interval[1:-1].split(","))
+        if value is None:
+            continue
+        above = low <= value if interval[0] == "[" else low < value
+        below = value <= high if interval[-1] == "]" else value < high
+        said = f"{'at least' if interval[0] == '[' else 'above'} {low:g}"
+        if high < math.inf:
+            said += f" and {'at most' if interval[-1] == ']' else 'below'} {high:g}"
+        require(above and below, f"`{name}` must be {said}, got {value}")
+
+
+def require_known(values: object, **known: Iterable[str]) -> None:
+    """Raise UnknownName for a field that is none of the known words; None is always one."""
+    for name, words in known.items():
+        value = getattr(values, name)
+        if value is not None and value not in words:
+            raise UnknownName(f"`{name}` must be one of {', '.join(words)}, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +56,7 @@ class LearningRate:
 
     Raises:
         TrainingError: A value out of its range.
+        UnknownName: No such decay.
 
     Example:
         >>> LearningRate(1.0, warmup=10, total=60).at(5)
@@ -66,7 +86,7 @@ class LearningRate:
         left = self.total - self.warmup
         said = f"the cool-down must last 0 to {left} steps (those after the warm-up), got {self.cooldown}"
         require(0 <= self.cooldown <= left, said)
-        require(self.decay in DECAYS, f"the decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
+        require_known(self, decay=DECAYS)
 
     def at(self, update: int) -> float:
         """The learning rate of update 1 to ``total``; that of 0 is the rate before the first."""
@@ -140,23 +160,13 @@ class OptimizerOptions:
         LearningRate(self.lr, 0, max(1, self.steps), self.decay, self.start_lr, self.final_lr)
         if self.epochs is None:
             self.learning_rate()
-        names, (warmup, cooldown) = ", ".join(OPTIMISERS), (self.warmup_epochs, self.cooldown_epochs)
-        require(self.optimiser in OPTIMISERS, f"the optimiser must be one of {names}, got {self.optimiser!r}")
-        require(self.batch >= 1, f"a batch takes at least one image, got {self.batch}")
-        for given, said in (
-            (self.epochs, "training takes more than 0 epochs"),
-            (self.clip, "the gradient norm must be clipped above 0, and none clips nothing"),
-            (self.lr_batch, "a learning rate is meant for at least one image"),
-        ):
-            require(given is None or 0 < given < math.inf, f"{said}, got {given}")
-        said = f"warm-up and cool-down take at least 0 epochs, got {warmup} and {cooldown}"
-        require(min(warmup or 0, cooldown or 0) >= 0, said)
-        said = f"weight decay is at least 0 and momentum in [0, 1), got {self.weight_decay} and {self.momentum}"
-        require(0 <= self.weight_decay < math.inf and 0 <= self.momentum < 1, said)
+        require_known(self, optimiser=OPTIMISERS)
+        require_ranges(
+            self, batch="[1, inf)", epochs="(0, inf)", clip="(0, inf)", lr_batch="(0, inf)", warmup_epochs="[0, inf)",
+            cooldown_epochs="[0, inf)", weight_decay="[0, inf)", momentum="[0, 1)", layer_decay="(0, 1]",
+        )  # fmt: skip
         said = "nesterov is a way of SGD with momentum; leave it out or take `optimiser` sgd"
         require(not self.nesterov or (self.optimiser == "sgd" and self.momentum > 0), said)
-        said = f"layer decay is a factor above 0 and at most 1, got {self.layer_decay}"
-        require(0 < self.layer_decay <= 1, said)
         wrong = {name: scale for name, scale in self.lr_scale.items() if not 0 < scale < math.inf}
         require(not wrong, f"learning rates are scaled by factors above 0, got {wrong}")
 
@@ -189,21 +199,15 @@ class OptimizerOptions:
         return found
 
 
-CROPS = ("none", "random", "centre", "random-resized")
+CROPS = ("none", "random", "random-resized")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos")
 ERASING_FILLS = ("noise", "zero")
 POLICIES = ("original", "originalr", "v0", "v0r", "3a", "rand", "augmix")
 """What timm's policy strings begin with; ``original`` is AutoAugment's ImageNet policy as the paper prints it."""
 
-AUGMENTATIONS = {
-    "flip": "mirror left and right",
-    "vflip": "mirror top and bottom",
-    "rotate": "turn by 0, 90, 180 or 270 degrees",
-    "shift": "move by up to an eighth of each edge, the border repeated by reflection",
-}
-"""What can be asked for, in the order in which it is done."""
-
-_MOST = {"blur": 1.0, "sharpness": 1.0, "erasing": 1.0, "mixup": math.inf, "cutmix": math.inf, "rotation": 180.0}
+AUGMENTATIONS = ("flip", "vflip", "rotate", "shift")
+"""In the order in which they are done: mirrored left and right, top and bottom, quarter turns, and moved by up to an
+eighth of each edge, the border repeated by reflection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +219,7 @@ class DataOptions:
     Args:
         resize: Height and width, the aspect ratio is lost; or pixels of the shorter edge; ``None`` leaves its size.
         interpolation: Pillow's filter of ``resize`` and of ``random-resized``; ``None`` is the model's.
-        crop: Crop: ``"random"``, ``"centre"`` or ``"random-resized"`` to the model's size; ``"none"`` cuts nothing off.
+        crop: Crop: ``"random"`` or ``"random-resized"`` to the model's size; ``"none"`` cuts nothing off.
         scale: Crop of ``random-resized``: least and greatest share of the area.
         ratio: Shape of ``random-resized``: least and greatest width over height.
         augment: Random changes: flip, vflip, rotate (quarter turns) and shift, some or none (``AUGMENTATIONS``).
@@ -262,13 +266,13 @@ class DataOptions:
             )
             require(min(sizes) >= 1, f"images are resized to at least 1 pixel, got {self.resize!r}")
             object.__setattr__(self, "resize", sizes[0] if len(sizes) == 1 else sizes)
-        for name, given, most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
-            require(
-                len(given) == 2 and 0 < given[0] <= given[1] <= most and math.isfinite(given[1]),
-                f"the crop's {name} is a least and a greatest value above 0{_most(most)}, got {tuple(given)}",
-            )
+        for name, given, most in (("scale", self.scale, " and at most 1"), ("ratio", self.ratio, "")):
+            holds = len(given) == 2 and 0 < given[0] <= given[1] < math.inf and (not most or given[1] <= 1)
+            require(holds, f"`{name}` must be a least and a greatest value above 0{most}, got {tuple(given)}")
             object.__setattr__(self, name, tuple(map(float, given)))
-        object.__setattr__(self, "augment", check_augmentations(self.augment))
+        if unknown := [name for name in self.augment if name not in AUGMENTATIONS]:
+            raise UnknownName(f"an augmentation is one of {', '.join(AUGMENTATIONS)} (or none), got {unknown[0]!r}")
+        object.__setattr__(self, "augment", tuple(name for name in AUGMENTATIONS if name in self.augment))
         jitter: Any = self.color_jitter
         strengths = (float(jitter),) * 3 if isinstance(jitter, int | float) else tuple(map(float, jitter))
         require(
@@ -279,19 +283,17 @@ class DataOptions:
         said = f"hue can be turned by at most 0.5, half of the circle, got {strengths[3:]}"
         require(max(strengths[3:], default=0) <= 0.5, said)
         object.__setattr__(self, "color_jitter", strengths if any(strengths) else ())
-        _one_of("crop", self.crop, CROPS)
-        _one_of("erasing fill", self.erasing_fill, ERASING_FILLS)
-        if self.interpolation is not None:
-            _one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        require_known(self, crop=CROPS, erasing_fill=ERASING_FILLS, interpolation=INTERPOLATIONS)
+        require_ranges(
+            self, rotation="[0, 180]", blur="[0, 1]", sharpness="[0, 1]", erasing="[0, 1]", mixup="[0, inf)",
+            cutmix="[0, inf)", workers="[0, inf)",
+        )  # fmt: skip
         if self.auto_augment is not None:
             beginning, *settings = self.auto_augment.split("-")
-            _one_of("policy's beginning", beginning, POLICIES)
+            if beginning not in POLICIES:
+                raise UnknownName(f"a policy begins with one of {', '.join(POLICIES)}, got {self.auto_augment!r}")
             if unread := [setting for setting in settings if not re.fullmatch(r"[a-z]+\d[\d.]*", setting)]:
                 raise UnknownName(f"a policy's settings are letters and a number, such as m9, got {unread[0]!r}")
-        for name, most in _MOST.items():
-            value = getattr(self, name)
-            require(0 <= value <= most and math.isfinite(value), f"{name} is at least 0{_most(most)}, got {value}")
-        require((self.workers or 0) >= 0, f"at least 0 processes decode images, got {self.workers}")
 
     @property
     def as_evaluated(self) -> bool:
@@ -310,7 +312,8 @@ class DataOptions:
             TrainingError: A crop that cannot be cut from images resized so, or turns of what is not square.
         """
         height, width = preprocessing.image_size
-        check_augmentations(self.augment, preprocessing.image_size)
+        said = f"only square images can be turned by 90 degrees, got {height}x{width}; leave rotate out of `augment`"
+        require("rotate" not in self.augment or height == width, said)
         sizes = self.resize if isinstance(self.resize, tuple) else (self.resize or 0,) * 2
         given = str(self.resize) if isinstance(self.resize, int) else ",".join(map(str, sizes))
         given = "their own size" if self.resize is None else f"`resize` {given}"
@@ -320,7 +323,7 @@ class DataOptions:
             f"resize to {height},{width}",
         )
         require(
-            self.crop not in ("random", "centre") or (sizes[0] >= height and sizes[1] >= width),
+            self.crop != "random" or (sizes[0] >= height and sizes[1] >= width),
             f"`crop` {self.crop} cuts {height}x{width} out of larger images, but they have {given}; give a `resize` "
             "that is large enough, or `crop` random-resized",
         )
@@ -330,22 +333,6 @@ class DataOptions:
         """Flat, JSON-ready: what decides the images; by how many processes does not."""
         values = {name: value for name, value in asdict(self).items() if name != "workers"}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-
-def check_augmentations(names: Sequence[str], image_size: tuple[int, int] | None = None) -> tuple[str, ...]:
-    """The names in their order of execution; quarter turns of images that are not square are refused."""
-    for name in names:
-        if name not in AUGMENTATIONS:
-            raise UnknownName(f"an augmentation is one of {', '.join(AUGMENTATIONS)} (or none), got {name!r}")
-    height, width = image_size or (1, 1)
-    said = f"only square images can be turned by 90 degrees, got {height}x{width}; leave rotate out of `augment`"
-    require("rotate" not in names or height == width, said)
-    return tuple(name for name in AUGMENTATIONS if name in names)
-
-
-def _one_of(what: str, given: str, known: Sequence[str]) -> None:
-    if given not in known:
-        raise UnknownName(f"the {what} is one of {', '.join(known)}, got {given!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,12 +348,9 @@ class TrainingOptions:
         evaluate_every: Updates between two evaluations on ``val``, of which the best gives the final weights; the last
             update is always one of them. ``None`` evaluates nothing on the way and selects nothing.
         metric: What is selected by: top1, top5, macro_f1, recall[CLASS] or loss (``trainer.SelectionMetric``).
-        patience: Evaluations in a row without a better one, after which training stops; ``None`` never does.
-        keep: States kept to continue from, the newest ones.
-        allow_smaller_batch: Whether fewer images are computed at once where memory runs out, and as many per update.
 
     Raises:
-        TrainingError: A value out of its range, or a patience without evaluations.
+        TrainingError: A value out of its range.
     """
 
     precision: str | None = None
@@ -374,32 +358,19 @@ class TrainingOptions:
     ema: float | None = None
     evaluate_every: int | None = None
     metric: str = "top1"
-    patience: int | None = None
-    keep: int = 1
-    allow_smaller_batch: bool = False
 
     def __post_init__(self) -> None:
-        said = f"the decay of the averaged weights is above 0 and below 1, got `ema` {self.ema}"
-        require(self.ema is None or 0 < self.ema < 1, said)
-        for name in ("accumulation", "evaluate_every", "patience", "keep"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"`{name}` must be at least 1, got {value}")
-        said = "stopping early needs evaluations to stop by: give `evaluate_every` with `patience`"
-        require(self.patience is None or self.evaluate_every is not None, said)
+        require_ranges(self, ema="(0, 1)", accumulation="[1, inf)", evaluate_every="[1, inf)")
 
     def as_record(self) -> dict[str, Any]:
-        """What decides the result, flat and JSON-ready; two runs that differ in the rest may continue each other."""
-        return {key: value for key, value in asdict(self).items() if key not in ("keep", "allow_smaller_batch")}
+        """Flat, JSON-ready."""
+        return asdict(self)
 
-    def check_split(self, batch: int, processes: int) -> None:
+    def check_split(self, batch: int) -> None:
         """Raise TrainingError for a batch that cannot be cut into equal parts."""
-        parts = self.accumulation * processes
-        shared = f" in each of {processes} processes" if processes > 1 else ""
-        require(
-            not batch % parts,
-            f"`batch` must be a multiple of {parts}, for {self.accumulation} micro-batches{shared} of equal size, got "
-            f"{batch}; change it or `accumulation`",
-        )
+        parts = self.accumulation
+        said = f"`batch` must be a multiple of {parts}, for {parts} micro-batches of equal size, got {batch}; change it"
+        require(not batch % parts, f"{said} or `accumulation`")
 
 
 LOSSES: Mapping[str, Mapping[str, float]] = MappingProxyType(
@@ -455,22 +426,13 @@ class Objective:
     compat: str = "fixed"
 
     def __post_init__(self) -> None:
-        for what, given, known in (
-            ("a loss", self.loss, LOSSES),
-            ("class weights", self.class_weights, _CLASS_WEIGHTS),
-            ("compat", self.compat, _COMPATS),
-        ):
-            if given not in known:
-                raise UnknownName(f"{what} must be one of {', '.join(known)}, got {given!r}")
+        require_known(self, loss=LOSSES, class_weights=_CLASS_WEIGHTS, compat=_COMPATS)
+        require_ranges(self, smoothing="[0, 1)", margin="[-1, 1]", mix_share="(0, 1]")
         for name, weight in self.loss_weights.items():
             if name not in LOSSES[self.loss]:
                 raise UnknownName(f"the loss {self.loss} has the terms {', '.join(LOSSES[self.loss])}, got {name!r}")
             require(0 <= weight < math.inf, f"a term of the loss weighs at least 0, got {name} {weight}")
         require(any(self.weights.values()), f"at least one term of the loss {self.loss} must weigh more than 0")
-        require(0 <= self.smoothing < 1, f"label smoothing is at least 0 and below 1, got {self.smoothing}")
-        require(-1 <= self.margin <= 1, f"the contrastive margin is a cosine, from -1 to 1, got {self.margin}")
-        said = f"the share of tokens to substitute is above 0 and at most 1, got {self.mix_share}"
-        require(0 < self.mix_share <= 1, said)
         require(
             "cross_entropy" in self.weights or not (self.smoothing or self.class_weights != "none"),
             f"label smoothing and class weights belong to a cross-entropy term, which the loss {self.loss} lacks; "

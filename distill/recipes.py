@@ -10,26 +10,24 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from types import MappingProxyType, NoneType
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from tavt_kit.core.codec import decode, describe
 from tavt_kit.core.parsing import parse_toml
-from tavt_kit.distill.options import DataOptions, Objective, OptimizerOptions, TrainingOptions, require
+from tavt_kit.distill.options import (
+    DataOptions,
+    Objective,
+    OptimizerOptions,
+    TrainingOptions,
+    require,
+    require_known,
+    require_ranges,
+)
 from tavt_kit.errors import RecordError, TrainingError, UnknownName
 
-FAMILIES: Mapping[str, str] = MappingProxyType(
-    {
-        "vit": "a plain Vision Transformer",
-        "ffvt": "an FFVT",
-        "transfg": "a TransFG",
-        "mixvit_hybrid": "Mix-ViT's hybrid model",
-        "pim": "a PIM",
-        "vitae": "a ViTAE",
-        "vitaev2": "a ViTAEv2",
-    }
-)
-"""What a recipe can be meant for: name -> for people."""
+FAMILIES = ("vit", "ffvt", "transfg", "mixvit_hybrid", "pim", "vitae", "vitaev2")
+"""What a recipe can be meant for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +74,8 @@ class TrainRecipe:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.family is not None and self.family not in FAMILIES:
-            raise UnknownName(f"a recipe's family is one of {', '.join(FAMILIES)}, got {self.family!r}")
+        require_known(self, family=FAMILIES)
+        require_ranges(self, drop_path="[0, 1)", dropout="[0, 1)")
         loss, images = self.objective.loss, self.optimisation.batch // self.running.accumulation
         said = f"blocks to train are a number from 0 on, or all, got {self.blocks!r}"
         require(self.blocks == "all" or (isinstance(self.blocks, int) and self.blocks >= 0), said)
@@ -88,8 +86,6 @@ class TrainRecipe:
             "a `schedule` is trained step by step by the loss cross_entropy or features, got "
             f"schedule={self.schedule}, blocks={self.blocks}, loss={loss}; leave it out, or give `blocks`",
         )
-        for name in ("drop_path", "dropout"):
-            require(0 <= getattr(self, name) < 1, f"{name} is a probability below 1, got {getattr(self, name)}")
         said = f"mixing needs at least two images at once, got {images}; use a larger `batch` or less `accumulation`"
         require(loss not in ("mixvit_pure", "mixvit_hybrid") or images >= 2, said)
         said = f"mixup and cutmix need the loss cross_entropy, because {loss} reads whole labels; set both to 0"
@@ -160,8 +156,7 @@ class DistillRecipe:
 
     def __post_init__(self) -> None:
         # Every other value is checked by the sampler and the rule that are made of it.
-        if self.taught not in ("full", "all"):
-            raise UnknownName(f"a teacher teaches full or all, got {self.taught!r}")
+        require_known(self, taught=("full", "all"))
 
     def as_record(self) -> dict[str, Any]:
         """Flat, JSON-ready."""
@@ -245,67 +240,50 @@ def _read(key: str, value: Any, hint: Any, before: Any) -> Any:
     return {**before, **read} if isinstance(read, Mapping) and isinstance(before, Mapping) else read
 
 
-_FOLDER = Path(__file__).resolve().parent / "presets"
-_FLAGS_ONLY = ("name", "seed", "limit")
-
 _Recipe = TypeVar("_Recipe", TrainRecipe, DistillRecipe)
 
+_FOLDER = Path(__file__).resolve().parent / "presets"
+_PRESETS: Mapping[type, tuple[str, Path]] = {
+    TrainRecipe: ("training", _FOLDER),
+    DistillRecipe: ("distillation", _FOLDER / "distill"),
+}
+"""What a recipe is for, and the folder of those that come with the kit."""
+_FLAGS_ONLY = ("name", "seed", "limit")
 
-@dataclass(frozen=True, slots=True)
-class _Presets(Generic[_Recipe]):
-    """The recipes of one verb, the files of a folder; one without ``base`` starts from ``start``."""
 
-    what: str
-    folder: Path
-    start: _Recipe
+def recipe_names(family: str | None = None, kind: type = TrainRecipe) -> tuple[str, ...]:
+    """The names of all recipes of a kind; of those that a model family can use, those for any model included."""
+    names = sorted(file.stem for file in _PRESETS[kind][1].glob("*.toml"))
+    return tuple(name for name in names if family is None or _named(TrainRecipe(), name).family in (None, family))
 
-    def names(self) -> tuple[str, ...]:
-        return tuple(sorted(file.stem for file in self.folder.glob("*.toml")))
 
-    def named(self, name: str, above: tuple[str, ...] = ()) -> _Recipe:
-        """What a file says on top of what it starts from."""
-        if name in above:
-            raise TrainingError(f"recipes start from one another in a circle: {', '.join((*above, name))}; break it")
-        file = self._file(name)
-        try:
-            values = parse_toml(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise TrainingError(f"cannot read the recipe {file}: {error.strerror}") from None
-        except ValueError as error:
-            raise TrainingError(f"the recipe {file} is not a TOML file: {error}") from None
-        base = values.pop("base", None)
-        if not isinstance(base, str | None):
-            raise TrainingError(f"base of the recipe {name} must be the name of another, got {base!r}")
-        if flags := sorted(set(values) & {*_FLAGS_ONLY}):
-            raise TrainingError(
-                f"the recipe {name} sets {', '.join(flags)}, which are no part of a recipe; remove them"
-            )
-        start = self.start if base is None else self.named(base, (*above, name))
-        try:
-            return changed(start, {"name": Path(name).stem, **values})
-        except (TrainingError, UnknownName) as error:
-            raise type(error)(f"the recipe {name} cannot be used: {error}") from None
-
-    def _file(self, name: str) -> Path:
-        preset = self.folder / f"{name}.toml"
-        if "/" not in name and preset.is_file():
-            return preset
-        if name.endswith(".toml"):
-            return Path(name).expanduser()
-        names = self.names()
+def _named(start: _Recipe, name: str, above: tuple[str, ...] = ()) -> _Recipe:
+    """What a file says on top of the recipe of its ``base``, or of ``start`` where it names none."""
+    if name in above:
+        raise TrainingError(f"recipes start from one another in a circle: {', '.join((*above, name))}; break it")
+    what, folder = _PRESETS[type(start)]
+    file = Path(name).expanduser() if name.endswith(".toml") else folder / f"{name}.toml"
+    if not name.endswith(".toml") and ("/" in name or not file.is_file()):
+        names = recipe_names(kind=type(start))
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         meant = f"; did you mean {', '.join(near)}?" if near else ""
-        raise UnknownName(f"a {self.what} recipe is one of {', '.join(names)}, or a TOML file, got {name!r}{meant}")
-
-
-_TRAINING = _Presets("training", _FOLDER, TrainRecipe())
-_DISTILLATION = _Presets("distillation", _FOLDER / "distill", DistillRecipe())
-
-
-def recipe_names(family: str | None = None) -> tuple[str, ...]:
-    """The names of all training recipes; of those that a model family can use, those for any model included."""
-    names = _TRAINING.names()
-    return tuple(name for name in names if family is None or _TRAINING.named(name).family in (None, family))
+        raise UnknownName(f"a {what} recipe is one of {', '.join(names)}, or a TOML file, got {name!r}{meant}")
+    try:
+        values = parse_toml(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"cannot read the recipe {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise TrainingError(f"the recipe {file} is not a TOML file: {error}") from None
+    base = values.pop("base", None)
+    if not isinstance(base, str | None):
+        raise TrainingError(f"base of the recipe {name} must be the name of another, got {base!r}")
+    if flags := sorted(set(values) & {*_FLAGS_ONLY}):
+        raise TrainingError(f"the recipe {name} sets {', '.join(flags)}, which are no part of a recipe; remove them")
+    below = start if base is None else _named(start, base, (*above, name))
+    try:
+        return changed(below, {"name": file.stem, **values})
+    except (TrainingError, UnknownName) as error:
+        raise type(error)(f"the recipe {name} cannot be used: {error}") from None
 
 
 def train_recipe(name: str = "probe", **changes: Any) -> TrainRecipe:
@@ -323,7 +301,7 @@ def train_recipe(name: str = "probe", **changes: Any) -> TrainRecipe:
         (300, 300)
     """
     _refuse_both(changes)
-    recipe = _TRAINING.named(name)
+    recipe = _named(TrainRecipe(), name)
     size, before, resize = changes.get("image_size"), recipe.image_size, recipe.reading.resize
     if size is not None and before is not None and resize is not None and changes.get("resize") is None:
         edges = [round(edge * size / before) for edge in (resize if isinstance(resize, tuple) else (resize,))]
@@ -342,7 +320,7 @@ def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
         10
     """
     _refuse_both(changes)
-    return changed(_DISTILLATION.named(name), changes)
+    return changed(_named(DistillRecipe(), name), changes)
 
 
 def _refuse_both(changes: Mapping[str, Any]) -> None:

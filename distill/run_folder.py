@@ -1,8 +1,4 @@
-"""A training run on the disk: what it was asked, the states it continues from, and what it logged.
-
-A state is one file that is always whole, the newest ones kept. A resumed run cuts off of ``metrics.jsonl`` what it will
-do again.
-"""
+"""A training run on the disk: what it was asked, the states it continues from, always whole, and what it logged."""
 
 from __future__ import annotations
 
@@ -29,25 +25,24 @@ from tavt_kit.core.records import (
     read_record,
     write_record,
 )
-from tavt_kit.distill.processes import Processes
 from tavt_kit.errors import CheckpointError, OutputError, RecordError, TrainingError
 
 STATE_FOLDER = "state"
 LADDER_FILE = "ladder_before.npy"
 """Which images were right before a distillation, beside its states."""
-_VERSION = 2
+_VERSION, _KEPT = 2, 1
 _FRAGMENTS = (".*step-*.pt", ".*best-*.pt")
 """What a process that was killed while writing leaves behind."""
 
 
-def save_state(folder: Path, content: Mapping[str, Any], *, keep: int = 1) -> None:
-    """Write a state, of which the newest ``keep`` stay; a process killed at any moment leaves the older ones, or this.
+def save_state(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write a state in place of the one before; a process killed at any moment leaves that one, or this.
 
     The content is ``step``, the updates that are done, and whatever else continues the run: tensors, numbers, texts,
     lists, tuples and dictionaries only, so that no code is run when it is read.
     """
     write_state(state_file(folder, content["step"]), {"version": _VERSION, **content})
-    for old in _states(folder)[:-keep]:
+    for old in _states(folder)[:-_KEPT]:
         old.unlink(missing_ok=True)
 
 
@@ -71,7 +66,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     states = _states(folder)
     if not states:
         return None
-    with readable(states[-1], *states[-2:-1]):
+    with readable(states[-1]):
         content: dict[str, Any] = torch.load(states[-1], map_location="cpu", weights_only=True)
         if content["version"] != _VERSION:
             raise ValueError(f"it has version {content['version']}, this program reads {_VERSION}")
@@ -79,14 +74,13 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def readable(file: Path, *older: Path) -> Iterator[None]:
-    """Turn whatever goes wrong with a state into a CheckpointError, which names an older one if there is one."""
+def readable(file: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a state into a CheckpointError."""
     try:
         yield
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        instead = f"delete it to continue from {older[0].name}, or " if older else ""
-        raise CheckpointError(f"{file} cannot be continued ({reason}); {instead}start again with `fresh`") from None
+        raise CheckpointError(f"{file} cannot be continued ({reason}); start again with `fresh`") from None
 
 
 def drop_other_best(folder: Path, step: int) -> None:
@@ -174,9 +168,7 @@ def begun_with(folder: Path) -> Mapping[str, Any]:
 class RunFolder:
     """One run of ``"train"`` or ``"distill"``; ``run.json`` is rewritten whenever it gets on.
 
-    Args:
-        asked: Everything that decides the result, flat and JSON-ready: recipe, model and data.
-        processes: Processes that share the work; the first one reads and writes for all.
+    It holds what was ``asked``: everything that decides the result, flat and JSON-ready.
 
     Raises:
         OutputError: The folder cannot be written, or holds a model or a state that no known run made.
@@ -184,20 +176,10 @@ class RunFolder:
         TrainingError: It holds a run that was asked for something else; the differences are listed.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        verb: str,
-        asked: Mapping[str, Any],
-        *,
-        fresh: bool = False,
-        processes: Processes | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, verb: str, asked: Mapping[str, Any], *, fresh: bool = False) -> None:
         self.folder, self.verb = Path(folder), verb
         self.body: dict[str, Any] = {"verb": verb, "status": "running", "asked": dict(asked), "results": {}}
-        processes = processes or Processes(0, 1, torch.device("cpu"))
-        self._writes = processes.first
-        self.body = processes.once(lambda: self._open(fresh))
+        self.body = self._open(fresh)
 
     def _open(self, fresh: bool) -> dict[str, Any]:
         make_folder(self.folder)
@@ -246,8 +228,7 @@ class RunFolder:
     def note(self, **results: Any) -> None:
         """Add results and write them."""
         self.results.update(results)
-        if self._writes:
-            write_record(self.folder / RUN_FILE, "run", self.body)
+        write_record(self.folder / RUN_FILE, "run", self.body)
 
     def finish(self, **results: Any) -> None:
         """Add the last results; the run is done."""

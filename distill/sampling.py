@@ -16,8 +16,7 @@ import numpy as np
 
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import Curve, TokenSchedule, shares_to_counts, stage_layers
-from tavt_kit.distill.options import require
-from tavt_kit.errors import UnknownName
+from tavt_kit.distill.options import require, require_known, require_ranges
 
 SAMPLINGS = ("bound", "ratio", "stages", "curve", "dense")
 
@@ -154,17 +153,15 @@ class Sampler:
         bound: Largest share of tokens that a layer may drop; the smallest network drops it everywhere, unless drops
             come in stages.
         random: Random networks per step (the official ``num_sandwich``).
-        layer_dropout: Probability that a layer is left out, in every network, the full one included (as the official
-            code does); ``None`` for none.
-        sampling: How a random network is drawn: by ``bounded_counts`` (``"bound"``, as officially), ``ratio_counts`` of
-            one ratio, uniform in 0 to the bound (``"ratio"``), ``staged_counts`` or ``curved_counts``; not at all,
-            nor the smallest one (``"dense"``): the full network alone learns.
+        layer_dropout: Probability that a layer is left out, in the full network too (as officially).
+        sampling: How a random network is drawn: by ``bounded_counts`` (as officially), ``ratio_counts`` of one ratio,
+            uniform in 0 to the bound, ``staged_counts`` or ``curved_counts``; not at all, nor the smallest one
+            (``"dense"``).
         schedules: If any, networks are drawn from these instead: the one of fewest tokens in every step, and random
             ones of the others, none twice while there are enough.
 
     Raises:
-        TrainingError: A bound or probability out of its range, a negative number of networks, or schedules that do not
-            drop anything.
+        TrainingError: A value out of its range, or schedules that drop nothing.
         ScheduleError: A schedule does not fit the sizes.
     """
 
@@ -176,13 +173,8 @@ class Sampler:
     schedules: tuple[TokenSchedule, ...] = ()
 
     def __post_init__(self) -> None:
-        said = f"the bound is the largest share of tokens a layer may drop, above 0 and below 1, got {self.bound}"
-        require(0 < self.bound < 1, said)
-        require(self.random >= 0, f"there must be 0 or more random sub-networks, got {self.random}")
-        said = f"layer dropout must be at least 0 and below 1, got {self.layer_dropout}"
-        require(self.layer_dropout is None or 0 <= self.layer_dropout < 1, said)
-        if self.sampling not in SAMPLINGS:
-            raise UnknownName(f"networks are drawn by one of {', '.join(SAMPLINGS)}, got {self.sampling!r}")
+        require_ranges(self, bound="(0, 1)", random="[0, inf)", layer_dropout="[0, 1)")
+        require_known(self, sampling=SAMPLINGS)
         if self.schedules:
             for schedule in self.schedules:
                 schedule.check(self.layout)

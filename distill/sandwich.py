@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.losses import check_direction, divergence, full_terms, is_pairwise
-from tavt_kit.distill.options import require
+from tavt_kit.distill.losses import DIRECTIONS, divergence, full_terms, is_pairwise
+from tavt_kit.distill.options import require_known, require_ranges
 from tavt_kit.errors import DataError
 from tavt_kit.models.prefix_sharing import Passes
 from tavt_kit.models.token_reduction import TokenState
@@ -33,11 +34,9 @@ class SandwichRule:
     """What a step adds up; ``DistillRecipe`` says more of what is not listed here.
 
     Args:
-        accumulation: Micro-batches per update; every term is divided by it.
         divide_full: False repeats the official code, which does not divide the full network's term.
         lean: Do no work for rows that do not go on (the same to the last bits, and 9 % faster).
-        chunk: Images that go through the networks at a time, for less memory; ``None`` decides by the device. A model
-            whose loss or norms mix the images of a batch takes the batch whole whatever is asked.
+        chunk: A model whose loss or norms mix the images of a batch takes the batch whole whatever is asked.
 
     Raises:
         UnknownName: No such direction.
@@ -53,13 +52,8 @@ class SandwichRule:
     teacher_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        check_direction(self.kl)
-        require(self.temperature > 0, f"the temperature must be above 0, got {self.temperature}")
-        said = f"gradients are accumulated over at least 1 micro-batch, got {self.accumulation}"
-        require(self.accumulation >= 1, said)
-        require(self.chunk is None or self.chunk >= 1, f"a step takes at least 1 image at a time, got {self.chunk}")
-        said = f"the teacher's weight is a share, 0 to 1, got {self.teacher_weight}"
-        require(0 <= self.teacher_weight <= 1, said)
+        require_known(self, kl=DIRECTIONS)
+        require_ranges(self, temperature="(0, inf)", accumulation="[1, inf)", chunk="[1, inf)", teacher_weight="[0, 1]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,23 +63,12 @@ class SandwichStep:
     Args:
         logits: (B, C) of the full network, then of each sub-network.
         full: The terms of the full network's loss by name, ``cross_entropy`` among them for most families.
-        divergences: Divergence of each sub-network from the full one.
-        loss: The sum that was differentiated.
     """
 
     logits: tuple[Tensor, ...]
     full: Mapping[str, Tensor]
     divergences: tuple[Tensor, ...]
     loss: Tensor
-
-    @property
-    def cross_entropy(self) -> Tensor:
-        """Of the full network.
-
-        Raises:
-            KeyError: Its family learns from labels by another loss.
-        """
-        return self.full["cross_entropy"]
 
 
 def sandwich_step(
@@ -110,11 +93,10 @@ def sandwich_step(
         model: Its schedule is neither used nor changed.
         images: (B, 3, H, W), with labels (B,) int64, or (B, C) shares of the classes.
         subs: The smallest network and random ones, from ``Sampler.draw``.
-        full: The full network, where layer dropout thins it; ``None`` is the dense schedule.
-        targets: (B, C) logits of a teacher, which may have seen the images at a larger size; the full network learns
-            them beside its labels.
-        taught: ``all`` where the sub-networks learn ``targets`` too, in place of what the full network says; ``full``
-            where they do not.
+        full: The full network, where layer dropout thins it.
+        targets: (B, C) logits of a teacher, which the full network learns beside its labels.
+        taught: ``all`` where the sub-networks learn ``targets`` too, in place of what the full network says, or
+            ``full``.
         backward: Called with each scaled term; replace it to scale for half precision.
 
     Raises:
@@ -143,7 +125,9 @@ def sandwich_step(
     for these, names, aims in zip(images.tensor_split(parts), labels.tensor_split(parts), wanted, strict=True):
         step.labels, step.targets = names, aims
         Passes(model, networks, step.learn, rule.lean).run(these)
-    return step.summary()
+    logits = tuple(torch.cat(step.logits[network]) for network in range(len(networks)))
+    divergences = tuple(step.divergences[network] for network in range(1, len(networks)))
+    return SandwichStep(logits, step.full, divergences, step.loss)
 
 
 @dataclass(slots=True)
@@ -158,58 +142,46 @@ class _StepSums:
     batch: int
     labels: Tensor = field(init=False)
     targets: Tensor | None = field(init=False)
-    full_logits: Tensor = field(init=False)
+    aims: Tensor = field(init=False)
+    """What sub-networks learn from: the full network's logits, or ``targets`` where these teach all."""
     logits: dict[int, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
-    sums: dict[str, Tensor] = field(default_factory=dict)
+    full: dict[str, Tensor] = field(default_factory=dict)
+    divergences: dict[int, Tensor] = field(default_factory=dict)
+    loss: Tensor = field(default_factory=lambda: torch.tensor(0.0))
 
     def learn(self, network: int, state: TokenState) -> None:
         """Differentiate a network's loss; the full network comes first."""
-        loss = self._full(state) if network == 0 else self._sub(network, state)
-        share = len(self.labels) / self.batch / self.networks
+        part = len(self.labels) / self.batch
+        loss = self._full(state, part) if network == 0 else self._sub(network, state, part)
+        share = part / self.networks
         if network or self.rule.divide_full:
             share /= self.rule.accumulation
         self.backward(loss * share)
-        self._add("loss", loss, share)
+        self.loss = loss.detach() * share + self.loss.to(loss.device)
 
-    def _full(self, state: TokenState) -> Tensor:
+    def _full(self, state: TokenState, part: float) -> Tensor:
         outputs = self.model.outputs(state)
         logits: Tensor = outputs.logits
-        self.full_logits = logits.detach()
-        self.logits[0].append(self.full_logits)
+        self.logits[0].append(logits.detach())
         terms = full_terms(self.model, state, outputs, self.labels)
+        loss, self.aims = torch.stack(tuple(terms.values())).sum(), logits.detach()
+        if self.targets is not None:
+            if self.taught == "all":
+                self.aims = self.targets
+            # Hinton et al. (2015), section 2: towards the teacher's soft targets, so always its "forward" direction.
+            terms["teacher"] = divergence(logits, self.targets, "forward", self.rule.temperature)
+            weight = self.rule.teacher_weight
+            loss = (1 - weight) * loss + weight * terms["teacher"]
         for name, term in terms.items():
-            self._add(f"full.{name}", term)
-        loss = torch.stack(tuple(terms.values())).sum()
-        if self.targets is None:
-            return loss
-        if self.taught == "all":
-            self.full_logits = self.targets
-        # Hinton et al. (2015), section 2: towards the teacher's soft targets, so always its "forward" direction.
-        apart = divergence(logits, self.targets, "forward", self.rule.temperature)
-        self._add("full.teacher", apart)
-        return (1 - self.rule.teacher_weight) * loss + self.rule.teacher_weight * apart
-
-    def _sub(self, network: int, state: TokenState) -> Tensor:
-        logits = self.model.finish(state)
-        self.logits[network].append(logits.detach())
-        loss = divergence(logits, self.full_logits, self.rule.kl, self.rule.temperature)
-        self._add(f"sub.{network}", loss)
+            self.full[name] = term.detach() * part + self.full.get(name, 0.0)
         return loss
 
-    def _add(self, name: str, value: Tensor, share: float | None = None) -> None:
-        """Towards the value over the whole batch."""
-        part = value.detach() * (len(self.labels) / self.batch if share is None else share)
-        self.sums[name] = self.sums[name] + part if name in self.sums else part
-
-    def summary(self) -> SandwichStep:
-        """What was done, over the whole batch."""
-        groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        for name, value in self.sums.items():
-            group, _, term = name.partition(".")
-            groups[group][term] = value
-        logits = tuple(torch.cat(self.logits[network]) for network in range(self.networks))
-        divergences = tuple(groups["sub"][str(network)] for network in range(1, self.networks))
-        return SandwichStep(logits, groups["full"], divergences, self.sums["loss"])
+    def _sub(self, network: int, state: TokenState, part: float) -> Tensor:
+        logits = self.model.finish(state)
+        self.logits[network].append(logits.detach())
+        loss = divergence(logits, self.aims, self.rule.kl, self.rule.temperature)
+        self.divergences[network] = loss.detach() * part + self.divergences.get(network, 0.0)
+        return loss
 
 
 @contextmanager
@@ -240,15 +212,12 @@ class Teacher:
 
     def __post_init__(self) -> None:
         theirs, ours = self.model.require_card().classes, self.student.classes
-        if odd := sorted(set(theirs) ^ set(ours)):
-            raise DataError(
-                f"the teacher knows {len(theirs)} classes and the student {len(ours)}, and {odd[0]!r} is known to one "
-                "of them alone; give a teacher trained on the same data"
-            )
-        if theirs != ours:
-            raise DataError(
-                "the teacher has the student's classes in another order; give a teacher trained on the same data"
-            )
+        for index, (their, our) in enumerate(zip_longest(theirs, ours)):
+            if their != our:
+                raise DataError(
+                    f"class {index} of the teacher is {their} and of the student {our}; give a teacher trained on the "
+                    "same data"
+                )
         self.model.eval().requires_grad_(False)
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -22,14 +22,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.core.progress import Progress
 from tavt_kit.distill.datasets import Batch, ImageSplit, stream
+from tavt_kit.distill.device import autocast, dtype_of
 from tavt_kit.distill.losses import Step
 from tavt_kit.distill.optimizer import make_optimiser, set_rate
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
-from tavt_kit.distill.processes import Processes, autocast, dtype_of, loss_scaler
 from tavt_kit.distill.run_folder import (
     drop_other_best,
     journal,
@@ -41,46 +40,34 @@ from tavt_kit.distill.run_folder import (
 )
 from tavt_kit.distill.sandwich import training_attention
 from tavt_kit.errors import MeasurementError, TrainingError, UnknownName
-from tavt_kit.evaluation.metrics import METRICS as CATALOGUE
-from tavt_kit.evaluation.metrics import Predictions, find_metric
+from tavt_kit.evaluation.metrics import METRICS, Predictions, class_index, find_metric
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
-from tavt_kit.runtimes.out_of_memory import free_memory, is_out_of_memory
-
-METRICS = tuple(name for name, metric in CATALOGUE.items() if metric.needs != "dense")
-"""What weights can be selected by: one model's logits are all there is."""
+from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionMetric:
-    """A metric of the catalogue, one of ``METRICS``, of classes in the order of the logits.
+    """A metric of the catalogue that one model's logits tell, of classes in the order of the logits.
 
     Raises:
-        TrainingError: Another metric, or the recall of a class that is not there.
-
-    Example:
-        >>> SelectionMetric("recall[b]", ("a", "b")).of(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), np.array([1, 1]))
-        0.5
+        UnknownName: Another metric.
+        DataError: The recall of a class that is not there.
     """
 
     name: str
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        unknown = TrainingError(f"the metric must be one of {', '.join(METRICS)}, got {self.name!r}")
-        try:
-            metric, wanted = find_metric(self.name)
-        except UnknownName:
-            raise unknown from None
-        if metric.name not in METRICS or self.name == metric.recorded:
-            raise unknown
-        if wanted is not None and wanted not in self.classes:
-            some = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
-            raise TrainingError(f"{self.name} names no class of the data: {some}")
+        metric, _ = find_metric(self.name)
+        if metric.needs == "dense" or self.name == metric.recorded:
+            known = ", ".join(name for name, each in METRICS.items() if each.needs != "dense")
+            raise UnknownName(f"weights are selected by one of {known}, got {self.name!r}")
+        class_index(self.name, self.classes)
 
-    def better(self, one: float, other: float) -> bool:
-        """Whether ``one`` is better; of equals neither is."""
-        return find_metric(self.name)[0].better(one, other)
+    def better(self, value: float, other: float) -> bool:
+        """Whether a value is better than another; of equals neither is."""
+        return find_metric(self.name)[0].better(value, other)
 
     def of(self, logits: Tensor, labels: NDArray[np.int64]) -> float:
         """The value of logits (n, classes) on the CPU and labels (n,).
@@ -90,45 +77,11 @@ class SelectionMetric:
         """
         if not bool(torch.isfinite(logits).all()):
             raise MeasurementError(f"the logits are not finite, so there is no {self.name}")
-        metric, wanted = find_metric(self.name)
-        index = None if wanted is None else self.classes.index(wanted)
-        value = metric.of(Predictions(logits.numpy(), labels, index))
+        seen = Predictions(logits.numpy(), labels, class_index(self.name, self.classes))
+        value = find_metric(self.name)[0].of(seen)
         if math.isnan(value):
             raise MeasurementError(f"val has no image of the class that {self.name} names")
         return value
-
-
-@dataclass(slots=True)
-class Selection:
-    """The best evaluation so far, its update, and how many came after it, of which patience allows so many."""
-
-    patience: int | None = None
-    value: float | None = None
-    step: int = 0
-    waited: int = 0
-
-    def see(self, metric: SelectionMetric, value: float, step: int) -> bool:
-        """Take an evaluation in; whether it is the best so far. Of equals the first stays."""
-        if not math.isfinite(value):
-            raise MeasurementError(f"the {metric.name} of step {step} is {value}, so nothing can be selected by it")
-        if self.value is None or metric.better(value, self.value):
-            self.value, self.step, self.waited = value, step, 0
-            return True
-        self.waited += 1
-        return False
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether training should stop."""
-        return self.patience is not None and self.waited >= self.patience
-
-    def as_state(self) -> dict[str, Any]:
-        """For the state of a run."""
-        return {key: value for key, value in asdict(self).items() if key != "patience"}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """From ``as_state``."""
-        self.value, self.step, self.waited = state["value"], int(state["step"]), int(state["waited"])
 
 
 SAVE_SECONDS = 60.0
@@ -148,31 +101,21 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
-    """The best evaluation of a run, on ``val``, and the update that reached it: its weights are the run's."""
-
-    metric: str
-    value: float
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
 class Loop:
     """What a finished loop says of itself.
 
     Args:
-        steps: Updates that were made; fewer than asked for if patience ran out.
         seconds: Time of all updates, those of interrupted processes included; without evaluations and waiting.
-        seconds_per_step: Median of this process' steps, the first left out; ``None`` if it made too few.
-        loss: Mean of the last tenth of this process' steps; ``None`` if it made none.
-        selected: Evaluation whose weights were taken; ``None`` if nothing was evaluated on the way.
+        seconds_per_step: Median of this process' steps, the first left out.
+        loss: Mean of the last tenth of them.
+        selected: Metric, value and update of the best evaluation on ``val``, whose weights are the run's.
     """
 
     steps: int
     seconds: float
     seconds_per_step: float | None
     loss: float | None
-    selected: Selected | None = None
+    selected: dict[str, Any] | None = None
 
     def as_record(self, batch: int) -> dict[str, Any]:
         """JSON-ready, with the speed people ask for."""
@@ -192,7 +135,6 @@ def run_loop(
     progress: Progress,
     what: str,
     judge: Judge | None = None,
-    processes: Processes | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> Loop:
     """Train, from where ``folder`` says an earlier process was, to the end.
@@ -201,27 +143,21 @@ def run_loop(
         model: Trained in place, on its device; what must not be trained is frozen already. It ends with the weights of
             the best evaluation, else with the averaged ones, else with the last.
         settings: Optimisation, with nothing left open (``OptimizerOptions.settled``); so is ``running``.
-        folder: Gets ``metrics.jsonl`` and ``state/``; with several processes on several machines,
-            all of them see it.
-        judge: Needed where ``running`` asks for evaluations.
 
     Raises:
-        TrainingError: A loss or gradient is not finite (the step and its images are named), memory ran out, nothing
-            trains, or the batch cannot be divided.
+        TrainingError: A loss or gradient is not finite, memory ran out, or the batch cannot be divided.
         CheckpointError: The state in ``folder`` is damaged, or belongs to another model or optimiser.
         KeyboardInterrupt: Asked for by Ctrl-C; the state was saved.
     """
     assert running.precision is not None  # what settled means
     assert judge is not None or running.evaluate_every is None
-    processes = processes or Processes(0, 1, next(model.parameters()).device)
-    running.check_split(settings.batch, processes.count)
-    run = _Run(model, split, step, settings, running, Path(folder), seed, judge, processes)
-    return run.go(progress, what, save_seconds)
+    running.check_split(settings.batch)
+    return _Run(model, split, step, settings, running, Path(folder), seed, judge).go(progress, what, save_seconds)
 
 
 @dataclass(eq=False)
 class _Run:
-    """A run of the loop, and one process' share of each update. Arguments as ``run_loop``."""
+    """A run of the loop. Arguments as ``run_loop``."""
 
     model: AdaptiveViT
     split: ImageSplit
@@ -231,18 +167,17 @@ class _Run:
     folder: Path
     seed: int
     judge: Judge | None
-    processes: Processes
 
     def __post_init__(self) -> None:
-        self.device, self.precision = self.processes.device, str(self.running.precision)
+        self.device, self.precision = next(self.model.parameters()).device, str(self.running.precision)
         self.optimiser = make_optimiser(self.model, self.settings)
         self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
-        self.scaler = loss_scaler(self.precision, self.device)
-        self.processes.share_weights(self.model)
+        # The small gradients of float16 would vanish unless the loss is scaled; in other precisions it does nothing.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "f16")
         decay = self.running.ema
         self.ema = None if decay is None else timm.utils.ModelEmaV3(self.model, decay=decay, use_warmup=True)
-        self.selection = Selection(self.running.patience)
-        self.parts = self.running.accumulation
+        self.best_value: float | None = None
+        self.best_step = 0
         self.seconds = 0.0
         self.durations: list[float] = []
         self.losses: list[float] = []
@@ -254,28 +189,24 @@ class _Run:
 
     def go(self, progress: Progress, what: str, save_seconds: float) -> Loop:
         """All that is left to do."""
-        processes, total = self.processes, self.settings.steps
+        total = self.settings.steps
         done = number = saved = self._resume()
         shown: dict[str, float] = {}
         progress.stage(what, total, done)
         batches = stream(
-            self.split, self.settings, seed=self.seed, first=done + 1, last=total,
-            rank=processes.rank, world=processes.count, pinned=self.device.type == "cuda",
-        )  # fmt: skip
-        with _noted_interruptions() as noted, closing(batches), ExitStack() as stack:
-            note = stack.enter_context(journal(self.folder, done)) if processes.first else None
+            self.split, self.settings, seed=self.seed, first=done + 1, last=total, pinned=self.device.type == "cuda"
+        )
+        with _noted_interruptions() as noted, closing(batches), journal(self.folder, done) as note:
             last_save = time.monotonic()
-            while number < total and not self.selection.exhausted:
+            while number < total:
                 number += 1
                 values = self._update(number, batches)
                 best = self._evaluate(number, values)
-                if note is not None:
-                    note(values)
+                note(values)
                 shown |= {name: values[name] for name in values if name in _SHOWN or name.startswith("val_")}
                 progress.advance(1, **shown)
-                due = processes.first and time.monotonic() - last_save >= save_seconds
-                asked, due = processes.any(bool(noted), due)
-                if asked or due or best:
+                asked = bool(noted)
+                if asked or best or time.monotonic() - last_save >= save_seconds:
                     self._save(number)
                     saved, last_save = number, time.monotonic()
                 if asked:
@@ -283,12 +214,12 @@ class _Run:
             if number > saved:
                 self._save(number)
         selected = None
-        if self.selection.value is not None:
-            file = state_file(self.folder, self.selection.step, "best")
+        if self.best_value is not None:
+            file = state_file(self.folder, self.best_step, "best")
             with readable(file):
                 best_weights = torch.load(file, map_location="cpu", weights_only=True)
             self.model.load_state_dict(best_weights, strict=True)
-            selected = Selected(self.running.metric, self.selection.value, self.selection.step)
+            selected = {"metric": self.running.metric, "value": self.best_value, "step": self.best_step}
         elif self.ema is not None:
             self.model.load_state_dict(self.average.state_dict(), strict=True)
         self.model.eval()
@@ -307,16 +238,12 @@ class _Run:
             self.scaler.load_state_dict(content["scaler"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(content["ema"], strict=True)
-            self.selection.restore(content["best"])
+            self.best_value, self.best_step = content["best"]["value"], int(content["best"]["step"])
             self.seconds = float(content["seconds"])
-            if self.settings.batch // self.processes.count % content["parts"] == 0:  # there may be other processes now
-                self.parts = int(content["parts"])
         return int(content["step"])
 
     def _save(self, number: int) -> None:
-        """Write a state, by the first process; every draw and rate is a function of the update's number."""
-        if not self.processes.first:
-            return
+        """Write a state; every draw and rate is a function of the update's number."""
         content = {
             "step": number,
             "seconds": self.seconds,
@@ -324,41 +251,49 @@ class _Run:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
-            "best": self.selection.as_state(),
-            "parts": self.parts,
+            "best": {"value": self.best_value, "step": self.best_step},
         }
-        save_state(self.folder, content, keep=self.running.keep)
-        drop_other_best(self.folder, self.selection.step)
+        save_state(self.folder, content)
+        drop_other_best(self.folder, self.best_step)
 
     def _evaluate(self, number: int, values: dict[str, float]) -> bool:
         """Where an evaluation is due, add it to the values of the step; whether it is the best so far."""
         every, judge = self.running.evaluate_every, self.judge
         if every is None or judge is None or (number % every and number != self.settings.steps):
             return False
-        found = self.processes.once(lambda: judge.value(self.average))
-        values[f"val_{judge.metric.name}"] = found
-        best = self.selection.see(judge.metric, found, number)
-        if best and self.processes.first:
-            # Before the state that names them by their step.
-            write_state(state_file(self.folder, number, "best"), dict(self.average.state_dict()))
-        return best
+        value, metric = judge.value(self.average), judge.metric
+        if not math.isfinite(value):
+            raise MeasurementError(f"the {metric.name} of step {number} is {value}, so nothing can be selected by it")
+        values[f"val_{metric.name}"] = value
+        if self.best_value is not None and not metric.better(value, self.best_value):
+            return False
+        self.best_value, self.best_step = value, number
+        # Before the state that names them by their step.
+        write_state(state_file(self.folder, number, "best"), dict(self.average.state_dict()))
+        return True
 
     def _update(self, number: int, batches: Iterator[Batch]) -> dict[str, float]:
         """One update, with the next batch; its values for the log, means over all images of the batch."""
         start = time.perf_counter()
-        batch, mine, waited = self.processes.together(lambda: self._own_share(number, batches))
+        batch = next(batches)
+        waited = time.perf_counter() - start
+        try:
+            values = self._accumulate(batch, number)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            parts = self.running.accumulation
+            raise TrainingError(
+                f"memory ran out at step {number} with {len(batch.places) // parts} images at once; give "
+                f"`accumulation` {2 * parts} to compute a batch in so many parts, or a smaller `image_size` or model"
+            ) from None
         for parameter in self.trained:
             # A layer that layer dropout left out has a gradient of 0, not none: its momentum goes on, as officially.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self.processes.average([p.grad for p in self.trained if p.grad is not None])
-        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        statistics = [each for norm in norms for each in (norm.running_mean, norm.running_var) if each is not None]
-        self.processes.average(statistics)  # each process updates them by its own share of a batch
-        values = self.processes.mean(mine)
         self.scaler.unscale_(self.optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf).item()
-        self._check_finite(mine["loss"], values["loss"], norm, number, batch)
+        self._check_finite(values["loss"], norm, number, batch)
         rate = self.settings.learning_rate().at(number)
         set_rate(self.optimiser, rate)
         self.scaler.step(self.optimiser)
@@ -377,47 +312,11 @@ class _Run:
         known["images_per_second"] = round(self.settings.batch / duration, 2)
         return {"step": number, **values, "lr": rate, **known, "seconds_waiting": round(waited, 4)}
 
-    def _own_share(self, number: int, batches: Iterator[Batch]) -> tuple[Batch, dict[str, float], float]:
-        """This process' part of the batch, the values it gave, and the seconds it was waited for.
-
-        Where memory runs out and that is allowed, fewer images are computed at once from then on.
-        """
-        start = time.perf_counter()
-        batch = next(batches)
-        waited = time.perf_counter() - start
-        size, parts = len(batch.places), self.parts
-        while True:
-            try:
-                values = self._accumulate(batch, number, parts)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Outside of the handler, whose traceback holds on to the tensors of the attempt.
-            self.model.zero_grad(set_to_none=True)
-            free_memory()
-            if parts >= size:
-                raise TrainingError(
-                    "not even one image at a time fits into the memory; choose a smaller `image_size` or model, or "
-                    "train fewer of its layers"
-                )
-            parts = next(more for more in range(min(2 * parts, size), size + 1) if size % more == 0)
-        if parts != self.parts:
-            had = f"memory ran out at step {number} with {size // self.parts} images at once"
-            said = f"{had}, and suffices for {size // parts}"
-            if not self.running.allow_smaller_batch:
-                raise TrainingError(
-                    f"{said}: give `allow_smaller_batch` to compute so many at once (an update stays as it is), or "
-                    "start again with a smaller `batch`"
-                )
-            _log.warning("%s: so many are computed at once from here on", said)
-            self.parts = parts
-        return batch, values, waited
-
-    def _accumulate(self, batch: Batch, number: int, parts: int) -> dict[str, float]:
+    def _accumulate(self, batch: Batch, number: int) -> dict[str, float]:
         """Leave the gradients of the mean over all parts on the parameters; the step's values, means over the parts."""
         sums: dict[str, float] = {}
-        seed = [self.seed, 3, number, self.processes.rank]
+        parts = self.running.accumulation
+        seed = [self.seed, 3, number, 0]
 
         def backward(term: Tensor) -> None:
             torch.autograd.backward(self.scaler.scale(term if parts == 1 else term / parts))
@@ -437,14 +336,11 @@ class _Run:
                     sums[name] = sums.get(name, 0.0) + value.item() / parts
         return sums
 
-    def _check_finite(self, mine: float, loss: float, norm: float, number: int, batch: Batch) -> None:
+    def _check_finite(self, loss: float, norm: float, number: int, batch: Batch) -> None:
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() > _LEAST_SCALE
         if math.isfinite(loss) and (math.isfinite(norm) or overflow):
             return
-        # Of several processes, those whose own loss is the trouble; all of them where it is the gradient.
-        culprit = math.isfinite(loss) or not math.isfinite(mine)
-        own = [self.split.names[place] for place in batch.places] if culprit else []
-        names = [name for several in self.processes.gather(own) for name in several]
+        names = [self.split.names[index] for index in batch.places]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         raise TrainingError(

@@ -31,37 +31,21 @@ Pixels = NDArray[np.uint8]
 _SHIFT = 8
 
 
-def augment(
-    pixels: Pixels,
-    names: Sequence[str],
-    draws: np.random.Generator,
-    *,
-    of: int | None = None,
-    places: NDArray[np.int64] | None = None,
-) -> Pixels:
-    """Change each image at random.
-
-    Args:
-        pixels: (B, 3, H, W); it stays as it was, a new array is given back.
-        of: Images of the whole batch that these are a part of; every image of it is drawn for, so that each part
-            of a batch is changed as the whole would be. ``None`` if these are all.
-        places: (B,) of these images in the whole batch.
-    """
-    pixels = pixels.copy()
-    count = len(pixels) if of is None else of
-    chosen = np.arange(count) if places is None else places
+def augment(pixels: Pixels, names: Sequence[str], draws: np.random.Generator) -> Pixels:
+    """A copy of a batch of images (B, 3, H, W), each changed at random."""
+    pixels, count = pixels.copy(), len(pixels)
     height, width = pixels.shape[2:]
     for name in names:
         if name in ("flip", "vflip"):
-            mirrored = (draws.random(count) < 0.5)[chosen]
+            mirrored = draws.random(count) < 0.5
             pixels[mirrored] = np.flip(pixels[mirrored], 3 if name == "flip" else 2)
         elif name == "rotate":
-            turns = draws.integers(0, 4, count)[chosen]
+            turns = draws.integers(0, 4, count)
             for quarter in (1, 2, 3):
                 pixels[turns == quarter] = np.rot90(pixels[turns == quarter], quarter, axes=(2, 3))
         else:
             most = (height // _SHIFT, width // _SHIFT)
-            downs, rights = (edge + draws.integers(-edge, edge, count, endpoint=True)[chosen] for edge in most)
+            downs, rights = (edge + draws.integers(-edge, edge, count, endpoint=True) for edge in most)
             padded = np.pad(pixels, ((0, 0), (0, 0), *((edge, edge) for edge in most)), mode="reflect")
             for image, large, down, right in zip(pixels, padded, downs, rights, strict=True):
                 image[:] = large[:, down : down + height, right : right + width]
@@ -70,16 +54,10 @@ def augment(
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """From a decoded image to bytes (3, h, w).
-
-    Args:
-        centred: Cut the centre, of the model's size.
-        interpolation: Pillow's filter of ``resize``; ``None`` is evaluation's preprocessing, and nothing else.
-    """
+    """From a decoded image to bytes (3, h, w); with an ``interpolation`` of None it is evaluation's preprocessing."""
 
     preprocessing: Preprocessing
     resize: int | tuple[int, int] | None = None
-    centred: bool = False
     interpolation: str | None = None
 
     @classmethod
@@ -88,12 +66,12 @@ class Preparation:
         if reading.as_evaluated:
             return cls(preprocessing)
         interpolation = reading.interpolation or preprocessing.interpolation
-        return cls(preprocessing, reading.resize, reading.crop == "centre", interpolation)
+        return cls(preprocessing, reading.resize, interpolation)
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
         """Height and width, where all images get the same."""
-        if self.interpolation is None or self.centred:
+        if self.interpolation is None:
             return self.preprocessing.image_size
         return self.resize if isinstance(self.resize, tuple) else None
 
@@ -101,22 +79,14 @@ class Preparation:
         """(3, h, w) bytes of an RGB image."""
         if self.interpolation is None:
             return resize_crop(image, self.preprocessing)
-        height, width = self._resized(image.height, image.width)
-        if (height, width) != (image.height, image.width):
-            image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
-        pixels = np.asarray(image)
-        if self.centred:
-            inner_h, inner_w = self.preprocessing.image_size
-            top, left = round((height - inner_h) / 2), round((width - inner_w) / 2)
-            pixels = pixels[top : top + inner_h, left : left + inner_w]
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
-        if self.resize is None:
-            return height, width
+        height, width = before = image.height, image.width
         if isinstance(self.resize, tuple):
-            return self.resize
-        return resized_to((height, width), (self.resize, self.resize), "center")
+            height, width = self.resize
+        elif self.resize is not None:
+            height, width = resized_to(before, (self.resize, self.resize), "center")
+        if (height, width) != before:
+            image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 _BLUR = {"kernel_size": 5, "sigma": (0.1, 5.0)}

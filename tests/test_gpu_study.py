@@ -61,7 +61,7 @@ def test_steps_that_fail_or_take_too_long_stop_no_other(tmp_path: Path) -> None:
 def test_a_bundle_brings_what_is_absent_or_too_old(tmp_path: Path) -> None:
     found = study()
     bundle = tmp_path / "bundle.zip"
-    found.pack.__globals__.update(ROOTS=("accelerate", "filelock"), COMPILED=())
+    found.pack.__globals__.update(ROOTS=("timm", "filelock"), COMPILED=())
     found.pack(bundle)
     own = "own@{}.{}".format(*sys.version_info)
     with zipfile.ZipFile(bundle, "a") as archive:
@@ -69,10 +69,10 @@ def test_a_bundle_brings_what_is_absent_or_too_old(tmp_path: Path) -> None:
             archive.writestr(f"{name}/.least", "")
     with zipfile.ZipFile(bundle) as archive:
         names = archive.namelist()
-    assert "accelerate/accelerate/__init__.py" in names and "filelock/filelock/__init__.py" in names
+    assert "timm/timm/__init__.py" in names and "filelock/filelock/__init__.py" in names
     assert not any(name.endswith(".so") and ".abi3." not in name for name in names)
     assert not any(name.startswith(("torch/", "numpy/")) for name in names)
-    installed: dict[str, Any] = {"accelerate": "0.1.4", "filelock": "99.1"}
+    installed: dict[str, Any] = {"timm": "0.1.4", "filelock": "99.1"}
 
     def distribution(name: str) -> SimpleNamespace:
         if name not in installed:
@@ -82,8 +82,8 @@ def test_a_bundle_brings_what_is_absent_or_too_old(tmp_path: Path) -> None:
     found.unpacked.__globals__["distribution"] = distribution
     folders = {Path(one).name for one in found.unpacked(bundle, tmp_path / "there")}
     assert own in folders and "own@2.7" not in folders
-    assert "accelerate" in folders and "filelock" not in folders and "pyyaml" in folders
-    assert (tmp_path / "there" / "accelerate" / "accelerate" / "__init__.py").is_file()
+    assert "timm" in folders and "filelock" not in folders and "pyyaml" in folders
+    assert (tmp_path / "there" / "timm" / "timm" / "__init__.py").is_file()
 
 
 @pytest.mark.slow

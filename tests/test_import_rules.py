@@ -36,12 +36,11 @@ LAYERS = (
 PLAIN = ("errors", "core", "comparison")
 """What needs the standard library alone."""
 HEAVY = {"torch", "torchvision", "timm", "numpy", "scipy", "openvino", "onnx", "onnxruntime", "onnxscript", "nncf",
-         "pymoo", "accelerate", "safetensors", "PIL"}  # fmt: skip
+         "pymoo", "safetensors", "PIL"}  # fmt: skip
 TORCH = {"torch", "torchvision", "timm"}
 WITHOUT_TORCH = (
     "data",
     "evaluation/answers",
-    "evaluation/drawing",
     "evaluation/metrics",
     "evaluation/record",
     "reports",

@@ -72,7 +72,7 @@ class Bench:
             def ours() -> tuple[Tensor, ...]:
                 done = sandwich_step(self.model, self.images, self.labels, self.subs, rule=self.rule)
                 self.model.zero_grad(set_to_none=True)
-                return (done.cross_entropy, *done.divergences)
+                return (done.full["cross_entropy"], *done.divergences)
 
             return self._autocast(ours)
         reference = ReferenceViT(self.model.bare).to(self.device)

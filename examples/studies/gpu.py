@@ -47,7 +47,7 @@ STEPS: dict[str, float] = {
 }  # fmt: skip
 """Their limits in seconds, in the order of their value."""
 
-ROOTS = ("timm", "pymoo", "accelerate", "jinja2", "typer", "rich", "safetensors",
+ROOTS = ("timm", "pymoo", "jinja2", "typer", "rich", "safetensors",
          "pytest", "sortedcontainers", "psutil")  # fmt: skip
 """What the steps import; what these need comes along."""
 

@@ -38,7 +38,6 @@ from tavt_kit.distill import common
 from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.losses import at_least_f32, target_loss, token_distance
 from tavt_kit.distill.optimizer import attached
-from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.recipes import train_recipe
 from tavt_kit.distill.trainer import run_loop
 from tavt_kit.evaluation.result import paired
@@ -101,9 +100,8 @@ def trained(given: argparse.Namespace, place: str, way: str, folder: Path) -> di
     turns = "flip,vflip" if place.startswith(("elpv", "textile")) else "flip"
     recipe = train_recipe("finetune", blocks="all", probe=False, steps=given.steps, batch=16, lr=2e-5, ema=0.98,
                           augment=turns.split(","), seed=seed)  # fmt: skip
-    processes = Processes.join("cpu")
     card = model.require_card()
-    recipe = common.settle(recipe, card, images, processes, freeze=0, begun={})
+    recipe = common.settle(recipe, card, images, torch.device("cpu"), freeze=0, begun={})
     preprocessing, progress = Preprocessing.from_record(card.preprocessing), Silent()
     branch, passed = way_of(way, model, seed)
 
@@ -117,7 +115,7 @@ def trained(given: argparse.Namespace, place: str, way: str, folder: Path) -> di
     found: dict[str, list[bool]] = {}
     with attached(model, branch):
         run_loop(model, split, step, recipe.optimisation, recipe.running, folder, seed=seed, progress=progress,
-                 what=f"{place} {way}", processes=processes)  # fmt: skip
+                 what=f"{place} {way}")  # fmt: skip
         for name in ("val", "test"):
             held = common.open_split(images, name, preprocessing, recipe)
             found[name] = []

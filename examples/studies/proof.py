@@ -185,7 +185,7 @@ def _asked(
     if precision == "int8":
         written = write_file(model, folder, images, text, "int8", calibrate)
     for split in ("val", "test"):
-        pixels, labels, _ = load_bytes(images.split(split), how)
+        pixels, labels = load_bytes(images.split(split), how)
         if precision == "int8":
             right = session_logits(written.session, how)(pixels, labels).argmax(1) == labels
         else:

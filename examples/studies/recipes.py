@@ -62,7 +62,7 @@ def answers(given: argparse.Namespace, fold: int, recipe: str) -> NDArray[np.boo
     run("train", *shlex.split(given.model), "--data", data, "-o", out, "--recipe", *shlex.split(recipe))
     model = load_model(out)
     preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
-    pixels, labels, _ = load_bytes(read_split(out, load_images(data).root).split("test"), preprocessing)
+    pixels, labels = load_bytes(read_split(out, load_images(data).root).split("test"), preprocessing)
     return Evaluator(model, pixels, labels, preprocessing, split="test").correct(model.dense_schedule)
 
 

@@ -82,7 +82,7 @@ class Ground:
         """In the order of the screening."""
         samples = thin_out(self.images.split(split), self._limit(split))
         samples = [samples[place] for place in stratified([sample.label for sample in samples])]
-        pixels, labels, _ = load_bytes(samples, self.preprocessing)
+        pixels, labels = load_bytes(samples, self.preprocessing)
         return pixels, labels
 
     @cached_property

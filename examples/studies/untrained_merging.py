@@ -86,7 +86,7 @@ def answered(trained: Path, data: str, network: str) -> dict[str, NDArray[Any]]:
     for reduction in REDUCTIONS:
         model = open_model(str(trained), reduction=reduction)
         preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
-        pixels, labels, _ = load_bytes(images.split("test"), preprocessing)
+        pixels, labels = load_bytes(images.split("test"), preprocessing)
         evaluator = Evaluator(model, pixels, labels, preprocessing, split="test")
         dense = evaluator.logits(model.dense_schedule).log_softmax(1)
         found[f"{network}/dense"] = (dense.argmax(1).numpy() == labels).astype(np.int8)

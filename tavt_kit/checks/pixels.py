@@ -69,14 +69,14 @@ class OwnPixels:
         return cls((_onnx if path.suffix == ".onnx" else _openvino)(path), card.pixels)
 
     def at(self, source: Source, indices: Sequence[int]) -> NDArray[np.float32]:
-        """(n, 3, H, W), normalised: the images at these indices among those that the source could read."""
-        pixels = [self._of(source.samples[source.readable[index]].path) for index in indices]
+        """(n, 3, H, W), normalised: the source's images at these indices."""
+        pixels = [self._of(source.samples[index].path) for index in indices]
         return normalise(np.stack(pixels), source.preprocessing)
 
     def compare(self, source: Source, moved: int) -> PixelCheck:
         """Against the kit's, on the images of a check."""
         how = source.preprocessing
-        samples = thin_out([source.samples[index] for index in source.readable], _COMPARED)
+        samples = thin_out(source.samples, _COMPARED)
         largest, differing = 0, 0.0
         for sample in samples:
             apart = np.abs(self._of(sample.path).astype(int) - resize_crop(open_image(sample.path), how))

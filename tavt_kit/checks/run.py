@@ -204,7 +204,7 @@ def _report(
     names, split = source.card.classes, source.split
     if dense is not None:
         logits = source.logits(dense, count)
-        paths = [source.samples[index].path for index in source.readable]
+        paths = [sample.path for sample in source.samples]
         facts |= {
             "dense_top1": answers.top1(logits, split),
             "against_dense": answers.against(logits),

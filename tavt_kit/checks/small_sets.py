@@ -57,7 +57,7 @@ def further_answers(
     """
     answers = {}
     for kind, samples in source.further.items():
-        part = Source(source.adaptive, samples, kind, len(samples))
+        part = Source(source.adaptive, samples, kind)
         before, after = part.logits(schedule), part.answers(run, how)
         answers[kind] = Answers(part.labels, before, after[:, order])
     return answers

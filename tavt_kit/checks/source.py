@@ -74,10 +74,8 @@ class Source:
     adaptive: AdaptiveViT
     samples: Sequence[Sample]
     split: str
-    allow_unreadable: int = 0
     further: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     _logits: dict[TokenSchedule, NDArray[np.float32]] = field(default_factory=dict)
-    _readable: NDArray[np.int64] | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -119,34 +117,23 @@ class Source:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """(n,) of the images that can be read."""
-        return np.array([self.samples[index].label for index in self.readable], np.int64)
-
-    @property
-    def readable(self) -> NDArray[np.int64]:
-        """(n,) indices among ``samples`` of the images that can be read."""
-        if self._readable is None:
-            parts = batches(self.samples, self.preprocessing, batch=BATCH, allow_unreadable=self.allow_unreadable)
-            self._readable = np.concatenate([part.indices for part in parts])
-        return self._readable
+        """(n,) of the images."""
+        return np.array([sample.label for sample in self.samples], np.int64)
 
     def at(
         self, indices: Sequence[int], preprocessing: Preprocessing | None = None, *, as_they_are: bool = False
     ) -> NDArray[Any]:
-        """The images at these indices among those that can be read: (n, 3, H, W), or as they are."""
-        samples = [self.samples[self.readable[index]] for index in indices]
+        """The images at these indices: (n, 3, H, W), or as they are."""
         how = None if as_they_are else preprocessing or self.preprocessing
-        return np.concatenate([part.images for part in batches(samples, how, batch=BATCH)])
+        return np.concatenate([part.images for part in batches([self.samples[i] for i in indices], how, batch=BATCH)])
 
     def answers(self, run: Run, preprocessing: Preprocessing | None, count: Count | None = None) -> Logits:
-        """What ``run`` says of the images that can be read (n, classes); without a preprocessing as they are."""
-        logits, indices = [], []
-        for part in batches(self.samples, preprocessing, batch=BATCH, allow_unreadable=self.allow_unreadable):
+        """What ``run`` says of the images (n, classes); without a preprocessing as they are."""
+        logits = []
+        for part in batches(self.samples, preprocessing, batch=BATCH):
             logits.append(run(part.images))
-            indices.append(part.indices)
             if count is not None:
                 count(len(part.images))
-        self._readable = np.concatenate(indices)
         return np.concatenate(logits)
 
 
@@ -206,7 +193,7 @@ class Predicted:
         order, indices = self._order(source), self._indices(source)
         count, different = len(source.samples), set(indices)
         missing = sorted(set(range(count)) - different)
-        if len(different) != len(indices) or len(indices) > count or len(missing) > source.allow_unreadable:
+        if len(different) != len(indices) or missing:
             example = f", such as {_relative(source.samples[missing[0]].path)}" if missing else ""
             raise DataError(
                 f"predictions must be of each image of the {source.split} split once ({count} images), but "
@@ -225,15 +212,9 @@ class Predicted:
             )
 
     def aligned(self, source: Source) -> Logits:
-        """(n, classes): the logits of the images that the source could read, in its order of images and classes."""
+        """(n, classes): the logits in the source's order of images and classes."""
         row_of = {index: row for row, index in enumerate(self._indices(source))}
-        readable = source.readable.tolist()
-        if absent := [index for index in readable if index not in row_of]:
-            raise DataError(
-                f"{self.name} lacks {len(absent)} images that can be read here, such as "
-                f"{_relative(source.samples[absent[0]].path)}; predict them too"
-            )
-        return self.logits[[row_of[index] for index in readable]][:, self._order(source)]
+        return self.logits[[row_of[index] for index in range(len(source.samples))]][:, self._order(source)]
 
     def _order(self, source: Source) -> list[int]:
         """The column of each of the source's classes."""

@@ -1,12 +1,7 @@
 """Two records side by side: what belongs together, how much slower or less accurate it became, and with which doubt.
 
-A verdict is that of every budget: a limit, and bounds that are each wrong at most once in twenty times.
-
-* Two records are of two moments, and a machine that was slower on one of the two days looks like a slower candidate. A
-  reference that is in both records takes that out: each candidate is divided by it, round by round, in its own record.
-* Accuracies of the same images are paired where both records know which of them were right.
-
-What has no pairs is bounded by the ends of both, each of which may be wrong half as often.
+A verdict goes by bounds that are each wrong at most once in twenty times. What has no pairs is bounded by the ends of
+both, each of which may be wrong half as often.
 """
 
 from __future__ import annotations
@@ -33,18 +28,20 @@ _HOST = ("cpu", "flags", "cores", "affinity", "quota", "accelerator")
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """A median time (ms) and its 95 % interval, of a record that keeps no samples."""
+class Estimate:
+    """A value with bounds: a median time in ms, a change of it (after over before), or a difference of accuracies.
 
-    median: float
-    low: float
-    high: float
+    The high one is infinite where there was too little to make bounds of.
+    """
 
-    def __post_init__(self) -> None:
-        if not 0 < self.low <= self.median <= self.high < math.inf:
-            raise MeasurementError(
-                f"a recorded time needs 0 < low <= median <= high, got {self.low}, {self.median}, {self.high}"
-            )
+    value: float
+    low: float = 0.0
+    high: float = math.inf
+
+    @property
+    def sure(self) -> bool:
+        """Whether there was enough to make bounds of."""
+        return math.isfinite(self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +49,15 @@ class Entry:
     """One candidate of a record.
 
     Args:
-        name: Unique in its record.
         traits: What must agree for two of one name to be the same thing: target, schedule.
-        time: All its samples, or a summary of them.
         notes: Sentences that make it doubtful.
         correct: Which images were right, as ``bits_text`` writes it; empty where that is not known.
         images: Which images these are, for what is compared image by image.
-        choice: What a search measured.
     """
 
     name: str
     traits: Mapping[str, str]
-    time: Measurement | Summary | None = None
+    time: Measurement | Estimate | None = None
     accuracy: Accuracy | None = None
     notes: tuple[str, ...] = ()
     correct: str = ""
@@ -73,12 +67,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Readable:
-    """A record of one of ``KINDS``, as far as it can be compared: its candidates.
-
-    Args:
-        traits: What must agree between two records.
-        facts: What may differ, and is told.
-    """
+    """A record of one of ``KINDS``: its candidates, traits that must agree, and facts that may differ, and are told."""
 
     path: Path
     kind: str
@@ -97,8 +86,8 @@ def read_readable(path: Path) -> Readable:
     kind = kind_of(body)
     if kind is None or kind not in KINDS:
         schema = body.get("schema") if isinstance(body, dict) else None
-        found = f"has schema {schema!r}" if schema is not None else "has no schema"
-        raise RecordError(f"records of {', '.join(KINDS)} are compared, but {path} {found}; give one of ours")
+        said = f"has schema {schema!r}" if schema is not None else "has no schema"
+        raise RecordError(f"records of {', '.join(KINDS)} are compared, but {path} {said}; give one of ours")
     body = upgraded(path, kind, body)
     with reading(path):
         traits, facts, entries = KINDS[kind](body)
@@ -119,12 +108,12 @@ def list_run_files(folder: Path) -> dict[str, Path]:
     Raises:
         RecordError: There are none.
     """
-    found = {kind: folder / f"{kind}.json" for kind in KINDS if (folder / f"{kind}.json").is_file()}
-    if "run" in found and not is_judged(found["run"]):
-        del found["run"]
-    if not found:
+    files = {kind: folder / f"{kind}.json" for kind in KINDS if (folder / f"{kind}.json").is_file()}
+    if "run" in files and not is_judged(files["run"]):
+        del files["run"]
+    if not files:
         raise RecordError(f"{folder} holds none of the records that compare reads ({', '.join(KINDS)}); name a file")
-    return found
+    return files
 
 
 def is_judged(path: Path) -> bool:
@@ -145,20 +134,6 @@ def _bench(body: Mapping[str, Any]) -> Parts:
         notes = (*(() if time.steady else ("unsteady",)), *row.get("doubts", ()))
         entries.append(Entry(row["name"], {**_target(row["target"]), **_schedule(row)}, time, notes=notes))
     return traits, _facts(body["host"]), entries
-
-
-def _check(body: Mapping[str, Any]) -> Parts:
-    rows = body["checks"]
-    data = (rows[0].get("data") if rows else None) or body.get("data") or {}
-    accuracies = [Accuracy.from_record(row["artifact_top1"]) for row in rows]
-    traits = _images_traits(data, str(data.get("name")), accuracies[0] if accuracies else None)
-    entries = [
-        Entry(row["artifact"], {"precision": row["precision"], **_schedule(row)}, accuracy=accuracy,
-              correct=row.get("correct", ""), images=traits["images"])
-        for row, accuracy in zip(rows, accuracies, strict=True)
-    ]  # fmt: skip
-    facts = {"data": str(data.get("name")), "executed": ", ".join(dict.fromkeys(row["executed"] for row in rows))}
-    return traits, facts, entries
 
 
 def _front(body: Mapping[str, Any]) -> Parts:
@@ -193,11 +168,12 @@ def _fit(body: Mapping[str, Any]) -> Parts:
 
 def _eval(body: Mapping[str, Any]) -> Parts:
     top1 = Accuracy.from_record(body["top1"])
-    traits = _images_traits(body, str(body["data"]), top1)
+    # The images by their hash; by the data's name and their number in a record that lacks it.
+    images = str(body.get("images_sha256") or f"{top1.n} of {body['data']}")
     told = ("thing", "schedule", "weights_sha256", "data")
     facts = {key: str(body[key]) for key in told if body.get(key) is not None}
-    entry = Entry("top-1", {}, accuracy=top1, correct=body.get("correct", ""), images=traits["images"])
-    return traits, facts, [entry]
+    entry = Entry("top-1", {}, accuracy=top1, correct=body.get("correct", ""), images=images)
+    return {"split": top1.split, "images": images}, facts, [entry]
 
 
 def _run(body: Mapping[str, Any]) -> Parts:
@@ -208,16 +184,15 @@ def _run(body: Mapping[str, Any]) -> Parts:
     for row in rows:
         accuracy, correct = Accuracy.from_record(row["accuracy"]), row.get("correct", "") if images else ""
         entries.append(Entry(row["name"], {}, accuracy=accuracy, correct=correct, images=images))
-    data, first = str(asked["data"]), entries[0].accuracy
     told = ("recipe", "steps", "model", "image_size", "start_sha256")
     facts = {key: str(asked[key]) for key in told if key in asked}
     if "sampling" in asked:
         facts["learned"] = "by labels alone" if asked["sampling"] == "dense" else "by distillation"
-    return _images_traits({}, data, first), facts, entries
+    return {"split": accuracy.split, "images": f"{accuracy.n} of {asked['data']}"}, facts, entries
 
 
 KINDS: Mapping[str, Callable[[Mapping[str, Any]], Parts]] = {
-    "bench": _bench, "check": _check, "front": _front, "fit": _fit, "eval": _eval, "run": _run,
+    "bench": _bench, "front": _front, "fit": _fit, "eval": _eval, "run": _run,
 }  # fmt: skip
 """What can be compared, and how each is read: what must agree, what may differ, the candidates."""
 
@@ -231,12 +206,6 @@ def _facts(host: Mapping[str, Any]) -> dict[str, str]:
     return {"Python": str(host["python"]), **{name: str(version) for name, version in host["packages"].items()}}
 
 
-def _images_traits(told: Mapping[str, Any], name: str, accuracy: Accuracy | None) -> dict[str, str]:
-    """The images by their hash; by the data's name and their number in a record that lacks it."""
-    split, n = (None, None) if accuracy is None else (accuracy.split, accuracy.n)
-    return {"split": str(split), "images": str(told.get("images_sha256") or f"{n} of {name}")}
-
-
 def _target(record: Mapping[str, Any] | None) -> dict[str, str]:
     """Nothing of a search by multiply-adds, which has no target."""
     return {} if record is None else {"target": str(TargetDevice.from_record(record))}
@@ -246,70 +215,52 @@ def _schedule(row: Mapping[str, Any]) -> dict[str, str]:
     return {} if row["schedule"] is None else {"schedule": counts_text(row["schedule"])}
 
 
-def _time(time: Mapping[str, Any] | None) -> Measurement | Summary | None:
-    """Its samples where they are kept."""
+def _time(time: Mapping[str, Any] | None) -> Measurement | Estimate | None:
+    """Its samples where they are kept, else its median with its 95 % interval."""
     if time and time.get("raw_ms"):
         return latency_of(time)
     if not time or time.get("median") is None or time.get("interval95") is None:
         return None
-    low, high = time["interval95"]
-    return Summary(time["median"], low, high)
+    median, (low, high) = time["median"], time["interval95"]
+    if not 0 < low <= median <= high < math.inf:
+        raise MeasurementError(f"a recorded time needs 0 < low <= median <= high, got {low}, {median}, {high}")
+    return Estimate(median, low, high)
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A change with bounds, each wrong once in twenty times: after over before for times, a difference for accuracies.
-
-    The high one is infinite where there was too little to make bounds of.
-    """
-
-    value: float
-    low: float = 0.0
-    high: float = math.inf
-
-    @property
-    def sure(self) -> bool:
-        """Whether there was enough to make bounds of."""
-        return math.isfinite(self.high)
+def bounded_time(time: Measurement | Estimate, reference: Measurement | None = None) -> Estimate:
+    """A median time (ms), or as a multiple of a reference of the same interleaved run, round by round."""
+    if isinstance(time, Estimate):
+        return time
+    if reference is not None:
+        ratio = paired_ratio(time, reference)
+        return Estimate(ratio.value, ratio.low, ratio.high) if ratio.n >= LEAST_ROUNDS else Estimate(ratio.value)
+    enough = len(time.by_round()) >= LEAST_ROUNDS
+    return Estimate(time.median, *(latency_bounds(time, "p50", DOUBT / 2) if enough else ()))
 
 
-def paired_change(before: Measurement, after: Measurement) -> Estimate:
-    """Of two candidates of one interleaved run: the median over the rounds of after / before."""
-    found = paired_ratio(after, before)
-    return Estimate(found.value, found.low, found.high) if found.n >= LEAST_ROUNDS else Estimate(found.value)
+def time_change(
+    before: Measurement | Estimate,
+    after: Measurement | Estimate,
+    references: tuple[Measurement, Measurement] | None = None,
+) -> Estimate:
+    """How a time changed from one run to another, or as a multiple of a reference that is in both.
 
-
-def unpaired_change(before: Measurement, after: Measurement) -> Estimate:
-    """Of two runs: the ratio of their medians, whose bounds are each wrong once in forty times at most.
+    Bounds of both sides are each wrong once in forty times at most. Where one side keeps no samples, 95 % intervals of
+    the medians are all there is.
 
     Example:
-        >>> unpaired_change(Measurement((10.0,) * 9, True), Measurement((11.0,) * 9, True)).low
+        >>> time_change(Measurement((10.0,) * 9, True), Measurement((11.0,) * 9, True)).low
         1.1
     """
-    medians = []
-    for time in (before, after):
-        enough = len(time.by_round()) >= LEAST_ROUNDS
-        medians.append(Estimate(time.median, *(latency_bounds(time, "p50", DOUBT / 2) if enough else ())))
-    return _quotient(*medians)
-
-
-def relative_change(
-    before: Measurement, after: Measurement, reference_before: Measurement, reference_after: Measurement
-) -> Estimate:
-    """Of two runs with a reference in both: how the time changed as a multiple of the reference's."""
-    return _quotient(paired_change(reference_before, before), paired_change(reference_after, after))
-
-
-def summary_change(before: Summary, after: Summary) -> Estimate:
-    """Of two records without samples, by the 95 % intervals of their medians."""
-    return _quotient(*(Estimate(one.median, one.low, one.high) for one in (before, after)))
-
-
-def _quotient(before: Estimate, after: Estimate) -> Estimate:
-    """After over before, of bounds that are each wrong once in forty times at most."""
-    value = after.value / before.value
-    both = before.sure and after.sure
-    return Estimate(value, after.low / before.high, after.high / before.low) if both else Estimate(value)
+    if isinstance(before, Estimate) or isinstance(after, Estimate):
+        first, second = (
+            each if isinstance(each, Estimate) else Estimate(each.median, *each.interval95) for each in (before, after)
+        )
+    else:
+        first, second = map(bounded_time, (before, after), references or (None, None))
+    value = second.value / first.value
+    sure = first.sure and second.sure
+    return Estimate(value, second.low / first.high, second.high / first.low) if sure else Estimate(value)
 
 
 def accuracy_change(before: Accuracy, after: Accuracy) -> Estimate:
@@ -320,15 +271,15 @@ def accuracy_change(before: Accuracy, after: Accuracy) -> Estimate:
         >>> round(change.value, 2), change.high < 0
         (-0.2, True)
     """
-    (least, most), (low, high) = (one.bounds(DOUBT / 2) for one in (before, after))
+    (least, most), (low, high) = (each.bounds(DOUBT / 2) for each in (before, after))
     return Estimate(after.value - before.value, low - most, high - least)
 
 
 def paired_accuracy_change(before: str, after: str) -> Estimate:
     """After minus before, in [-1, 1], by which of the same images were right (``bits_text``)."""
-    found = PairedDifference.of_bits(before, after)
-    loss = facts_of(difference=found)["drop"]
-    return Estimate(found.difference, -loss.high, -loss.low)
+    difference = PairedDifference.of_bits(before, after)
+    loss = facts_of(difference=difference)["drop"]
+    return Estimate(difference.difference, -loss.high, -loss.low)
 
 
 def judge_slowdown(change: Estimate, threshold: float) -> Verdict:
@@ -350,7 +301,6 @@ class Change:
     Args:
         other: Its name in the second record, or of the candidate it is compared with in the same one.
         figure: ``time`` (ms; the change is after / before) or the metric (a share; the change is after - before).
-        notes: Sentences on what makes it doubtful.
     """
 
     name: str
@@ -374,10 +324,7 @@ class Change:
 class Comparison:
     """All changes between two records of one kind, in the order of the first, and the candidates of only one of them.
 
-    Args:
-        method: How the bounds were made, in words.
-        differing: What is not the same though it should be, for ``across``.
-        facts: What differs and may.
+    With what is not the same though it should be (``across``), and facts that differ and may.
     """
 
     kind: str
@@ -447,7 +394,6 @@ def compare_records(
 
 
 Pair = tuple[Entry, Entry]
-Compared = Callable[[Measurement, Measurement], Estimate]
 
 
 def _method(pairs: Sequence[Pair], reference: str | None) -> str:
@@ -471,20 +417,29 @@ def _method(pairs: Sequence[Pair], reference: str | None) -> str:
 def _changes(pairs: Sequence[Pair], anchors: Pair | None, threshold: float, drop: float) -> Iterator[Change]:
     for one, other in pairs:
         if one.time is not None and other.time is not None and (anchors is None or one is not anchors[0]):
-            compared = unpaired_change if anchors is None else _against(*map(_samples, anchors))
-            yield _time_change(one, other, compared, threshold)
+            notes = [f"{entry.name}: {note}" for entry in (one, other) for note in entry.notes]
+            references = None if anchors is None else (_samples(anchors[0]), _samples(anchors[1]))
+            change = time_change(one.time, other.time, references)
+            verdict = judge_slowdown(change, threshold)
+            if not change.sure:
+                notes.append(f"fewer than {LEAST_ROUNDS} rounds: too few for bounds")
+            elif verdict is Verdict.INCONCLUSIVE and anchors is None:
+                notes += [
+                    f"{entry.name}: fewer than {LEAST_RUNS} runs say as little as one"
+                    for entry in (one, other)
+                    if isinstance(entry.time, Measurement) and entry.time.n < LEAST_RUNS
+                ]
+            before, after = bounded_time(one.time).value, bounded_time(other.time).value
+            yield Change(one.name, other.name, "time", before, after, change, verdict, tuple(notes))
         if one.accuracy is not None and other.accuracy is not None:
+            paired = _same_images(one, other)
             change = (
                 paired_accuracy_change(one.correct, other.correct)
-                if _same_images(one, other)
+                if paired
                 else accuracy_change(one.accuracy, other.accuracy)
             )
             before, after, metric = one.accuracy.value, other.accuracy.value, one.accuracy.metric
             yield Change(one.name, other.name, metric, before, after, change, judge_loss(change, drop))
-
-
-def _against(first: Measurement, second: Measurement) -> Compared:
-    return lambda before, after: relative_change(before, after, first, second)
 
 
 def _samples(entry: Entry) -> Measurement:
@@ -498,50 +453,26 @@ def _same_images(one: Entry, other: Entry) -> bool:
     return bool(one.correct and other.correct) and one.images == other.images
 
 
-def _time_change(one: Entry, other: Entry, compared: Compared, threshold: float) -> Change:
-    assert one.time is not None and other.time is not None
-    notes = [f"{entry.name}: {note}" for entry in (one, other) for note in entry.notes]
-    if isinstance(one.time, Summary) or isinstance(other.time, Summary):
-        change = summary_change(_as_summary(one.time), _as_summary(other.time))
-    else:
-        change = compared(one.time, other.time)
-    verdict = judge_slowdown(change, threshold)
-    if not change.sure:
-        notes.append(f"fewer than {LEAST_ROUNDS} rounds: too few for bounds")
-    elif verdict is Verdict.INCONCLUSIVE and compared is unpaired_change:
-        notes += [
-            f"{entry.name}: fewer than {LEAST_RUNS} runs say as little as one"
-            for entry in (one, other)
-            if isinstance(entry.time, Measurement) and entry.time.n < LEAST_RUNS
-        ]
-    return Change(one.name, other.name, "time", one.time.median, other.time.median, change, verdict, tuple(notes))
-
-
-def _as_summary(time: Measurement | Summary) -> Summary:
-    return time if isinstance(time, Summary) else Summary(time.median, *time.interval95)
-
-
 def _named(record: Readable, name: str) -> Entry:
-    found = next((entry for entry in record.entries if entry.name == name), None)
-    if found is None:
-        raise RecordError(f"{record.path} has no candidate {name!r} to refer to; it has {_names(record.entries)}")
-    return found
+    for entry in record.entries:
+        if entry.name == name:
+            return entry
+    raise RecordError(f"{record.path} has no candidate {name!r} to refer to; it has {_names(record.entries)}")
 
 
 def _pairs(before: Sequence[Entry], after: Sequence[Entry]) -> list[Pair]:
     """In the order of the first: the same name, else the only ones of their target and schedule on both sides."""
     by_name = {entry.name: entry for entry in after}
     left = [entry for entry in before if entry.name not in by_name]
-    right = [entry for entry in after if entry.name not in {one.name for one in before}]
-    found = list[Pair]()
+    right = [entry for entry in after if entry.name not in {entry.name for entry in before}]
+    pairs = list[Pair]()
     for entry in before:
+        mine, theirs = ([each for each in side if each.traits == entry.traits] for side in (left, right))
         if entry.name in by_name:
-            found.append((entry, by_name[entry.name]))
-            continue
-        mine, theirs = ([one for one in side if one.traits == entry.traits] for side in (left, right))
-        if entry.traits and len(mine) == len(theirs) == 1:
-            found.append((entry, theirs[0]))
-    return found
+            pairs.append((entry, by_name[entry.name]))
+        elif entry.traits and len(mine) == len(theirs) == 1:
+            pairs.append((entry, theirs[0]))
+    return pairs
 
 
 def _names(entries: Sequence[Entry]) -> str:

@@ -9,12 +9,24 @@ from typing import Any
 
 
 class _CallableModule(ModuleType):
-    """A module whose call is that of the function of its own name in ``tavt_kit.workflows``."""
+    """A module whose call is that of the function of its own name in ``tavt_kit.workflows``.
+
+    Names in its ``_HOMES`` are imported from these submodules when they are first used.
+    """
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """As the workflow."""
         name = self.__name__.rpartition(".")[2]
         return getattr(importlib.import_module(f"tavt_kit.workflows.{name}"), name)(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        home = self.__dict__.get("_HOMES", {}).get(name)
+        if home is None:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{self.__name__}.{home}"), name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.__dict__.get("_HOMES", ())})
 
 
 def make_callable(name: str) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from tavt_kit.data.images import ImageSet, Sample
-from tavt_kit.data.loading import Arrays, Batch, Unreadable, batches, load_arrays, load_bytes, thin_out
+from tavt_kit.data.loading import Arrays, batches, load_arrays, load_bytes, thin_out
 from tavt_kit.data.sources import KNOWN, load_images
-from tavt_kit.data.splits import inherit_split, keep_fraction, read_split, write_split
+from tavt_kit.data.splits import inherit_split, read_split, write_split
 
 __all__ = [
     "KNOWN",
     "Arrays",
-    "Batch",
     "ImageSet",
     "Sample",
-    "Unreadable",
     "batches",
     "inherit_split",
-    "keep_fraction",
     "load_arrays",
     "load_bytes",
     "load_images",

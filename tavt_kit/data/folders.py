@@ -36,7 +36,7 @@ def load_folder(folder: Path, *, seed: int = 0) -> ImageSet:
         parts = {"train": samples}
         parts |= {part: class_folders(given[part], classes)[1] for part in ("val", "test") if part in given}
     else:
-        classes, samples = _read_classes(children, folder)
+        classes, samples = class_folders(folder)
         if not samples:
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise DataError(f"no image ({kinds}) lies in the {len(classes)} class folders of {folder}; give {_LAYOUT}")
@@ -52,24 +52,7 @@ def class_folders(folder: Path, classes: tuple[str, ...] | None = None) -> tuple
     Raises:
         DataError: The folder is missing, has no class folders, or has others than ``classes``.
     """
-    return _read_classes(_children(folder), folder, classes)
-
-
-def _children(folder: Path) -> list[Path]:
-    """Sub-folders that may be classes or splits, sorted by name."""
-    try:
-        children = sorted(child for child in folder.iterdir() if child.is_dir())
-    except FileNotFoundError:
-        raise DataError(f"the data folder {folder} does not exist; give {_LAYOUT}") from None
-    except OSError as error:
-        raise DataError(f"the data folder {folder} cannot be read: {error.strerror}") from None
-    return [child for child in children if not child.name.startswith(".") and child.name not in _NOT_CLASSES]
-
-
-def _read_classes(
-    children: list[Path], folder: Path, classes: tuple[str, ...] | None = None
-) -> tuple[tuple[str, ...], list[Sample]]:
-    """Class names and samples below ``folder``; with ``classes`` given, no other class may appear."""
+    children = _children(folder)
     if not children:
         raise DataError(f"{folder} has no class folders; give {_LAYOUT}")
     names = tuple(child.name for child in children)
@@ -81,6 +64,17 @@ def _read_classes(
         )
     labels = {name: label for label, name in enumerate(classes)}
     return classes, [Sample(path, labels[child.name]) for child in children for path in _images(child)]
+
+
+def _children(folder: Path) -> list[Path]:
+    """Sub-folders that may be classes or splits, sorted by name."""
+    try:
+        children = sorted(child for child in folder.iterdir() if child.is_dir())
+    except FileNotFoundError:
+        raise DataError(f"the data folder {folder} does not exist; give {_LAYOUT}") from None
+    except OSError as error:
+        raise DataError(f"the data folder {folder} cannot be read: {error.strerror}") from None
+    return [child for child in children if not child.name.startswith(".") and child.name not in _NOT_CLASSES]
 
 
 def _images(folder: Path) -> list[Path]:

@@ -33,13 +33,11 @@ class ImageSet:
     """Images with labels in up to three splits; each split sorted by class, then path.
 
     Args:
-        name: What it is called in reports: the folder's name, or ``"elpv"``.
         classes: Names, sorted, or in the order of the data set's own labels; a label is an index into them.
         root: What paths in records are relative to.
         splits: ``"train"``, ``"val"`` and, where there is one, ``"test"``.
         made: How the splits came about, one phrase for people; by which seed, where we made them.
-        note: A sentence that must be said of it, or nothing.
-        fraction: Share of each class's training images that was kept; 1 is all.
+        note: A sentence that must be said of it.
 
     Raises:
         DataError: Fewer than two classes, an empty split, a class without training images, or an image
@@ -54,7 +52,6 @@ class ImageSet:
     seed: int | None = None
     licence: Licence | None = None
     note: str = ""
-    fraction: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:

@@ -33,7 +33,6 @@ class DataFacts(Record):
 
     Args:
         least: Training images of the smallest class; ``most`` of the largest.
-        shorter_edge: Median of the images' shorter edges, in pixels.
         doubles: Images that are byte for byte another one of the same split.
         leaks: Images that are byte for byte one of another split.
     """
@@ -102,7 +101,9 @@ def copies(images: ImageSet, *, across: bool = False) -> list[_Group]:
     groups within one split are left out.
     """
     files = [(split, each.path) for split, samples in images.splits.items() for each in samples]
-    keys = (_inode,) if len(files) > _MOST else (_size, _some_bytes, sha256_file)
+    keys: tuple[Callable[[Path], Hashable], ...] = (_status("st_size"), _some_bytes, sha256_file)
+    if len(files) > _MOST:
+        keys = (_status("st_dev", "st_ino"),)
     groups = [files]
     for key in keys:
         groups = [part for group in groups for part in _alike(group, key, across)]
@@ -129,21 +130,17 @@ def _alike(group: _Group, key: Callable[[Path], Hashable], across: bool) -> Iter
     return (part for part in parts.values() if len({split for split, _ in part} if across else part) > 1)
 
 
-def _status(path: Path, *names: str) -> tuple[int, ...] | None:
-    """Some facts of a file; None of what is none."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return tuple(getattr(found, name) for name in names) if stat.S_ISREG(found.st_mode) else None
+def _status(*names: str) -> Callable[[Path], Hashable]:
+    """A function of a path that gives facts of a file; None of what is none."""
 
+    def facts(path: Path) -> Hashable:
+        try:
+            status = path.stat()
+        except (OSError, ValueError):
+            return None
+        return tuple(getattr(status, name) for name in names) if stat.S_ISREG(status.st_mode) else None
 
-def _inode(path: Path) -> Hashable:
-    return _status(path, "st_dev", "st_ino")
-
-
-def _size(path: Path) -> Hashable:
-    return _status(path, "st_size")
+    return facts
 
 
 def _some_bytes(path: Path) -> bytes:

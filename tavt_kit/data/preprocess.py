@@ -161,18 +161,8 @@ def _as_rgb(image: Image.Image, form: str | None) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def apply(image: Image.Image, p: Preprocessing) -> NDArray[np.float32]:
-    """An image, 8-bit RGB from ``open_image``, as the model's input (3, H, W), normalised.
-
-    Example:
-        >>> apply(Image.new("RGB", (40, 30)), Preprocessing((16, 24))).shape
-        (3, 16, 24)
-    """
-    return normalise(resize_crop(image, p), p)
-
-
 def resize_crop(image: Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
-    """The first half of ``apply``: (3, H, W) bytes, a quarter of the memory.
+    """An image, 8-bit RGB from ``open_image``, resized and cropped: (3, H, W) bytes, which ``normalise`` makes inputs.
 
     Raises:
         DataError: The image is so thin that it would become too large when resized.
@@ -201,7 +191,7 @@ def resize_crop(image: Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
 
 
 def normalise(pixels: NDArray[np.uint8], p: Preprocessing) -> NDArray[np.float32]:
-    """The second half of ``apply``: (..., 3, H, W) bytes to float32, step by step as torchvision."""
+    """(..., 3, H, W) bytes to a model's input in float32, step by step as torchvision."""
     values: NDArray[np.float32] = pixels.astype(np.float32)
     values /= np.float32(255)
     values -= np.asarray(p.mean, np.float32)[:, None, None]

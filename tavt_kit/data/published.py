@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,17 +17,13 @@ from tavt_kit.core.parsing import parse_json
 from tavt_kit.data.folders import class_folders
 from tavt_kit.data.images import ImageSet, Sample
 from tavt_kit.data.splits import carve
-from tavt_kit.errors import DataError, UnknownName
+from tavt_kit.errors import DataError
 
 _Key = TypeVar("_Key", str, int)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A data set as published, before anything is carved or checked on the disk; the fields are ``ImageSet``'s."""
-
-    classes: tuple[str, ...]
-    parts: Mapping[str, tuple[Sample, ...]]
+Listing = tuple[tuple[str, ...], Mapping[str, Sequence[Sample]]]
+"""The classes and parts of a data set as published, before anything is carved or checked on the disk."""
 
 
 def read_lines(file: Path) -> list[str]:
@@ -108,7 +104,7 @@ def _listing(names: Mapping[Any, str], parts: Mapping[str, Iterable[tuple[Path, 
     """A listing of images with the keys of their classes, which are numbered in the order of ``names``."""
     labels = {key: label for label, key in enumerate(names)}
     samples = {part: tuple(Sample(path, labels[key]) for path, key in rows) for part, rows in parts.items()}
-    return Listing(tuple(names.values()), samples)
+    return tuple(names.values()), samples
 
 
 def read_label_lists(root: Path, lists: str = "anno") -> Listing:
@@ -236,7 +232,7 @@ def read_imagenet(root: Path) -> Listing:
     """Read ``train/`` and ``val/``, folders of class folders named by WordNet ids; val is our test, as in papers."""
     classes, train = class_folders(root / "train")
     _, val = class_folders(root / "val", classes)
-    return Listing(classes, {"train": tuple(train), "test": tuple(val)})
+    return classes, {"train": train, "test": val}
 
 
 def read_inat2017(root: Path) -> Listing:
@@ -286,8 +282,6 @@ class Facts:
         sizes: Images of the published parts; empty where no figure is known.
         licence: In a few words; ``"unknown"`` where we found none stated on its page or in its paper, the ``source``.
         held_for_val: Share of each class's training images that becomes val, where no val is published.
-        note: What must be said of results on it, or nothing.
-        aliases: Other names it goes by.
         read: Lists what lies in its folder; raises DataError where files are missing, damaged or contradictory.
         inside: Folders below the one given where it may lie instead, tried in order.
         marks: Files that all together are in no other data set's folder; none where nothing is unmistakable.
@@ -300,7 +294,6 @@ class Facts:
     source: str
     held_for_val: float = 0.1
     note: str = ""
-    aliases: tuple[str, ...] = ()
     read: Callable[[Path], Listing] = read_label_lists
     inside: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
@@ -317,22 +310,16 @@ _THREE = 1 / 3
 """With three images a class one is val, two are train."""
 
 
-def _leaves(title: str, classes: int, each: tuple[int, int], share: float, *aliases: str) -> Facts:
-    sizes = {"train": each[0], "test": each[1]}
+def _lists(title: str, classes: int, share: float, *sizes: int) -> Facts:
+    """An ultra-fine-grained set, in the layout of ``read_label_lists``."""
     source = "Yu et al., ICCV 2021; github.com/XiaohanYu-GU/Ultra-FGVC"
-    return Facts(title, classes, sizes, _UNSTATED, source, share, aliases=aliases)
+    return Facts(title, classes, dict(zip(("train", "test"), sizes, strict=True)), _UNSTATED, source, share)
 
 
 def _unsized(title: str, classes: int) -> Facts:
     return Facts(title, classes, {}, _UNSTATED, "the list layout of Mix-ViT's loaders")
 
 
-_AGEING = {
-    f"soyageing-{part}": _leaves(
-        f"SoyAgeing {part.upper()}", 198, (990, 990), 0.2, f"soybean_aging_{part}", f"soyaging-{part}"
-    )
-    for part in ("r1", "r3", "r4", "r5", "r6")
-}
 _VAL_AS_TEST = "The published val is used as test; val is taken from train."
 
 FACTS = MappingProxyType(
@@ -340,18 +327,15 @@ FACTS = MappingProxyType(
         "cub": Facts(
             "CUB-200-2011", 200, {"train": 5994, "test": 5794}, _RESEARCH,
             "Wah et al., 2011; vision.caltech.edu/datasets/cub_200_2011",
-            aliases=("cub200", "cub_200_2011", "cub-200-2011"),
             read=read_cub, inside=("CUB_200_2011", "CUB"), marks=_IDS,
         ),
         "cars": Facts(
-            "Stanford Cars", 196, {"train": 8144, "test": 8041}, _RESEARCH,
-            "Krause et al., 2013", aliases=("stanford-cars", "car"),
+            "Stanford Cars", 196, {"train": 8144, "test": 8041}, _RESEARCH, "Krause et al., 2013",
             read=read_cars, inside=("car",), marks=("devkit/cars_train_annos.mat", "devkit/cars_meta.mat"),
         ),
         "dogs": Facts(
             "Stanford Dogs", 120, {"train": 12000, "test": 8580}, "unknown; the images are ImageNet's",
             "Khosla et al., 2011; vision.stanford.edu/aditya86/ImageNetDogs",
-            aliases=("stanford-dogs", "dog"),
             note="The images are ImageNet's: weights pretrained there may have seen the test images.",
             read=read_dogs, inside=("dog",), marks=("train_list.mat", "test_list.mat"),
         ),
@@ -363,28 +347,22 @@ FACTS = MappingProxyType(
         "aircraft": Facts(
             "FGVC-Aircraft", 100, {"train": 3334, "val": 3333, "test": 3333}, "non-commercial research only",
             "Maji et al., 2013; robots.ox.ac.uk/~vgg/data/fgvc-aircraft",
-            aliases=("fgvc-aircraft", "air"),
             read=read_aircraft, inside=("data",), marks=("variants.txt", "images_variant_train.txt"),
         ),
         "inat2017": Facts(
             "iNaturalist 2017", 5089, {"train": 579184, "test": 95986}, _RESEARCH,
-            "Van Horn et al., CVPR 2018; github.com/visipedia/inat_comp",
-            0.05, _VAL_AS_TEST,
-            ("inaturalist2017",),
+            "Van Horn et al., CVPR 2018; github.com/visipedia/inat_comp", 0.05, _VAL_AS_TEST,
             read=read_inat2017, inside=("INat2017",), marks=("train2017.json", "val2017.json"),
         ),
         "imagenet": Facts(
             "ImageNet (ILSVRC 2012)", 1000, {"train": 1281167, "test": 50000}, _RESEARCH,
-            "Russakovsky et al., 2015; image-net.org",
-            0.02, _VAL_AS_TEST,
-            ("ilsvrc2012", "imagenet1k"),
-            read=read_imagenet,
+            "Russakovsky et al., 2015; image-net.org", 0.02, _VAL_AS_TEST, read=read_imagenet,
         ),
-        "cotton80": _leaves("Cotton80", 80, (240, 240), _THREE, "cotton"),
-        "soylocal": _leaves("SoyLocal", 200, (600, 600), _THREE, "soyloc", "soybean200"),
-        "soygene": _leaves("SoyGene", 1110, (12763, 11143), 0.1, "soybean_gene"),
-        "soyglobal": _leaves("SoyGlobal", 1938, (5814, 5814), _THREE, "soybean2000"),
-        **_AGEING,
+        "cotton80": _lists("Cotton80", 80, _THREE, 240, 240),
+        "soylocal": _lists("SoyLocal", 200, _THREE, 600, 600),
+        "soygene": _lists("SoyGene", 1110, 0.1, 12763, 11143),
+        "soyglobal": _lists("SoyGlobal", 1938, _THREE, 5814, 5814),
+        **{f"soyageing-r{part}": _lists(f"SoyAgeing R{part}", 198, 0.2, 990, 990) for part in (1, 3, 4, 5, 6)},
         "afd": _unsized("AFD", 4),
         "wrd": _unsized("WRD", 3),
         "btf": _unsized("BTF", 10),
@@ -392,21 +370,12 @@ FACTS = MappingProxyType(
 )  # fmt: skip
 """Data sets by the name the command line uses."""
 
-_ALIASES = MappingProxyType({alias: name for name, facts in FACTS.items() for alias in facts.aliases})
-
-
-def canonical(name: str) -> str | None:
-    """The table's name of a data set, whatever its case and spelling; None if it is not there."""
-    name = name.strip().lower()
-    name = _ALIASES.get(name, name)
-    return name if name in FACTS else None
-
 
 def named_folder(text: str) -> tuple[str, Path] | None:
     """``"cub:/data/CUB_200_2011"`` as its name and folder; None if it begins with no known name."""
     before, colon, folder = text.partition(":")
-    name = canonical(before) if colon else None
-    if name is None:
+    name = before.strip().lower()
+    if not colon or name not in FACTS:
         return None
     if not folder.strip():
         raise DataError(f"{text!r} must be NAME:FOLDER; say where {FACTS[name].title} lies")
@@ -429,26 +398,21 @@ def load_layout(name: str, folder: Path, *, seed: int = 0) -> ImageSet:
     The folder is the data set's own, or the one its archive was unpacked in; val's share is ``Facts.held_for_val``.
 
     Raises:
-        UnknownName: No such data set.
         DataError: An annotation file is missing, damaged or contradictory, or a listed image is absent.
     """
-    known = canonical(name)
-    if known is None:
-        raise UnknownName(f"the data sets with a known layout are {', '.join(FACTS)}, got {name!r}")
-    name, facts = known, FACTS[known]
+    facts = FACTS[name]
     if not folder.is_dir():
         raise DataError(f"the data set's folder {folder} does not exist; give the folder its archive was unpacked in")
     root = folder.absolute()
     if not any((root / mark).exists() for mark in facts.marks[:1]):
         root = next((place for inside in facts.inside if (place := root / inside).is_dir()), root)
-    listing = facts.read(root)
-    everything = [sample for samples in listing.parts.values() for sample in samples]
+    classes, parts = facts.read(root)
+    everything = [sample for samples in parts.values() for sample in samples]
     if absent := absent_images(everything):
         raise DataError(
             f"every listed image must be there, but {len(absent)} of the {len(everything)} of {facts.title} are "
             f"absent, for example {absent[0]}; unpack it again"
         )
-    found = carve(listing.parts, root, seed=seed, val=facts.held_for_val)
-    found["made"] = "as published" if "val" in listing.parts else f"published train and test; {found['made']}"
-    licence, note = facts.as_licence(), facts.note
-    return ImageSet(name, listing.classes, root, **found, licence=licence, note=note)
+    carved = carve(parts, root, seed=seed, val=facts.held_for_val)
+    carved["made"] = "as published" if "val" in parts else f"published train and test; {carved['made']}"
+    return ImageSet(name, classes, root, **carved, licence=facts.as_licence(), note=facts.note)

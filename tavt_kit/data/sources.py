@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from tavt_kit.data.folders import load_csv, load_folder
+from tavt_kit.data.folders import class_folders, load_csv, load_folder
 from tavt_kit.data.images import ImageSet, Sample
 from tavt_kit.data.look import warn_of_leaks
 from tavt_kit.data.packages import PACKAGES, unpack
-from tavt_kit.data.published import FACTS, canonical, load_layout, named_folder, recognise
-from tavt_kit.data.splits import SPLIT_FILE, carve, inherit_split, keep_fraction, read_split
+from tavt_kit.data.published import FACTS, load_layout, named_folder, recognise
+from tavt_kit.data.splits import SPLIT_FILE, carve, inherit_split, read_split
 from tavt_kit.errors import DataError, RecordError, UnknownName
 
 
@@ -40,11 +40,6 @@ def _read_elpv(root: Path) -> tuple[tuple[str, ...], list[Sample]]:
     return classes, [Sample(path, classes.index(name)) for path, name in rows]
 
 
-def _read_textile(root: Path) -> tuple[tuple[str, ...], list[Sample]]:
-    classes = tuple(sorted(folder.name for folder in root.iterdir()))
-    return classes, [Sample(path, i) for i, name in enumerate(classes) for path in sorted((root / name).glob("*.jpg"))]
-
-
 KNOWN = MappingProxyType({
     "elpv": KnownSet(
         "elpv", "elpv_dataset/data", 8, 2624,
@@ -57,7 +52,7 @@ KNOWN = MappingProxyType({
         "textile", "conformal_clip_data/data/textile_images/simulated", 3, 2000,
         "woven fabric: nominal, local defect, global defect",
         "These are simulated images, not photographs.",
-        _read_textile,
+        class_folders,
     ),
 })  # fmt: skip
 """Data sets by name."""
@@ -78,17 +73,6 @@ def load_images(spec: str, *, seed: int = 0) -> ImageSet:
     Raises:
         DataError: The data is missing, empty, contradictory or unreadable.
         UnknownName: ``spec`` is neither a path nor a known name.
-
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> for path in (folder / name / f"{i}.png" for name in ("wren", "robin") for i in range(5)):
-        ...     path.parent.mkdir(exist_ok=True)
-        ...     Image.new("RGB", (32, 24)).save(path)
-        >>> images = load_images(str(folder))
-        >>> images.classes, images.counts("train"), images.counts("val"), images.counts("test")
-        (('robin', 'wren'), (3, 3), (1, 1), (1, 1))
     """
     return warn_of_leaks(_loaded(spec, seed))
 
@@ -119,8 +103,8 @@ def _loaded(spec: str, seed: int) -> ImageSet:
         raise DataError(f"data must be a folder of images or a .csv list, but {path} is a file of another kind")
     before, colon, folder = spec.partition(":")
     if not path.exists() and not any(mark in before for mark in "/\\.") and not (colon and len(before) == 1):
-        if name := canonical(spec):
-            raise DataError(f"{FACTS[name].title} is not fetched by this kit; give its folder as {name}:FOLDER")
+        if facts := FACTS.get(spec.lower()):
+            raise DataError(f"{facts.title} is not fetched by this kit; give its folder as {spec.lower()}:FOLDER")
         near = difflib.get_close_matches(before.lower(), [*KNOWN, *FACTS], n=1)
         meant = f"; did you mean {near[0] + colon + folder!r}?" if near else ""
         raise UnknownName(
@@ -149,6 +133,5 @@ def inherited_images(folder: Path, data: str | None) -> ImageSet:
             raise
         return read_split(folder, load_images(data).root)
     if data is not None:
-        seed = known.seed or 0
-        inherit_split(folder, keep_fraction(load_images(data, seed=seed), known.fraction, seed=seed))
+        inherit_split(folder, load_images(data, seed=known.seed or 0))
     return known

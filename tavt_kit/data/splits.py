@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,7 +29,11 @@ def divide(
     nearest image; a class of one or two images goes to training.
     """
     parts: dict[str, list[Sample]] = {"train": [], **{name: [] for name in shares}}
-    for ordered in _by_class(samples, root, seed):
+    classes: dict[int, list[Sample]] = {}
+    for sample in samples:
+        classes.setdefault(sample.label, []).append(sample)
+    for label in sorted(classes):
+        ordered = sorted(classes[label], key=lambda sample: sha256_text(f"{seed}/{inside(sample.path, root)}"))
         start = 0
         for name, share in shares.items():
             end = start + round(len(ordered) * share)
@@ -37,18 +41,6 @@ def divide(
             start = end
         parts["train"] += ordered[start:]
     return {name: tuple(part) for name, part in parts.items()}
-
-
-def _by_class(samples: Iterable[Sample], root: Path, seed: int) -> list[list[Sample]]:
-    """The images of each class in an order that seed and relative path decide."""
-    classes: dict[int, list[Sample]] = {}
-    for sample in samples:
-        classes.setdefault(sample.label, []).append(sample)
-
-    def place(sample: Sample) -> str:
-        return sha256_text(f"{seed}/{inside(sample.path, root)}")
-
-    return [sorted(classes[label], key=place) for label in sorted(classes)]
 
 
 def carve(given: Mapping[str, Sequence[Sample]], root: Path, *, seed: int, val: float | None = None) -> dict[str, Any]:
@@ -66,24 +58,6 @@ def carve(given: Mapping[str, Sequence[Sample]], root: Path, *, seed: int, val: 
     told = "/".join(f"{100 * share:.3g}" for share in (1 - sum(shares.values()), *shares.values()))
     made = f"{'val taken from train, ' if 'test' in splits else ''}random, stratified by class, {told}"
     return {"splits": splits | divide(splits["train"], root, seed=seed, shares=shares), "made": made, "seed": seed}
-
-
-def keep_fraction(images: ImageSet, fraction: float, *, seed: int) -> ImageSet:
-    """The same set with a share of the training images of each class, at least one; val and test stay whole.
-
-    Images are ordered as ``divide`` orders them, so that 1 % is a part of 10 % under the same seed.
-
-    Raises:
-        DataError: The fraction is not above 0 and at most 1.
-    """
-    if not 0 < fraction <= 1:
-        raise DataError(f"the fraction of train must be above 0 and at most 100 %, got {100 * fraction:g} %")
-    if fraction == 1:
-        return images
-    classes = _by_class(images.split("train"), images.root, seed)
-    kept = [sample for samples in classes for sample in samples[: max(1, round(len(samples) * fraction))]]
-    made = f"{images.made}; {100 * fraction:g} % of train, stratified by class"
-    return replace(images, splits={**images.splits, "train": tuple(kept)}, made=made, seed=seed, fraction=fraction)
 
 
 def inside(path: Path, root: Path) -> str:
@@ -104,9 +78,8 @@ class _SplitRecord(Record):
     note: str
     sha256: str
     splits: Mapping[str, tuple[tuple[str, int], ...]]
-    fraction: float = 1.0
     sizes_sha256: str = ""
-    BESIDE: ClassVar[tuple[str, ...]] = ("schema", "version", "hierarchy")  # which older runs have
+    BESIDE: ClassVar[tuple[str, ...]] = ("schema", "version", "hierarchy", "fraction")  # which older runs have
 
     def __post_init__(self) -> None:
         known = range(len(self.classes))

@@ -1,9 +1,7 @@
 """What ``timm.data`` reads: class folders in natural order, and torchvision's small sets, by ``timm:PLACE``.
 
 timm numbers classes in natural order ("2" before "10") where this kit and torchvision sort plainly; whoever has weights
-trained through timm's folders (ViTAE's, for one) needs its order. Images that are not files of their own are laid out
-in the cache once. timm's readers for tar files, TensorFlow, WebDataset and Hugging Face data sets are refused, as is
-torchvision's CIFAR, which is pickled.
+trained through timm's folders (ViTAE's, for one) needs its order.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ def load_timm(name: str, spec: str, *, seed: int = 0) -> ImageSet:
     Raises:
         DataError: The place is missing or damaged, or of a kind that is not read.
     """
-    if name.partition(":")[0].lower().split("/")[0] in ("hfds", "hfids", "tfds", "torch", "wds") and "/" in name:
+    if name.lower().startswith("torch/"):
         parts, root = _torch_parts(name)
     else:
         root = Path(name).expanduser().absolute()
@@ -64,8 +62,8 @@ def _read_folder(folder: Path) -> _Part:
 
 def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
     kind, _, folder = name.partition(":")
-    family, _, which = kind.lower().partition("/")
-    if family != "torch" or which not in _TORCH or not folder:
+    which = kind.lower().removeprefix("torch/")
+    if which not in _TORCH or not folder:
         raise DataError(
             f"of timm's data sets by name torch/{', torch/'.join(_TORCH)} are read, as timm:torch/mnist:FOLDER, got "
             f"{name!r}; give others as a folder of class folders, or by their own layout "

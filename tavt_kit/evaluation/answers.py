@@ -1,7 +1,4 @@
-"""A model's answers: labels for single images, and the logits of many with their labels.
-
-Neither torch nor timm is imported, so an edge box can predict.
-"""
+"""A model's answers: labels for single images, and the logits of many. Neither torch nor timm is imported."""
 
 from __future__ import annotations
 
@@ -110,7 +107,7 @@ def _inputs(path: Path, preprocessing: Preprocessing | None) -> NDArray[np.uint8
 
 
 class Answered:
-    """What a model made of the n images that could be read, in the order they were given.
+    """What a model made of n images, in the order they were given.
 
     ``labels`` (n,) are the true classes, ``said`` (n,) the likeliest, of equal logits the first, ``right`` (n,) whether
     the two agree.
@@ -139,24 +136,22 @@ def answer(
     preprocessing: Preprocessing,
     *,
     batch: int,
-    allow_unreadable: int = 0,
     watch: Callable[[NDArray[np.int64]], None] | None = None,
 ) -> Answered:
-    """Run a model over images.
+    """Run a model over images, of which every one must be readable.
 
     Args:
         session: (B, 3, H, W) -> logits (B, classes). A file made for one batch size gets batches of that size.
         watch: Called with the labels of each batch right after it was run.
 
     Raises:
-        DataError: More images than allowed cannot be read, or none can.
+        DataError: An image cannot be read.
         MeasurementError: A logit is not finite.
     """
     fixed = getattr(session, "input_shape", (None,))[0]
-    read: list[Sample] = []
-    found: list[NDArray[np.float32]] = []
+    answers: list[NDArray[np.float32]] = []
     how = seen_by(session, preprocessing)
-    for part in batches(samples, how, batch=fixed or batch, allow_unreadable=allow_unreadable):
+    for part in batches(samples, how, batch=fixed or batch):
         images, count = part.images, len(part.images)
         if fixed and count < fixed:  # the last image stands for those that are missing
             images = np.concatenate([images, np.repeat(images[-1:], fixed - count, axis=0)])
@@ -165,9 +160,8 @@ def answer(
             raise MeasurementError("the model's logits are not finite; evaluate it in f32")
         if watch is not None:
             watch(part.labels)
-        read += [samples[index] for index in part.indices]
-        found.append(logits)
-    return Answered(tuple(read), np.concatenate(found))
+        answers.append(logits)
+    return Answered(tuple(samples), np.concatenate(answers))
 
 
 def require_width(logits: NDArray[np.float32], classes: Sequence[str]) -> None:

@@ -49,7 +49,7 @@ class Evaluator:
     Args:
         pixels: Images; slices are (n, 3, H, W) bytes, cropped as the preprocessing says.
         precision: ``f32``, or ``bf16`` for autocast; with a strategy, what that runs in.
-        scoring: Metrics that are wanted beside top-1, of the same labels; ``None`` for none.
+        scoring: Metrics that are wanted beside top-1, of the same labels.
         reference: Gives the logits that metrics of the dense model compare with; ``None`` for this model's own.
         strategy: Gives the logits of a batch; ``None`` takes the model itself by the lean path, what schedules have in
             common computed once. Predictions are those of the schedule alone; see ``shared_logits``.
@@ -240,11 +240,7 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class SwitchableLogits:
-    """The strategy of a converted model: schedules run one after the other, nothing is shared but the images.
-
-    Args:
-        executed: The layers that its graph runs; ``None`` for all.
-    """
+    """The strategy of a converted model, whose graph runs the executed layers: schedules run one after the other."""
 
     session: FileSession
     executed: tuple[int, ...] | None = None

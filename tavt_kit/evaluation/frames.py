@@ -15,11 +15,7 @@ Frame: TypeAlias = "pandas.DataFrame"
 
 
 def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Frame:
-    """One line for each row; names of the columns where there may be no row to tell them.
-
-    Raises:
-        MissingDependency: pandas is not installed.
-    """
+    """One line for each row, with names of the columns where there may be no row; MissingDependency without pandas."""
     try:
         import pandas
     except ImportError:

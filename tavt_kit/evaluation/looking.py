@@ -1,9 +1,4 @@
-"""One image through a model, and everything that can be shown of it; its drawings; ``kept.json`` of a few images.
-
-Of every family the attention rollout and the patches that each layer keeps. Of Mix-ViT's hybrid the parts, of PIM how
-probable one class is at every place: the one that is asked for, where the official code shows the largest probability
-of any class.
-"""
+"""One image through a model, and everything that can be shown of it; its drawings; ``kept.json`` of a few images."""
 
 from __future__ import annotations
 
@@ -18,14 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from tavt_kit.core.records import make_folder, write_record
 from tavt_kit.data import ImageSet, Sample
 from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop, save_thumbnail
 from tavt_kit.errors import DataError, MeasurementError
-from tavt_kit.evaluation.drawing import load_font, shortened
 from tavt_kit.models.backbones.base import MapWatch
 from tavt_kit.models.backbones.fusion import FusionBackbone
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
@@ -56,9 +50,7 @@ class Marked:
 class Explained:
     """What a model made of one image, under the class that was asked for or is the likeliest.
 
-    Args:
-        heats: Maps, the rollout first.
-        kept: For each layer that dropped something, what it kept.
+    Its maps, the rollout first, and for each layer that dropped something what it kept.
     """
 
     probabilities: NDArray[np.float32]
@@ -77,10 +69,7 @@ class Explained:
 def explain(
     adaptive: AdaptiveViT, image: Tensor, label: int | None = None, classes: Sequence[str] | None = None
 ) -> Explained:
-    """Run one image under the model's schedule, and keep what can be shown.
-
-    Args:
-        label: The class that class-specific maps are made for; ``None`` takes the likeliest.
+    """Run one image under the model's schedule, and keep what can be shown: of the class ``label``, else the likeliest.
 
     Raises:
         MeasurementError: A logit is not finite.
@@ -151,15 +140,6 @@ def attention_rollout(maps: Sequence[tuple[Tensor, Tensor]], left: Tensor, weigh
         maps: For each layer its attention (n, n), rows summing to 1, and the places (n,) of the tokens that entered it.
         left: Places (k,) of the tokens that left the last layer.
         weights: (k,) what the head makes of them: 1 at the class token, or equal shares of the patches.
-
-    Returns:
-        (N,), summing to what the weights sum to.
-
-    Example:
-        >>> import torch
-        >>> places = torch.arange(2)
-        >>> attention_rollout([(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), places)], places, torch.tensor([1.0, 0.0]), 2)
-        tensor([0.5000, 0.5000])
     """
     share = weights.new_zeros(tokens).index_copy(0, left, weights)
     for attention, entered in reversed(maps):
@@ -199,35 +179,24 @@ _BACK, _INK = (255, 255, 255), (20, 20, 20)
 _SCALE = ((0.0, (24, 24, 80)), (0.35, (122, 32, 122)), (0.7, (230, 90, 60)), (1.0, (255, 240, 120)))
 """Colours of a map from nothing to its largest value; their lightness rises all the way, so grey prints serve too."""
 
-Panel = tuple[str, Image.Image]
-
 
 def draw_explained(image: Image.Image, explained: Explained, caption: str) -> Image.Image:
     """The image, its maps, and what each layer kept, as one sheet of panels."""
-    return _sheet(_panels(image, explained, caption, (*explained.heats, *explained.kept)))
-
-
-def contact_sheet(rows: Sequence[tuple[Image.Image, Explained, str]]) -> Image.Image:
-    """Of each image the image, its first maps, and what the last layer kept."""
-    shown = [_panels(image, one, caption, (*one.heats[:2], *one.kept[-1:])) for image, one, caption in rows]
-    each = max(map(len, shown), default=1)
-    blank = [("", Image.new("RGB", (1, 1), _BACK))]
-    panels = [panel for row in shown for panel in (*row, *blank * (each - len(row)))]
-    return _sheet(panels, columns=each * max(1, _COLUMNS // each))
-
-
-def _panels(image: Image.Image, explained: Explained, caption: str, marks: Sequence[Heat | Marked]) -> list[Panel]:
-    """The image in the size of a panel, and a panel for each map and each choice of patches."""
     scale = SIDE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     small = image.resize(size, Image.Resampling.BICUBIC)
-    panels = [(caption, small)]
-    for mark in marks:
-        if isinstance(mark, Heat):
-            panels.append((mark.title, heat_panel(small, mark)))
-        else:
-            panels.append((mark.title, kept_panel(small, mark, explained.grid)))
-    return panels
+    panels = [(caption, small), *((heat.title, heat_panel(small, heat)) for heat in explained.heats)]
+    panels += [(mark.title, kept_panel(small, mark, explained.grid)) for mark in explained.kept]
+    columns, font = min(_COLUMNS, len(panels)), ImageFont.load_default(13)  # Pillow's own, the same on every machine
+    wide, high = small.width + _GAP, small.height + _CAPTION + _GAP
+    sheet = Image.new("RGB", (columns * wide + _GAP, math.ceil(len(panels) / columns) * high + _GAP), _BACK)
+    draw = ImageDraw.Draw(sheet)
+    for number, (title, panel) in enumerate(panels):
+        row, column = divmod(number, columns)
+        left, top = _GAP + column * wide, _GAP + row * high
+        sheet.paste(panel, (left, top))
+        draw.text((left, top + panel.height + 3), shortened(title, font, wide - _GAP), fill=_INK, font=font)
+    return sheet
 
 
 def heat_panel(image: Image.Image, heat: Heat) -> Image.Image:
@@ -249,45 +218,18 @@ def kept_panel(image: Image.Image, kept: Marked, grid: tuple[int, int]) -> Image
     return Image.composite(image, Image.blend(image, Image.new("RGB", image.size), 0.82), shape)
 
 
-def _sheet(panels: Sequence[Panel], columns: int = _COLUMNS) -> Image.Image:
-    columns = min(columns, len(panels))
-    high = max(panel.height for _, panel in panels) + _CAPTION + _GAP
-    wide = max(panel.width for _, panel in panels) + _GAP
-    sheet = Image.new("RGB", (columns * wide + _GAP, math.ceil(len(panels) / columns) * high + _GAP), _BACK)
-    draw, font = ImageDraw.Draw(sheet), load_font(13)
-    for number, (title, panel) in enumerate(panels):
-        row, column = divmod(number, columns)
-        left, top = _GAP + column * wide, _GAP + row * high
-        sheet.paste(panel, (left, top))
-        draw.text((left, top + panel.height + 3), shortened(title, font, wide - _GAP), fill=_INK, font=font)
-    return sheet
+def shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, wide: float) -> str:
+    """The text, its end cut off where it is wider than ``wide`` pixels."""
+    if font.getlength(text) <= wide:
+        return text
+    while text and font.getlength(f"{text}…") > wide:
+        text = text[:-1]
+    return f"{text.rstrip()}…" if text else ""
 
 
 KEPT_FILE = "kept.json"
 
 _log = logging.getLogger(__name__)
-
-
-def pick_examples(samples: Sequence[Sample], count: int = 6) -> tuple[Sample, ...]:
-    """A few samples that show as many classes as can be: one of each in turn, from the middle of each.
-
-    Example:
-        >>> [s.label for s in pick_examples([Sample(Path(f"{i}.png"), i // 3) for i in range(9)], 4)]
-        [0, 0, 1, 2]
-    """
-    classes: dict[int, list[Sample]] = {}
-    for sample in sorted(samples, key=lambda sample: (sample.label, sample.path.as_posix())):
-        classes.setdefault(sample.label, []).append(sample)
-    # With more classes than images, spread over the classes rather than taking the first few.
-    labels = sorted(classes)
-    if len(labels) > count:
-        labels = [labels[(2 * i + 1) * len(labels) // (2 * count)] for i in range(count)]
-    picked: list[Sample] = []
-    while len(picked) < count and any(classes[label] for label in labels):
-        for label in labels:
-            if classes[label] and len(picked) < count:
-                picked.append(classes[label].pop(len(classes[label]) // 2))
-    return tuple(sorted(picked, key=lambda sample: (sample.label, sample.path.as_posix())))
 
 
 def write_kept(
@@ -299,10 +241,7 @@ def write_kept(
     *,
     split: str,
 ) -> Path:
-    """Run a few images and write what each executed layer keeps of them.
-
-    Args:
-        samples: The images, about six; one that cannot be read is left out with a warning.
+    """Run a few images and write what each executed layer keeps; one that cannot be read is left out with a warning.
 
     Returns:
         The path of ``kept.json``. Positions in it count patches row by row from 0; prefix tokens are left out. Where

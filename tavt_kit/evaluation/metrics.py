@@ -1,11 +1,8 @@
-"""The catalogue of metrics: what each one is of a model's logits, which way is better, what it needs. numpy only.
+"""The catalogue of metrics: what each one is of a model's logits, which way is better, what it needs; and calibration.
 
-As an ``Accuracy`` each is a share in [0, 1] with its split, its number of images and a 95 % interval. The loss is then
-told as the ``likelihood``, exp(-mean cross-entropy): the geometric mean of the probabilities of the right classes; the
-divergence from the dense model as the ``fidelity``, exp(-mean KL(dense || model)).
-
-Below the catalogue: calibration, which asks whether a model means its probabilities, and the threshold on them from
-which answers have a wished precision.
+As an ``Accuracy`` each is a share in [0, 1] with a 95 % interval. The loss is then told as the ``likelihood``,
+exp(-mean cross-entropy): the geometric mean of the probabilities of the right classes; the divergence from the dense
+model as the ``fidelity``, exp(-mean KL(dense || model)).
 """
 
 from __future__ import annotations
@@ -19,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.errors import DataError, MeasurementError, UnknownName
+from tavt_kit.data.images import list_classes
+from tavt_kit.errors import DataError, UnknownName
 
 Labels: TypeAlias = NDArray[np.int64]
 
@@ -236,6 +234,14 @@ def metric_named(name: str) -> str:
     return metric.recorded or name
 
 
+def class_index(name: str, classes: tuple[str, ...]) -> int | None:
+    """The index of the class that a metric names; None where it names none, DataError where there is no such class."""
+    _, wanted = find_metric(name)
+    if wanted is not None and wanted not in classes:
+        raise DataError(f"{name} names no class of the data, which has {list_classes(classes)}")
+    return None if wanted is None else classes.index(wanted)
+
+
 @dataclass(frozen=True, slots=True)
 class Scoring:
     """Which metrics are wanted beside top-1, of images with these labels.
@@ -274,60 +280,41 @@ class Scoring:
         return tuple(found)
 
     def _index(self, name: str) -> int | None:
-        """Of the class that a metric names."""
-        _, wanted = find_metric(name)
-        if wanted is None:
-            return None
-        if wanted not in self.classes:
-            shown = f"{', '.join(self.classes[:6])}{', ...' if len(self.classes) > 6 else ''}"
-            raise DataError(f"{name} names none of the classes {shown}")
-        index = self.classes.index(wanted)
-        if not (self.labels == index).any():
-            raise DataError(f"{self.split} has no image of {wanted}, so {name} cannot be known; give more images")
+        index = class_index(name, self.classes)
+        if index is not None and not (self.labels == index).any():
+            raise DataError(f"{self.split} has no image for {name}, so it cannot be known; give more images")
         return index
 
 
 CALIBRATION_BINS = 15
 
 
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Images whose confidence lies in (low, high]."""
-
-    low: float
-    high: float
-    n: int
-    right: int
-    confidence: float
-
-    @property
-    def apart(self) -> float:
-        """How far confidence is from accuracy, in images."""
-        return abs(self.n * self.confidence - self.right)
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready; the accuracy and confidence of an empty bin are null."""
-        accuracy, confidence = (self.right / self.n, self.confidence) if self.n else (None, None)
-        return {"low": self.low, "high": self.high, "n": self.n, "accuracy": accuracy, "confidence": confidence}
-
-
 def reliability(
     confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = CALIBRATION_BINS
-) -> tuple[Bin, ...]:
-    """The bins of equal width over (0, 1].
+) -> tuple[list[dict[str, Any]], float]:
+    """The bins of equal width over (0, 1], JSON-ready, and the expected calibration error.
+
+    The accuracy and confidence of an empty bin are null.
 
     Example:
-        >>> [(one.n, one.right) for one in reliability(np.array([0.4, 0.5, 0.9]), np.array([True, False, True]), 2)]
-        [(2, 1), (1, 1)]
+        >>> bins, error = reliability(np.array([0.4, 0.5, 0.9]), np.array([True, False, True]), 2)
+        >>> [(one["n"], one["accuracy"]) for one in bins], round(error, 4)
+        ([(2, 0.5), (1, 1.0)], 0.0667)
     """
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    hits = np.bincount(place, right, minlength=bins)
-    sums = np.bincount(place, confidence, minlength=bins)
-    return tuple(
-        Bin(i / bins, (i + 1) / bins, int(n), int(hits[i]), float(sums[i] / n) if n else 0.0)
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    hits, sums = (np.bincount(index, values, minlength=bins) for values in (right, confidence))
+    records = [
+        {
+            "low": i / bins,
+            "high": (i + 1) / bins,
+            "n": int(n),
+            "accuracy": float(hits[i] / n) if n else None,
+            "confidence": float(sums[i] / n) if n else None,
+        }
         for i, n in enumerate(counts)
-    )
+    ]
+    return records, float(np.abs(sums - hits).sum() / len(confidence))
 
 
 def calibration_error(logits: NDArray[Any], labels: NDArray[np.int64], bins: int = CALIBRATION_BINS) -> float:
@@ -339,79 +326,4 @@ def calibration_error(logits: NDArray[Any], labels: NDArray[np.int64], bins: int
     if not np.isfinite(logits).all():
         return float("nan")
     confidence = probabilities(logits).max(axis=1)
-    return sum(one.apart for one in reliability(confidence, logits.argmax(axis=1) == labels, bins)) / len(labels)
-
-
-_ROUNDING = 1e-12
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """The least probability of the likeliest class at which an answer is accepted.
-
-    Args:
-        split: Split that it was chosen on.
-    """
-
-    wanted: float
-    value: float
-    split: str
-    accepted: int
-    right: int
-    n: int
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "wanted": self.wanted,
-            "threshold": self.value,
-            "chosen_on": {"split": self.split, "n": self.n, "accepted": self.accepted, "right": self.right},
-        }
-
-
-def choose_threshold(confidence: NDArray[np.float64], right: NDArray[np.bool_], wanted: float, split: str) -> Threshold:
-    """The threshold that accepts most images and keeps the precision.
-
-    One mistake is counted more than was made, so that a handful of images proves nothing: a precision of 95 % needs at
-    least 19 accepted images without a mistake.
-
-    Args:
-        split: Split of the images; what is reported must be another.
-
-    Raises:
-        MeasurementError: No threshold reaches it.
-
-    Example:
-        >>> sure = np.linspace(0.5, 1.0, 40)
-        >>> choose_threshold(sure, sure > 0.6, 0.9, "val").accepted
-        34
-    """
-    order = np.argsort(-confidence, kind="stable")
-    sorted_confidence, hits = confidence[order], np.cumsum(right[order])
-    accepted = np.arange(1, len(order) + 1)
-    # Images of the same confidence are accepted together.
-    ends = np.append(sorted_confidence[1:] != sorted_confidence[:-1], True)
-    precision = np.where(ends, hits / (accepted + 1), -1.0)
-    good = np.flatnonzero(precision >= wanted - _ROUNDING)
-    if not len(good):
-        best = int(precision.argmax())
-        raise MeasurementError(
-            f"no threshold on {split} reaches a precision of {100 * wanted:g} %: the most is "
-            f"{100 * precision[best]:.1f} %, by accepting {accepted[best]} of {len(order)} images (one mistake more is "
-            "counted than was made); wish for less, or give more images"
-        )
-    last = int(good[-1])
-    return Threshold(wanted, float(sorted_confidence[last]), split, int(accepted[last]), int(hits[last]), len(order))
-
-
-def reached(
-    threshold: Threshold, confidence: NDArray[np.float64], right: NDArray[np.bool_], split: str
-) -> dict[str, Any]:
-    """What the threshold does on the images of another split, JSON-ready; ``precision`` is null if none is accepted."""
-    accepted = confidence >= threshold.value
-    count = int(accepted.sum())
-    coverage = Accuracy.of_counts(count, len(confidence), split=split, metric="coverage").as_record()
-    precision = None
-    if count:
-        precision = Accuracy.of_counts(int(right[accepted].sum()), count, split=split, metric="precision").as_record()
-    return {"coverage": coverage, "precision": precision}
+    return reliability(confidence, logits.argmax(axis=1) == labels, bins)[1]

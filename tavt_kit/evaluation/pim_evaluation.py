@@ -1,14 +1,12 @@
 """What the official evaluation of FGVC-PIM counts beside the model's own answer, of every head, in one pass.
 
-Top-1 and top-3 of the mean token of each of the four levels and of the combiner; how many of the selected and of the
-dropped tokens of each level are classified rightly; and "highest-1" to "highest-5", the sums of the probabilities of so
-many heads. The official code sorts the heads by confidence ascending and so adds the least sure first; both orders are
-counted. The accuracy it reports is the best of all these names on test, which is a selection on test.
+The official code sorts the heads by confidence ascending and so adds the least sure first; both orders are counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -85,34 +83,29 @@ class HeadCounts:
         rows = self._last[: len(labels)]
         self._n += len(labels)
         scores = torch.from_numpy(rows[:, 1 : 1 + len(self._heads)])
-        for place, name in enumerate(self._heads):
-            self._count("heads", name, scores[:, place], labels)
-        for compat in COMPATS:
-            for count in range(1, len(self._heads) + 1):
-                self._count(compat, f"highest-{count}", fuse_heads(scores, count, compat), labels)
-        for place, name in enumerate(self._groups, 1 + len(self._heads)):
-            self._tokens[name] += float(rows[np.arange(len(labels)), place, labels].sum())
-
-    def _count(self, kind: str, name: str, scores: Tensor, labels: NDArray[np.int64]) -> None:
-        for top in _TOPS:
-            self._hits[kind, name, top] += int(is_among_first(scores.numpy(), labels, top).sum())
+        named = {("heads", name): scores[:, index] for index, name in enumerate(self._heads)}
+        for compat, count in product(COMPATS, range(1, len(self._heads) + 1)):
+            named[compat, f"highest-{count}"] = fuse_heads(scores, count, compat)
+        for (kind, name), values in named.items():
+            for top in _TOPS:
+                self._hits[kind, name, top] += int(is_among_first(values.numpy(), labels, top).sum())
+        for index, name in enumerate(self._groups, 1 + len(self._heads)):
+            self._tokens[name] += float(rows[np.arange(len(labels)), index, labels].sum())
 
     def as_record(self, split: str) -> dict[str, Any]:
-        """What was counted, JSON-ready.
+        """What was counted, JSON-ready: top-1 and top-3 of ``heads`` and, by ``fused`` order, of "highest-k".
 
-        ``heads``: top-1 and top-3 of each. ``fused``: of "highest-k", the surest heads first. ``fused_official``: in
-        the official order. ``tokens``: of the selected and dropped ones the share that is classified rightly (tokens of
-        one image are not independent, so there is no interval). ``official``: the best top-1 of all names in the
-        official order, which the official code reports.
+        Of ``tokens`` the share that is classified rightly (those of one image are not independent, so there is no
+        interval). ``official``: the best top-1 of all names in the official order, which the official code reports.
         """
 
         def tops(kind: str) -> dict[str, Any]:
-            found: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-            for (of, name, top), hits in self._hits.items():
-                if of == kind:
-                    metric = f"top{top}"
-                    found[name][metric] = Accuracy.of_counts(hits, self._n, split=split, metric=metric).as_record()
-            return dict(found)
+            names = dict.fromkeys(name for of, name, _ in self._hits if of == kind)
+            return {name: {f"top{top}": share(kind, name, top) for top in _TOPS} for name in names}
+
+        def share(kind: str, name: str, top: int) -> dict[str, Any]:
+            hits = self._hits[kind, name, top]
+            return Accuracy.of_counts(hits, self._n, split=split, metric=f"top{top}").as_record()
 
         heads, fused, official = (tops(kind) for kind in ("heads", *COMPATS))
         best = max({**heads, **official}.items(), key=lambda item: float(item[1]["top1"]["value"]))

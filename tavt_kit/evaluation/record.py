@@ -1,4 +1,4 @@
-"""The record of an evaluation, eval.json: its figures, and the folder of images and tables that it names by SHA-256."""
+"""The record of an evaluation, eval.json: its figures, and the tables that it names by SHA-256."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.parsing import csv_text
-from tavt_kit.core.records import atomic_path, atomic_text, sha256_file, write_record
+from tavt_kit.core.records import atomic_text, sha256_file, write_record
 from tavt_kit.data.images import Sample
 from tavt_kit.evaluation.answers import Answered, Prediction
-from tavt_kit.evaluation.drawing import draw_confusion
 from tavt_kit.evaluation.metrics import CALIBRATION_BINS, METRICS, Predictions, first_classes, reliability
 
 _LISTED, _EXAMPLES = 10, 3
 """Confusions that are named, and images of each."""
 
 _WHOLE = 1000
-"""Classes up to which the confusion matrix is recorded and drawn whole; of more only the cells that hold images."""
+"""Classes up to which the confusion matrix is recorded whole; of more only the cells that hold images."""
 
 
 def summarise_answers(
@@ -57,7 +56,7 @@ def summarise_answers(
         whole[cells[:, 0], cells[:, 1]] = cells[:, 2]
     seen = Predictions(found.logits, found.labels)
     told = {name: METRICS[name].accuracy(seen, split).as_record() for name in ("top1", "top5", "macro_f1")}
-    bins = reliability(found.confidence, found.right)
+    bins, error = reliability(found.confidence, found.right)
     return {
         **told,
         "top5": told["top5"] if len(classes) > 5 else None,
@@ -72,11 +71,7 @@ def summarise_answers(
             if of_truth[i] + of_said[i]
         },
         "confusions": _confusions(found, cells, classes, named),
-        "calibration": {
-            "error": sum(one.apart for one in bins) / len(found.labels),
-            "bins": [one.as_record() for one in bins],
-            "count": CALIBRATION_BINS,
-        },
+        "calibration": {"error": error, "bins": bins, "count": CALIBRATION_BINS},
     }
 
 
@@ -113,23 +108,15 @@ def write_evaluation(folder: Path, body: Mapping[str, Any], found: Answered, nam
     Returns:
         The record, with the files it names.
     """
-    threshold = None if body["reject"] is None else body["reject"]["threshold"]
-    whole = body["confusion"] is not None
-    images = {"confusion.png": ("confusion matrix", draw_confusion(body))} if whole else {}
     tables = {
         "confusion.csv": ("confusion matrix", confusion_csv(body)),
         "classes.csv": ("every class", classes_csv(body)),
-        "predictions.csv": ("every image", answers_csv(found, body["classes"], names, threshold)),
+        "predictions.csv": ("every image", answers_csv(found, body["classes"], names)),
     }
-    for name, (_, image) in images.items():
-        with atomic_path(folder / name) as temporary:
-            image.save(temporary)
-    for name, (_, text) in tables.items():
+    files = []
+    for name, (shows, text) in tables.items():
         atomic_text(folder / name, text)
-    files = [
-        {"file": name, "shows": shows, "sha256": sha256_file(folder / name)}
-        for name, (shows, _) in {**images, **tables}.items()
-    ]
+        files.append({"file": name, "shows": shows, "sha256": sha256_file(folder / name)})
     return write_record(folder / EVAL_FILE, "eval", {**body, "files": files})
 
 
@@ -170,31 +157,28 @@ def class_size(record: Mapping[str, Any], name: str) -> int:
     return int(record["recall"][name]["n"]) if name in record["recall"] else 0
 
 
-def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str], threshold: float | None = None) -> str:
-    """Each image: its file, truth, label, probability, the next likeliest, and whether the label is accepted."""
+def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str]) -> str:
+    """Each image: its file, truth, label, probability, and the next likeliest."""
     best, rows = first_classes(found.logits, min(FIRST, len(classes))), []
     for i, (name, label) in enumerate(zip(names, found.labels.tolist(), strict=True)):
-        ranked = [(classes[k], float(found.shares[i, k])) for k in best[i]]
-        rows.append([name, classes[label], *_ranked_cells(ranked, threshold)])
-    return csv_text(["file", "truth", *_ranked_columns(best.shape[1], threshold)], rows)
+        rows.append([name, classes[label], *_ranked_cells([(classes[k], float(found.shares[i, k])) for k in best[i]])])
+    return csv_text(["file", "truth", *_ranked_columns(best.shape[1])], rows)
 
 
 def predictions_csv(predictions: Sequence[Prediction]) -> str:
     """As ``answers_csv``, of images without labels; what could not be read has its reason in the last column."""
-    columns, rows = _ranked_columns(max((len(one.ranked) for one in predictions), default=0), None), []
-    for one in predictions:
-        cells = _ranked_cells(one.ranked, None) if one.error is None else [""] * len(columns)
-        rows.append([one.path, *cells, one.error or ""])
+    columns, rows = _ranked_columns(max((len(each.ranked) for each in predictions), default=0)), []
+    for each in predictions:
+        cells = _ranked_cells(each.ranked) if each.error is None else [""] * len(columns)
+        rows.append([each.path, *cells, each.error or ""])
     return csv_text(["file", *columns, "error"], rows)
 
 
-def _ranked_columns(count: int, threshold: float | None) -> list[str]:
+def _ranked_columns(count: int) -> list[str]:
     """``label``, ``probability``, ``label_2``, ``probability_2`` and so on."""
-    behind = ["", *(f"_{place}" for place in range(2, count + 1))]
-    columns = [f"{name}{end}" for end in behind for name in ("label", "probability")]
-    return columns if threshold is None else [*columns, "accepted"]
+    return [f"{name}{end}" for end in ["", *(f"_{rank}" for rank in range(2, count + 1))]
+            for name in ("label", "probability")]  # fmt: skip
 
 
-def _ranked_cells(ranked: Sequence[tuple[str, float]], threshold: float | None) -> list[str]:
-    cells = [cell for label, share in ranked for cell in (label, f"{share:.6f}")]
-    return cells if threshold is None else [*cells, "yes" if ranked[0][1] >= threshold else "no"]
+def _ranked_cells(ranked: Sequence[tuple[str, float]]) -> list[str]:
+    return [cell for label, share in ranked for cell in (label, f"{share:.6f}")]

@@ -18,22 +18,14 @@ class EvaluationResult:
     """What an evaluation gave: an accuracy, or why there is none.
 
     Args:
-        accuracy: ``None`` where it failed.
         seconds: Its share of the time that passed; over all answers of a search they add up to the time spent.
-        correct: (n,) bool, which of the accuracy's n images were right, in the evaluator's order; ``None`` where
-            the evaluator does not know.
+        correct: (n,) bool, which of the accuracy's n images were right, where the evaluator knows.
         values: Further metrics by name, for example ``loss``.
         metrics: Further metrics of the same images that floors or objectives are about.
 
     Raises:
         MeasurementError: A value is not finite.
         ValueError: Both an accuracy and a failure, or neither; bits of another number of images.
-
-    Example:
-        >>> correct = np.array([True, True, False, True])
-        >>> result = EvaluationResult(Accuracy.of_counts(3, 4, split="val"), 0.1, correct=correct)
-        >>> result == EvaluationResult(None, 0.1, "no memory")
-        False
     """
 
     accuracy: Accuracy | None
@@ -58,12 +50,7 @@ class EvaluationResult:
         """Whether everything is equal, bit for bit."""
         if not isinstance(other, EvaluationResult):
             return NotImplemented
-        mine, theirs = (
-            (one.accuracy, one.seconds, one.failure, dict(one.values), dict(one.timings), one.metrics,
-             None if one.correct is None else one.correct.tolist())
-            for one in (self, other)
-        )  # fmt: skip
-        return mine == theirs
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in self.__slots__)
 
     __hash__ = None  # type: ignore[assignment]
 

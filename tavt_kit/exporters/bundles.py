@@ -153,14 +153,13 @@ def _write_triton(models: Sequence[_Model], folder: Path) -> str:
     template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
     for name, path, card in models:
         _copy(path, folder / name / "1")
-        if card.pixels is None:
-            kind, dims = "TYPE_FP16" if _is_half(path, card) else "TYPE_FP32", [3, *card.image_size]
-        else:
+        output = "TYPE_FP16" if path.suffix == ".onnx" and card.precision == "f16" else "TYPE_FP32"
+        kind, dims = output, [3, *card.image_size]
+        if card.pixels is not None:
             kind, dims = "TYPE_UINT8", [3, -1, -1] if card.pixels.startswith("nchw") else [-1, -1, 3]
         backend, most, batch = "onnxruntime", _MOST_AT_ONCE, []
         if path.suffix == ".xml":  # Triton's OpenVINO backend takes its largest batch alone, or any where it has none
             backend, most, batch = "openvino", 0, [-1]
-        output = "TYPE_FP16" if _is_half(path, card) else "TYPE_FP32"
         filled = template.render(
             name=json.dumps(name), backend=backend, file=f"model{path.suffix}", kind=kind, dims=[*batch, *dims],
             output=output, scores=[*batch, len(card.classes)], most=most,
@@ -171,10 +170,6 @@ def _write_triton(models: Sequence[_Model], folder: Path) -> str:
         "for Triton, whose own backends for these files are untried, for no package of the server holds them: "
         "tritonserver --model-repository={folder}"
     )
-
-
-def _is_half(path: Path, card: ArtifactCard) -> bool:
-    return path.suffix == ".onnx" and card.precision == "f16"
 
 
 def _write_page(models: Sequence[Path], folder: Path, web_runtime: Path | None) -> str:

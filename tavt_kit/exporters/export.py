@@ -27,6 +27,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.errors import ExportError, OutputError, RecordError
 from tavt_kit.exporters.options import Form, Plan
+from tavt_kit.exporters.preprocessing import OPSET
 from tavt_kit.exporters.writer import Writer
 
 if TYPE_CHECKING:
@@ -47,23 +48,16 @@ def export(
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[Entry], list[Entry]]:
-    """Write a model at its schedules in every form of the plan, and check each file against the model.
-
-    A file that is there already, made and checked in the very same way, is kept.
+    """Write a model at its schedules in every form of the plan, and check each file against it, as ``tk.export``.
 
     Args:
         schedules: The token counts to freeze; several by the labels of the plan's forms, or as the presets of a
             switchable file.
-        images: The model's images: ``train`` calibrates, another split checks.
         run: Where the model came from, for the records.
-        fresh: Make again what is there, and replace what was made in another way.
 
     Returns:
         Records of the files, as ``exported.json`` has them, and those of the checks; of a switchable file one for each
         preset.
-
-    Raises:
-        TavtError: As ``tk.export``.
     """
     progress = progress or Silent()
     images.require_classes(adaptive.require_card().classes)
@@ -80,7 +74,7 @@ def export(
         recipes = {form.file: _recipe(form, writer, plan, split) for form in plan.forms}
         entries, checks = _keep(out, recipes, fresh=fresh)
         _refuse_little_space(adaptive, out, [form.precision for form in plan.forms if form.file not in entries])
-        source = Source(adaptive, samples, split, plan.allow_unreadable, images_beside(images, split, plan.unlabelled))
+        source = Source(adaptive, samples, split, images_beside(images, split, plan.unlabelled))
         about = {**source.about(run, images), "gate": plan.gate.as_record()}
 
         def write_records() -> None:
@@ -133,7 +127,7 @@ def export(
 
 def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any]:
     """What a file and its verdict depend on."""
-    card, onnx = writer.card_of(form), {"exporter": "tracing" if plan.tensorrt else None, "opset": plan.opset}
+    card = writer.card_of(form)
     return {
         "model": card.model.name,
         "weights": card.model.weights_sha256,
@@ -151,8 +145,7 @@ def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any
         "gate": plan.gate.as_record(),
         "dense": plan.dense,
         "target": None if plan.target is None else str(plan.target),
-        "onnx": onnx if form.format == "onnx" and any(onnx.values()) else None,
-        "tensorrt": plan.tensorrt or None,
+        "onnx": {"exporter": None, "opset": OPSET} if form.format == "onnx" and plan.pixels else None,
         "pixels": plan.pixels,
         **({} if plan.unlabelled is None else {"unlabelled": str(plan.unlabelled)}),
     }

@@ -1,7 +1,4 @@
-"""What is asked of an export: forms, torch's exporter of ONNX, how int8 is made, and all of it as a ``Plan``.
-
-What nothing can write raises an ExportError where it is asked for.
-"""
+"""What is asked of an export: forms, torch's exporter of ONNX, how int8 is made, and all of it as a ``Plan``."""
 
 from __future__ import annotations
 
@@ -33,11 +30,7 @@ _WHY_NOT = {
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One file to write.
-
-    Args:
-        label: Label of one of several schedules, ``""`` for the only one, or ``SWITCHABLE`` for all of them.
-    """
+    """One file to write, of the schedule of a label: ``""`` for the only one, or ``SWITCHABLE`` for all of them."""
 
     format: str
     precision: str = "f32"
@@ -93,30 +86,10 @@ def forms_of(formats: Iterable[str], precisions: Iterable[str], labels: Sequence
     return tuple(dict.fromkeys(found))
 
 
-EXPORTERS = {"tracing": range(17, 21), "dynamo": range(18, 24)}
-"""torch's exporters, each with the opsets it writes (torch 2.13). Below 17 there is no LayerNormalization, which would
-fall apart into nine operators."""
+EXPORTERS = (("tracing", 17), ("dynamo", 18))
+"""torch's exporters in the order in which they are asked, each with its oldest opset, which most runtimes read.
 
-
-def attempts(opset: int | None = None, *, tensorrt: bool = False) -> list[tuple[str, int]]:
-    """torch's exporters to ask for ONNX, in order, with the opset of each: the oldest, which most runtimes read.
-
-    Raises:
-        ExportError: No exporter writes that opset.
-
-    Example:
-        >>> attempts()
-        [('tracing', 17), ('dynamo', 18)]
-        >>> attempts(23)
-        [('dynamo', 23)]
-    """
-    names = ["tracing"] if tensorrt else list(EXPORTERS)
-    found = [(name, opset or EXPORTERS[name][0]) for name in names if opset is None or opset in EXPORTERS[name]]
-    if not found:
-        low, high = min(EXPORTERS[name][0] for name in names), max(EXPORTERS[name][-1] for name in names)
-        raise ExportError(f"ONNX is written in opset {low} to {high}, got {opset}")
-    return found
-
+Below 17 there is no LayerNormalization, which would fall apart into nine operators."""
 
 QUANTIZERS = ("nncf", "onnxruntime")
 SMOOTH = {"both": (True, False), "on": (True,), "off": (False,)}
@@ -132,12 +105,10 @@ class Int8Options(Record):
     Args:
         quantizer: ``"nncf"`` or ``"onnxruntime"`` (for ONNX alone); ``None`` tries all that suit the format.
         smooth: NNCF's SmoothQuant: ``"both"`` are tried, or ``"on"`` or ``"off"``.
-        symmetric: Zero points of 0, as TensorRT wants them (onnxruntime's quantizer).
     """
 
     quantizer: str | None = None
     smooth: str = field(default="both", metadata=recorded_as("smooth_quant"))
-    symmetric: bool = False
 
     def __post_init__(self) -> None:
         if self.quantizer is not None and self.quantizer not in QUANTIZERS:
@@ -161,7 +132,6 @@ class Plan:
     Args:
         split: Split of the check's images; ``None`` takes ``test``, else ``val``.
         target: Where the files are run; ``None`` for each one's own runtime on the CPU.
-        tensorrt: Whether ONNX files must be such as TensorRT takes.
         pixels: Order of the uint8 images that the files take and prepare themselves; ``None`` where they are prepared
             before.
         unlabelled: Folder of images without labels, which help to decide about a file (``checks.small_sets``).
@@ -174,10 +144,7 @@ class Plan:
     calibrate: int = DEFAULT_IMAGES
     dense: bool = True
     accept_inconclusive: bool = False
-    allow_unreadable: int = 0
     target: TargetDevice | None = None
-    opset: int | None = None
     int8: Int8Options = Int8Options()
-    tensorrt: bool = False
     pixels: str | None = None
     unlabelled: Path | None = None

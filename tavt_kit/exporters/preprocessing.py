@@ -1,9 +1,7 @@
 """Preprocessing inside of a file: uint8 images of any size go in, and the graph resizes, crops and normalises them.
 
-Pillow resizes bytes in two passes, rounds to bytes after each, and widens its filter where an image shrinks. ONNX's
-Resize with ``antialias`` and OpenVINO's ``*_pillow`` modes do the same to bytes, but round their weights otherwise, so
-that some values are one level of 255 off. On floats they would be several levels off, for nothing is rounded between
-the passes.
+It resizes bytes as Pillow does, whose weights the runtimes round otherwise: some values are one level of 255 off. On
+floats they would be several off, for nothing is rounded between the two passes.
 """
 
 from __future__ import annotations
@@ -56,11 +54,7 @@ def _scaled(how: Preprocessing) -> NDArray[np.int64]:
 
 
 def prepend_onnx(model: Any, card: ArtifactCard) -> Any:
-    """The ONNX model with its card's preprocessing before it; it changes in place.
-
-    Args:
-        model: ``onnx.ModelProto`` with a float input ``images``, of opset 18 or later.
-    """
+    """The ``onnx.ModelProto`` of opset 18 with its card's preprocessing before it; it changes in place."""
     import onnx
     from onnx import TensorProto, helper
 

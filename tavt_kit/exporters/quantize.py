@@ -1,7 +1,4 @@
-"""Fewer bits, by NNCF and by onnxruntime's own tools: int8 and f16; training images choose the way.
-
-What a library cannot do with a model raises an ExportError that says so.
-"""
+"""Fewer bits, by NNCF and by onnxruntime's own tools: int8 and f16; training images choose the way."""
 
 from __future__ import annotations
 
@@ -129,11 +126,10 @@ _HEAVY = ("Conv", "Gemm", "MatMul")
 _FLOAT = ("Softmax", "ReduceSum", "TopK")
 
 
-def quantize_statically(model: onnx.ModelProto, given: Sequence[Feed], *, symmetric: bool = False) -> onnx.ModelProto:
+def quantize_statically(model: onnx.ModelProto, given: Sequence[Feed]) -> onnx.ModelProto:
     """The model with QuantizeLinear and DequantizeLinear around its linear layers; a weight scale for each channel.
 
-    Products of two activations (attention), softmax, scores, top-k and norms stay in float. With ``symmetric`` zero
-    points are 0 everywhere, as TensorRT wants them.
+    Products of two activations (attention), softmax, scores, top-k and norms stay in float.
     """
     import onnxruntime
 
@@ -159,12 +155,12 @@ def quantize_statically(model: onnx.ModelProto, given: Sequence[Feed], *, symmet
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+                activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=list(_HEAVY),
                 # Not MatMulConstBOnly, which says the same and does nothing for QDQ (onnxruntime 1.31).
                 nodes_to_exclude=[node.name for node in products if not weights & set(node.input)],
-                extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+                extra_options={"WeightSymmetric": True},
             )
             return onnx.load(str(path))
     finally:
@@ -201,7 +197,7 @@ def make_int8(
 
     Args:
         model: An ``openvino.Model`` or ``onnx.ModelProto`` in f32; it stays as it is.
-        card: Card; a switchable model is calibrated and tried at all of its presets.
+        card: A switchable model is calibrated and tried at all of its presets.
 
     Raises:
         ExportError: No way works.
@@ -237,7 +233,7 @@ def _quantize(
 ) -> Any:
     given = feeds(examples.calibration, presets)
     if way["quantizer"] == "onnxruntime":
-        return quantize_statically(model, given, symmetric=options.symmetric)
+        return quantize_statically(model, given)
     return quantize(model, given, smooth=way["smooth_quant"])
 
 

@@ -1,17 +1,15 @@
 """ONNX: dynamic batch, token counts frozen in or (switchable) a second input; run before it is handed over.
 
-torch has two exporters. The tracing one (from opset 17) writes the graph in a third of a second where the dynamo one
-(from opset 18) takes five or more, runs equally fast in onnxruntime, and only its graph can be quantized by NNCF. But
-it lacks operators (RMS norm) and writes a wrong graph for others (``repeat_interleave`` in rope_mixed: an invalid
-Expand). So it is asked first, its graph is compared with torch at three batch sizes, and the other one is asked where
-it fails. All of this was measured on torch 2.13, onnxruntime 1.31 and nncf 3.4.
+torch's tracing exporter writes in a third of a second where the dynamo one takes five or more, and only its graph can
+be quantized by NNCF. But it lacks operators (RMS norm) and writes a wrong graph for others (``repeat_interleave`` in
+rope_mixed). So it is asked first, its graph is compared with torch at three batch sizes, and the other one is asked
+where it fails (torch 2.13, onnxruntime 1.31, nncf 3.4).
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +24,7 @@ from tavt_kit.core.artifact_card import METADATA_KEY, SEAL_KEY, WEIGHTS_SUFFIX, 
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.options import attempts
+from tavt_kit.exporters.options import EXPORTERS
 from tavt_kit.models.token_reduction import Selection
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.runtimes import open_file
@@ -43,18 +41,13 @@ _log = logging.getLogger(__name__)
 
 
 def to_onnx(
-    adaptive: AdaptiveViT, card: ArtifactCard, path: Path, exporters: Sequence[tuple[str, int]] | None = None
+    adaptive: AdaptiveViT, card: ArtifactCard, path: Path, exporters: Sequence[tuple[str, int]] = EXPORTERS
 ) -> str:
     """Write the model at the card's schedule, or with its counts as an input, with the card inside.
 
     Kept tokens are chosen by TopK, whose ties ONNX defines to stay at the lowest index, as onnxruntime has it
-    (OpenVINO's importer has not); a stable sort cannot be exported. A switchable graph sorts all tokens by TopK and
-    takes the first.
-
-    Args:
-        card: With presets the file becomes switchable.
-        path: File in a folder that exists. Of a model too large for one file the weights lie beside it.
-        exporters: As ``attempts`` gives them.
+    (OpenVINO's importer has not); a stable sort cannot be exported. With presets on the card the file becomes
+    switchable.
 
     Returns:
         The exporter that wrote it, ``"tracing"`` or ``"dynamo"``.
@@ -65,7 +58,7 @@ def to_onnx(
     """
     module, inputs = traceable(adaptive, card, "topk")
     reasons = []
-    for exporter, opset in exporters or attempts():
+    for exporter, opset in exporters:
         reason = _write(module, inputs, path, exporter, opset) or _disagreement(module, card, path)
         if reason is None:
             finish(path, card)
@@ -77,9 +70,7 @@ def to_onnx(
     at = f"schedule {card.schedule}" if not card.is_switchable else "switchable counts"
     said = "; ".join(f"{exporter}, opset {opset}: {reason}" for exporter, opset, reason in reasons)
 
-    raise ExportError(
-        f"exporting {card.model.name} with {at} to ONNX failed ({said}); try another `opset`, or `format` openvino"
-    )
+    raise ExportError(f"exporting {card.model.name} with {at} to ONNX failed ({said}); try `format` openvino")
 
 
 def example_images(card: ArtifactCard, batch: int = _TRACED) -> Tensor:
@@ -151,7 +142,6 @@ def _first_line(error: object) -> str:
 
 LARGEST = 2**31 - 2**24  # bytes of a protobuf file, less what the graph itself takes
 _LEAST = 1024  # bytes of a tensor that is worth a place of its own
-_PAGE = 4096  # onnx.proto: offsets should be whole pages, so that the file can be mapped
 
 
 def attach_card(model: onnx.ModelProto, card: ArtifactCard) -> None:
@@ -173,64 +163,16 @@ def finish(path: Path, card: ArtifactCard) -> None:
 
 
 def save(model: onnx.ModelProto, card: ArtifactCard, path: Path) -> None:
-    """Write a model with its card; one that is too large for a file gets its weights into another beside it."""
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST:
-        card = replace(card, weights_file=_move_out(model, path.parent, path.stem))
+    """Write a model with its card; one too large for a file gets its weights into ``STEM-HASH.weights`` beside it."""
+    tensors = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= _LEAST]
+    if sum(len(tensor.raw_data) for tensor in tensors) > LARGEST:
+        content = hashlib.sha256()
+        for tensor in tensors:
+            content.update(tensor.raw_data)
+        card = replace(card, weights_file=f"{path.stem}-{content.hexdigest()[:8]}{WEIGHTS_SUFFIX}")
+        for tensor in tensors:
+            onnx.external_data_helper.set_external_data(tensor, str(card.weights_file))
+        (path.parent / str(card.weights_file)).unlink(missing_ok=True)  # onnx would write behind what is there
     attach_card(model, card)
     onnx.save(model, str(path))
     seal(path)
-
-
-def _move_out(model: onnx.ModelProto, folder: Path, stem: str) -> str:
-    """Put a model's tensors into ``folder/STEM-HASH.weights``, named by its content, and point the model there."""
-    whole, temporary, places = hashlib.sha256(), folder / f".{stem}{WEIGHTS_SUFFIX}", []
-    tensors = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= _LEAST]
-    with temporary.open("wb") as file:
-        for tensor in tensors:
-            gap = bytes(-file.tell() % _PAGE)
-            places.append((file.tell() + len(gap), len(tensor.raw_data)))
-            for part in (gap, tensor.raw_data):
-                file.write(part)
-                whole.update(part)
-    name = f"{stem}-{whole.hexdigest()[:8]}{WEIGHTS_SUFFIX}"
-    temporary.replace(folder / name)
-    for tensor, place in zip(tensors, places, strict=True):
-        tensor.ClearField("raw_data")
-        tensor.ClearField("external_data")
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        for key, value in zip(("location", "offset", "length"), (name, *place), strict=True):
-            tensor.external_data.add(key=key, value=str(value))
-    return name
-
-
-OPERATORS = frozenset(
-    "Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv Cos "
-    "DequantizeLinear Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gemm "
-    "GlobalAveragePool Greater GreaterOrEqual HardSigmoid Identity InstanceNormalization LayerNormalization "
-    "LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Min Mul Neg Not Or Pad Pow QuantizeLinear Range "
-    "ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize ScatterElements ScatterND Shape Sigmoid "
-    "Sign Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze Where".split()
-)
-
-
-def refuse_operators(model: Any) -> None:
-    """Raise ExportError where TensorRT is not known to take an operator of the graph, which is named with its node."""
-    for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
-            name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-            raise ExportError(
-                f"TensorRT is not known to take operator {name} (node {node.name or 'without a name'}); choose another "
-                "precision and `opset` 17, or leave out `for` tensorrt"
-            )
-
-
-def trtexec_line(file: str, card: ArtifactCard) -> str:
-    """The command that builds an engine from a file for batches 1 to 16, on a machine with TensorRT.
-
-    Types are taken from the graph (``--stronglyTyped``), so that f16 and int8 are what the file says.
-    """
-    height, width = card.image_size
-    shapes = {key: f"images:{batch}x3x{height}x{width}" for key, batch in (("min", 1), ("opt", 4), ("max", 16))}
-    ranges = [f"--{key}Shapes={shape}" for key, shape in shapes.items()]
-    engine = file.removesuffix(".onnx") + ".engine"
-    return shlex.join(["trtexec", f"--onnx={file}", *ranges, "--stronglyTyped", f"--saveEngine={engine}"])

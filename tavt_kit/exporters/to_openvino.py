@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openvino
 
 from tavt_kit.core.artifact_card import METADATA_KEY, ArtifactCard, seal
@@ -16,8 +15,6 @@ from tavt_kit.exporters.to_onnx import OUTPUT, traceable
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes.on_openvino import convert_module
 from tavt_kit.runtimes.session import INPUT, LENGTHS
-
-_LEAST = 1024  # numbers of a constant that is worth it
 
 _log = logging.getLogger(__name__)
 
@@ -55,31 +52,10 @@ def convert(adaptive: AdaptiveViT, card: ArtifactCard) -> Any:
 
 
 def save(model: Any, card: ArtifactCard, path: Path) -> None:
-    """Write a model with its card; ``f16`` and ``bf16`` halve the weights, which the runtime may widen again."""
-    if card.precision == "bf16":
-        model = _in_bf16(model)
+    """Write a model with its card; for ``f16`` and ``bf16`` weights are kept in f16, which the runtime widens again."""
     if card.pixels is not None:
         model = prepend_openvino(model, card)
     model.set_rt_info(card.as_text(), METADATA_KEY)
-    openvino.save_model(model, path, compress_to_fp16=card.precision == "f16")
+    openvino.save_model(model, path, compress_to_fp16=card.precision in ("f16", "bf16"))
     seal(path)
     _log.info("wrote %s: %d operators", path.name, len(model.get_ops()))
-
-
-def _in_bf16(model: Any) -> Any:
-    """A copy whose large f32 constants are kept in bf16 and widened where they are used (save_model knows only f16)."""
-    model = model.clone()
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != "Constant" or node.get_element_type() != openvino.Type.f32:
-            continue
-        if np.prod(tuple(node.shape)) < _LEAST:
-            continue
-        # The tensor owns its memory; one made of an array would only borrow it.
-        tensor = openvino.Tensor(openvino.Type.bf16, node.shape)
-        bits = np.array(node.data).view(np.uint32)
-        tensor.data.view(np.uint16)[...] = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to the nearest, ties to even
-        narrow = openvino.op.Constant(tensor)
-        wide = openvino.opset13.convert(narrow, openvino.Type.f32)
-        for reader in list(node.output(0).get_target_inputs()):
-            reader.replace_source_output(wide.output(0))
-    return model

@@ -14,7 +14,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample, load_arrays, thin_out
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.exporters.options import Form, Plan, attempts
+from tavt_kit.exporters.options import EXPORTERS, Form, Plan
 
 if TYPE_CHECKING:
     from tavt_kit.exporters.quantize import Examples
@@ -33,12 +33,7 @@ def describe(adaptive: AdaptiveViT, schedule: TokenSchedule) -> ArtifactCard:
 
 @dataclass(slots=True)
 class Writer:
-    """See the module.
-
-    Args:
-        schedules: Schedules by the forms' labels; of a switchable form the presets, cheapest first.
-        images: Images whose ``train`` split calibrates int8.
-    """
+    """See the module. Schedules are by the forms' labels; of a switchable form the presets, cheapest first."""
 
     adaptive: AdaptiveViT
     schedules: Mapping[str, TokenSchedule]
@@ -73,21 +68,19 @@ class Writer:
     def _write_onnx(self, card: ArtifactCard, path: Path) -> None:
         import onnx
 
+        from tavt_kit.exporters.preprocessing import OPSET, prepend_onnx
         from tavt_kit.exporters.quantize import halve
-        from tavt_kit.exporters.to_onnx import refuse_operators, save, to_onnx
+        from tavt_kit.exporters.to_onnx import save, to_onnx
 
         plain = replace(card, precision="f32", calibration=None, pixels=None)
-        to_onnx(self.adaptive, plain, path, attempts(self.plan.opset, tensorrt=self.plan.tensorrt))
+        least = 0 if card.pixels is None else OPSET
+        to_onnx(self.adaptive, plain, path, [(exporter, max(opset, least)) for exporter, opset in EXPORTERS])
         model = onnx.load(str(path))
         if card.precision == "int8":
             model, card = self._quantized(model, card)
         elif card.precision == "f16":
             model = halve(model)
-        if self.plan.tensorrt:
-            refuse_operators(model)
         if card.pixels is not None:
-            from tavt_kit.exporters.preprocessing import prepend_onnx
-
             model = prepend_onnx(model, card)
         save(model, card, path)
 
@@ -117,14 +110,14 @@ class Writer:
         """Read once for all files."""
         if "examples" not in self._made:
             self.progress.update("reading training images to calibrate on")
-            calibrating, most = self._calibrating(), self.plan.allow_unreadable
+            calibrating = self._calibrating()
             taken = {sample.path for sample in calibrating}
             held_out = thin_out([one for one in self.images.split("train") if one.path not in taken], HELD_OUT)
             preprocessing = Preprocessing.from_record(self.adaptive.require_card().preprocessing)
-            first = load_arrays(calibrating, preprocessing, allow_unreadable=most)
+            first = load_arrays(calibrating, preprocessing)
             spare = first._replace(images=first.images[:0], labels=first.labels[:0])
             if held_out:
-                spare = load_arrays(held_out, preprocessing, allow_unreadable=most)
+                spare = load_arrays(held_out, preprocessing)
             from tavt_kit.exporters.quantize import Examples
 
             self._made["examples"] = Examples(first.images, spare.images, spare.labels)

@@ -12,9 +12,9 @@ from tavt_kit.errors import TargetError
 from tavt_kit.reports import columns, words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
 from tavt_kit.reports.candidates import Estimate, FrontView
-from tavt_kit.reports.images import data_uri, recorded_image
+from tavt_kit.reports.images import data_uri
 from tavt_kit.reports.markup import el
-from tavt_kit.reports.records import Found, Records, integers, mapping, number, objects, sequence, text
+from tavt_kit.reports.records import Records, integers, mapping, number, objects, sequence, text
 
 _Entry = Mapping[str, Any]
 """An entry of a record: a checked file, a class, a pair of classes."""
@@ -181,7 +181,7 @@ def _wrong(examples: Sequence[_Entry], folder: Path) -> list[Figure]:
     return [Figure("images that became wrong", el("ul", *items, class_="wrong"), caption)] if items else []
 
 
-_LISTED, _DRAWING_BYTES = 10, 250_000
+_LISTED = 10
 
 
 def evaluated_section(records: Records) -> Section | None:
@@ -197,7 +197,7 @@ def evaluated_section(records: Records) -> Section | None:
         said = f"The official code reports the best of its names, here {name}: {top1}; a choice made on that split."
         blocks.append(Text.of(said, kind="note"))
     gist = f"{_percent(first, 'top1', 'value')} top-1 on {text(first, 'top1', 'split') or '?'}"
-    return Section("evaluated", "What it has right", (*blocks[:1], *_drawings(evaluations[0]), *blocks[1:]), gist)
+    return Section("evaluated", "What it has right", tuple(blocks), gist)
 
 
 def _percent(record: _Entry, *path: str) -> str:
@@ -212,14 +212,6 @@ def _accuracies(bodies: list[_Entry]) -> Table:
     def accuracy(title: str, name: str) -> Rule[_Entry]:
         return Column(title, hint="95 %"), lambda row: columns.recorded_accuracy(row, name)
 
-    def accepted(row: _Entry) -> Cell:
-        reject = mapping(row, "reject")
-        if None in (number(reject, "wanted"), number(reject, "threshold"), number(reject, "coverage", "value")):
-            return Cell(words.DASH)
-        wished, reached = words.percent_text(number(reject, "wanted"), 0), _percent(reject, "precision", "value")
-        small = f"{wished} wished, {reached} reached from {_percent(reject, 'threshold')} on"
-        return Cell(_percent(reject, "coverage", "value"), small)
-
     return Table.of(
         bodies,
         "Accuracies with their 95 % intervals.",
@@ -229,7 +221,6 @@ def _accuracies(bodies: list[_Entry]) -> Table:
         accuracy("Top-5", "top5"),
         accuracy("Macro F1", "macro_f1"),
         (Column("Calibration error", hint="15 bins"), lambda row: _percent(row, "calibration", "error")),
-        (Column("Accepted", hint="of a wished precision"), accepted),
     )
 
 
@@ -281,16 +272,3 @@ def _heads(record: _Entry) -> Table:
         (Column("Tokens", hint="selected, right"), lambda row: _percent(tokens, f"select_{row[1]}")),
         (Column("Tokens", hint="dropped, right"), lambda row: _percent(tokens, f"drop_{row[1]}")),
     )
-
-
-def _drawings(found: Found) -> list[Block]:
-    drawn = {
-        file: recorded_image(found.path.parent, entry, text(entry, "shows") or "", _DRAWING_BYTES)
-        for entry in sequence(found.body, "files")
-        if (file := text(entry, "file") or "").endswith(".png")
-    }
-    shown = [el("li", image) for image in drawn.values() if image is not None]
-    hidden = ", ".join(name for name, image in drawn.items() if image is None)
-    note = Text.of(f"Not shown, as it is too large or not the one recorded: {hidden}.", kind="note")
-    figure = Figure("confusions and calibration", el("ul", *shown, class_="drawings"))
-    return [*([figure] if shown else []), *([note] if hidden else [])]

@@ -149,7 +149,7 @@ def _training_sentence(
     loop, asked, done = mapping(body, "results", "loop"), whole(body, "asked", "steps"), f"{losses[-1][0]:.0f}"
     made = f"{done} steps"
     if asked is not None and f"{asked}" != done:
-        made = f"{done} of {asked} steps{' (patience ran out)' if loop else ''}"
+        made = f"{done} of {asked} steps"
     ends = f"from {words.significant(first)} to {words.significant(last)} (means of the first and the last tenth)"
     fell = "the loss fell" if last < first else "the loss did not fall: it went"
     said = f"{name[0].upper()}{name[1:]}: {made}; {fell} {ends}."

@@ -7,22 +7,24 @@ from contextlib import contextmanager
 
 from tavt_kit.errors import MeasurementError
 
+_SAID = ("out of memory", "can't allocate memory", "CUDNN_STATUS_NOT_SUPPORTED")
+"""Of torch: a GPU, its allocator on a CPU, and cuDNN, which says so where its workspace does not fit."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is memory that ran out, of the processor or of an accelerator."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    return isinstance(error, MemoryError) or bool(should_reduce_batch_size(error))
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
+    return said or isinstance(error, MemoryError)
 
 
 def free_memory() -> None:
     """Give back what a failed attempt left; to be called when its error is gone, which holds on to its tensors."""
     import gc
 
-    from accelerate.utils.memory import clear_device_cache
+    import torch
 
     gc.collect()
-    clear_device_cache()
+    torch.cuda.empty_cache()
 
 
 @contextmanager

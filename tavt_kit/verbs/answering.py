@@ -24,8 +24,6 @@ def eval_verb(thing: options.Thing, **given: Any) -> Answer:
 
     def show() -> None:
         print(f"{record['thing']} under {record['schedule']}: top-1 {Accuracy.from_record(record['top1'])}")
-        if record["skipped"]:
-            print(f"{record['skipped']} images could not be read and were skipped")
         file = (result.folder or Path()) / EVAL_FILE
         print_sections("eval", file, record, evaluated_section)
         if result.folder is not None:
@@ -64,7 +62,7 @@ def explain_verb(run: options.Run, images: options.Images, **given: Any) -> Answ
     more = f" ({result.left_out} more images were left out; see --limit)" if result.left_out else ""
     return Answer(
         {**about, "folder": str(result.folder), **record},
-        lambda: print(f"{result.sheet}: {result.drawn} images{more}"),
+        lambda: print(f"{result.folder}: {result.drawn} images{more}"),
     )
 
 

@@ -35,8 +35,7 @@ _WORKFLOWS = {
     "bench": ("bench:bench", "target schedule pick weights precision budget memory out seed"),
     "profile": ("profile:profile", "target weights image_size held_out max_time out seed"),
     "report": ("report:report", "out"),
-    "eval": ("evaluate:evaluate", "data split schedule pick target batch limit precision_wanted "
-             "out allow_unreadable"),
+    "eval": ("evaluate:evaluate", "data split schedule pick target batch limit out"),
     "predict": ("predict:predict", "top schedule pick target batch out"),
     "explain": ("explain:explain", "out schedule pick limit"),
     "compare": ("compare:compare", "threshold drop reference across"),
@@ -55,7 +54,7 @@ _OPTIONS = {"search": "search_config:SearchConfig"}
 """Of a workflow that takes one class of options: that class, whose fields are the settings."""
 _RECIPES = {"train": "train_recipe", "distill": "distill_recipe"}
 
-_NOT_GIVEN = ("progress", "tensorrt", "classes")
+_NOT_GIVEN = ("progress", "classes")
 """Parameters that a verb reads in its own way or not at all."""
 _OF_FILES = ("name", "family", "evaluation")
 """What only the file of a recipe says."""

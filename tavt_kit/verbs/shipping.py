@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 from tavt_kit.verbs.verb import Answer, verb
 
@@ -16,29 +15,15 @@ Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A reposit
 
 
 @verb
-def export_verb(
-    run: options.Run,
-    for_: Annotated[
-        str | None, typer.Option("--for", help="tensorrt: ONNX of operators that it is known to take.")
-    ] = None,
-    **given: Any,
-) -> Answer:
+def export_verb(run: options.Run, **given: Any) -> Answer:
     """Exits 1 unless every file passed or is taken."""
-    from tavt_kit.core.artifact_card import read_metadata
-    from tavt_kit.exporters.to_onnx import trtexec_line
     from tavt_kit.verbs.tables import print_checks
     from tavt_kit.workflows.export import export
 
-    if for_ not in (None, "tensorrt"):
-        raise ParameterError(f"--for takes tensorrt, got {for_!r}")
-    result = export(run, tensorrt=for_ is not None, **given)
+    result = export(run, **given)
     artifacts, checks = ([part.record for part in parts] for parts in (result.files, result.checks))
     if result.licence is not None:
         print(result.licence, file=sys.stderr)
-    for file in result if for_ is not None else ():
-        if file.status == "final":  # stdout may be a JSON object
-            line = trtexec_line(file.path.name, read_metadata(file.path))
-            print(f"{line}  # unverified on a device", file=sys.stderr)
 
     def show() -> None:
         print_checks(checks)

@@ -18,31 +18,24 @@ if TYPE_CHECKING:
 
 @verb
 def train_verb(model: options.Model, out: options.Out, **given: Any) -> Answer:
-    """Defaults of the settings are those of the recipe probe, which --recipe replaces; run.json records all of them.
-
-    `accelerate launch` or torchrun before it shares the work among several processes.
-    """
+    """Defaults of the settings are those of the recipe probe, which --recipe replaces; run.json records all of them."""
     from tavt_kit.core.accuracy import Accuracy
     from tavt_kit.workflows.train import train
 
     result = train(model, out, **given)
 
     def show() -> None:
-        if result.speaks:
-            schedule = result.record["asked"].get("schedule", "dense")
-            print(f"{result.folder}: {schedule} top-1 {result.top1}")
-            if probe := result.record["results"].get("probe"):
-                print(f"head: penalty {probe['penalty']:g}, top-1 {Accuracy.from_record(probe['accuracy'])}")
+        schedule = result.record["asked"].get("schedule", "dense")
+        print(f"{result.folder}: {schedule} top-1 {result.top1}")
+        if probe := result.record["results"].get("probe"):
+            print(f"head: penalty {probe['penalty']:g}, top-1 {Accuracy.from_record(probe['accuracy'])}")
 
-    return Answer(result.record if result.speaks else None, show)
+    return Answer(result.record, show)
 
 
 @verb
 def distill_verb(model: options.Run, out: options.Out, **given: Any) -> Answer:
-    """Defaults of the settings are those of the recipe modern, which --recipe replaces; run.json records all of them.
-
-    `accelerate launch` or torchrun before it shares the work among several processes.
-    """
+    """Defaults of the settings are those of the recipe modern, unless --recipe is given; run.json records them all."""
     from tavt_kit.core.records import command_line
     from tavt_kit.reports.records import gather
     from tavt_kit.reports.training import ladder_section
@@ -52,8 +45,6 @@ def distill_verb(model: options.Run, out: options.Out, **given: Any) -> Answer:
     result = distill(model, out, **given)
 
     def show() -> None:
-        if not result.speaks:
-            return
         print_blocks(blocks_of(ladder_section(gather([result.folder]))))
         loop, control = result.record["results"]["loop"], result.folder / CONTROL
         pace = "" if loop["seconds_per_step"] is None else f", {loop['seconds_per_step']:.2f} s a step"
@@ -64,7 +55,7 @@ def distill_verb(model: options.Run, out: options.Out, **given: Any) -> Answer:
         elif not control.exists() and (command := command_line()) is not None:
             print(f"what fine-tuning alone gives: {command} --control -o {shlex.quote(str(control))}")
 
-    return Answer(result.record if result.speaks else None, show)
+    return Answer(result.record, show)
 
 
 @verb

@@ -28,7 +28,7 @@ class Answer:
     """What a verb ends with.
 
     Args:
-        record: The object of ``--json``; None where another process of the same launch speaks.
+        record: The object of ``--json``; None where there is nothing to say.
         show: Prints the same for people.
         code: Exit code.
     """

@@ -109,7 +109,6 @@ def check(
     accept_inconclusive: bool = False,
     unlabelled: str | Path | None = None,
     target: str | TargetDevice | None = None,
-    allow_unreadable: int = 0,
     out: Path | str | None = None,
     progress: Progress | None = None,
 ) -> CheckResult:
@@ -135,14 +134,13 @@ def check(
         unlabelled: Folder of images without labels: the more they are, the smaller the loss that can be ruled out where
             labelled ones are few.
         target: Target of the file; by default its own runtime on the CPU.
-        allow_unreadable: Most images that may be skipped.
         out: Folder of ``check.json``; by default where ``thing`` lies.
         progress: Told how far things are.
 
     Raises:
         RecordError: A file is not there, was not exported by this program, or ``against`` is no run.
         ScheduleError: The schedule does not fit, or is frozen into the file.
-        DataError: The classes differ, or too many images cannot be read.
+        DataError: The classes differ, or an image cannot be read.
         OutputError: ``out`` cannot be written.
 
     Example:
@@ -176,7 +174,7 @@ def check(
     images = images_of(model.folder, data)
     chosen = split or images.held_out
     beside = images_beside(images, chosen, None if unlabelled is None else Path(unlabelled))
-    source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable, beside)
+    source = Source(model, thin_out(images.split(chosen), limit), chosen, beside)
     gate = Gate(drop=max_drop / 100)
     with held_folder(subject.parent if out is None else out) as folder:
         passes = 1 + dense + (predictions is None)

@@ -83,7 +83,7 @@ def compare(
     INCONCLUSIVE where the line lies between its bounds.
 
     Args:
-        before: Record (``bench.json``, ``check.json``, ...) or run folder.
+        before: Record (``bench.json``, ``eval.json``, ...) or run folder.
         after: Record of the same kind or run folder.
         threshold: Slowdown above which a candidate fails, such as 0.05 or ``"5%"``.
         drop: Loss of accuracy above which it fails, in points.

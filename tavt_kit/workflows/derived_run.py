@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tavt_kit.core.model_card import ModelCard
     from tavt_kit.data import ImageSet
-    from tavt_kit.data.loading import ByteArrays
+    from tavt_kit.data.loading import Arrays
     from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.models.wrap import AdaptiveViT
 
@@ -76,10 +76,10 @@ def write_derived(
 
 
 def top1_on_val(
-    model: AdaptiveViT, read: ByteArrays, preprocessing: Preprocessing
+    model: AdaptiveViT, read: Arrays, preprocessing: Preprocessing
 ) -> tuple[dict[str, Any], NDArray[np.bool_]]:
     """The record of a dense model's top-1 on these images of val, and which of them it has right."""
     from tavt_kit.evaluation.evaluator import Evaluator
 
-    right = Evaluator(model, read.pixels, read.labels, preprocessing).correct(model.dense_schedule)
+    right = Evaluator(model, *read, preprocessing).correct(model.dense_schedule)
     return Accuracy.of_counts(int(right.sum()), len(right), split="val").as_record(), right

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded, parse_duration, several
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import OutputError, ParameterError
@@ -51,7 +52,6 @@ def distill(
     reduction: str | None = None,
     device: str | None = None,
     seed: int = 0,
-    allow_unreadable: int = 0,
     save_every: str | float = "60s",
     control: bool = False,
     fresh: bool = False,
@@ -79,7 +79,6 @@ def distill(
         reduction: drop or merge; by default the model's.
         device: cpu or cuda[:N]; a GPU by default if there is one.
         seed: Seed of everything random.
-        allow_unreadable: Most images of val that may be skipped.
         save_every: Time between two saved states.
         control: Whether to take the same steps by the labels alone, with no sub-network: what fine-tuning gives without
             distillation. In ``out/control`` of a distilled run it stands beside it in the report.
@@ -118,7 +117,6 @@ def distill(
     seconds = parse_duration(str(save_every))
     from tavt_kit.checkpoints import load_model
     from tavt_kit.distill import distill as fit
-    from tavt_kit.distill.processes import Processes
     from tavt_kit.workflows.schedules import listed_schedules
 
     folder, adaptive = Path(out), load_given(model, copied=True)
@@ -140,13 +138,12 @@ def distill(
     for twin in twins:
         twin.score, twin.reduction = adaptive.score, adaptive.reduction
     images = images_of(adaptive.folder, data)
-    processes = Processes.join(device)
-    with processes.held(folder):
+    with held_folder(folder):
         record = fit(
             adaptive, images, folder, chosen, teacher=master, twins=twins, device=device, fresh=fresh,
-            allow_unreadable=allow_unreadable, progress=progress, save_seconds=seconds or 60.0,
+            progress=progress, save_seconds=seconds or 60.0,
         )  # fmt: skip
-    return DistillResult(folder, processes.first, record)
+    return DistillResult(folder, record)
 
 
 def _refuse_idle(changes: Mapping[str, Any], names: Sequence[str], because: str) -> None:

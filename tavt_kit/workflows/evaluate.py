@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -13,18 +13,17 @@ from tavt_kit.core.accuracy import Accuracy, bits_text
 from tavt_kit.core.artifact_card import read_metadata, require_unchanged
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.lock import held_folder
-from tavt_kit.core.parsing import bounded, parse_fraction
+from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, label_record
-from tavt_kit.errors import DataError, ParameterError, ScheduleError
+from tavt_kit.errors import DataError, ScheduleError
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.run_model import Given, images_of, model_at, name_of, recommended_of
 
 if TYPE_CHECKING:
     from tavt_kit.core.configuration import Choice
     from tavt_kit.core.model_card import ModelCard
-    from tavt_kit.data import ImageSet, Sample
-    from tavt_kit.evaluation.answers import Answered
+    from tavt_kit.data import ImageSet
     from tavt_kit.evaluation.pim_evaluation import HeadCounts
 
 
@@ -71,9 +70,7 @@ def evaluate(
     target: str | TargetDevice | None = None,
     batch: int = 32,
     limit: int | None = None,
-    precision_wanted: str | float | None = None,
     out: Path | str | None = None,
-    allow_unreadable: int = 0,
     progress: Progress | None = None,
 ) -> EvalResult:
     """Count what a model has right: accuracies with 95 % intervals, every class, confusions, calibration.
@@ -92,16 +89,12 @@ def evaluate(
         target: Target to run on; torch:cpu by default, of a file its own runtime on the CPU.
         batch: Images that the model is given at once.
         limit: Most images of each split.
-        precision_wanted: Share of accepted answers that shall be right, such as 0.95 or ``"95%"``: the threshold is
-            chosen on val and told on the split.
-        out: The folder for ``eval.json``, PNGs and CSVs; by default nothing is written.
-        allow_unreadable: Most images that may be skipped.
+        out: The folder for ``eval.json`` and CSVs; by default nothing is written.
         progress: Told what is done, and which schedule a search's folder made it.
 
     Raises:
-        ParameterError: A share that is none, or a threshold chosen and told on one split.
         RecordError: There is no run, or no data known.
-        DataError: The images are of other classes, or too many cannot be read.
+        DataError: The images are of other classes, or one cannot be read.
         ScheduleError: The schedule does not fit, or is frozen into the file.
         TargetError: The target is unknown or not on this machine.
 
@@ -113,48 +106,27 @@ def evaluate(
     from tavt_kit.data.images import sha256_samples
     from tavt_kit.data.preprocess import BACKGROUND, Preprocessing
     from tavt_kit.evaluation.answers import answer, require_width
-    from tavt_kit.evaluation.metrics import choose_threshold, reached
     from tavt_kit.evaluation.record import summarise_answers, write_evaluation
 
-    wanted, progress = None, progress or Silent()
-    if precision_wanted is not None:
-        wanted = parse_fraction(str(precision_wanted), "a precision", "95% or 0.95")
+    progress = progress or Silent()
     subject = open_context(thing, schedule, target, batch, pick=pick, heads=True, progress=progress)
     card, heads = subject.card, subject.heads
     images = labelled_images(thing, data, card)
     chosen = split or images.held_out
-
-    def answers(samples: Sequence[Sample], watch: Callable[[Any], None] | None = None) -> Answered:
-        """What the model makes of these images; a watch is told the labels of each batch."""
-        preprocessing = Preprocessing.from_record(card.preprocessing)
-        answered = answer(
-            samples, subject.session, preprocessing, watch=watch, batch=batch, allow_unreadable=allow_unreadable
-        )
-        require_width(answered.logits, card.classes)
-        return answered
-
-    if wanted is not None and chosen == "val":
-        raise ParameterError(
-            f"a threshold is chosen on val and told on another split, but val is to be evaluated; "
-            f"{'leave `split=val` out' if split else 'give data with a test split'}, or leave `precision_wanted` out"
-        )
     samples = thin_out(images.split(chosen), limit)
     with nullcontext() if out is None else held_folder(out) as folder:
         progress.update(f"evaluating {name_of(thing)}")
-        reject = threshold = None
-        if wanted is not None:
-            seen = answers(thin_out(images.split("val"), limit))
-            threshold = choose_threshold(seen.confidence, seen.right, wanted, "val")
-        answered = answers(samples, None if heads is None else heads.count)
-        if threshold is not None:
-            reject = {**threshold.as_record(), **reached(threshold, answered.confidence, answered.right, chosen)}
+        answered = answer(
+            samples, subject.session, Preprocessing.from_record(card.preprocessing), batch=batch,
+            watch=None if heads is None else heads.count,
+        )  # fmt: skip
+        require_width(answered.logits, card.classes)
         body = {
             "thing": name_of(thing), "schedule": subject.schedule, "target": str(subject.session.target),
             "weights_sha256": card.weights_sha256, "data": images.name,
             "images_sha256": sha256_samples(answered.samples, card.classes), "correct": bits_text(answered.right),
             "background": BACKGROUND, **summarise_answers(answered, card.classes, chosen, images.relative),
-            "reject": reject, "heads": None if heads is None else heads.as_record(chosen),
-            "skipped": len(samples) - len(answered.samples),
+            "heads": None if heads is None else heads.as_record(chosen),
         }  # fmt: skip
         if folder is None:
             record = label_record("eval", body)

@@ -40,14 +40,13 @@ class ExplainedImage:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExplainResult:
-    """What was drawn; the sheet and the record are None where no image could be read.
+    """What was drawn; the record is None where no image could be read.
 
     Args:
         left_out: Images beyond the limit.
     """
 
     folder: Path
-    sheet: Path | None
     images: tuple[ExplainedImage, ...]
     left_out: int
     record: Mapping[str, Any] | None = field(hash=False)
@@ -85,8 +84,8 @@ def explain(
 ) -> ExplainResult:
     """Draw what a model looks at: attention rollout, the patches each layer keeps, and what its family chooses.
 
-    Mix-ViT's hybrid: its parts; PIM: how probable the likeliest class is at every place. One PNG an image, a contact
-    sheet of all, and ``explained.json`` with the numbers, which a report shows.
+    Mix-ViT's hybrid: its parts; PIM: how probable the likeliest class is at every place. One PNG an image, and
+    ``explained.json`` with the numbers, which a report shows.
 
     Args:
         run: A run folder, or a wrapped model with its card.
@@ -108,13 +107,12 @@ def explain(
     """
     import numpy as np
 
-    from tavt_kit.evaluation.looking import contact_sheet, draw_explained
+    from tavt_kit.evaluation.looking import draw_explained
 
     progress, folder = progress or Silent(), Path(out)
     files = files_below(images)
     model, under = model_at(run, schedule, progress, pick)
     card = model.require_card()
-    rows: list[tuple[Image.Image, Explained, str]] = []
     entries: list[dict[str, Any]] = []
     seen: list[ExplainedImage] = []
     with held_folder(folder):
@@ -127,10 +125,9 @@ def explain(
                 continue
             best = int(explained.probabilities.argmax())
             caption = f"{card.classes[best]} {100 * explained.probabilities[best]:.0f} %"
-            file = folder / f"{len(rows):03d}-{path.stem}.png"
+            file = folder / f"{len(entries):03d}-{path.stem}.png"
             with atomic_path(file) as temporary:
                 draw_explained(image, explained, caption).save(temporary)
-            rows.append((image, explained, f"{path.name}: {caption}"))
             entries.append({
                 "image": str(path), "file": file.name, "sha256": sha256_file(file), "shows": list(explained.titles),
                 "prediction": card.classes[best], "probability": round(float(explained.probabilities[best]), 6),
@@ -141,19 +138,15 @@ def explain(
             seen.append(ExplainedImage(path, file, caption))
             progress.show(seen[-1])
         left_out = max(0, len(files) - limit)
-        if not rows:
-            return ExplainResult(folder, None, tuple(seen), left_out, None)
-        sheet = folder / "sheet.png"
-        with atomic_path(sheet) as temporary:
-            contact_sheet(rows).save(temporary)
+        if not entries:
+            return ExplainResult(folder, tuple(seen), left_out, None)
         body = {
             "run": os.fspath(run) if isinstance(run, str | os.PathLike) else str(run.folder or ""),
-            "model": card.name, "weights_sha256": card.weights_sha256, "schedule": str(under),
-            "sheet": {"file": sheet.name, "sha256": sha256_file(sheet)}, "images": entries,
-            "unreadable": len(seen) - len(rows), "command": command_line(),
+            "model": card.name, "weights_sha256": card.weights_sha256, "schedule": str(under), "images": entries,
+            "unreadable": len(seen) - len(entries), "command": command_line(),
         }  # fmt: skip
         record = write_record(folder / "explained.json", "explained", body)
-        return ExplainResult(folder, sheet, tuple(seen), left_out, record)
+        return ExplainResult(folder, tuple(seen), left_out, record)
 
 
 def _explained(model: AdaptiveViT, card: ModelCard, path: Path) -> tuple[Image.Image, Explained]:

@@ -119,10 +119,8 @@ def export(
     switchable: bool = False,
     format: str | Sequence[str] | None = None,
     precision: str | Sequence[str] | None = None,
-    opset: int | None = None,
     quantizer: str | None = None,
     smooth_quant: str = "both",
-    tensorrt: bool = False,
     preprocessing: str | None = None,
     input_order: str = "nhwc:rgb",
     bundle: str | Sequence[str] | None = None,
@@ -136,7 +134,6 @@ def export(
     accept_inconclusive: bool = False,
     unlabelled: str | Path | None = None,
     target: str | TargetDevice | None = None,
-    allow_unreadable: int = 0,
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> ExportResult:
@@ -160,10 +157,8 @@ def export(
             accurate from the front, or those that ``schedule`` names.
         format: onnx, openvino or safetensors, also with commas between them; openvino by default.
         precision: f32, f16, bf16 or int8, also with commas between them; f32 by default, or as a joint search chose.
-        opset: Opset of ONNX, 17 to 23; by default the oldest that works.
         quantizer: nncf or onnxruntime; by default all that suit, of which the best is kept.
         smooth_quant: NNCF's SmoothQuant: both are tried, on or off.
-        tensorrt: Whether to write ONNX of operators that TensorRT is known to take.
         preprocessing: outside or inside: whether the files take uint8 images of any size and resize, crop and normalise
             them; outside by default, inside for a ``bundle``.
         input_order: Layout and colours of these images: nhwc:rgb, nhwc:bgr, nchw:rgb or nchw:bgr.
@@ -180,7 +175,6 @@ def export(
         unlabelled: Folder of images without labels: the more they are, the smaller the loss that can be ruled out where
             labelled ones are few.
         target: Target of the files for their check; onnxruntime:cpu by default, openvino:cpu of an ``.xml``.
-        allow_unreadable: Most images that may be skipped.
         fresh: Whether to make again what is there.
         progress: Told how far things are.
 
@@ -189,7 +183,7 @@ def export(
         ExportError: An unknown format or precision, or a converter or quantizer refuses the model.
         ScheduleError: The schedule does not fit the model.
         RecordError: There is no run, no front to pick from, or ``out`` holds files made in another way.
-        DataError: The images are of other classes, or too many cannot be read.
+        DataError: The images are of other classes, or one cannot be read.
         OutputError: ``out`` cannot be written, or has too little space left.
 
     Example:
@@ -202,33 +196,25 @@ def export(
     from tavt_kit.exporters.bundles import FORMATS, require_web_runtime, write_bundle
     from tavt_kit.exporters.export import export as write_files
     from tavt_kit.exporters.export import read_exported
-    from tavt_kit.exporters.options import SWITCHABLE, Int8Options, Plan, attempts, forms_of
-    from tavt_kit.exporters.preprocessing import OPSET, refuse_outside_alone
+    from tavt_kit.exporters.options import SWITCHABLE, Int8Options, Plan, forms_of
+    from tavt_kit.exporters.preprocessing import refuse_outside_alone
     from tavt_kit.runtimes import check_available
 
     progress, web_runtime = progress or Silent(), None if web_runtime is None else Path(web_runtime)
-    bundles = _bundles(several(bundle), tensorrt)
-    usual = dict.fromkeys(FORMATS[kind][0] for kind in bundles) or ("onnx" if tensorrt else "openvino",)
+    bundles = _bundles(several(bundle))
+    usual = dict.fromkeys(FORMATS[kind][0] for kind in bundles) or ("openvino",)
     formats, precisions = several(format) or tuple(usual), several(precision)
     for kind in bundles:
         if not set(FORMATS[kind]) & set(",".join(formats).split(",")):
             raise ParameterError(f"a bundle for {kind} holds {' or '.join(FORMATS[kind])} files, got {formats}")
     if "onnx-web" in bundles:
         require_web_runtime(web_runtime)
-    if tensorrt and formats != ("onnx",):
-        raise ParameterError(f"TensorRT reads ONNX, got `format={formats[0]}`; leave `format` out")
-    if tensorrt and switchable:
-        raise ParameterError("a switchable file is for onnxruntime and OpenVINO; give TensorRT each `schedule`")
     forms_of(formats, precisions or ["f32"])  # what is not written at all is refused before a model is read
     where = preprocessing or ("inside" if bundles else "outside")
     if where == "outside" and "onnx-web" in bundles:
         raise ParameterError("a page gives the file its images as they are; leave `preprocessing` out")
-    pixels = _pixels(where, input_order, formats, tensorrt)
-    opset = OPSET if pixels and opset is None else opset
-    attempts(opset, tensorrt=tensorrt)
-    if pixels and "onnx" in formats and opset is not None and opset < OPSET:
-        raise ParameterError(f"preprocessing inside of ONNX needs `opset` {OPSET} or later, got {opset}")
-    int8 = Int8Options(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, symmetric=tensorrt)
+    pixels = _pixels(where, input_order, formats)
+    int8 = Int8Options(quantizer, smooth_quant)
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     if device is not None:
         check_available(device)
@@ -257,8 +243,8 @@ def export(
         raise ExportError(f"{error}; the search chose {wanted[0]}, give `precision` for another") from None
     plan = Plan(
         forms=forms, gate=Gate(drop=max_drop / 100), split=split, limit=limit, calibrate=calibrate, dense=dense,
-        accept_inconclusive=accept_inconclusive, allow_unreadable=allow_unreadable, target=device, opset=opset,
-        int8=int8, tensorrt=tensorrt, pixels=pixels, unlabelled=None if unlabelled is None else Path(unlabelled),
+        accept_inconclusive=accept_inconclusive, target=device, int8=int8, pixels=pixels,
+        unlabelled=None if unlabelled is None else Path(unlabelled),
     )  # fmt: skip
     images = images_of(folder, data)
     destination = Path(out) if out is not None else Path(str(folder)) / "export"
@@ -283,18 +269,16 @@ def export(
     return ExportResult(destination, tuple(files), tuple(checks), licence, read_exported(destination))
 
 
-def _bundles(asked: Sequence[str], tensorrt: bool) -> tuple[str, ...]:
+def _bundles(asked: Sequence[str]) -> tuple[str, ...]:
     from tavt_kit.exporters.bundles import FORMATS
 
     bundles = tuple(dict.fromkeys(word.strip() for text in asked for word in text.split(",")))
     if unknown := [kind for kind in bundles if kind not in FORMATS]:
         raise ParameterError(f"a bundle is {', '.join(FORMATS)}, got {unknown[0]!r}")
-    if bundles and tensorrt:
-        raise ParameterError("a bundle's files prepare their images, and TensorRT's cannot; leave `bundle` out")
     return bundles
 
 
-def _pixels(preprocessing: str, order: str, formats: Sequence[str], tensorrt: bool) -> str | None:
+def _pixels(preprocessing: str, order: str, formats: Sequence[str]) -> str | None:
     """The order of the images that files prepare themselves; None where that stays outside."""
     if preprocessing not in ("inside", "outside"):
         raise ParameterError(f"`preprocessing` is outside or inside of the files, got {preprocessing!r}")
@@ -302,7 +286,6 @@ def _pixels(preprocessing: str, order: str, formats: Sequence[str], tensorrt: bo
         raise ParameterError(f"`input_order` is {', '.join(PIXEL_ORDERS)}, got {order!r}")
     if preprocessing == "outside":
         return None
-    if tensorrt or "safetensors" in formats:
-        other = "TensorRT" if tensorrt else "safetensors"
-        raise ParameterError(f"{other} cannot hold the preprocessing; leave `preprocessing` outside")
+    if "safetensors" in formats:
+        raise ParameterError("safetensors cannot hold the preprocessing; leave `preprocessing` outside")
     return order

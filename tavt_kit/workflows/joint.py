@@ -65,7 +65,7 @@ def with_weakest(space: JointSpace, context: SearchContext) -> JointSpace:
     import torch
 
     samples = thin_out(context.images.split("train"), _LOOKED_AT)
-    seen = load_arrays(samples, context.preprocessing, allow_unreadable=context.config.allow_unreadable)
+    seen = load_arrays(samples, context.preprocessing)
     images, labels = torch.from_numpy(seen.images), torch.from_numpy(seen.labels)
     try:
         return replace(space, spared=tuple(spared_layers(context.model, len(space.spared), images, labels)))
@@ -179,7 +179,7 @@ def int8_session(context: SearchContext, model: AdaptiveViT, executed: tuple[int
 
     Raises:
         ExportError: The model cannot be converted or quantized.
-        DataError: Too many training images cannot be read.
+        DataError: A training image cannot be read.
     """
     key, target = (id(model), executed), context.target
     if key not in context.quantized:
@@ -193,8 +193,7 @@ def int8_session(context: SearchContext, model: AdaptiveViT, executed: tuple[int
         context.progress.say(f"Quantizing the model at {size} px{fewer}{merging}, so that it answers in int8.")
         quantizer, form = ("nncf", "openvino") if target.runtime == "openvino" else ("onnxruntime", "onnx")
         opened = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
-        plan = Plan(calibrate=_CALIBRATE, allow_unreadable=context.config.allow_unreadable, target=opened,
-                    int8=Int8Options(quantizer, "off"))  # fmt: skip
+        plan = Plan(calibrate=_CALIBRATE, target=opened, int8=Int8Options(quantizer, "off"))
         writer = Writer(model, schedules, context.images, plan)
         with tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
             written = writer.write(Form(form, "int8", SWITCHABLE), Path(folder))

@@ -70,7 +70,6 @@ def prune(
     round_to: int = 8,
     training_images: int = 256,
     limit: int | None = None,
-    allow_unreadable: int = 0,
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> PruneResult:
@@ -90,14 +89,13 @@ def prune(
         round_to: Channels are left in multiples of this.
         training_images: Training images that decide what matters.
         limit: Most images of val.
-        allow_unreadable: Most images that may be skipped.
         fresh: Whether to prune again what ``out`` holds.
         progress: Told what is done.
 
     Raises:
         BudgetError: Nothing is to be pruned, or a share or depth that does not fit.
         UnknownName: No such importance.
-        DataError: The images are of other classes, or too many cannot be read.
+        DataError: The images are of other classes, or one cannot be read.
         RecordError: ``out`` holds another run, or one that was pruned in another way.
         OutputError: ``out`` is the run itself, or cannot be written.
 
@@ -142,11 +140,9 @@ def prune(
     with held_folder(out):
         progress.update("reading images")
         preprocessing = Preprocessing.from_record(card.preprocessing)
-        train = load_arrays(
-            images.split("train"), preprocessing, limit=training_images, allow_unreadable=allow_unreadable
-        )
+        train = load_arrays(images.split("train"), preprocessing, limit=training_images)
         judge_by = LabelledImages(torch.from_numpy(train.images), torch.from_numpy(train.labels))
-        read = load_bytes(images.split("val"), preprocessing, limit=limit, allow_unreadable=allow_unreadable)
+        read = load_bytes(images.split("val"), preprocessing, limit=limit)
         before, right_before = evaluated(model)
         progress.update("pruning")
         bare = model.unwrap()

@@ -16,10 +16,11 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import taking
 from tavt_kit.core.progress import Deadline
 from tavt_kit.core.records import command_line, write_record
+from tavt_kit.data.loading import thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
 from tavt_kit.evaluation.frames import Frame
-from tavt_kit.evaluation.looking import pick_examples, write_kept
+from tavt_kit.evaluation.looking import write_kept
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.reports import Plot, plot, write_report
 from tavt_kit.runtimes import check_available
@@ -255,7 +256,7 @@ def _written(
         model = variant_of(context, pick.schedule)
         model.schedule = Configuration.of(pick.schedule).schedule
         split = context.images.held_out
-        examples = pick_examples(context.images.split(split))
+        examples = thin_out(context.images.split(split), 6)
         preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
         write_kept(model, examples, context.images, preprocessing, folder, split=split)
     write_report([folder], folder)

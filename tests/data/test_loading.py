@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tavt_kit.data import Sample, batches, load_arrays, load_bytes, load_images, thin_out
-from tavt_kit.data.preprocess import Preprocessing, apply, normalise, open_image
+from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
 from tavt_kit.errors import DataError
 
 Draw = Callable[..., Path]
@@ -23,20 +22,19 @@ def samples(tmp_path: Path, draw: Draw) -> list[Sample]:
 
 
 def test_arrays_hold_every_image_in_order(samples: list[Sample]) -> None:
-    images, labels, skipped = load_arrays(samples, P)
-    assert images.dtype == np.float32 and labels.dtype == np.int64 and skipped == []
-    np.testing.assert_array_equal(images, np.stack([apply(open_image(s.path), P) for s in samples]))
+    images, labels = load_arrays(samples, P)
+    assert images.dtype == np.float32 and labels.dtype == np.int64
+    np.testing.assert_array_equal(images, normalise(np.stack([resize_crop(open_image(s.path), P) for s in samples]), P))
     assert labels.tolist() == [sample.label for sample in samples]
-    np.testing.assert_array_equal(normalise(load_bytes(samples, P).pixels, P), images)
+    np.testing.assert_array_equal(normalise(load_bytes(samples, P).images, P), images)
 
 
 def test_batches_are_the_same_in_pieces(samples: list[Sample]) -> None:
-    images, labels, _ = load_arrays(samples, P)
+    images, labels = load_arrays(samples, P)
     pieces = list(batches(samples, P, batch=16))
     assert [len(piece.labels) for piece in pieces] == [16, 16, 8]
     np.testing.assert_array_equal(np.concatenate([piece.images for piece in pieces]), images)
     np.testing.assert_array_equal(np.concatenate([piece.labels for piece in pieces]), labels)
-    assert np.concatenate([piece.indices for piece in pieces]).tolist() == list(range(40))
     with pytest.raises(DataError, match="at least one"):
         next(batches(samples, P, batch=0))
 
@@ -48,27 +46,11 @@ def damaged(samples: list[Sample]) -> list[Sample]:
     return samples
 
 
-def test_unreadable_images_are_refused_by_default_and_named(damaged: list[Sample]) -> None:
-    with pytest.raises(DataError, match=r"2 of 40 images.*05\.png.*20\.png \(no such file\)"):
+def test_unreadable_images_are_counted_and_named(damaged: list[Sample]) -> None:
+    with pytest.raises(DataError, match=r"2 of 40 images.*05\.png.*20\.png: no such file"):
         load_arrays(damaged, P)
-    with pytest.raises(DataError, match="1 may be skipped"):
-        load_arrays(damaged, P, allow_unreadable=1)
-    with pytest.raises(DataError, match="1 of 40 images"):
+    with pytest.raises(DataError, match="2 of 40 images"):
         list(batches(damaged, P, batch=8))
-
-
-def test_unreadable_images_are_skipped_counted_and_logged(
-    damaged: list[Sample], caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING, logger="tavt_kit.data.loading"):
-        images, labels, skipped = load_arrays(damaged, P, allow_unreadable=2)
-    assert len(images) == len(labels) == 38
-    assert [(item.index, item.path.name) for item in skipped] == [(5, "05.png"), (20, "20.png")]
-    assert "2 of 40 images skipped" in caplog.text
-    pieces = list(batches(damaged, P, batch=16, allow_unreadable=2))
-    np.testing.assert_array_equal(np.concatenate([piece.images for piece in pieces]), images)
-    indices = np.concatenate([piece.indices for piece in pieces]).tolist()
-    assert indices == [i for i in range(40) if i not in (5, 20)]
 
 
 def test_many_unreadable_images_are_counted_not_listed(samples: list[Sample]) -> None:
@@ -76,8 +58,6 @@ def test_many_unreadable_images_are_counted_not_listed(samples: list[Sample]) ->
         sample.path.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"40 of 40.*and 37 more"):
         load_arrays(samples, P)
-    with pytest.raises(DataError, match="none of the 40"):
-        load_arrays(samples, P, allow_unreadable=100)
     with pytest.raises(DataError, match="no image was given"):
         load_arrays([], P)
 

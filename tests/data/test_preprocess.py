@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tavt_kit.data.preprocess import Preprocessing, apply, normalise, open_image, open_size, resize_crop
+from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, open_size, resize_crop
 from tavt_kit.errors import DataError, RecordError
 
 SIZES = [(300, 300), (17, 90), (91, 33), (224, 224), (640, 481), (5, 5)]  # width, height
@@ -46,7 +46,7 @@ def test_equal_to_timms_evaluation_transform(
     for width, height in SIZES:
         image = noise(width, height)
         expected = theirs(image).numpy()
-        np.testing.assert_array_equal(apply(image, ours), expected)
+        np.testing.assert_array_equal(normalise(resize_crop(image, ours), ours), expected)
 
 
 def test_image_size_replaces_the_configured_one_and_nothing_else() -> None:
@@ -140,12 +140,12 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         open_image(bytes(png))
 
 
-def test_the_two_halves_are_the_whole() -> None:
+def test_images_are_normalised_one_by_one_or_together() -> None:
     p = Preprocessing((16, 24), crop_mode="border")
     images = [noise(40, 30), noise(11, 50, seed=1)]
     pixels = np.stack([resize_crop(image, p) for image in images])
     assert pixels.dtype == np.uint8
-    np.testing.assert_array_equal(normalise(pixels, p), np.stack([apply(image, p) for image in images]))
+    np.testing.assert_array_equal(normalise(pixels, p), np.stack([normalise(each, p) for each in pixels]))
 
 
 def test_no_torch_is_needed() -> None:
@@ -155,8 +155,8 @@ def test_no_torch_is_needed() -> None:
 
 def test_a_line_is_refused_before_it_takes_gigabytes() -> None:
     with pytest.raises(DataError, match="60000x1 would become 26880000x448; crop it"):
-        apply(Image.new("RGB", (60000, 1)), Preprocessing((448, 448), 1.0))
-    assert apply(Image.new("RGB", (1, 1)), Preprocessing((8, 8))).shape == (3, 8, 8)
+        resize_crop(Image.new("RGB", (60000, 1)), Preprocessing((448, 448), 1.0))
+    assert resize_crop(Image.new("RGB", (1, 1)), Preprocessing((8, 8))).shape == (3, 8, 8)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes as POSIX has them")

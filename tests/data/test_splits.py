@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tavt_kit.data import Sample, inherit_split, keep_fraction, load_images, read_split, write_split
+from tavt_kit.data import Sample, inherit_split, load_images, read_split, write_split
 from tavt_kit.data.splits import divide
 from tavt_kit.errors import DataError, RecordError
 from tests.verbs.tiny import write_images
@@ -97,7 +97,6 @@ def test_a_record_changed_by_hand_is_refused(tmp_path: Path, class_folders: Fold
         ({"splits": {"train": [["a/0.png", 7]]}}, "must be of one of 2 classes, but is of number 7"),
         ({"classes": [1, 2]}, r"classes\[0\] must be text, but is 1"),
         ({"licence": {"name": "w"}}, "licence.licence is missing"),
-        ({"fraction": float("nan")}, "fraction must be a number, but is nan"),
     ],
 )
 def test_what_is_wrong_at_any_depth_is_named(
@@ -108,28 +107,6 @@ def test_what_is_wrong_at_any_depth_is_named(
     (tmp_path / "split.json").write_text(json.dumps({**record, **change}))
     with pytest.raises((RecordError, DataError), match=place):
         read_split(tmp_path)
-
-
-def test_a_fraction_of_train_is_stratified_nested_and_inherited(tmp_path: Path, class_folders: Folders) -> None:
-    from tavt_kit.data.sources import inherited_images
-
-    data = class_folders(tmp_path / "data", ["a", "b"], 20)
-    images = load_images(str(data), seed=2)
-    half, few, one = (keep_fraction(images, share, seed=2) for share in (0.5, 0.25, 0.01))
-    assert (half.counts("train"), few.counts("train"), one.counts("train")) == ((6, 6), (3, 3), (1, 1))
-    assert set(one.split("train")) < set(few.split("train")) < set(half.split("train")) < set(images.split("train"))
-    assert few.split("val") == images.split("val") and "25 % of train" in few.made
-    assert keep_fraction(images, 0.25, seed=3).split("train") != few.split("train")
-    assert keep_fraction(images, 1, seed=2) is images
-    (tmp_path / "run").mkdir()
-    inherit_split(tmp_path / "run", few)
-    assert inherited_images(tmp_path / "run", None) == few
-    assert inherited_images(tmp_path / "run", str(data)) == few
-    with pytest.raises(DataError, match="cannot be compared"):
-        inherit_split(tmp_path / "run", images)
-    for share in (0.0, 1.5, float("nan")):
-        with pytest.raises(DataError, match="above 0 and at most 100"):
-            keep_fraction(images, share, seed=0)
 
 
 def test_other_files_of_the_same_names_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,11 +1,8 @@
-"""Training runs in processes of their own: killed, or two of them sharing the work."""
+"""Training runs in processes of their own, to be killed."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -23,17 +20,15 @@ from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.losses import Backward, Step
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.options import DataOptions, OptimizerOptions, TrainingOptions
-from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.recipes import DistillRecipe
 from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 from tavt_kit.distill.trainer import Judge, SelectionMetric, run_loop
-from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # The server imports torch and the rest once; its children are forks of it.
-_CONTEXT.set_forkserver_preload(["tests.distill.children", "accelerate"])
+_CONTEXT.set_forkserver_preload(["tests.distill.children"])
 
 CLASSES = ("a", "b", "c")
 
@@ -47,8 +42,6 @@ class Job:
     distils: bool
     double: bool = False
     dropout: float = 0.0
-    room: int | None = None
-    """Images that fit into the memory of the second process."""
 
 
 def some_images(count: int = 48) -> ImageSplit:
@@ -90,17 +83,10 @@ class Memory:
         return steps
 
 
-def run(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, port: int = 0) -> None:
-    """Train and write the final weights (the first process)."""
+def run(job: Job, folder: Path, weights: Path) -> None:
+    """Train and write the final weights."""
     torch.set_num_threads(1)
-    if world > 1:
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
-    processes = Processes.join("cpu")
     model = some_model(job)
-    if rank:
-        with torch.no_grad():
-            model.get_parameter("head.weight").add_(1.0)  # the first process' weights count
     if job.distils:
         recipe = DistillRecipe(bound=0.4, sub_networks=1, layer_dropout=0.1, optimisation=job.settings)
         step, _ = _prepare(model, recipe)
@@ -111,8 +97,6 @@ def run(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, po
         def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
             return {"loss": sandwich_step(model, batch.images, batch.labels, (), rule=rule, backward=backward).loss}
 
-    if rank and job.room is not None:
-        step = Memory(job.room)(step)
     metric, val = SelectionMetric(job.running.metric, CLASSES), some_images(9)
 
     def value(model: AdaptiveViT) -> float:
@@ -120,19 +104,12 @@ def run(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, po
         with torch.no_grad():
             return metric.of(model.eval()(images), val.labels)
 
-    if processes.first:
-        folder.mkdir(exist_ok=True)
-    try:
-        run_loop(
-            model, some_images(), step, job.settings, job.running, folder,
-            seed=0, progress=Silent(), what="x", judge=Judge(metric, value), processes=processes, save_seconds=0.0,
-        )  # fmt: skip
-    except TrainingError as error:
-        if processes.first:
-            (folder / "error.txt").write_text(str(error))
-        sys.exit(1)
-    if processes.first:
-        torch.save(model.state_dict(), weights)
+    folder.mkdir(exist_ok=True)
+    run_loop(
+        model, some_images(), step, job.settings, job.running, folder,
+        seed=0, progress=Silent(), what="x", judge=Judge(metric, value), save_seconds=0.0,
+    )  # fmt: skip
+    torch.save(model.state_dict(), weights)
 
 
 def warm_up() -> None:
@@ -142,16 +119,8 @@ def warm_up() -> None:
     child.join()
 
 
-def start(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, port: int = 0) -> BaseProcess:
+def start(job: Job, folder: Path, weights: Path) -> BaseProcess:
     """The same, in a process of its own."""
-    child = _CONTEXT.Process(target=run, args=(job, folder, weights, rank, world, port))
+    child = _CONTEXT.Process(target=run, args=(job, folder, weights))
     child.start()
     return child
-
-
-def start_together(job: Job, folder: Path, weights: Path, world: int) -> list[BaseProcess]:
-    """Several processes that share the work."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    return [start(job, folder, weights, rank, world, port) for rank in range(world)]

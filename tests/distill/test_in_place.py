@@ -118,9 +118,10 @@ def test_recipes_are_values_that_flags_change(tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text("smoothing = 0.1\n")
     with pytest.raises(TrainingError, match="wrong.toml cannot be used: a recipe has no smoothing"):
         distill_recipe(str(tmp_path / "wrong.toml"))
+    for name, given in (("optimiser", "lion"), ("decay", "steps")):
+        with pytest.raises(UnknownName, match=f"`{name}` must be one of .*, got '{given}'"):
+            distill_recipe(**{name: given})
     for wrong in (
-        {"optimiser": "lion"},
-        {"decay": "steps"},
         {"lr": 0.0},
         {"steps": 0},
         {"batch": 0},

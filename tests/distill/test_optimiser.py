@@ -7,7 +7,7 @@ import torch
 
 from tavt_kit.distill.optimizer import freeze, make_optimiser
 from tavt_kit.distill.options import OptimizerOptions
-from tavt_kit.errors import TrainingError
+from tavt_kit.errors import TrainingError, UnknownName
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 
@@ -64,7 +64,7 @@ def test_what_cannot_be_is_refused(make_model: Make) -> None:
     for layers in (-1, 6):
         with pytest.raises(TrainingError, match="0 to 5"):
             freeze(model, layers)
-    with pytest.raises(TrainingError, match="adamw, sgd.*lion"):
+    with pytest.raises(UnknownName, match="adamw, sgd.*lion"):
         OptimizerOptions(optimiser="lion")
     for parameter in model.parameters():
         parameter.requires_grad_(False)

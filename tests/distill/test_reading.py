@@ -22,7 +22,7 @@ P = Preprocessing((32, 48), crop_pct=1.0)
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"crop": "center"}, "random, centre"),
+        ({"crop": "center"}, "random, random-resized"),
         ({"interpolation": "cubic"}, "bicubic"),
         ({"erasing_fill": "red"}, "noise, zero"),
         ({"auto_augment": "imagenet"}, "original"),
@@ -36,11 +36,11 @@ P = Preprocessing((32, 48), crop_pct=1.0)
         ({"color_jitter": (0.1,) * 5}, "up to four"),
         ({"color_jitter": -0.1}, "at least 0"),
         ({"color_jitter": (0, 0, 0, 0.6)}, "half of the circle"),
-        ({"blur": 1.1}, "blur is at least 0 and at most 1"),
+        ({"blur": 1.1}, "`blur` must be at least 0 and at most 1"),
         ({"erasing": float("nan")}, "erasing"),
         ({"mixup": -1.0}, "mixup"),
         ({"rotation": 200.0}, "180"),
-        ({"workers": -1}, "at least 0 processes"),
+        ({"workers": -1}, "`workers` must be at least 0, got -1"),
     ],
 )
 def test_what_cannot_be_is_refused(values: dict[str, Any], named: str) -> None:
@@ -52,7 +52,7 @@ def test_what_cannot_be_is_refused(values: dict[str, Any], named: str) -> None:
     ("reading", "named"),
     [
         (DataOptions(crop="random"), "their own size"),
-        (DataOptions(crop="centre", resize=(40, 40)), "`resize` 40,40"),
+        (DataOptions(crop="random", resize=(40, 40)), "`resize` 40,40"),
         (DataOptions(crop="random", resize=40), "`resize` 40"),
         (DataOptions(resize=(40, 48)), "add `crop`"),
         (DataOptions(resize=48), "add `crop`"),
@@ -91,10 +91,7 @@ def image(height: int, width: int) -> Image.Image:
     [
         (DataOptions(resize=(60, 60), crop="random", interpolation="bilinear"), [transforms.Resize((60, 60))]),
         (DataOptions(resize=57, crop="random"), [transforms.Resize(57, transforms.InterpolationMode.BICUBIC)]),
-        (
-            DataOptions(resize=57, crop="centre", interpolation="bilinear"),
-            [transforms.Resize(57), transforms.CenterCrop((32, 48))],
-        ),
+        (DataOptions(resize=57, crop="random", interpolation="bilinear"), [transforms.Resize(57)]),
         (DataOptions(crop="random-resized"), []),
     ],
 )

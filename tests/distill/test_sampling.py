@@ -79,7 +79,7 @@ def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("bound", [0.0, 1.0, -0.1, float("nan")])
 def test_a_bound_that_cannot_be_is_refused(bound: float) -> None:
-    with pytest.raises(TrainingError, match="largest share of tokens"):
+    with pytest.raises(TrainingError, match="`bound` must be above 0 and below 1, got "):
         Sampler(TokenLayout(17, 6), bound)
 
 

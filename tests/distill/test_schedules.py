@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tavt_kit.distill.options import LearningRate
-from tavt_kit.errors import TrainingError
+from tavt_kit.errors import TrainingError, UnknownName
 
 
 @pytest.mark.parametrize("decay", ["cosine", "linear", "constant"])
@@ -41,9 +41,10 @@ def test_it_starts_and_ends_where_it_is_told_and_cools_down() -> None:
         (0.1, 6, 5, "cosine"),
         (0.1, -1, 5, "cosine"),
         (0.1, 0, 0, "cosine"),
-        (0.1, 0, 5, "steps"),
     ],
 )
 def test_what_cannot_be_is_refused(base: float, warmup: int, total: int, decay: str) -> None:
     with pytest.raises(TrainingError):
         LearningRate(base, warmup, total, decay)
+    with pytest.raises(UnknownName):
+        LearningRate(0.1, 0, 5, "steps")

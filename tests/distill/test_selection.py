@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tavt_kit.distill.trainer import Selection, SelectionMetric
-from tavt_kit.errors import MeasurementError, TrainingError
+from tavt_kit.distill.trainer import SelectionMetric
+from tavt_kit.errors import DataError, MeasurementError, UnknownName
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox")
 
@@ -38,10 +38,16 @@ def test_top5_and_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("accuracy", "one of top1, top5, macro_f1"), ("recall[cow]", "no class"), ("recall", "one of")]
+    ("name", "error", "said"),
+    [
+        ("accuracy", UnknownName, "one of top1, top5, macro_f1"),
+        ("agreement", UnknownName, "one of top1, top5, macro_f1, .*, loss, got 'agreement'"),
+        ("recall[cow]", DataError, "no class"),
+        ("recall", UnknownName, "one of"),
+    ],
 )
-def test_what_is_no_metric_is_refused(name: str, said: str) -> None:
-    with pytest.raises(TrainingError, match=said):
+def test_what_is_no_metric_is_refused(name: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
         SelectionMetric(name, CLASSES)
 
 
@@ -52,12 +58,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
         SelectionMetric("recall[fox]", CLASSES).of(torch.zeros(1, 6), np.array([0]))
 
 
-def test_of_equals_the_first_stays_and_patience_runs_out() -> None:
-    selection, metric = Selection(patience=2), SelectionMetric("top1", CLASSES)
-    assert [selection.see(metric, value, step) for step, value in enumerate((0.5, 0.6, 0.6), 1)] == [True, True, False]
-    assert (selection.step, selection.value, selection.exhausted) == (2, 0.6, False)
-    again = Selection(patience=2)
-    again.restore(selection.as_state())
-    assert not again.see(metric, 0.1, 4) and again.exhausted and again.step == 2
-    lower = Selection()
-    assert [lower.see(SelectionMetric("loss", CLASSES), value, 1) for value in (0.5, 0.6, 0.4)] == [True, False, True]
+def test_what_is_better_goes_by_the_metric_and_of_equals_neither_is() -> None:
+    top1, loss = SelectionMetric("top1", CLASSES), SelectionMetric("loss", CLASSES)
+    assert top1.better(0.6, 0.5) and not top1.better(0.5, 0.5)
+    assert loss.better(0.4, 0.5) and not loss.better(0.6, 0.5)

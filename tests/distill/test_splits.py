@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tavt_kit.data import ImageSet
-from tavt_kit.data.preprocess import Preprocessing, apply, open_image, resize_crop
+from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
 from tavt_kit.distill import datasets as module
 from tavt_kit.distill.common import evaluate_sweep, features
 from tavt_kit.distill.datasets import Order, Undecoded, read_images
@@ -51,7 +51,8 @@ def test_inputs_are_those_of_evaluation(images: ImageSet) -> None:
     for place, sample in enumerate(images.split("val")):
         assert found.names[place] == str(sample.path) and found.labels[place] == sample.label
         np.testing.assert_array_equal(
-            found.inputs(found.pixels[place : place + 1])[0], apply(open_image(sample.path), preprocessing)
+            found.inputs(found.pixels[place : place + 1])[0],
+            normalise(resize_crop(open_image(sample.path), preprocessing), preprocessing),
         )
 
 

@@ -14,7 +14,6 @@ from tavt_kit.evaluation.looking import (
     Heat,
     Marked,
     attention_rollout,
-    contact_sheet,
     draw_explained,
     explain,
     heat_panel,
@@ -109,13 +108,14 @@ def test_kept_patches_lie_where_they_are() -> None:
     assert (kept[10:, 10:20] == (200, 100, 50)).all() and (kept[:10] < 60).all() and (kept[10:, :10] < 60).all()
 
 
-def test_a_sheet_has_a_row_of_panels_for_each_image() -> None:
+def test_a_sheet_has_a_panel_for_each_thing_shown() -> None:
     heat = Heat(
         "rollout", "a title that is much longer than the panel is wide, so that it has to be cut", np.ones((2, 2))
     )
-    found = Explained(np.ones(3), 0, (2, 2), (heat,), (Marked("layer-0", "layer 0", (1,)),))  # type: ignore[arg-type]
-    sheet = contact_sheet([(Image.new("RGB", (30, 30)), found, f"image {i}") for i in range(4)])
-    assert sheet.size == (6 * 230 + 6, 2 * (224 + 26) + 6)  # three panels each, two images a row
+    marks = tuple(Marked(f"layer-{layer}", f"layer {layer}", (1,)) for layer in range(6))
+    found = Explained(np.ones(3), 0, (2, 2), (heat,), marks)  # type: ignore[arg-type]
+    sheet = draw_explained(Image.new("RGB", (30, 30)), found, "an image")
+    assert sheet.size == (6 * 230 + 6, 2 * (224 + 26) + 6)  # eight panels, six a row
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:

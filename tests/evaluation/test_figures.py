@@ -18,7 +18,7 @@ from tavt_kit.data.images import Sample
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.evaluation.answers import Answered, Prediction, Predictor, answer, require_width
-from tavt_kit.evaluation.metrics import calibration_error, choose_threshold, is_among_first, reached, reliability
+from tavt_kit.evaluation.metrics import calibration_error, is_among_first, reliability
 from tavt_kit.evaluation.record import (
     answers_csv,
     classes_csv,
@@ -76,26 +76,14 @@ def test_the_bins_make_up_the_calibration_error() -> None:
     logits, labels = rng.normal(0, 2, (60, 4)), rng.integers(0, 4, 60)
     powers = np.exp(logits)
     confidence = (powers / powers.sum(1, keepdims=True)).max(1)
-    bins = reliability(confidence, logits.argmax(1) == labels)
-    assert sum(one.n for one in bins) == 60 and sum(one.right for one in bins) == (logits.argmax(1) == labels).sum()
-    assert all(one.low < one.confidence <= one.high for one in bins if one.n)
-    by_hand = sum(one.n / 60 * abs(one.right / one.n - one.confidence) for one in bins if one.n)
-    assert calibration_error(logits, labels) == pytest.approx(by_hand)
-    assert bins[0].as_record() == {"low": 0.0, "high": 1 / 15, "n": 0, "accuracy": None, "confidence": None}
-
-
-def test_a_threshold_counts_one_mistake_more_and_keeps_equals_together() -> None:
-    confidence = np.array([0.9] * 19 + [0.8] * 2 + [0.3])
-    right = np.array([True] * 19 + [True, False] + [True])
-    found = choose_threshold(confidence, right, 0.95, "val")
-    assert (found.value, found.accepted, found.right) == (0.9, 19, 19)  # 19 of 20; 20 of 22 would be too few
-    assert choose_threshold(confidence, right, 0.9, "val").accepted == 22  # 21 of 23
-    with pytest.raises(MeasurementError, match=r"no threshold on val reaches a precision of 96 %: the most is 95\.0 %"):
-        choose_threshold(confidence, right, 0.96, "val")
-    reject = {**found.as_record(), **reached(found, np.array([0.95, 0.9, 0.89]), np.array([True, False, True]), "test")}
-    assert reject["coverage"]["value"] == 2 / 3 and reject["precision"]["value"] == 0.5
-    assert reject["precision"]["n"] == 2 and reject["chosen_on"]["split"] == "val"
-    assert reached(found, np.array([0.1]), np.array([True]), "test")["precision"] is None
+    right = logits.argmax(1) == labels
+    bins, error = reliability(confidence, right)
+    filled = [one for one in bins if one["n"]]
+    assert sum(one["n"] for one in bins) == 60 and sum(one["n"] * one["accuracy"] for one in filled) == right.sum()
+    assert all(one["low"] < one["confidence"] <= one["high"] for one in filled)
+    by_hand = sum(one["n"] / 60 * abs(one["accuracy"] - one["confidence"]) for one in filled)
+    assert calibration_error(logits, labels) == pytest.approx(by_hand) == error
+    assert bins[0] == {"low": 0.0, "high": 1 / 15, "n": 0, "accuracy": None, "confidence": None}
 
 
 def test_of_many_classes_only_the_cells_that_hold_images_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,12 +108,11 @@ def test_ten_thousand_classes_are_evaluated_and_compared_in_seconds(tmp_path: Pa
     logits = rng.normal(size=(len(labels), size)).astype(np.float32)
     found = Answered(tuple(Sample(Path(f"{i}.png"), int(label)) for i, label in enumerate(labels)), logits)
     begin = time.monotonic()
-    body = {**summarise_answers(found, names, "test"), "reject": None}
+    body = summarise_answers(found, names, "test")
     write_evaluation(tmp_path, body, found, [sample.path.name for sample in found.samples])
     figures_of(Answers(labels, logits, rng.normal(size=logits.shape).astype(np.float32)), names, "test")
     assert time.monotonic() - begin < 60
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 5e6
-    assert not (tmp_path / "confusion.png").exists()
 
 
 def test_tables_can_be_read_back() -> None:
@@ -135,10 +122,9 @@ def test_tables_can_be_read_back() -> None:
     assert matrix[0] == ["truth \\ said", *NAMES] and matrix[2][:3] == ["b, c", "1", "1"]
     classes = list(csv.DictReader(io.StringIO(classes_csv(figures))))
     assert classes[1]["class"] == "b, c" and float(classes[1]["recall"]) == 0.5 and classes[2]["recall"] == ""
-    sure = float(found.confidence[0])
-    rows = list(csv.DictReader(io.StringIO(answers_csv(found, NAMES, ["x", "y", "\udcff"], sure))))
+    rows = list(csv.DictReader(io.StringIO(answers_csv(found, NAMES, ["x", "y", "\udcff"]))))
     assert [row["label"] for row in rows] == ["a", "b, c", "a"] and [row["truth"] for row in rows][2] == "b, c"
-    assert rows[2]["file"] == "\\udcff" and rows[0]["accepted"] == "yes" and float(rows[0]["probability_5"]) > 0
+    assert rows[2]["file"] == "\\udcff" and float(rows[0]["probability_5"]) > 0
     told = [Prediction("x.png", (("a", 0.9), ("g", 0.1))), Prediction("y.png", (), "cannot read y.png: no such file")]
     rows = list(csv.DictReader(io.StringIO(predictions_csv(told))))
     assert (rows[0]["label"], rows[0]["label_2"], rows[0]["error"]) == ("a", "g", "")

@@ -13,7 +13,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError
-from tavt_kit.evaluation.looking import pick_examples, write_kept
+from tavt_kit.evaluation.looking import write_kept
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 
@@ -121,13 +121,3 @@ def test_an_unreadable_image_is_left_out(adaptive: AdaptiveViT, images: ImageSet
     assert len(read_record(path, "kept")["images"]) == 1
     with pytest.raises(DataError, match="none of the 1 images"):
         write_kept(adaptive, [broken], images, PREPROCESSING, tmp_path, split="val")
-
-
-def test_examples_show_many_classes() -> None:
-    samples = [Sample(Path(f"{label}/{i}.png"), label) for label in range(40) for i in range(5)]
-    picked = pick_examples(samples, 6)
-    assert len({sample.label for sample in picked}) == 6
-    assert picked == pick_examples(list(reversed(samples)), 6)
-    assert {sample.path.name for sample in picked} == {"2.png"}
-    assert len(pick_examples(samples[:3], 6)) == 3
-    assert [sample.label for sample in pick_examples(samples[:10], 6)] == [0, 0, 0, 1, 1, 1]

@@ -59,7 +59,7 @@ def test_refusals() -> None:
         metric_named("speed")
     with pytest.raises(UnknownName):
         metric_named("recall[]")
-    with pytest.raises(DataError, match="none of the classes a, b, c, never"):
+    with pytest.raises(DataError, match=r"names no class of the data, which has 4 classes \(a, b, c, never\)"):
         Scoring(("recall[d]",), LABELS, NAMES)
     with pytest.raises(DataError, match="no image of never"):
         Scoring(("recall[never]",), LABELS, NAMES)

@@ -22,7 +22,7 @@ import torch
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.artifact_card import changed_since_check, read_metadata
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.data.preprocess import Preprocessing, apply, open_image
+from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
 from tavt_kit.errors import ExportError, MissingDependency, ParameterError
 from tavt_kit.exporters import bundles
 from tavt_kit.exporters.bundles import WEB_FILES, require_web_runtime
@@ -122,7 +122,6 @@ def test_what_cannot_be_bundled_is_refused(run: Path, tmp_path: Path, monkeypatc
     for more, said in (
         ({"bundle": "torchserve"}, "a bundle is onnx-web, ovms, triton, got 'torchserve'"),
         ({"bundle": "ovms", "format": "onnx"}, "a bundle for ovms holds openvino files"),
-        ({"bundle": "triton", "tensorrt": True}, "leave `bundle` out"),
     ):
         with pytest.raises(ParameterError, match=said):
             written(run, tmp_path / "none", **more)
@@ -237,7 +236,7 @@ def test_the_page_says_what_onnxruntime_says_and_shows_what_the_model_keeps(run:
             np.testing.assert_allclose(answer["logits"], expected, atol=1e-4)
             assert logits(page / "model.onnx", np.asarray(image)[None])[0].tolist() == expected.tolist()
             with torch.inference_mode():
-                inputs = apply(open_image(page / f"photo{index}.png"), how)
+                inputs = normalise(resize_crop(open_image(page / f"photo{index}.png"), how), how)
                 kept = model.forward_kept(torch.from_numpy(inputs[None]))[1][1][0]  # the last drop is in no file
             assert sorted(answer["kept"]) == [place - model.prefix for place in kept.tolist() if place >= model.prefix]
             ranked = tab.run("[...document.querySelectorAll('#ranked tr')].map((row) => row.cells[0].textContent)")

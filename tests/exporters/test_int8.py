@@ -110,15 +110,13 @@ def test_onnxruntimes_own_int8_keeps_scores_in_float(
 ) -> None:
     model, card = graph
     before = model.SerializeToString()
-    made = quantize_statically(model, feeds(_examples().calibration), symmetric=True)
+    made = quantize_statically(model, feeds(_examples().calibration))
     assert model.SerializeToString() == before
     makers = {output: node for node in made.graph.node for output in node.output}
     for node in made.graph.node:
         if node.op_type in ("Softmax", "TopK", "ReduceSum", "LayerNormalization"):
             maker = makers.get(node.input[0])
             assert maker is None or maker.op_type != "DequantizeLinear", node.name
-    points = [one for one in made.graph.initializer if one.name.endswith("zero_point")]
-    assert points and all(not onnx.numpy_helper.to_array(one).any() for one in points)
     save(made, card.quantized({}), tmp_path / "m.onnx")
     assert open_file(tmp_path / "m.onnx", TargetDevice.parse("onnxruntime:cpu:threads=1")).target.precision == "int8"
 
@@ -175,7 +173,7 @@ def test_only_training_images_calibrate_and_choose(monkeypatch: pytest.MonkeyPat
 
     def read(samples: Any, *others: object, **more: object) -> Arrays:
         seen.append([sample.path for sample in samples])
-        return Arrays(np.zeros((len(samples), 3, 2, 2), np.float32), np.zeros(len(samples), np.int64), [])
+        return Arrays(np.zeros((len(samples), 3, 2, 2), np.float32), np.zeros(len(samples), np.int64))
 
     monkeypatch.setattr("tavt_kit.exporters.writer.load_arrays", read)
     adaptive, card = _model()

@@ -18,7 +18,6 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters import to_onnx as module
-from tavt_kit.exporters.options import attempts
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert
 from tavt_kit.models.timm_import import timm
@@ -96,27 +95,6 @@ def test_a_model_too_large_for_one_file_has_its_weights_beside_it(
         expected = LeanViT(adaptive, card.schedule).eval()(images).numpy()
     got = open_file(path, TargetDevice.parse("onnxruntime:cpu:threads=1"))(images.numpy())
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize(
-    ("opset", "expected"),
-    [
-        (None, [("tracing", 17), ("dynamo", 18)]),
-        (17, [("tracing", 17)]),
-        (20, [("tracing", 20), ("dynamo", 20)]),
-        (23, [("dynamo", 23)]),
-    ],
-)
-def test_which_exporters_are_asked(opset: int | None, expected: list[tuple[str, int]]) -> None:
-    assert attempts(opset) == expected
-    assert attempts(tensorrt=True) == TRACING
-
-
-def test_an_opset_that_no_exporter_writes_is_refused() -> None:
-    with pytest.raises(ExportError, match="opset 17 to 23, got 16"):
-        attempts(16)
-    with pytest.raises(ExportError, match="opset 17 to 20, got 21"):
-        attempts(21, tensorrt=True)
 
 
 class Odd(nn.Module):

@@ -86,7 +86,7 @@ def test_logits_losses_and_what_is_differentiated(variant_name: str, name: str, 
     number, total = 0, 0.0
     for batch, (calls, step) in enumerate(zip(micro_batches(variant), steps, strict=True)):
         labels = torch.from_numpy(arrays[f"{variant_name}/labels_{batch}"])
-        assert step.cross_entropy.item() == pytest.approx(calls[0]["ce"], abs=5e-5)
+        assert step.full["cross_entropy"].item() == pytest.approx(calls[0]["ce"], abs=5e-5)
         for call, logits in zip(calls, step.logits, strict=True):
             torch.testing.assert_close(
                 logits, torch.from_numpy(arrays[f"{variant_name}/call{number}/logits"]), **LOGITS

@@ -37,9 +37,6 @@ def test_a_run_that_stopped_early_says_so(tmp_path: Path) -> None:
     record = json.loads((run.folder / "run.json").read_text())
     record["asked"]["steps"] = 1000
     (run.folder / "run.json").write_text(json.dumps(record))
-    assert "300 of 1000 steps (patience ran out)" in str(section(run.folder).blocks[0])
-    del record["results"]["loop"]
-    (run.folder / "run.json").write_text(json.dumps(record))
     assert "300 of 1000 steps; the loss fell" in str(section(run.folder).blocks[0])
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 from tavt_kit.core.records import sha256_file, write_record
 from tavt_kit.data.images import Sample
 from tavt_kit.evaluation.answers import Answered
-from tavt_kit.evaluation.metrics import choose_threshold, reached
 from tavt_kit.evaluation.record import summarise_answers, write_evaluation
 from tavt_kit.reports import write_report
 from tavt_kit.reports.page import build_report
@@ -29,12 +28,10 @@ def write_eval(folder: Path) -> dict[str, Any]:
     said = np.where(np.arange(60) < 6, (labels + 1) % 3, labels)
     samples = tuple(Sample(Path(f"{i}.png"), int(label)) for i, label in enumerate(labels))
     found = Answered(samples, (4 * np.eye(3, dtype=np.float32))[said])
-    threshold = choose_threshold(found.confidence, found.right, 0.8, "val")
     body = {
         "thing": "runs/birds",
         "schedule": "65x12",
         **summarise_answers(found, CLASSES, "test", lambda sample: sample.path.name),
-        "reject": {**threshold.as_record(), **reached(threshold, found.confidence, found.right, "test")},
         "heads": None,
     }
     return write_evaluation(folder, body, found, [sample.path.name for sample in samples])
@@ -64,11 +61,10 @@ def test_what_was_evaluated_and_explained_is_shown(tmp_path: Path) -> None:
     write_explained(tmp_path / "seen")
     page = read(tmp_path)
     assert {"evaluated", "explained"} <= set(page.attributes("id"))
-    for words in ("90.0 %", "65x12", "<b>tit</b>", "80 % wished", "What a layer dropped is dark"):
+    for words in ("90.0 %", "65x12", "<b>tit</b>", "What a layer dropped is dark"):
         assert words in page.text, words
     images = [values for tag, values in page.tags if tag == "img"]
     assert [one["alt"] for one in images] == [
-        "confusion matrix",
         "0.jpg: wren (80 %): attention rollout, layer 1: 9 tokens".replace(" %", "\u00a0%"),
         "1.jpg: wren (80 %): attention rollout, layer 1: 9 tokens".replace(" %", "\u00a0%"),
     ]
@@ -77,9 +73,7 @@ def test_what_was_evaluated_and_explained_is_shown(tmp_path: Path) -> None:
 
 
 def test_an_image_that_is_not_the_recorded_one_is_left_out(tmp_path: Path) -> None:
-    write_eval(tmp_path / "eval")
     write_explained(tmp_path / "seen")
-    Image.new("RGB", (9, 9)).save(tmp_path / "eval" / "confusion.png")
     (tmp_path / "seen" / "000.png").unlink()
     outside = tmp_path / "outside.png"
     (tmp_path / "seen" / "001.png").rename(outside)
@@ -88,7 +82,6 @@ def test_an_image_that_is_not_the_recorded_one_is_left_out(tmp_path: Path) -> No
     (tmp_path / "seen" / "explained.json").write_text(json.dumps(record))
     page = read(tmp_path)
     assert [values["alt"] for tag, values in page.tags if tag == "img"] == []
-    assert "Not shown, as it is too large or not the one recorded: confusion.png" in page.text
     assert "2 images, of which 0 are shown" in page.text
 
 

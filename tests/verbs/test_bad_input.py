@@ -175,7 +175,7 @@ WORDS = {
     "bench": "--precision --score --pool --reductions --image-folder --budget",
     "profile": "--precision --score --pool --reduction",
     "prune": "--importance",
-    "eval": "--split --precision-wanted",
+    "eval": "--split",
 }
 """Options that take one of a few words, or a file."""
 
@@ -249,13 +249,10 @@ def inputs() -> Iterator[Case]:
         "models moon stars | stars",
         "check {image} --against {run} --data {data} | 0.png",
         "export {search} -o out --data {data} --pick moon",
-        "export {search} -o out --data {data} --for moon",
         "fit {data} -o out --budget latency=0% | latency",
         "fit {data} -o out --model no_such_model",
         "train resnet50 --weights random --image-size 64 --data {data} -o out | resnet50",
-        "train {run} --data {data} -o out --fraction 0",
         "train {run} --data {data} -o out --config {true} | steps",
-        "train {run} --data {data} -o out --fraction 200%",
         "train {run} --data {data} -o out --epochs 1 --steps 3 | --epochs",
         "train {run} --data {data} -o out --auto-augment rand-mX | mX",
         "train {run} --data {data} -o out --lr-scale x",

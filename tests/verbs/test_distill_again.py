@@ -94,7 +94,7 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_written(
     cases = {
         ("--bound", "1.2"): "above 0 and below 1, got 1.2",
         ("--bound", "0.2:0.6"): "got '0.2:0.6'",
-        ("--teacher", stranger): "'ring' is known to one of them alone",
+        ("--teacher", stranger): "class 1 of the teacher is ring and of the student",
         ("--teacher", tmp_path / "nowhere"): "nowhere",
         ("--teacher-weight", "0.3"): "no --teacher is given",
         ("--schedule", "9,12,9,6"): "layer 1 keeps 12 tokens, but only 9 reach it",
@@ -108,7 +108,7 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_written(
         ("--schedules", tmp_path / "nowhere"): "cannot read",
         ("--image-size", "big"): "whole numbers with commas between them, such as",
         ("--sampling", "magic"): "one of bound, ratio",
-        ("--chunk", 0): "at least 1 image at a time",
+        ("--chunk", 0): "--chunk must be at least 1, got 0",
     }
     for flags, sentence in cases.items():
         assert run("distill", model, "--data", data, "-o", tmp_path / "never", *flags, *FEW) == 2, flags

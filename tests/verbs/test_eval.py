@@ -37,24 +37,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_folder_of_everything(data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    arguments = ("eval", model, "--data", data, "--batch", 5, "--precision-wanted", "30 %", "-o", out)
+    arguments = ("eval", model, "--data", data, "--batch", 5, "-o", out)
     assert run(*arguments, "--schedule", "17,9,9,5") == 0
     printed = capsys.readouterr().out
     record = json.loads((out / "eval.json").read_text())
     assert (record["schema"], record["version"]) == ("fgvc-kit/eval", 2)
     names = {one["file"] for one in record["files"]}
-    assert names == {"confusion.png", "confusion.csv", "classes.csv", "predictions.csv"}
+    assert names == {"confusion.csv", "classes.csv", "predictions.csv"}
     assert all(sha256_file(out / one["file"]) == one["sha256"] for one in record["files"])
     rows = rows_of((out / "predictions.csv").read_text())
     assert len(rows) == record["top1"]["n"] == 12
     right = sum(row["truth"] == row["label"] for row in rows)
     assert right == round(record["top1"]["value"] * 12) == np.trace(record["confusion"])
-    reject = record["reject"]
-    assert (reject["wanted"], reject["chosen_on"]["split"], reject["chosen_on"]["n"]) == (0.3, "val", 12)
-    accepted = [row for row in rows if row["accepted"] == "yes"]
-    assert len(accepted) == round(reject["coverage"]["value"] * 12) and reject["coverage"]["split"] == "test"
-    assert all(float(row["probability"]) >= reject["threshold"] - 1e-6 for row in accepted)
-    for words in ("top-1", "Macro F1", "Calibration error", "taken for", "30\u00a0% wished", "confusion.png"):
+    for words in ("top-1", "Macro F1", "Calibration error", "taken for", "confusion.csv"):
         assert words in printed
     assert record["schedule"] == "17,9x2,5" and record["target"].startswith("torch:cpu")
 
@@ -141,11 +136,6 @@ def test_the_order_of_classes_is_the_models(data: Path, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--precision-wanted", "0%"), "a precision is given as 95% or 0.95, above 0 and at most 100%, got '0%'"),
-        (("--precision-wanted", "150%"), "at most 100%, got '150%'"),
-        (("--precision-wanted", "high"), "got 'high'"),
-        (("--precision-wanted", "90%", "--split", "val"), "leave --split val out"),
-        (("--precision-wanted", "100%"), "no threshold on val reaches a precision of 100 %"),
         (("--split", "dev"), "but 'dev' was asked for"),
         (("--data", "{data}/disc"), "predict labels them"),
         (("--data", "{other}"), "3 are in only one of them (cat, dog, square)"),

@@ -20,7 +20,6 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
-from tavt_kit.exporters.to_onnx import OPERATORS
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import open_file
@@ -252,34 +251,6 @@ def test_openvino_in_bf16(place: Path, tmp_path: Path) -> None:
     assert ":precision=bf16:" in checks["model.bf16.xml"]["executed"]
     assert ":precision=f32:" in checks["model.f32.xml"]["executed"]
     assert 1e-5 < checks["model.bf16.xml"]["largest_difference"] < 0.5 * checks["model.bf16.xml"]["scale"]
-
-
-def test_tensorrt_gets_one_node_a_norm_and_known_operators(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert export(place, "--schedule", "taper:0.2", "--for", "tensorrt", "-o", tmp_path, "--no-dense") == 0
-    said = capsys.readouterr().err
-    assert "trtexec --onnx=model.f32.onnx" in said and "images:16x3x32x32" in said and "unverified on a device" in said
-    nodes = [node.op_type for node in onnx.load(str(tmp_path / "model.f32.onnx")).graph.node]
-    assert set(nodes) <= OPERATORS
-    assert nodes.count("LayerNormalization") == 2 * 4 + 1
-    assert "ReduceMean" not in nodes
-
-
-def test_the_documentation_lists_the_operators() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "exporting.md").read_text()
-    listed = text.partition("The operators: ")[2].partition(".\n")[0].replace("\n", " ").split(", ")
-    assert listed == sorted(OPERATORS)
-
-
-def test_an_operator_that_tensorrt_lacks_is_named(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tavt_kit.exporters.to_onnx.OPERATORS", OPERATORS - {"Erf"})
-    flags = ("--schedule", "dense", "--for", "tensorrt", "-o", tmp_path)
-    assert export(place, *flags) == 2
-    assert "operator Erf (node " in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 # --------------------------------------------------------------------------------------------------- bad input

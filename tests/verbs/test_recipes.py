@@ -157,7 +157,7 @@ def test_what_was_asked_is_written_in_full(vit: Path, images: Path, tmp_path: Pa
     [
         (
             ("--recipe", "ffvt-cub"),
-            "the recipe ffvt-cub is for an FFVT, but the model is a plain Vision Transformer",
+            "the recipe ffvt-cub is for ffvt, but the model is vit",
         ),
         (("--recipe", "ffvt-cup"), "did you mean ffvt-cub"),
         (("--recipe", "{file}"), "has no learning_rate"),
@@ -165,7 +165,7 @@ def test_what_was_asked_is_written_in_full(vit: Path, images: Path, tmp_path: Pa
         (("--recipe", "{pct}"), "crop_pct must be above 0"),
         (("--recipe", "tavt-cub", "--steps", "100"), "0 to 100 steps (all of them), got --warmup 500"),
         (("--recipe", "tavt-cub", "--batch", "64"), "1 to 18 images"),
-        (("--recipe", "tavt-cub", "--batch", "0"), "at least one image"),
+        (("--recipe", "tavt-cub", "--batch", "0"), "--batch must be at least 1, got 0"),
         (("--recipe", "tavt-cub", "--lr", "nan"), "--lr is a finite number, got nan"),
         (("--recipe", "modern", "--loss", "pim", "--smoothing", "0"), "mixup and cutmix"),
         (("--recipe", "finetune", "--loss", "pim"), "the loss pim is for PIM"),

@@ -57,7 +57,7 @@ def test_a_joint_front_is_found_told_and_exported(
     model.score, model.reduction = chosen.score or model.score, chosen.reduction or model.reduction
     card = model.require_card()
     how = Preprocessing.from_record(card.preprocessing)
-    pixels, labels, _ = load_bytes(load_images(str(place / "data"), seed=0).split("val"), how)
+    pixels, labels = load_bytes(load_images(str(place / "data"), seed=0).split("val"), how)
     record = body["candidates"][index]
     assert record["top1"] == Evaluator(model, pixels, labels, how)(schedule).value
     assert record["macs"] == count_macs(model, schedule)

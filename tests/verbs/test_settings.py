@@ -45,7 +45,7 @@ def test_flags_reach_the_record_and_workers_change_nothing(
     ("flags", "named"),
     [
         (("--resize", "big"), "--resize is whole numbers with commas between them"),
-        (("--crop", "center"), "centre"),
+        (("--crop", "center"), "random-resized"),
         (("--resize", "60", "--crop", "random"), "64x64"),
         (("--color-jitter", "a,b"), "such as 0.4,0.4, got 'a'"),
         (("--crop-scale", "0.5"), "scale of a recipe must be two numbers"),
@@ -122,9 +122,9 @@ def test_a_file_gives_settings_and_the_command_line_wins(
         "lr-scale = {head = 2}",
     )
     file.write_text("\n".join(values))
-    assert finetune(data, tmp_path / "out", "--config", str(file), "--set", "crop=centre", "--json") == 0
+    assert finetune(data, tmp_path / "out", "--config", str(file), "--set", "crop=random-resized", "--json") == 0
     recipe = json.loads(capsys.readouterr().out)["asked"]
-    assert (recipe["mixup"], recipe["resize"], recipe["crop"], recipe["lr"]) == (0.8, [72, 72], "centre", 0.002)
+    assert (recipe["mixup"], recipe["resize"], recipe["crop"], recipe["lr"]) == (0.8, [72, 72], "random-resized", 0.002)
     assert recipe["probe"] is False and recipe["lr_scale"] == {"head": 2.0}
     file.write_text("mixupp = 0.8")
     assert finetune(data, tmp_path / "out", "--config", str(file)) == 2

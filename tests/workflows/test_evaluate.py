@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
 
-from tavt_kit.errors import ParameterError
 from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.explain import ExplainedImage, explain
 from tavt_kit.workflows.predict import predict
@@ -20,9 +17,9 @@ from tests.workflows.conftest import Heard
 def test_evaluate_gives_what_the_verb_gives(
     data: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    found = evaluate(model, data, schedule="taper:0.2", precision_wanted=0.3, out=tmp_path / "out")
+    found = evaluate(model, data, schedule="taper:0.2", out=tmp_path / "out")
     assert capfd.readouterr() == ("", "")
-    words = ("--schedule", "taper:0.2", "--precision-wanted", "30%", "--json")
+    words = ("--schedule", "taper:0.2", "--json")
     assert run("eval", model, "--data", data, *words) == 0
     said = json.loads(capfd.readouterr().out)
     assert {name: value for name, value in found.record.items() if name not in ("files", "command")} == said
@@ -32,17 +29,6 @@ def test_evaluate_gives_what_the_verb_gives(
     table = found.to_frame()
     assert list(table["class"]) == ["disc", "square", "stripe"] and table["n"].sum() == 6
     assert repr(found).startswith(f"<EvalResult of {model} under ")
-    with pytest.raises(ParameterError, match="leave `split=val` out"):
-        evaluate(model, data, split="val", precision_wanted="95%")
-
-
-def test_a_threshold_is_chosen_on_val(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
-    reject = evaluate(model, data, precision_wanted=0.3).record["reject"]
-    evaluate(model, data, split="val", out=tmp_path)
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "predictions.csv").read_text())))
-    accepted = [row for row in rows if float(row["probability"]) >= reject["threshold"] - 1e-6]
-    right = sum(row["truth"] == row["label"] for row in accepted)
-    assert (reject["chosen_on"]["accepted"], reject["chosen_on"]["right"]) == (len(accepted), right)
 
 
 def test_images_without_labels(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
@@ -83,4 +69,4 @@ def test_explain_shows_each_image_as_it_is_drawn(data: Path, model: Path, tmp_pa
     assert found.record == json.loads((tmp_path / "out" / "explained.json").read_text())
     assert len(found.to_frame()) == 10 and found.images[0].file == tmp_path / "out" / "000-0.png"
     nothing = explain(model, broken, tmp_path / "none")
-    assert nothing.record is None and nothing.sheet is None and not (tmp_path / "none").exists()
+    assert nothing.record is None and not (tmp_path / "none").exists()

@@ -73,5 +73,3 @@ def test_a_wrapped_model_and_a_schedule_as_values(data: Path, model: Path, tmp_p
 def test_contradictions_name_parameters(model: Path, data: Path, quiet: None) -> None:
     with pytest.raises(ParameterError, match="leave out `pick=fast`"):
         export(model, switchable=True, pick="fast", data=data)
-    with pytest.raises(ParameterError, match="got `format=openvino`; leave `format` out"):
-        export(model, tensorrt=True, format="openvino", data=data)

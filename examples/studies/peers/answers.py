@@ -93,7 +93,7 @@ class Answers:
     def _test(self, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         if preprocessing not in self._pixels:
             samples = thin_out(self.shop.images.split("test"), self.shop.limit)
-            pixels, labels, _ = load_bytes(samples, preprocessing)
+            pixels, labels = load_bytes(samples, preprocessing)
             self._pixels[preprocessing] = pixels, labels
         return self._pixels[preprocessing]
 

@@ -19,9 +19,9 @@ from tavt_kit.data.sources import inherited_images
 from tavt_kit.distill import TrainRecipe, train, train_recipe
 from tavt_kit.distill.common import card_of, describe_run, open_split, save_trained, settle
 from tavt_kit.distill.datasets import Batch
+from tavt_kit.distill.device import choose_device
 from tavt_kit.distill.losses import Backward, Step, at_least_f32
 from tavt_kit.distill.optimizer import freeze
-from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.run_folder import RunFolder, remove_state
 from tavt_kit.distill.trainer import run_loop
 from tavt_kit.errors import TrainingError
@@ -87,13 +87,13 @@ class Workshop:
             name: Of the run folder.
             make: From timm's model to a module of the same weights, (B, 3, H, W) -> logits.
         """
-        model, images, processes = load_model(self.probe), self.images, Processes.join(None)
+        model, images, device = load_model(self.probe), self.images, choose_device(None)
         card = card_of(model, images)
-        model.to(processes.device)
-        recipe = settle(self.recipe(model, refit=False), card, images, processes, freeze=model.layers // 4, begun={})
-        module = make(model.bare).to(processes.device)
+        model.to(device)
+        recipe = settle(self.recipe(model, refit=False), card, images, device, freeze=model.layers // 4, begun={})
+        module = make(model.bare).to(device)
         asked = describe_run(model, card, images, {**recipe.as_record(), "peer": name})
-        run = RunFolder(self.out / name, "train", asked, processes=processes)
+        run = RunFolder(self.out / name, "train", asked)
         inherit_split(run.folder, images)
         if run.done:
             return
@@ -103,7 +103,7 @@ class Workshop:
             freeze(model, recipe.optimisation.freeze or 0)
             loop = run_loop(
                 model, split, label_step(module), recipe.optimisation, recipe.running, run.folder,
-                seed=self.seed, progress=progress, what=name, processes=processes,
+                seed=self.seed, progress=progress, what=name,
             )  # fmt: skip
         save_trained(run.folder, model, card, images, f"fine-tuned as {name}")
         run.finish(loop=loop.as_record(self.batch))
