@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tavt_kit.distill.options import AUGMENTATIONS, check_augmentations
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.distill.options import AUGMENTATIONS, DataOptions
 from tavt_kit.distill.transforms import augment
 from tavt_kit.errors import TrainingError, UnknownName
 
@@ -65,8 +66,8 @@ def test_nothing_asked_changes_nothing() -> None:
 
 
 def test_names_are_checked_and_ordered() -> None:
-    assert check_augmentations(["rotate", "flip"], (8, 8)) == ("flip", "rotate")
+    assert DataOptions(augment=("rotate", "flip")).settled(Preprocessing((8, 8))).augment == ("flip", "rotate")
     with pytest.raises(UnknownName, match="blur"):
-        check_augmentations(["blur"])
+        DataOptions(augment=("blur",))
     with pytest.raises(TrainingError, match="8x16"):
-        check_augmentations(["rotate"], (8, 16))
+        DataOptions(augment=("rotate",)).settled(Preprocessing((8, 16)))

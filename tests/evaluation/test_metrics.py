@@ -61,7 +61,7 @@ def test_refusals() -> None:
         metric_named("recall[]")
     with pytest.raises(DataError, match=r"names no class of the data, which has 4 classes \(a, b, c, never\)"):
         Scoring(("recall[d]",), LABELS, NAMES)
-    with pytest.raises(DataError, match="no image of never"):
+    with pytest.raises(DataError, match=r"no image for recall\[never\]"):
         Scoring(("recall[never]",), LABELS, NAMES)
     with pytest.raises(DataError, match="needs its predictions"):
         Scoring(("agreement",), LABELS, NAMES).of(LOGITS)
