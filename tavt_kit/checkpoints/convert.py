@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tavt_kit.checkpoints.architecture import create, fit
 from tavt_kit.checkpoints.build import card_for
 from tavt_kit.checkpoints.folder import read_weight_file, save_model
+from tavt_kit.checkpoints.hugging_face import is_folder, read_folder
 from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.checkpoints.official_vit import (
     FAMILIES,
@@ -46,7 +47,7 @@ def convert(
     num_selects: int | Sequence[int] | None = None,
     name: str | None = None,
 ) -> tuple[nn.Module, ModelCard]:
-    """Read an official weight file into a model.
+    """Read an official weight file, or a Hugging Face folder of a ViT, DeiT or DINOv2, into a model.
 
     Torch files (``.bin``, ``.pth``, ``.pt``, ``.pth.tar``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and
     hybrid), PIM, ViTAE and ViTAEv2 (of a checkpoint with averaged weights, those), and timm's Vision Transformers in
@@ -83,7 +84,11 @@ def convert(
     path = Path(file).expanduser()
     named = None if classes is None else tuple(classes)
     options = ConvertOptions(heads, slide_step, image_size, family, num_token, named, several(num_selects), name)
-    official = _read(path, options)
+    if is_folder(path):
+        official, labels = read_folder(path, options)
+        classes = classes or labels
+    else:
+        official = _read(path, options)
     model = create(official.name, official.arguments)
     random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(official.untrained)}
     fit(model, {**official.tensors, **random}, str(path))

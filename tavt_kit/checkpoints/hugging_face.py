@@ -1,0 +1,148 @@
+"""Folders of Vision Transformers that ``save_pretrained`` of Hugging Face's transformers wrote (names of 5.23).
+
+They are read without transformers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.checkpoints.folder import read_weight_file
+from tavt_kit.checkpoints.official_vit import ConvertOptions, Official, renamed, shape_of
+from tavt_kit.core.records import read_json
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.errors import CheckpointError
+
+_FILES = ("model.safetensors", "pytorch_model.bin")
+_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+"""Pillow's numbers."""
+
+_NAMES = {"vit": "vit_base_patch16_224", "deit": "deit_base_distilled_patch16_224", "dinov2": "vit_base_patch14_dinov2"}
+_VIT = {
+    "norm1": ("layernorm_before",),
+    "norm2": ("layernorm_after",),
+    "attn.qkv": tuple(f"attention.attention.{name}" for name in ("query", "key", "value")),
+    "attn.proj": ("attention.output.dense",),
+    "mlp.fc1": ("intermediate.dense",),
+    "mlp.fc2": ("output.dense",),
+}
+_DINO = {**_VIT, "norm1": ("norm1",), "norm2": ("norm2",), "mlp.fc1": ("mlp.fc1",), "mlp.fc2": ("mlp.fc2",)}
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder that ``save_pretrained`` wrote."""
+    return path.is_dir() and (path / "config.json").is_file()
+
+
+def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[str, ...] | None]:
+    """The model of a folder, and the names of its classes where the config has them."""
+    config = _read_object(path / "config.json")
+    kind = config.get("model_type")
+    if kind not in _NAMES:
+        raise CheckpointError(f"{path} is a {kind or 'nameless'} model, but vit, deit and dinov2 folders can be read")
+    if config.get("use_swiglu_ffn") or config.get("hidden_act", "gelu") != "gelu":
+        raise CheckpointError(f"{path} has a gated or {config.get('hidden_act')} feed-forward half, which is not read")
+    if options.image_size not in (None, config["image_size"]):
+        raise CheckpointError(
+            f"{path} is converted at its own {config['image_size']} px, got {options.image_size}; the verbs that take "
+            "the run resize it by `image_size`"
+        )
+    file = next((path / name for name in _FILES if (path / name).is_file()), None)
+    if file is None:
+        raise CheckpointError(f"{path} holds no {' or '.join(_FILES)}; files in several shards are not read")
+    tensors = {name.removeprefix(f"{kind}."): tensor for name, tensor in read_weight_file(file).tensors.items()}
+    names = hugging_face_names(kind, int(config["num_hidden_layers"]), tensors)
+    known = {theirs for parts in names.values() for theirs in parts}
+    # The token for masked pre-training, the pooler, and DINOv2's classifier, which reads two vectors.
+    unused = ("embeddings.mask_token", "pooler.", *(("classifier.",) if kind == "dinov2" else ()))
+    left_out = [name for name in tensors if name not in known and name.startswith(unused)]
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    state = renamed(tensors, names, f"a Hugging Face {kind} ({path})")
+    untrained: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
+    if "head.weight" in state:
+        (count,) = shape_of(state, "head.bias", 1)
+        said = config.get("id2label") or {}
+        labels = tuple(str(said.get(str(index), "")) for index in range(count))
+        if not all(labels) or len(set(labels)) < count:
+            labels = None
+    elif options.classes is None:
+        raise CheckpointError(f"{path} has no classifier for a token; give `data`, for whose classes a new one is made")
+    else:
+        count, untrained = len(options.classes), ("head.",)
+    size, width = int(config["image_size"]), int(config["hidden_size"])
+    arguments: dict[str, Any] = {
+        "num_classes": count,
+        "img_size": [size, size],
+        "patch_size": int(config["patch_size"]),
+        "embed_dim": width,
+        "depth": int(config["num_hidden_layers"]),
+        "num_heads": int(config["num_attention_heads"]),
+        "mlp_ratio": config["mlp_ratio"] if kind == "dinov2" else config["intermediate_size"] / width,
+        "qkv_bias": bool(config.get("qkv_bias", True)),
+        "norm_eps": float(config.get("layer_norm_eps", 1e-12)),
+    }
+    preprocessing = _preprocessing(path / "preprocessor_config.json", size)
+    name = _NAMES[kind]
+    if kind == "deit" and "head_dist.weight" not in state:
+        # One head on the class token: in timm a ViT whose distillation token is a register.
+        state["reg_token"], arguments["reg_tokens"], name = state.pop("dist_token"), 1, _NAMES["vit"]
+    return Official(kind, name, arguments, state, f"a Hugging Face {kind}", preprocessing, untrained, left_out), labels
+
+
+def hugging_face_names(kind: str, layers: int, known: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """timm's name -> those of the file, which has the ``known`` ones, whose tensors, one below the other, it holds."""
+    names: dict[str, tuple[str, ...]] = {
+        "cls_token": ("embeddings.cls_token",),
+        "pos_embed": ("embeddings.position_embeddings",),
+    }
+    if kind == "deit":
+        names["dist_token"] = ("embeddings.distillation_token",)
+    heads = {"head": "classifier"}
+    if "cls_classifier.weight" in known:
+        heads = {"head": "cls_classifier", "head_dist": "distillation_classifier"}
+    for part in ("weight", "bias"):
+        names[f"patch_embed.proj.{part}"] = (f"embeddings.patch_embeddings.projection.{part}",)
+        names[f"norm.{part}"] = (f"layernorm.{part}",)
+        if kind != "dinov2":
+            names |= {f"{ours}.{part}": (f"{theirs}.{part}",) for ours, theirs in heads.items()}
+        for layer in range(layers):
+            for ours, theirs in (_DINO if kind == "dinov2" else _VIT).items():
+                if part == "bias" and ours == "attn.qkv" and f"encoder.layer.0.{theirs[0]}.bias" not in known:
+                    continue
+                names[f"blocks.{layer}.{ours}.{part}"] = tuple(f"encoder.layer.{layer}.{t}.{part}" for t in theirs)
+    for layer in range(layers) if kind == "dinov2" else ():
+        for scale in (1, 2):
+            names[f"blocks.{layer}.ls{scale}.gamma"] = (f"encoder.layer.{layer}.layer_scale{scale}.lambda1",)
+    return names
+
+
+def _preprocessing(file: Path, size: int) -> Preprocessing:
+    """What the preprocessor's config says, at the model's own size; without one, transformers' defaults for ViTs."""
+    given = _read_object(file) if file.is_file() else {}
+    mean, std = (tuple(given.get(f"image_{name}", (0.5, 0.5, 0.5))) for name in ("mean", "std"))
+    if not given.get("do_normalize", True):
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    # Its numbers before the mean is taken away are bytes times this factor, ours bytes / 255.
+    factor = 255.0 * float(given.get("rescale_factor", 1 / 255)) if given.get("do_rescale", True) else 255.0
+    if not 0 < factor < math.inf:
+        raise CheckpointError(f"{file} must multiply pixels by a number above 0, got {given['rescale_factor']!r}")
+    mean, std = (tuple(value / factor for value in values) for values in (mean, std))
+    filtered = _RESAMPLING.get(int(given.get("resample", 2)), "bilinear")
+    resized = given.get("size", {})
+    edge = resized.get("shortest_edge") if isinstance(resized, Mapping) else resized
+    if given.get("do_center_crop") and edge:
+        cropped = given.get("crop_size", size)
+        height = cropped["height"] if isinstance(cropped, Mapping) else cropped
+        return Preprocessing((size, size), float(height) / float(edge), "center", filtered, mean, std)
+    return Preprocessing((size, size), 1.0, "squash", filtered, mean, std)
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} must hold a JSON object, but holds a {type(content).__name__}")
+    return content
