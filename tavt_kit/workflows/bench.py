@@ -83,8 +83,6 @@ def bench(
     precision: str | Sequence[str] = (),
     batch: int | Sequence[int] = (),
     threads: int | Sequence[int] = (),
-    score: str | None = None,
-    pool: str | None = None,
     reductions: str | Sequence[str] = (),
     budget: str | Sequence[str] | Budget = (),
     memory: bool = False,
@@ -115,8 +113,6 @@ def bench(
         precision: Precisions of the targets: ``f32``, ``f16``, ``bf16`` or ``int8``; also with commas between them.
         batch: Images of one inference.
         threads: CPU threads.
-        score: Score that ranks the tokens, instead of the model's own: ``column`` or ``cls``.
-        pool: Which tokens a pooling head sees, instead of the model's own: ``kept`` or ``restored``.
         reductions: Reduction of the tokens that a layer does not keep: ``drop`` or ``merge``, or both, and then every
             model that is no file is measured once with each.
         budget: Limits to judge every candidate by, such as ``latency=8ms``, ``throughput=100/s`` or
@@ -161,17 +157,13 @@ def bench(
     with (
         held_folder(default_folder(given[0]) if out is None else out) as folder,
         Opener(
-            tuple(str(each) for each in several(target)),
+            tuple(map(str, several(target))),
             several(schedule),
-            tuple(dict.fromkeys(part.strip() for text in several(precision) for part in text.split(","))),
-            tuple(dict.fromkeys(several(threads))),
-            tuple(dict.fromkeys(several(batch))),
-            tuple(dict.fromkeys(several(image_size))),
-            tuple(dict.fromkeys(several(reductions))),
-            *(weights or "hub", score, pool, seed),
+            tuple(part.strip() for text in several(precision) for part in text.split(",")),
+            *(several(threads), several(batch), several(image_size), several(reductions), weights or "hub", seed),
         ) as opener,
     ):
-        candidates = opener.open_all([(thing, opener.targets_of(thing)) for thing in named], progress)
+        candidates = opener.open_all(named, progress)
         devices = [candidate.session.target for candidate in candidates]
         host = HostFacts.gather(next(filter(None, map(accelerator_name, devices)), None))
         times, monitor, noise = _measure(candidates, protocol, seed, progress)

@@ -77,8 +77,6 @@ class Opener:
     sizes: tuple[int, ...] = ()
     reductions: tuple[str, ...] = ()
     weights: str = "hub"
-    score: str | None = None
-    pool: str | None = None
     seed: int = 0
     opened: list[BenchCandidate] = field(default_factory=list)
     _folder: Any = None
@@ -90,13 +88,8 @@ class Opener:
     def __exit__(self, *error: object) -> None:
         self._folder.cleanup()
 
-    def targets_of(self, thing: Given) -> list[TargetDevice]:
-        """The targets that the thing runs on; nothing is opened. All of a file where none can run it: opening says why.
-
-        Raises:
-            TargetError: A target cannot be read, or is not on this machine.
-            MissingDependency: A runtime is not installed.
-        """
+    def _targets_of(self, thing: Given) -> list[TargetDevice]:
+        """The targets that the thing runs on; all of a file where none can run it, as opening it says why."""
         from tavt_kit.runtimes import check_available
 
         file, texts = _file(thing), self.targets
@@ -118,15 +111,13 @@ class Opener:
             check_available(target)
         return targets
 
-    def open_all(
-        self, things: Sequence[tuple[Given, Sequence[TargetDevice]]], progress: Progress
-    ) -> list[BenchCandidate]:
+    def open_all(self, things: Sequence[Given], progress: Progress) -> list[BenchCandidate]:
         """Open every thing on its targets.
 
         Raises:
-            TavtError: A thing cannot be read, or runs on none of the targets.
+            TavtError: A target or thing cannot be read, or is not on this machine; a thing runs on none of the targets.
         """
-        for thing, targets in things:
+        for thing, targets in [(thing, self._targets_of(thing)) for thing in things]:  # before anything is opened
             progress.update(f"opening {name_of(thing)}")
             file = _file(thing)
             if file is None:
@@ -181,11 +172,11 @@ class Opener:
 
     def _open_model(self, thing: Given, targets: Sequence[TargetDevice]) -> None:
         named = _path(thing) is not None
-        for image_size, reduction in product(self.sizes or (None,), self.reductions or (None,)):
-            model = open_given(
-                thing, weights=self.weights if named else None, image_size=image_size, seed=self.seed,
-                score=self.score, pool=self.pool, reduction=reduction,
-            )  # fmt: skip
+        for image_size, reduction in product(
+            dict.fromkeys(self.sizes) or (None,), dict.fromkeys(self.reductions) or (None,)
+        ):
+            weights = self.weights if named else None
+            model = open_given(thing, weights=weights, image_size=image_size, seed=self.seed, reduction=reduction)
             own = "dense" if named or model.schedule == model.dense_schedule else model.schedule
             for schedule, target in product(self.schedules or (own,), targets):
                 self._open_schedule(thing, model, schedule, target)

@@ -172,7 +172,7 @@ WORDS = {
     "--profile --front --baseline --schedule",
     "export": "--format --precision --quantizer --smooth-quant --preprocessing --input-order --bundle --split",
     "check": "--against --split --predictions",
-    "bench": "--precision --score --pool --reductions --image-folder --budget",
+    "bench": "--precision --reductions --image-folder --budget",
     "profile": "--precision --score --pool --reduction",
     "prune": "--importance",
     "eval": "--split",
