@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
@@ -32,6 +33,7 @@ from tavt_kit.errors import (
     TargetError,
     UnsupportedBackbone,
 )
+from tavt_kit.workflows.average import AverageResult
 from tavt_kit.workflows.check import check
 from tavt_kit.workflows.compare import compare
 from tavt_kit.workflows.evaluate import evaluate
@@ -219,6 +221,38 @@ def test_a_plan_fits_into_its_time_and_says_what_each_stage_takes() -> None:
 
 def test_a_search_ranks_by_as_many_images_as_it_has_time_for() -> None:
     assert [_planned(left).search_images for left in (300.0, 2000.0, 20_000.0)] == [128, 200, 500]
+
+
+@pytest.mark.parametrize(
+    ("tuned", "differences", "searched"),
+    [
+        ((112, 84, 70), [(3, 5, 100), (5, 5, 100), (2, 0, 100)], "average"),
+        ((84, 70), [(3, 5, 100), (0, 30, 100)], "adapted-84"),  # beyond doubt worse than one of them
+        ((70,), None, "adapted-70"),
+        ((), None, "head-84"),
+    ],
+)
+def test_the_mean_of_the_fine_tunes_is_searched_unless_val_shows_one_to_be_better(
+    tuned: tuple[int, ...], differences: list[tuple[int, int, int]] | None, searched: str, tmp_path: Path,
+    heard: Heard, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from tavt_kit.workflows import fit as module
+
+    def average(runs: list[Path], out: Path, **named: object) -> AverageResult:
+        assert differences is not None and [run.name for run in runs] == [f"adapted-{size}" for size in tuned]
+        rows = [
+            {"image_size": size, "difference": PairedDifference.of_counts(*counts).as_record()}
+            for size, counts in zip(tuned, differences, strict=True)
+        ]
+        return AverageResult(out, {"rows": rows})
+
+    monkeypatch.setattr(module, "average", average)
+    stages = module._Stages.__new__(module._Stages)
+    stages.out, stages.fresh, stages.progress = tmp_path, False, heard
+    stages.plan = replace(first_plan("vit", None, 112), sizes=(84, 70), adapt_sizes=tuned)
+    runs = {size: tmp_path / f"{'adapted' if size in tuned else 'head'}-{size}" for size in (112, 84, 70)}
+    assert stages._network(runs).name == searched
+    assert ("left out" in " ".join(heard.said)) is (len(tuned) == 2)
 
 
 def test_another_fits_folder_is_refused(data: Path, tmp_path: Path) -> None:
