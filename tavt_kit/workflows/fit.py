@@ -80,6 +80,8 @@ _EVALUATIONS, _POPULATION, _FINALISTS = 300, 12, 3
 _TABLE_SECONDS, _TABLE_POINTS = 10.0, 5
 _ROOM = 0.93
 """Of the best finalist's predicted time: where one more is taken, for predictions err."""
+_OFF = 0.1
+"""Relative error of a predicted time above which it is said."""
 _CHECKED = 128
 """Images of val that each file is checked on: whether it is its source. What it loses is judged on all of val."""
 _FILE_SECONDS = 10.0
@@ -521,6 +523,11 @@ class _Stages:
             )  # fmt: skip
             files = [row for row in rows if (row.run, row.precision) == (head, dense.precision)]
             table = table.calibrated((row.configuration.schedule, row.latency.median) for row in files)
+            off = max(abs(table.predict(row.configuration.schedule) / row.latency.median - 1) for row in files)
+            if off > _OFF:
+                self.progress.say(
+                    f"Predicted times are rough: of the files measured before they are up to {100 * off:.0f} % off."
+                )
             ratios = {name: ms / dense.latency.median for name, ms in dense.times.items() if name != "p50"}
             write_record(file, "profile", replace(table, quantile_ratios=ratios).as_record())
         return LatencyTable.from_record(read_record(file, "profile"))
