@@ -10,7 +10,12 @@ import pytest
 import torch
 
 import tavt_kit as tk
+from tavt_kit.bench.parts import timed_model
 from tavt_kit.checkpoints import load_model, save_model
+from tavt_kit.core.budget import Verdict
+from tavt_kit.core.configuration import Configuration
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import Curve, DropCell, LatencyTable, LayerCells
 from tavt_kit.errors import CheckpointError, OutputError, RecordError
 from tests.verbs.command import run
 from tests.verbs.tiny import write_images, write_run
@@ -57,6 +62,32 @@ def test_a_mean_of_the_same_is_the_same(runs: tuple[Path, Path, Path], tmp_path:
     assert done.record["rows"][0]["difference"]["difference"] == 0
     for name, tensor in load_model(first).state_dict().items():
         assert torch.equal(load_model(done.folder).state_dict()[name], tensor)
+
+
+def test_a_mean_is_searched_and_checked_at_every_size(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    data, first, second = runs
+    mean = load_model(tk.average([first, second], tmp_path / "mean", data).folder)
+    cells = LayerCells(
+        Curve((2, 17), (0.1, 0.85)), (DropCell(2, 2, 0.1, 2, 0.1), DropCell(17, 8, 0.85, 15, 0.85)),
+        Curve((2, 17), (0.1, 0.85)), Curve((2, 17), (0.2, 1.7)), 2.0, Curve((1,), (0.001,)),
+    )  # fmt: skip
+    target = TargetDevice.parse("openvino:cpu:threads=1").resolved()
+    table = LatencyTable(target, timed_model(mean, mean.require_card().name), cells)
+    found = tk.search(
+        tmp_path / "mean", data=data, out=tmp_path / "out", profile=table,
+        budget="latency=7ms", objective="divergence", evaluations=16, population=4,
+    )  # fmt: skip
+    body, own = found.record, mean.backbone.image_size[0]
+    everything = [*body["candidates"], *body["baselines"]]
+    assert body["metric"] == "fidelity" and {one["others"]["top1"]["n"] for one in everything} == {6}
+    (dense,) = [one for one in everything if one["origin"] == "dense"]
+    assert dense["fidelity"] == 1 and 0 < min(one["fidelity"] for one in everything) < 1
+    assert {tuple(one.get("image_size", (own, own))) for one in everything} == {(own, own), (own // 2, own // 2)}
+    assert all(one["latency_ms"]["predicted"] <= 7 for one in body["candidates"])
+    smaller = Configuration(load_model(tmp_path / "mean", image_size=own // 2).dense_schedule, (own // 2, own // 2))
+    (file,) = tk.export(tmp_path / "mean", tmp_path / "files", schedule=[smaller], data=data, accept_inconclusive=True)
+    checked = tk.check(file.path, tmp_path / "mean", data=data)
+    assert checked.verdict is Verdict.PASS and checked.checks[0].top1.value == file.check.top1.value
 
 
 def test_through_the_command(runs: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
