@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import re
 import runpy
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import pytest
 
 from tavt_kit import cli
 from tavt_kit.data import inherit_split, load_images
+from tavt_kit.verbs import settings
 from tests.verbs.tiny import write_images, write_run
 
 ROOT = Path(__file__).parents[1]
+WORKFLOWS = "tavt_kit.workflows"
 README = (ROOT / "README.md").read_text()
 TABLES = runpy.run_path(str(ROOT / "examples" / "studies" / "result_tables.py"))
 GENERATED = runpy.run_path(str(ROOT / "docs" / "scripts" / "generated_pages.py"))["PAGES"]
@@ -73,22 +77,58 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert found.best in found.front and found.baselines and len(found.to_frame()) == len(found.front)
 
 
-def commands() -> list[list[str]]:
-    shown = [
-        line for page in ("README.md", "docs/tutorial.md") for block in blocks("", page) for line in block.splitlines()
-    ]
-    lines = dict.fromkeys(line for line in shown if line.startswith("fgvc-kit "))
-    return [line.split("#")[0].split()[1:] for line in lines]
+def commands() -> list[tuple[str, str]]:
+    """Every command of the kit that a page shows on a line of its own, with its page; one with [...] is a pattern."""
+    pages = [path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES)]
+    shown = [(page, line) for page in pages for block in blocks("", page) for line in joined(block).splitlines()]
+    return [(page, line) for page, line in shown if re.match(r"fgvc-kit \w+ [^\[]*$", line)]
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_every_command_names_a_verb_and_flags_that_are(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    verb, flags = words[0], {word for word in words[1:] if word.startswith("-")}
-    with pytest.raises(SystemExit) as ended:
-        cli.main([verb, "--help"])
-    assert not ended.value.code
-    shown = capsys.readouterr().out
-    assert flags <= set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", shown))
+def joined(block: str) -> str:
+    return block.replace("\\\n", " ")
+
+
+class Reached(BaseException):
+    """The workflow was called: the command line was understood."""
+
+
+def test_every_command_of_the_pages_is_understood(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Verbs, options and values, as far as the call of the workflow, which is not made; of some the options."""
+
+    def refuse(home: str) -> None:
+        place, name = home.split(":")
+        module = importlib.import_module(
+            "tavt_kit." + place.replace("/", ".") if "/" in place else f"{WORKFLOWS}.{place}"
+        )
+        function = getattr(module, name)
+
+        @functools.wraps(function)
+        def reached(*args: Any, **named: Any) -> None:
+            inspect.signature(function).bind(*args, **named)
+            raise Reached
+
+        monkeypatch.setattr(module, name, reached)
+
+    for home, _ in settings._WORKFLOWS.values():
+        refuse(home)
+    monkeypatch.chdir(tmp_path)
+    found, wrong = commands(), list[str]()
+    assert len(found) > 70 and {page for page, _ in found} >= {"README.md", "docs/tutorial.md", "docs/jobs.md"}
+    for page, line in found:
+        verb, *words = shlex.split(line, comments=True)[1:]
+        looks_first = verb not in settings._WORKFLOWS or verb in ("convert", "profile")
+        try:
+            cli.main([verb, "--help"] if looks_first else [verb, *words])
+        except Reached:
+            continue
+        except SystemExit as ended:
+            said = capsys.readouterr()
+            flags = {word for word in words if word.startswith("-")}
+            if ended.code or not flags <= set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", said.out)):
+                wrong.append(f"{page}: {line}: {said.err}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_tables_and_chart_are_those_of_their_records() -> None:
@@ -97,7 +137,7 @@ def test_tables_and_chart_are_those_of_their_records() -> None:
         text = page.read_text()
         assert TABLES["renew"](text) == text, f"{page}: run python examples/studies/result_tables.py"
         made += text
-    for name in ("merging", "reductions", "search_cost", "search_cost_f32", "own_speed", "proof"):
+    for name in ("merging", "reductions", "search_cost", "search_cost_f32", "own_speed", "proof", "recommended"):
         assert f" by {name} of result_tables.py -->" in made
     assert TABLES["CHART"].read_text() == TABLES["merging_chart"](TABLES["read"](TABLES["UNTRAINED"]))
 

@@ -17,7 +17,7 @@ from tavt_kit.core.records import command_line, write_record
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.bench_things import Opener, default_folder
-from tavt_kit.workflows.run_model import Given, model_at, recommended_of
+from tavt_kit.workflows.run_model import Given, model_at, recommended_of, run_of_fit
 
 if TYPE_CHECKING:
     from tavt_kit.bench.noise import Noise
@@ -187,6 +187,8 @@ def bench(
 
 def _meant(thing: Given, own: bool, resized: bool, pick: str | None, progress: Progress) -> Given:
     """What is measured: of a fit's or search's folder what it recommends, or its run where schedules are given."""
+    if not own and pick is None and (run := run_of_fit(thing)) is not None:
+        return run
     if (fitted := recommended_of(thing, progress, pick)) is not None:
         return fitted.file if own else fitted.run
     searched = isinstance(thing, str | os.PathLike) and (Path(thing) / "front.json").is_file()

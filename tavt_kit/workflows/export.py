@@ -18,7 +18,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import ExportError, OutputError, ParameterError
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.check import FileCheck
-from tavt_kit.workflows.run_model import Given, images_of, load_given, recommended_of
+from tavt_kit.workflows.run_model import Given, images_of, load_given, recommended_of, run_of_fit
 from tavt_kit.workflows.schedules import model_for, precision_for, presets_for, schedules_for
 
 
@@ -218,6 +218,9 @@ def export(
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     if device is not None:
         check_available(device)
+    if pick is None and (several(schedule) or switchable) and (begun := run_of_fit(run)) is not None:
+        out = Path(str(run)) / "export" if out is None else out
+        run = begun
     if (fitted := recommended_of(run, progress, pick)) is not None:
         out = Path(run) / "export" if out is None and isinstance(run, str | PathLike) else out
         schedule = schedule or fitted.configuration.choice

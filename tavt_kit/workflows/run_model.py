@@ -73,7 +73,7 @@ def recommended_of(given: object, progress: Progress | None = None, pick: str | 
     return recommended
 
 
-def _run_of_fit(given: object) -> Path | None:
+def run_of_fit(given: object) -> Path | None:
     """The run that a fit's folder stands for: what it recommends was made of it, else its dense row."""
     if not isinstance(given, str | os.PathLike) or not (file := Path(given) / FIT_FILE).is_file():
         return None
@@ -117,7 +117,7 @@ def load_given(given: Given, *, copied: bool = False) -> AdaptiveViT:
     if isinstance(given, str | os.PathLike):
         from tavt_kit.checkpoints import load_model
 
-        return load_model(_run_of_fit(given) or given)
+        return load_model(run_of_fit(given) or given)
     given.require_card()
     if copied:
         return copy.deepcopy(given).cpu().eval()
@@ -155,7 +155,7 @@ def open_given(
         from tavt_kit.checkpoints import open_model
 
         return open_model(
-            os.fspath(_run_of_fit(given) or given), weights=weights or "hub", classes=classes,
+            os.fspath(run_of_fit(given) or given), weights=weights or "hub", classes=classes,
             image_size=image_size, seed=seed, new_head=new_head, score=score, pool=pool, reduction=reduction,
         ).eval()  # fmt: skip
     for name, value in (("weights", weights), ("image_size", image_size)):
