@@ -26,6 +26,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 from tavt_kit import __version__
 from tavt_kit.core.parsing import require_counts
 from tavt_kit.errors import TavtError
+from tavt_kit.verbs import streams
 from tavt_kit.verbs.settings import help_of, setting_flags, settings_of, shown_settings, spell_settings, summary_of
 from tavt_kit.verbs.streams import guarded_streams
 
@@ -230,14 +231,18 @@ def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[
     The flags by the parameters' names are asked for only where a sentence needs them.
     """
     program = f"fgvc-kit {name}".strip()
+
+    def spelled(sentence: str) -> str:
+        return with_flags(sentence, flags()) if NAMED.search(sentence) else sentence
+
+    streams.spelled = spelled
     try:
         code = verb() or OK
         sys.stdout.flush()
         return UNREAD if code < BAD_INPUT and getattr(sys.stdout, "lost", False) else code
     except TavtError as error:
         log.info("refused because of", exc_info=error)  # --verbose shows where
-        sentence = str(error)
-        say(f"{program}: {with_flags(sentence, flags()) if NAMED.search(sentence) else sentence}")
+        say(f"{program}: {spelled(str(error))}")
         return BAD_INPUT
     except BrokenPipeError:
         return UNREAD  # nobody reads us any more (`fgvc-kit models | head`)

@@ -145,7 +145,11 @@ def _front(body: Mapping[str, Any]) -> Parts:
         accuracy = Accuracy(metric, split, row[metric], row["n"], *row["ci95"])
         named = {"schedule": str(choice)}
         unique[str(choice)] = Entry(str(choice), named, _time(row.get("latency_ms")), accuracy, choice=choice)
-    return traits, {"budgets": ", ".join(body["budgets"])}, list(unique.values())
+    entries, facts = list(unique.values()), {"budgets": ", ".join(body["budgets"])}
+    if (index := body.get("chosen")) is not None:
+        facts["chosen"] = str(Configuration.from_record(body["candidates"][index]))
+        entries.insert(0, replace(unique[facts["chosen"]], name="chosen", traits={}))
+    return traits, facts, entries
 
 
 def _fit(body: Mapping[str, Any]) -> Parts:

@@ -52,25 +52,40 @@ def prepare(path: str, card: Mapping[str, Any]) -> NDArray[Any]:
 
 
 def _open(path: str) -> Image.Image:
-    image: Image.Image = ImageOps.exif_transpose(Image.open(path))
+    with Image.open(path) as file:
+        image: Image.Image = ImageOps.exif_transpose(file)
+    if image.mode[:1] in "IF":
+        if not image.mode.startswith("I;16"):
+            raise OSError("32-bit pixels have no agreed range; save it with 8 or 16 bits")
+        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:  # on white, as fgvc-kit sees it
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
 
 
 def main(words: list[str]) -> None:
-    """Print the three likeliest classes of each image."""
+    """Print the three likeliest classes of each image; exits 1 where one cannot be read."""
     images = [word for word in words[1:] if not word.startswith("--save=")]
     if not images:
         raise SystemExit(__doc__)
     card, run = load(Path(words[0]))
-    logits = np.concatenate([run(np.ascontiguousarray(prepare(image, card)[None])) for image in images])
-    for image, row in zip(images, logits, strict=True):
+    answers: dict[str, NDArray[np.float32]] = {}
+    for image in images:
+        try:
+            row = run(np.ascontiguousarray(prepare(image, card)[None]))[0]
+        except OSError as error:
+            sys.stderr.write(f"cannot read {image}: {error}\n")
+            continue
+        answers[image] = row
         shares = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
         best = (f"{card['classes'][i]} {100 * shares[i]:.1f} %" for i in np.argsort(-shares)[:3])
         sys.stdout.write("  ".join([image, *best]) + "\n")
-    for option in (word for word in words if word.startswith("--save=")):  # for fgvc-kit check --predictions
-        np.savez(option[7:], logits=logits, names=images, classes=card["classes"])
+    for option in (
+        word for word in words if word.startswith("--save=") and answers
+    ):  # for fgvc-kit check --predictions
+        np.savez(option[7:], logits=np.stack(list(answers.values())), names=list(answers), classes=card["classes"])
+    if len(answers) < len(set(images)):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from tavt_kit.verbs import streams
 from tavt_kit.verbs.streams import shown
 
 
@@ -129,6 +130,7 @@ class ConsoleProgress:
     def say(self, sentence: str) -> None:
         """One line that stays."""
         self._end_displays(stages=False)
+        sentence = streams.spelled(sentence)
         self._now(sentence.partition("\n")[0].rstrip("."))
         print(sentence, file=sys.stderr, flush=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,8 @@ def report_verb(
     from tavt_kit.workflows.report import report
 
     result = report(runs, **given)
+    if lead := ": ".join(part for part in (result.record["verdict"], result.record["lead"]) if part):
+        print(f"{result.record['run']}: {lead}", file=sys.stderr)
     files = {"html": str(result.html), "csv": str(result.csv), "json": str(result.json)}
     return Answer({**result.record, **files}, lambda: print("\n".join(files.values())))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ def shown(text: str) -> str:
         'a\\x1b[2Jb'
     """
     return text.translate(_ESCAPED)
+
+
+spelled: Callable[[str], str] = str
+"""How a library's sentence, with its parameters in backticks, is written for the verb that runs; the door sets it."""
 
 
 class Stream:

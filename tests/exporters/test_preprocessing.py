@@ -177,6 +177,29 @@ def test_the_script_beside_a_file_gives_it_the_image_as_it_is(
         assert capsys.readouterr().out.split("  ")[1].rsplit(" ", 2)[0] == predict(file.path, image)[0].label
 
 
+def test_the_script_reads_odd_images_as_the_kit_does(
+    run: Path, files: ExportResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, grey = photo((40, 56), 1), np.asarray(photo((40, 56), 1).convert("L")).astype(np.uint16) * 257
+    turned = whole.getexif()
+    turned[0x112] = 6
+    whole.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    whole.save(tmp_path / "turned.jpg", exif=turned)
+    whole.save(tmp_path / "moving.gif", save_all=True, append_images=[whole.rotate(180)])
+    whole.convert("P").save(tmp_path / "palette.png")
+    Image.fromarray(grey).save(tmp_path / "sixteen bits é.png")
+    Image.new("RGBA", (30, 20), (10, 200, 30, 90)).save(tmp_path / "clear.png")
+    for path in sorted(tmp_path.iterdir()):
+        assert np.array_equal(np.asarray(standalone._open(str(path))), np.asarray(open_image(path))), path.name
+    short = tmp_path / "short.jpg"
+    short.write_bytes((tmp_path / "cmyk.jpg").read_bytes()[:-100])
+    with pytest.raises(SystemExit) as ended:
+        standalone.main([str(files[0].path), str(short), str(tmp_path / "clear.png")])
+    said = capsys.readouterr()
+    assert ended.value.code == 1 and said.out.startswith(f"{tmp_path / 'clear.png'}  ")
+    assert said.err.startswith(f"cannot read {short}: image file is truncated")
+
+
 def test_a_switchable_file_and_half_precision_prepare_images_too(run: Path, tmp_path: Path) -> None:
     both = written(run, tmp_path / "switchable", schedule=["a=14,8", "b=17,9"], switchable=True)
     assert both.settled and [one.verdict for one in both.checks] == ["PASS"] * 4

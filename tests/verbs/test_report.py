@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ def test_it_writes_beside_the_records(tmp_path: Path, capsys: pytest.CaptureFixt
     folder = write_run(tmp_path / "run").folder
     assert run(folder) == 0
     assert (folder / "report.html").is_file() and not (folder / "report.md").exists()
-    assert str(folder / "report.html") in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert str(folder / "report.html") in said.out and re.search(r": PASS: Ship the chosen schedule: \d+", said.err)
 
 
 def test_out_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

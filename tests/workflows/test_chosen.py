@@ -111,6 +111,8 @@ def test_another_candidate_is_picked(
         predict(folder, image, pick="0", schedule="dense")
     assert run("eval", folder, "--data", data, "--dense", "--json") == 0
     assert json.loads(capsys.readouterr().out)["schedule"] == "17x4"
+    assert run("predict", folder, image, "--pick", "0") == 0
+    assert capsys.readouterr().err == f"{folder} runs under 17x2,14x2, as --pick 0 says\n"
     quick = {"target": "torch:cpu:threads=1", "max_time": 0.05, "out": tmp_path / "bench"}
     for more, counts in (({}, CHOSEN), ({"pick": "0"}, OTHER), ({"schedule": "dense"}, TokenSchedule((17,) * 4))):
         (row,) = bench(folder, **quick, **more).rows

@@ -44,7 +44,8 @@ def test_searches_by_multiply_adds_are_compared_by_accuracy(tmp_path: Path, caps
     assert front["target"] is None
     capsys.readouterr()
     assert run("compare", tmp_path / "found", tmp_path / "found") == 0
-    assert "front: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "front: " in said and " chosen " in said.splitlines()[2]
     (found,) = compare(tmp_path / "found", tmp_path / "found").comparisons
     assert {change.figure for change in found.changes} == {"top1"}
     assert all(change.estimate.value == 0.0 for change in found.changes)
@@ -64,7 +65,8 @@ def test_searches_are_paired_by_the_images_that_their_stores_know(tmp_path: Path
     (found,) = compare(tmp_path / "0", tmp_path / "1", drop=20).comparisons
     assert found.method == "accuracies paired image by image" and found.changes
     n = json.loads((tmp_path / "0" / "front.json").read_text())["candidates"][0]["n"]
-    for change in found.changes:  # the same schedules of the same model: no image changed
+    assert found.changes[0].name == "chosen"  # whatever it is in each
+    for change in found.changes[1:]:  # the same schedules of the same model: no image changed
         assert change.estimate.high == PairedDifference.of_counts(0, 0, n).bounds(0.05)[1]
     (tmp_path / "1" / "search.db").unlink()
     assert "as of different images" in compare(tmp_path / "0", tmp_path / "1").comparisons[0].method
