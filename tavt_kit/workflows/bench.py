@@ -14,7 +14,7 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded, parse_duration, several
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
-from tavt_kit.errors import MeasurementError
+from tavt_kit.errors import MeasurementError, ScheduleError
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.bench_things import Opener, default_folder
 from tavt_kit.workflows.run_model import Given, model_at, recommended_of, run_of_fit
@@ -192,6 +192,10 @@ def _meant(thing: Given, own: bool, resized: bool, pick: str | None, progress: P
     if (fitted := recommended_of(thing, progress, pick)) is not None:
         return fitted.file if own else fitted.run
     searched = isinstance(thing, str | os.PathLike) and (Path(thing) / "front.json").is_file()
+    if searched and pick is not None and (resized or not own):
+        raise ScheduleError(
+            f"`pick` takes a candidate whole, got {pick} beside a `schedule` or `image_size`; give one of them"
+        )
     return model_at(thing, None, progress, pick)[0] if searched and own and not resized else thing
 
 

@@ -117,3 +117,5 @@ def test_another_candidate_is_picked(
     for more, counts in (({}, CHOSEN), ({"pick": "0"}, OTHER), ({"schedule": "dense"}, TokenSchedule((17,) * 4))):
         (row,) = bench(folder, **quick, **more).rows
         assert row.schedule == counts
+    with pytest.raises(ScheduleError, match="give one of them"):
+        bench(folder, **quick, pick="0", schedule="dense")
