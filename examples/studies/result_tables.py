@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- from (\S.*?) by (\w+) of result_tables\.py -->\n).*?(<!-- end -->)", re.DOTALL)
 UNTRAINED = "examples/studies/results/untrained-merging.json"
@@ -96,6 +98,34 @@ def reductions(record: Mapping[str, Any], few: Mapping[str, Any], many: Mapping[
 def timed(one: Mapping[str, Any]) -> str:
     ratio, median = one["ratio"], one["latency_ms"]["median"]
     return f"{median:.1f} ms, {ratio['value']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+
+
+def merge_costs(record: Mapping[str, Any]) -> str:
+    """What three merges take longer than three drops at equal counts, as a share of the dense network's time."""
+    rows = []
+    for size in record["sizes"]:
+        macs = size["macs"]
+        of = {(one["runtime"], one["precision"], one["what"]): one for one in size["rows"]}
+        for runtime, precision in dict.fromkeys(key[:2] for key in of):
+            dense, drop, merge = (of[runtime, precision, what] for what in ("dense", "drop", "merge"))
+            more = np.array(merge["rounds"]) - np.array(drop["rounds"])
+            half = 1.96 * more.std(ddof=1) / np.sqrt(len(more))
+            share, apart = 100 * more.mean() / dense["median"], 100 * half / dense["median"]
+            floor = 100 * 2e-6 * (macs["merge"] - macs["drop"]) / size["gflops"] / dense["median"]
+            tokens = (size["pixels"] // 14) ** 2 + 1
+            goal = floor + 2 if tokens == 785 else 3 if precision == "f32" else 5
+            rows.append([
+                str(tokens), f"{runtime} {precision}", *(f"{one['median']:.2f}" for one in (dense, drop, merge)),
+                f"{share:.1f} ± {apart:.1f}", f"{floor:.1f}", f"{goal:.1f}", "yes" if share <= goal else "no",
+            ])  # fmt: skip
+    header = ["tokens", "where", "dense, ms", "three drops", "three merges", "merges - drops, % of dense", "floor, %",
+              "at most, %", "met"]  # fmt: skip
+    first = record["sizes"][0]
+    words = ", ".join(f"{one['noise']} at {(one['pixels'] // 14) ** 2 + 1} tokens" for one in record["sizes"])
+    return (
+        f"ViT-S/14, each kept share 70 %, batch 1, {first['threads']} threads, {device(first)}; means of "
+        f"rounds, paired, with 95 % intervals; the machine was {words}.\n\n{table(header, rows)}"
+    )
 
 
 def search_cost(record: Mapping[str, Any]) -> str:
