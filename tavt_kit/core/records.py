@@ -134,7 +134,7 @@ def _check_front(record: Mapping[str, Any]) -> None:
 
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
-        "artifact", "average", "bench", "check", "conversion", "explained",
+        "artifact", "average", "bench", "check", "explained",
         "exported", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "profile",
         "prune", "recipe", "report", "run", "split",
     ), 1),

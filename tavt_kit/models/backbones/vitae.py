@@ -200,7 +200,6 @@ class NormalCell(nn.Module):
         *,
         prefix: int = 0,
         version: int = 1,
-        drop_path: float = 0.0,
         windows: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -221,7 +220,7 @@ class NormalCell(nn.Module):
         if kind != "transformer_shallow":
             steps += [nn.BatchNorm2d(dim), nn.SiLU(), conv(dim, dim), *([nn.SiLU()] if version == 1 else [])]
         self.PCM = nn.Sequential(*steps)
-        self.drop_path = timm.layers.DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path: nn.Module = nn.Identity()
 
     def local(self, x: Tensor) -> Tensor:
         """The convolutions: all tokens (B, N, D) -> (B, patches, D)."""
@@ -478,7 +477,6 @@ class Vitae(nn.Module):
         self.num_classes, self.class_token = num_classes, class_token
         self.version, self.prefix = version, int(class_token)
         width, grid = in_chans, self.image_size
-        rates = _drop_paths(nc_depth, drop_path_rate)
         self.layers = nn.ModuleList()
         for i in range(len(token_dims)):
             reduction = ReductionCell(
@@ -489,12 +487,13 @@ class Vitae(nn.Module):
             cells = [
                 NormalCell(
                     width, nc_tokens[i], nc_heads[i], nc_group[i], round(width * mlp_ratio), grid, prefix=self.prefix,
-                    version=version, drop_path=rate, windows={"window": window_size, "relative_pos": relative_pos},
+                    version=version, windows={"window": window_size, "relative_pos": relative_pos},
                 )
-                for rate in rates[i]
+                for _ in range(nc_depth[i])
             ]  # fmt: skip
             self.layers.append(Stage(reduction, cells))
         self.num_features = width
+        self.set_drop_path(drop_path_rate)
         self.fc_norm = nn.LayerNorm(width, eps=1e-6) if class_token else nn.Identity()
         self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
         for module in self.modules():
@@ -504,11 +503,12 @@ class Vitae(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def set_drop_path(self, highest: float) -> None:
-        """Another ``drop_path_rate``."""
+        """Another ``drop_path_rate``; a stage's begin where the depth of the one before it says, as officially."""
         stages: list[Any] = list(self.layers)
-        rates = _drop_paths([len(stage.NC) for stage in stages], highest)
-        for stage, own in zip(stages, rates, strict=True):
-            for cell, rate in zip(stage.NC, own, strict=True):
+        depths = [len(stage.NC) for stage in stages]
+        rates = torch.linspace(0, highest, sum(depths), device="cpu").tolist()
+        for stage, start in zip(stages, [0, *depths[:-1]], strict=True):
+            for cell, rate in zip(stage.NC, rates[start:], strict=False):
                 cell.drop_path = timm.layers.DropPath(rate) if rate else nn.Identity()
 
     def get_classifier(self) -> nn.Module:
@@ -529,12 +529,6 @@ class Vitae(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, K)."""
         return self.forward_head(self.forward_features(x))
-
-
-def _drop_paths(depths: Sequence[int], highest: float) -> list[list[float]]:
-    """The rate of each cell of each stage; a stage begins where the depth of the one before it says, as officially."""
-    rates = torch.linspace(0, highest, sum(depths), device="cpu").tolist()
-    return [rates[start : start + depth] for start, depth in zip([0, *depths[:-1]], depths, strict=True)]
 
 
 def checkpoint_filter_fn(state: Mapping[str, Tensor], model: Vitae) -> dict[str, Tensor]:
