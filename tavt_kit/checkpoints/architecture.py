@@ -19,17 +19,13 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, TavtError, UnknownName
 from tavt_kit.models.backbones import make_adapter
 from tavt_kit.models.backbones.pruned import reshape
-from tavt_kit.models.backbones.registry import OverlappingPatchEmbed, overlapping
+from tavt_kit.models.backbones.registry import VIT_SIZES, OverlappingPatchEmbed, overlapping
 from tavt_kit.models.timm_import import timm
 
 _TIMM = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
 _OURS = ("fusion", "mixvit", "pim", "registry", "vitae")
 _MODULES = (*_TIMM, *_OURS)
 """Modules in timm's registry whose models the adapters take; a test goes through all of them."""
-
-_TAVT = ("vit_base_patch16_224", "vit_base_patch32_224", "vit_large_patch16_224", "vit_large_patch32_224",
-         "vit_huge_patch14_224")  # fmt: skip
-"""timm's names of the ViTs that TAVT's code is configured for."""
 
 _READING = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
 
@@ -45,7 +41,7 @@ def supported_names(pattern: str = "") -> list[str]:
 def system_names() -> list[str]:
     """The models of the systems of the field, sorted: TAVT's ViTs (both splits), FFVT, TransFG, Mix-ViT, PIM, ViTAE."""
     ours = [name for module in _OURS for name in timm.list_models(module=module)]
-    return sorted([*ours, *_TAVT])
+    return sorted([*ours, *(f"vit_{size}_224" for size in VIT_SIZES)])
 
 
 def sketch(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError
-from tavt_kit.models.backbones.registry import FGVC_EVALUATION
+from tavt_kit.models.backbones.registry import FGVC_EVALUATION, VIT_SIZES
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def resize_positions(table: Tensor, side: int) -> Tensor:
     return torch.cat([table[:, :1], grid.permute(0, 2, 3, 1).reshape(1, side * side, -1)], dim=1)
 
 
-HEADS = {768: 12, 1024: 16, 1280: 16}
+HEADS = {shape["embed_dim"]: shape["num_heads"] for shape in VIT_SIZES.values()}
 """Width -> attention heads of ViT-B, L and H; no key of a torch file tells them."""
 
 
@@ -188,13 +188,7 @@ _LAST = {"ffvt": ("ff_last_layer", "ff_encoder_norm", "head"), "transfg": ("part
 _TRAINING_ONLY = (f"{_ROOT}.mask_transformer.", "mask_head.")
 """Mix-ViT's branch for mixed tokens, which its evaluation does not run."""
 
-_NAMES = {
-    (768, 12, 16): "vit_base_patch16_224",
-    (768, 12, 32): "vit_base_patch32_224",
-    (1024, 24, 16): "vit_large_patch16_224",
-    (1024, 24, 32): "vit_large_patch32_224",
-    (1280, 32, 14): "vit_huge_patch14_224",
-}
+_NAMES = {(s["embed_dim"], s["depth"], s["patch_size"]): f"vit_{size}_224" for size, s in VIT_SIZES.items()}
 """(width, layers, patch) -> timm's name."""
 
 _TOKENS = {200: 12, 80: 12, 120: 24}
@@ -229,10 +223,10 @@ def read_vit_family(tensors: Mapping[str, Tensor], options: ConvertOptions) -> O
             return None
         family = "mixvit" if any(name.startswith(_TRAINING_ONLY) for name in tensors) else "vit"
     plain = as_vit(tensors, family)
-    found = renamed(plain, official_names(count_layers(plain, _LAYER)), "the ViT-pytorch family")
-    left_out = [name for name in tensors if name.startswith(_TRAINING_ONLY)]
+    ours = renamed(plain, official_names(count_layers(plain, _LAYER)), "the ViT-pytorch family")
+    left_out = tuple(name for name in tensors if name.startswith(_TRAINING_ONLY))
     kind = "vit" if family == "mixvit" else family
-    return vit_model(found, kind, _ORIGINS[family], options, recipe=True, left_out=tuple(left_out))
+    return vit_model(ours, kind, _ORIGINS[family], options, recipe=True, left_out=left_out)
 
 
 def vit_model(

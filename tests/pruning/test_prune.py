@@ -112,6 +112,28 @@ def test_the_layers_that_do_least_go() -> None:
     torch.testing.assert_close(model(images(model)), before)
 
 
+def test_a_run_whose_embedding_was_pruned_by_an_earlier_version_still_opens() -> None:
+    first, last = ("norm1", "norm2"), ("attn.proj", "mlp.fc2")
+    sizes: dict[str, list[int | None]] = {"cls_token": [None, None, 32], "pos_embed": [None, None, 32]}
+    sizes |= {
+        "patch_embed.proj.weight": [32, None, None, None],
+        "patch_embed.proj.bias": [32],
+        "head.weight": [None, 32],
+    }
+    sizes |= {f"norm.{leaf}": [32] for leaf in ("weight", "bias")}
+    for block in (f"blocks.{layer}" for layer in range(4)):
+        sizes |= {f"{block}.{norm}.{leaf}": [32] for norm in first for leaf in ("weight", "bias")}
+        sizes |= {f"{block}.{part}.weight": [None, 32] for part in ("attn.qkv", "mlp.fc1")}
+        sizes |= {f"{block}.{part}.weight": [32, None] for part in last} | {
+            f"{block}.{part}.bias": [32] for part in last
+        }
+    model: Any = reshape(
+        build("plain"), {"sizes": {n: size for n, size in sizes.items() if n in build("plain").state_dict()}}
+    )
+    assert model.embed_dim == 32 and model.blocks[0].attn.qkv.in_features == 32
+    assert torch.isfinite(model(images(model))).all()
+
+
 def test_rounding_to_multiples() -> None:
     model: Any = build("plain")
     prune(model, Targets(mlp=0.43, round_to=16))
