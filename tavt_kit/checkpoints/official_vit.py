@@ -127,8 +127,8 @@ def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, Sequence[str]], w
 
 def count_layers(names: Iterable[str], start: str) -> int:
     """1 + the greatest number that follows ``start`` in a name; 0 where none does."""
-    found = (re.match(rf"{re.escape(start)}(\d+)[./]", name) for name in names)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
+    matches = (re.match(rf"{re.escape(start)}(\d+)[./]", name) for name in names)
+    return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
 
 def fit_positions(
@@ -335,26 +335,26 @@ def read_mixvit_hybrid(tensors: Mapping[str, Tensor], options: ConvertOptions) -
     left_out = tuple(name for name in tensors if name.startswith(_HYBRID_TRAINING_ONLY))
     used = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     depth = count_layers(used, _VIT + _LAYER)
-    found = renamed(used, hybrid_names(used, depth), "Mix-ViT's hybrid model")
-    shape_of(found, "proj.weight", 4)
-    found["proj.weight"] = found["proj.weight"].flatten(1)  # a 1x1 convolution over the parts
-    size, (width,) = options.image_size or 448, shape_of(found, "proj.bias", 1)
+    ours = renamed(used, hybrid_names(used, depth), "Mix-ViT's hybrid model")
+    shape_of(ours, "proj.weight", 4)
+    ours["proj.weight"] = ours["proj.weight"].flatten(1)  # a 1x1 convolution over the parts
+    size, (width,) = options.image_size or 448, shape_of(ours, "proj.bias", 1)
     preprocessing = Preprocessing.from_config(FGVC_EVALUATION, size)
-    units = {tuple(map(int, name.split(".")[2:4])) for name in found if name.startswith("resnet.stages.")}
+    units = {tuple(map(int, name.split(".")[2:4])) for name in ours if name.startswith("resnet.stages.")}
     arguments = {
-        "num_classes": shape_of(found, "head.bias", 1)[0],
+        "num_classes": shape_of(ours, "head.bias", 1)[0],
         "img_size": [size, size],
-        "num_parts": shape_of(found, "grouping.weight", 4)[0],
+        "num_parts": shape_of(ours, "grouping.weight", 4)[0],
         "embed_dim": width,
         "depth": depth,
         "num_heads": count_heads(width, options.heads),
-        "mlp_dim": shape_of(found, "blocks.0.mlp.fc1.bias", 1)[0],
+        "mlp_dim": shape_of(ours, "blocks.0.mlp.fc1.bias", 1)[0],
         "resnet_blocks": [
             sum(stage == number for stage, _ in units) for number in range(1 + max(stage for stage, _ in units))
         ],
-        "resnet_width": shape_of(found, "resnet.conv.weight", 4)[0],
+        "resnet_width": shape_of(ours, "resnet.conv.weight", 4)[0],
     }
-    return Official("mixvit", "mixvit_hybrid_r50", arguments, found, "Mix-ViT (hybrid)", preprocessing, (), left_out)
+    return Official("mixvit", "mixvit_hybrid_r50", arguments, ours, "Mix-ViT (hybrid)", preprocessing, (), left_out)
 
 
 def hybrid_names(used: Mapping[str, Tensor], depth: int) -> dict[str, tuple[str, ...]]:

@@ -108,13 +108,13 @@ def onnx_metadata(path: Path, key: str) -> str | None:
     The top-level fields are walked and skipped by their lengths, so the weights are never read. ValueError where it is
     no ONNX file, or cut off. Source: the protobuf wire format, and onnx.proto of ONNX 1.0 to date.
     """
-    found = None
+    value = None
     with path.open("rb") as file:
         for _, payload in _fields(file, path.stat().st_size, (14,)):
             entry = {number: text.decode() for number, text in _fields(BytesIO(payload), len(payload), (1, 2))}
             if entry.get(1) == key:
-                found = entry.get(2)
-    return found
+                value = entry.get(2)
+    return value
 
 
 def _fields(file: IO[bytes], end: int, wanted: Collection[int]) -> Iterator[tuple[int, bytes]]:

@@ -190,8 +190,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 def no_room(error: Exception) -> str:
     """Why a file could not be written to its end, as Python or a library says it; empty of anything else."""
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):  # safetensors
-        number = int(found[1])
+    if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):  # safetensors
+        number = int(match[1])
     if number in _NO_ROOM:
         return os.strerror(number)
     if "No space left on device" in str(error):

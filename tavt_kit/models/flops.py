@@ -56,11 +56,11 @@ def _links(module: nn.Module) -> list[tuple[dict[str, Any], str, Any]]:
     """What a formula was read from: dictionary, name and value of each weight, and of each module on the way to it."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         return [(module._parameters, "weight", module.weight)]
-    found = []
+    links = []
     for name, child in module._modules.items():
         if child is not None and (below := _links(child)):
-            found += [(module._modules, name, child), *below]
-    return found
+            links += [(module._modules, name, child), *below]
+    return links
 
 
 class Terms(NamedTuple):

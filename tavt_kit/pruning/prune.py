@@ -183,10 +183,10 @@ def _score_units(model: nn.Module, groups: Sequence[Group], name: str, images: L
         _differentiate(model, images.images, images.labels)
     try:
         with torch.no_grad():
-            found = [_measured(model, group, name) for group in groups]
+            measured = [_measured(model, group, name) for group in groups]
     finally:
         model.zero_grad(set_to_none=True)
-    return [scores / scores.mean() if scores.mean() > 0 else scores for scores in found]
+    return [scores / scores.mean() if scores.mean() > 0 else scores for scores in measured]
 
 
 def _measured(model: nn.Module, group: Group, name: str) -> Tensor:
@@ -214,8 +214,8 @@ def _differentiate(model: nn.Module, images: Tensor, labels: Tensor) -> None:
         with torch.enable_grad():
             logits = model(images[start : start + _BATCH])
             loss = F.cross_entropy(logits, labels[start : start + _BATCH], reduction="sum")
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for total, gradient in zip(totals, found, strict=True):
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for total, gradient in zip(totals, gradients, strict=True):
             if gradient is not None:
                 total += gradient
     for parameter, total, learns in zip(parameters, totals, wanted, strict=True):
@@ -346,7 +346,7 @@ def pruned_card(card: ModelCard, model: nn.Module, kept: Sequence[int], provenan
     """The card of a pruned model: the structure among the arguments, so that ``load_model`` builds it again."""
     plain = {name: value for name, value in card.arguments.items() if name != "pruned"}
     before = card.arguments.get("pruned", {}).get("blocks")
-    blocks = list(kept) if before is None else [before[place] for place in kept]
+    blocks = list(kept) if before is None else [before[index] for index in kept]
     structure = record_structure(sketch(card.name, {"num_classes": len(card.classes), **plain}), model, blocks)
     arguments = {**plain, "pruned": structure} if structure else plain
     return replace(card, arguments=arguments, weights_sha256="", provenance=f"{card.provenance}; {provenance}")

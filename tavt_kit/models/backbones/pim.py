@@ -65,9 +65,9 @@ def make_backbone(name: str, size: tuple[int, int], in_chans: int, options: Mapp
     else:
         if not hasattr(model, "forward_intermediates") or not hasattr(model, "prune_intermediate_layers"):
             raise UnsupportedBackbone(f"PIM needs a timm model with forward_intermediates, which {name} has not")
-        found = len(model.blocks) if _indexing(model) else len(model.feature_info)
-        if found < LEVELS:
-            raise UnsupportedBackbone(f"PIM reads {LEVELS} levels, but {name} has {found}; choose a deeper model")
+        deep = len(model.blocks) if _indexing(model) else len(model.feature_info)
+        if deep < LEVELS:
+            raise UnsupportedBackbone(f"PIM reads {LEVELS} levels, but {name} has {deep}; choose a deeper model")
         model.prune_intermediate_layers(LEVELS, prune_norm=True, prune_head=True, **_indexing(model))
     return model  # type: ignore[no-any-return]
 
@@ -143,16 +143,16 @@ class Pyramid(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Four of (B, S, C) -> four of (B, S, F)."""
-        found = [project(level) for project, level in zip(self.project, levels, strict=True)]
-        for deep in range(len(found) - 1, 0, -1):
-            x, grid, target = found[deep], self.grids[deep], self.grids[deep - 1]
+        features = [project(level) for project, level in zip(self.project, levels, strict=True)]
+        for deep in range(len(features) - 1, 0, -1):
+            x, grid, target = features[deep], self.grids[deep], self.grids[deep - 1]
             if grid is None or target is None or grid == target:
                 raised = self.up[deep - 1](x)
             else:
                 maps = x.transpose(1, 2).reshape(-1, x.shape[2], *grid)
                 raised = F.interpolate(maps, size=target, mode="bilinear").flatten(2).transpose(1, 2)
-            found[deep - 1] = found[deep - 1] + raised
-        return found
+            features[deep - 1] = features[deep - 1] + raised
+        return features
 
 
 def by_confidence(logits: Tensor, count: int) -> Tensor:

@@ -39,15 +39,15 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.Sequential | nn.ModuleList]:
     """The name and the list of the blocks that tokens are dropped in."""
     name = f"layers.{VitaeBackbone(model).stage}.NC" if isinstance(model, Vitae) else "blocks"
     name = f"backbone.{name}" if isinstance(model, Pim) else name
-    found: Any = model
+    blocks: Any = model
     for part in name.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, nn.Sequential | nn.ModuleList) or not len(found):
+        blocks = getattr(blocks, part, None)
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not len(blocks):
         raise UnsupportedBackbone(
             f"what is pruned are the blocks of a Vision Transformer, and {type(model).__name__} has no list of them; "
             "make it smaller by fgvc-kit export `precision` int8"
         )
-    return name, found
+    return name, blocks
 
 
 def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:

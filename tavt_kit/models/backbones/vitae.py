@@ -535,11 +535,11 @@ def checkpoint_filter_fn(state: Mapping[str, Tensor], model: Vitae) -> dict[str,
     """Fit the position table of another image size, as timm does for a ViT."""
     name = "layers.0.RC.pos_embed"
     own = model.state_dict().get(name)
-    found = dict(state)
-    if own is not None and name in found and found[name].shape[1] != own.shape[1]:
+    fitted = dict(state)
+    if own is not None and name in fitted and fitted[name].shape[1] != own.shape[1]:
         grid = model.layers[0].grid
-        found[name] = timm.layers.resample_abs_pos_embed(found[name], new_size=list(grid), num_prefix_tokens=1)  # type: ignore[arg-type]
-    return found
+        fitted[name] = timm.layers.resample_abs_pos_embed(fitted[name], new_size=list(grid), num_prefix_tokens=1)  # type: ignore[arg-type]
+    return fitted
 
 
 _EVALUATION = {
