@@ -123,7 +123,7 @@ def _field(number: int, payload: bytes) -> bytes:
 TARGETS: dict[str, tuple[Target, tuple[bytes, ...]]] = {
     "duration": (text(parse_duration), (b"1h30m", b"90s", b"15")),
     "fraction": (text(parse_fraction), (b"10%", b"0.1")),
-    "numbers": (text(lambda given: settings_of("convert")["heads"].read([given])), (b"1,1,4",)),
+    "numbers": (text(lambda given: settings_of("convert")["num_selects"].read([given])), (b"1,1,4",)),
     "budget": (text(lambda given: Budget.parse(given.split(" "))),
                (b"latency=8ms memory=2GB", b"drop=0.5 recall[a]=90% flops=3.2G", b"throughput=100/s top1=84%")),
     "target": (text(TargetDevice.parse), (b"openvino:cpu:threads=2:batch=4", b"torch:cuda:0", b"onnxruntime:cpu")),
