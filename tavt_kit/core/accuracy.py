@@ -100,10 +100,6 @@ class PairedDifference(Record):
         flip in n images it is ± z² / (n + z²), not ± 0.
         Source: T. Tango, Equivalence test and confidence interval for the difference in proportions for the
         paired-sample design, Statistics in Medicine 17 (1998), 891-908.
-
-        Example:
-            >>> round(PairedDifference.of_counts(gained=0, lost=0, n=656).high, 4)
-            0.0058
         """
         if n < 1 or gained < 0 or lost < 0 or gained + lost > n:
             raise MeasurementError(f"{gained} gained and {lost} lost of {n} images is no comparison; give one or more")

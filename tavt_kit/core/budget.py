@@ -157,10 +157,6 @@ class Budget:
 
     Raises:
         BudgetError: The same quantity is limited to two different values.
-
-    Example:
-        >>> [str(limit) for limit in Budget.parse(["latency=20ms", "top1=0.84"])]
-        ['latency=20ms', 'top1=84%']
     """
 
     limits: tuple[Limit, ...] = ()

@@ -133,11 +133,10 @@ def _check_front(record: Mapping[str, Any]) -> None:
 
 
 SCHEMAS: dict[str, int] = {
-    **dict.fromkeys((
-        "artifact", "average", "bench", "check", "explained",
-        "exported", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "profile",
-        "prune", "recipe", "report", "run", "split",
-    ), 1),
+    **dict.fromkeys(
+        "artifact average bench check explained exported fit fit-answers fit-plan holder kept model profile prune "
+        "recipe report run split".split(), 1,
+    ),
     "comparison": 2,
     "doctor": 2,
     "eval": 2,

@@ -108,10 +108,6 @@ def shares_to_counts(
     """The count after each layer, prefix included: shares of the patches, rounded, never growing.
 
     At least ``least`` patches stay to the end; all of them where an image has no more.
-
-    Example:
-        >>> shares_to_counts((1.0, 0.5, 0.1), tokens=65, prefix=1)
-        (65, 33, 17)
     """
     patches, counts = tokens - prefix, list[int]()
     for share in shares:
@@ -142,10 +138,6 @@ class TokenSchedule:
     Example:
         >>> TokenSchedule((197, 197, 150, 90)).layers
         4
-        >>> TokenSchedule((90, 150))
-        Traceback (most recent call last):
-            ...
-        tavt_kit.errors.ScheduleError: layer 1 keeps 150 tokens, but only 90 reach it: 90,150
     """
 
     counts: tuple[int, ...]
