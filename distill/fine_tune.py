@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -203,8 +202,6 @@ def fit_probe(
     val: NDArray[np.float32],
     val_labels: NDArray[np.int64],
     classes: int,
-    *,
-    penalties: Sequence[float] = PENALTIES,
 ) -> Probe:
     """Fit one head per penalty and take the one with the best ``val`` accuracy; of equals the strongest penalty.
 
@@ -231,7 +228,7 @@ def fit_probe(
     best: Probe | None = None
     tried = []
     # From the strongest penalty on, each fit starting at the one before, and only a better one replaces it.
-    for penalty in sorted(penalties, reverse=True):
+    for penalty in reversed(PENALTIES):
         start = _fit(x, labels, start, penalty)
         weight = start[:, :-1] / spread
         bias = start[:, -1] - weight @ mean
@@ -239,9 +236,8 @@ def fit_probe(
         tried.append((penalty, correct / len(held_labels)))
         if best is None or correct > best.val_correct:
             best = Probe(weight.float(), bias.float(), penalty, correct, ())
-    if best is None:
-        raise TrainingError("a probe needs at least one penalty to try, but none was given")
-    return Probe(best.weight, best.bias, best.penalty, best.val_correct, tuple(tried))
+    assert best is not None
+    return replace(best, tried=tuple(tried))
 
 
 def _fit(x: Tensor, labels: Tensor, start: Tensor, penalty: float) -> Tensor:

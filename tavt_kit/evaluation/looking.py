@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch import Tensor
 from tavt_kit.core.records import make_folder, write_record
 from tavt_kit.data import ImageSet, Sample
 from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop, save_thumbnail
-from tavt_kit.errors import DataError, MeasurementError
+from tavt_kit.errors import MeasurementError
 from tavt_kit.models.backbones.base import MapWatch
 from tavt_kit.models.backbones.fusion import FusionBackbone
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
@@ -229,8 +228,6 @@ def shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, wid
 
 KEPT_FILE = "kept.json"
 
-_log = logging.getLogger(__name__)
-
 
 def write_kept(
     adaptive: AdaptiveViT,
@@ -241,7 +238,7 @@ def write_kept(
     *,
     split: str,
 ) -> Path:
-    """Run a few images and write what each executed layer keeps; one that cannot be read is left out with a warning.
+    """Run a few images and write what each executed layer keeps.
 
     Returns:
         The path of ``kept.json``. Positions in it count patches row by row from 0; prefix tokens are left out. Where
@@ -249,15 +246,11 @@ def write_kept(
 
     Raises:
         OutputError: The folder cannot be written.
-        DataError: Not one of the images can be read.
+        DataError: An image cannot be read.
     """
     thumbnails, entries = make_folder(Path(folder) / "thumbnails"), list[dict[str, Any]]()
     for sample in samples:
-        try:
-            pixels = resize_crop(open_image(sample.path), preprocessing)
-        except DataError as error:
-            _log.warning("left out of kept.json: %s", error)
-            continue
+        pixels = resize_crop(open_image(sample.path), preprocessing)
         name = f"{len(entries):02d}.jpg"
         save_thumbnail(pixels, thumbnails / name)
         prediction, probability, patches = _run(adaptive, normalise(pixels, preprocessing))
@@ -271,8 +264,6 @@ def write_kept(
                 **patches,
             }
         )
-    if not entries:
-        raise DataError(f"none of the {len(samples)} images chosen for kept.json can be read; choose others")
     body = {
         "data": images.name,
         "split": split,

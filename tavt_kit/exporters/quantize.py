@@ -208,7 +208,7 @@ def make_int8(
     before = _answers(model, card, examples) if len(ways) > 1 and len(examples.held_out) else None
     for way in ways[:1] if before is None else ways:
         progress.update(f"quantizing by {way['quantizer']}, SmoothQuant {'on' if way['smooth_quant'] else 'off'}")
-        made = _quantize(model, way, examples, presets, options)
+        made = _quantize(model, way, feeds(examples.calibration, presets))
         if before is None:
             best = made
             continue
@@ -228,10 +228,7 @@ def make_int8(
     return best, record
 
 
-def _quantize(
-    model: Any, way: dict[str, Any], examples: Examples, presets: Sequence[TokenSchedule], options: Int8Options
-) -> Any:
-    given = feeds(examples.calibration, presets)
+def _quantize(model: Any, way: dict[str, Any], given: Sequence[Feed]) -> Any:
     if way["quantizer"] == "onnxruntime":
         return quantize_statically(model, given)
     return quantize(model, given, smooth=way["smooth_quant"])

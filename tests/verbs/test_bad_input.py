@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,11 @@ class Case:
     says: str
     spoil: tuple[str, str, str] | None = None
     """A folder of ``place`` that is copied to ``{bad}``, the file of it that is spoilt, and how."""
-    environment: Mapping[str, str] | None = None
 
     @property
     def name(self) -> str:
         spoilt = () if self.spoil is None else self.spoil[1:]
-        words = (*self.words, *spoilt, *(self.environment or {}).values())
+        words = (*self.words, *spoilt)
         return f"{self.group}: {' '.join(word if len(word) < 40 else word[:20] + '~' for word in words)}"
 
 
@@ -340,13 +339,7 @@ def records() -> Iterator[Case]:
                 yield Case("record", tuple(command.split()), SAYS.get((file, way), file), (folder, file, way))
 
 
-def environments() -> Iterator[Case]:
-    for name, value in (("WORLD_SIZE", "many"), ("WORLD_SIZE", "-1"), ("WORLD_SIZE", "1.5"), ("RANK", "x")):
-        given = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", name: value}
-        yield Case("environment", RUNNABLE["train"], name, environment=given)
-
-
-CASES = [*numbers(), *grammar(), *values(), *inputs(), *records(), *environments()]
+CASES = [*numbers(), *grammar(), *values(), *inputs(), *records()]
 
 
 @pytest.fixture(scope="module")
@@ -445,8 +438,6 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
 ) -> None:
     words = prepared(case, place, tmp_path)
     monkeypatch.chdir(tmp_path)
-    for name, value in (case.environment or {}).items():
-        monkeypatch.setenv(name, value)
     before = contents(place), contents(tmp_path)
     capsys.readouterr()
     assert run(*words) == 2
