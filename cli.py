@@ -83,6 +83,7 @@ GONE = {
     ("train", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
     ("distill", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
     ("search", "--dry-run"): "what a budget asks is shown, and refused, before anything is evaluated; leave it out",
+    ("convert", "--classes"): "--data names the classes, by a folder of class folders or a CSV list",
     ("search", "--weights"): "a search takes a run: `train` makes one of a name, `convert` of a weight file",
     ("search", "--image-size"): "sizes are searched anyway; --fix image-size keeps the run's",
     ("search", "--evaluate-on"): "torch evaluates, in its faster precision where that is safe; leave it out",

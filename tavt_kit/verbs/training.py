@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,22 +132,20 @@ def convert_verb(
     ],
     out: options.Out,
     data: options.Data = None,
-    classes: Annotated[
-        str | None, typer.Option(metavar="N|FILE", help="How many classes, or a file with a name in each line.")
-    ] = None,
     **given: Any,
 ) -> Answer:
     """The run folder is what train, distill, search, eval and export take.
 
-    --data or --classes names the classes; without them they are numbered.
+    --data names the classes; without it they are numbered.
     """
     from tavt_kit.checkpoints import save_model
     from tavt_kit.checkpoints.convert import convert
     from tavt_kit.core.lock import held_folder
     from tavt_kit.core.records import label_record
+    from tavt_kit.data import load_images
     from tavt_kit.models.backbones import make_adapter
 
-    model, card = convert(file, classes=_named(classes, data), **given)
+    model, card = convert(file, classes=None if data is None else load_images(data).classes, **given)
     with held_folder(out):
         card = save_model(out, model, card)
 
@@ -161,27 +158,3 @@ def convert_verb(
         )
 
     return Answer(label_record("model", {"folder": str(out), **card.as_record()}), show)
-
-
-def _named(classes: str | None, data: str | None) -> Sequence[str] | None:
-    """The classes' names: those of a data set, the lines of a file, or as many numbered ones."""
-    from tavt_kit.data import load_images
-    from tavt_kit.errors import ParameterError
-
-    if data is not None:
-        if classes is not None:
-            raise ParameterError("the classes are given once, by --data or by --classes; leave one out")
-        return load_images(data).classes
-    if classes is None:
-        return None
-    if classes.isascii() and classes.isdecimal() and int(classes) > 0:
-        return [f"class {number}" for number in range(int(classes))]
-    rule = "--classes is a number above 0 or a file with a name in each line"
-    try:
-        lines = Path(classes).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ParameterError(f"{rule}, got {classes!r}: {reason}") from None
-    if names := [line.strip() for line in lines if line.strip()]:
-        return names
-    raise ParameterError(f"{rule}, but {classes} has none")

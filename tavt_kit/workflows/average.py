@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import bounded
@@ -15,18 +15,15 @@ from tavt_kit.errors import CheckpointError, OutputError
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.reports.words import points_text
 from tavt_kit.workflows.derived_run import read_derived, top1_on_val, write_derived
-from tavt_kit.workflows.run_model import images_of
+from tavt_kit.workflows.run_model import RunResult, images_of
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class AverageResult:
+class AverageResult(RunResult):
     """A run whose weights are the mean of others'; the record is the content of ``average.json``."""
-
-    folder: Path
-    record: Mapping[str, Any] = field(hash=False)
 
     def to_frame(self) -> Frame:
         """A line for each network that went in: its image size, its top-1 on val, and the mean's there."""
@@ -37,10 +34,6 @@ class AverageResult:
             }
             for row in self.record["rows"]
         ])  # fmt: skip
-
-    def __fspath__(self) -> str:
-        """Where it lies, so that it can be given wherever a path can."""
-        return str(self.folder)
 
     def __repr__(self) -> str:
         rows = ((points_text(row["difference"]["difference"]), row["image_size"]) for row in self.record["rows"])

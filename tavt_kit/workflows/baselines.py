@@ -122,13 +122,7 @@ class Baselines:
 
 
 def check_user_baselines(context: SearchContext) -> None:
-    """Look at every baseline before anything is written.
-
-    Raises:
-        UnknownName: It is neither a file nor a run.
-        DataError: It is of other classes, or no file of a model of images.
-        TargetError: The target cannot run such a file.
-    """
+    """Refuse baselines that are no model of these classes, or none for this target, before anything is written."""
     target = context.config.device
     for text in several(context.config.baseline):
         path = Path(text)

@@ -30,9 +30,6 @@ def read_derived(
         kind: Kind of the record, the name of its file, and the verb that writes it.
         request: Everything that decides the run; the record repeats it.
         made: What was done to it, for messages: ``pruned``.
-
-    Raises:
-        RecordError: ``out`` holds another run, or one of another request.
     """
     from tavt_kit.checkpoints import is_run
 
@@ -60,9 +57,6 @@ def write_derived(
     """Write record, split and model, in place of what ``out`` holds; the record with its schema.
 
     The card comes last: a folder without one is no run yet, and the same command starts again.
-
-    Raises:
-        OutputError: The folder cannot be written.
     """
     from tavt_kit.checkpoints import save_model
     from tavt_kit.data import inherit_split

@@ -175,12 +175,7 @@ _DROPPED = {"steep": 0.25, "mild": 0.1, "dense": 0.0}
 
 
 def int8_session(context: SearchContext, model: AdaptiveViT, executed: tuple[int, ...] | None = None) -> FileSession:
-    """One int8 file of the model, or a variant, for all schedules of the layers that run (``None``: all); made once.
-
-    Raises:
-        ExportError: The model cannot be converted or quantized.
-        DataError: A training image cannot be read.
-    """
+    """One int8 file of the model, or a variant, for all schedules of the layers that run (``None``: all); made once."""
     key, target = (id(model), executed), context.target
     if key not in context.quantized:
         from tavt_kit.exporters.options import SWITCHABLE, Form, Int8Options, Plan

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,23 +14,17 @@ from tavt_kit.errors import OutputError
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.reports.words import points_text
 from tavt_kit.workflows.derived_run import read_derived, top1_on_val, write_derived
-from tavt_kit.workflows.run_model import Given, images_of, load_given, name_of
+from tavt_kit.workflows.run_model import Given, RunResult, images_of, load_given, name_of
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class PruneResult:
-    """A run that was pruned.
+class PruneResult(RunResult):
+    """A run that was pruned, and the run it was cut from; None of a model that lay in none."""
 
-    Args:
-        run: The run it was cut from; None of a model that lay in none.
-    """
-
-    folder: Path
     run: Path | None
-    record: Mapping[str, Any] = field(hash=False)
 
     @property
     def top1(self) -> Accuracy:
@@ -47,10 +40,6 @@ class PruneResult:
         """Two lines, before and after: layers, multiply-adds, parameters and top-1."""
         both = ((when, self.record[when]) for when in ("before", "after"))
         return frame([{"when": when, **facts, "top1": facts["top1"]["value"]} for when, facts in both])
-
-    def __fspath__(self) -> str:
-        """Where it lies, so that it can be given wherever a path can."""
-        return str(self.folder)
 
     def __repr__(self) -> str:
         change = points_text(self.difference.difference)
@@ -128,7 +117,7 @@ def prune(
         raise OutputError(f"{out} holds the model that is to be pruned; choose another `out`")
     if (done := read_derived(out, "prune", request, made="pruned", fresh=fresh)) is not None:
         with held_folder(out):  # which removes what a process left that was killed at its very end
-            return PruneResult(out, model.folder, done)
+            return PruneResult(out, done, model.folder)
 
     def evaluated(model: AdaptiveViT) -> tuple[dict[str, Any], Any]:
         """What a record says of a dense model, and which images of val it has right."""
@@ -158,4 +147,4 @@ def prune(
             "difference": paired(right_before, right_after).as_record(),
         }
         small_card = pruned_card(card, bare, pruned.kept, f"pruned by {importance}")
-        return PruneResult(out, model.folder, write_derived(out, "prune", record, images, small, small_card))
+        return PruneResult(out, write_derived(out, "prune", record, images, small, small_card), model.folder)

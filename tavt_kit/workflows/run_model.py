@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,6 +29,18 @@ workflow says so, also a timm model's name."""
 FIT_FILE = "fit.json"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class RunResult:
+    """A run folder that was written, which can be given wherever a path can, and the content of its record."""
+
+    folder: Path
+    record: Mapping[str, Any] = field(hash=False)
+
+    def __fspath__(self) -> str:
+        """Where it lies."""
+        return str(self.folder)
+
+
 @dataclass(frozen=True, slots=True)
 class Recommended:
     """What stands for a fit's folder where a run or a file can be given: an exported file and what it was made of."""
@@ -44,9 +56,6 @@ def recommended_of(given: object, progress: Progress | None = None, pick: str | 
     Args:
         pick: Another row of its table: ``dense``, ``dense-int8``, ``best-smaller-image``, ``fastest-tolerated``, or a
             place in ``rows`` counted from 0.
-
-    Raises:
-        RecordError: Its record cannot be read, nothing keeps to the budget, or it has no such row.
     """
     if not isinstance(given, str | os.PathLike) or not (Path(given) / FIT_FILE).is_file():
         return None
@@ -107,12 +116,7 @@ def load_given(given: Given, *, copied: bool = False) -> AdaptiveViT:
     """The model of a run folder; of a wrapped model another wrap with its options, card and schedule, in eval mode.
 
     A fit's folder stands for the run that its recommended file was made of; where there is none, for its dense row's.
-    Weights of a wrapped model are shared, unless it is ``copied`` because they are going to change.
-
-    Raises:
-        RecordError: There is no run.
-        CheckpointError: The weights are missing, damaged, or not those of the card.
-        DataError: A wrapped model has no card.
+    Weights of a wrapped model, which must have a card, are shared unless it is ``copied``.
     """
     if isinstance(given, str | os.PathLike):
         from tavt_kit.checkpoints import load_model
@@ -145,11 +149,6 @@ def open_given(
         weights: Weights of a model given by name, as ``build`` takes them; ``hub`` by default.
         classes: Names for the head of a model given by name, or of a run whose head may be replaced.
         new_head: Whether a head of other classes may be replaced, of a model given by name or folder.
-        copied: Whether a wrapped model is copied, as by ``load_given``.
-
-    Raises:
-        ParameterError: A wrapped model is asked for with other weights or at another image size.
-        TavtError: The model cannot be read or built, as by ``open_model`` and ``load_given``.
     """
     if isinstance(given, str | os.PathLike):
         from tavt_kit.checkpoints import open_model
@@ -171,12 +170,7 @@ def open_given(
 
 
 def images_of(folder: Path | None, data: str | Path | None) -> ImageSet:
-    """The images and the split that a run was made with, or those given, which may be where the images were moved to.
-
-    Raises:
-        RecordError: The run has no split, and no data is given.
-        DataError: ``data`` is another data set, or the run's images are gone.
-    """
+    """The images and the split that a run was made with, or those given: where the images were moved to, maybe."""
     from tavt_kit.data import load_images
     from tavt_kit.data.sources import inherited_images
 
@@ -196,11 +190,6 @@ def model_at(
     A choice may be of another image size or score, and is taken whole; ``progress`` is told of it. Without a search the
     model keeps the schedule it has: the dense one, unless its card names another. ``pick`` is a candidate of the
     search's front, or a row of a fit's table.
-
-    Raises:
-        ScheduleError: The schedule cannot be read, or does not fit the model; or both are given.
-        RecordError: There is no model, or the search's record cannot be read.
-        CheckpointError: The weights are damaged, or do not fit the chosen image size.
     """
     if schedule is None and (fitted := recommended_of(run, progress, pick)) is not None:
         run, schedule, pick = fitted.run, fitted.configuration.choice, None

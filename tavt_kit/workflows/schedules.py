@@ -34,11 +34,6 @@ def schedules_for(
 
     Args:
         given: Schedules, or their texts, each with a name before it or not (``NAME=taper:0.2``).
-        pick: Candidate of the front, as ``schedule_for`` takes it; without any of both, what the search chose.
-
-    Raises:
-        ScheduleError: Schedules and a pick are given, two have one name, or a schedule does not fit.
-        RecordError: As ``schedule_for``.
     """
     named = [*map(_named, given)]
     if pick is not None or len(named) < 2 and not any(name for name, _ in named):
@@ -58,10 +53,6 @@ def presets_for(run: Path | None, model: AdaptiveViT, given: Sequence[str | Choi
     """The presets of a switchable file, cheapest first: of the schedules given, or of the run's front.
 
     Three schedules without names are ``fast``, ``balanced`` and ``accurate`` by their multiply-adds.
-
-    Raises:
-        ScheduleError: Schedules that are not three need names, and do not have them; or one does not fit.
-        RecordError: None is given, and the run has no front.
     """
     from tavt_kit.models.flops import count_macs
 
@@ -131,12 +122,7 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
 
 
 def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, Choice]) -> AdaptiveViT:
-    """The run's model as the schedules want it: those of a joint search may be for another image size or score.
-
-    Raises:
-        ScheduleError: They want different models, so that one export cannot hold them.
-        CheckpointError: The weights do not fit that size.
-    """
+    """The run's model as the schedules want it: those of a joint search may be for another image size or score."""
     from tavt_kit.checkpoints import load_model
 
     chosen, names = [Configuration.of(schedule) for schedule in schedules.values()], _listed(schedules)
@@ -227,14 +213,7 @@ def knee_of(body: Mapping[str, Any]) -> int:
 
 
 def best_within(body: Mapping[str, Any], texts: Sequence[str]) -> int | None:
-    """The most accurate candidate within the limits, with a floor the cheapest; ``None`` where none keeps to them.
-
-    Args:
-        texts: Limits such as ``latency=8ms``, held against the recorded values.
-
-    Raises:
-        BudgetError: A limit that cannot be read, or on what is not recorded.
-    """
+    """The most accurate candidate within limits such as ``latency=8ms``, with a floor the cheapest, if any."""
     budget, candidates, metric = Budget.parse(texts), body["candidates"], body["metric"]
     fitting = [
         index
@@ -287,12 +266,7 @@ def _metric(body: Mapping[str, Any], record: Mapping[str, Any] | None, name: str
 
 
 def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | None) -> tuple[str, ...]:
-    """The counts of every schedule, as text, and of all candidates of a ``front.json`` or the run folder it is in.
-
-    Raises:
-        ScheduleError: A schedule does not fit the model; that of a file is named.
-        RecordError: There is no such file, or nothing in it is of the model as it is.
-    """
+    """The counts of every schedule, as text, and of all candidates of a ``front.json`` or the run folder it is in."""
     schedules = [TokenSchedule.parse(text, model.layout) for text in texts]
     if front is not None:
         path = front / "front.json" if front.is_dir() else front

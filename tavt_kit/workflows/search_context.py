@@ -156,12 +156,7 @@ class SearchContext:
             )
 
     def settle(self) -> bool:
-        """Make ``out`` a run of this model and split; whether the model was copied into it, now or earlier.
-
-        Raises:
-            RecordError: The folder holds another model.
-            DataError: The folder holds another split.
-        """
+        """Make ``out``, unless it is another's, a run of this model and split; whether the model was copied into it."""
         self.check_place()
         out, new = self.config.folder, not is_run(self.config.folder)
         if new:
@@ -171,11 +166,7 @@ class SearchContext:
 
 
 def open_context(config: SearchConfig, deadline: Deadline) -> SearchContext:
-    """Open the model and the images it was trained on.
-
-    Raises:
-        TavtError: Neither can be had, or their classes differ; or a metric is asked for that val cannot give.
-    """
+    """The model and the images it was trained on; TavtError where they do not fit, or val cannot give a metric."""
     import numpy as np
 
     model = load_given(config.model, copied=True).eval()

@@ -115,14 +115,7 @@ class ConfigurationEvaluator:
 
 @dataclass(frozen=True, slots=True)
 class Evaluators:
-    """What a search evaluates with.
-
-    Args:
-        evaluate: Answers generations of schedules.
-        learn: Function to be told what was answered, or ``None``.
-        fast: The evaluator behind ``evaluate``, or one of its kind.
-        exact: Evaluates what the result shows, perhaps on images that the search does not see; else ``fast`` itself.
-    """
+    """What a search evaluates with; ``exact`` evaluates what the result shows, perhaps on images of its own."""
 
     evaluate: Evaluate
     learn: Learn | None
@@ -132,11 +125,7 @@ class Evaluators:
 
 @contextmanager
 def open_evaluators(context: SearchContext, store: Store, costs: Costs) -> Iterator[Evaluators]:
-    """The evaluators of a search, tied in the store to these very images; workers end with the block.
-
-    Raises:
-        TavtError: An image cannot be read, the runtime cannot run the model, or workers cannot start.
-    """
+    """The evaluators of a search, tied in the store to these very images; workers end with the block."""
     config, preprocessing, say = context.config, context.preprocessing, context.progress.say
     precision, target, judge = config.evaluation_precision, config.device, context.judge()
     make = partial(

@@ -153,11 +153,7 @@ def _measured_ways(context: SearchContext, limit: Limit) -> str:
 
 
 def timed(context: SearchContext, store: Store, look: Callable[[], FirstLook]) -> Costs:
-    """The costs of schedules on the target, by a table that is kept: a continued search predicts the very same.
-
-    Args:
-        look: Checks the budget by a brief measurement, before the table is made.
-    """
+    """The costs of schedules on the target, by a table that is kept: a continued search predicts the very same."""
     target, dense, joint = context.target, context.space.dense, context.joint
     key = f"profile {sha256_text(json.dumps(context.ties(), sort_keys=True))}"
     known = store.get_attr(key)
@@ -178,12 +174,7 @@ def timed(context: SearchContext, store: Store, look: Callable[[], FirstLook]) -
 
 @dataclass(frozen=True, slots=True)
 class MeasureWithin:
-    """Measures schedules on the target as far as the time goes, in groups, the first schedule in each.
-
-    Args:
-        dense_ms: Milliseconds that the dense model takes, about, as far as it is known.
-        baselines: Those that are open are measured along, the first time.
-    """
+    """Measures schedules, and open baselines along, on the target as far as the time goes, the first in each group."""
 
     context: SearchContext
     dense_ms: float | None
@@ -191,11 +182,7 @@ class MeasureWithin:
     _measured: set[Choice] = field(default_factory=set, init=False)
 
     def __call__(self, schedules: Sequence[Choice], keep: float = REPORT) -> list[Measurement | None]:
-        """The measurements; ``None`` where no time was left, but never of the first two, the dense one and another.
-
-        Args:
-            keep: Share of the allowed time that stays for what comes later.
-        """
+        """The measurements; ``None`` where no time was left but for a share to ``keep``, never of the first two."""
         context, config, baselines = self.context, self.context.config, self.baselines
         first, *others = schedules
         again = not self._measured.isdisjoint(others)  # longer, because the first time decided nothing

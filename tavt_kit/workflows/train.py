@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,12 @@ from tavt_kit.core.parsing import bounded, parse_duration
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import DataError
 from tavt_kit.evaluation.frames import Frame, frame
-from tavt_kit.workflows.run_model import Given, open_given
+from tavt_kit.workflows.run_model import Given, RunResult, open_given
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class TrainResult:
-    """A run that was trained.
-
-    Args:
-        record: Content of ``run.json``.
-    """
-
-    folder: Path
-    record: Mapping[str, Any] = field(hash=False)
+class TrainResult(RunResult):
+    """A run that was trained; the record is the content of ``run.json``."""
 
     @property
     def top1(self) -> Accuracy:
@@ -42,10 +34,6 @@ class TrainResult:
     def to_frame(self) -> Frame:
         """A line for each step of the journal."""
         return frame(self.journal, None if self.journal else ["step"])
-
-    def __fspath__(self) -> str:
-        """Where it lies, so that it can be given wherever a path can."""
-        return str(self.folder)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.folder}: top-1 {self.top1}>"
