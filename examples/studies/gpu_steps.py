@@ -434,8 +434,8 @@ class Steps:
             shape = (where.batch, 3, pixels, pixels)
             session = open_module(LeanViT(model), where, shape)
             dense = bench({"dense": session}, random_images(shape, np.random.default_rng(0)), BRIEF)["dense"]
-            how = {"evaluations": 6, "final": 1, "table_points": 3} if self.is_dry else {
-                "evaluations": 60, "final": 3, "table_points": 8}  # fmt: skip
+            how = {"evaluations": 6, "final": 1} if self.is_dry else {
+                "evaluations": 60, "final": 3}  # fmt: skip
             begin = time.perf_counter()
             found = tk.search(
                 folder / "run", data=folder / "data", target=target, budget=f"latency={share * dense.p90:.4g}ms",

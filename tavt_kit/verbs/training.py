@@ -116,9 +116,7 @@ def _print_pruned(result: PruneResult) -> None:
     change = Estimate.of(record["difference"], "difference")
     print(f"change of top-1, paired: {points_of(change)} points, 95 % {change.points if change else ''}")
     print(f"what was lost has to be learned anew: fgvc-kit distill {result.folder} --teacher {result.run} -o NEXT")
-    print(
-        "pruning often loses to a dense model that is smaller from the start, or sees smaller images: train one as well"
-    )
+    print("pruning often loses to a dense model that is smaller, or sees smaller images: train one as well")
 
 
 @verb

@@ -81,7 +81,6 @@ class SearchConfig:
             than 32, and no more than the least that a ``schedule`` to begin with keeps.
         table_seconds: Seconds that timing the layers aims for, in each precision; every part runs a few times
             whatever this is. A short time makes predictions coarser, not the verdict: what is chosen is measured.
-        table_points: Token counts at which the parts of a layer are timed; what lies between is interpolated.
         measure_seconds: Seconds of timed runs of each finalist at least, twice as many where the machine is not quiet;
             the look at the dense and the smallest schedule before the search takes no longer.
         progress: Watcher; told sentences, a ``FeasibilityTable``, and after each evaluation a
@@ -120,7 +119,6 @@ class SearchConfig:
     fresh: bool = False
     min_patches: int | None = None
     table_seconds: float = 60.0
-    table_points: int = 12
     measure_seconds: float = 1.5
     progress: Progress | None = None
 

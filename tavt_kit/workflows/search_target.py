@@ -42,6 +42,7 @@ thirty needs 61 for the p90 and 637 for the p99."""
 _RUNS_AGAIN = {"p50": 100, "p90": 200, "p99": 1500}
 """The same of what is measured again because it lies about the limit: what is 5 % inside is then mostly proven."""
 
+_POINTS = 12  # token counts at which the parts of a layer are timed; what lies between is interpolated
 _TABLES = 0.2  # share of the allowed time that timing the layers may take
 _LOOK, _TIMED = 0.2, 0.4  # shares of the allowed time after which the first look, and the tables, take no more up
 
@@ -250,9 +251,7 @@ def _table(context: SearchContext, target: TargetDevice, opened: dict[TokenSched
     import numpy as np
 
     config, seconds = context.config, table_seconds(context)
-    points = config.table_points
-    if seconds != config.table_seconds:
-        points = min(points, max(2, int(seconds / 4)))
+    points = min(_POINTS, max(2, int(seconds / 4)))
     return measure_table(
         context.model, target, context.preprocessing.image_size, name=context.card.name, seconds=seconds, points=points,
         rng=np.random.default_rng(config.seed), opened=opened, on_step=context.progress.update,

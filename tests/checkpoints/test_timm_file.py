@@ -98,7 +98,8 @@ def test_the_verb_takes_classes(tmp_path: Path, capsys: pytest.CaptureFixture[st
     save_file(headless, tmp_path / "w.safetensors")
     for name in ("ant", "bee"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        Image.new("L", (4, 4)).save(tmp_path / "data" / name / "0.png")
+        for number in range(10):
+            Image.new("L", (4, 4)).save(tmp_path / "data" / name / f"{number}.png")
     data = ("--data", tmp_path / "data")
 
     def run(*more: object) -> int:

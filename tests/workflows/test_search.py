@@ -94,7 +94,7 @@ def test_what_it_cannot_use_is_refused_by_its_parameters_name(
         search(wrap(adaptive.unwrap()), data=data, out=out)
     with pytest.raises(RecordError, match="is no run folder"):
         search("vit_tiny_patch16_224", data=data, out=out)
-    for name, value in (("table_seconds", 0), ("measure_seconds", -1), ("table_points", 1), ("evaluations", 0)):
+    for name, value in (("table_seconds", 0), ("measure_seconds", -1), ("evaluations", 0)):
         with pytest.raises(ParameterError, match=f"`{name}`"):
             search(model, data=data, out=out, **{name: value})
     assert not out.exists()
@@ -110,7 +110,7 @@ def test_measured_on_openvino_from_the_model_to_the_verdict(
     target = "openvino:cpu:threads=1"
     found = search(
         model, data=data, out=tmp_path / "out", target=target, budget=["latency=500ms", "top1=0.01%"], evaluations=5,
-        population=2, schedule="taper:0.3", final=1, fix=["layers", "precision"], table_seconds=0.5, table_points=2,
+        population=2, schedule="taper:0.3", final=1, fix=["layers", "precision"], table_seconds=0.5,
         measure_seconds=0.1, progress=heard,
     )  # fmt: skip
     assert isinstance(found, SearchRun) and found.best is not None
@@ -136,7 +136,7 @@ def test_a_first_look_at_the_target_keeps_to_the_time_and_says_what_it_leaves_ou
     monkeypatch.setattr("tavt_kit.workflows.search_target._TIMED", 0.0)
     found = search(
         model, data=data, out=tmp_path / "out", target="openvino:cpu:threads=1", budget="latency=500ms", fix="all",
-        evaluations=3, population=2, final=1, max_time="10m", table_seconds=0.1, table_points=4, measure_seconds=0.1,
+        evaluations=3, population=2, final=1, max_time="10m", table_seconds=0.1, measure_seconds=0.1,
         progress=heard,
     )  # fmt: skip
     told = " ".join(heard.said)
