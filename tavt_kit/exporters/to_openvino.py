@@ -48,14 +48,28 @@ def convert(adaptive: AdaptiveViT, card: ArtifactCard) -> Any:
         model.inputs[1].get_tensor().set_names({LENGTHS})
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({OUTPUT})
-    return model
+    return name_by_place(model, card.model.name)  # before a quantizer derives names of its own from these
 
 
 def save(model: Any, card: ArtifactCard, path: Path) -> None:
     """Write a model with its card; for ``f16`` and ``bf16`` weights are kept in f16, which the runtime widens again."""
     if card.pixels is not None:
         model = prepend_openvino(model, card)
+    model = name_by_place(model, card.model.name)
     model.set_rt_info(card.as_text(), METADATA_KEY)
     openvino.save_model(model, path, compress_to_fp16=card.precision in ("f16", "bf16"))
     seal(path)
     _log.info("wrote %s: %d operators", path.name, len(model.get_ops()))
+
+
+def name_by_place(model: Any, name: str) -> Any:
+    """The model, its nodes named by their place in it where OpenVINO numbered them.
+
+    It counts whatever a process made before, so that the same model would be other bytes after another one.
+    """
+    model.set_friendly_name(name)
+    for place, node in enumerate(model.get_ordered_ops()):
+        kind, _, number = node.get_friendly_name().rpartition("_")
+        if kind.isalnum() and number.isdecimal():  # of what was traced it keeps the names, which have dots in them
+            node.set_friendly_name(f"{kind}_{place}")
+    return model
