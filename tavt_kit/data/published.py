@@ -10,12 +10,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-import numpy as np
-
 from tavt_kit.core.model_card import Licence
 from tavt_kit.core.parsing import parse_json
 from tavt_kit.data.folders import class_folders
 from tavt_kit.data.images import ImageSet, Sample
+from tavt_kit.data.matlab import read_variable
 from tavt_kit.data.splits import carve
 from tavt_kit.errors import DataError
 
@@ -54,26 +53,24 @@ def read_pairs(file: Path) -> dict[str, str]:
     return pairs
 
 
-def read_mat(file: Path, name: str) -> Any:
-    """One variable of a MATLAB file, without its axes of length 1, at least 1-D; DataError where there is none."""
-    from scipy.io import loadmat
-
-    if not file.is_file():
-        raise _missing(file)
+def read_mat(file: Path, name: str) -> list[Any]:
+    """The items of one variable of a MATLAB file, as ``read_variable`` gives them; DataError where there is none."""
     try:
-        found = loadmat(str(file), squeeze_me=True, variable_names=[name])
-    except Exception as error:  # scipy raises anything from ValueError to zlib.error on a damaged file
+        found = read_variable(file.read_bytes(), name)
+    except FileNotFoundError:
+        raise _missing(file) from None
+    except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read as a MATLAB file ({error}); download it again") from None
-    if name not in found:
+    if found is None:
         raise DataError(f"{file} must hold the variable {name!r}, but does not; download it again")
-    return np.atleast_1d(found[name])
+    return found
 
 
 def numbered(labels: Any, classes: int, file: Path) -> list[int]:
-    """Labels in 1..classes as indices from 0; MATLAB's uint8 becomes Python's int before the 1 is taken off."""
+    """Labels in 1..classes as indices from 0."""
     try:
         found = [int(label) - 1 for label in labels]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"the labels in {file} must be numbers from 1 to {classes}; download it again") from None
     for label in found:
         if not 0 <= label < classes:
@@ -182,10 +179,11 @@ def read_cars(root: Path) -> Listing:
     parts = {}
     for part, file in (("train", root / "devkit" / "cars_train_annos.mat"), ("test", test)):
         rows = read_mat(file, "annotations")
-        if missing := {"class", "fname"} - set(rows.dtype.names or ()):
-            raise DataError(f"the annotations in {file} must have the field {missing.pop()!r}; download it again")
-        paths = [root / f"cars_{part}" / str(name) for name in rows["fname"]]
-        parts[part] = list(zip(paths, numbered(rows["class"], len(classes), file), strict=True))
+        for field in ("class", "fname"):
+            if not all(isinstance(row, dict) and field in row for row in rows):
+                raise DataError(f"the annotations in {file} must have the field {field!r}; download it again")
+        paths = [root / f"cars_{part}" / str(row["fname"]) for row in rows]
+        parts[part] = list(zip(paths, numbered([row["class"] for row in rows], len(classes), file), strict=True))
     return _listing(classes, parts)
 
 
@@ -195,7 +193,7 @@ def read_dogs(root: Path) -> Listing:
     parts: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
     for part, rows in parts.items():
         file = root / f"{part}_list.mat"
-        names: Any = read_mat(file, "annotation_list")
+        names = read_mat(file, "annotation_list")
         labels = numbered(read_mat(file, "labels"), 10**6, file)
         if len(names) != len(labels):
             raise DataError(f"{file} lists {len(names)} images but {len(labels)} labels; download it again")
