@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tavt_kit.core.accuracy import Accuracy, bits_text
 from tavt_kit.core.codec import Record, decode
@@ -70,6 +71,7 @@ class Store(AbstractContextManager["Store"]):
             self._base = self._held(fresh)
             try:
                 self._prepare(fresh)
+                rows = self._rows("SELECT code, count(*) FROM evaluations GROUP BY code ORDER BY min(number)")
             except BaseException:
                 self._base.close()
                 raise
@@ -79,7 +81,6 @@ class Store(AbstractContextManager["Store"]):
             raise RecordError(f"{path} is held by another process; wait for it, or end it") from None
         except sqlite3.DatabaseError as error:
             raise RecordError(f"{path} is not readable as a search store ({error}); begin anew with `fresh`") from None
-        rows = self._base.execute("SELECT code, count(*) FROM evaluations GROUP BY code ORDER BY min(number)")
         if others := ", ".join(f"{number} by {code}" for code, number in rows if code != code_version()):
             message = "%s holds answers of other code (%s) than this, %s; they are taken as they are"
             _log.warning(message, path, others, code_version())
@@ -101,12 +102,16 @@ class Store(AbstractContextManager["Store"]):
 
     def _prepare(self, fresh: bool) -> None:
         """Make the tables in the transaction that is open, or see that they are ours."""
-        tables = [name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         if fresh:
-            for name in tables:
-                self._base.execute(f'DROP TABLE "{name}"')
-            self._base.execute("PRAGMA user_version=0")
-            tables = []
+            try:
+                self._clear()
+            except sqlite3.DatabaseError as error:
+                if self.path is None or isinstance(error, sqlite3.OperationalError):
+                    raise
+                self._base.close()  # damaged where nobody has read it yet, and this process holds it
+                self.path.unlink()
+                self._base = self._held(fresh=False)
+        tables = self._tables()
         version = self._base.execute("PRAGMA user_version").fetchone()[0]
         if 0 < version < _LAYOUT:
             raise RecordError(
@@ -123,13 +128,37 @@ class Store(AbstractContextManager["Store"]):
         self._base.execute(f"PRAGMA user_version={_LAYOUT}")
         self._base.execute("COMMIT")
 
+    def _tables(self) -> list[str]:
+        return [name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+
+    def _clear(self) -> None:
+        for name in self._tables():
+            self._base.execute(f'DROP TABLE "{name}"')
+        self._base.execute("PRAGMA user_version=0")
+
+    def _rows(self, query: str, *values: str) -> list[Any]:
+        """Every row that a query finds; raises RecordError where the file is damaged."""
+        try:
+            return self._base.execute(query, values).fetchall()
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"cannot read {self.path}: {error}; repeat the command") from None
+        except sqlite3.DatabaseError as error:
+            raise RecordError(f"{self.path} is damaged ({error}); begin anew with `fresh`") from None
+
+    def _values(self, query: str, *values: str) -> dict[str, Any]:
+        """JSON values by their names; raises as ``_rows``."""
+        try:
+            return {name: parse_json(value) for name, value in self._rows(query, *values)}
+        except (ValueError, TypeError) as error:
+            raise RecordError(f"{self.path} is damaged ({error}); begin anew with `fresh`") from None
+
     def bind(self, recipe: Mapping[str, Any]) -> None:
         """Tie the store to the recipe that its answers depend on, which may change as long as there are no answers.
 
         Raises:
             RecordError: A value differs; the message lists all that do.
         """
-        held = {name: json.loads(value) for name, value in self._base.execute("SELECT name, value FROM recipe")}
+        held = self._values("SELECT name, value FROM recipe")
         asked: dict[str, Any] = json.loads(json.dumps(recipe))
         missing = [name for name in asked if name not in held]
         differing = [name for name in asked if name in held and held[name] != asked[name]] + missing
@@ -140,32 +169,32 @@ class Store(AbstractContextManager["Store"]):
                 "or begin anew with `fresh`"
             )
         rows = [(name, json.dumps(asked[name])) for name in differing]
-        self._base.execute("BEGIN")
-        self._base.executemany("INSERT OR REPLACE INTO recipe VALUES (?, ?)", rows)
-        self._base.execute("COMMIT")
+        with self._writing():
+            self._base.execute("BEGIN")
+            self._base.executemany("INSERT OR REPLACE INTO recipe VALUES (?, ?)", rows)
+            self._base.execute("COMMIT")
 
     def get_attr(self, name: str) -> Any:
         """What was kept under this name, or ``None``: measurements that the costs of a search rest on."""
-        row = self._base.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        return self._values("SELECT name, value FROM notes WHERE name = ?", name).get(name)
 
     def set_attr(self, name: str, value: Any) -> None:
         """Keep a JSON value, so that a continued search goes by the very same numbers."""
-        self._base.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
+        with self._writing():
+            self._base.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
 
     def get(self, schedule: Choice, *, final: bool = False) -> EvaluationResult | None:
         """The stored answer, or ``None``; see ``add``."""
         table, columns = "finals" if final else "evaluations", "accuracy, failure, bits, metrics, seconds, timings"
-        row = self._base.execute(f"SELECT {columns} FROM {table} WHERE schedule = ?", (_key(schedule),)).fetchone()
-        if row is None:
+        rows = self._rows(f"SELECT {columns} FROM {table} WHERE schedule = ?", _key(schedule))
+        if not rows:
             return None
+        row = rows[0]
         try:
             accuracy = None if row[0] is None else Accuracy.from_record(parse_json(row[0]))
             correct = None
             if row[2] is not None and accuracy is not None:
-                if len(row[2]) != (accuracy.n + 7) // 8:
-                    raise ValueError(f"{len(row[2])} bytes are not a bit for each of {accuracy.n} images")
-                correct = np.unpackbits(np.frombuffer(row[2], np.uint8), count=accuracy.n).astype(bool)
+                correct = _unpacked(row[2], accuracy.n)
             facts = {"seconds": row[4], "failure": row[1], "timings": parse_json(row[5]), **parse_json(row[3])}
             stored = decode(_Answer, facts)
         except (ValueError, TypeError) as error:  # no JSON, or of other types than ours
@@ -194,13 +223,20 @@ class Store(AbstractContextManager["Store"]):
         )
         table = "finals" if final else "evaluations"
         columns = "schedule, accuracy, failure, bits, metrics, seconds, timings, code"
-        try:
+        with self._writing():
             self._base.execute(f"INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.OperationalError as error:  # a full disk, a folder gone
             raise OutputError(f"cannot write {self.path}: {error}; make room and repeat the command") from None
+        except sqlite3.DatabaseError as error:
+            raise RecordError(f"{self.path} is damaged ({error}); begin anew with `fresh`") from None
 
     def __len__(self) -> int:
-        return int(self._base.execute("SELECT count(*) FROM evaluations").fetchone()[0])
+        return int(self._rows("SELECT count(*) FROM evaluations")[0][0])
 
     def close(self) -> None:
         """Let go of the file."""
@@ -208,6 +244,10 @@ class Store(AbstractContextManager["Store"]):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, sqlite3.ProgrammingError):  # it never opened; another thread has it last
+            self._base.close()
 
 
 def stored_bits(path: Path, choices: Sequence[Choice]) -> list[tuple[str, str] | None]:
@@ -232,13 +272,19 @@ def stored_bits(path: Path, choices: Sequence[Choice]) -> list[tuple[str, str] |
                     rows = base.execute(f"SELECT accuracy, bits FROM {table} WHERE schedule = ?", (_key(choice),))
                     accuracy, bits = rows.fetchone() or (None, None)
                     if bits is not None and accuracy is not None and images is not None:
-                        n = Accuracy.from_record(parse_json(accuracy)).n
-                        unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), count=n)
-                        found[-1] = str(images), bits_text(unpacked)
+                        right = _unpacked(bits, Accuracy.from_record(parse_json(accuracy)).n)
+                        found[-1] = str(images), bits_text(right)
                         break
             return found
-    except (sqlite3.DatabaseError, ValueError) as error:
+    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
         raise RecordError(f"cannot read the answers of {path} ({error}); give its front.json elsewhere") from None
+
+
+def _unpacked(bits: bytes, n: int) -> NDArray[np.bool_]:
+    """Which of n images were right; ValueError or TypeError where these are not their bits."""
+    if len(bits) != (n + 7) // 8:
+        raise ValueError(f"{len(bits)} bytes are not a bit for each of {n} images")
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(bool)
 
 
 def _key(choice: Choice) -> str:
