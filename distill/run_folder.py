@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -115,8 +116,9 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """Every whole line; the last one may be cut where a process was killed."""
-    return read_lines(Path(folder) / METRICS_FILE)
+    """Every line up to the first without a step; the last one may be cut where a process was killed."""
+    lines = read_lines(Path(folder) / METRICS_FILE)
+    return list(takewhile(lambda line: type(line.get("step")) in (int, float), lines))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tavt_kit.core.codec import encode
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.records import atomic_text, read_record, write_record
+from tavt_kit.core.records import atomic_text, read_record, reading, write_record
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.search.finalists import Final
 from tavt_kit.search.objectives import SearchResult
@@ -146,8 +146,9 @@ def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.
         records = [(one.as_record(), one.accuracy.metric) for one in found.front if one.accuracy is not None]
     else:
         if not isinstance(found, Mapping):
-            path = Path(found)
-            found = read_record(path / FRONT_FILE if path.is_dir() else path, "front")
+            path = Path(found) / FRONT_FILE if Path(found).is_dir() else Path(found)
+            with reading(path):
+                return front_frame(read_record(path, "front"))
         records = [(record, found["metric"]) for record in found["candidates"]]
     rows = []
     for record, metric in records:

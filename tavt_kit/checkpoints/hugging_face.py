@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from tavt_kit.checkpoints.folder import read_weight_file
 from tavt_kit.checkpoints.official_vit import ConvertOptions, Official, renamed, shape_of, vit_names
+from tavt_kit.core.codec import Record, decode
 from tavt_kit.core.records import read_json
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import CheckpointError
+from tavt_kit.errors import CheckpointError, RecordError
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -32,6 +34,57 @@ _VIT = {
 _DINO = {**_VIT, "norm1": ("norm1",), "norm2": ("norm2",), "mlp.fc1": ("mlp.fc1",), "mlp.fc2": ("mlp.fc2",)}
 
 
+_MOST = 256  # layers
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _Config(Record):
+    """What is read of a ``config.json``."""
+
+    image_size: int
+    patch_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int | None = None
+    mlp_ratio: float | None = None
+    layer_norm_eps: float = 1e-12
+    qkv_bias: bool = True
+    id2label: Mapping[str, Any] | None = None
+    BESIDE: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        sizes = {name: getattr(self, name) for name in self.__dataclass_fields__ if "size" in name or "num_" in name}
+        if small := [name for name, size in sizes.items() if size is not None and size < 1]:
+            raise CheckpointError(f"{small[0]} must be above 0, but is {sizes[small[0]]}")
+        if self.num_hidden_layers > _MOST:
+            raise CheckpointError(f"num_hidden_layers must be at most {_MOST}, but is {self.num_hidden_layers}")
+
+
+@dataclass(frozen=True)
+class _Preprocessor(Record):
+    """What is read of a ``preprocessor_config.json``; what is null is as if it were not there."""
+
+    image_mean: tuple[float, float, float] | None = None
+    image_std: tuple[float, float, float] | None = None
+    do_normalize: bool | None = True
+    do_rescale: bool | None = True
+    rescale_factor: float | None = None
+    resample: int | None = None
+    size: Mapping[str, int | None] | int | None = None
+    do_center_crop: bool | None = None
+    crop_size: Mapping[str, int | None] | int | None = None
+    BESIDE: ClassVar[None] = None
+
+
+def _decoded(kind: type[_T], file: Path, content: Mapping[str, Any]) -> _T:
+    try:
+        return decode(kind, content, str(file))
+    except RecordError as error:
+        raise CheckpointError(str(error)) from None
+
+
 def is_folder(path: Path) -> bool:
     """Whether it is a folder that ``save_pretrained`` wrote."""
     return path.is_dir() and (path / "config.json").is_file()
@@ -41,20 +94,21 @@ def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[st
     """The model of a folder, and the names of its classes where the config has them."""
     config = _read_object(path / "config.json")
     kind = config.get("model_type")
-    if kind not in _NAMES:
+    if not isinstance(kind, str) or kind not in _NAMES:
         raise CheckpointError(f"{path} is a {kind or 'nameless'} model, but vit, deit and dinov2 folders can be read")
     if config.get("use_swiglu_ffn") or config.get("hidden_act", "gelu") != "gelu":
         raise CheckpointError(f"{path} has a gated or {config.get('hidden_act')} feed-forward half, which is not read")
-    if options.image_size not in (None, config["image_size"]):
+    sizes = _decoded(_Config, path / "config.json", config)
+    if options.image_size not in (None, sizes.image_size):
         raise CheckpointError(
-            f"{path} is converted at its own {config['image_size']} px, got {options.image_size}; the verbs that take "
+            f"{path} is converted at its own {sizes.image_size} px, got {options.image_size}; the verbs that take "
             "the run resize it by `image_size`"
         )
     file = next((path / name for name in _FILES if (path / name).is_file()), None)
     if file is None:
         raise CheckpointError(f"{path} holds no {' or '.join(_FILES)}; files in several shards are not read")
     tensors = {name.removeprefix(f"{kind}."): tensor for name, tensor in read_weight_file(file).tensors.items()}
-    names = hugging_face_names(kind, int(config["num_hidden_layers"]), tensors)
+    names = hugging_face_names(kind, sizes.num_hidden_layers, tensors)
     known = {theirs for parts in names.values() for theirs in parts}
     # The token for masked pre-training, the pooler, and DINOv2's classifier, which reads two vectors.
     unused = ("embeddings.mask_token", "pooler.", *(("classifier.",) if kind == "dinov2" else ()))
@@ -65,7 +119,7 @@ def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[st
     labels: tuple[str, ...] | None = None
     if "head.weight" in state:
         (count,) = shape_of(state, "head.bias", 1)
-        said = config.get("id2label") or {}
+        said = sizes.id2label or {}
         labels = tuple(str(said.get(str(index), "")) for index in range(count))
         if not all(labels) or len(set(labels)) < count:
             labels = None
@@ -73,17 +127,20 @@ def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[st
         raise CheckpointError(f"{path} has no classifier for a token; give `data`, for whose classes a new one is made")
     else:
         count, untrained = len(options.classes), ("head.",)
-    size, width = int(config["image_size"]), int(config["hidden_size"])
+    size, width = sizes.image_size, sizes.hidden_size
+    wider = sizes.mlp_ratio if kind == "dinov2" else (sizes.intermediate_size or 0) / width
+    if not wider:
+        raise CheckpointError(f"{path / 'config.json'} does not say how wide the feed-forward halves are; complete it")
     arguments: dict[str, Any] = {
         "num_classes": count,
         "img_size": [size, size],
-        "patch_size": int(config["patch_size"]),
+        "patch_size": sizes.patch_size,
         "embed_dim": width,
-        "depth": int(config["num_hidden_layers"]),
-        "num_heads": int(config["num_attention_heads"]),
-        "mlp_ratio": config["mlp_ratio"] if kind == "dinov2" else config["intermediate_size"] / width,
-        "qkv_bias": bool(config.get("qkv_bias", True)),
-        "norm_eps": float(config.get("layer_norm_eps", 1e-12)),
+        "depth": sizes.num_hidden_layers,
+        "num_heads": sizes.num_attention_heads,
+        "mlp_ratio": wider,
+        "qkv_bias": sizes.qkv_bias,
+        "norm_eps": float(sizes.layer_norm_eps),
     }
     preprocessing = _preprocessing(path / "preprocessor_config.json", size)
     name = _NAMES[kind]
@@ -113,21 +170,24 @@ def hugging_face_names(kind: str, layers: int, known: Collection[str]) -> dict[s
 
 def _preprocessing(file: Path, size: int) -> Preprocessing:
     """What the preprocessor's config says, at the model's own size; without one, transformers' defaults for ViTs."""
-    given = _read_object(file) if file.is_file() else {}
-    mean, std = (tuple(given.get(f"image_{name}", (0.5, 0.5, 0.5))) for name in ("mean", "std"))
-    if not given.get("do_normalize", True):
+    given = _decoded(_Preprocessor, file, _read_object(file) if file.is_file() else {})
+    mean: tuple[float, ...] = given.image_mean or (0.5,) * 3
+    std: tuple[float, ...] = given.image_std or (0.5,) * 3
+    if not given.do_normalize:
         mean, std = (0.0,) * 3, (1.0,) * 3
     # Its numbers before the mean is taken away are bytes times this factor, ours bytes / 255.
-    factor = 255.0 * float(given.get("rescale_factor", 1 / 255)) if given.get("do_rescale", True) else 255.0
+    scale = 1 / 255 if given.rescale_factor is None else given.rescale_factor
+    factor = 255.0 * float(scale) if given.do_rescale else 255.0
     if not 0 < factor < math.inf:
-        raise CheckpointError(f"{file} must multiply pixels by a number above 0, got {given['rescale_factor']!r}")
+        raise CheckpointError(f"{file} must multiply pixels by a number above 0, got {scale!r}")
     mean, std = (tuple(value / factor for value in values) for values in (mean, std))
-    filtered = _RESAMPLING.get(int(given.get("resample", 2)), "bilinear")
-    resized = given.get("size", {})
-    edge = resized.get("shortest_edge") if isinstance(resized, Mapping) else resized
-    if given.get("do_center_crop") and edge:
-        cropped = given.get("crop_size", size)
-        height = cropped["height"] if isinstance(cropped, Mapping) else cropped
+    filtered = _RESAMPLING.get(2 if given.resample is None else given.resample, "bilinear")
+    edge = given.size.get("shortest_edge") if isinstance(given.size, Mapping) else given.size
+    if given.do_center_crop and edge:
+        cropped = size if given.crop_size is None else given.crop_size
+        height = cropped.get("height") if isinstance(cropped, Mapping) else cropped
+        if not height:
+            raise CheckpointError(f"{file} cuts out the centre, but does not say how much; add the height of crop_size")
         return Preprocessing((size, size), float(height) / float(edge), "center", filtered, mean, std)
     return Preprocessing((size, size), 1.0, "squash", filtered, mean, std)
 

@@ -395,7 +395,7 @@ def read_npz(file: Path) -> dict[str, NDArray[Any]]:
     if not zipfile.is_zipfile(file):
         raise CheckpointError(f"{file} is damaged or no .npz file; fetch it anew")
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:  # numpy closes no broken one
             arrays = {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, AttributeError, RuntimeError) as error:
         reason = "holds Python objects" if "allow_pickle" in str(error) else "is damaged or no .npz file"

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from tavt_kit.checks.source import Source
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.errors import RecordError
 
 
 def false_claim(
@@ -61,25 +62,42 @@ def stored_precision(path: Path) -> str | None:
     """``f32 f16 bf16 int8``: that of most weights; ``None`` of a file that is neither ``.onnx`` nor ``.xml``.
 
     Quantized ONNX files may keep their weights in f32 and round them when they are loaded.
+
+    Raises:
+        RecordError: The file is damaged.
     """
+    try:
+        found = _stored_precisions(path)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise RecordError(f"{path} is damaged ({error}); export it again") from None
+    return found.most_common(1)[0][0] if found else None
+
+
+def _stored_precisions(path: Path) -> Counter[str]:
+    """How many weights a file has in each."""
     weights: Counter[str] = Counter()
     if path.suffix == ".onnx":
         import onnx
+        from google.protobuf.message import DecodeError
 
         kinds = {"FLOAT": "f32", "FLOAT16": "f16", "BFLOAT16": "bf16", "INT8": "int8", "UINT8": "int8"}
         by_number = {getattr(onnx.TensorProto, name): kind for name, kind in kinds.items()}
-        graph = onnx.load(str(path), load_external_data=False).graph
+        try:
+            graph = onnx.load(str(path), load_external_data=False).graph
+        except DecodeError as error:
+            raise ValueError(str(error)) from None
         constants = (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
         for tensor in (*graph.initializer, *constants):
             if tensor.data_type in by_number:
                 weights[by_number[tensor.data_type]] += math.prod(tensor.dims)
     elif path.suffix == ".xml":
-        for _, layer in ElementTree.iterparse(path, events=("end",)):
-            if layer.tag == "layer" and layer.get("type") == "Const" and (data := layer.find("data")) is not None:
-                kind = data.get("element_type", "")
-                if kind in _BYTES:
-                    weights["int8" if kind in ("i8", "u8") else kind] += int(data.get("size", "0")) // _BYTES[kind]
-    return weights.most_common(1)[0][0] if weights else None
+        with path.open("rb") as file:
+            for _, layer in ElementTree.iterparse(file, events=("end",)):
+                if layer.tag == "layer" and layer.get("type") == "Const" and (data := layer.find("data")) is not None:
+                    kind = data.get("element_type", "")
+                    if kind in _BYTES:
+                        weights["int8" if kind in ("i8", "u8") else kind] += int(data.get("size", "0")) // _BYTES[kind]
+    return weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -337,8 +337,9 @@ def read_metadata(path: Path) -> ArtifactCard:
         if path.suffix == ".onnx":
             text = onnx_metadata(path, METADATA_KEY)
         else:  # the attribute ``value`` of ``net/rt_info/fgvc_kit``
-            elements = (element for _, element in ElementTree.iterparse(path, events=("end",)))
-            text = next((element.get("value") for element in elements if element.tag == METADATA_KEY), None)
+            with path.open("rb") as file:  # the parser closes none that it did not read to its end
+                elements = (element for _, element in ElementTree.iterparse(file, events=("end",)))
+                text = next((element.get("value") for element in elements if element.tag == METADATA_KEY), None)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, ElementTree.ParseError) as error:

@@ -42,14 +42,14 @@ class ControlGroup:
             limit, _, period = read_text(folder / "cpu.max").partition(" ")  # of version 2, else of version 1
             limit = limit or read_text(folder / "cpu.cfs_quota_us")
             period = period or read_text(folder / "cpu.cfs_period_us") or "100000"
-            if limit not in ("", "max") and int(limit) > 0:
-                quotas.append(int(limit) / int(period))
+            if 0 < _count(limit) < _UNLIMITED and 0 < _count(period):
+                quotas.append(_count(limit) / _count(period))
             pairs = [line.split() for line in read_text(folder / "cpu.stat").splitlines()]
-            stats.append({pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2})
+            stats.append({pair[0]: _count(pair[1]) for pair in pairs if len(pair) == 2})
         for folder in _folders(root, "memory"):
             most = read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")
-            if most not in ("", "max") and int(most) < _UNLIMITED:
-                limits.append(int(most))
+            if 0 <= _count(most) < _UNLIMITED:
+                limits.append(_count(most))
         throttling = [stat for stat in stats if "nr_throttled" in stat]
         # Microseconds in version 2, nanoseconds in version 1.
         stopped = [stat.get("throttled_usec", 0) / 1e6 + stat.get("throttled_time", 0) / 1e9 for stat in throttling]
@@ -59,6 +59,11 @@ class ControlGroup:
             throttled=sum(stat["nr_throttled"] for stat in throttling) if throttling else None,
             throttled_seconds=sum(stopped) if throttling else None,
         )
+
+
+def _count(said: str) -> int:
+    """A whole number; -1, which is no limit, of ``max`` and of all else."""
+    return int(said) if said.isdecimal() and len(said) < 20 else -1
 
 
 def _folders(root: Path, controller: str) -> Iterator[Path]:

@@ -22,7 +22,16 @@ from tavt_kit.core.codec import encode
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import UNFINISHED, atomic_path, command_line, no_room, read_record, sha256_file, write_record
+from tavt_kit.core.records import (
+    UNFINISHED,
+    atomic_path,
+    command_line,
+    no_room,
+    read_record,
+    reading,
+    sha256_file,
+    write_record,
+)
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.errors import ExportError, OutputError, RecordError
@@ -236,24 +245,26 @@ def _keep(out: Path, recipes: Mapping[str, Entry], *, fresh: bool) -> tuple[dict
     if not (out / EXPORTED_FILE).exists():
         return entries, checks
     found: dict[str, list[Entry]] = {}
-    for entry in read_check(out / CHECK_FILE)["checks"]:
-        found.setdefault(str(entry["artifact"]).partition(" (")[0], []).append(entry)
-    for entry in read_exported(out)["artifacts"]:
-        name = entry["file"]
-        if name in recipes:
-            if fresh:
-                continue
-            _refuse_other_recipe(out / name, entry["recipe"], recipes[name])
-            suffix = UNPROVEN if entry["status"] == "unproven" else ""
-            files = {
-                out / (file if file.endswith(WEIGHTS_SUFFIX) else f"{file}{suffix}"): digest
-                for file, digest in entry["sha256"].items()
-            }
-            whole = all(file.is_file() and sha256_file(file) == digest for file, digest in files.items())
-            if entry["status"] == "refused" or not whole:
-                continue
-        if name in found:
-            entries[name], checks[name] = entry, found[name]
+    with reading(out / CHECK_FILE):
+        for entry in read_check(out / CHECK_FILE)["checks"]:
+            found.setdefault(str(entry["artifact"]).partition(" (")[0], []).append(entry)
+    with reading(out / EXPORTED_FILE):
+        for entry in read_exported(out)["artifacts"]:
+            name = entry["file"]
+            if name in recipes:
+                if fresh:
+                    continue
+                _refuse_other_recipe(out / name, entry["recipe"], recipes[name])
+                suffix = UNPROVEN if entry["status"] == "unproven" else ""
+                files = {
+                    out / (file if file.endswith(WEIGHTS_SUFFIX) else f"{file}{suffix}"): digest
+                    for file, digest in entry["sha256"].items()
+                }
+                whole = all(file.is_file() and sha256_file(file) == digest for file, digest in files.items())
+                if entry["status"] == "refused" or not whole:
+                    continue
+            if name in found:
+                entries[name], checks[name] = entry, found[name]
     return entries, checks
 
 

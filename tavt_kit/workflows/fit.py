@@ -34,7 +34,7 @@ from tavt_kit.data import KNOWN, ImageSet, inherit_split, load_images, thin_out
 from tavt_kit.data.look import DataFacts, look_at
 from tavt_kit.data.packages import PACKAGES
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import BudgetTooTight, OutputError, TargetError
+from tavt_kit.errors import BudgetTooTight, OutputError, RecordError, TargetError
 from tavt_kit.evaluation.answers import answer
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.models.flops import count_macs
@@ -594,10 +594,7 @@ class _Stages:
     def _answers(self, place: Path, made: Sequence[_Made]) -> list[tuple[Any, Any]]:
         """Which images of val and test each file has right; written once."""
         record = place / "answers.json"
-        known = dict[str, Mapping[str, str | None]]()
-        if record.is_file() and not self.fresh:
-            with reading(record):
-                known = decode(dict[str, Mapping[str, str | None]], read_record(record, "fit-answers")["files"])
+        known = {} if self.fresh or not record.is_file() else _recorded_answers(record)
         names = [file.relative_to(place).as_posix() for file, *_ in made]
         for number, (name, (file, run, *_)) in enumerate(zip(names, made, strict=True)):
             if name not in known:
@@ -702,6 +699,15 @@ def _search_record(folder: Path, network: str, body: Mapping[str, Any]) -> dict[
 def _images_read(steps: int) -> int:
     """Images of a split that training for so many steps reads at most."""
     return max(_IMAGES, BATCH * steps)
+
+
+def _recorded_answers(record: Path) -> dict[str, Mapping[str, str | None]]:
+    """By file and split which images were right, as ``bits_text`` writes it."""
+    with reading(record):
+        found = decode(dict[str, Mapping[str, str | None]], read_record(record, "fit-answers")["files"])
+        if odd := [name for name, answers in found.items() if set("".join(filter(None, answers.values()))) - set("01")]:
+            raise RecordError(f"the answers of {odd[0]} must be a 0 or 1 for each image")
+    return found
 
 
 def _recorded_times(record: Path) -> dict[Path, Measurement]:

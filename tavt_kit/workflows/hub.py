@@ -11,9 +11,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import make_folder, read_record
+from tavt_kit.core.records import make_folder, read_record, reading
 from tavt_kit.errors import CheckpointError, RecordError
 from tavt_kit.workflows.run_model import FIT_FILE
 
@@ -112,15 +113,17 @@ def _facts(folder: Path, repository: str, fit: Mapping[str, Any] | None) -> str:
     """The head of the card: what the hub shows and searches, with the figures of ``fit.json`` or ``eval.json``."""
     from huggingface_hub import EvalResult, ModelCardData
 
+    data, figures = "", dict[str, float]()
     if fit is not None:
-        row, data = fit["rows"][fit["recommended"]], fit["data"]["name"]
-        figures = {f"top-1 ({split})": row[split]["top1"] for split in ("val", "test") if row[split] is not None}
-        figures[f"latency p90, ms ({fit['target']['runtime']})"] = row["latency_ms"]["p90"]
-    elif (folder / "eval.json").is_file():
-        record = read_record(folder / "eval.json", "eval")
-        data, figures = record["data"], {f"top-1 ({record['top1']['split']})": record["top1"]["value"]}
-    else:
-        data, figures = "", {}
+        with reading(folder / FIT_FILE):
+            row, data = fit["rows"][fit["recommended"]], str(fit["data"]["name"])
+            figures = {f"top-1 ({split})": row[split]["top1"] for split in ("val", "test") if row[split] is not None}
+            figures[f"latency p90, ms ({fit['target']['runtime']})"] = row["latency_ms"]["p90"]
+    elif (file := folder / "eval.json").is_file():
+        with reading(file):
+            record = read_record(file, "eval")
+            top1 = Accuracy.from_record(record["top1"])
+            data, figures = str(record["data"]), {f"top-1 ({top1.split})": top1.value}
     results = [
         EvalResult("image-classification", data, data, name, value, metric_name=name) for name, value in figures.items()
     ]
