@@ -1,11 +1,14 @@
 """Verbs disturbed at random moments: signals, full disks, little memory, clocks that jump.
 
-    python -m tests.faults.kills --number 60 --seed 0
+    python -m tests.faults.kills --number 60 --seed 0 [--verbs "fit, trained" search] [--kinds "power cut"]
 
 Each verb runs twice undisturbed on a tiny model; what differs between the two (times) is compared by its presence
 alone. Then each disturbed run is followed by the same command undisturbed. A fault is: an exit code that says a bug, a
 file under its final name that cannot be read, a command that does not go on, an end that differs from the undisturbed
 one, or something hidden that stays.
+
+A power cut needs root and a Linux that mounts: the run writes to a file system of its own in a file; the run is killed,
+and what that file holds then, without what waits in memory to be written, is the disk that the next run finds.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import resource
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -60,13 +64,34 @@ VERBS: dict[str, str] = {
     "fit": (
         "fit {data} --budget latency=9s --max-time 1 --model test_vit --set weights=random --set image-size=64 -o {out}"
     ),
+    "fit, trained": (
+        "fit {data} --budget latency=9s --max-time 60m --model test_vit --set weights=random --set image-size=64 "
+        "-o {out}"
+    ),
     "models": "models test_vit --json",
     "datasets": "datasets {data} --json",
     "convert": "convert {weights} --name vit_tiny_patch16_224 -o {out}",
 }
 PRINTING = ("models", "datasets")
 """Verbs whose only file is what they print; where that cannot be written they end as one whose reader has gone."""
+
+
+def _little_training() -> None:
+    """A fit that trains, and ends: few steps for each stage; no search and no INT8, which are verbs of their own here.
+
+    By ``fit`` as it is INT8 is disturbed too: its time is over after the first answer.
+    """
+    from tavt_kit.workflows import fit, fit_plan
+
+    fit_plan._LEAST_STEPS, fit_plan._MOST_STEPS, fit_plan._EPOCHS = 1, 8, 0
+    fit.LEAST_SEARCH = fit_plan.LEAST_SEARCH = 1e9
+    fit._Stages._precisions = ("f32",)  # type: ignore[assignment]
+
+
+SMALLER: dict[str, Callable[[], None]] = {"fit, trained": _little_training}
+"""What makes a verb small enough to be run many times, in the process that runs it."""
 KINDS = ("kill -9", "SIGTERM", "SIGINT", "full disk", "little memory", "clock")
+POWER_CUT = "power cut"
 Files = dict[str, str]
 
 
@@ -106,7 +131,7 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
 
 
-def run_verb(words: Sequence[str], log: Path, disturbance: Disturbance | None) -> None:
+def run_verb(words: Sequence[str], log: Path, disturbance: Disturbance | None, verb: str) -> None:
     """In the child: the command as it is, under its limits."""
     import torch
 
@@ -118,6 +143,7 @@ def run_verb(words: Sequence[str], log: Path, disturbance: Disturbance | None) -
     os.dup2(handle, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     os.setsid()
+    SMALLER.get(verb, lambda: None)()
     if disturbance is not None and disturbance.kind == "full disk":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (disturbance.limit, resource.RLIM_INFINITY))
@@ -143,13 +169,13 @@ def _jumping_clock(disturbance: Disturbance) -> None:
     time.time = jumping
 
 
-def start(words: Sequence[str], log: Path, disturbance: Disturbance | None = None) -> BaseProcess:
-    child = _CONTEXT.Process(target=run_verb, args=(words, log, disturbance))
+def start(verb: str, words: Sequence[str], log: Path, disturbance: Disturbance | None = None) -> BaseProcess:
+    child = _CONTEXT.Process(target=run_verb, args=(words, log, disturbance, verb))
     child.start()
     return child
 
 
-def finish(child: BaseProcess, seconds: float = 600.0) -> int:
+def finish(child: BaseProcess, seconds: float = 1800.0) -> int:
     """Its exit code; what hangs is killed, and said by 124."""
     child.join(seconds)
     if child.exitcode is None:
@@ -237,10 +263,45 @@ def left_behind(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(".*")] if folder.exists() else []
 
 
+class Disk:
+    """A file system in a file, which holds what would be on the platter if the power were cut."""
+
+    def __init__(self, folder: Path, megabytes: int = 200) -> None:
+        self.image, self.place = folder / "disk.img", folder / "disk"
+        self.place.mkdir(parents=True)
+        with self.image.open("wb") as file:
+            file.truncate(megabytes << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(self.image)], check=True)
+        self._mount()
+
+    def _mount(self) -> None:
+        # Without the option the kernel writes a renamed file at once by itself, whether or not it was asked to.
+        options = ["-o", "loop,noauto_da_alloc"]
+        subprocess.run(["mount", *options, str(self.image), str(self.place)], check=True)
+
+    def cut(self) -> None:
+        """Go on with what was written by now, its journal replayed as after a start."""
+        kept = self.image.with_suffix(".cut")
+        subprocess.run(["cp", "--sparse=always", str(self.image), str(kept)], check=True)
+        self.remove()
+        kept.rename(self.image)
+        self._mount()
+
+    def remove(self) -> None:
+        """Let go of it, and of the file."""
+        subprocess.run(["umount", str(self.place)], check=True)
+        self.image.unlink()
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Whether this process may mount one."""
+        return os.geteuid() == 0 and Path("/dev/loop-control").exists() and shutil.which("mkfs.ext4") is not None
+
+
 class Laboratory:
     """A tiny model, its images, and what each verb makes of them undisturbed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, verbs: Sequence[str] = tuple(VERBS)) -> None:
         from safetensors.torch import save_file
 
         from tavt_kit.models.timm_import import timm
@@ -257,8 +318,8 @@ class Laboratory:
             "weights": folder / "weights.safetensors",
             "searched": folder / "searched", "onnx": folder / "exported" / "model.f32.onnx",
         }  # fmt: skip
-        for verb, out in (("search", "searched"), ("export", "exported")):
-            assert finish(start(self.words(verb, folder / out), folder / "log")) in (0, 1)
+        for verb, out, asked in (("search", "searched", "report"), ("export", "exported", "check")):
+            assert asked not in verbs or finish(start(verb, self.words(verb, folder / out), folder / "log")) in (0, 1)
 
     def words(self, verb: str, out: Path) -> list[str]:
         names = {name: str(path) for name, path in self.names.items()}
@@ -273,7 +334,7 @@ class Laboratory:
             files = []
             for _ in range(2):
                 out, log, begun = self.fresh(), self.folder / f"log-{self.number}", time.monotonic()
-                code = finish(start(self.words(verb, out), log))
+                code = finish(start(verb, self.words(verb, out), log))
                 seconds = time.monotonic() - begun
                 if code not in (0, 1):
                     raise RuntimeError(f"{verb} exits {code} undisturbed:\n{log.read_text()[-3000:]}")
@@ -293,20 +354,35 @@ class Laboratory:
     def disturb(self, what: Disturbance, found: Outcome) -> None:
         """One disturbed run, and the same command after it."""
         whole, out, log = self.undisturbed(what.verb), self.fresh(), self.folder / f"log-{self.number}"
+        disk = Disk(self.folder / f"power-{self.number}") if what.kind == POWER_CUT else None
+        if disk is not None:
+            out = disk.place / "out"
+        try:
+            self._disturb(what, whole, out, log, disk, found)
+        finally:
+            if disk is not None:
+                disk.remove()
+
+    def _disturb(
+        self, what: Disturbance, whole: Undisturbed, out: Path, log: Path, disk: Disk | None, found: Outcome
+    ) -> None:
         words = self.words(what.verb, out)
-        child = start(words, log, what)
-        signals = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
+        child = start(what.verb, words, log, what)
+        signals = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT,
+                   POWER_CUT: signal.SIGKILL}  # fmt: skip
         if what.kind in signals:
             child.join(what.after)
             if child.exitcode is None and child.pid is not None:
                 os.kill(child.pid, signals[what.kind])
         code = finish(child)
+        if disk is not None:
+            disk.cut()
         told = log.read_text(errors="replace") if log.exists() else ""
         ended = {0: "had ended", 1: "had ended", 2: "refused", 130: "interrupted"}.get(code, f"ended by {code}")
         found.counts[what.verb, what.kind, ended] += 1
         faults = [] if code in self._allowed(what) else [f"exit code {code}: {told[-400:]}"]
         faults += unreadable(out) if out.exists() else []
-        again = finish(start(words, log))
+        again = finish(start(what.verb, words, log))
         if again != whole.code:
             faults.append(f"the same command then exits {again}: {log.read_text(errors='replace')[-400:]}")
         elif out.exists():
@@ -314,7 +390,7 @@ class Laboratory:
             differing = [
                 name
                 for name in {**files, **whole.files}
-                if self._differs(name, files, whole, what.verb in ("profile", "bench", "fit"))
+                if self._differs(name, files, whole, what.verb in ("profile", "bench", "fit", "fit, trained"))
             ]
             faults += [f"{name} is not as undisturbed" for name in differing]
             faults += [f"{name} stays" for name in left_behind(out)]
@@ -327,8 +403,8 @@ class Laboratory:
     @staticmethod
     def _allowed(what: Disturbance) -> tuple[int, ...]:
         full = (2, 141) if what.verb in PRINTING else (2,)
-        own = {"kill -9": (-signal.SIGKILL,), "SIGTERM": (-signal.SIGTERM, 130), "SIGINT": (130,), "full disk": full,
-               "little memory": (2,)}  # fmt: skip
+        own = {"kill -9": (-signal.SIGKILL,), POWER_CUT: (-signal.SIGKILL,), "SIGTERM": (-signal.SIGTERM, 130),
+               "SIGINT": (130,), "full disk": full, "little memory": (2,)}  # fmt: skip
         return (0, 1, *own.get(what.kind, ()))
 
     @staticmethod
@@ -343,11 +419,17 @@ class Laboratory:
 
 
 def disturb_all(
-    number: int, seed: int, folder: Path, seconds: float = 1e9, say: bool = False, verbs: Sequence[str] = tuple(VERBS)
+    number: int,
+    seed: int,
+    folder: Path,
+    seconds: float = 1e9,
+    say: bool = False,
+    verbs: Sequence[str] = tuple(VERBS),
+    kinds: Sequence[str] = KINDS,
 ) -> Outcome:
     """So many disturbances, the kinds and verbs in turn, the moments at random."""
-    draws, found, place, begun = random.Random(seed), Outcome(), Laboratory(folder), time.monotonic()
-    pairs = [(verb, kind) for kind in KINDS for verb in verbs]
+    draws, found, place, begun = random.Random(seed), Outcome(), Laboratory(folder, verbs), time.monotonic()
+    pairs = [(verb, kind) for kind in kinds for verb in verbs]
     draws.shuffle(pairs)
     for index in range(number):
         verb, kind = pairs[index % len(pairs)]
@@ -366,10 +448,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=1e9, help="begin none after these")
     parser.add_argument("--verbs", nargs="+", choices=VERBS, default=list(VERBS), help="by default all")
+    kinds = (*KINDS, *([POWER_CUT] if Disk.is_possible() else ()))
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=list(kinds), help="by default all")
     parser.add_argument("--out", type=Path, help="where the counts are written as JSON")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = disturb_all(given.number, given.seed, Path(folder), given.seconds, say=True, verbs=given.verbs)
+        place = Path(folder)
+        found = disturb_all(given.number, given.seed, place, given.seconds, True, given.verbs, given.kinds)
     rows = [{"verb": verb, "kind": kind, "ended": ended, "runs": runs} for (verb, kind, ended), runs in
             sorted(found.counts.items())]  # fmt: skip
     body = {"seed": given.seed, "runs": sum(found.counts.values()), "rows": rows, "faults": found.faults}

@@ -30,4 +30,4 @@ def test_what_is_half_written_or_left_is_seen(tmp_path: Path) -> None:
     for name in ("a.json", "b.safetensors", "c.onnx", "d.db", ".tmp-e.json"):
         (tmp_path / name).write_text('{"half": ')
     assert len(unreadable(tmp_path)) == 4 and left_behind(tmp_path) == [".tmp-e.json"]
-    assert len(VERBS) == 18 and len(KINDS) == 6
+    assert len(VERBS) == 19 and len(KINDS) == 6
