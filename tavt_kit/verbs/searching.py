@@ -83,12 +83,18 @@ def show_verb(
     for fgvc-kit export. Exits 1 where nothing on the front keeps to --pick.
     """
     from tavt_kit.core.configuration import Configuration
+    from tavt_kit.core.records import reading
     from tavt_kit.verbs.tables import print_front
     from tavt_kit.workflows.report import show
 
     shown = show(run, **given)
     if shown.marked is None and shown.kind == "fit":
-        return Answer(shown.record, lambda: _print_fit(shown.record, shown.folder))
+
+        def tell_fit() -> None:
+            with reading(shown.folder / "fit.json"):
+                _print_fit(shown.record, shown.folder)
+
+        return Answer(shown.record, tell_fit)
 
     def tell() -> None:
         print_front(shown.record, folder=shown.folder, marked=-1 if shown.marked is None else shown.marked)

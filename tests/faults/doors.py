@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 import tarfile
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -19,8 +18,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tavt_kit.bench import edge
-from tavt_kit.bench.timing import CellPlan, TablePlan
 from tavt_kit.checkpoints import convert, load_model
 from tavt_kit.checkpoints.architecture import check_name
 from tavt_kit.checkpoints.folder import read_weight_file
@@ -39,15 +36,14 @@ from tavt_kit.core.artifact_card import (
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.codec import decode
 from tavt_kit.core.configuration import Configuration
-from tavt_kit.core.csv_text import csv_text
 from tavt_kit.core.device import ControlGroup, TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.latency_table import LatencyTable, TimedModel
+from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.model_card import ModelCard
-from tavt_kit.core.parsing import parse_duration, parse_fraction, parse_json, parse_toml
+from tavt_kit.core.parsing import csv_text, parse_duration, parse_fraction, parse_json, parse_toml
 from tavt_kit.core.records import SCHEMAS, kind_of, read_lines, read_record
 from tavt_kit.core.schedule import Curve, TokenSchedule
 from tavt_kit.data.folders import load_csv
@@ -67,10 +63,10 @@ from tavt_kit.reports.records import gather
 from tavt_kit.search.objectives import Objectives
 from tavt_kit.search.record import front_frame
 from tavt_kit.search.store import Store, stored_bits
-from tavt_kit.verbs.convert import _named
+from tavt_kit.verbs.searching import show_verb
 from tavt_kit.verbs.settings import read_settings, settings_of
-from tavt_kit.verbs.show import show_verb
 from tavt_kit.verbs.streams import shown
+from tavt_kit.verbs.training import _named
 from tavt_kit.workflows.check import _recorded_source
 from tavt_kit.workflows.compare import compare
 from tavt_kit.workflows.derived_run import read_derived
@@ -78,7 +74,6 @@ from tavt_kit.workflows.fit import _begun, _recorded_answers, _recorded_times
 from tavt_kit.workflows.hub import _facts as hub_facts
 from tavt_kit.workflows.run_model import recommended_of
 from tavt_kit.workflows.schedules import best_within, knee_of, listed_schedules, schedule_for
-from tests.checkpoints.readers import FOLDERS
 from tests.data import layouts
 from tests.golden.golden import FOLDER as GOLDEN
 from tests.reports.records import write_fit, write_pruned
@@ -86,6 +81,7 @@ from tests.reports.records import write_run as write_reported
 from tests.verbs.tiny import write_run
 
 LAYOUT = TokenLayout(17, 4)
+FOLDERS = Path(__file__).parents[1] / "checkpoints" / "hugging_face"
 Target = Callable[[bytes], Any]
 Door = tuple[Target, Callable[[], tuple[bytes, ...]]]
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -329,7 +325,7 @@ def _model() -> Any:
 
 def _shown(folder: Path) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):
-        return show_verb(folder)
+        return show_verb(run=folder, settings=[], as_json=False, config=None)
 
 
 def _fit(folder: Path) -> Any:
@@ -389,7 +385,7 @@ def _table(value: Any) -> Any:
     table = LatencyTable.from_record(value)
     with contextlib.suppress(TavtError):
         table.predict(TokenSchedule((17, 9, 9, 9)))
-    return table.mean_error, table.worst_error, table.believed_quantile_ratios, table.digest
+    return table.mean_error, table.worst_error, table.digest
 
 
 def _locked(path: Path) -> Any:
@@ -671,32 +667,6 @@ def _images(path: Path) -> Any:
     return open_image(path)
 
 
-def _pack(path: Path) -> Any:
-    folder = FOLDER / "unpacked"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return edge._unpacked(path, folder)
-
-
-def _plan() -> TablePlan:
-    cell = CellPlan("full", "full", 17, 0, 1, ("tokens",))
-    target, model = TargetDevice.parse("onnxruntime:cpu"), TimedModel("v", LAYOUT, image_size=(32, 32))
-    return TablePlan(target, model, 24, (cell,), (TokenSchedule((17,) * 4),))
-
-
-def _pack_seeds() -> tuple[bytes, ...]:
-    body = {"schema": "fgvc-kit/pack", "version": 1, "plan": _plan().as_record(), "graphs": {"full": "full.onnx"},
-            "wholes": ["whole0.onnx"], "files": {}}  # fmt: skip
-    found = []
-    for way in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", way) as zipped:
-            zipped.writestr("pack.json", json.dumps(body))
-            zipped.writestr("graphs/full.onnx", b"x")
-        found.append(buffer.getvalue())
-    return tuple(found)
-
-
 _LISTS = ("classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt", "hierarchy.txt",
           "variants.txt", "images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt",
           "anno/train.txt", "anno/test.txt", "train2017.json", "val2017.json")  # fmt: skip
@@ -823,7 +793,6 @@ TARGETS: dict[str, Door] = {
     "host": (record(HostFacts.from_record), lambda: (_json(HostFacts.gather().as_record()),)),
     "device": (record(TargetDevice.from_record), lambda: (_json(TargetDevice.parse("openvino:cpu").as_record()),)),
     "table": (record(_table), lambda: (*recorded("profile", most=4000)(),)),
-    "table plan": (record(TablePlan.from_record), lambda: (_json(_plan().as_record()),)),
     "artifact card": (record(ArtifactCard.from_record), lambda: (_json(ARTIFACT.as_record()),)),
     "lock": (file("held/.lock", _locked), of('{"pid": 1, "host": "h", "since": "t"}')),
     "store row": (record(_store_row), _row_seeds),
@@ -845,7 +814,6 @@ TARGETS: dict[str, Door] = {
     "preprocessor": (_hugging_face("preprocessor_config.json"),
                      lambda: ((FOLDERS / "vit" / "preprocessor_config.json").read_bytes(),)),
     "timm config": (file("timm/config.json", _timm_config), of('{"architecture": "vit_tiny_patch16_224"}')),
-    "pack": (file("pack.zip", _pack), _pack_seeds),
     "image": (lambda raw: open_image(raw), _image_seeds),
     "image file": (file("i.png", _images), _image_seeds),
 }  # fmt: skip
