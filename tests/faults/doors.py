@@ -66,7 +66,6 @@ from tavt_kit.search.store import Store, stored_bits
 from tavt_kit.verbs.searching import show_verb
 from tavt_kit.verbs.settings import read_settings, settings_of
 from tavt_kit.verbs.streams import shown
-from tavt_kit.verbs.training import _named
 from tavt_kit.workflows.check import _recorded_source
 from tavt_kit.workflows.compare import compare
 from tavt_kit.workflows.derived_run import read_derived
@@ -732,7 +731,7 @@ def _control_group(root: Path) -> Any:
 TARGETS: dict[str, Door] = {
     "duration": (text(parse_duration), of("1h30m", "90s", "15")),
     "fraction": (text(parse_fraction), of("10%", "0.1")),
-    "numbers": (text(lambda given: settings_of("convert")["heads"].read([given])), of("1,1,4")),
+    "numbers": (text(lambda given: settings_of("convert")["num_selects"].read([given])), of("1,1,4")),
     "budget": (text(lambda given: Budget.parse(given.split(" "))),
                of("latency=8ms memory=2GB", "drop=0.5 recall[a]=90% flops=3.2G", "throughput=100/s top1=84%")),
     "target": (text(TargetDevice.parse), of("openvino:cpu:threads=2:batch=4", "torch:cuda:0", "onnxruntime:cpu")),
@@ -752,7 +751,6 @@ TARGETS: dict[str, Door] = {
     "policy": (text(_policy_text), of("rand-m9-mstd0.5-inc1", "original", "augmix-m3-w3", "3a")),
     "model name": (text(check_name), of("vit_tiny_patch16_224", "vit_small_patch14_dinov2.lvd142m")),
     "data name": (text(_data_name), of("cub:/a", "Validation")),
-    "class names": (file("names.txt", lambda path: _named(str(path), None)), of("wren\nrobin\n", "\ufeffa")),
     "json": (text(no_value(parse_json, ValueError)), of('{"a": [1, 2.5, null, "x"]}')),
     "toml": (text(no_value(parse_toml, ValueError)), of('a = 1\n[b]\nc = "d"\n')),
     "terminal and table": (text(_steers_nothing), of("=1+1\x1b[2J\u202e")),
