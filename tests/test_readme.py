@@ -78,10 +78,15 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def commands() -> list[tuple[str, str]]:
-    """Every command of the kit that a page shows on a line of its own, with its page; one with [...] is a pattern."""
+    """Every command of the kit that a page shows, with its page; one with [...] or ... is a pattern."""
     pages = [path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES)]
     shown = [(page, line) for page in pages for block in blocks("", page) for line in joined(block).splitlines()]
-    return [(page, line) for page, line in shown if re.match(r"fgvc-kit \w+ [^\[]*$", line)]
+    for page in pages:
+        inline = re.findall(
+            r"(?<!`)`(fgvc-kit [^`]+)`", re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.S | re.M)
+        )
+        shown += [(page, " ".join(words.split())) for words in inline]
+    return [(page, line) for page, line in shown if re.match(r"fgvc-kit \w+ (?!.*\.\.\.)[^\[]*$", line)]
 
 
 def joined(block: str) -> str:
