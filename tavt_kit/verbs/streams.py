@@ -28,11 +28,7 @@ spelled: Callable[[str], str] = str
 
 
 class Stream:
-    """A text stream that spells out control characters, and goes on where nothing can be written any more.
-
-    Args:
-        escape: Whether control characters are spelt out; rich's own, which colour a terminal, must pass.
-    """
+    """A text stream that spells out control characters, and goes on where nothing can be written any more."""
 
     def __init__(self, stream: Any, *, escape: bool = True) -> None:
         self._stream, self._escape, self.failed = stream, escape, False

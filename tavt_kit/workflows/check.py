@@ -61,13 +61,7 @@ class FileCheck:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CheckResult:
-    """What a check found.
-
-    Args:
-        checks: One for each file; of a switchable file one for each preset.
-        accepted: Whether the verdict is PASS, or INCONCLUSIVE where that is accepted or the file is to be taken.
-        record: ``check.json``, where other files of the folder may stand too.
-    """
+    """What a check found of each file or preset; ``accepted`` is a PASS, or an INCONCLUSIVE that is taken."""
 
     checks: tuple[FileCheck, ...]
     notes: tuple[str, ...]

@@ -27,13 +27,7 @@ from tavt_kit.workflows.distill import CONTROL
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CompareResult:
-    """How much slower or less accurate candidates became.
-
-    Args:
-        comparisons: One for each kind of record that both sides have.
-        threshold: Slowdown above which a candidate fails, as a share.
-        drop: Loss of accuracy above which it fails, in points.
-    """
+    """How much slower or less accurate candidates became, by each kind of record that both sides have."""
 
     comparisons: tuple[Comparison, ...]
     threshold: float

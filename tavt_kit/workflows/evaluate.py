@@ -159,9 +159,6 @@ def open_context(
     """A run, or an exported ``.onnx`` or ``.xml`` file, ready on its target; a file needs neither torch nor timm.
 
     With ``heads``, those of PIM in a run folder are counted. The other arguments are those of ``evaluate``.
-
-    Raises:
-        ScheduleError: The schedule does not fit, or is frozen into the file.
     """
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     if schedule is None and (fitted := recommended_of(thing, progress, pick)) is not None:
@@ -192,11 +189,7 @@ def open_context(
 
 
 def labelled_images(thing: Given, data: str | Path | None, card: ModelCard) -> ImageSet:
-    """The images: of the run the thing lies in, else those given; their labels are indices into the model's classes.
-
-    Raises:
-        DataError: Their classes are others than the model's, or they lie in one folder without classes.
-    """
+    """The images: of the run the thing lies in, else those given; their labels are indices into the model's classes."""
     from tavt_kit.data.images import IMAGE_SUFFIXES, Sample
     from tavt_kit.data.splits import SPLIT_FILE
 

@@ -61,10 +61,9 @@ class ExportedFile:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExportResult(Sequence[ExportedFile]):
-    """The files of an export, in the order of schedules, formats and precisions.
+    """The files of an export and their checks, in the order of schedules, formats and precisions.
 
     Args:
-        checks: Their checks, those of a switchable file's presets one after the other.
         licence: Sentence on commercial use, or None.
         record: ``exported.json``, where other files of the folder may stand too.
     """

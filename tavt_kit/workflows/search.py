@@ -40,12 +40,7 @@ from tavt_kit.workflows.search_target import FirstLook, measured_feasibility, ta
 
 @dataclass(frozen=True, slots=True)
 class FeasibilityTable:
-    """What a budget asks and what the model can reach, shown before the search begins.
-
-    Args:
-        rows: Ceilings, with the least that any schedule costs and what the dense model costs.
-        floors: Limits that only images can tell.
-    """
+    """What a budget asks and what the model can reach, shown before the search begins; images tell floors."""
 
     rows: tuple[Feasibility, ...]
     floors: tuple[Limit, ...] = ()
@@ -59,12 +54,10 @@ class SearchRun:
     """A finished search.
 
     Args:
-        best: Best of everything measured, a model of the user's included; ``None`` where nothing
-            measured keeps to the budget.
+        best: Best of everything measured, a model of the user's included; None where nothing keeps to the budget.
         front: Candidates that none dominates, by rising cost, each judged; measured where the target is here.
-        baselines: Models that the front is held against: the dense model, also smaller, shallower and in fewer bits,
-            and the best schedules of simple families; then the user's models; each judged by the same budget.
-        verdict: Verdict of ``best``; FAIL where there is none.
+        baselines: What the front is held against: the dense model, also smaller, shallower and in fewer bits, the best
+            schedules of simple families, and the user's models.
         record: Body of its ``front.json``.
     """
 
