@@ -329,7 +329,11 @@ class _Stages:
             full = self.out / f"adapted-{plan.image_size}"
             with self._stage(f"fine-tune all layers, {plan.adapt_steps} steps"):
                 self._train(full, "finetune", blocks="all", steps=plan.adapt_steps, batch=BATCH)
-        runs = {plan.image_size: full, **{size: self._at_size(full, size) for size in plan.further_sizes}}
+        runs, start = {plan.image_size: full}, full
+        for size in plan.further_sizes:  # each from the first fine-tune, the largest, so that their weights have a mean
+            runs[size] = self._at_size(start, size)
+            if start == head and size in plan.adapt_sizes:
+                start = runs[size]
         network = self._network(runs)
         if plan.distil_steps:
             with self._stage(f"distil for every number of tokens, {plan.distil_steps} steps"):
@@ -421,13 +425,13 @@ class _Stages:
         )  # fmt: skip
         self.progress.show(done)
 
-    def _at_size(self, full: Path, size: int) -> Path:
-        """The same at another image size: the fine-tuned network trained as long again, else a head of its own."""
+    def _at_size(self, start: Path, size: int) -> Path:
+        """The same at another image size: ``start`` trained as long again, else a head of its own."""
         steps = self.plan.adapt_steps if size in self.plan.adapt_sizes else 0
         out = self.out / f"{'adapted' if steps else 'head'}-{size}"
         with self._stage(f"the same at {size} pixels"):
             if steps:
-                self._train(out, "finetune", weights=str(full), image_size=size, blocks="all", probe=False, steps=steps,
+                self._train(out, "finetune", weights=str(start), image_size=size, blocks="all", probe=False, steps=steps,
                             batch=BATCH, lr=_RATE)  # fmt: skip
             else:
                 self._train(out, "probe", image_size=size)
