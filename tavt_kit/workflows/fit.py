@@ -431,8 +431,10 @@ class _Stages:
         out = self.out / f"{'adapted' if steps else 'head'}-{size}"
         with self._stage(f"the same at {size} pixels"):
             if steps:
-                self._train(out, "finetune", weights=str(start), image_size=size, blocks="all", probe=False, steps=steps,
-                            batch=BATCH, lr=_RATE)  # fmt: skip
+                self._train(
+                    out, "finetune", weights=str(start), image_size=size, blocks="all", probe=False, steps=steps,
+                    batch=BATCH, lr=_RATE,
+                )  # fmt: skip
             else:
                 self._train(out, "probe", image_size=size)
         return out
