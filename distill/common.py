@@ -77,8 +77,8 @@ def judge_of(
             model, split.pixels, split.labels, split.preprocessing,
             split="val", precision=evaluation_precision(str(running.precision)),
         )  # fmt: skip
-        found = [evaluate.logits(schedule) for schedule in schedules]
-        return sum(metric.of(logits, split.labels) for logits in found) / len(found)
+        answers = [evaluate.logits(schedule) for schedule in schedules]
+        return sum(metric.of(logits, split.labels) for logits in answers) / len(answers)
 
     return Judge(metric, value)
 
@@ -167,12 +167,12 @@ def evaluate_sweep(
     if not isinstance(points, Mapping):
         points = {name: TokenSchedule.parse(name, model.layout) for name in points}
     evaluate = Evaluator(model, images.pixels, images.labels, images.preprocessing, split=split, precision=precision)
-    found = []
+    seen = []
     for name, schedule in points.items():
         macs = count_macs(model, schedule)
-        found.append(SweepPoint(name, schedule, macs, evaluate(schedule), evaluate.correct(schedule)))
+        seen.append(SweepPoint(name, schedule, macs, evaluate(schedule), evaluate.correct(schedule)))
         progress.advance(1)
-    return tuple(found)
+    return tuple(seen)
 
 
 def features(

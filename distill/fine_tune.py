@@ -169,10 +169,10 @@ def _paths(module: nn.Module) -> list[str]:
 def set_dropout(model: AdaptiveViT, rate: float) -> None:
     """Dropout after the position embeddings and after both layers of each feed-forward half, as ViT-pytorch has it."""
     parts = [part for name, part in model.bare.named_modules() if name.endswith(("pos_drop", "mlp.drop1", "mlp.drop2"))]
-    found = [part for part in parts if isinstance(part, nn.Dropout)]
-    if not found:
+    dropouts = [part for part in parts if isinstance(part, nn.Dropout)]
+    if not dropouts:
         raise TrainingError(f"{type(model.bare).__name__} has no places for dropout; leave `dropout` at 0")
-    for module in found:
+    for module in dropouts:
         module.p = rate
 
 
@@ -261,8 +261,8 @@ def _fit(x: Tensor, labels: Tensor, start: Tensor, penalty: float) -> Tensor:
 
 def set_head(model: AdaptiveViT, weight: Tensor, bias: Tensor) -> None:
     """Put a probe into the model's classifier (both of a distilled DeiT's, whose logits are averaged)."""
-    found = getattr(model.unwrap(), "get_classifier", lambda: None)()
-    for head in found if isinstance(found, tuple) else (found,):
+    heads = getattr(model.unwrap(), "get_classifier", lambda: None)()
+    for head in heads if isinstance(heads, tuple) else (heads,):
         if not isinstance(head, nn.Linear) or head.weight.shape != weight.shape or head.bias is None:
             shape = tuple(head.weight.shape) if isinstance(head, nn.Linear) else type(head).__name__
             raise UnsupportedBackbone(

@@ -307,14 +307,14 @@ def pure_mix(
             with torch.set_grad_enabled(layer >= frozen):
                 before = state
                 state = backbone.feed(layer, backbone.attend(layer, state, calls if mixes else None))
-        found = {"cross_entropy": entropy(model.finish(state), batch)}
+        losses = {"cross_entropy": entropy(model.finish(state), batch)}
         if branch is not None:
             best = mutual_rollout(calls.calls).topk(count, dim=1).indices
             # Officially indices of patches are taken for places in the sequence, one place too far to the front.
             places = best if official else best + 1
             mask, _ = branch(substitute(before.tokens, places, draw_partners(len(best))))
-            found["mask"] = branch.mask_loss(at_least_f32(mask), best)
-        return found
+            losses["mask"] = branch.mask_loss(at_least_f32(mask), best)
+        return losses
 
     return terms, branch
 
@@ -347,17 +347,17 @@ def hybrid_mix(
             before = block(before)
         with inside_attention(calls if mixes else None, None):
             after = last(before)
-        found = {"cross_entropy": entropy(bare.forward_head(bare.norm(after)), batch)}
+        losses = {"cross_entropy": entropy(bare.forward_head(bare.norm(after)), batch)}
         if branch is not None:
             (call,) = calls.calls
             best = cls_score(at_least_f32(call.q), at_least_f32(call.k), None, call.scale).topk(count, dim=1).indices
             mask, classes = branch(substitute(before, best, draw_partners(len(best))))
-            found["mask"] = branch.mask_loss(at_least_f32(mask), best)
+            losses["mask"] = branch.mask_loss(at_least_f32(mask), best)
             if classes is not None:
-                found["mask_class"] = entropy(classes, batch)
+                losses["mask_class"] = entropy(classes, batch)
         if weights["shaping"]:
-            found["shaping"] = shaping_loss(at_least_f32(assign))
-        return found
+            losses["shaping"] = shaping_loss(at_least_f32(assign))
+        return losses
 
     return terms, branch
 
@@ -415,10 +415,10 @@ def make_step(
         terms = _on_features(model, objective, entropy, frozen)
 
     def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
-        found = terms(batch)
-        loss = torch.stack([weight * found[name] for name, weight in weights.items() if name in found]).sum()
+        losses = terms(batch)
+        loss = torch.stack([weight * losses[name] for name, weight in weights.items() if name in losses]).sum()
         backward(loss)
-        values = {name: found[name].detach() for name in weights if name in found}
+        values = {name: losses[name].detach() for name in weights if name in losses}
         return {"loss": loss.detach(), **(values if len(weights) > 1 else {})}
 
     return step, branch
@@ -452,10 +452,10 @@ def _on_features(
 
     def terms(batch: Batch) -> Mapping[str, Tensor]:
         state = _through(model, batch.images, frozen)
-        found = {"cross_entropy": entropy(model.finish(state), batch)}
+        losses = {"cross_entropy": entropy(model.finish(state), batch)}
         if contrasted:
-            found["contrastive"] = contrastive_loss(at_least_f32(model.pooled(state)), batch.labels, objective.margin)
-        return found
+            losses["contrastive"] = contrastive_loss(at_least_f32(model.pooled(state)), batch.labels, objective.margin)
+        return losses
 
     return terms
 
@@ -513,12 +513,12 @@ def _pim_terms(model: AdaptiveViT, weights: Mapping[str, float], frozen: int) ->
 
     def terms(batch: Batch) -> Mapping[str, Tensor]:
         named = model.outputs(_through(model, batch.images, frozen)).named
-        found: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         used = {name: at_least_f32(value) for name, value in named.items() if weights[pim_kind(name)]}
         for name, term in pim_terms(used, batch.labels).items():
             kind = pim_kind(name)
-            found[kind] = found[kind] + term if kind in found else term
-        return found
+            losses[kind] = losses[kind] + term if kind in losses else term
+        return losses
 
     return terms
 

@@ -192,11 +192,11 @@ class OptimizerOptions:
         elif warmup is None:
             warmup = steps // 20
         scale = 1.0 if self.lr_batch is None else self.batch / self.lr_batch
-        found = replace(
+        settled = replace(
             self, steps=steps, warmup=warmup, cooldown=cooldown, lr=self.lr * scale, lr_batch=None, freeze=freeze
         )
-        found.learning_rate()
-        return found
+        settled.learning_rate()
+        return settled
 
 
 CROPS = ("none", "random", "random-resized")

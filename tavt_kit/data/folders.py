@@ -83,12 +83,12 @@ def _images(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise DataError(f"the folder {folder} cannot be read: {error.strerror}")
 
-    found = []
+    images = []
     for where, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_CLASSES]
         paths = (Path(where, name) for name in files if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-    return found
+        images += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    return images
 
 
 def images_below(folder: Path) -> list[Path]:

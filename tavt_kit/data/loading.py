@@ -84,10 +84,10 @@ def stack_images(pixels: Sequence[NDArray[np.uint8]], preprocessing: Preprocessi
     """What a model is given of images that were resized and cropped, or of such as are in no preprocessing."""
     if preprocessing is not None:
         return normalise(np.stack(pixels), preprocessing)
-    found = np.empty(len(pixels), object)
+    images = np.empty(len(pixels), object)
     for index, image in enumerate(pixels):  # at once, NumPy would look into images of one size
-        found[index] = image
-    return found
+        images[index] = image
+    return images
 
 
 def thin_out(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:

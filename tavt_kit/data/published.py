@@ -69,13 +69,13 @@ def read_mat(file: Path, name: str) -> list[Any]:
 def numbered(labels: Any, classes: int, file: Path) -> list[int]:
     """Labels in 1..classes as indices from 0."""
     try:
-        found = [int(label) - 1 for label in labels]
+        numbers = [int(label) - 1 for label in labels]
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"the labels in {file} must be numbers from 1 to {classes}; download it again") from None
-    for label in found:
+    for label in numbers:
         if not 0 <= label < classes:
             raise DataError(f"the labels in {file} must be 1 to {classes}, got {label + 1}; download it again")
-    return found
+    return numbers
 
 
 def unique_names(names: Mapping[_Key, str]) -> dict[_Key, str]:

@@ -55,8 +55,8 @@ def carve(given: Mapping[str, Sequence[Sample]], root: Path, *, seed: int, val: 
     shares = {"val": 0.25} if "test" in splits else {"val": 0.2, "test": 0.2}
     if val is not None:
         shares = {"val": val}
-    told = "/".join(f"{100 * share:.3g}" for share in (1 - sum(shares.values()), *shares.values()))
-    made = f"{'val taken from train, ' if 'test' in splits else ''}random, stratified by class, {told}"
+    percent = "/".join(f"{100 * share:.3g}" for share in (1 - sum(shares.values()), *shares.values()))
+    made = f"{'val taken from train, ' if 'test' in splits else ''}random, stratified by class, {percent}"
     return {"splits": splits | divide(splits["train"], root, seed=seed, shares=shares), "made": made, "seed": seed}
 
 

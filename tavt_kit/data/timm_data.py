@@ -73,15 +73,15 @@ def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
     parts = {}
     for part, split in (("train", "train"), ("test", "validation")):
         try:
-            found = timm.data.create_dataset(kind.lower(), root=str(root), split=split, download=False)
+            dataset = timm.data.create_dataset(kind.lower(), root=str(root), split=split, download=False)
         except (RuntimeError, OSError) as error:
             raise DataError(f"timm cannot read {kind} in {root}: {str(error).splitlines()[0]}") from None
-        labels, classes = [int(label) for label in found.targets], tuple(found.classes)
-        pixels = hashlib.sha256(found.data.numpy().tobytes()).hexdigest()
-        facts = sha256_text(repr([str(root), kind, split, len(found), pixels]))[:16]
+        labels, classes = [int(label) for label in dataset.targets], tuple(dataset.classes)
+        pixels = hashlib.sha256(dataset.data.numpy().tobytes()).hexdigest()
+        facts = sha256_text(repr([str(root), kind, split, len(dataset), pixels]))[:16]
         target = cache_folder() / "data" / f"{which}-{split}-{facts}"
 
-        def fill(folder: Path, images: Any = found, labels: list[int] = labels) -> None:
+        def fill(folder: Path, images: Any = dataset, labels: list[int] = labels) -> None:
             """One file for each image, in class folders by number."""
             for index, label in enumerate(labels):
                 (folder / str(label)).mkdir(exist_ok=True)

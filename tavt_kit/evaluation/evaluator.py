@@ -98,10 +98,10 @@ class Evaluator:
         Each schedule has an equal share of the time.
         """
         begin = time.monotonic()
-        found = self._found(schedules, start, stop)
+        answers = self._found(schedules, start, stop)
         share = (time.monotonic() - begin) / max(1, len(schedules))
         for schedule in schedules:
-            logits = found[schedule]
+            logits = answers[schedule]
             if isinstance(logits, str):
                 yield schedule, EvaluationResult(None, share, logits)
                 continue
@@ -176,14 +176,14 @@ class Evaluator:
         others = f" and {len(schedules) - 1} more" if len(schedules) > 1 else ""
         with memory_for(f"under the schedule {schedules[0]}{others}"), self._passing():
             while start < stop:
-                found = self._batch(list(parts), start, stop)
-                for schedule, logits in found.items():
+                answers = self._batch(list(parts), start, stop)
+                for schedule, logits in answers.items():
                     parts[schedule].append(logits)
                 start += len(logits)
             device = next(self.model.parameters()).device
             if device.type == "cuda":  # once for all batches: it computes one while the next is read
                 torch.cuda.synchronize(device)
-        return {schedule: torch.cat(found).numpy() for schedule, found in parts.items()}
+        return {schedule: torch.cat(logits).numpy() for schedule, logits in parts.items()}
 
     def _batch(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, Tensor]:
         """Logits of the images from ``start``, as many as fit; what does not fit once is not tried again.
@@ -228,7 +228,7 @@ class Evaluator:
 def normalised(pixels: NDArray[np.uint8], how: Preprocessing, device: torch.device) -> Tensor:
     """``normalise`` on the device, to the bit: bytes are the quicker way there, and nobody waits for a GPU."""
     numbers = torch.tensor([(255.0,) * 3, how.mean, how.std]).reshape(3, 3, 1, 1)
-    values, numbers = (sent(one, device) for one in (torch.from_numpy(np.ascontiguousarray(pixels)), numbers))
+    values, numbers = (sent(array, device) for array in (torch.from_numpy(np.ascontiguousarray(pixels)), numbers))
     largest, mean, std = numbers
     return values.float().div_(largest).sub_(mean).div_(std)
 

@@ -179,8 +179,8 @@ def _in_nats(
 
 
 METRICS: Mapping[str, Metric] = {
-    one.name: one
-    for one in (
+    metric.name: metric
+    for metric in (
         Metric("top1", hits=lambda seen: is_among_first(seen.logits, seen.labels, 1)),
         Metric("top5", hits=lambda seen: is_among_first(seen.logits, seen.labels, 5)),
         Metric(
@@ -213,7 +213,7 @@ def find_metric(name: str) -> tuple[Metric, str | None]:
     if bracket:
         metric, wanted = METRICS.get(f"{kind}[CLASS]"), rest.removesuffix("]") if rest.endswith("]") else ""
     else:
-        metric = next((one for one in METRICS.values() if kind and kind in (one.name, one.recorded)), None)
+        metric = next((each for each in METRICS.values() if kind and kind in (each.name, each.recorded)), None)
         wanted = ""
     if metric is not None and bool(bracket) == bool(wanted):
         return metric, wanted or None
@@ -272,12 +272,14 @@ class Scoring:
 
     def of(self, logits: NDArray[np.floating], dense: Callable[[], NDArray[Any]] | None = None) -> tuple[Accuracy, ...]:
         """The wanted metrics of (n, classes) finite logits; ``dense`` gives those of the dense model."""
-        found = []
+        accuracies = []
         for name in self.names:
             metric, _ = find_metric(name)
             other = dense() if metric.needs == "dense" and dense is not None else None
-            found.append(metric.accuracy(Predictions(logits, self.labels, self._index(name), other), self.split, name))
-        return tuple(found)
+            accuracies.append(
+                metric.accuracy(Predictions(logits, self.labels, self._index(name), other), self.split, name)
+            )
+        return tuple(accuracies)
 
     def _index(self, name: str) -> int | None:
         index = class_index(name, self.classes)

@@ -24,7 +24,7 @@ _WHOLE = 1000
 
 
 def summarise_answers(
-    found: Answered,
+    answered: Answered,
     classes: Sequence[str],
     split: str,
     named: Callable[[Sample], str] = lambda sample: str(sample.path),
@@ -38,10 +38,10 @@ def summarise_answers(
         ``confusions``, the pairs that are taken for one another most often, each with a few images, the surest
         mistakes first; ``calibration``.
     """
-    cells, size = count_confusions(found.labels, found.said), len(classes)
+    cells, size = count_confusions(answered.labels, answered.said), len(classes)
     hits, of_truth, of_said = (
         np.bincount(labels, minlength=size)
-        for labels in (found.labels[found.right], found.labels, found.said[found.said >= 0])
+        for labels in (answered.labels[answered.right], answered.labels, answered.said[answered.said >= 0])
     )
 
     def shares(counts: NDArray[np.int64], metric: str) -> dict[str, Any]:
@@ -54,12 +54,12 @@ def summarise_answers(
     whole = np.zeros((size, size), np.int64) if size <= _WHOLE else None
     if whole is not None:
         whole[cells[:, 0], cells[:, 1]] = cells[:, 2]
-    seen = Predictions(found.logits, found.labels)
-    told = {name: METRICS[name].accuracy(seen, split).as_record() for name in ("top1", "top5", "macro_f1")}
-    bins, error = reliability(found.confidence, found.right)
+    seen = Predictions(answered.logits, answered.labels)
+    figures = {name: METRICS[name].accuracy(seen, split).as_record() for name in ("top1", "top5", "macro_f1")}
+    bins, error = reliability(answered.confidence, answered.right)
     return {
-        **told,
-        "top5": told["top5"] if len(classes) > 5 else None,
+        **figures,
+        "top5": figures["top5"] if len(classes) > 5 else None,
         "classes": list(classes),
         "confusion": None if whole is None else whole.tolist(),
         "confusion_cells": cells.tolist() if whole is None else None,
@@ -70,7 +70,7 @@ def summarise_answers(
             for i, name in enumerate(classes)
             if of_truth[i] + of_said[i]
         },
-        "confusions": _confusions(found, cells, classes, named),
+        "confusions": _confusions(answered, cells, classes, named),
         "calibration": {"error": error, "bins": bins, "count": CALIBRATION_BINS},
     }
 
@@ -87,22 +87,22 @@ def count_confusions(truth: NDArray[np.int64], said: NDArray[np.int64]) -> NDArr
 
 
 def _confusions(
-    found: Answered, cells: NDArray[np.int64], classes: Sequence[str], named: Callable[[Sample], str]
+    answered: Answered, cells: NDArray[np.int64], classes: Sequence[str], named: Callable[[Sample], str]
 ) -> list[dict[str, Any]]:
     wrong, listed = cells[cells[:, 0] != cells[:, 1]], []
     for true, said, count in wrong[np.argsort(-wrong[:, 2], kind="stable")[:_LISTED]].tolist():
-        mine = np.flatnonzero((found.labels == true) & (found.said == said))
-        surest = sorted(mine, key=lambda i: -found.confidence[i])[:_EXAMPLES]
-        examples = [{"file": named(found.samples[i]), "probability": float(found.confidence[i])} for i in surest]
+        mine = np.flatnonzero((answered.labels == true) & (answered.said == said))
+        surest = sorted(mine, key=lambda i: -answered.confidence[i])[:_EXAMPLES]
+        examples = [{"file": named(answered.samples[i]), "probability": float(answered.confidence[i])} for i in surest]
         pair = {"truth": classes[true], "said": classes[said], "count": count}
-        listed.append({**pair, "n": int((found.labels == true).sum()), "examples": examples})
+        listed.append({**pair, "n": int((answered.labels == true).sum()), "examples": examples})
     return listed
 
 
 EVAL_FILE = "eval.json"
 
 
-def write_evaluation(folder: Path, body: Mapping[str, Any], found: Answered, names: Sequence[str]) -> dict[str, Any]:
+def write_evaluation(folder: Path, body: Mapping[str, Any], answered: Answered, names: Sequence[str]) -> dict[str, Any]:
     """Write everything; the record last, so that it never names a file that is not there.
 
     Returns:
@@ -111,7 +111,7 @@ def write_evaluation(folder: Path, body: Mapping[str, Any], found: Answered, nam
     tables = {
         "confusion.csv": ("confusion matrix", confusion_csv(body)),
         "classes.csv": ("every class", classes_csv(body)),
-        "predictions.csv": ("every image", answers_csv(found, body["classes"], names)),
+        "predictions.csv": ("every image", answers_csv(answered, body["classes"], names)),
     }
     files = []
     for name, (shows, text) in tables.items():
@@ -157,11 +157,13 @@ def class_size(record: Mapping[str, Any], name: str) -> int:
     return int(record["recall"][name]["n"]) if name in record["recall"] else 0
 
 
-def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str]) -> str:
+def answers_csv(answered: Answered, classes: Sequence[str], names: Sequence[str]) -> str:
     """Each image: its file, truth, label, probability, and the next likeliest."""
-    best, rows = first_classes(found.logits, min(FIRST, len(classes))), []
-    for i, (name, label) in enumerate(zip(names, found.labels.tolist(), strict=True)):
-        rows.append([name, classes[label], *_ranked_cells([(classes[k], float(found.shares[i, k])) for k in best[i]])])
+    best, rows = first_classes(answered.logits, min(FIRST, len(classes))), []
+    for i, (name, label) in enumerate(zip(names, answered.labels.tolist(), strict=True)):
+        rows.append(
+            [name, classes[label], *_ranked_cells([(classes[k], float(answered.shares[i, k])) for k in best[i]])]
+        )
     return csv_text(["file", "truth", *_ranked_columns(best.shape[1])], rows)
 
 

@@ -78,18 +78,18 @@ _Model = tuple[str, Path, ArtifactCard]
 
 def _frozen(models: Sequence[Path], temporary: Path) -> list[_Model]:
     """Each file with a name; of a switchable one a file for each preset, whose counts are no batch of anything."""
-    found: list[_Model] = []
+    named: list[_Model] = []
     for path in models:
         card, name = read_metadata(path), path.name.replace(".", "-")
         if not card.is_switchable:
-            found.append((name, path, card))
+            named.append((name, path, card))
         for preset, schedule in card.presets.items():
             folder = temporary / f"{name}-{preset}"
             folder.mkdir()
             frozen = replace(card, schedule=schedule, presets={})
             (_freeze_onnx if path.suffix == ".onnx" else _freeze_openvino)(path, frozen, folder)
-            found.append((folder.name, folder / path.name, frozen))
-    return found
+            named.append((folder.name, folder / path.name, frozen))
+    return named
 
 
 def _freeze_onnx(path: Path, card: ArtifactCard, folder: Path) -> None:
@@ -99,7 +99,7 @@ def _freeze_onnx(path: Path, card: ArtifactCard, folder: Path) -> None:
     from tavt_kit.runtimes.session import LENGTHS
 
     model = onnx.load(str(path), load_external_data=False)
-    kept = [one for one in model.graph.input if one.name != LENGTHS]
+    kept = [entry for entry in model.graph.input if entry.name != LENGTHS]
     del model.graph.input[:]
     model.graph.input.extend(kept)
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(card.schedule.counts), LENGTHS))
@@ -165,7 +165,7 @@ def _write_triton(models: Sequence[_Model], folder: Path) -> str:
             output=output, scores=[*batch, len(card.classes)], most=most,
         )  # fmt: skip
         atomic_text(folder / name / "config.pbtxt", filled)
-        atomic_text(folder / name / "labels.txt", "".join(f"{' '.join(one.split())}\n" for one in card.classes))
+        atomic_text(folder / name / "labels.txt", "".join(f"{' '.join(label.split())}\n" for label in card.classes))
     return (
         "for Triton, whose own backends for these files are untried, for no package of the server holds them: "
         "tritonserver --model-repository={folder}"
@@ -184,7 +184,7 @@ def _write_page(models: Sequence[Path], folder: Path, web_runtime: Path | None) 
         "name": card.model.name,
         "classes": card.classes,
         "schedule": str(card.schedule),
-        "presets": {name: list(one.counts) for name, one in card.presets.items()},
+        "presets": {name: list(schedule.counts) for name, schedule in card.presets.items()},
         "pixels": card.pixels,
         **{name: card.preprocessing[name] for name in ("image_size", "crop_pct", "crop_mode")},
         "patches": card.tokens - card.prefix,
@@ -245,7 +245,7 @@ def _copy_web_runtime(folder: Path, given: Path | None) -> None:
         if done.returncode or packed is None:
             raise failed((done.stderr.strip().splitlines() or ["no reason given"])[-1])
         with tarfile.open(packed) as archive:
-            for name in (*(f"dist/{one}" for one in WEB_FILES), "package.json", "LICENSE"):
+            for name in (*(f"dist/{file}" for file in WEB_FILES), "package.json", "LICENSE"):
                 with suppress(KeyError):  # a package may lack its licence's text; package.json names it
                     member = archive.extractfile(f"package/{name}")
                     assert member is not None

@@ -80,10 +80,10 @@ def forms_of(formats: Iterable[str], precisions: Iterable[str], labels: Sequence
         return [word.strip().lower() for text in texts for word in text.split(",") if word.strip()]
 
     wanted = words(formats), words(precisions)
-    found = [Form(format, precision, label) for label in labels for format, precision in product(*wanted)]
-    if not found:
+    forms = [Form(format, precision, label) for label in labels for format, precision in product(*wanted)]
+    if not forms:
         raise ExportError(f"name a format ({', '.join(FORMATS)}) and a precision")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(forms))
 
 
 EXPORTERS = (("tracing", 17), ("dynamo", 18))

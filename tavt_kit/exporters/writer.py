@@ -112,7 +112,7 @@ class Writer:
             self.progress.update("reading training images to calibrate on")
             calibrating = self._calibrating()
             taken = {sample.path for sample in calibrating}
-            held_out = thin_out([one for one in self.images.split("train") if one.path not in taken], HELD_OUT)
+            held_out = thin_out([sample for sample in self.images.split("train") if sample.path not in taken], HELD_OUT)
             preprocessing = Preprocessing.from_record(self.adaptive.require_card().preprocessing)
             first = load_arrays(calibrating, preprocessing)
             spare = first._replace(images=first.images[:0], labels=first.labels[:0])
@@ -121,8 +121,8 @@ class Writer:
             from tavt_kit.exporters.quantize import Examples
 
             self._made["examples"] = Examples(first.images, spare.images, spare.labels)
-        found: Examples = self._made["examples"]
-        return found
+        examples: Examples = self._made["examples"]
+        return examples
 
     def _write_safetensors(self, card: ArtifactCard, folder: Path) -> Artifact:
         """The weights and the model card with its schedule, read back and rebuilt in torch."""
