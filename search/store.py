@@ -36,6 +36,10 @@ _TABLES = {"recipe": _PAIRS, "notes": _PAIRS, "evaluations": _ANSWERS, "finals":
 _log = logging.getLogger(__name__)
 
 
+_DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What sqlite3 raises of a damaged file: the second where its own sentence has bytes of the file in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer(Record):
     seconds: float
@@ -79,7 +83,7 @@ class Store(AbstractContextManager["Store"]):
             if "locked" not in str(error):
                 raise OutputError(f"cannot write {path}: {error}; choose another output folder") from None
             raise RecordError(f"{path} is held by another process; wait for it, or end it") from None
-        except sqlite3.DatabaseError as error:
+        except _DAMAGED as error:
             raise RecordError(f"{path} is not readable as a search store ({error}); begin anew with `fresh`") from None
         if others := ", ".join(f"{number} by {code}" for code, number in rows if code != code_version()):
             message = "%s holds answers of other code (%s) than this, %s; they are taken as they are"
@@ -92,7 +96,7 @@ class Store(AbstractContextManager["Store"]):
             base.execute("PRAGMA locking_mode=EXCLUSIVE")
             base.execute("PRAGMA synchronous=FULL")
             base.execute("BEGIN EXCLUSIVE")
-        except sqlite3.DatabaseError as error:
+        except _DAMAGED as error:
             base.close()
             if not fresh or self.path is None or isinstance(error, sqlite3.OperationalError):
                 raise
@@ -105,7 +109,7 @@ class Store(AbstractContextManager["Store"]):
         if fresh:
             try:
                 self._clear()
-            except sqlite3.DatabaseError as error:
+            except _DAMAGED as error:
                 if self.path is None or isinstance(error, sqlite3.OperationalError):
                     raise
                 self._base.close()  # damaged where nobody has read it yet, and this process holds it
@@ -142,7 +146,7 @@ class Store(AbstractContextManager["Store"]):
             return self._base.execute(query, values).fetchall()
         except sqlite3.OperationalError as error:
             raise OutputError(f"cannot read {self.path}: {error}; repeat the command") from None
-        except sqlite3.DatabaseError as error:
+        except _DAMAGED as error:
             raise RecordError(f"{self.path} is damaged ({error}); begin anew with `fresh`") from None
 
     def _values(self, query: str, *values: str) -> dict[str, Any]:
@@ -197,13 +201,13 @@ class Store(AbstractContextManager["Store"]):
                 correct = _unpacked(row[2], accuracy.n)
             facts = {"seconds": row[4], "failure": row[1], "timings": parse_json(row[5]), **parse_json(row[3])}
             stored = decode(_Answer, facts)
-        except (ValueError, TypeError) as error:  # no JSON, or of other types than ours
+            return EvaluationResult(
+                accuracy, stored.seconds, stored.failure, correct, stored.values, stored.timings, stored.others
+            )
+        except (ValueError, TypeError) as error:  # no JSON, or of other types than ours, or that do not go together
             raise RecordError(
                 f"{self.path} holds an answer to {schedule} that cannot be read ({error}); begin anew with `fresh`"
             ) from None
-        return EvaluationResult(
-            accuracy, stored.seconds, stored.failure, correct, stored.values, stored.timings, stored.others
-        )
 
     def add(self, schedule: Choice, answer: EvaluationResult, *, final: bool = False) -> None:
         """Store an answer, a ``final`` one in the target's precision, apart; when this returns it is on the disk.
@@ -232,7 +236,7 @@ class Store(AbstractContextManager["Store"]):
             yield
         except sqlite3.OperationalError as error:  # a full disk, a folder gone
             raise OutputError(f"cannot write {self.path}: {error}; make room and repeat the command") from None
-        except sqlite3.DatabaseError as error:
+        except _DAMAGED as error:
             raise RecordError(f"{self.path} is damaged ({error}); begin anew with `fresh`") from None
 
     def __len__(self) -> int:

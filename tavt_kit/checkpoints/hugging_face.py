@@ -171,16 +171,15 @@ def hugging_face_names(kind: str, layers: int, known: Collection[str]) -> dict[s
 def _preprocessing(file: Path, size: int) -> Preprocessing:
     """What the preprocessor's config says, at the model's own size; without one, transformers' defaults for ViTs."""
     given = _decoded(_Preprocessor, file, _read_object(file) if file.is_file() else {})
-    mean: tuple[float, ...] = given.image_mean or (0.5,) * 3
-    std: tuple[float, ...] = given.image_std or (0.5,) * 3
+    mean, std = given.image_mean or (0.5, 0.5, 0.5), given.image_std or (0.5, 0.5, 0.5)
     if not given.do_normalize:
-        mean, std = (0.0,) * 3, (1.0,) * 3
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     # Its numbers before the mean is taken away are bytes times this factor, ours bytes / 255.
     scale = 1 / 255 if given.rescale_factor is None else given.rescale_factor
     factor = 255.0 * float(scale) if given.do_rescale else 255.0
     if not 0 < factor < math.inf:
         raise CheckpointError(f"{file} must multiply pixels by a number above 0, got {scale!r}")
-    mean, std = (tuple(value / factor for value in values) for values in (mean, std))
+    mean, std = ((red / factor, green / factor, blue / factor) for red, green, blue in (mean, std))
     filtered = _RESAMPLING.get(2 if given.resample is None else given.resample, "bilinear")
     edge = given.size.get("shortest_edge") if isinstance(given.size, Mapping) else given.size
     if given.do_center_crop and edge:

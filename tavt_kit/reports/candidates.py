@@ -145,10 +145,11 @@ class CandidateView:
             text(record, name) or "" for name in ("name", "kind", "split", "note")
         )
         self.counts = integers(record, "schedule")
+        size = integers(record, "image_size")
         self.genes = genes_text(
             len(sequence(record, "schedule")),
             sequence(record, "executed") or None,
-            sequence(record, "image_size") or None,
+            size if len(size) == 2 else None,
             *(text(record, gene) for gene in ("score", "precision", "reduction")),
         )
         self.schedule = counts_text(self.counts) + self.genes

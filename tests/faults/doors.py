@@ -413,7 +413,8 @@ def _store_row(value: Any) -> Any:
             store.add(schedule, _answer())
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as base:
         base.execute("PRAGMA synchronous=OFF")
-        base.execute("UPDATE evaluations SET accuracy=?, failure=?, bits=?, metrics=?, seconds=?, timings=?", given)
+        with contextlib.suppress(sqlite3.IntegrityError):  # of a column that may not be empty
+            base.execute("UPDATE evaluations SET accuracy=?, failure=?, bits=?, metrics=?, seconds=?, timings=?", given)
     with contextlib.suppress(TavtError):
         stored_bits(path, [schedule])
     with Store(path) as store:
