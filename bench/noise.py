@@ -87,7 +87,7 @@ class Watch:
         self.turn()
         self._ends.append((self._now(), _counters(self._cpus, self._root)))
 
-    def turn(self, *told: object) -> None:
+    def turn(self, *_: object) -> None:
         """Read the clock, unless that was done just before; to be called between turns."""
         if self._now() - self._last < _GAP:
             return

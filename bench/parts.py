@@ -289,7 +289,7 @@ def _image(size: tuple[int, int]) -> Array:
 def _converted(module: torch.nn.Module, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:
     """A module in f32: images are open in their batch, tokens and places in batch and length."""
     examples = [torch.from_numpy(np.repeat(array[:1], 2, axis=0)) for array in arrays]  # one sample would be baked in
-    shapes = [(-1, *one.shape[1:]) if one.dim() == 4 else (-1, -1, *one.shape[2:]) for one in examples]
+    shapes = [(-1, *example.shape[1:]) if example.dim() == 4 else (-1, -1, *example.shape[2:]) for example in examples]
     counts = [] if kept is None else [torch.tensor(kept)]
     if target.runtime == "openvino":
         from tavt_kit.runtimes.on_openvino import convert_module
@@ -328,6 +328,6 @@ def _in_precision(graph: Any, arrays: Sequence[Array], kept: int | None, target:
     from tavt_kit.exporters.quantize import quantize_statically
 
     model = onnx.load_from_string(graph)
-    names = [one.name for one in model.graph.input]
+    names = [node.name for node in model.graph.input]
     made: bytes = quantize_statically(model, [dict(zip(names, feeds, strict=True))]).SerializeToString()
     return made

@@ -166,7 +166,7 @@ def time_plan(
         ).calibrated(measured)
         for cached in _SHARES
     )  # fmt: skip
-    best = min(tables, key=lambda table: sum(math.log(table.predict(one) / ms) ** 2 for one, ms in measured))
+    best = min(tables, key=lambda table: sum(math.log(table.predict(schedule) / ms) ** 2 for schedule, ms in measured))
     on_step("done", 1.0)
     host = HostFacts.gather(accelerator_name(plan.target))
     return replace(best, seconds=time.perf_counter() - begin, host=host)
@@ -351,7 +351,7 @@ def find_shape_penalty(
 
     def look(cell: CellPlan, counts: Iterable[int], end: float = math.inf) -> dict[int, float]:
         """A layer's time by count, ascending, in units of the clock that stays the same; as far as time allows."""
-        found = dict[int, float]()
+        times = dict[int, float]()
         for count in counts:
             if time.perf_counter() > end:
                 break
@@ -359,8 +359,8 @@ def find_shape_penalty(
             pairs = [(run(), still()) for _ in range(sum(_LOOKS))][_LOOKS[0] :]
             own, unit = (min(times) for times in zip(*pairs, strict=True))
             units.append(unit)
-            found[count] = own / cell.layers / unit * feed.layers
-        return dict(sorted(found.items()))
+            times[count] = own / cell.layers / unit * feed.layers
+        return dict(sorted(times.items()))
 
     begin = time.perf_counter()
     ends = look(feed, (_FROM, tokens))
@@ -375,13 +375,13 @@ def find_shape_penalty(
     again = look(feed, rng.permutation(list(suspects)).tolist(), end)
     if len(first) < len(counts) or len(again) < len(suspects):
         return None
-    found = _excess(first, again)
+    excess = _excess(first, again)
     unit_ms = median(units) / feed.layers  # of a layer of the clock that stays the same
-    mine = {count: more * unit_ms for count, more in found.items() if count <= tokens}
+    mine = {count: more * unit_ms for count, more in excess.items() if count <= tokens}
     if not mine:
         return None
     dropping, last = plan.all_rows
-    return ShapePenalty(tuple(mine), tuple(mine.values()), _share(look, attend, found, tokens), dropping, last)
+    return ShapePenalty(tuple(mine), tuple(mine.values()), _share(look, attend, excess, tokens), dropping, last)
 
 
 def _excess(first: Mapping[int, float], again: Mapping[int, float] | None = None) -> dict[int, float]:
@@ -390,12 +390,12 @@ def _excess(first: Mapping[int, float], again: Mapping[int, float] | None = None
     # A single time that is too short would pull the line down, and half of all counts with it.
     steady = [np.partition(times[max(0, index - 2) : index + 3], 1)[1] for index in range(len(times))]
     line = _line_below(np.array(list(first)), np.maximum(times, steady))
-    found = dict[int, float]()
+    excess = dict[int, float]()
     for (count, once), below in zip(first.items(), line.tolist(), strict=True):
         least = once if again is None else min(once, again.get(count, 0.0))
         if least - below > _OFF * least:
-            found[count] = least - below
-    return found
+            excess[count] = least - below
+    return excess
 
 
 def _line_below(counts: NDArray[np.int64], times: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -415,20 +415,21 @@ def _line_below(counts: NDArray[np.int64], times: NDArray[np.float64]) -> NDArra
 _Look = Callable[[CellPlan, Iterable[int]], dict[int, float]]
 
 
-def _share(look: _Look, attend: CellPlan, found: Mapping[int, float], tokens: int) -> float:
+def _share(look: _Look, attend: CellPlan, excess: Mapping[int, float], tokens: int) -> float:
     """Attention's excess as a share of the feed-forward half's, at the counts where that is largest.
 
     Attention is not asked about more tokens than there are: some families have no positions for them.
     """
-    even = [count for count in range(min(found) - 1, max(found) + 2) if count not in found]
+    even = [count for count in range(min(excess) - 1, max(excess) + 2) if count not in excess]
     beside = {
-        count: (max(one for one in even if one < count), min(one for one in even if one > count)) for count in found
+        count: (max(other for other in even if other < count), min(other for other in even if other > count))
+        for count in excess
     }
     within = [count for count, (_, high) in beside.items() if high <= tokens]
     shares = []
-    for count in sorted(within, key=found.__getitem__)[-_COMPARED:]:
+    for count in sorted(within, key=excess.__getitem__)[-_COMPARED:]:
         low, high = beside[count]
         times = look(attend, (low, count, high))
         line = float(np.interp(count, (low, high), (times[low], times[high])))
-        shares.append((times[count] - line) / found[count])
+        shares.append((times[count] - line) / excess[count])
     return min(max(median(shares), 0.0), 1.0) if shares else 0.5

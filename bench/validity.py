@@ -70,10 +70,10 @@ class ValidityMonitor:
     def doubts(self, name: str, timed_ms: float) -> tuple[str, ...]:
         """Sentences on a candidate, none where nothing is to be doubted."""
         session = self._sessions[name]
-        told: int | None = getattr(session, "told_threads", None)
+        told_threads: int | None = getattr(session, "told_threads", None)
         return (
             *of_images(self._images[name]),
-            *of_threads(session.target, told, self.busy(name)),
+            *of_threads(session.target, told_threads, self.busy(name)),
             *of_answers(session.target, self._probed[name], timed_ms),
         )
 
@@ -91,14 +91,14 @@ def of_images(images: Images) -> tuple[str, ...]:
     return tuple(doubts)
 
 
-def of_threads(target: TargetDevice, told: int | None, busy: float | None) -> tuple[str, ...]:
+def of_threads(target: TargetDevice, told_threads: int | None, busy: float | None) -> tuple[str, ...]:
     """Doubts in the number of threads, on a CPU: ``told`` by the runtime, and cores ``busy`` in the timed runs."""
     asked = target.threads
     if asked is None:
         return ()
     doubts, words = [], f"asked for {asked} thread{'s' if asked > 1 else ''}"
-    if told is not None and told != asked:
-        doubts.append(f"{words}, but {target.runtime} says that it uses {told}")
+    if told_threads is not None and told_threads != asked:
+        doubts.append(f"{words}, but {target.runtime} says that it uses {told_threads}")
     if busy is not None and busy > asked + _EXTRA:
         doubts.append(
             f"{words}, but {busy:.1f} cores were busy in its timed runs: more threads ran, or those of another "

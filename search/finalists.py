@@ -63,18 +63,21 @@ class FinalistPool:
         """
         dense = self.result.dense.schedule
         group = list({candidate.schedule: candidate for candidate in candidates}.values())
-        group.sort(key=lambda one: (one.schedule == dense, self.keeps_ceilings(one), self._value(one)), reverse=True)
-        again = {one.schedule for one in self.undecided()}
-        group = [one for one in group if one.schedule not in self.known or one.schedule in (dense, *again)]
-        if all(one.schedule in self.known and one.schedule not in again for one in group):
+        group.sort(
+            key=lambda model: (model.schedule == dense, self.keeps_ceilings(model), self._value(model)), reverse=True
+        )
+        again = {model.schedule for model in self.undecided()}
+        group = [model for model in group if model.schedule not in self.known or model.schedule in (dense, *again)]
+        if all(model.schedule in self.known and model.schedule not in again for model in group):
             return
         if self.measure is None:
-            self.known |= {one.schedule: self.judged(one) for one in group}
+            self.known |= {model.schedule: self.judged(model) for model in group}
             return
-        times = list(zip(group, self.measure([one.schedule for one in group]), strict=True))
-        self.again |= again & {one.schedule for one, time in times if time is not None}
-        self.waiting |= {one.schedule: one for one, time in times if time is None and one.schedule not in self.known}
-        self.note([(one, time) for one, time in times if time is not None])
+        times = list(zip(group, self.measure([model.schedule for model in group]), strict=True))
+        self.again |= again & {model.schedule for model, time in times if time is not None}
+        late = [model for model, time in times if time is None and model.schedule not in self.known]
+        self.waiting |= {model.schedule: model for model in late}
+        self.note([(model, time) for model, time in times if time is not None])
 
     def note(self, group: Sequence[tuple[Candidate, Measurement]]) -> None:
         """Judge a group, its first the dense model, and all before it, at the slowest speed of any group.
@@ -83,15 +86,15 @@ class FinalistPool:
         is made among all measurements, repeated ones too, and each is judged as one of them.
         """
         self.dense_medians.append(group[0][1].median)
-        for one, time in group:
-            if one.schedule not in self.raw or one.schedule in self.again:  # the dense model's first time stands
-                self.raw[one.schedule] = one, time, len(self.dense_medians) - 1
+        for model, time in group:
+            if model.schedule not in self.raw or model.schedule in self.again:  # the dense model's first time stands
+                self.raw[model.schedule] = model, time, len(self.dense_medians) - 1
         slowest, dense = max(self.dense_medians), self.result.dense.schedule
         among = max(1, len(self.raw.keys() - {dense}) + len(self.again))
-        for one, time, number in self.raw.values():
-            time = replace(time, among=1 if one.schedule == dense else among)
-            self.known[one.schedule] = self.judged(
-                replace(one, latency=time.at_speed_factor(slowest / self.dense_medians[number]))
+        for model, time, number in self.raw.values():
+            time = replace(time, among=1 if model.schedule == dense else among)
+            self.known[model.schedule] = self.judged(
+                replace(model, latency=time.at_speed_factor(slowest / self.dense_medians[number]))
             )
 
     def judged(self, candidate: Candidate) -> Candidate:
@@ -107,12 +110,12 @@ class FinalistPool:
         MeasurementError. ``held_out``: by images that had no say in the search.
         """
         settled: set[Choice] = set()
-        while waiting := {*always, *(one.schedule for one in self.front())} - settled:
+        while waiting := {*always, *(model.schedule for model in self.front())} - settled:
             for schedule in waiting:
-                one = self.known[schedule]
-                if one.accuracy is not None:
+                model = self.known[schedule]
+                if model.accuracy is not None:
                     answer = evaluate(schedule)
-                    if answer.failure is not None and one.origin != "dense":
+                    if answer.failure is not None and model.origin != "dense":
                         _log.warning(
                             "%s is left out of the result, because in the target's precision it failed: %s", schedule,
                             answer.failure,
@@ -124,16 +127,16 @@ class FinalistPool:
                         raise MeasurementError(
                             f"{schedule} cannot be evaluated in the precision of the target: {answer.failure}"
                         )
-                    accuracy, others = leading(one.accuracy.metric, (answer.accuracy, *answer.metrics))
+                    accuracy, others = leading(model.accuracy.metric, (answer.accuracy, *answer.metrics))
                     difference = None if self.compare is None else compare(schedule)
-                    one = replace(one, accuracy=accuracy, others=others, difference=difference)
+                    model = replace(model, accuracy=accuracy, others=others, difference=difference)
                     self.held_out |= {schedule} if held_out else set()
-                self.known[schedule] = replace(one, seen=False).judged(self.budget, self.quantile_ratios)
+                self.known[schedule] = replace(model, seen=False).judged(self.budget, self.quantile_ratios)
             settled |= waiting
 
     def within(self) -> list[Candidate]:
         """What is known and was within the ceilings as searched, which the dense model may not have been."""
-        return [one for one in self.known.values() if self.result.dense_fits or one.origin != "dense"]
+        return [model for model in self.known.values() if self.result.dense_fits or model.origin != "dense"]
 
     def keeps_ceilings(self, candidate: Candidate) -> bool:
         """Whether the ceilings alone are met."""
@@ -147,16 +150,16 @@ class FinalistPool:
         Where the costs are not measured but known, every candidate of the search's front belongs to it.
         """
         if self.kind in ("macs", "predicted"):
-            for one in self.result.front:
-                if one.schedule not in self.failed:
-                    self.known.setdefault(one.schedule, self.judged(one))
+            for model in self.result.front:
+                if model.schedule not in self.failed:
+                    self.known.setdefault(model.schedule, self.judged(model))
             return list(ParetoFront(self.kind, self.within()))
         return list(ParetoFront("p50", ParetoFront(self.kind, self.within())))
 
     def ranked(self) -> list[Candidate]:
         """The best verdict first, then the search's own preference; none that fails."""
         preferred = by_preference(ParetoFront(self.kind, self.front()), self.budget, self.result.dense)
-        return [one for verdict in _ORDER for one in preferred if one.verdict is verdict]
+        return [model for verdict in _ORDER for model in preferred if model.verdict is verdict]
 
     def pick(self) -> Candidate | None:
         """The first of those ranked."""
@@ -167,11 +170,11 @@ class FinalistPool:
         limits = self.budget.of("latency", "throughput")
         pick = self.pick() if limits and self.raw else None
         return [
-            one
-            for one in self.known.values()
-            if limits and one.latency is not None and one.origin != "dense" and one.schedule not in self.again
-            if pick is None or one is pick or self._value(one) > self._value(pick)
-            if worst(judge(limit, one.facts()) for limit in limits) is Verdict.INCONCLUSIVE
+            model
+            for model in self.known.values()
+            if limits and model.latency is not None and model.origin != "dense" and model.schedule not in self.again
+            if pick is None or model is pick or self._value(model) > self._value(pick)
+            if worst(judge(limit, model.facts()) for limit in limits) is Verdict.INCONCLUSIVE
         ]
 
     def next_best(self, number: int) -> list[Candidate]:
@@ -184,22 +187,22 @@ class FinalistPool:
         allowed = (per_second(limit.value) if limit.quantity == "throughput" else limit.value for limit in times)
         longest = min(allowed, default=math.inf)
         slower: dict[str | None, list[float]] = {}
-        for one in self.known.values():
-            if one.latency is not None and times:
-                error = one.cost(self.statistic) / one.cost("predicted")
-                slower.setdefault(Configuration.of(one.schedule).precision, []).append(error)
+        for model in self.known.values():
+            if model.latency is not None and times:
+                error = model.cost(self.statistic) / model.cost("predicted")
+                slower.setdefault(Configuration.of(model.schedule).precision, []).append(error)
         every = [error for errors in slower.values() for error in errors]
 
-        def likely(one: Candidate) -> bool:
+        def likely(model: Candidate) -> bool:
             """Whether it should be within the ceilings on what is measured."""
-            alike = slower.get(Configuration.of(one.schedule).precision, every)
-            return not times or one.cost("predicted") * median(alike) <= longest
+            alike = slower.get(Configuration.of(model.schedule).precision, every)
+            return not times or model.cost("predicted") * median(alike) <= longest
 
         pool = [
-            one
-            for one in self.result.whole
-            if one.schedule not in self.known and one.schedule not in self.waiting and likely(one)
-            if pick is None or self._value(one) > self._value(pick)
+            model
+            for model in self.result.whole
+            if model.schedule not in self.known and model.schedule not in self.waiting and likely(model)
+            if pick is None or self._value(model) > self._value(pick)
         ]
         return by_preference(ParetoFront(self.guessed, pool), self.budget, self.result.dense)[:number]
 
@@ -241,9 +244,9 @@ class Final:
     @property
     def quantile_ratios(self) -> dict[str, float]:
         """Quantiles of the measured latencies as multiples of the predicted medians; empty where none is known."""
-        known = [one for one in self.measured if one.latency is not None and one.latency_predicted_ms]
+        known = [model for model in self.measured if model.latency is not None and model.latency_predicted_ms]
         kinds: tuple[CostKind, ...] = ("p50", "p90", "p99")
-        return {str(kind): median(one.cost(kind) / one.cost("predicted") for one in known) for kind in kinds if known}
+        return {kind: median(model.cost(kind) / model.cost("predicted") for model in known) for kind in kinds if known}
 
     @property
     def pick(self) -> Candidate | None:
@@ -254,7 +257,7 @@ class Final:
     def verdict(self) -> Verdict:
         """Of the chosen one; FAIL where there is none, INCONCLUSIVE where what was not measured might have been one."""
         pick = self.pick
-        if pick is None and (not self.searched or any(one.verdict in _ORDER for one in self.not_measured)):
+        if pick is None and (not self.searched or any(model.verdict in _ORDER for model in self.not_measured)):
             return Verdict.INCONCLUSIVE
         return Verdict.FAIL if pick is None or pick.verdict is None else pick.verdict
 
@@ -292,11 +295,11 @@ def confirm(
     """
     pool = FinalistPool(result, budget, measure, compare, quantile_ratios or {})
     if before is not None and before.measured:
-        pool.note([(one, one.latency) for one in before.measured if one.latency is not None])
+        pool.note([(model, model.latency) for model in before.measured if model.latency is not None])
     # Of each family that was evaluated the best within the ceilings; of other precisions all.
-    baselines = [result.dense, *(one for one in result.whole if one.origin in ("int8", "other"))]
+    baselines = [result.dense, *(model for model in result.whole if model.origin in ("int8", "other"))]
     for origin, most in (("taper", 1), ("stages", 1), ("resolution", 2), ("layers", 1)):
-        family = [one for one in result.whole if one.origin == origin and pool.keeps_ceilings(one)]
+        family = [model for model in result.whole if model.origin == origin and pool.keeps_ceilings(model)]
         baselines += by_preference(ParetoFront(result.front.cost, family), budget, result.dense)[:most]
     shortlist = result.ranked(budget)
     if len(shortlist) > number:  # half of the places to the first choices, the others spread over the rest of the front
@@ -314,25 +317,25 @@ def confirm(
         pool.take([result.dense, *following])
     shown, preferred = [baseline.schedule for baseline in baselines], pool.ranked()
     if exact is not None:
-        pool.settle([*shown, *(one.schedule for one in preferred if held_out)], *exact, held_out=held_out)
+        pool.settle([*shown, *(model.schedule for model in preferred if held_out)], *exact, held_out=held_out)
         preferred = preferred if held_out else pool.ranked()
-    for schedule, one in pool.known.items():  # what the search chose by these images; nothing chose the dense model
-        if schedule not in pool.held_out and one.origin != "dense":
-            pool.known[schedule] = replace(one, seen=True).judged(budget, pool.quantile_ratios)
-    judged = (pool.known[one.schedule] for one in preferred if one.schedule in pool.known)
-    pick = next((one for one in judged if one.verdict is not Verdict.FAIL), None)
+    for schedule, model in pool.known.items():  # what the search chose by these images; nothing chose the dense model
+        if schedule not in pool.held_out and model.origin != "dense":
+            pool.known[schedule] = replace(model, seen=True).judged(budget, pool.quantile_ratios)
+    judged = (pool.known[model.schedule] for model in preferred if model.schedule in pool.known)
+    pick = next((model for model in judged if model.verdict is not Verdict.FAIL), None)
     front = pool.front()
     if pick is not None and pick not in front:  # by the other images alone it would not have been chosen
-        front = sorted([*front, pick], key=lambda one: one.cost(pool.kind))
-    unseen = (one.accuracy.n for one in pool.known.values() if one.schedule in pool.held_out and one.accuracy)
+        front = sorted([*front, pick], key=lambda model: model.cost(pool.kind))
+    unseen = (model.accuracy.n for model in pool.known.values() if model.schedule in pool.held_out and model.accuracy)
     return Final(
         candidates=tuple(front),
         chosen=None if pick is None else front.index(pick),
         baselines=tuple(pool.known[schedule] for schedule in shown if schedule in pool.known),
         cost=pool.kind,
-        over=sum(not pool.keeps_ceilings(one) for one in pool.within()),
+        over=sum(not pool.keeps_ceilings(model) for model in pool.within()),
         measured=tuple(pool.known.values()) if measure is not None else (),
-        not_measured=tuple(pool.judged(one) for one in pool.waiting.values() if one.schedule not in pool.known),
+        not_measured=tuple(pool.judged(model) for model in pool.waiting.values() if model.schedule not in pool.known),
         searched=result.evaluations > 1,
         among=result.evaluations,
         held_out=max(unseen, default=0),
@@ -345,9 +348,9 @@ def better_baseline(final: Final, baselines: Sequence[Baseline], budget: Budget)
     Without a floor the more accurate model is better, with one the cheaper one. The baselines are judged already.
     """
 
-    def worth(one: Candidate | Baseline) -> tuple[float, float]:
-        accuracy = math.nan if one.accuracy is None else one.accuracy.value
-        cost = one.latency.median if one.latency is not None else math.inf if one.macs is None else one.macs
+    def worth(model: Candidate | Baseline) -> tuple[float, float]:
+        accuracy = math.nan if model.accuracy is None else model.accuracy.value
+        cost = model.latency.median if model.latency is not None else math.inf if model.macs is None else model.macs
         return (-cost, accuracy) if budget.floors else (accuracy, -cost)
 
     able = [baseline for baseline in baselines if baseline.verdict is Verdict.PASS and baseline.accuracy is not None]

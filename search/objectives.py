@@ -114,7 +114,7 @@ def shortfall(candidate: Candidate, budget: Budget, dense: Candidate, metric: fl
 def _value(candidate: Candidate, name: str, limit: Limit) -> float:
     known = candidate.known(name)
     if known is None:
-        answered = ", ".join(one.metric for one in (candidate.accuracy, *candidate.others) if one is not None)
+        answered = ", ".join(accuracy.metric for accuracy in (candidate.accuracy, *candidate.others) if accuracy)
         raise DataError(f"{limit} needs {name}, but the evaluator answers {answered or 'nothing'}")
     return known.value
 
@@ -192,5 +192,5 @@ def leading(metric: str | None, known: Sequence[Accuracy]) -> tuple[Accuracy, tu
     for accuracy in known:
         if metric in (None, accuracy.metric):
             return accuracy, tuple(other for other in known if other is not accuracy)
-    names = ", ".join(one.metric for one in known)
+    names = ", ".join(accuracy.metric for accuracy in known)
     raise DataError(f"the objective {metric} is not among what the evaluator answers: {names or 'nothing'}")

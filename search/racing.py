@@ -42,11 +42,11 @@ def stages(first: int, images: int) -> tuple[int, ...]:
     """
     if first < 1:
         raise DataError(f"a candidate must be looked at on one image or more before it is judged, got {first}")
-    found = []
+    ends = []
     while first <= images / 2:  # a judgement shortly before the end saves next to nothing
-        found.append(first)
+        ends.append(first)
         first *= 2
-    return (*found, images)
+    return (*ends, images)
 
 
 def stratified(labels: Sequence[int], seed: int = 0) -> NDArray[np.int64]:

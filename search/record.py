@@ -49,8 +49,8 @@ def front_body(
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
     finalists = {
-        "measured": [one.as_record() for one in final.measured if one.latency is not None],
-        "not_measured": [one.as_record() for one in final.not_measured],
+        "measured": [candidate.as_record() for candidate in final.measured if candidate.latency is not None],
+        "not_measured": [candidate.as_record() for candidate in final.not_measured],
     }
     beside = {"baseline_models": (), "baselines_left_out": (), "precisions": {}} | beside
     return {
@@ -88,11 +88,11 @@ def write_front(folder: Path, body: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
     """Write every evaluated candidate, one a line, in the order of evaluation; its path."""
-    measured = {one.schedule: one for one in (*final.measured, *final.baselines, *final.candidates)}
+    measured = {candidate.schedule: candidate for candidate in (*final.measured, *final.baselines, *final.candidates)}
     front = {candidate.schedule for candidate in final.candidates}
     lines = [
-        _row(number, measured.get(one.schedule, one), one.schedule in front, seconds)
-        for number, (one, seconds) in enumerate(zip_longest(result.candidates, result.clock))
+        _row(number, measured.get(candidate.schedule, candidate), candidate.schedule in front, seconds)
+        for number, (candidate, seconds) in enumerate(zip_longest(result.candidates, result.clock))
     ]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
@@ -127,11 +127,11 @@ def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | Non
     }
 
 
-def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.DataFrame:
+def front_frame(result: SearchResult | Mapping[str, Any] | Path | str) -> pandas.DataFrame:
     """One row a candidate of the front, by rising cost.
 
     Args:
-        found: Result of ``search``, or a ``front.json``: its path, its folder or what it holds.
+        result: Result of ``search``, or a ``front.json``: its path, its folder or what it holds.
 
     Returns:
         Columns ``schedule`` (text), ``counts``, ``macs``, each metric by its name, ``low`` and ``high`` of the first
@@ -142,14 +142,16 @@ def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.
         MissingDependency: pandas is not installed.
         RecordError: There is no front.
     """
-    if isinstance(found, SearchResult):  # no front holds a failure
-        records = [(one.as_record(), one.accuracy.metric) for one in found.front if one.accuracy is not None]
+    if isinstance(result, SearchResult):  # no front holds a failure
+        records = [
+            (candidate.as_record(), candidate.accuracy.metric) for candidate in result.front if candidate.accuracy
+        ]
     else:
-        if not isinstance(found, Mapping):
-            path = Path(found) / FRONT_FILE if Path(found).is_dir() else Path(found)
+        if not isinstance(result, Mapping):
+            path = Path(result) / FRONT_FILE if Path(result).is_dir() else Path(result)
             with reading(path):
                 return front_frame(read_record(path, "front"))
-        records = [(record, found["metric"]) for record in found["candidates"]]
+        records = [(record, result["metric"]) for record in result["candidates"]]
     rows = []
     for record, metric in records:
         times, others = record["latency_ms"] or {}, record.get("others", {})

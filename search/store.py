@@ -220,7 +220,7 @@ class Store(AbstractContextManager["Store"]):
             None if answer.accuracy is None else json.dumps(answer.accuracy.as_record()),
             answer.failure,
             None if answer.correct is None else np.packbits(answer.correct).tobytes(),
-            json.dumps({"values": dict(answer.values), "others": [one.as_record() for one in answer.metrics]}),
+            json.dumps({"values": dict(answer.values), "others": [metric.as_record() for metric in answer.metrics]}),
             answer.seconds,
             json.dumps(dict(answer.timings)),
             code_version(),
@@ -269,17 +269,17 @@ def stored_bits(path: Path, choices: Sequence[Choice]) -> list[tuple[str, str] |
             recipe = {name: json.loads(value) for name, value in base.execute("SELECT name, value FROM recipe")}
             searched = recipe.get("pictures")
             tables = (("finals", recipe.get("pictures that judge", searched)), ("evaluations", searched))
-            found = list[tuple[str, str] | None]()
+            answers = list[tuple[str, str] | None]()
             for choice in choices:
-                found.append(None)
+                answers.append(None)
                 for table, images in tables:
                     rows = base.execute(f"SELECT accuracy, bits FROM {table} WHERE schedule = ?", (_key(choice),))
                     accuracy, bits = rows.fetchone() or (None, None)
                     if bits is not None and accuracy is not None and images is not None:
                         right = _unpacked(bits, Accuracy.from_record(parse_json(accuracy)).n)
-                        found[-1] = str(images), bits_text(right)
+                        answers[-1] = str(images), bits_text(right)
                         break
-            return found
+            return answers
     except (sqlite3.DatabaseError, ValueError, TypeError) as error:
         raise RecordError(f"cannot read the answers of {path} ({error}); give its front.json elsewhere") from None
 
@@ -292,12 +292,13 @@ def _unpacked(bits: bytes, n: int) -> NDArray[np.bool_]:
 
 
 def _key(choice: Choice) -> str:
-    one = Configuration.of(choice)
-    counts = ",".join(map(str, one.schedule.counts))
-    if one.choice is one.schedule:
+    configuration = Configuration.of(choice)
+    counts = ",".join(map(str, configuration.schedule.counts))
+    if configuration.choice is configuration.schedule:
         return counts
-    variant = [one.image_size, one.score, one.precision, *([] if one.reduction is None else [one.reduction])]
-    executed = one.schedule.executed
+    variant: list[Any] = [configuration.image_size, configuration.score, configuration.precision]
+    variant += [] if configuration.reduction is None else [configuration.reduction]
+    executed = configuration.schedule.executed
     layers = "" if executed is None else f" of {','.join(map(str, executed))}"
     return f"{' '.join(map(str, variant))} {counts}{layers}"
 

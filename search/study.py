@@ -89,19 +89,19 @@ def in_order(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> G
             while schedule not in answers:
                 if (came := next(coming, None)) is None:
                     raise RuntimeError(f"the evaluator left {len(missing)} of {len(waiting)} schedules unanswered")
-                one, answer = came
-                if one not in missing:
-                    raise RuntimeError(f"the evaluator answered {one}, which it was not asked, or answered before")
+                choice, answer = came
+                if choice not in missing:
+                    raise RuntimeError(f"the evaluator answered {choice}, which it was not asked, or answered before")
                 if answer.failure is not None:
-                    _log.warning("the evaluation of %s failed and is left out: %s", one, answer.failure)
+                    _log.warning("the evaluation of %s failed and is left out: %s", choice, answer.failure)
                 for accuracy in (answer.accuracy, *answer.metrics):
                     if accuracy is not None and accuracy.split != "val":
                         raise DataError(
                             f"a search selects on the split 'val' only, but got an accuracy of {accuracy.split!r}"
                         )
-                store.add(one, answer)
-                missing.discard(one)
-                answers[one] = answer
+                store.add(choice, answer)
+                missing.discard(choice)
+                answers[choice] = answer
             yield Answered(schedule, answers[schedule], replayed=False)
     finally:
         if isinstance(coming, Generator):
@@ -153,7 +153,7 @@ class _Run:
         new = list(dict.fromkeys(schedule for schedule, _ in asked if schedule not in self.known))
         if self.limit is not None:
             new = new[: max(0, self.limit - len(self.candidates))]
-        found, heard = list[Candidate](), list[tuple[Choice, EvaluationResult]]()
+        candidates, heard = list[Candidate](), list[tuple[Choice, EvaluationResult]]()
         with closing(self._coming(new)) as coming:
             for schedule, origin in asked:
                 if schedule not in self.known:
@@ -162,10 +162,10 @@ class _Run:
                     answered = next(coming)
                     self._take(answered, origin)
                     heard.append((schedule, answered.answer))
-                found.append(self.known[schedule])
+                candidates.append(self.known[schedule])
         if self.learn is not None:
             self.learn(heard)
-        return found
+        return candidates
 
     def _coming(self, new: Sequence[Choice]) -> Generator[Answered]:
         """The answers in order, of no more at once than there is time for.
@@ -301,8 +301,8 @@ def search(
         ...     return Accuracy.of_counts(sum(schedule.counts), 68, split="val")
         >>> costs = Costs(macs=lambda schedule: sum(n * n for n in schedule.counts))
         >>> budget = Budget.parse(["flops=600"])
-        >>> found = search(space, one_by_one(evaluate), costs=costs, budget=budget, evaluations=60)
-        >>> found.ranked(Budget())[0].macs <= 600, found.evaluations
+        >>> result = search(space, one_by_one(evaluate), costs=costs, budget=budget, evaluations=60)
+        >>> result.ranked(Budget())[0].macs <= 600, result.evaluations
         (True, 60)
     """
     budget = Budget() if budget is None else budget
@@ -343,7 +343,7 @@ def search(
         for candidate in after.candidates:
             run.offer(candidate)
         best = by_preference(front, budget, after.dense)[: (POPULATION if population is None else population) // 2]
-        seed, seeds = seed + 1, [] if official else [one.schedule for one in best]
+        seed, seeds = seed + 1, [] if official else [candidate.schedule for candidate in best]
     chosen = make_algorithm(
         algorithm, space, seed=seed, population=population, seeds=seeds, fits=fits,
         cost=costs.by(front.cost), official_macs=costs.official_macs or costs.macs,
@@ -357,12 +357,12 @@ def search(
         )
     run.answer(list(baselines.items()))
     while not (stopped := run.why_stop()):
-        asked = [(one, chosen.origin(one)) for one in chosen.ask()]
-        found = run.answer(asked)
-        if len(found) < len(asked) or chosen.done():
-            stopped = chosen.stopped_because if len(found) == len(asked) else run.why_stop()
+        asked = [(schedule, chosen.origin(schedule)) for schedule in chosen.ask()]
+        candidates = run.answer(asked)
+        if len(candidates) < len(asked) or chosen.done():
+            stopped = chosen.stopped_because if len(candidates) == len(asked) else run.why_stop()
             break
-        chosen.tell([run.outcome(candidate) for candidate in found])
+        chosen.tell([run.outcome(candidate) for candidate in candidates])
     return SearchResult(
         front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense),
         estimates=run.estimates, clock=tuple(run.clock),

@@ -44,9 +44,9 @@ class Evolution(Sampler):
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes of the schedules last asked, in their order; see ``Algorithm``."""
-        told, space = self._waiting, self.space
+        genes, space = self._waiting, self.space
         super().tell(outcomes)
-        generation = Population.new("X", np.stack(told))
+        generation = Population.new("X", np.stack(genes))
         if begins := self._algorithm is None:
             self._algorithm = NSGA2(
                 pop_size=max(2, self.population),

@@ -179,11 +179,11 @@ def _fault(
     near_ties: NearTies | None,
 ) -> str:
     """One clause on what is wrong at a batch size; empty where nothing is."""
-    wrong = [(index, row) for part, found in zip(parts, errors, strict=True)
-             for row, index in enumerate(part) if found[row] > tolerance]  # fmt: skip
+    wrong = [(index, row) for part, error in zip(parts, errors, strict=True)
+             for row, index in enumerate(part) if error[row] > tolerance]  # fmt: skip
     if not wrong:
         return ""
-    total, worst = sum(map(len, parts)), max(float(found.max()) for found in errors)
+    total, worst = sum(map(len, parts)), max(float(error.max()) for error in errors)
     if not np.isfinite(worst):
         return f"at batch {size} an image gets logits that are not finite"
     apart = f"at batch {size} the same image gets logits that differ by {worst:.2g} of the largest"

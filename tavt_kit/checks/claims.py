@@ -36,8 +36,8 @@ def false_claim(
         )
     own, wanted = card.preprocessing, source.card.preprocessing
     if odd := sorted(name for name in {*own, *wanted} if own.get(name) != wanted.get(name)):
-        told = "; ".join(f"{name} {own.get(name)} instead of {wanted.get(name)}" for name in odd)
-        return f"it prepares images in another way than its source ({told})"
+        differences = "; ".join(f"{name} {own.get(name)} instead of {wanted.get(name)}" for name in odd)
+        return f"it prepares images in another way than its source ({differences})"
     # Of a quantized file the precision that ran tells more.
     if stored is not None and card.precision in ("f32", "f16") and stored != card.precision:
         return f"its card says {card.precision}, but most of its weights are stored in {stored}"

@@ -170,7 +170,8 @@ def figures_of(answers: Answers, names: Sequence[str], split: str) -> Figures:
     # Of equal shares the class with more images lost.
     hit = sorted(per_class, key=lambda each: (round(each.change, 9), each.change * each.n))
     before, after = (
-        {(true, said): count for true, said, count in count_confusions(labels, one).tolist()} for one in answered
+        {(true, said): count for true, said, count in count_confusions(labels, guesses).tolist()}
+        for guesses in answered
     )
     grown = {
         pair: more for pair, count in after.items() if pair[0] != pair[1] and (more := count - before.get(pair, 0)) > 0
@@ -181,8 +182,8 @@ def figures_of(answers: Answers, names: Sequence[str], split: str) -> Figures:
 
         mcnemar = float(binomtest(difference.lost, decided, 0.5).pvalue)
     return Figures(
-        top5=Pair(*(METRICS["top5"].accuracy(one, split) for one in seen)) if len(names) > 5 else None,
-        macro_f1=Pair(*(METRICS["macro_f1"].of(one) for one in seen)),
+        top5=Pair(*(METRICS["top5"].accuracy(model, split) for model in seen)) if len(names) > 5 else None,
+        macro_f1=Pair(*(METRICS["macro_f1"].of(model) for model in seen)),
         calibration_error=CalibrationErrors(*(error if np.isfinite(error) else None for error in errors)),
         mcnemar_p=mcnemar,
         classes=per_class,
@@ -227,13 +228,13 @@ class Losses:
     def as_record(self) -> dict[str, Any]:
         """JSON-ready: ``classes``, ``worst_hit``, ``confusions_grown`` as the check has them, with ``dense`` before."""
 
-        def dense(one: ClassFigures | Confusion) -> dict[str, Any]:
-            return {("dense" if name == "source" else name): value for name, value in one.as_record().items()}
+        def dense(figures: ClassFigures | Confusion) -> dict[str, Any]:
+            return {("dense" if name == "source" else name): value for name, value in figures.as_record().items()}
 
         return {
-            "classes": [dense(one) for one in self.figures.classes],
+            "classes": [dense(shares) for shares in self.figures.classes],
             "worst_hit": list(self.figures.worst_hit),
-            "confusions_grown": [dense(one) for one in self.figures.confusions],
+            "confusions_grown": [dense(pair) for pair in self.figures.confusions],
             "examples": [example.as_record() for example in self.examples],
         }
 
@@ -245,8 +246,8 @@ def losses_of(answers: Answers, paths: Sequence[Path], names: Sequence[str], spl
     lost = np.flatnonzero((before == answers.labels) & (after != answers.labels) & (after >= 0))
     pairs: dict[tuple[str, str], list[Lost]] = {}
     for index in lost.tolist():
-        one = Lost(paths[index], names[answers.labels[index]], names[after[index]])
-        pairs.setdefault((one.truth, one.said), []).append(one)
+        example = Lost(paths[index], names[answers.labels[index]], names[after[index]])
+        pairs.setdefault((example.truth, example.said), []).append(example)
     order = [(grown.truth, grown.said) for grown in figures.confusions]
     queues = [pairs.pop(pair) for pair in order if pair in pairs] + list(pairs.values())
     # One of each confusion in turn, those that grew most first.

@@ -14,7 +14,7 @@ from tavt_kit.reports.candidates import CandidateView, Estimate, FrontView, poin
 from tavt_kit.reports.correctness import evaluated_section, failed_checks
 from tavt_kit.reports.front import cost_words, export_command
 from tavt_kit.reports.latency import benches_section, layers_section
-from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
+from tavt_kit.reports.records import RecordFile, Records, mapping, number, objects, sequence, text, whole
 from tavt_kit.reports.training import ladder_section, learning_section, lowered_dense
 
 _LEADS = {
@@ -32,7 +32,7 @@ def answer(records: Records) -> Answer:
     return _of_search(records) if records.all("front") else _without_search(records)
 
 
-def _of_fit(fit: Found) -> Answer:
+def _of_fit(fit: RecordFile) -> Answer:
     """What to ship and why, in the words of the record."""
     rows, index = fit_rows(fit.body), whole(fit.body, "recommended")
     said, budget = text(fit.body, "advice") or "Nothing was measured.", recorded_budget(fit.body)
@@ -226,7 +226,7 @@ def _next(folder: Path) -> tuple[str, str]:
     return "Next, find what keeps to a budget", shlex.join(command)
 
 
-def _of_checks(checks: Sequence[Found]) -> Answer:
+def _of_checks(checks: Sequence[RecordFile]) -> Answer:
     """The first file that passed, else the first that did not."""
     entries = [(record.path.parent, check) for record in checks for check in objects(record.body, "checks")]
     passed = [(folder, check) for folder, check in entries if text(check, "verdict") == "PASS"]
@@ -246,7 +246,7 @@ def _of_checks(checks: Sequence[Found]) -> Answer:
     return Answer(text(check, "verdict") or "", lead, why, (), _known(*figures), take, opens="exported")
 
 
-def _of_pruning(pruned: Found) -> Answer:
+def _of_pruning(pruned: RecordFile) -> Answer:
     record, change = pruned.body, Estimate.of(mapping(pruned.body, "difference"), "difference")
     before, after = (number(record, when, "macs") for when in ("before", "after"))
     share = words.percent_text(after / before, 0) if after and before else words.DASH

@@ -65,7 +65,7 @@ def better_in_front(front: Mapping[str, Any]) -> list[Better]:
 def fit_rows(fit: Mapping[str, Any]) -> tuple[CandidateView, ...]:
     """The rows of ``fit.json``, judged on val; what test says stands in the notes."""
     recommended, rows = whole(fit, "recommended"), objects(fit, "rows")
-    dense, found = number(rows, 0, "latency_ms", "median"), []
+    dense, views = number(rows, 0, "latency_ms", "median"), []
     for index, row in enumerate(rows):
         size, precision = mapping(row, "configuration").get("image_size"), text(row, "configuration", "precision")
         plain = "front" if row.get("kind") == "ours" else "resolution" if size else "int8" if precision else "dense"
@@ -77,8 +77,8 @@ def fit_rows(fit: Mapping[str, Any]) -> tuple[CandidateView, ...]:
             "ratio": dense / median if dense and median else None,
             "note": ", ".join(filter(None, notes)),
         }
-        found.append(CandidateView({**row, **mapping(row, "val"), **own}, "top1"))
-    return tuple(found)
+        views.append(CandidateView({**row, **mapping(row, "val"), **own}, "top1"))
+    return tuple(views)
 
 
 def fit_section(records: Records) -> Section | None:

@@ -407,7 +407,7 @@ def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Mark
         if text := " ".join(filter(None, (label, off))):
             named.append((mark, text, x, y, bars))
     inside, parts = Box(plot.x.start, _TOP, plot.x.end, _BOTTOM), list[Markup]()
-    for mark, text, x, y, bars in sorted(named, key=lambda one: one[0].kind != "chosen"):
+    for mark, text, x, y, bars in sorted(named, key=lambda entry: entry[0].kind != "chosen"):
         gap = 17.0 if mark.kind == "chosen" else 10.0
         spot = place_label(text, x, y, gap, inside, [*covered, *spots])
         if spot is None and mark.kind == "chosen":  # it is named even across a bar, of another mark if that can be
@@ -463,8 +463,8 @@ def curve_figure(curves: Sequence[Curve], last: float, y_title: str, title: str)
         for slot in range(slots):
             step = plot.x.low + (plot.x.high - plot.x.low) * (slot + 0.5) / slots
             near = [min(curve.points, key=lambda point: abs(point[0] - step)) for curve in curves]
-            told = (f"{curve.name} {significant(value)}" for curve, (_, value) in zip(curves, near, strict=True))
-            plot.hover(plot.x.start + slot * width, width, [f"about step {near[0][0]:.0f}", *told])
+            numbers = (f"{curve.name} {significant(value)}" for curve, (_, value) in zip(curves, near, strict=True))
+            plot.hover(plot.x.start + slot * width, width, [f"about step {near[0][0]:.0f}", *numbers])
         return plot.svg(280, title)
 
     line = el("path", d="M2 10H18")

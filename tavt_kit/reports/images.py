@@ -49,13 +49,13 @@ _MOST = 12
 
 def kept_section(records: Records) -> Section | Missing:
     """The images of ``kept.json``, layer after layer: dropped patches darkened, merged ones outlined."""
-    found = records.all("kept")
-    if not found:
+    files = records.all("kept")
+    if not files:
         return Missing("What each layer keeps of a few images", "fgvc-kit search MODEL")
-    record, folder = found[0].body, found[0].path.parent
+    record, folder = files[0].body, files[0].path.parent
     rows, columns = whole(record, "grid", 0) or 0, whole(record, "grid", 1) or 0
     if min(rows, columns) < 1:
-        warning = Text.of(f"{found[0].path.name} has no patch grid.", kind="warning")
+        warning = Text.of(f"{files[0].path.name} has no patch grid.", kind="warning")
         return Section("kept", "What each layer keeps", (warning,))
     layers = integers(record, "layers")
     entries = objects(record, "images")[:_MOST]
@@ -101,7 +101,7 @@ def _image(
         owners = [()] * len(kept)
     if not kept or len(kept) != len(layers):
         return None
-    grouped = groupby(zip(layers, kept, owners, strict=True), key=lambda found: (found[1], found[2]))
+    grouped = groupby(zip(layers, kept, owners, strict=True), key=lambda row: (row[1], row[2]))
     stages = [_stage([layer for layer, *_ in run], stays, own, rows, columns) for (stays, own), run in grouped]
     if len(kept[0]) < rows * columns:  # what there was before anything was dropped
         stages.insert(0, _stage([], range(rows * columns), (), rows, columns))
@@ -132,18 +132,18 @@ def _stage(
 
 def _merged(owners: Sequence[int], rows: int, columns: int) -> list[tuple[str, str]]:
     """Shades over the patches of large tokens, and a line between neighbours that are in different ones."""
-    sizes, found, lines = Counter(owners), [], []
+    sizes, shades, lines = Counter(owners), [], []
     for name, least, most in (("some", 2, 3), ("many", 4, 7), ("most", 8, len(owners))):
         light = {patch for patch, owner in enumerate(owners) if not least <= sizes[owner] <= most}
         if owners and (path := _covering(rows, columns, light)):
-            found.append((f"merged {name}", path))
+            shades.append((f"merged {name}", path))
     for patch, owner in enumerate(owners):
         row, column = divmod(patch, columns)
         if column + 1 < columns and owners[patch + 1] != owner:
             lines.append(f"M{column + 1} {row}v1")
         if row + 1 < rows and owners[patch + columns] != owner:
             lines.append(f"M{column} {row + 1}h1")
-    return [*found, ("border", "".join(lines))] if lines else found
+    return [*shades, ("border", "".join(lines))] if lines else shades
 
 
 def _covering(rows: int, columns: int, stays: set[int]) -> str:
@@ -174,22 +174,22 @@ def explained_section(records: Records) -> Section | None:
     """The images of every ``explained.json``; None where there is none, since no run needs one."""
     blocks: list[Block] = []
     left, count = _EXPLAINED_BYTES, 0
-    for found in records.all("explained"):
-        entries, items = objects(found.body, "images"), list[Markup]()
+    for file in records.all("explained"):
+        entries, items = objects(file.body, "images"), list[Markup]()
         for entry in entries[:_EXPLAINED]:
             who = (text(entry, "image") or "?").rpartition("/")[2]
             said, sure = text(entry, "prediction"), number(entry, "probability")
             if said is not None and sure is not None:
                 who += f": {said} ({words.percent_text(sure, 0)})"
-            image = recorded_image(found.path.parent, entry, f"{who}: {', '.join(_titles(entry))}", left)
+            image = recorded_image(file.path.parent, entry, f"{who}: {', '.join(_titles(entry))}", left)
             if image is not None:
-                left -= (found.path.parent / str(entry["file"])).stat().st_size
+                left -= (file.path.parent / str(entry["file"])).stat().st_size
                 items.append(el("li", el("p", who), image))
         count += len(entries)
-        schedule, folder = text(found.body, "schedule"), found.path.parent.name
+        schedule, folder = text(file.body, "schedule"), file.path.parent.name
         under: tuple[Inline, ...] = (" under ", Code(schedule)) if schedule else ()
         rest = f", of which {len(items)} are shown" if len(items) < len(entries) else ""
-        lead, run = f"{words.plural(len(entries), 'image')}{rest}, by ", Code(text(found.body, "run") or "?")
+        lead, run = f"{words.plural(len(entries), 'image')}{rest}, by ", Code(text(file.body, "run") or "?")
         blocks.append(Text.of(lead, run, *under, f"; all of them in {folder}/."))
         if items:
             drawings = el("ul", *items, class_="drawings")

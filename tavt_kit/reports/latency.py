@@ -12,7 +12,7 @@ from tavt_kit.reports import columns, words
 from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Section, Table, Text
 from tavt_kit.reports.candidates import CandidateView, FrontView, TimeView, ratio_of
 from tavt_kit.reports.charts import layer_figure
-from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
+from tavt_kit.reports.records import RecordFile, Records, mapping, number, objects, sequence, text, whole
 
 
 class LayerTimes:
@@ -101,21 +101,21 @@ def layers_section(records: Records) -> Section | Missing:
 
 def benches_section(records: Records) -> Section | Missing:
     """A table for each ``bench.json``."""
-    benches = [found for found in records.all("bench") if sequence(found.body, "candidates")]
+    benches = [file for file in records.all("bench") if sequence(file.body, "candidates")]
     if not benches:
         return Missing("Things measured side by side", "fgvc-kit bench THING...")
     blocks: list[Block] = []
-    for found in benches:
-        blocks += [_table(found, len(benches) > 1), Text.of(_protocol(found.body), kind="note")]
-    rows = [CandidateView(row, "") for found in benches for row in objects(found.body, "candidates")]
+    for file in benches:
+        blocks += [_table(file, len(benches) > 1), Text.of(_protocol(file.body), kind="note")]
+    rows = [CandidateView(row, "") for file in benches for row in objects(file.body, "candidates")]
     best = min((row for row in rows if row.time.median), key=lambda row: row.time.median or 0.0, default=None)
     fastest = "" if best is None else f", the fastest {best.name or words.DASH} at {best.time}"
     return Section("bench", "Measured side by side", tuple(blocks), f"{words.plural(len(rows), 'candidate')}{fastest}")
 
 
-def _table(found: Found, named: bool) -> Table:
-    which = f"{found.path.parent.name}/{found.path.name}: " if named else ""
-    reference = text(found.body, "reference")
+def _table(file: RecordFile, named: bool) -> Table:
+    which = f"{file.path.parent.name}/{file.path.name}: " if named else ""
+    reference = text(file.body, "reference")
 
     def significant(record: Mapping[str, Any], name: str) -> str:
         value = number(record, name)
@@ -135,7 +135,7 @@ def _table(found: Found, named: bool) -> Table:
         return words.percent_text(number(row.record, "gain_share", "value"), 0)
 
     return Table.of(
-        [CandidateView(row, "") for row in objects(found.body, "candidates")],
+        [CandidateView(row, "") for row in objects(file.body, "candidates")],
         f"{which}Interleaved in random order{f'; speed is against {reference}' if reference else ''}.",
         ("Candidate", name),
         ("Ran as", lambda row: words.target_words(mapping(row.record, "target")) or words.DASH),

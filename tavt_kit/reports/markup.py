@@ -72,7 +72,7 @@ def asset(name: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    found = Environment(
+    environment = Environment(
         loader=FunctionLoader(asset),
         autoescape=True,
         undefined=StrictUndefined,
@@ -81,7 +81,7 @@ def _environment() -> Environment:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     # Code may break after commas and slashes only: a schedule, a path.
-    found.filters["pieces"] = lambda text: re.split(r"(?<=[,/])", text)
-    found.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
-    found.filters["kind"] = lambda block: type(block).__name__
-    return found
+    environment.filters["pieces"] = lambda text: re.split(r"(?<=[,/])", text)
+    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
+    environment.filters["kind"] = lambda block: type(block).__name__
+    return environment

@@ -50,14 +50,17 @@ def build_report(records: Records) -> blocks.Report:
     data = text(records.first("split"), "name") or text(records.first("fit"), "data", "name")
     folder = Path(records.folders[0]).resolve().name if records.folders else "A run"
     title = " on ".join(part for part in (name, data) if part) or folder
-    found = {heading: [section(records) for section in sections] for heading, sections in _GROUPS.items()}
+    groups = {heading: [section(records) for section in sections] for heading, sections in _GROUPS.items()}
     # All that is not there in one place, so that a short report stays short.
-    missing = [section for sections in found.values() for section in sections if isinstance(section, blocks.Missing)]
+    missing = [section for sections in groups.values() for section in sections if isinstance(section, blocks.Missing)]
     if missing and not records.all("fit"):
         lead = blocks.Text.of("Each of these is made by the command beside it.")
-        facts = blocks.Facts(tuple((one.what, blocks.Code(one.command)) for one in missing))
-        found["Reproduce"].append(blocks.Section("missing", "Not recorded", (lead, facts), f"{len(missing)} kinds"))
-    kept = ((heading, tuple(one for one in some if isinstance(one, blocks.Section))) for heading, some in found.items())
+        facts = blocks.Facts(tuple((section.what, blocks.Code(section.command)) for section in missing))
+        groups["Reproduce"].append(blocks.Section("missing", "Not recorded", (lead, facts), f"{len(missing)} kinds"))
+    kept = (
+        (heading, tuple(section for section in group if isinstance(section, blocks.Section)))
+        for heading, group in groups.items()
+    )
     return blocks.Report(
         title,
         provenance.summary(records),
@@ -109,7 +112,7 @@ def report_body(records: Records, said: blocks.Answer, run: str) -> dict[str, An
     """The object of one run, with the answer as the page says it."""
     rows, made = rows_of(records, run), records.first("fit") or records.first("front")
     chosen = (row for row in rows if row["chosen"] and row["table"] == ("final" if records.all("fit") else "front"))
-    files = sorted({(one.path, one.body["schema"]) for found in records.found.values() for one in found})
+    files = sorted({(file.path, file.body["schema"]) for of_kind in records.by_kind.values() for file in of_kind})
     return {
         "run": run,
         "verdict": said.verdict or None,
@@ -150,15 +153,17 @@ def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
     """Everything with figures: the front, its baselines, the closing table, the parts of the dense and chosen model."""
     view = FrontView(records.first("front"))
     rows = []
-    for one in (*view.candidates, *view.baselines, *view.models):
-        row = _row(run, "front" if one.key.startswith("c") else "baseline", one.name or one.origin, view.metric, one)
-        difference = one.difference.value if one.difference else None
-        row |= {"schedule": one.schedule, "chosen": one is view.pick, "split": view.split}
+    for model in (*view.candidates, *view.baselines, *view.models):
+        which = "front" if model.key.startswith("c") else "baseline"
+        row = _row(run, which, model.name or model.origin, view.metric, model)
+        difference = model.difference.value if model.difference else None
+        row |= {"schedule": model.schedule, "chosen": model is view.pick, "split": view.split}
         row |= {"points_against_dense": None if difference is None else round(100 * difference, 6)}
-        rows.append(row | {"speed": view.speedup(one)})
-    for one in fit_rows(records.first("fit")):
-        row = _row(run, "final", one.name or "?", "top1", one) | {"chosen": one.kind == "chosen", "split": one.split}
-        rows.append(row | {"speed": one.ratio.value if one.ratio else None})
+        rows.append(row | {"speed": view.speedup(model)})
+    for model in fit_rows(records.first("fit")):
+        row = _row(run, "final", model.name or "?", "top1", model)
+        row |= {"chosen": model.kind == "chosen", "split": model.split}
+        rows.append(row | {"speed": model.ratio.value if model.ratio else None})
     try:
         table = latency.latency_table(records)
     except TavtError:  # the page says so

@@ -28,7 +28,7 @@ def provenance_section(records: Records) -> Section:
     if facts := facts_of(records):
         blocks.append(Facts(tuple(facts)))
     entries = list(sequence(card_of(records), "licences"))
-    entries += [mapping(found.body, "licence") for kind in ("split", "kept") for found in records.all(kind)]
+    entries += [mapping(file.body, "licence") for kind in ("split", "kept") for file in records.all(kind)]
     licences = Table.of(
         dict.fromkeys(
             tuple(text(entry, key) or "unknown" for key in ("name", "licence", "source"))
@@ -68,7 +68,7 @@ def facts_of(records: Records) -> list[tuple[str, Inline]]:
     if precisions := mapping(front, "precisions"):
         evaluated = f"{text(precisions, 'search')} while searching, {text(precisions, 'final')} in the end"
         evaluated += f"; candidates in {genes} in their own" if genes else ""
-    runs = [found.body for found in records.all("run")]
+    runs = [file.body for file in records.all("run")]
     facts: list[tuple[str, Inline | int | None]] = [
         ("Target", target_words(_first_with(records, "target"))),
         ("Processor", text(host, "cpu")),

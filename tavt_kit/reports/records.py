@@ -22,7 +22,7 @@ _DEPTH = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RecordFile:
     """One record and where it lies."""
 
     path: Path
@@ -34,22 +34,22 @@ class Records:
     """All records of a report, nearest to the given folder first.
 
     Args:
-        found: The records of each kind, such as ``front``.
+        by_kind: The records of each kind, such as ``front``.
         folders: What was given, as text for commands.
         steps: Lines of the ``metrics.jsonl`` beside each ``run.json``, by the path of the latter.
     """
 
-    found: Mapping[str, tuple[Found, ...]]
+    by_kind: Mapping[str, tuple[RecordFile, ...]]
     folders: tuple[str, ...] = ()
     steps: Mapping[Path, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
-    def all(self, kind: str) -> tuple[Found, ...]:
+    def all(self, kind: str) -> tuple[RecordFile, ...]:
         """Every record of this kind."""
-        return self.found.get(kind, ())
+        return self.by_kind.get(kind, ())
 
     def first(self, kind: str) -> Mapping[str, Any]:
         """The nearest record of this kind; empty if there is none."""
-        return next((one.body for one in self.all(kind)), {})
+        return next((file.body for file in self.all(kind)), {})
 
 
 def gather(places: Sequence[Path]) -> Records:
@@ -59,7 +59,7 @@ def gather(places: Sequence[Path]) -> Records:
         RecordError: A place is not there or holds no record, a file given by name is foreign, or a record is damaged
             or of another version.
     """
-    found: dict[str, dict[Path, Found]] = {}
+    by_kind: dict[str, dict[Path, RecordFile]] = {}
     for place in map(Path, places):
         ours = [known for path in _files(place) if (known := _read(path)) is not None]
         if not ours:
@@ -67,18 +67,18 @@ def gather(places: Sequence[Path]) -> Records:
                 f"{place} holds no record to report on; give what train, distill, search, export or bench wrote"
             )
         for kind, record in ours:
-            found.setdefault(kind, {}).setdefault(record.path, record)
-    for recipe in list(found.get("recipe", {}).values()):
-        there = {path.resolve() for path in found.get("run", {})}
+            by_kind.setdefault(kind, {}).setdefault(record.path, record)
+    for recipe in list(by_kind.get("recipe", {}).values()):
+        there = {path.resolve() for path in by_kind.get("run", {})}
         for path in _origin(recipe):
             if path.resolve() not in there and (known := _read(path)) is not None:
-                found.setdefault(known[0], {}).setdefault(path, known[1])
-    records = {kind: tuple(of_kind.values()) for kind, of_kind in found.items()}
+                by_kind.setdefault(known[0], {}).setdefault(path, known[1])
+    records = {kind: tuple(of_kind.values()) for kind, of_kind in by_kind.items()}
     steps = {run.path: read_lines(run.path.parent / "metrics.jsonl") for run in records.get("run", ())}
     return Records(records, tuple(map(str, places)), steps)
 
 
-def _origin(recipe: Found) -> list[Path]:
+def _origin(recipe: RecordFile) -> list[Path]:
     """What the run that a search began with says of its training, where it is still there with the same weights."""
     name, ours = text(recipe.body, "model"), recipe.path.parent / "model.json"
     card = _read(ours) if ours.is_file() else None
@@ -90,7 +90,7 @@ def _origin(recipe: Found) -> list[Path]:
     return []
 
 
-def _weights(card: Found) -> str | None:
+def _weights(card: RecordFile) -> str | None:
     return text(card.body, "weights_sha256")
 
 
@@ -109,7 +109,7 @@ def _files(place: Path) -> Iterator[Path]:
     yield from sorted(names, key=lambda path: len(path.parts))
 
 
-def _read(path: Path) -> tuple[str, Found] | None:
+def _read(path: Path) -> tuple[str, RecordFile] | None:
     """The record with its kind, or None for a JSON file of somebody else."""
     try:
         body = parse_json(path.read_text(encoding="utf-8"))
@@ -122,7 +122,7 @@ def _read(path: Path) -> tuple[str, Found] | None:
     kind = kind_of(body)
     if kind is None and path.suffix == ".json" and path.stem in _JUDGED:
         raise RecordError(f"{path} must be a record of {path.stem}, but has no schema of ours; write or move it")
-    return (kind, Found(path, upgraded(path, kind, body))) if kind in _KINDS and kind is not None else None
+    return (kind, RecordFile(path, upgraded(path, kind, body))) if kind in _KINDS and kind is not None else None
 
 
 def number(record: Any, *path: str | int) -> float | None:
@@ -159,12 +159,12 @@ def sequence(record: Any, *path: str | int) -> Sequence[Any]:
 
 def integers(record: Any, *path: str | int) -> tuple[int, ...]:
     """The whole numbers in the list at ``path``, such as a schedule."""
-    return tuple(one for one in sequence(record, *path) if isinstance(one, int))
+    return tuple(item for item in sequence(record, *path) if isinstance(item, int))
 
 
 def objects(record: Any, *path: str | int) -> list[Mapping[str, Any]]:
     """The objects in the list at ``path``."""
-    return [one for one in sequence(record, *path) if isinstance(one, Mapping)]
+    return [item for item in sequence(record, *path) if isinstance(item, Mapping)]
 
 
 def _at(record: Any, path: tuple[str | int, ...]) -> Any:

@@ -11,7 +11,7 @@ from tavt_kit.reports import columns, words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
 from tavt_kit.reports.candidates import Estimate
 from tavt_kit.reports.charts import Curve, curve_figure, thinned
-from tavt_kit.reports.records import Found, Records, integers, mapping, number, sequence, text, whole
+from tavt_kit.reports.records import RecordFile, Records, integers, mapping, number, sequence, text, whole
 
 
 class _Step:
@@ -20,7 +20,7 @@ class _Step:
     def __init__(self, entry: Any, after: Any) -> None:
         self.name, self.schedule = text(entry, "name") or words.DASH, counts_text(integers(entry, "schedule"))
         self.macs = number(entry, "macs")
-        self.before, self.after = (Estimate.of(mapping(one, "accuracy")) for one in (entry, after))
+        self.before, self.after = (Estimate.of(mapping(record, "accuracy")) for record in (entry, after))
         self.difference = Estimate.of(mapping(after, "difference"), "difference")
         self.lift = self.after.value - self.before.value if self.before and self.after else None
         high = self.difference.high if self.difference else None
@@ -29,13 +29,15 @@ class _Step:
 
 def ladder_section(records: Records) -> Section | Missing:
     """The ladder of the run that distilled."""
-    runs = [found.body for found in records.all("run") if sequence(found.body, "results", "before")]
+    runs = [file.body for file in records.all("run") if sequence(file.body, "results", "before")]
     controls = [run for run in runs if _is_control(run)]
     run = next((run for run in runs if run not in controls), next(iter(controls), None))
     if run is None:
         return Missing("Accuracies before and after distillation", "fgvc-kit distill MODEL")
     start = text(run, "asked", "start_sha256")
-    control = next((one for one in controls if one is not run and text(one, "asked", "start_sha256") == start), None)
+    control = next(
+        (other for other in controls if other is not run and text(other, "asked", "start_sha256") == start), None
+    )
     alone = {} if control is None else {step.name: step.after for step in _steps(control)}
     steps, first = _steps(run), mapping(run, "results", "before", 0, "accuracy")
     split, metric = text(first, "split") or "val", words.metric_words(text(first, "metric") or "top1")
@@ -75,10 +77,10 @@ def ladder_section(records: Records) -> Section | Missing:
 
 def lowered_dense(records: Records) -> str | None:
     """A sentence where distillation took accuracy from the dense model: it changes what "dense" stands for."""
-    for found in records.all("run"):
-        if _is_control(found.body):
+    for file in records.all("run"):
+        if _is_control(file.body):
             continue
-        dense = next((step for step in _steps(found.body) if step.name == "dense"), None)
+        dense = next((step for step in _steps(file.body) if step.name == "dense"), None)
         if dense is not None and dense.is_lowered:
             return (
                 f"Distillation changed the dense model by {words.points_text(dense.lift)} points ({dense.before} to "
@@ -118,7 +120,7 @@ def learning_section(records: Records) -> Section | Missing:
     return Section("learning", "How training went", tuple(blocks), gist)
 
 
-def _run(run: Found, steps: Sequence[Mapping[str, Any]]) -> list[Block]:
+def _run(run: RecordFile, steps: Sequence[Mapping[str, Any]]) -> list[Block]:
     losses = _points(steps, "loss")
     if not losses:
         return []
@@ -137,8 +139,8 @@ def _run(run: Found, steps: Sequence[Mapping[str, Any]]) -> list[Block]:
 
 
 def _points(steps: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    found = ((number(line, "step"), number(line, name)) for line in steps)
-    return [(step, value) for step, value in found if step is not None and value is not None]
+    pairs = ((number(line, "step"), number(line, name)) for line in steps)
+    return [(step, value) for step, value in pairs if step is not None and value is not None]
 
 
 def _training_sentence(

@@ -41,7 +41,7 @@ class OnnxSession(FileSession):
         self.load_ms = (time.perf_counter() - begin) * 1e3  # making a session reads and prepares in one step
 
     def _run(self, inputs: list[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        feed = {one.name: array for one, array in zip(self._session.get_inputs(), inputs, strict=True)}
+        feed = {node.name: array for node, array in zip(self._session.get_inputs(), inputs, strict=True)}
         return np.asarray(self._session.run([self._output], feed)[0], dtype=np.float32)
 
     @property
@@ -88,7 +88,7 @@ def open_session(source: Path | bytes, target: TargetDevice) -> Any:
 
 def run_clock(session: Any, inputs: Sequence[npt.NDArray[Any]]) -> Callable[[], float]:
     """A function that runs one inference on fixed inputs, in the graph's order; its milliseconds."""
-    feed = {one.name: array for one, array in zip(session.get_inputs(), inputs, strict=True)}
+    feed = {node.name: array for node, array in zip(session.get_inputs(), inputs, strict=True)}
     run_model = session.run
 
     def run() -> float:
@@ -107,13 +107,13 @@ def _precision(source: Path | bytes, target: TargetDevice, half: bool) -> str:
     else:
         with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
             is_quantized = view.find(word) >= 0
-    found = "int8" if is_quantized else "f16" if half else "f32"
-    if target.precision not in ("f32", found):
+    precision = "int8" if is_quantized else "f16" if half else "f32"
+    if target.precision not in ("f32", precision):
         raise TargetError(
-            f"the precision of an .onnx file is fixed by its export: {Path(_name(source)).name} is {found}, got "
+            f"the precision of an .onnx file is fixed by its export: {Path(_name(source)).name} is {precision}, got "
             f"{target}; export it in that precision, or leave the precision out"
         )
-    return found
+    return precision
 
 
 def _name(source: Path | bytes) -> str:

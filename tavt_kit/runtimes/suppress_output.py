@@ -12,14 +12,14 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def suppress_output(*loggers: str | None, level: int = logging.ERROR) -> Iterator[None]:
     """No warnings, nothing on stdout (which belongs to the verb), and of these loggers nothing below a level."""
-    found = [logging.getLogger(name) for name in loggers]
-    levels = [logger.level for logger in found]
-    for logger in found:
+    silenced = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in silenced]
+    for logger in silenced:
         logger.setLevel(level)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, before in zip(found, levels, strict=True):
+        for logger, before in zip(silenced, levels, strict=True):
             logger.setLevel(before)

@@ -18,9 +18,9 @@ def print_sections(
     kind: str, file: Path, body: Mapping[str, Any], *make: Callable[[Records], Section | Missing | None]
 ) -> None:
     """What a report says of one record, by the functions of its sections."""
-    from tavt_kit.reports.records import Found, Records
+    from tavt_kit.reports.records import RecordFile, Records
 
-    records = Records({kind: (Found(file, body),)}, folders=(str(file.parent),))
+    records = Records({kind: (RecordFile(file, body),)}, folders=(str(file.parent),))
     for section in make:
         print_blocks(blocks_of(section(records)))
 
@@ -78,9 +78,9 @@ def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = N
     from tavt_kit.reports.answer import answer
     from tavt_kit.reports.blocks import Table, Text
     from tavt_kit.reports.front import convergence_section, front_section
-    from tavt_kit.reports.records import Found, Records
+    from tavt_kit.reports.records import RecordFile, Records
 
-    records = Records({"front": (Found(folder / "front.json", body),)}, folders=(str(folder),))
+    records = Records({"front": (RecordFile(folder / "front.json", body),)}, folders=(str(folder),))
     for section in (front_section(records), convergence_section(records)):
         for index, block in enumerate(blocks_of(section)):
             if marked is not None and not index and isinstance(block, Table):

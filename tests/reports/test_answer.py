@@ -11,7 +11,7 @@ from tavt_kit.reports.answer import answer
 from tavt_kit.reports.baselines import better_rows
 from tavt_kit.reports.blocks import Answer
 from tavt_kit.reports.candidates import CandidateView
-from tavt_kit.reports.records import Found, Records, gather
+from tavt_kit.reports.records import RecordFile, Records, gather
 from tests.reports.records import write_fit, write_pruned, write_run
 
 TARGET = {"runtime": "openvino", "processor": "cpu", "index": 0, "threads": 2, "precision": "f32", "batch": 1}
@@ -43,7 +43,7 @@ def front(*candidates: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def records(**bodies: dict[str, Any]) -> Records:
-    return Records({kind: (Found(Path(f"{kind}.json"), body),) for kind, body in bodies.items()})
+    return Records({kind: (RecordFile(Path(f"{kind}.json"), body),) for kind, body in bodies.items()})
 
 
 def said(found: Answer) -> str:

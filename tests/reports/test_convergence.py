@@ -7,7 +7,7 @@ from typing import Any
 
 from tavt_kit.reports.blocks import Missing, Section, Text
 from tavt_kit.reports.front import convergence_section
-from tavt_kit.reports.records import Found, Records
+from tavt_kit.reports.records import RecordFile, Records
 
 COUNTS = {"chosen": [9, 7, 5], "least": [5, 3, 3], "taper": [8, 6, 4]}
 
@@ -20,7 +20,7 @@ def records(history: list[float], **more: Any) -> Records:
         "candidates": [one("least", "nsga2"), one("chosen", "nsga2")], "baselines": [one("taper", "taper")],
         "chosen": 1, "metric": "top1", "history": history, **more,
     }  # fmt: skip
-    return Records({"front": (Found(Path("front.json"), body),)})
+    return Records({"front": (RecordFile(Path("front.json"), body),)})
 
 
 def sentences(section: Section | Missing) -> list[str]:

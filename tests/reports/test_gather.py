@@ -65,7 +65,7 @@ def test_foreign_files_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "strange.json").write_text(json.dumps({"schema": "fgvc-kit/unknown", "version": 1}))
     record(tmp_path / "run.json", "run")
-    assert set(gather([tmp_path]).found) == {"run"}
+    assert set(gather([tmp_path]).by_kind) == {"run"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "\ufffd{}}"])

@@ -16,7 +16,7 @@ from tavt_kit.evaluation.answers import Answered
 from tavt_kit.evaluation.record import summarise_answers, write_evaluation
 from tavt_kit.reports import write_report
 from tavt_kit.reports.page import build_report
-from tavt_kit.reports.records import Found, Records
+from tavt_kit.reports.records import RecordFile, Records
 from tests.reports.pages import Page
 
 CLASSES = ("wren", "<b>tit</b>", "crow")
@@ -104,4 +104,4 @@ def test_any_single_field_may_be_missing_or_strange(tmp_path: Path, kind: str) -
     for field in body:
         for strange in ({}, {field: None}, {field: 3}, {field: [[], 1, {}]}, {field: {"x": {"y": []}}}):
             changed = {**{name: value for name, value in body.items() if name != field}, **strange}
-            build_report(Records({kind: (Found(path, changed),)}))
+            build_report(Records({kind: (RecordFile(path, changed),)}))

@@ -16,7 +16,7 @@ from tavt_kit.reports.front import chart_of
 from tavt_kit.reports.images import kept_section
 from tavt_kit.reports.page import build_report
 from tavt_kit.reports.provenance import COUNTING
-from tavt_kit.reports.records import Found, Records, gather
+from tavt_kit.reports.records import RecordFile, Records, gather
 from tests.reports.pages import Page
 from tests.reports.records import write_fit, write_pruned, write_run
 from tests.reports.test_charts import once
@@ -60,10 +60,10 @@ def test_no_record_breaks_the_report(tmp_path: Path, kind: str, body: dict[str, 
 
 def test_any_single_field_may_be_missing(tmp_path: Path) -> None:
     records = gather([write_run(tmp_path, classes=("crack", "good")).folder])
-    for kind, found in records.found.items():
-        for field in found[0].body:
-            body = {name: value for name, value in found[0].body.items() if name != field}
-            changed = Records({**records.found, kind: (Found(found[0].path, body),)})
+    for kind, files in records.by_kind.items():
+        for field in files[0].body:
+            body = {name: value for name, value in files[0].body.items() if name != field}
+            changed = Records({**records.by_kind, kind: (RecordFile(files[0].path, body),)})
             assert build_report(changed).groups
 
 
