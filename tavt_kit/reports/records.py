@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from sys import float_info
 from typing import Any
 
 from tavt_kit.core.parsing import parse_json
@@ -16,6 +15,8 @@ from tavt_kit.errors import RecordError
 _JUDGED = ("bench", "check", "eval", "fit", "front")  # what verdicts rest on
 _KINDS = frozenset("bench check eval explained exported fit front kept model profile prune recipe run split".split())
 """What this report reads."""
+
+_MOST = 1e100  # What no figure reaches; the axes of charts of more would overflow
 
 _DEPTH = 2
 """Folders below a given one that are looked into: ``runs/demo/export/int8``."""
@@ -128,7 +129,7 @@ def _read(path: Path) -> tuple[str, RecordFile] | None:
 def number(record: Any, *path: str | int) -> float | None:
     """The finite number at ``path``."""
     value = _at(record, path)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= float_info.max:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MOST:
         return None
     return float(value)
 
