@@ -86,7 +86,6 @@ def test_a_budget_out_of_reach_ends_before_an_image_is_looked_at(
 def test_what_is_fixed_is_not_searched(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flags, genes in (
         (("--fix", "all"), None),
-        (("--objective", "top1", "--objective", "agreement"), None),
         (("--algorithm", "tavt"), None),
         (("--fix", "image_size", "--fix", "layers"), {"reductions": ["drop", "merge"]}),
         (("--reduction", "merge", "--fix", "image-size"), {"reductions": ["merge"], "spared": 1}),

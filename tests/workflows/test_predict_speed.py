@@ -48,7 +48,7 @@ def test_predict_runs_what_bench_times(file: Path) -> None:
     """The same class of session on the same target: threads, precision and mode are settled in one place."""
     target = TargetDevice.parse(TARGETS[file.suffix])
     timed = open_file(file, target)
-    used: Any = open_context(str(file), None, None, TARGETS[file.suffix], 1, progress=Told()).session
+    used: Any = open_context(str(file), None, TARGETS[file.suffix], progress=Told()).session
     assert type(used) is type(timed) and used.target == timed.target
     assert used.told_threads == timed.told_threads == 1
 
