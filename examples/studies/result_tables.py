@@ -307,7 +307,7 @@ def recommended(*records: Mapping[str, Any]) -> str:
     share = records[0]["command"].partition("--budget ")[2].split()[0]
     return (
         f"`fgvc-kit fit` with `--budget {share}` (of dense INT8's time) on sets that nobody tuned for: top-1 on test, "
-        f"% [95 %], and p90 at batch 1{'' if steady else ', unsteady'}; {device(records[0])}; one seed each. What it "
+        f"% [95 %], and p90 at batch 1{'' if steady else ', unsteady'}; {device(*records)}; one seed each. What it "
         f"ships has fewer tokens in {ours} of {len(records)}: in the others a baseline was better.\n\n"
         + table(["images", "classes", "ships", "it has", "dense f32", "dense INT8"], rows)
     )
@@ -376,9 +376,9 @@ def untrained_setting(record: Mapping[str, Any]) -> str:
     )
 
 
-def device(record: Mapping[str, Any]) -> str:
-    host = record["host"]
-    return f"{host['cores']} cores of an {host['cpu']}, {host['date'][:10]}"
+def device(*records: Mapping[str, Any]) -> str:
+    host, dates = records[0]["host"], sorted({record["host"]["date"][:10] for record in records})
+    return f"{host['cores']} cores of an {host['cpu']}, {' and '.join(dates)}"
 
 
 def points(row: Mapping[str, Any]) -> str:
