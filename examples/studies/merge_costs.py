@@ -78,32 +78,27 @@ def named(folder: Path, what: str, format: str, precision: str) -> Path:
 
 
 def measured(given: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """Medians of each round, all files of a size taking turns."""
-    runtimes = {"openvino": "openvino", "onnx": "onnxruntime"}
-    asked = [(what, format, precision)
-             for format in FORMATS for precision in PRECISIONS for what in ("dense", "drop", "merge")]  # fmt: skip
-    shutil.rmtree(folder / "bench", ignore_errors=True)
-    found = bench(
-        [named(folder, *one) for one in asked],
-        target=[f"{runtime}:cpu:threads={given.threads}" for runtime in runtimes.values()],
-        max_time=given.max_time,
-        out=folder / "bench",
-    )
-    record = found.record
-    rows = [
-        {"what": what, "runtime": runtimes[format], "precision": precision, "median": one["latency_ms"]["median"],
-         "steady": one["latency_ms"]["steady"], "rounds": by_round(one["latency_ms"])}
-        for (what, format, precision), one in zip(asked, record["candidates"], strict=True)
-    ]  # fmt: skip
+    """Medians of each round; all files of a size and a runtime take turns."""
+    rows, words = [], set()
+    for format, runtime in (("openvino", "openvino"), ("onnx", "onnxruntime")):
+        asked = [(what, precision) for precision in PRECISIONS for what in ("dense", "drop", "merge")]
+        shutil.rmtree(folder / runtime, ignore_errors=True)
+        record = bench(
+            [named(folder, what, format, precision) for what, precision in asked],
+            target=f"{runtime}:cpu:threads={given.threads}",
+            max_time=given.max_time,
+            out=folder / runtime,
+        ).record
+        words.add(record["noise"]["word"])
+        for (what, precision), one in zip(asked, record["candidates"], strict=True):
+            latency = one["latency_ms"]
+            rows.append({
+                "what": what, "runtime": runtime, "precision": precision, "median": latency["median"],
+                "steady": latency["steady"], "rounds": by_round(latency),
+            })  # fmt: skip
     macs = json.loads((folder / "macs.json").read_text())
-    about = {
-        "host": record["host"],
-        "threads": given.threads,
-        "gflops": peak(given.threads),
-        "noise": record["noise"]["word"],
-        "macs": macs,
-    }
-    return {"pixels": int(folder.name), **about, "rows": rows}
+    about = {"host": record["host"], "threads": given.threads, "gflops": peak(given.threads), "macs": macs}
+    return {"pixels": int(folder.name), **about, "noise": " and ".join(sorted(words)), "rows": rows}
 
 
 def peak(threads: int, rows: int = 1024) -> float:
