@@ -108,7 +108,8 @@ def merge_costs(record: Mapping[str, Any]) -> str:
         of = {(one["runtime"], one["precision"], one["what"]): one for one in size["rows"]}
         for runtime, precision in dict.fromkeys(key[:2] for key in of):
             dense, drop, merge = (of[runtime, precision, what] for what in ("dense", "drop", "merge"))
-            more = np.array(merge["rounds"]) - np.array(drop["rounds"])
+            # Who is sure is measured no longer: rounds that both were in.
+            more = np.array([after - before for after, before in zip(merge["rounds"], drop["rounds"], strict=False)])
             half = 1.96 * more.std(ddof=1) / np.sqrt(len(more))
             share, apart = 100 * more.mean() / dense["median"], 100 * half / dense["median"]
             floor = 100 * 2e-6 * (macs["merge"] - macs["drop"]) / size["gflops"] / dense["median"]
