@@ -7,9 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from tavt_kit.errors import TrainingError
-from tavt_kit.runtimes.on_torch import is_bf16_faster
+from tavt_kit.runtimes.on_torch import DTYPES, is_bf16_faster
 
-_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 _NAMES = {"fp32": "f32", "float32": "f32", "bfloat16": "bf16", "fp16": "f16", "float16": "f16"}
 
 
@@ -35,14 +34,14 @@ def choose_precision(text: str | None, device: torch.device) -> str:
     if text is None:
         return "bf16" if is_bf16_faster(device) else "f32"
     name = _NAMES.get(text, text)
-    if name not in _DTYPES:
-        raise TrainingError(f"training runs in {' or '.join(_DTYPES)}, got {text!r}")
+    if name not in DTYPES:
+        raise TrainingError(f"training runs in {' or '.join(DTYPES)}, got {text!r}")
     return name
 
 
 def dtype_of(precision: str) -> torch.dtype:
     """``torch.float32``, ``torch.bfloat16`` or ``torch.float16``."""
-    return _DTYPES[precision]
+    return DTYPES[precision]
 
 
 def evaluation_precision(precision: str) -> str:

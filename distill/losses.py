@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -471,22 +471,24 @@ def _like_the_first(model: AdaptiveViT, entropy: Entropy, frozen: int) -> Terms:
     depths = {max(1, model.layers // 3), max(1, 2 * model.layers // 3), model.layers}
 
     def terms(batch: Batch) -> Mapping[str, Tensor]:
-        with torch.no_grad():
-            state, known = teacher.start(batch.images), []
-            for layer in range(model.layers):
-                state = teacher.advance(state, [layer], teacher.schedule.counts)
-                known += [state.tokens] if layer + 1 in depths else []
-        with torch.set_grad_enabled(not frozen):
-            state = model.start(batch.images, track=model.reduction == "merge" or model.restores)
-        apart: list[Tensor] = []
-        for layer in range(model.layers):
-            with torch.set_grad_enabled(layer >= frozen):
-                state = model.advance(state, [layer], model.schedule.counts)
-            if layer + 1 in depths:
-                apart.append(token_distance(state, known[len(apart)]))
-        return {"cross_entropy": entropy(model.finish(state), batch), "features": torch.stack(apart).sum()}
+        known = _states_after(teacher, batch.images, depths, frozen=teacher.layers)
+        states = _states_after(model, batch.images, depths, frozen)
+        apart = [token_distance(state, theirs.tokens) for state, theirs in zip(states, known, strict=True)]
+        return {"cross_entropy": entropy(model.finish(states[-1]), batch), "features": torch.stack(apart).sum()}
 
     return terms
+
+
+def _states_after(model: AdaptiveViT, images: Tensor, depths: Collection[int], frozen: int) -> list[TokenState]:
+    """The states after so many layers each, by the plain path; the ``frozen`` leading layers run without a graph."""
+    with torch.set_grad_enabled(not frozen):
+        state, states = model.start(images, track=model.reduction == "merge" or model.restores), []
+    for layer in range(model.layers):
+        with torch.set_grad_enabled(layer >= frozen):
+            state = model.advance(state, [layer], model.schedule.counts)
+        if layer + 1 in depths:
+            states.append(state)
+    return states
 
 
 def token_distance(state: TokenState, theirs: Tensor) -> Tensor:

@@ -269,9 +269,9 @@ class Steps:
 
     def high_water(self, model: Any, images: int, precision: str) -> float:
         """MB of a lean pass beside weights and images."""
-        from tavt_kit.runtimes.on_torch import _DTYPES
+        from tavt_kit.runtimes.on_torch import DTYPES
 
-        dtype = _DTYPES[precision]
+        dtype = DTYPES[precision]
         there = copy.deepcopy(model).to(self.device, dtype)
         size = model.backbone.image_size[0]
         x = torch.rand(self.batch(images), 3, size, size).to(self.device, dtype)

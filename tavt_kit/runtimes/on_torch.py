@@ -88,7 +88,7 @@ class CudaGraph:
         return self._logits
 
 
-_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 class TorchSession:
@@ -101,7 +101,7 @@ class TorchSession:
         self._call: Callable[[Tensor], Tensor] = self._module
         self.compile_ms: float | None = None
         if not self.target.is_usual:  # compiled or recorded, for images of this shape
-            example = torch.rand(example_shape, device=torch_device(self.target), dtype=_DTYPES[self.target.precision])
+            example = torch.rand(example_shape, device=torch_device(self.target), dtype=DTYPES[self.target.precision])
             preparing = time.perf_counter()
             with torch.inference_mode(), torch_threads(self.target.threads):
                 if self.target.mode == "compile":
@@ -137,7 +137,7 @@ class TorchSession:
 
     def _inputs(self, images: Images) -> Tensor:
         checked = torch.from_numpy(check_images(images, self.input_shape))
-        return checked.to(torch_device(self.target), _DTYPES[self.target.precision])
+        return checked.to(torch_device(self.target), DTYPES[self.target.precision])
 
 
 def torch_clock(call: Callable[[], object], target: TargetDevice) -> Callable[[], float]:
@@ -166,7 +166,7 @@ def torch_clock(call: Callable[[], object], target: TargetDevice) -> Callable[[]
 
 def placed(module: nn.Module, target: TargetDevice) -> nn.Module:
     """The module in the target's precision, on its device and in eval mode: itself if it is, else a copy."""
-    device, dtype = torch_device(target), _DTYPES[target.precision]
+    device, dtype = torch_device(target), DTYPES[target.precision]
     parameter = next(module.parameters(), None)
     fits = parameter is None or (parameter.device == device and parameter.dtype == dtype)
     if fits and not any(part.training for part in module.modules()):

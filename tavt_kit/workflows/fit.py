@@ -463,7 +463,7 @@ class _Stages:
         """The distilled network, or the one that it was, whichever answers better on val with half of its tokens."""
         done = distill(
             network, self.out / "distilled", recipe="merge", steps=self.plan.distil_steps, batch=BATCH, seed=self.seed,
-            image_sizes=load_model(network).require_card().image_sizes, limit=_images_read(self.plan.distil_steps),
+            image_sizes=read_card(network).image_sizes, limit=_images_read(self.plan.distil_steps),
             fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
         self.progress.show(done)
@@ -498,10 +498,9 @@ class _Stages:
         body = read_record(out / "front.json", "front")
         self.search = _search_record(out, network.name, body)
         self.progress.say(self.search["said"])
-        own = load_model(network).backbone.image_size
         known = {row.configuration.schedule for row in rows if (row.run, row.precision) == (network, last)}
         return [
-            ((network, last, (one.image_size or own)[1]), one.schedule)
+            ((network, last, one.image_size[1] if one.image_size else _pixels(network)), one.schedule)
             for one in map(Configuration.from_record, _finalists(body, by_cost=not self.budget.ceilings))
             if one.schedule not in known  # of the first answer
         ]
@@ -578,11 +577,10 @@ class _Stages:
     def _exported(self, place: Path, key: _Key, schedules: Sequence[TokenSchedule]) -> list[_Made]:
         """The files of one run and precision that answer as it does; what few bits lose is judged on all of val."""
         run, precision, pixels = key
-        bits, model, name = None if precision == self.target.precision else precision, load_model(run), run.name
-        size = None
-        if pixels != model.backbone.image_size[1]:  # of weights for several
+        bits, name, size = None if precision == self.target.precision else precision, run.name, None
+        if pixels != _pixels(run):  # of weights for several
             size, name = (pixels, pixels), f"{name}-{pixels}"
-            model = load_model(run, image_size=size)
+        model = load_model(run, image_size=size)
         files = export(
             run, place / f"{name}-{precision}", schedule=[Configuration(one, size).choice for one in schedules],
             precision=precision, calibrate=_CALIBRATE,
@@ -663,6 +661,11 @@ class _Stages:
         result = FitResult(self.out, record, table)
         self.progress.show(result)
         return result
+
+
+def _pixels(run: Path) -> int:
+    """A side of the images that a run takes."""
+    return Preprocessing.from_record(read_card(run).preprocessing).image_size[1]
 
 
 def _finalists(body: Mapping[str, Any], *, by_cost: bool) -> list[Mapping[str, Any]]:

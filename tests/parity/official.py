@@ -19,6 +19,7 @@ from tavt_kit.checkpoints.official_vit import as_vit, official_names
 from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.losses import make_step
 from tavt_kit.distill.options import Objective
+from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -61,6 +62,14 @@ def load(reference: Path, name: str) -> tuple[dict[str, NDArray[Any]], dict[str,
         arrays = {key: file[key] for key in file.files}
     meta = json.loads(str(arrays.pop("meta")))
     return Golden(name, arrays), meta
+
+
+def official_state(reference: Path, name: str) -> dict[str, Tensor]:
+    """The official weights in a golden file; of a ViTAE's name, those of that size for four classes at 64 pixels."""
+    if name.startswith("vitae"):  # golden files of ViTAE are of no official size
+        torch.manual_seed(0)
+        return dict(timm.create_model(name, num_classes=4, img_size=64).state_dict())
+    return state_of(load(reference, name)[0])
 
 
 def state_of(arrays: Arrays, prefix: str = "state/") -> dict[str, Tensor]:

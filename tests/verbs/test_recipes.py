@@ -18,8 +18,7 @@ from tavt_kit.data import load_images
 from tavt_kit.distill import train, train_recipe
 from tavt_kit.distill.recipes import recipe_names
 from tavt_kit.distill.run_folder import read_metrics
-from tavt_kit.models.timm_import import timm
-from tests.parity.official import load, state_of
+from tests.parity.official import official_state
 from tests.verbs.command import run
 from tests.verbs.test_train import draw
 from tests.verbs.tiny import write_run
@@ -65,21 +64,22 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw(tmp_path_factory.mktemp("data") / "colours", each=10)
 
 
+def converted(reference: Path, name: str, flags: tuple[object, ...], place: Path) -> int:
+    """Official weights as a run; pixels a side of its images."""
+    official = place.with_suffix(".bin")
+    torch.save({"model": official_state(reference, name)}, official)
+    assert run("convert", official, "-o", place, *flags) == 0
+    return int(read_card(place).preprocessing["image_size"][0])
+
+
 _SLOW = ("mixvit-cotton", "vitaev2-s")
 
 
 @pytest.mark.parametrize("recipe", [pytest.param(c, marks=pytest.mark.slow) if c in _SLOW else c for c in CASES])
 def test_the_loss_of_a_family_falls(recipe: str, images: Path, reference: Path, tmp_path: Path) -> None:
     name, flags, rate, steps = CASES[recipe]
-    if name.startswith("vitae"):
-        torch.manual_seed(0)
-        state = dict(timm.create_model(name, num_classes=4, img_size=64).state_dict())
-    else:
-        state = state_of(load(reference, name)[0])
-    torch.save({"model": state}, tmp_path / "official.bin")
     place, out = tmp_path / "run", tmp_path / "out"
-    assert run("convert", tmp_path / "official.bin", "-o", place, *flags) == 0
-    size = read_card(place).preprocessing["image_size"][0]
+    size = converted(reference, name, flags, place)
     (tmp_path / "plain.toml").write_text(
         PLAIN.format(recipe, smooth="" if recipe == "pim-cub" else "smoothing = 0.0", size=size)
     )
@@ -103,15 +103,8 @@ def test_every_recipe_runs_as_it_is(recipe: str, images: Path, reference: Path, 
     """A step of each, with all that it does to images; but for the size, and the batch that little data allows."""
     family = train_recipe(recipe).family or "vit"
     name, flags, _, _ = CASES[FAMILY[family]]
-    if name.startswith("vitae"):
-        torch.manual_seed(0)
-        state = dict(timm.create_model(name, num_classes=4, img_size=64).state_dict())
-    else:
-        state = state_of(load(reference, name)[0])
-    torch.save({"model": state}, tmp_path / "official.bin")
     place, out = tmp_path / "run", tmp_path / "out"
-    assert run("convert", tmp_path / "official.bin", "-o", place, *flags) == 0
-    size = read_card(place).preprocessing["image_size"][0]
+    size = converted(reference, name, flags, place)
     few = ("--steps", 1, "--batch", 8, "--lr-batch", 8, "--warmup", 0, "--image-size", size)
     assert run("train", place, "--recipe", recipe, "--data", images, "-o", out, *few) == 0
     assert json.loads((out / "run.json").read_text())["asked"]["recipe"] == recipe

@@ -11,8 +11,7 @@ import torch
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.flops import count_macs
-from tavt_kit.models.timm_import import timm
-from tests.parity.official import load, state_of
+from tests.parity.official import load, official_state, state_of
 from tests.verbs.command import run
 from tests.verbs.tiny import write_images
 
@@ -49,12 +48,8 @@ def images_for(data: Path, classes: int, folder: Path) -> Path:
 )
 def test_a_family_goes_the_whole_way(family: str, data: Path, reference: Path, tmp_path: Path) -> None:
     name, flags = FAMILIES[family]
-    if name.startswith("vitae"):
-        classes, state = 4, dict(timm.create_model(name, num_classes=4, img_size=64).state_dict())
-    else:
-        arrays, meta = load(reference, name)
-        classes, state = meta["config"]["num_classes"], state_of(arrays)
-    torch.save({"model": state}, tmp_path / "official.bin")
+    classes = 4 if name.startswith("vitae") else load(reference, name)[1]["config"]["num_classes"]
+    torch.save({"model": official_state(reference, name)}, tmp_path / "official.bin")
     images = images_for(data, classes, tmp_path)
     place = tmp_path / family
     assert run("convert", tmp_path / "official.bin", "-o", place, "--data", images, *flags) == 0
