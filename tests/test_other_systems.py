@@ -69,5 +69,5 @@ def test_a_file_takes_the_place_of_another_as_windows_does_it() -> None:
         if isinstance(node, ast.Attribute) and node.attr == "rename" and "pandas" not in path.name
     }
     assert found <= {
-        "tavt_kit/workflows/recommended.py", "tavt_kit/exporters/bundles.py", "tavt_kit/data/packages.py",
+        "tavt_kit/workflows/fit_rows.py", "tavt_kit/exporters/bundles.py", "tavt_kit/data/packages.py",
     }, found  # fmt: skip

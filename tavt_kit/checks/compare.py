@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.records import make_folder, sha256_text
+from tavt_kit.data.images import list_classes
 from tavt_kit.data.preprocess import Preprocessing, open_image, resize_crop, save_thumbnail
 from tavt_kit.errors import DataError
 from tavt_kit.evaluation.metrics import CALIBRATION_BINS, METRICS, Predictions, calibration_error
@@ -80,12 +81,10 @@ def columns(artifact: Sequence[str], source: Sequence[str], name: str) -> list[i
     Raises:
         DataError: They do not name the same classes.
     """
-    if set(artifact) != set(source):
-        odd = sorted(set(artifact) ^ set(source))
+    if odd := sorted(set(artifact) ^ set(source)):
         raise DataError(
-            f"{name} and the run it is checked against must have the same classes, but {len(odd)} are in only one of "
-            f"them ({', '.join(odd[:4])}{', ...' if len(odd) > 4 else ''}); "
-            "check it against the run it was exported from"
+            f"{name} and the run it is checked against must have the same classes, but "
+            f"{list_classes(odd, 'are in only one of them')}; check it against the run it was exported from"
         )
     columns_of = {label: index for index, label in enumerate(artifact)}
     return [columns_of[label] for label in source]

@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tavt_kit.checks.compare import Answers, Logits, classes
-from tavt_kit.checks.source import Run, Source
+from tavt_kit.checks.source import Source
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.codec import Record
 from tavt_kit.core.latency_bounds import DOUBT
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.evaluation.answers import Run
 
 SEEN, UNLABELLED = "train", "unlabelled"
 

@@ -26,6 +26,7 @@ from tavt_kit.data.folders import images_below
 from tavt_kit.data.images import ImageSet, sha256_samples
 from tavt_kit.data.preprocess import BACKGROUND, Preprocessing
 from tavt_kit.errors import DataError
+from tavt_kit.evaluation.answers import Run
 from tavt_kit.runtimes import Session, open_module
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 BATCH = 8  # images in a batch of the main pass; the last one is mostly smaller, which is a test of its own
 _BESIDE = 500  # images of another split that are asked at most
-
-Run = Callable[[NDArray[Any]], NDArray[np.float32]]
-"""(B, 3, H, W), or images as a file takes them -> logits (B, classes)."""
 
 Count = Callable[[int], None]
 """Told the number of images after each batch."""

@@ -144,6 +144,6 @@ def split_name(text: str) -> str | None:
     return text if text in SPLITS else None
 
 
-def list_classes(names: Sequence[str]) -> str:
-    """How many classes there are, and the first of them, for people."""
-    return f"{len(names)} classes ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+def list_classes(names: Sequence[str], what: str = "classes") -> str:
+    """How many classes there are, and the first of them, for people; ``what`` is said of them."""
+    return f"{len(names)} {what} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"

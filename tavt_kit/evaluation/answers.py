@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ from tavt_kit.evaluation.metrics import probabilities
 
 if TYPE_CHECKING:
     from tavt_kit.core.model_card import ModelCard
+
+
+Run: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""(B, 3, H, W), or images as a file takes them -> logits (B, classes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """A model that can be asked about images; ``run`` gives the logits (B, classes) of images (B, 3, H, W)."""
+    """A model that can be asked about images."""
 
     card: ModelCard
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    run: Run
 
     def files(self, paths: Sequence[Path], top: int = 5, batch: int = 1) -> Iterator[Prediction]:
         """A prediction for each file, in order; a file that cannot be read gives its reason instead.
@@ -132,7 +136,7 @@ class Answered:
 
 def answer(
     samples: Sequence[Sample],
-    session: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    session: Run,
     preprocessing: Preprocessing,
     *,
     batch: int,
@@ -141,27 +145,34 @@ def answer(
     """Run a model over images, of which every one must be readable.
 
     Args:
-        session: (B, 3, H, W) -> logits (B, classes). A file made for one batch size gets batches of that size.
+        session: A file made for one batch size gets batches of that size.
         watch: Called with the labels of each batch right after it was run.
 
     Raises:
         DataError: An image cannot be read.
         MeasurementError: A logit is not finite.
     """
-    fixed = getattr(session, "input_shape", (None,))[0]
     answers: list[NDArray[np.float32]] = []
-    how = seen_by(session, preprocessing)
-    for part in batches(samples, how, batch=fixed or batch):
-        images, count = part.images, len(part.images)
-        if fixed and count < fixed:  # the last image stands for those that are missing
-            images = np.concatenate([images, np.repeat(images[-1:], fixed - count, axis=0)])
-        logits = session(images)[:count]
-        if not np.isfinite(logits).all():
+    for part in batches(samples, seen_by(session, preprocessing), batch=_fixed_batch(session) or batch):
+        answers.append(run_batch(session, part.images))
+        if not np.isfinite(answers[-1]).all():
             raise MeasurementError("the model's logits are not finite; evaluate it in f32")
         if watch is not None:
             watch(part.labels)
-        answers.append(logits)
     return Answered(tuple(samples), np.concatenate(answers))
+
+
+def run_batch(session: Run, images: NDArray[Any]) -> NDArray[np.float32]:
+    """The logits of a batch; where a batch size is frozen into a file, the last image stands for those missing."""
+    count = len(images)
+    if missing := (_fixed_batch(session) or count) - count:
+        images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+    return session(images)[:count]
+
+
+def _fixed_batch(session: Run) -> int | None:
+    size: int | None = getattr(session, "input_shape", (None,))[0]
+    return size
 
 
 def require_width(logits: NDArray[np.float32], classes: Sequence[str]) -> None:

@@ -68,6 +68,15 @@ def check_available(target: TargetDevice) -> None:
             )
 
 
+def is_available(target: TargetDevice) -> bool:
+    """Whether the target can run here: in a precision, for example, of which torch has kernels and OpenVINO has not."""
+    try:
+        check_available(target)
+    except TargetError:
+        return False
+    return True
+
+
 def _check_openvino(target: TargetDevice) -> None:
     core, device = openvino_core(), name_device(target)
     devices = core.available_devices

@@ -18,8 +18,10 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.model_card import read_card
 from tavt_kit.core.parsing import several
+from tavt_kit.data.images import list_classes
 from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import DataError, TargetError, TavtError, UnknownName
+from tavt_kit.evaluation.answers import run_batch
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired
 from tavt_kit.models.flops import MacsFormula
@@ -112,6 +114,9 @@ class Baselines:
         batch = 1 if config.device is None else config.device.batch
         baseline = Baseline(model.name, "other", exact.split, model.macs, batch=batch, note=model.note)
         logits = model.logits(self.exact.images(model.preprocessing), exact.labels)
+        classes = len(self.exact.context.images.classes)
+        if logits.ndim != 2 or logits.shape[1] != classes:
+            raise DataError(f"{model.name} answers {logits.shape[1:]}, but the data has {classes} classes")
         if not np.isfinite(logits).all():
             raise DataError("its logits are not finite")
         right = logits.argmax(axis=1) == exact.labels
@@ -145,32 +150,25 @@ def check_user_baselines(context: SearchContext) -> None:
             raise UnknownName(f"a baseline is an exported .onnx or .xml file or a run folder, got {text!r}")
         if odd := sorted(set(known) ^ set(context.images.classes)):
             raise DataError(
-                f"a baseline must know the classes of the data, but {len(odd)} are known to only one of {text} and the "
-                f"data ({', '.join(odd[:4])}{', ...' if len(odd) > 4 else ''}); give one that was trained on this data"
+                "a baseline must know the classes of the data, but "
+                f"{list_classes(odd, f'are known to only one of {text} and the data')}; give one that was trained on "
+                "this data"
             )
 
 
 def _of_file(text: str, context: SearchContext) -> BaselineModel:
     path = Path(text)
     card = card_of(path)
-    session, classes = _opened(path, context.config, card), context.images.classes
+    session = _opened(path, context.config, card)
     if card is not None:
         preprocessing = Preprocessing.from_record(card.model.preprocessing)
-        logits = session_logits(session, preprocessing, [card.classes.index(name) for name in classes])
+        logits = session_logits(session, preprocessing, [card.classes.index(name) for name in context.images.classes])
         note = "" if card.is_dense else f"at {card.schedule}"
         return BaselineModel(path.name, preprocessing, logits, lambda: session, macs_of(card), note)
     (height, width), own = session.input_shape[2:], context.preprocessing.image_size
     preprocessing = context.preprocessing.at((height or own[0], width or own[1]))
-    answers = session_logits(session, preprocessing)
-
-    def checked(pixels: Bytes, labels: Classes) -> NDArray[np.float32]:
-        logits = answers(pixels, labels)
-        if logits.ndim != 2 or logits.shape[1] != len(classes):
-            raise DataError(f"{path.name} answers {logits.shape[1:]}, but the data has {len(classes)} classes")
-        return logits
-
     note = "says nothing of itself: classes taken in the order of the data, images prepared as for the model"
-    return BaselineModel(path.name, preprocessing, checked, lambda: session, None, note)
+    return BaselineModel(path.name, preprocessing, session_logits(session, preprocessing), lambda: session, None, note)
 
 
 def _opened(path: Path, config: SearchConfig, card: ArtifactCard | None) -> FileSession:
@@ -212,13 +210,8 @@ def session_logits(session: Session, preprocessing: Preprocessing, order: list[i
 
     def logits(pixels: Bytes, labels: Classes) -> NDArray[np.float32]:
         size = session.input_shape[0] or _AT_ONCE
-        parts = []
-        for start in range(0, len(pixels), size):
-            images = normalise(pixels[start : start + size], preprocessing)
-            count = len(images)
-            if session.input_shape[0] is not None and count < size:  # the batch is frozen into it
-                images = np.concatenate([images, np.repeat(images[-1:], size - count, axis=0)])
-            parts.append(session(images)[:count])
+        starts = range(0, len(pixels), size)
+        parts = [run_batch(session, normalise(pixels[start : start + size], preprocessing)) for start in starts]
         answers: NDArray[np.float32] = np.concatenate(parts)
         return answers if order is None else answers[:, order]
 

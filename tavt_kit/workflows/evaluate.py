@@ -190,7 +190,7 @@ def open_context(
 
 def labelled_images(thing: Given, data: str | Path | None, card: ModelCard) -> ImageSet:
     """The images: of the run the thing lies in, else those given; their labels are indices into the model's classes."""
-    from tavt_kit.data.images import IMAGE_SUFFIXES, Sample
+    from tavt_kit.data.images import IMAGE_SUFFIXES, Sample, list_classes
     from tavt_kit.data.splits import SPLIT_FILE
 
     inside = list(Path(data).iterdir()) if data is not None and Path(data).is_dir() else []
@@ -209,8 +209,7 @@ def labelled_images(thing: Given, data: str | Path | None, card: ModelCard) -> I
     if odd := sorted(set(images.classes) ^ set(card.classes)):
         raise DataError(
             f"the model knows {len(card.classes)} classes and {images.name} has {len(images.classes)}, of which "
-            f"{len(odd)} are in only one of them ({', '.join(odd[:4])}{', ...' if len(odd) > 4 else ''}); "
-            "give the data it was trained on"
+            f"{list_classes(odd, 'are in only one of them')}; give the data it was trained on"
         )
     # The same names in another order, as of a program that sorts 10 after 2.
     index_of = [card.classes.index(name) for name in images.classes]

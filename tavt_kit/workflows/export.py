@@ -18,7 +18,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import ExportError, OutputError, ParameterError
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.check import FileCheck
-from tavt_kit.workflows.run_model import Given, images_of, load_given, recommended_of, run_of_fit
+from tavt_kit.workflows.run_model import Given, RunResult, images_of, load_given, recommended_of, run_of_fit
 from tavt_kit.workflows.schedules import model_for, precision_for, presets_for, schedules_for
 
 
@@ -60,19 +60,16 @@ class ExportedFile:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ExportResult(Sequence[ExportedFile]):
+class ExportResult(RunResult, Sequence[ExportedFile]):
     """The files of an export and their checks, in the order of schedules, formats and precisions.
 
-    Args:
-        licence: Sentence on commercial use, or None.
-        record: ``exported.json``, where other files of the folder may stand too.
+    The record is ``exported.json``, where other files of the folder may stand too; ``licence`` is a sentence on
+    commercial use, or None.
     """
 
-    folder: Path
     files: tuple[ExportedFile, ...]
     checks: tuple[FileCheck, ...]
     licence: str | None
-    record: Mapping[str, Any] = field(hash=False)
 
     @property
     def settled(self) -> bool:
@@ -99,10 +96,6 @@ class ExportResult(Sequence[ExportedFile]):
             }
             for file in self.files
         ])  # fmt: skip
-
-    def __fspath__(self) -> str:
-        """Where it lies, so that it can be given wherever a path can."""
-        return str(self.folder)
 
     def __repr__(self) -> str:
         return f"<ExportResult {self.folder}: {', '.join(f'{file.path.name}: {file.verdict}' for file in self.files)}>"
@@ -199,8 +192,11 @@ def export(
     from tavt_kit.exporters.preprocessing import refuse_outside_alone
     from tavt_kit.runtimes import check_available
 
-    progress, web_runtime = progress or Silent(), None if web_runtime is None else Path(web_runtime)
-    bundles = _bundles(several(bundle))
+    progress = progress or Silent()
+    web_runtime, unlabelled = (None if path is None else Path(path) for path in (web_runtime, unlabelled))
+    bundles = tuple(dict.fromkeys(word.strip() for text in several(bundle) for word in text.split(",")))
+    if unknown := [kind for kind in bundles if kind not in FORMATS]:
+        raise ParameterError(f"a bundle is {', '.join(FORMATS)}, got {unknown[0]!r}")
     usual = dict.fromkeys(FORMATS[kind][0] for kind in bundles) or ("openvino",)
     formats, precisions = several(format) or tuple(usual), several(precision)
     for kind in bundles:
@@ -245,8 +241,7 @@ def export(
         raise ExportError(f"{error}; the search chose {wanted[0]}, give `precision` for another") from None
     plan = Plan(
         forms=forms, gate=Gate(drop=max_drop / 100), split=split, limit=limit, calibrate=calibrate, dense=dense,
-        accept_inconclusive=accept_inconclusive, target=device, int8=int8, pixels=pixels,
-        unlabelled=None if unlabelled is None else Path(unlabelled),
+        accept_inconclusive=accept_inconclusive, target=device, int8=int8, pixels=pixels, unlabelled=unlabelled,
     )  # fmt: skip
     images = images_of(folder, data)
     destination = Path(out) if out is not None else Path(str(folder)) / "export"
@@ -268,16 +263,7 @@ def export(
             continue
         progress.update(f"writing the bundle for {kind}")
         progress.say(write_bundle(kind, models, destination, web_runtime)[1])
-    return ExportResult(destination, tuple(files), tuple(checks), licence, read_exported(destination))
-
-
-def _bundles(asked: Sequence[str]) -> tuple[str, ...]:
-    from tavt_kit.exporters.bundles import FORMATS
-
-    bundles = tuple(dict.fromkeys(word.strip() for text in asked for word in text.split(",")))
-    if unknown := [kind for kind in bundles if kind not in FORMATS]:
-        raise ParameterError(f"a bundle is {', '.join(FORMATS)}, got {unknown[0]!r}")
-    return bundles
+    return ExportResult(destination, read_exported(destination), tuple(files), tuple(checks), licence)
 
 
 def _pixels(preprocessing: str, order: str, formats: Sequence[str]) -> str | None:

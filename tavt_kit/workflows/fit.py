@@ -36,10 +36,11 @@ from tavt_kit.data.packages import PACKAGES
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import BudgetTooTight, OutputError, RecordError, TargetError
 from tavt_kit.evaluation.answers import answer
-from tavt_kit.evaluation.frames import frame
+from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.models.flops import count_macs
-from tavt_kit.reports import Plot, plot, write_report
+from tavt_kit.reports import write_report
 from tavt_kit.runtimes import FileSession, check_available, open_file
+from tavt_kit.runtimes.available import is_available
 from tavt_kit.search.record import CSV_FILE
 from tavt_kit.workflows.average import average
 from tavt_kit.workflows.bench import bench
@@ -57,16 +58,14 @@ from tavt_kit.workflows.fit_plan import (
     training_seconds,
     with_stages,
 )
-from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row
-from tavt_kit.workflows.recommended import write_recommended
-from tavt_kit.workflows.run_model import FIT_FILE, recommended_file
+from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row, write_recommended
+from tavt_kit.workflows.run_model import FIT_FILE, ReportedRun, recommended_file
 from tavt_kit.workflows.search import search
 from tavt_kit.workflows.search_config import PROFILE_FILE
 from tavt_kit.workflows.train import train
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas
     from numpy.typing import NDArray
 
 
@@ -98,29 +97,16 @@ _JUDGED_AT = "stages:0.5"
 
 @dataclass(frozen=True, slots=True)
 class FitStage:
-    """A stage, shown when it begins and when it is done.
-
-    Args:
-        title: What it does.
-        seconds: How long it took; None where it begins.
-    """
+    """A stage, shown when it begins, and when it is done with the seconds that it took."""
 
     title: str
     seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class FitResult:
-    """A finished fit.
+class FitResult(ReportedRun):
+    """A finished fit; the record is the body of ``fit.json``, of which the table has the rows."""
 
-    Args:
-        folder: Its folder.
-        record: Body of ``fit.json``.
-        table: Its rows.
-    """
-
-    folder: Path
-    record: Mapping[str, Any] = field(hash=False)
     table: FitTable = field(hash=False)
 
     @property
@@ -128,35 +114,16 @@ class FitResult:
         """The file to ship, in the folder ``recommended``; None where nothing keeps to the budget."""
         return recommended_file(self.folder, self.record)
 
-    @property
-    def report(self) -> Path:
-        """The HTML report."""
-        return self.folder / "report.html"
-
-    def to_frame(self) -> pandas.DataFrame:
-        """A line for each row of ``fit.json``.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
-        return frame(
-            [
-                {
-                    **{key: row[key] for key in ("name", "kind", "macs", "fits", "verdict", "file")},
-                    **{split: None if row[split] is None else row[split]["top1"] for split in ("val", "test")},
-                    **{view: row["latency_ms"][view] for view in ("median", "p90")},
-                }
-                for row in self.record["rows"]
-            ]
-        )
-
-    def plot(self) -> Plot:
-        """The report's chart; the value of a notebook's cell is drawn."""
-        return plot(self.folder)
-
-    def __fspath__(self) -> str:
-        """Where it lies, so that it can be given wherever a path can."""
-        return str(self.folder)
+    def to_frame(self) -> Frame:
+        """A line for each row of ``fit.json``."""
+        return frame([
+            {
+                **{key: row[key] for key in ("name", "kind", "macs", "fits", "verdict", "file")},
+                **{split: None if row[split] is None else row[split]["top1"] for split in ("val", "test")},
+                **{view: row["latency_ms"][view] for view in ("median", "p90")},
+            }
+            for row in self.record["rows"]
+        ])  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<FitResult {self.folder}: {self.table.advice}>"
@@ -245,7 +212,7 @@ def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | Non
         known = dict(record["asked"])
     for name, value in asked.items():
         if known.get(name) != value:
-            before, now = ("its default" if one is None else one for one in (known.get(name), value))
+            before, now = ("its default" if given is None else given for given in (known.get(name), value))
             raise OutputError(f"{folder} holds a fit with `{name}` {before}, got {now}; choose another `out`")
     with reading(file):
         return decode(FitPlan, record["plan"], "the plan")
@@ -346,9 +313,9 @@ class _Stages:
                 wanted[key].append(schedule)
         if not wanted:
             return self._checked(result)
-        found = self._measured("second", wanted, rows)
-        found.sort(key=lambda row: not (row.run == full and row.is_dense and row.configuration.precision is None))
-        return self._checked(self._finished(facts, found))
+        rows = self._measured("second", wanted, rows)
+        rows.sort(key=lambda row: not (row.run == full and row.is_dense and row.configuration.precision is None))
+        return self._checked(self._finished(facts, rows))
 
     @property
     def budget(self) -> Budget:
@@ -448,15 +415,13 @@ class _Stages:
             done = average(tuned, self.out / "average", limit=_JUDGED, fresh=self.fresh, progress=self.progress)
         differences = [PairedDifference.from_record(row["difference"]) for row in done.record["rows"]]
         sizes = [row["image_size"] for row in done.record["rows"]]
-        told = ", ".join(
-            f"{100 * one.difference:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}] at {size} px"
-            for size, one in zip(sizes, differences, strict=True)
+        points = ", ".join(
+            f"{100 * change.difference:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}] at {size} px"
+            for size, change in zip(sizes, differences, strict=True)
         )
-        kept = all(one.high >= 0 for one in differences)
-        self.progress.say(
-            f"The mean against the fine-tune of each size on val, points: {told}: "
-            f"{'it is searched' if kept else 'left out'}."
-        )
+        kept = all(change.high >= 0 for change in differences)
+        fate = "it is searched" if kept else "left out"
+        self.progress.say(f"The mean against the fine-tune of each size on val, points: {points}: {fate}.")
         return done.folder if kept else runs[self.plan.sizes[0]]
 
     def _distilled(self, network: Path) -> Path:
@@ -468,7 +433,7 @@ class _Stages:
         )  # fmt: skip
         self.progress.show(done)
         before, after = (
-            next(one["accuracy"]["value"] for one in done.record["results"][when] if one["name"] == _JUDGED_AT)
+            next(row["accuracy"]["value"] for row in done.record["results"][when] if row["name"] == _JUDGED_AT)
             for when in ("before", "after")
         )
         if after >= before:
@@ -481,7 +446,7 @@ class _Stages:
     ) -> list[tuple[_Key, TokenSchedule]]:
         """The finalists of a search of image sizes and schedules, within the time less what files take after it."""
         out, last = self.out / "search", self._precisions[-1]
-        weights = [read_card(one).weights_sha256 for one in (network, out) if is_run(one)]
+        weights = [read_card(run).weights_sha256 for run in (network, out) if is_run(run)]
         again = self.fresh or len(set(weights)) > 1  # with more time there may be a better network
         if again or not (out / "front.json").is_file():  # what was found once is not searched anew
             seconds = self.deadline.left() - (files + _FINALISTS) * self.file_seconds
@@ -500,9 +465,9 @@ class _Stages:
         self.progress.say(self.search["said"])
         known = {row.configuration.schedule for row in rows if (row.run, row.precision) == (network, last)}
         return [
-            ((network, last, one.image_size[1] if one.image_size else _pixels(network)), one.schedule)
-            for one in map(Configuration.from_record, _finalists(body, by_cost=not self.budget.ceilings))
-            if one.schedule not in known  # of the first answer
+            ((network, last, finalist.image_size[1] if finalist.image_size else _pixels(network)), finalist.schedule)
+            for finalist in map(Configuration.from_record, _finalists(body, by_cost=not self.budget.ceilings))
+            if finalist.schedule not in known  # of the first answer
         ]
 
     def _search(self, network: Path, table: LatencyTable, end: float, *, fresh: bool) -> None:
@@ -552,29 +517,26 @@ class _Stages:
     @property
     def _precisions(self) -> tuple[str, ...]:
         """The target's own, and int8 where the target can."""
-        try:
-            check_available(replace(self.target, precision="int8"))
-        except TargetError:
-            return (self.target.precision,)
-        return (self.target.precision, "int8")
+        int8 = is_available(replace(self.target, precision="int8"))
+        return (self.target.precision, *(("int8",) if int8 else ()))
 
     def _measured(self, name: str, wanted: _Wanted, kept: Sequence[FitRow] = ()) -> list[FitRow]:
         """Export and check each, ask it about val and test, and measure all of them and what is kept side by side."""
-        place, began = self.out / "files" / name, time.monotonic()
+        folder, began = self.out / "files" / name, time.monotonic()
         made: list[_Made] = []
         with self._stage(f"export and check {sum(map(len, wanted.values()))} files"):
             for key, schedules in wanted.items():
-                made += self._exported(place, key, schedules)
+                made += self._exported(folder, key, schedules)
         with self._stage(f"ask {len(made)} files about val{' and test' if 'test' in self.images.splits else ''}"):
-            answers = self._answers(place, made)
+            answers = self._answers(folder, made)
         files = [*(file for file, *_ in made), *(row.file for row in kept)]
         with self._stage(f"measure {len(files)} files on {self.target}, interleaved"):
-            times = self._times(place, files)
+            times = self._times(folder, files)
         self.file_seconds = max(_FILE_SECONDS, (time.monotonic() - began) / max(1, len(made)))
-        rows = [FitRow(*one, *bits, times[one[0]]) for one, bits in zip(made, answers, strict=True)]
+        rows = [FitRow(*facts, *bits, times[facts[0]]) for facts, bits in zip(made, answers, strict=True)]
         return [*rows, *(replace(row, latency=times[row.file]) for row in kept)]
 
-    def _exported(self, place: Path, key: _Key, schedules: Sequence[TokenSchedule]) -> list[_Made]:
+    def _exported(self, folder: Path, key: _Key, schedules: Sequence[TokenSchedule]) -> list[_Made]:
         """The files of one run and precision that answer as it does; what few bits lose is judged on all of val."""
         run, precision, pixels = key
         bits, name, size = None if precision == self.target.precision else precision, run.name, None
@@ -582,7 +544,7 @@ class _Stages:
             size, name = (pixels, pixels), f"{name}-{pixels}"
         model = load_model(run, image_size=size)
         files = export(
-            run, place / f"{name}-{precision}", schedule=[Configuration(one, size).choice for one in schedules],
+            model, folder / f"{name}-{precision}", schedule=[Configuration(each, size).choice for each in schedules],
             precision=precision, calibrate=_CALIBRATE,
             format="openvino" if self.target.runtime == "openvino" else "onnx", smooth_quant="off",
             dense=False, split="val", limit=_CHECKED, max_drop=100.0, accept_inconclusive=True, fresh=self.fresh,
@@ -596,32 +558,34 @@ class _Stages:
             if file.status == "final"
         ]
 
-    def _answers(self, place: Path, made: Sequence[_Made]) -> list[tuple[Any, Any]]:
+    def _answers(self, folder: Path, made: Sequence[_Made]) -> list[tuple[Any, Any]]:
         """Which images of val and test each file has right; written once."""
-        record = place / "answers.json"
+        record = folder / "answers.json"
         known = {} if self.fresh or not record.is_file() else _recorded_answers(record)
-        names = [file.relative_to(place).as_posix() for file, *_ in made]
+        names = [file.relative_to(folder).as_posix() for file, *_ in made]
         for number, (name, (file, run, *_)) in enumerate(zip(names, made, strict=True)):
             if name not in known:
                 self.progress.update(f"answers of {run.name}", number / len(made))
                 session = self._session(file)
-                how = Preprocessing.from_record(read_metadata(file).model.preprocessing)
+                prepared = Preprocessing.from_record(read_metadata(file).model.preprocessing)
+                judged = {split: thin_out(self.images.splits.get(split, ()), _JUDGED) for split in ("val", "test")}
                 known[name] = {
-                    split: bits_text(answer(thin_out(self.images.split(split), _JUDGED), session, how, batch=32).right)
-                    for split in ("val", "test")
-                    if split in self.images.splits
+                    split: bits_text(answer(samples, session, prepared, batch=32).right)
+                    for split, samples in judged.items()
+                    if samples
                 }
         write_record(record, "fit-answers", {"files": known})
         return [(_bits(known[name].get("val")), _bits(known[name].get("test"))) for name in names]
 
-    def _times(self, place: Path, files: Sequence[Path]) -> dict[Path, Measurement]:
+    def _times(self, folder: Path, files: Sequence[Path]) -> dict[Path, Measurement]:
         """Latencies of all files in one interleaved run; those of an earlier run of the same files are taken."""
-        record, known = place / "bench.json", dict[Path, Measurement]()
+        record, known = folder / "bench.json", dict[Path, Measurement]()
         if record.is_file() and not self.fresh:
             known = _recorded_times(record)
         if set(known) != set(files):
-            found = bench(files, target=self.target, max_time="5s", out=place, seed=self.seed, progress=self.progress)
-            self.progress.show(found)
+            self.progress.show(
+                bench(files, target=self.target, max_time="5s", out=folder, seed=self.seed, progress=self.progress)
+            )
             known = _recorded_times(record)  # as a fit that goes on reads them
         return known
 
@@ -633,12 +597,12 @@ class _Stages:
         split = "test" if "test" in self.images.splits else "val"
         lost = next((100 * limit.value for limit in self.budget.of("drop")), 0.5)
         with self._stage(f"check the recommended file on {split}"):
-            found = check(
+            done = check(
                 result.recommended, result.table.rows[index].run, split=split, max_drop=lost, dense=False,
                 limit=_JUDGED, accept_inconclusive=True, progress=self.progress,
             ).checks[0]  # fmt: skip
-        self.progress.say(f"check on {split}: {found.verdict}, {found.reason}")
-        record = {**result.record, "check": {"split": split, "verdict": str(found.verdict), "reason": found.reason}}
+        self.progress.say(f"check on {split}: {done.verdict}, {done.reason}")
+        record = {**result.record, "check": {"split": split, "verdict": str(done.verdict), "reason": done.reason}}
         record["seconds"] = {**record["seconds"], "all": self.deadline.spent}
         return replace(result, record=write_record(self.out / FIT_FILE, "fit", record))
 
@@ -675,20 +639,20 @@ def _finalists(body: Mapping[str, Any], *, by_cost: bool) -> list[Mapping[str, A
         by_cost: Whether the cheapest that keeps to the floors is the best; else the nearest to the network undropped.
     """
 
-    def ms(one: Mapping[str, Any]) -> float:
-        return float(one["latency_ms"]["predicted"])
+    def ms(row: Mapping[str, Any]) -> float:
+        return float(row["latency_ms"]["predicted"])
 
     ranked = sorted(
         body["candidates"],
-        key=lambda one: (one["verdict"] == "FAIL", ms(one) if by_cost else -float(one[body["metric"]])),
+        key=lambda row: (row["verdict"] == "FAIL", ms(row) if by_cost else -float(row[body["metric"]])),
     )
-    chosen = ranked[:1]
-    if chosen:
-        best = chosen[0]
-        others = (one for one in ranked if one.get("image_size") != best.get("image_size"))
-        quicker = (one for one in ranked if ms(one) <= _ROOM * ms(best))
-        wanted = [next(others, None), next(quicker, None), *ranked]
-        chosen += [one for index, one in enumerate(wanted) if one is not None and one not in [*chosen, *wanted[:index]]]
+    chosen: list[Mapping[str, Any]] = []
+    for best in ranked[:1]:
+        others = (row for row in ranked if row.get("image_size") != best.get("image_size"))
+        quicker = (row for row in ranked if ms(row) <= _ROOM * ms(best))
+        for row in (best, next(others, best), next(quicker, best), *ranked):
+            if row not in chosen:
+                chosen.append(row)
     return chosen[:_FINALISTS]
 
 
@@ -696,7 +660,7 @@ def _search_record(folder: Path, network: str, body: Mapping[str, Any]) -> dict[
     """How many configurations of which network were evaluated, on how many images of val, and who proposed them."""
     with (folder / CSV_FILE).open(newline="") as file:
         origins = Counter(row["origin"] for row in csv.DictReader(file))
-    images = max(one["n"] for one in (*body["candidates"], *body["baselines"]))
+    images = max(row["n"] for row in (*body["candidates"], *body["baselines"]))
     by = ", ".join(f"{count} {origin}" for origin, count in origins.items())
     said = (
         f"The search evaluated {body['evaluations']} configurations of {network} on {images} images of val by their "
@@ -714,10 +678,10 @@ def _images_read(steps: int) -> int:
 def _recorded_answers(record: Path) -> dict[str, Mapping[str, str | None]]:
     """By file and split which images were right, as ``bits_text`` writes it."""
     with reading(record):
-        found = decode(dict[str, Mapping[str, str | None]], read_record(record, "fit-answers")["files"])
-        if odd := [name for name, answers in found.items() if set("".join(filter(None, answers.values()))) - set("01")]:
+        files = decode(dict[str, Mapping[str, str | None]], read_record(record, "fit-answers")["files"])
+        if odd := [name for name, answers in files.items() if set("".join(filter(None, answers.values()))) - set("01")]:
             raise RecordError(f"the answers of {odd[0]} must be a 0 or 1 for each image")
-    return found
+    return files
 
 
 def _recorded_times(record: Path) -> dict[Path, Measurement]:

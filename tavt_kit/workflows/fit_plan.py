@@ -42,20 +42,15 @@ class FitPlan:
     """What is going to be done, and why; written down, so that a run that was stopped goes on with the same.
 
     Args:
-        model: Name that timm knows.
-        weights: Where its weights come from.
-        image_size: Pixels a side.
         budgets: The limits, once shares of the dense model's time are known in ms.
         sizes: Pixels a side that merging brings into the budget, and that keep to it with every token; empty until the
             first answer is there.
-        adapt_sizes: Image sizes that are fine-tuned; the others get a head alone.
-        adapt_steps: Steps of fine-tuning at each of them.
+        adapt_sizes: Image sizes that are fine-tuned, for ``adapt_steps`` each; the others get a head alone.
         distil_steps: Steps of distillation; 0 where the time is too short.
         search_images: Images of val that a search ranks by.
         seconds: Estimate for each stage after the first answer.
         file_seconds: Seconds to export, check, ask and measure one file of the first answer; 0 until it is there.
         head_seconds: Seconds that its head took.
-        reasons: Why, in sentences.
     """
 
     model: str
@@ -79,11 +74,7 @@ class FitPlan:
 
 
 def in_ms(texts: Sequence[str], times: Mapping[str, float]) -> Budget:
-    """The budget, with ``latency=50%`` as so many ms of the dense model in its fastest precision.
-
-    Args:
-        texts: Limits; a latency may be a share.
-        times: Its ``p50``, ``p90`` and ``p99`` in ms.
+    """The budget, with ``latency=50%`` as so many ms of the dense model, whose ``p50``, ``p90`` and ``p99`` are given.
 
     Raises:
         BudgetError: No limit, an unreadable one, or one on something that a fit does not know.
@@ -111,19 +102,15 @@ def in_ms(texts: Sequence[str], times: Mapping[str, float]) -> Budget:
 def first_plan(model: str | None, weights: str | None, image_size: int | None) -> FitPlan:
     """Model and weights; the image size only where it is asked for, else 0."""
     name = model or MODEL
-    reason = f"{name}: {'as asked' if model else WHY_MODEL}."
+    reasons = [f"{name}: {'as asked' if model else WHY_MODEL}."]
+    if image_size is not None:
+        reasons.append(f"{image_size} pixels: as asked.")
     source = weights or (WEIGHTS if name == MODEL else "hub")
-    if image_size is None:
-        return FitPlan(name, source, 0, reasons=(reason,))
-    return FitPlan(name, source, image_size, reasons=(reason, f"{image_size} pixels: as asked."))
+    return FitPlan(name, source, image_size or 0, reasons=tuple(reasons))
 
 
 def training_seconds(image_seconds: float) -> float:
-    """What fine-tuning for a few steps takes at the least, with room for search and export: whether a size trains.
-
-    Args:
-        image_seconds: Seconds of one image's forward pass where training runs.
-    """
+    """What fine-tuning for a few steps takes at the least, with room for search and export: whether a size trains."""
     return 5 * _LEAST_STEPS * BATCH * image_seconds * _ADAPT
 
 
@@ -131,13 +118,13 @@ def image_sizes(plan: FitPlan, grid: int, dense: FitRow, budget: Budget, batch: 
     """The image size that merging brings into the budget, and the one that keeps to it with every token.
 
     Args:
-        plan: With the full size.
-        grid: Patches a side there.
-        dense: The dense model at the full size; its time goes with its patches.
+        grid: Patches a side at the plan's size.
+        dense: The dense model there; its time goes with its patches.
         budget: In ms.
         batch: Images of an inference.
     """
-    rooms = [most / dense.times[statistic] for statistic, most in _most_times(budget, batch)]
+    rooms = [limit.value / dense.times[limit.statistic or "p90"] for limit in budget.of("latency")]
+    rooms += [1e3 * batch / limit.value / dense.times["p50"] for limit in budget.of("throughput")]
     rooms += [limit.value / dense.macs for limit in budget.of("flops")]
     room, side = _LESS * min(rooms, default=_ROOM), plan.image_size
     sides = [side // grid * count for count in range(grid, (grid + 1) // 2 - 1, -1)]
@@ -145,12 +132,6 @@ def image_sizes(plan: FitPlan, grid: int, dense: FitRow, budget: Budget, batch: 
         next((size for size in sides if (size / side) ** 2 * share <= room), sides[-1]) for share in (_MERGED, 1.0)
     )
     return merged, plain
-
-
-def _most_times(budget: Budget, batch: int) -> list[tuple[str, float]]:
-    """Each limit on time as a statistic and the most ms that an inference may take."""
-    times = [(limit.statistic or "p90", limit.value) for limit in budget.of("latency")]
-    return [*times, *(("p50", 1e3 * batch / limit.value) for limit in budget.of("throughput"))]
 
 
 def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int, images: int, judged: int) -> FitPlan:

@@ -1,18 +1,24 @@
-"""The rows of ``fit.json``: every file that was measured, which one to ship, and the sentence that says why."""
+"""The rows of ``fit.json``: every file that was measured, which one to ship, why, and the folder it is shipped in."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.artifact_card import files_of, read_metadata
 from tavt_kit.core.budget import Budget, Fact, Verdict, facts_of, judge, time_facts, worst
 from tavt_kit.core.candidate import latency_record
 from tavt_kit.core.configuration import Configuration
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.records import atomic_text
+from tavt_kit.data.look import DataFacts
 from tavt_kit.errors import ExportError
 from tavt_kit.evaluation.result import paired
+from tavt_kit.exporters import standalone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,17 +34,12 @@ KNOWN_LIMITS = ("latency", "throughput", "flops", "top1", "drop")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitRow:
-    """One exported file, answered and measured.
+    """One exported file of a run, answered and measured beside all others.
 
     Args:
-        file: The file.
-        run: Run folder that it was made of.
-        configuration: Its schedule and image size, in its precision.
         tokens: Tokens of an image before any leaves.
-        macs: Multiply-adds of one image.
         val: (n,) bool, images of val that it has right.
         test: (m,) bool, the same of test; None without a test split.
-        latency: Times, measured beside all others.
     """
 
     file: Path
@@ -108,8 +109,6 @@ class FitTable:
 
     Args:
         rows: What was measured side by side; the first is the dense model in f32, which ``drop`` is held against.
-        budget: Limits on ``KNOWN_LIMITS``.
-        batch: Images of an inference.
         tolerated: Loss of top-1 on val, as a fraction, that the fastest row of the table may have.
     """
 
@@ -154,15 +153,11 @@ class FitTable:
 
     def test_dominated_by(self, row: FitRow) -> list[int]:
         """Rows whose paired difference on test lies wholly above, and that are no slower."""
-        if row.test is None:
-            return []
         return [
             index
             for index, other in enumerate(self.rows)
-            if other is not row
-            and other.test is not None
-            and other.is_faster(row)
-            and paired(row.test, other.test).low > 0
+            if row.test is not None and other.test is not None and other is not row and other.is_faster(row)
+            if paired(row.test, other.test).low > 0
         ]
 
     @property
@@ -187,7 +182,7 @@ class FitTable:
         dense = [i for i in indices if self.rows[i].is_dense]
         full = [i for i in dense if self.rows[i].tokens == self.rows[0].tokens]
         least = self.rows[0].val.mean() - self.tolerated
-        places = {
+        shown = {
             "recommended": self.recommended,
             "dense": 0,
             "dense INT8": self._best([i for i in full if self.rows[i].precision == "int8"]),
@@ -196,7 +191,7 @@ class FitTable:
                 (i for i in indices if self.rows[i].val.mean() >= least), key=lambda i: self.rows[i].latency.p90
             ),
         }
-        return {role: index for role, index in places.items() if index is not None}
+        return {role: index for role, index in shown.items() if index is not None}
 
     def _best(self, indices: Sequence[int]) -> int | None:
         """The best of them on val, those that keep to the budget first."""
@@ -233,7 +228,7 @@ class FitTable:
         if best.is_dense:
             text += " Nothing that reduces tokens is better within the budget here."
         if better := self.test_dominated_by(best):
-            named = ", ".join(self.rows[one].name for one in better)
+            named = ", ".join(self.rows[other].name for other in better)
             text += (
                 f" On test {named} answers better and is no slower: val chose otherwise, so collect more val images."
             )
@@ -258,7 +253,10 @@ class FitTable:
             "configuration": row.configuration.as_record(),
             "run": row.run.name,
             "macs": row.macs,
-            **{split: None if one is None else _short(one) for split, one in accuracies.items()},
+            **{
+                split: None if top1 is None else {"top1": top1.value, "n": top1.n, "ci95": [top1.low, top1.high]}
+                for split, top1 in accuracies.items()
+            },
             "latency_ms": {name: value for name, value in times.items() if name not in _IN_BENCH},
             "fits": self.keeps(row),
             "verdict": str(self.verdict(row)),
@@ -268,5 +266,52 @@ class FitTable:
         }  # fmt: skip
 
 
-def _short(accuracy: Accuracy) -> Mapping[str, Any]:
-    return {"top1": accuracy.value, "n": accuracy.n, "ci95": [accuracy.low, accuracy.high]}
+def write_recommended(folder: Path, table: FitTable, facts: DataFacts, record: Mapping[str, Any]) -> None:
+    """Write the recommended row's file as ``model.xml`` or ``model.onnx``, ``predict.py`` and ``README.md``.
+
+    What the folder held before is replaced whole, so that no card stands beside another's file. The record is the body
+    of ``fit.json``.
+    """
+    assert table.recommended is not None
+    row = table.rows[table.recommended]
+    made, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for left in (made, old):
+        shutil.rmtree(left, ignore_errors=True)
+    made.mkdir()
+    for file in files_of(row.file):
+        # The .xml of OpenVINO finds its .bin by its own name; an .onnx names its weight file inside.
+        renamed = f"model{file.suffix}" if file.suffix in (".xml", ".bin", ".onnx") else file.name
+        shutil.copyfile(file, made / renamed)
+    shutil.copyfile(str(standalone.__file__), made / "predict.py")
+    name = f"model{row.file.suffix}"
+    atomic_text(made / "README.md", _card(name, read_metadata(row.file).model, table, facts, record))
+    if folder.exists():
+        folder.rename(old)
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _card(name: str, model: Any, table: FitTable, facts: DataFacts, record: Mapping[str, Any]) -> str:
+    """The model card in Markdown."""
+    assert table.recommended is not None
+    row, host = table.rows[table.recommended], record["host"]
+    accuracies = filter(None, (row.accuracy("val"), row.accuracy("test")))
+    licences = [f"* {licence.name}: {licence.licence} ({licence.source})" for licence in model.licences]
+    budgets, where = " and ".join(table.budget.texts()), TargetDevice.from_record(record["target"])
+    times = (
+        f"* latency {row.latency.median:.2f} ms median, {row.latency.p90:.2f} ms p90 on {where} "
+        f"({host.get('cpu') or 'unknown processor'}), batch {table.batch}; budget {budgets}: {table.verdict(row)}"
+    )
+    parts = (
+        f"# {facts.name}: {model.name}",
+        f"{row.name}, schedule {row.configuration}, {row.macs / 1e9:.2f} GMACs an image.",
+        "\n".join([*(f"* top-1 {accuracy}" for accuracy in accuracies), times]),
+        f"    python predict.py {name} photo.jpg",
+        "## Data",
+        "\n".join(facts.sentences),
+        f"Classes: {', '.join(model.classes)}.",
+        "## Licences of weights and images",
+        "\n".join(licences) or "* not known",
+        f"Made by `{record['command']}`.\n",
+    )
+    return "\n\n".join(parts)

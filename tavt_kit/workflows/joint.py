@@ -11,16 +11,16 @@ from typing import cast
 
 from tavt_kit.checkpoints.architecture import create, fit, sketch
 from tavt_kit.core.configuration import Choice, Configuration
-from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_arrays, thin_out
-from tavt_kit.errors import TargetError, TavtError, UnsupportedBackbone
+from tavt_kit.errors import TavtError, UnsupportedBackbone
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.models.token_reduction import REDUCTIONS, SCORES
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.pruning.prune import spared_layers
-from tavt_kit.runtimes import FileSession, check_available
+from tavt_kit.runtimes import FileSession
+from tavt_kit.runtimes.available import is_available
 from tavt_kit.runtimes.on_torch import is_bf16_faster
 from tavt_kit.search.space import JointSpace
 from tavt_kit.workflows.search_context import SearchContext
@@ -48,7 +48,8 @@ def joint_space(context: SearchContext) -> JointSpace | None:
         reductions += [reduction for reduction in REDUCTIONS if reduction != model.reduction]
     if "precision" in genes and target is not None:  # those of fewer bits that its processor has
         halves = target.runtime == "openvino" and is_bf16_faster(torch.device("cpu"))
-        precisions += [bits for bits in (["bf16"] if halves else []) + ["int8"] if _runs(target, bits)]
+        fewer = ["bf16", "int8"] if halves else ["int8"]
+        precisions += [bits for bits in fewer if is_available(replace(target, precision=bits))]
     spared = range(1, 1 + model.layers // _SPARED) if "layers" in genes else ()
     space = JointSpace(
         model.layout, context.plain.minimum, sizes=tuple(size for size, _ in sizes),
@@ -71,19 +72,6 @@ def with_weakest(space: JointSpace, context: SearchContext) -> JointSpace:
         return replace(space, spared=tuple(spared_layers(context.model, len(space.spared), images, labels)))
     except UnsupportedBackbone:
         return replace(space, spared=())
-
-
-def _runs(target: TargetDevice, precision: str) -> bool:
-    try:
-        check_available(replace(target, precision=precision))
-    except TargetError:  # torch has kernels that OpenVINO has not
-        return False
-    return True
-
-
-def target_of(target: TargetDevice, choice: Choice) -> TargetDevice:
-    """Where a configuration runs: the target, in its own precision."""
-    return replace(target, precision=Configuration.of(choice).precision or target.precision)
 
 
 def _sizes(context: SearchContext) -> list[tuple[tuple[int, int], int]]:

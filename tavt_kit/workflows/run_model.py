@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tavt_kit.core.progress import Progress
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
+    from tavt_kit.reports import Plot
 
 Given: TypeAlias = "str | os.PathLike[str] | AdaptiveViT"
 """A run folder or the result of an earlier step, which knows where it lies; or a wrapped model with its card. Where a
@@ -31,7 +32,7 @@ FIT_FILE = "fit.json"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
-    """A run folder that was written, which can be given wherever a path can, and the content of its record."""
+    """A folder that was written, which can be given wherever a path can, and the content of its record."""
 
     folder: Path
     record: Mapping[str, Any] = field(hash=False)
@@ -39,6 +40,23 @@ class RunResult:
     def __fspath__(self) -> str:
         """Where it lies."""
         return str(self.folder)
+
+
+class ReportedRun(RunResult):
+    """A run folder that holds a report."""
+
+    __slots__ = ()
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.folder / "report.html"
+
+    def plot(self) -> Plot:
+        """The report's chart; the value of a notebook's cell is drawn."""
+        from tavt_kit.reports import plot
+
+        return plot(self.folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +72,16 @@ def recommended_of(given: object, progress: Progress | None = None, pick: str | 
     """What the fit in a folder recommends, which ``progress`` is told; None of anything else that a workflow is given.
 
     Args:
-        pick: Another row of its table: ``dense``, ``dense-int8``, ``best-smaller-image``, ``fastest-tolerated``, or a
-            place in ``rows`` counted from 0.
+        pick: Another row of its table: ``dense``, ``dense-int8``, ``best-smaller-image``, ``fastest-tolerated``, or an
+            index of ``rows``.
     """
-    if not isinstance(given, str | os.PathLike) or not (Path(given) / FIT_FILE).is_file():
+    if (fit_file := _fit_file(given)) is None:
         return None
-    folder = Path(given)
-    with reading(folder / FIT_FILE):
-        record = read_record(folder / FIT_FILE, "fit")
+    folder = fit_file.parent
+    with reading(fit_file):
+        record = read_record(fit_file, "fit")
         file, index, why = recommended_file(folder, record), record["recommended"], "what its fit recommends"
-        indices = {role.lower().replace(" ", "-"): place for role, place in record["shown"].items()}
+        indices = {role.lower().replace(" ", "-"): shown for role, shown in record["shown"].items()}
         if pick is not None:
             indices |= {str(index): index for index in range(len(record["rows"]))}
             if pick not in indices:
@@ -84,13 +102,19 @@ def recommended_of(given: object, progress: Progress | None = None, pick: str | 
 
 def run_of_fit(given: object) -> Path | None:
     """The run that a fit's folder stands for: what it recommends was made of it, else its dense row."""
-    if not isinstance(given, str | os.PathLike) or not (file := Path(given) / FIT_FILE).is_file():
+    if (file := _fit_file(given)) is None:
         return None
     with reading(file):
         record = read_record(file, "fit")
         index = record["recommended"]
         row = record["rows"][record["shown"]["dense"] if index is None else index]
         return file.parent / str(row["run"])
+
+
+def _fit_file(given: object) -> Path | None:
+    """``fit.json`` of a fit's folder; None of anything else."""
+    file = Path(given) / FIT_FILE if isinstance(given, str | os.PathLike) else None
+    return file if file is not None and file.is_file() else None
 
 
 def recommended_file(folder: Path, record: Mapping[str, Any]) -> Path | None:

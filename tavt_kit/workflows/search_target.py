@@ -14,7 +14,7 @@ from tavt_kit.bench.latency_table import measure_schedules, measure_table, open_
 from tavt_kit.bench.noise import Watch, gpu_state
 from tavt_kit.bench.parts import WholeGraphs
 from tavt_kit.bench.protocol import BRIEF
-from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.budget import Budget
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LONGEST_RATIOS, LatencyTable, measure_quantile_ratios
@@ -25,7 +25,7 @@ from tavt_kit.runtimes import Images, Session
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Feasibility, feasibility_table
 from tavt_kit.workflows.baselines import Baselines
-from tavt_kit.workflows.joint import counting, joint_space, predicting, target_of, variant_of
+from tavt_kit.workflows.joint import counting, joint_space, predicting, variant_of
 from tavt_kit.workflows.search_config import PROFILE_FILE, SearchConfig
 from tavt_kit.workflows.search_context import SearchContext
 
@@ -121,36 +121,31 @@ def measured_feasibility(context: SearchContext) -> FirstLook:
 
 def ways_out(context: SearchContext, look: FirstLook) -> str:
     """What would meet a latency budget that nothing of this search does: INT8, a smaller image, a quiet machine."""
+    config, own = context.config, context.joint
     limit = next((row.limit for row in look.rows if not row.reachable), None)
-    if limit is None or not context.config.is_here:
+    if limit is None or not config.is_here:
         return ""
     busy = "; the machine was busy while this was measured, so try again on a quiet one" if look.is_disturbed else ""
-    return _measured_ways(context, limit) + busy
-
-
-def _measured_ways(context: SearchContext, limit: Limit) -> str:
-    """The same of what the search leaves out, measured."""
-    config, own = context.config, context.joint
+    # What the search leaves out is measured too.
     loose = replace(config, target=config.device, fix=("layers", "reduction"), precision=None, max_time=None)
     free = joint_space(replace(context, config=loose))
     if free is None:
-        return ""
+        return busy
     sizes, _, _, precisions, _ = (number - 1 for number in free.choices)
     if own is not None and not context.alone:  # what is searched anyway is no way out
         sizes, precisions = sizes * (len(own.sizes) == 1), precisions * (len(own.precisions) == 1)
     least = free.plain.least
     ways = [way for way in dict.fromkeys([(0, precisions), (sizes, 0), (sizes, precisions)]) if any(way)]
     if not ways:
-        return ""
+        return busy
     smaller = [least, *(free.given(least, image_size=size, precision=precision) for size, precision in ways)]
     runs = _passes(context, smaller, _brief_protocol(config))
     medians = dict(zip(smaller, (run.median for run in runs), strict=True))
     costs = Costs(counting(context), medians.__getitem__, config.device)
     texts = [f"{choice} {limit.show(costs.of(limit, choice))}" for choice in smaller]
     meets = [choice for choice in smaller if limit.admits(costs.of(limit, choice))]
-    return f"; measured with what `fix` and `precision` leave out: {', '.join(texts)}" + (
-        f", so {meets[0]} would meet it" if meets else ", so a smaller model is needed"
-    )
+    advice = f"{meets[0]} would meet it" if meets else "a smaller model is needed"
+    return f"; measured with what `fix` and `precision` leave out: {', '.join(texts)}, so {advice}{busy}"
 
 
 def timed(context: SearchContext, store: Store, look: Callable[[], FirstLook]) -> Costs:
@@ -298,7 +293,8 @@ def _opened(context: SearchContext, choice: Choice, graphs: WholeGraphs | None =
     size = model.backbone.image_size
     session = context.opened.get(choice)
     if session is None:
-        session = open_schedule(model, target_of(context.target, wanted), size, wanted.schedule, graphs)
+        target = replace(context.target, precision=wanted.precision or context.target.precision)
+        session = open_schedule(model, target, size, wanted.schedule, graphs)
         context.opening[wanted.precision] = max(context.opening.get(wanted.precision, 0.0), time.monotonic() - begin)
     if wanted.schedule == context.space.dense:
         context.opened[choice] = session

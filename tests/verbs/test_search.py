@@ -26,8 +26,8 @@ from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Store
 from tavt_kit.workflows import search_target
+from tavt_kit.workflows.search import LatencyRefinement
 from tavt_kit.workflows.search_config import SearchConfig
-from tavt_kit.workflows.search_refinement import LatencyRefinement
 from tests.verbs.tiny import write_images, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -145,7 +145,7 @@ def test_too_slow_on_the_target_is_no_pass(place: Path, tmp_path: Path, monkeypa
         fake.factor = 3.0
         return real(*arguments)
 
-    monkeypatch.setattr("tavt_kit.workflows.search_refinement.MeasureWithin", slower)
+    monkeypatch.setattr("tavt_kit.workflows.search.MeasureWithin", slower)
     assert search(place, out, *flags) == 1
     assert front(out)["verdict"] == "FAIL" and front(out)["chosen"] is None
 
@@ -161,7 +161,7 @@ def test_goes_on_where_the_target_is_faster_or_slower_than_predicted(
         fake.factor = factor
         return real(*arguments)
 
-    monkeypatch.setattr("tavt_kit.workflows.search_refinement.MeasureWithin", changed)
+    monkeypatch.setattr("tavt_kit.workflows.search.MeasureWithin", changed)
     out, flags = tmp_path / "out", ("--target", "torch:cpu:threads=1", "--budget", "latency=6ms", "--evaluations", 32)
     assert search(place, out, *flags) == 0
     body = front(out)
