@@ -283,7 +283,8 @@ def fitted(*records: Mapping[str, Any]) -> str:
         spent, data, target = record["seconds"], record["data"], record["target"]
         runs = ":".join(str(target[key]) for key in ("runtime", "processor", "threads") if target.get(key) is not None)
         parts.append(
-            f"**{data['name']}**, {data['classes']} classes, `{record['command']}`: {runs}, batch 1, {device(record)}; "
+            f"**{_SETS.get(data['name'], data['name'])}**, {data['classes']} classes, `{record['command']}`: {runs}, "
+            f"batch 1, {device(record)}; "
             f"first answer after {spent['first']:.0f} s, the end after {spent['all']:.0f} s.\n\n"
             + table(["", "model", "val, %", "test, %", "GMACs", "median, p90, ms", "budget"], rows)
             + f"\n\n> {record['advice']}"
@@ -291,7 +292,11 @@ def fitted(*records: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-_SETS = {"elpv": "solar cells (ELPV)", "list": "emoji roles", "timm:torch/fashion_mnist:fashion": "Fashion-MNIST"}
+_SETS = {
+    "elpv": "solar cells (ELPV)",
+    "emoji/list.csv": "emoji roles",
+    "timm:torch/fashion_mnist:fashion": "Fashion-MNIST",
+}
 
 
 def recommended(*records: Mapping[str, Any]) -> str:

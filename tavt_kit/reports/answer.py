@@ -52,8 +52,10 @@ def _of_fit(fit: RecordFile) -> Answer:
     command = shlex.join(["python", str(folder / "predict.py"), str(file), "photo.jpg"])
     lead = f"Ship {row.name}: {row.accuracy} right, {words.ms_text(p90)}"
     take = (f"To ship, take the folder {folder}; to try it", command)
-    why = Text.of(said.removeprefix(f"Ship {row.name}: "))
-    return Answer(row.verdict or "INCONCLUSIVE", lead, why, (), _known(*figures), take)
+    why, checked = Text.of(said.removeprefix(f"Ship {row.name}: ")), mapping(fit.body, "check")
+    told = f"Its check on {text(checked, 'split')} says {text(checked, 'verdict')}: {text(checked, 'reason')}."
+    more = (Text.of(told, kind="note" if text(checked, "verdict") == "PASS" else "warning"),) if checked else ()
+    return Answer(row.verdict or "INCONCLUSIVE", lead, why, more, _known(*figures), take)
 
 
 def _of_search(records: Records) -> Answer:

@@ -35,6 +35,7 @@ def checks_section(records: Records) -> Section | Missing:
         f"Each file and its source, the same schedule in torch f32, on the same images{images}.",
         ("File", lambda row: Cell(row[0], counts_text(integers(row[1], "schedule")), code=True)),
         ("Ran as", lambda row: _executed(text(row[1], "executed"))),
+        (Column("Images", hint="split"), lambda row: _images(mapping(row[1], "artifact_top1")) if others else ""),
         (Column("Source", hint=hint), lambda row: columns.recorded_accuracy(row[1], "source_top1")),
         (Column("File", hint=hint), lambda row: columns.recorded_accuracy(row[1], "artifact_top1")),
         (change, lambda row: columns.difference(Estimate.of(mapping(row[1], "difference"), "difference"))),
@@ -45,12 +46,19 @@ def checks_section(records: Records) -> Section | Missing:
     notes = [
         Text.of(f"{name}: {reason}.", kind="note")
         for name, check in checks
-        # Of a file that passed without an exception the table says as much.
-        if (reason := text(check, "reason")) and (text(check, "verdict") != "PASS" or number(check, "strayed"))
+        # Of a file that passed without an exception the table says as much; fewer bits always change the logits.
+        if (reason := text(check, "reason"))
+        and (text(check, "verdict") != "PASS" or (number(check, "strayed") and text(check, "precision") == "f32"))
     ]
     verdicts = ", ".join(dict.fromkeys(text(check, "verdict") or "?" for _, check in checks))
     gist = f"{words.plural(len(checks), 'file')}: {verdicts}"
     return Section("exported", "The exported files", (table, *notes), gist)
+
+
+def _images(accuracy: _Entry) -> Cell:
+    """How many, above their split."""
+    n = number(accuracy, "n")
+    return Cell(words.DASH if n is None else f"{n:.0f}", text(accuracy, "split") or "")
 
 
 def failed_checks(records: Records, counts: Sequence[int]) -> list[str]:
@@ -205,10 +213,6 @@ def _percent(record: _Entry, *path: str) -> str:
 
 
 def _accuracies(bodies: list[_Entry]) -> Table:
-    def images(row: _Entry) -> Cell:
-        n = number(row, "top1", "n")
-        return Cell(words.DASH if n is None else f"{n:.0f}", text(row, "top1", "split") or "")
-
     def accuracy(title: str, name: str) -> Rule[_Entry]:
         return Column(title, hint="95 %"), lambda row: columns.recorded_accuracy(row, name)
 
@@ -216,7 +220,7 @@ def _accuracies(bodies: list[_Entry]) -> Table:
         bodies,
         "Accuracies with their 95 % intervals.",
         ("Evaluated", lambda row: Cell(text(row, "thing") or "?", text(row, "schedule") or "", code=True)),
-        (Column("Images", hint="split"), images),
+        (Column("Images", hint="split"), lambda row: _images(mapping(row, "top1"))),
         accuracy("Top-1", "top1"),
         accuracy("Top-5", "top5"),
         accuracy("Macro F1", "macro_f1"),

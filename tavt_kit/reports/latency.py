@@ -115,7 +115,14 @@ def benches_section(records: Records) -> Section | Missing:
 
 def _table(file: RecordFile, named: bool) -> Table:
     which = f"{file.path.parent.name}/{file.path.name}: " if named else ""
-    reference = text(file.body, "reference")
+    reference, rows = text(file.body, "reference"), [CandidateView(row, "") for row in objects(file.body, "candidates")]
+    targets = [words.target_words(mapping(row.record, "target")).split(", ") for row in rows]
+    shared = [part for part in (targets or [[]])[0] if all(part in target for target in targets)]
+
+    def ran(row: CandidateView) -> str:
+        """What its target has that not all have."""
+        own = words.target_words(mapping(row.record, "target")).split(", ")
+        return ", ".join(part for part in own if part not in shared)
 
     def significant(record: Mapping[str, Any], name: str) -> str:
         value = number(record, name)
@@ -134,11 +141,12 @@ def _table(file: RecordFile, named: bool) -> Table:
     def gain(row: CandidateView) -> str:
         return words.percent_text(number(row.record, "gain_share", "value"), 0)
 
+    on = f" on {', '.join(shared)}" if any(shared) else ""
     return Table.of(
-        [CandidateView(row, "") for row in objects(file.body, "candidates")],
-        f"{which}Interleaved in random order{f'; speed is against {reference}' if reference else ''}.",
+        rows,
+        f"{which}Interleaved in random order{on}{f'; speed is against {reference}' if reference else ''}.",
         ("Candidate", name),
-        ("Ran as", lambda row: words.target_words(mapping(row.record, "target")) or words.DASH),
+        ("Ran as", ran),
         columns.MACS,
         columns.MEDIAN,
         columns.P90,
@@ -171,6 +179,9 @@ def _protocol(bench: Mapping[str, Any]) -> str:
     if (noise := text(bench, "noise", "word")) is not None:
         reasons = "; ".join(map(str, sequence(bench, "noise", "reasons")))
         said += f" The machine was {noise}{': ' if reasons else ''}{reasons}."
-    rows = objects(bench, "candidates")
-    doubts = [f"{text(row, 'name') or words.DASH}: {doubt}" for row in rows for doubt in sequence(row, "doubts")]
-    return f"{said} In doubt: {'; '.join(doubts)}." if doubts else said
+    doubts = dict[str, list[str]]()
+    for row in objects(bench, "candidates"):
+        for doubt in sequence(row, "doubts"):
+            doubts.setdefault(str(doubt), []).append(text(row, "name") or words.DASH)
+    told = "; ".join(f"{', '.join(names)}: {doubt}" for doubt, names in doubts.items())
+    return f"{said} In doubt: {told}." if told else said

@@ -47,7 +47,7 @@ _GROUPS: dict[str, tuple[Callable[[Records], blocks.Section | blocks.Missing | N
 def build_report(records: Records) -> blocks.Report:
     """What the records say: the answer, one chart, and the rest under four headings."""
     name = text(provenance.card_of(records), "name")
-    data = text(records.first("split"), "name") or text(records.first("fit"), "data", "name")
+    data = text(records.first("fit"), "data", "name") or text(records.first("split"), "name")
     folder = Path(records.folders[0]).resolve().name if records.folders else "A run"
     title = " on ".join(part for part in (name, data) if part) or folder
     groups = {heading: [section(records) for section in sections] for heading, sections in _GROUPS.items()}

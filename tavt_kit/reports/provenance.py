@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tavt_kit.reports import words
-from tavt_kit.reports.blocks import Block, Code, Facts, Inline, Section, Table, Text
+from tavt_kit.reports.blocks import Block, Code, Facts, Inline, Section, Text
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 from tavt_kit.reports.words import date_text, plural, target_words
 
@@ -29,18 +29,12 @@ def provenance_section(records: Records) -> Section:
         blocks.append(Facts(tuple(facts)))
     entries = list(sequence(card_of(records), "licences"))
     entries += [mapping(file.body, "licence") for kind in ("split", "kept") for file in records.all(kind)]
-    licences = Table.of(
-        dict.fromkeys(
-            tuple(text(entry, key) or "unknown" for key in ("name", "licence", "source"))
-            for entry in entries
-            if text(entry, "name")
-        ),
-        "Licences and attributions.",
-        ("What", lambda row: row[0]),
-        ("Licence", lambda row: row[1]),
-        ("Source", lambda row: row[2]),
+    licences = dict.fromkeys(
+        (text(entry, "licence") or "unknown", f"{name} ({text(entry, 'source') or 'source unknown'})")
+        for entry in entries
+        if (name := text(entry, "name"))
     )
-    blocks += [licences] if licences.rows else []
+    blocks += [Text.of("Licences and attributions."), Facts(tuple(licences))] if licences else []
     gist = text(_first_with(records, "host"), "cpu") or ""
     return Section("provenance", "Measured how, made of what", tuple(blocks), gist)
 
@@ -84,6 +78,7 @@ def facts_of(records: Records) -> list[tuple[str, Inline]]:
         ("Model", _code(card, "name")),
         ("Classes", len(sequence(card, "classes")) or None),
         ("Image size", f"{size[0]} × {size[1]}" if len(size) == 2 else None),
+        ("Preprocessing", _preprocessing(mapping(card, "preprocessing"))),
         ("Token score", text(card, "score")),
         ("Weights", text(card, "provenance")),
         ("Weights, SHA-256", _code(card, "weights_sha256")),
@@ -108,12 +103,23 @@ def _code(record: Mapping[str, Any], name: str) -> Code | None:
     return None if value is None else Code(value)
 
 
+def _preprocessing(record: Mapping[str, Any]) -> str:
+    """How a photograph becomes what the network takes; empty where it is not recorded."""
+    resized, crop, share = (text(record, "interpolation"), text(record, "crop_mode"), number(record, "crop_pct"))
+    parts = [] if resized is None else [f"resized ({resized})"]
+    parts += [] if crop is None or share is None else [f"{words.percent_text(share, 0)} cropped ({crop})"]
+    for name, key in (("mean", "mean"), ("deviation", "std")):
+        parts += [f"{name} {', '.join(map(str, values))}"] if (values := sequence(record, key)) else []
+    return "; ".join(parts)
+
+
 def _training(run: Mapping[str, Any]) -> str:
-    """``modern, 300 steps, batch 16, bf16, seed 0``."""
+    """``modern at 112 px, 300 steps, batch 16, bf16, seed 0``."""
     asked = mapping(run, "asked")
+    size = sequence(asked, "image_size")
     steps, batch, seed = whole(asked, "steps"), whole(asked, "batch"), whole(asked, "seed")
     parts = (
-        text(asked, "recipe"),
+        f"{text(asked, 'recipe') or ''}{f' at {size[-1]} px' if size else ''}",
         None if steps is None else plural(steps, "step"),
         None if batch is None else f"batch {batch}",
         text(run, "results", "precision") or text(asked, "precision"),

@@ -13,7 +13,9 @@ from tavt_kit.core.records import kind_of, read_lines, upgraded
 from tavt_kit.errors import RecordError
 
 _JUDGED = ("bench", "check", "eval", "fit", "front")  # what verdicts rest on
-_KINDS = frozenset("bench check eval explained exported fit front kept model profile prune recipe run split".split())
+_KINDS = frozenset(
+    "average bench check eval explained exported fit front kept model profile prune recipe run split".split()
+)
 """What this report reads."""
 
 _MOST = 1e100  # What no figure reaches; the axes of charts of more would overflow
@@ -103,9 +105,10 @@ def _files(place: Path) -> Iterator[Path]:
     if not place.is_dir():
         raise RecordError(f"{place} is neither a run folder nor a record; give what search, export or bench wrote")
     names: list[Path] = []
+    most = _DEPTH + (place / "fit.json").is_file()  # each of its files has a folder in files/first or files/second
     for folder, below, files in os.walk(place):
         depth = len(Path(folder).parts) - len(place.parts)
-        below[:] = sorted(name for name in below if not name.startswith(".")) if depth < _DEPTH else []
+        below[:] = sorted(name for name in below if not name.startswith(".")) if depth < most else []
         names += [Path(folder, name) for name in sorted(files) if name.endswith(".json") and not name.startswith(".")]
     yield from sorted(names, key=lambda path: len(path.parts))
 

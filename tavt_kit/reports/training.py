@@ -11,7 +11,7 @@ from tavt_kit.reports import columns, words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
 from tavt_kit.reports.candidates import Estimate
 from tavt_kit.reports.charts import Curve, curve_figure, thinned
-from tavt_kit.reports.records import RecordFile, Records, integers, mapping, number, sequence, text, whole
+from tavt_kit.reports.records import RecordFile, Records, integers, mapping, number, objects, sequence, text, whole
 
 
 class _Step:
@@ -112,12 +112,57 @@ _VAL = "val_"
 
 
 def learning_section(records: Records) -> Section | Missing:
-    """The curves of every run that was trained step by step."""
-    blocks = [block for run in records.all("run") for block in _run(run, records.steps.get(run.path, ()))]
+    """What each training reached, and the curves of those that went step by step."""
+    runs = records.all("run")
+    table = _reached([run for run in runs if number(run.body, "results", "val", "value") is not None])
+    blocks: list[Block] = [table] if table.rows else []
+    blocks += [_average(file.body) for file in records.all("average")]
+    blocks += [block for run in runs for block in _run(run, records.steps.get(run.path, ()))]
     if not blocks:
         return Missing("Learning curves", "fgvc-kit distill MODEL")
-    gist = ", ".join(f"{whole(run.body, 'asked', 'steps') or '?'} steps" for run in records.all("run"))
+    steps = [count for run in runs if (count := whole(run.body, "asked", "steps"))]
+    gist = ", ".join([*(["a head"] if len(steps) < len(runs) else []), *(f"{count} steps" for count in steps)])
     return Section("learning", "How training went", tuple(blocks), gist)
+
+
+def _reached(runs: Sequence[RecordFile]) -> Table:
+    """What each training ended with."""
+
+    def folder(run: RecordFile) -> Cell:
+        parts = (text(run.body, "asked", "recipe"), f"{size} px" if (size := _pixels(run.body)) else "")
+        return Cell(run.path.parent.name, " at ".join(filter(None, parts)), code=True)
+
+    return Table.of(
+        runs,
+        "What each training ended with, every token kept.",
+        ("Folder", folder),
+        (Column("Steps"), lambda run: f"{whole(run.body, 'asked', 'steps') or words.DASH}"),
+        (Column("Accuracy", hint="val, 95 %"), lambda run: columns.recorded_accuracy(run.body, "results", "val")),
+        (Column("Time", hint="of the steps"), lambda run: _minutes(number(run.body, "results", "loop", "seconds"))),
+    )
+
+
+def _average(body: Mapping[str, Any]) -> Table:
+    """The mean of several fine-tunes beside each of them."""
+    return Table.of(
+        objects(body, "rows"),
+        "The mean of the fine-tuned weights beside each of them, at its image size on val.",
+        ("Fine-tune", lambda row: f"at {whole(row, 'image_size') or words.DASH} px"),
+        (Column("Alone", hint="top-1, 95 %"), lambda row: columns.recorded_accuracy(row, "top1")),
+        (Column("Mean", hint="top-1, 95 %"), lambda row: columns.recorded_accuracy(row, "average_top1")),
+        (Column("Change", hint="points, paired"), lambda row: columns.difference(
+            Estimate.of(mapping(row, "difference"), "difference"))),
+    )  # fmt: skip
+
+
+def _pixels(body: Mapping[str, Any]) -> str:
+    """A side of the images that it was trained on; empty where that is not recorded."""
+    size = sequence(body, "asked", "image_size")
+    return f"{size[-1]}" if size else ""
+
+
+def _minutes(seconds: float | None) -> str:
+    return words.DASH if seconds is None else f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
 
 
 def _run(run: RecordFile, steps: Sequence[Mapping[str, Any]]) -> list[Block]:
@@ -126,7 +171,8 @@ def _run(run: RecordFile, steps: Sequence[Mapping[str, Any]]) -> list[Block]:
         return []
     what = "distillation" if text(run.body, "verb") == "distill" else "fine-tuning"
     what = "the control" if _is_control(run.body) else what
-    name = f"{what} by the recipe {text(run.body, 'asked', 'recipe') or words.DASH}"
+    name = f"{what}{f' at {size} px' if (size := _pixels(run.body)) else ''} by the recipe "
+    name += text(run.body, "asked", "recipe") or words.DASH
     terms = [key for key in steps[0] if key not in _OTHER and not key.startswith(_VAL)]
     curves = [thinned("loss", losses, spread=True)]
     curves += [thinned(_TERMS.get(term, term), points) for term in terms if (points := _points(steps, term))]

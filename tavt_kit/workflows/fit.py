@@ -58,7 +58,7 @@ from tavt_kit.workflows.fit_plan import (
     training_seconds,
     with_stages,
 )
-from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row, write_recommended
+from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row, weights_words, write_recommended
 from tavt_kit.workflows.run_model import FIT_FILE, ReportedRun, recommended_file
 from tavt_kit.workflows.search import search
 from tavt_kit.workflows.search_config import PROFILE_FILE
@@ -261,7 +261,7 @@ class _Stages:
     def run(self, asked: Mapping[str, Any], plan: FitPlan) -> FitResult:
         """First without training, then as far as the time allows."""
         inherit_split(self.out, self.images)  # for whoever asks the recommended file about val or test
-        facts = look_at(self.images)
+        facts = replace(look_at(self.images), name=_data_words(self.data, self.images.name))
         self.progress.show(facts)
         if any(n > (_IMAGES if split == "train" else _JUDGED) for split, n in facts.images.items()):
             self.progress.say(f"Of each split {_IMAGES:,} images at most are read, and more where training has steps; "
@@ -454,7 +454,7 @@ class _Stages:
                 self.progress.say("No time is left for a search; what was trained is measured all the same.")
                 return []
             end = time.monotonic() + min(seconds, (self.plan.seconds or {}).get("search", LEAST_SEARCH))
-            with self._stage(f"search the image sizes and schedules of {network.name}"):
+            with self._stage(f"search image sizes and schedules of the network ({weights_words(network.name)})"):
                 try:
                     self._search(network, self._layer_times(head, rows), end, fresh=again)
                 except BudgetTooTight as error:
@@ -604,7 +604,9 @@ class _Stages:
         self.progress.say(f"check on {split}: {done.verdict}, {done.reason}")
         record = {**result.record, "check": {"split": split, "verdict": str(done.verdict), "reason": done.reason}}
         record["seconds"] = {**record["seconds"], "all": self.deadline.spent}
-        return replace(result, record=write_record(self.out / FIT_FILE, "fit", record))
+        written = write_record(self.out / FIT_FILE, "fit", record)
+        write_report([self.out], self.out)
+        return replace(result, record=written)
 
     def _finished(self, facts: DataFacts, rows: Sequence[FitRow]) -> FitResult:
         """Write ``fit.json``, the recommended file and the report."""
@@ -620,11 +622,20 @@ class _Stages:
         record = write_record(self.out / FIT_FILE, "fit", body)
         if table.recommended is not None:
             write_recommended(self.out / "recommended", table, facts, record)
-        searched = self.out / "search"
-        write_report([self.out / FIT_FILE, *([searched] if (searched / "front.json").is_file() else ())], self.out)
+        write_report([self.out], self.out)
         result = FitResult(self.out, record, table)
         self.progress.show(result)
         return result
+
+
+def _data_words(data: str, name: str) -> str:
+    """What people call the images: a list by its folder, too, for most lists are called list.
+
+    Example:
+        >>> _data_words("/data/emoji/list.csv", "list"), _data_words("birds/", "birds")
+        ('emoji/list.csv', 'birds')
+    """
+    return "/".join(Path(data).absolute().parts[-2:]) if Path(data).suffix.lower() == ".csv" else name
 
 
 def _pixels(run: Path) -> int:
@@ -663,8 +674,8 @@ def _search_record(folder: Path, network: str, body: Mapping[str, Any]) -> dict[
     images = max(row["n"] for row in (*body["candidates"], *body["baselines"]))
     by = ", ".join(f"{count} {origin}" for origin, count in origins.items())
     said = (
-        f"The search evaluated {body['evaluations']} configurations of {network} on {images} images of val by their "
-        f"divergence from it, proposed by: {by}."
+        f"The search evaluated {body['evaluations']} configurations of the network ({weights_words(network)}) on "
+        f"{images} images of val by their divergence from it, proposed by: {by}."
     )
     return {"network": network, "evaluations": body["evaluations"], "images": images, "by": dict(origins),
             "seconds": body["seconds"], "said": said}  # fmt: skip

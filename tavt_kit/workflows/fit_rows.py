@@ -28,8 +28,22 @@ if TYPE_CHECKING:
 
 _IN_BENCH = ("raw_ms", "rounds", "pace")
 """What ``bench.json`` has of every file, and ``fit.json`` leaves there."""
+_WEIGHTS = {
+    "head": "head only", "adapted": "fine-tuned", "average": "mean of fine-tunes", "distilled": "distilled",
+}  # fmt: skip
+"""How the weights of a run folder were trained, by the first word of its name."""
 KNOWN_LIMITS = ("latency", "throughput", "flops", "top1", "drop")
 """Quantities of a budget that every row knows."""
+
+
+def weights_words(run: str) -> str:
+    """How the weights of a fit's run were trained, for people.
+
+    Example:
+        >>> weights_words("adapted-70"), weights_words("mine")
+        ('fine-tuned', 'mine')
+    """
+    return _WEIGHTS.get(run.partition("-")[0], run)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,13 +82,11 @@ class FitRow:
 
     @property
     def name(self) -> str:
-        """A few words: whether tokens merge (a fit drops none), the image size, the precision, the run."""
-        size = self.configuration.image_size
-        pixels = "" if size is None else f" {size[1]} px"
-        what = "dense" if self.is_dense else "merged"
-        return (
-            f"{what}{pixels} {self.precision.upper() if self.precision == 'int8' else self.precision} ({self.run.name})"
-        )
+        """A few words: whether tokens merge (a fit drops none), the image size, the precision, what was trained."""
+        size, precision = self.configuration.image_size, self.precision
+        words = ["dense" if self.is_dense else "merged", *([] if size is None else [f"{size[1]} px"])]
+        words += [precision.upper() if precision == "int8" else precision, f"({weights_words(self.run.name)})"]
+        return " ".join(words)
 
     def accuracy(self, split: Literal["val", "test"]) -> Accuracy | None:
         """Top-1; None without a test split."""

@@ -65,7 +65,7 @@ def test_the_answer_is_on_the_first_screen(tab: Tab, report: Path) -> None:
     assert min(tab.run(sizes)) > 10
 
 
-KINDS = ("bench.json", "check.json", "run.json", "profile.json", "prune.json", "fit.json", "eval/eval.json")
+KINDS = ("bench.json", "check.json", "run.json", "profile.json", "prune.json", "fit.json", "eval/eval.json", ".")
 
 
 @pytest.mark.parametrize("kind", KINDS)

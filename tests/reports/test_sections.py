@@ -127,6 +127,18 @@ def test_the_chart_of_a_fit_has_every_file(tmp_path: Path) -> None:
     assert "budget 8 ms (p90)" in Page(once(figure)).text.replace("\u00a0", " ")
 
 
+def test_the_report_of_a_fit_shows_all_that_belongs_to_it(tmp_path: Path) -> None:
+    page = read([write_fit(tmp_path)], tmp_path / "out")
+    assert {"final", "learning", "exported", "bench", "provenance", "reproduction"} <= set(page.attributes("id"))
+    for said in (
+        "What each training ended with", "adapted-98 finetune at 98 px", "head probe at 112 px",
+        "Fine-tuning at 98 px by the recipe",
+        "The mean of the fine-tuned weights beside each of them", "at 84 px", "Agreement", "98.2 %", "p99",
+        "chosen.int8.xml: top-1 changes by", "Interleaved in random order on OpenVINO CPU",
+    ):  # fmt: skip
+        assert said in page.text, said
+
+
 def test_dropped_patches_are_covered_and_no_others(tmp_path: Path) -> None:
     (tmp_path / "thumbnails").mkdir()
     kept = [[0, 1, 2, 3, 4, 5], [0, 1, 5], [0, 1, 5]]
