@@ -30,7 +30,7 @@ def provenance_section(records: Records) -> Section:
     entries = list(sequence(card_of(records), "licences"))
     entries += [mapping(file.body, "licence") for kind in ("split", "kept") for file in records.all(kind)]
     licences = dict.fromkeys(
-        (text(entry, "licence") or "unknown", f"{name} ({text(entry, 'source') or 'source unknown'})")
+        (text(entry, "licence") or "unknown", f"{name}; {text(entry, 'source') or 'source unknown'}")
         for entry in entries
         if (name := text(entry, "name"))
     )
