@@ -39,11 +39,6 @@ def choose_precision(text: str | None, device: torch.device) -> str:
     return name
 
 
-def dtype_of(precision: str) -> torch.dtype:
-    """``torch.float32``, ``torch.bfloat16`` or ``torch.float16``."""
-    return DTYPES[precision]
-
-
 def evaluation_precision(precision: str) -> str:
     """What a model trained in ``precision`` is evaluated in: float16 may overflow without its loss scaling's help."""
     return "f32" if precision == "f16" else precision
@@ -53,4 +48,4 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     """Matrix products in the 16 bits asked for, or everything as it is."""
     if precision == "f32":
         return nullcontext()
-    return torch.autocast(device.type, dtype_of(precision))
+    return torch.autocast(device.type, DTYPES[precision])

@@ -24,7 +24,7 @@ from tavt_kit.distill.losses import balanced_weights, make_step
 from tavt_kit.distill.optimizer import attached, check_scales, freeze
 from tavt_kit.distill.recipes import TrainRecipe, recipe_names
 from tavt_kit.distill.run_folder import RunFolder, begun_with, has_state, remove_state
-from tavt_kit.distill.trainer import SAVE_SECONDS, run_loop
+from tavt_kit.distill.trainer import SAVE_SECONDS, Trainer
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.backbones.fusion import Ffvt, TransFg
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
@@ -108,11 +108,11 @@ def train(
         weights = balanced_weights(train.labels, len(images.classes)) if balanced else None
         step, branch = make_step(model, objective, frozen=settings.freeze or 0, class_weights=weights, seed=recipe.seed)
         with attached(model, branch):
-            loop = run_loop(
+            loop = Trainer(
                 model, train, step, settings, recipe.running, run.folder,
                 seed=recipe.seed, progress=progress, what="finetune", save_seconds=save_seconds,
                 judge=common.judge_of(recipe.running, val, images.classes, (model.schedule,)),
-            )  # fmt: skip
+            ).run()  # fmt: skip
         sweep = partial(common.evaluate_sweep, precision=precision, progress=progress, what="evaluate")
         (trained_for,) = sweep(model, val, "val", {recipe.schedule: model.schedule})
         results = {"loop": loop.as_record(settings.batch), "val": trained_for.accuracy.as_record()}

@@ -28,7 +28,7 @@ from tavt_kit.distill.recipes import DistillRecipe, distill_recipe
 from tavt_kit.distill.run_folder import RunFolder, begun_with, remove_state
 from tavt_kit.distill.sampling import Draws, Sampler
 from tavt_kit.distill.sandwich import SandwichRule, Teacher, sandwich_step
-from tavt_kit.distill.trainer import SAVE_SECONDS, run_loop
+from tavt_kit.distill.trainer import SAVE_SECONDS, Trainer
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.timm_import import timm
@@ -116,11 +116,11 @@ def distill(
             pictures={"train": len(train), "val": len(val)},
             before=[point.as_record() for point in before],
         )
-    loop = run_loop(
+    loop = Trainer(
         model, train, step, settings, recipe.running, run.folder,
         seed=recipe.seed, progress=progress, what="distill", save_seconds=save_seconds,
         judge=common.judge_of(recipe.running, val, images.classes, tuple(points.values())),
-    )  # fmt: skip
+    ).run()  # fmt: skip
     after = ladder("ladder after")
     drawn = f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {recipe.bound:g}"
     how = f"distilled in place ({drawn}, {loop.steps} steps)"

@@ -117,32 +117,9 @@ def curved_counts(
     return _counts(tokens, layers, prefix + 1, executed, lambda layer, _: counts[layer])
 
 
-def thinned_counts(
-    tokens: int,
-    layers: int,
-    probability: float,
-    draws: Draws,
-    *,
-    floor: int = 2,
-    executed: Collection[int] | None = None,
-) -> tuple[int, ...]:
-    """A random sub-network: every token leaves each executed layer with ``probability``."""
-    return _counts(tokens, layers, floor, executed, lambda _, n: n - int(draws.binomial(n, probability)))
-
-
 def surviving_layers(layers: int, probability: float, draws: Draws) -> tuple[int, ...]:
     """Layer dropout: each layer is left out with ``probability``; all of them may be."""
     return tuple(layer for layer in range(layers) if draws.random() >= probability)
-
-
-def first_layers(layers: int, dropped: int) -> tuple[int, ...]:
-    """Without the last ``dropped`` layers; at least one stays."""
-    return tuple(range(max(layers - dropped, 1)))
-
-
-def up_to_first_layers(layers: int, most: int, draws: Draws) -> tuple[int, ...]:
-    """Without the last 0 to ``most`` layers, uniformly; at least one stays."""
-    return first_layers(layers, _whole(draws, 0, min(most, layers - 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,27 +176,26 @@ class Sampler:
     def _picked(self, draws: Draws) -> Iterator[TokenSchedule]:
         smallest, *others = self.schedules
         yield smallest
-        for start in range(0, self.random, max(1, len(others))):
-            for place in draws.permutation(len(others) or 1)[: self.random - start]:
-                yield others[place] if others else smallest
+        others = others or [smallest]
+        for start in range(0, self.random, len(others)):
+            for index in draws.permutation(len(others))[: self.random - start]:
+                yield others[index]
 
     def _thinned(self, schedule: TokenSchedule, draws: Draws) -> TokenSchedule:
         """Under layer dropout: a layer that does not run keeps what reached it."""
         executed = self._survivors(draws)
         if executed is None:
             return schedule
-        wanted = schedule.counts
-        counts = _counts(self.layout.tokens, self.layout.layers, 1, executed, lambda layer, _: wanted[layer])
-        return TokenSchedule(counts, executed)
+        tokens, layers, wanted = self.layout.tokens, self.layout.layers, schedule.counts
+        return TokenSchedule(_counts(tokens, layers, 1, executed, lambda layer, _: wanted[layer]), executed)
 
     def _sub(self, draws: Draws, *, smallest: bool) -> TokenSchedule:
         executed = self._survivors(draws)
-        tokens, layers, bound = self.layout.tokens, self.layout.layers, self.bound
+        tokens, layers, bound, drawn = self.layout.tokens, self.layout.layers, self.bound, None if smallest else draws
         rule: dict[str, Any] = {"floor": self.layout.least, "executed": executed}
         if self.sampling == "stages":
-            counts = staged_counts(tokens, layers, bound, None if smallest else draws, **rule)
+            counts = staged_counts(tokens, layers, bound, drawn, **rule)
         elif self.sampling == "curve":
-            drawn = None if smallest else draws
             counts = curved_counts(tokens, layers, self.layout.prefix, bound, drawn, executed=executed)
         elif smallest or self.sampling == "ratio":
             ratio = bound if smallest else float(draws.uniform(0, bound))

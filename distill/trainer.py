@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tavt_kit.core.progress import Progress
 from tavt_kit.distill.datasets import Batch, ImageSplit, stream
-from tavt_kit.distill.device import autocast, dtype_of
+from tavt_kit.distill.device import autocast
 from tavt_kit.distill.losses import Step
 from tavt_kit.distill.optimizer import make_optimiser, set_rate
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
@@ -43,6 +43,7 @@ from tavt_kit.errors import MeasurementError, TrainingError, UnknownName
 from tavt_kit.evaluation.metrics import METRICS, Predictions, class_index, find_metric
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
+from tavt_kit.runtimes.on_torch import DTYPES
 from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 
 
@@ -70,11 +71,7 @@ class SelectionMetric:
         return find_metric(self.name)[0].better(value, other)
 
     def of(self, logits: Tensor, labels: NDArray[np.int64]) -> float:
-        """The value of logits (n, classes) on the CPU and labels (n,).
-
-        Raises:
-            MeasurementError: Logits that are not finite, or a class without images.
-        """
+        """Of logits (n, classes) on the CPU and labels (n,); MeasurementError of no finite logits, or no such image."""
         if not bool(torch.isfinite(logits).all()):
             raise MeasurementError(f"the logits are not finite, so there is no {self.name}")
         seen = Predictions(logits.numpy(), labels, class_index(self.name, self.classes))
@@ -123,41 +120,16 @@ class Loop:
         return {**asdict(self), "images_per_second": speed}
 
 
-def run_loop(
-    model: AdaptiveViT,
-    split: ImageSplit,
-    step: Step,
-    settings: OptimizerOptions,
-    running: TrainingOptions,
-    folder: Path,
-    *,
-    seed: int,
-    progress: Progress,
-    what: str,
-    judge: Judge | None = None,
-    save_seconds: float = SAVE_SECONDS,
-) -> Loop:
-    """Train, from where ``folder`` says an earlier process was, to the end.
+@dataclass(eq=False)
+class Trainer:
+    """Trains, from where ``folder`` says an earlier process was, to the end.
 
     Args:
         model: Trained in place, on its device; what must not be trained is frozen already. It ends with the weights of
             the best evaluation, else with the averaged ones, else with the last.
         settings: Optimisation, with nothing left open (``OptimizerOptions.settled``); so is ``running``.
-
-    Raises:
-        TrainingError: A loss or gradient is not finite, memory ran out, or the batch cannot be divided.
-        CheckpointError: The state in ``folder`` is damaged, or belongs to another model or optimiser.
-        KeyboardInterrupt: Asked for by Ctrl-C; the state was saved.
+        what: Name of the stage, for who watches.
     """
-    assert running.precision is not None  # what settled means
-    assert judge is not None or running.evaluate_every is None
-    running.check_split(settings.batch)
-    return _Run(model, split, step, settings, running, Path(folder), seed, judge).go(progress, what, save_seconds)
-
-
-@dataclass(eq=False)
-class _Run:
-    """A run of the loop. Arguments as ``run_loop``."""
 
     model: AdaptiveViT
     split: ImageSplit
@@ -165,10 +137,17 @@ class _Run:
     settings: OptimizerOptions
     running: TrainingOptions
     folder: Path
+    _: KW_ONLY
     seed: int
-    judge: Judge | None
+    progress: Progress
+    what: str
+    judge: Judge | None = None
+    save_seconds: float = SAVE_SECONDS
 
     def __post_init__(self) -> None:
+        assert self.running.precision is not None  # what settled means
+        assert self.judge is not None or self.running.evaluate_every is None
+        self.running.check_split(self.settings.batch)
         self.device, self.precision = next(self.model.parameters()).device, str(self.running.precision)
         self.optimiser = make_optimiser(self.model, self.settings)
         self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -187,12 +166,18 @@ class _Run:
         """The network whose weights are evaluated and written: the averaged one, or the model itself without one."""
         return self.model if self.ema is None else self.ema.module
 
-    def go(self, progress: Progress, what: str, save_seconds: float) -> Loop:
-        """All that is left to do."""
+    def run(self) -> Loop:
+        """All that is left to do.
+
+        Raises:
+            TrainingError: A loss or gradient is not finite, or memory ran out.
+            CheckpointError: The state in ``folder`` is damaged, or belongs to another model or optimiser.
+            KeyboardInterrupt: Asked for by Ctrl-C; the state was saved.
+        """
         total = self.settings.steps
         done = number = saved = self._resume()
         shown: dict[str, float] = {}
-        progress.stage(what, total, done)
+        self.progress.stage(self.what, total, done)
         batches = stream(
             self.split, self.settings, seed=self.seed, first=done + 1, last=total, pinned=self.device.type == "cuda"
         )
@@ -204,9 +189,9 @@ class _Run:
                 best = self._evaluate(number, values)
                 note(values)
                 shown |= {name: values[name] for name in values if name in _SHOWN or name.startswith("val_")}
-                progress.advance(1, **shown)
+                self.progress.advance(1, **shown)
                 asked = bool(noted)
-                if asked or best or time.monotonic() - last_save >= save_seconds:
+                if asked or best or time.monotonic() - last_save >= self.save_seconds:
                     self._save(number)
                     saved, last_save = number, time.monotonic()
                 if asked:
@@ -326,7 +311,7 @@ class _Run:
         with (
             torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
             autocast(self.precision, self.device),
-            training_attention(self.model.tokens, self.device, dtype_of(self.precision)),
+            training_attention(self.model.tokens, self.device, DTYPES[self.precision]),
         ):
             # Dropout reads torch's own stream, which is put back afterwards.
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))

@@ -487,7 +487,7 @@ class Steps:
         from tavt_kit.distill.options import DataOptions, OptimizerOptions, TrainingOptions
         from tavt_kit.distill.recipes import train_recipe
         from tavt_kit.distill.run_folder import read_metrics
-        from tavt_kit.distill.trainer import run_loop
+        from tavt_kit.distill.trainer import Trainer
         from tavt_kit.models.flops import count_macs
 
         batch, updates = (4, 6) if self.is_dry else (32, 20)
@@ -515,8 +515,8 @@ class Steps:
                     step, macs = distils(model)
                 folder = Path(name) / kind
                 folder.mkdir()
-                run_loop(model, split, step, settings, TrainingOptions(precision="bf16"), folder, seed=0,
-                         progress=Silent(), what=kind)  # fmt: skip
+                Trainer(model, split, step, settings, TrainingOptions(precision="bf16"), folder, seed=0,
+                         progress=Silent(), what=kind).run()  # fmt: skip
                 told = read_metrics(folder)[skipped:]
                 waited = sum(line["seconds_waiting"] for line in told)
                 seconds = waited + sum(batch / line["images_per_second"] for line in told)

@@ -39,7 +39,7 @@ from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.losses import at_least_f32, target_loss, token_distance
 from tavt_kit.distill.optimizer import attached
 from tavt_kit.distill.recipes import train_recipe
-from tavt_kit.distill.trainer import run_loop
+from tavt_kit.distill.trainer import Trainer
 from tavt_kit.evaluation.result import paired
 from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
@@ -114,8 +114,8 @@ def trained(given: argparse.Namespace, place: str, way: str, folder: Path) -> di
     split = common.open_split(images, "train", preprocessing, recipe, plain=False)
     found: dict[str, list[bool]] = {}
     with attached(model, branch):
-        run_loop(model, split, step, recipe.optimisation, recipe.running, folder, seed=seed, progress=progress,
-                 what=f"{place} {way}")  # fmt: skip
+        Trainer(model, split, step, recipe.optimisation, recipe.running, folder, seed=seed, progress=progress,
+                 what=f"{place} {way}").run()  # fmt: skip
         for name in ("val", "test"):
             held = common.open_split(images, name, preprocessing, recipe)
             found[name] = []

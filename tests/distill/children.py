@@ -22,7 +22,7 @@ from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.options import DataOptions, OptimizerOptions, TrainingOptions
 from tavt_kit.distill.recipes import DistillRecipe
 from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
-from tavt_kit.distill.trainer import Judge, SelectionMetric, run_loop
+from tavt_kit.distill.trainer import Judge, SelectionMetric, Trainer
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -105,10 +105,10 @@ def run(job: Job, folder: Path, weights: Path) -> None:
             return metric.of(model.eval()(images), val.labels)
 
     folder.mkdir(exist_ok=True)
-    run_loop(
+    Trainer(
         model, some_images(), step, job.settings, job.running, folder,
         seed=0, progress=Silent(), what="x", judge=Judge(metric, value), save_seconds=0.0,
-    )  # fmt: skip
+    ).run()  # fmt: skip
     torch.save(model.state_dict(), weights)
 
 

@@ -19,7 +19,7 @@ from tavt_kit.distill.losses import Backward, Step
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
 from tavt_kit.distill.recipes import DistillRecipe
 from tavt_kit.distill.run_folder import read_metrics
-from tavt_kit.distill.trainer import Judge, Loop, SelectionMetric, run_loop
+from tavt_kit.distill.trainer import Judge, Loop, SelectionMetric, Trainer
 from tavt_kit.errors import CheckpointError, MeasurementError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 from tests.distill.children import CLASSES, Job, Memory, some_images, some_model
@@ -47,10 +47,10 @@ def go(
     model = some_model(Job(settings, running, distils=True, double=double))
     step, _ = _prepare(model, DistillRecipe(bound=0.4, sub_networks=1, layer_dropout=0.1, optimisation=settings))
     folder.mkdir(exist_ok=True)
-    loop = run_loop(
+    loop = Trainer(
         model, some_images(), change(step), settings, running, folder,
         seed=0, progress=Silent(), what="x", judge=judge, save_seconds=save_seconds,
-    )  # fmt: skip
+    ).run()  # fmt: skip
     return model, loop
 
 

@@ -23,7 +23,7 @@ from tavt_kit.distill.losses import Backward, Step
 from tavt_kit.distill.options import DataOptions, OptimizerOptions, TrainingOptions
 from tavt_kit.distill.recipes import DistillRecipe
 from tavt_kit.distill.run_folder import has_state, load_state, read_metrics
-from tavt_kit.distill.trainer import Judge, Loop, run_loop
+from tavt_kit.distill.trainer import Judge, Loop, Trainer
 from tavt_kit.errors import CheckpointError, OutputError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -74,10 +74,10 @@ def go(
     recipe = DistillRecipe(bound=0.4, sub_networks=1, layer_dropout=0.1, optimisation=settings)
     step, _ = _prepare(model, recipe)
     folder.mkdir(exist_ok=True)
-    done = run_loop(
+    done = Trainer(
         model, split, change(step), settings, running, folder,
         seed=0, progress=watcher or Silent(), what="distill", save_seconds=save_seconds, judge=judge,
-    )  # fmt: skip
+    ).run()  # fmt: skip
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}, done
 
 
@@ -159,7 +159,7 @@ def test_another_seed_trains_otherwise_and_torchs_stream_is_left_alone(
     torch.manual_seed(5)
     model = make_model()
     step, _ = _prepare(model, DistillRecipe(optimisation=SETTINGS))
-    run_loop(model, split, step, SETTINGS, RUNNING, tmp_path, seed=1, progress=Silent(), what="distill")
+    Trainer(model, split, step, SETTINGS, RUNNING, tmp_path, seed=1, progress=Silent(), what="distill").run()
     assert torch.equal(torch.randn(3), expected)
     zero, _ = go(make_model, split, tmp_path / "zero")
     assert any(not torch.equal(tensor, zero[name]) for name, tensor in model.state_dict().items())
@@ -199,7 +199,7 @@ def test_gradients_that_are_not_finite_stop_before_the_weights_move(
 
     before = bias.detach().clone()
     with pytest.raises(TrainingError, match="gradient norm nan"):
-        run_loop(model, split, step, SETTINGS, RUNNING, tmp_path, seed=0, progress=Silent(), what="x")
+        Trainer(model, split, step, SETTINGS, RUNNING, tmp_path, seed=0, progress=Silent(), what="x").run()
     assert torch.equal(bias, before)
 
 

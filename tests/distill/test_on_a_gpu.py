@@ -18,7 +18,7 @@ from tavt_kit.distill.losses import Backward
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
 from tavt_kit.distill.recipes import DistillRecipe
 from tavt_kit.distill.run_folder import read_metrics
-from tavt_kit.distill.trainer import run_loop
+from tavt_kit.distill.trainer import Trainer
 from tavt_kit.errors import TrainingError
 from tests.distill.children import Job, some_images, some_model
 
@@ -31,7 +31,7 @@ def test_every_precision_trains(tmp_path: Path, precision: str) -> None:
     running = TrainingOptions(precision=precision, ema=0.9)
     model = some_model(Job(SETTINGS, running, distils=True)).cuda()
     step, _ = _prepare(model, DistillRecipe(optimisation=SETTINGS))
-    run_loop(model, some_images(), step, SETTINGS, running, tmp_path, seed=0, progress=Silent(), what="x")
+    Trainer(model, some_images(), step, SETTINGS, running, tmp_path, seed=0, progress=Silent(), what="x").run()
     losses = [line["loss"] for line in read_metrics(tmp_path)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
@@ -49,4 +49,4 @@ def test_memory_that_really_runs_out_is_a_sentence(tmp_path: Path) -> None:
         return values
 
     with pytest.raises(TrainingError, match="give `accumulation` 2"):
-        run_loop(model, some_images(), hungry, settings, running, tmp_path, seed=0, progress=Silent(), what="x")
+        Trainer(model, some_images(), hungry, settings, running, tmp_path, seed=0, progress=Silent(), what="x").run()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule, stage_layers
-from tavt_kit.distill.sampling import Sampler, bounded_counts, first_layers, surviving_layers
+from tavt_kit.distill.sampling import Sampler, bounded_counts, surviving_layers
 from tavt_kit.errors import ScheduleError, TrainingError, UnknownName
 
 SAMPLERS = st.builds(
@@ -68,7 +68,6 @@ def test_layer_dropout_drops_its_share_and_may_drop_all() -> None:
     shares = [len(surviving_layers(12, 0.25, draws)) / 12 for _ in range(400)]
     assert np.mean(shares) == pytest.approx(0.75, abs=0.02)
     assert surviving_layers(3, 0.999999, draws) == ()
-    assert first_layers(3, 9) == (0,)
 
 
 @pytest.mark.parametrize("wrong", [{"random": -1}, {"layer_dropout": 1.0}])

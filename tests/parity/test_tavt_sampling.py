@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tavt_kit.distill.sampling import (
-    bounded_counts,
-    first_layers,
-    ratio_counts,
-    surviving_layers,
-    thinned_counts,
-    up_to_first_layers,
-)
+from tavt_kit.distill.sampling import bounded_counts, ratio_counts, surviving_layers
 from tests.parity.official import load
 
 pytestmark = pytest.mark.kind("tavt_evolution")
+
+
+def thinned_counts(
+    tokens: int, layers: int, probability: float, draws: np.random.RandomState, executed: Sequence[int] | None
+) -> tuple[int, ...]:
+    """The official third rule, which no recipe of ours draws by: every token leaves each layer that runs by chance."""
+    counts, count = [], tokens
+    for layer in range(layers):
+        if executed is None or layer in executed:
+            count = max(count - int(draws.binomial(count, probability)), 2)
+        counts.append(count)
+    return tuple(counts)
+
+
+def first_layers(layers: int, dropped: int) -> tuple[int, ...]:
+    """The official alternative to layer dropout, which no recipe of ours has; at least one layer stays."""
+    return tuple(range(max(layers - dropped, 1)))
 
 
 def recorded(reference: Path, name: str) -> dict[str, Any]:
@@ -46,7 +57,7 @@ def test_random_lengths(reference: Path, name: str) -> None:
         sizes = (given["max_seq_length"], given["num_hidden_layers"])
         executed = given.get("layer_config")
         if "length_drop_prob" in given:
-            ours = thinned_counts(*sizes, given["length_drop_prob"], draws, executed=executed)
+            ours = thinned_counts(*sizes, given["length_drop_prob"], draws, executed)
         else:
             ours = bounded_counts(*sizes, given["length_drop_ratio_bound"], draws, executed=executed)
         assert list(ours) == expected
@@ -63,5 +74,9 @@ def test_layers(reference: Path, name: str) -> None:
         elif "layer_dropout" in given:
             ours = first_layers(layers, given["layer_dropout"])
         elif "layer_dropout_bound" in given:
-            ours = up_to_first_layers(layers, given["layer_dropout_bound"], draws)
+            ours = first_layers(layers, draws.randint(0, min(given["layer_dropout_bound"], layers - 1) + 1))
         assert (None if ours is None else list(ours)) == expected
+
+
+def test_one_layer_stays() -> None:
+    assert first_layers(3, 9) == (0,)

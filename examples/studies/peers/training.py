@@ -23,7 +23,7 @@ from tavt_kit.distill.device import choose_device
 from tavt_kit.distill.losses import Backward, Step, at_least_f32
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.run_folder import RunFolder, remove_state
-from tavt_kit.distill.trainer import run_loop
+from tavt_kit.distill.trainer import Trainer
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.verbs.console import ConsoleProgress
@@ -101,10 +101,10 @@ class Workshop:
             preprocessing = Preprocessing.from_record(card.preprocessing)
             split = open_split(images, "train", preprocessing, recipe, plain=False)
             freeze(model, recipe.optimisation.freeze or 0)
-            loop = run_loop(
+            loop = Trainer(
                 model, split, label_step(module), recipe.optimisation, recipe.running, run.folder,
                 seed=self.seed, progress=progress, what=name,
-            )  # fmt: skip
+            ).run()  # fmt: skip
         save_trained(run.folder, model, card, images, f"fine-tuned as {name}")
         run.finish(loop=loop.as_record(self.batch))
         remove_state(run.folder)
