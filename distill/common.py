@@ -21,11 +21,10 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.datasets import ImageSplit, Order, check_pairs, read_images
-from tavt_kit.distill.device import autocast, choose_precision, evaluation_precision
 from tavt_kit.distill.options import DataOptions, TrainingOptions
 from tavt_kit.distill.recipes import DistillRecipe, TrainRecipe
 from tavt_kit.distill.run_folder import LADDER_FILE, STATE_FOLDER
-from tavt_kit.distill.trainer import Judge, SelectionMetric
+from tavt_kit.distill.trainer import Judge, SelectionMetric, autocast, choose_precision, evaluation_precision
 from tavt_kit.distill.transforms import photometric
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired

@@ -19,12 +19,11 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import common
-from tavt_kit.distill.device import choose_device, evaluation_precision
 from tavt_kit.distill.losses import balanced_weights, make_step
 from tavt_kit.distill.optimizer import attached, check_scales, freeze
 from tavt_kit.distill.recipes import TrainRecipe, recipe_names
 from tavt_kit.distill.run_folder import RunFolder, begun_with, has_state, remove_state
-from tavt_kit.distill.trainer import SAVE_SECONDS, Trainer
+from tavt_kit.distill.trainer import SAVE_SECONDS, Trainer, choose_device, evaluation_precision
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.backbones.fusion import Ffvt, TransFg
 from tavt_kit.models.backbones.mixvit import MixVitHybrid

@@ -21,14 +21,13 @@ from tavt_kit.data.images import sha256_samples
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import common
 from tavt_kit.distill.datasets import Batch, ImageSplit
-from tavt_kit.distill.device import choose_device, evaluation_precision
 from tavt_kit.distill.losses import Backward, Step
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.recipes import DistillRecipe, distill_recipe
 from tavt_kit.distill.run_folder import RunFolder, begun_with, remove_state
 from tavt_kit.distill.sampling import Draws, Sampler
 from tavt_kit.distill.sandwich import SandwichRule, Teacher, sandwich_step
-from tavt_kit.distill.trainer import SAVE_SECONDS, Trainer
+from tavt_kit.distill.trainer import SAVE_SECONDS, Trainer, choose_device, evaluation_precision
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.timm_import import timm

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tavt_kit import cli
-from tavt_kit.checkpoints import convert, load_model, timm_file
+from tavt_kit.checkpoints import convert, load_model
+from tavt_kit.checkpoints.convert import _trained_size
 from tavt_kit.checkpoints.folder import read_weight_file
 from tavt_kit.errors import CheckpointError, RecordError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.timm_import import timm
@@ -44,7 +45,7 @@ def test_a_table_of_relative_positions_tells_the_size(tmp_path: Path) -> None:
     file = saved(tmp_path, "beit_base_patch16_224", **options)
     tensors = read_weight_file(file).tensors
     laid_out = timm.create_model("beit_base_patch16_224", **{**options, "img_size": 224})
-    assert timm_file._trained_size(tensors, laid_out) == 64
+    assert _trained_size(tensors, laid_out) == 64
 
 
 def test_what_no_key_tells_is_told_by_the_name(tmp_path: Path) -> None:

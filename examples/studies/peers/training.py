@@ -19,11 +19,10 @@ from tavt_kit.data.sources import inherited_images
 from tavt_kit.distill import TrainRecipe, train, train_recipe
 from tavt_kit.distill.common import card_of, describe_run, open_split, save_trained, settle
 from tavt_kit.distill.datasets import Batch
-from tavt_kit.distill.device import choose_device
 from tavt_kit.distill.losses import Backward, Step, at_least_f32
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.run_folder import RunFolder, remove_state
-from tavt_kit.distill.trainer import Trainer
+from tavt_kit.distill.trainer import Trainer, choose_device
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.verbs.console import ConsoleProgress
