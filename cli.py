@@ -6,7 +6,6 @@ imports nothing heavy, so that ``fgvc-kit --help`` is quick.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import importlib
 import logging
@@ -25,7 +24,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from tavt_kit import __version__
 from tavt_kit.core.parsing import require_counts
-from tavt_kit.errors import TavtError
+from tavt_kit.errors import TavtError, did_you_mean
 from tavt_kit.verbs import streams
 from tavt_kit.verbs.settings import help_of, setting_flags, settings_of, shown_settings, spell_settings, summary_of
 from tavt_kit.verbs.streams import guarded_streams
@@ -118,9 +117,7 @@ class Verbs(TyperGroup):
         if cmd_name not in VERBS:
             if cmd_name in GONE_VERBS:
                 raise typer.BadParameter(f"the verb {cmd_name!r} is gone: {GONE_VERBS[cmd_name]}")
-            near = difflib.get_close_matches(cmd_name, VERBS, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            raise typer.BadParameter(f"there is no verb {cmd_name!r}{meant}")
+            raise typer.BadParameter(f"there is no verb {cmd_name!r}{did_you_mean(cmd_name, VERBS)}")
         return command_of(cmd_name, VERBS[cmd_name])
 
 

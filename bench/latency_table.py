@@ -128,24 +128,20 @@ def measure_schedules(
     protocol: Protocol,
     rng: np.random.Generator,
     *,
-    images: Images | None = None,
     opened: Mapping[TokenSchedule, Session] | None = None,
     beside: Mapping[str, tuple[Session, Images]] | None = None,
-    on_round: Callable[[float, Sequence[str]], None] | None = None,
 ) -> list[Measurement]:
-    """Whole passes under each schedule by the lean path, timed against one another.
+    """Whole passes under each schedule by the lean path, on random images, timed against one another.
 
     Args:
         schedules: What to measure; all are open at once.
-        images: (B, 3, H, W) of the target's batch; random ones by default.
         opened: Sessions of some of the schedules from ``open_schedule``, so that converting them costs no time again.
         beside: Sessions of other models with their images, by name, timed in the same rounds.
-        on_round: Called as by ``bench``; the names are the indices of the schedules, and those of ``beside``.
 
     Returns:
         One measurement for each schedule, then one for each of ``beside``.
     """
-    images = random_images((target.batch, 3, *image_size), rng) if images is None else images
+    images = random_images((target.batch, 3, *image_size), rng)
     sessions = {
         str(index): (opened or {}).get(schedule) or open_schedule(model, target, image_size, schedule)
         for index, schedule in enumerate(schedules)
@@ -153,7 +149,7 @@ def measure_schedules(
     inputs = dict.fromkeys(sessions, images)
     for name, (session, own) in (beside or {}).items():
         sessions[name], inputs[name] = session, own
-    return list(bench(sessions, inputs, protocol, rng=rng, on_round=on_round).values())
+    return list(bench(sessions, inputs, protocol, rng=rng).values())
 
 
 def open_schedule(

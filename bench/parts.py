@@ -20,7 +20,7 @@ from tavt_kit.bench.timing import Array, CellPlan, TablePlan
 from tavt_kit.core.device import TargetDevice, read_text
 from tavt_kit.core.latency_table import TimedModel
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import ExportError
+from tavt_kit.errors import ExportError, first_line
 from tavt_kit.models.flops import MacsFormula, count_macs
 from tavt_kit.models.token_reduction import Pick, TokenState
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
@@ -307,9 +307,9 @@ def _converted(module: torch.nn.Module, arrays: Sequence[Array], kept: int | Non
     try:  # once, on a batch that it was not traced with: of some operators torch writes what cannot run
         run_clock(open_session(graph, TargetDevice("onnxruntime", "cpu")), feeds)()
     except Exception as error:  # onnxruntime's own exception classes have no common parent but this
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ExportError(
-            f"onnxruntime cannot run what torch wrote of the model as ONNX ({reason}); choose target openvino or torch"
+            f"onnxruntime cannot run what torch wrote of the model as ONNX ({first_line(error)}); choose target "
+            "openvino or torch"
         ) from error
     return graph
 

@@ -29,7 +29,7 @@ from tavt_kit.data.loading import load_prepared, read_each
 from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, open_size
 from tavt_kit.distill.options import DataOptions, OptimizerOptions
 from tavt_kit.distill.transforms import Preparation, augment, crop, eraser, photometric, seeded
-from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.errors import DataError, TrainingError, first_line
 from tavt_kit.evaluation.evaluator import Pixels
 from tavt_kit.models.timm_import import timm
 
@@ -92,11 +92,10 @@ def stream(
             except (RuntimeError, OSError, EOFError) as error:
                 if not workers or str(error).startswith("Caught "):  # a bug, not a process that died
                     raise
-                reason = (str(error) or type(error).__name__).splitlines()[0]
                 named = ", ".join(split.names[index] for index in reader.order.of(number)[:4])
                 raise TrainingError(
                     f"a process that decodes images died before update {number} ({named}, ...) was read "
-                    f"({reason}); if memory is short, give fewer `workers`, or 0"
+                    f"({first_line(error)}); if memory is short, give fewer `workers`, or 0"
                 ) from error
             if isinstance(batch, DataError):
                 raise DataError(f"{batch}; repair or remove it: training needs every image of its split")

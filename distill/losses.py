@@ -260,10 +260,10 @@ def shaping_loss(assign: Tensor) -> Tensor:
     return ((presence + _EPSILON).log() - (prior + _EPSILON).log()[:, None]).abs().mean()
 
 
-def gaussian_kernel(like: Tensor, radius: int = 2, deviation: float = 0.4) -> Tensor:
-    """(1, 1, 2 * radius + 1, 2 * radius + 1), summing to 1, of the type of ``like``."""
-    offsets = torch.arange(-radius, radius + 1, dtype=like.dtype, device=like.device)
-    kernel = (-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * deviation**2)).exp()
+def gaussian_kernel(like: Tensor) -> Tensor:
+    """(1, 1, 5, 5) of a deviation of 0.4 places, summing to 1, of the type of ``like``."""
+    offsets = torch.arange(-2, 3, dtype=like.dtype, device=like.device)
+    kernel = (-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 0.4**2)).exp()
     return (kernel / kernel.sum())[None, None]
 
 

@@ -24,7 +24,7 @@ from tavt_kit.distill.options import (
     require_known,
     require_ranges,
 )
-from tavt_kit.errors import RecordError, TrainingError, UnknownName
+from tavt_kit.errors import RecordError, TrainingError, UnknownName, did_you_mean
 
 FAMILIES = ("vit", "ffvt", "transfg", "mixvit_hybrid", "pim", "vitae", "vitaev2")
 """What a recipe can be meant for."""
@@ -265,8 +265,7 @@ def _named(start: _Recipe, name: str, above: tuple[str, ...] = ()) -> _Recipe:
     file = Path(name).expanduser() if name.endswith(".toml") else folder / f"{name}.toml"
     if not name.endswith(".toml") and ("/" in name or not file.is_file()):
         names = recipe_names(kind=type(start))
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        meant = f"; did you mean {', '.join(near)}?" if near else ""
+        meant = did_you_mean(name, names, most=3, cutoff=0.5)
         raise UnknownName(f"a {what} recipe is one of {', '.join(names)}, or a TOML file, got {name!r}{meant}")
     try:
         values = parse_toml(file.read_text(encoding="utf-8"))

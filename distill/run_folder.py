@@ -26,7 +26,7 @@ from tavt_kit.core.records import (
     read_record,
     write_record,
 )
-from tavt_kit.errors import CheckpointError, OutputError, RecordError, TrainingError
+from tavt_kit.errors import CheckpointError, OutputError, RecordError, TrainingError, first_line
 
 STATE_FOLDER = "state"
 LADDER_FILE = "ladder_before.npy"
@@ -80,8 +80,7 @@ def readable(file: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise CheckpointError(f"{file} cannot be continued ({reason}); start again with `fresh`") from None
+        raise CheckpointError(f"{file} cannot be continued ({first_line(error)}); start again with `fresh`") from None
 
 
 def drop_other_best(folder: Path, step: int) -> None:

@@ -208,10 +208,9 @@ class FinalistPool:
 
     def _value(self, candidate: Candidate) -> tuple[float, float]:
         """The order of ``by_preference`` as a number, for candidates that are not on one front."""
-        if not self.budget.floors:
-            return candidate.metric, -candidate.cost(self.guessed)
-        missed = shortfall(candidate, self.budget, self.result.dense)
-        return -missed, -candidate.cost(self.guessed)
+        floors = self.budget.floors
+        worth = -shortfall(candidate, self.budget, self.result.dense) if floors else candidate.metric
+        return worth, -candidate.cost(self.guessed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,25 +108,20 @@ class Store(AbstractContextManager["Store"]):
         """Make the tables in the transaction that is open, or see that they are ours."""
         if fresh:
             try:
-                self._clear()
+                for name in self._tables():
+                    self._base.execute(f'DROP TABLE "{name}"')
+                self._base.execute("PRAGMA user_version=0")
             except _DAMAGED as error:
                 if self.path is None or isinstance(error, sqlite3.OperationalError):
                     raise
                 self._base.close()  # damaged where nobody has read it yet, and this process holds it
                 self.path.unlink()
                 self._base = self._held(fresh=False)
-        tables = self._tables()
         version = self._base.execute("PRAGMA user_version").fetchone()[0]
-        if 0 < version < _LAYOUT:
-            raise RecordError(
-                f"{self.path} was written by an earlier version (layout {version}, now {_LAYOUT}), whose answers "
-                "lack what is stored now; begin anew with `fresh`, or choose another output folder"
-            )
-        if version != _LAYOUT and (version or tables):
-            raise RecordError(
-                f"{self.path} is no search store of layout {_LAYOUT}; begin anew with `fresh`, or choose another "
-                "output folder"
-            )
+        if version != _LAYOUT and (version or self._tables()):
+            earlier = f"was written by an earlier version (layout {version}, now {_LAYOUT})"
+            reason = earlier if 0 < version < _LAYOUT else f"is no search store of layout {_LAYOUT}"
+            raise RecordError(f"{self.path} {reason}; begin anew with `fresh`, or choose another output folder")
         for name, columns in _TABLES.items():
             self._base.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
         self._base.execute(f"PRAGMA user_version={_LAYOUT}")
@@ -135,26 +130,31 @@ class Store(AbstractContextManager["Store"]):
     def _tables(self) -> list[str]:
         return [name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
 
-    def _clear(self) -> None:
-        for name in self._tables():
-            self._base.execute(f'DROP TABLE "{name}"')
-        self._base.execute("PRAGMA user_version=0")
+    @contextmanager
+    def _using(self, verb: str, remedy: str) -> Iterator[None]:
+        """What sqlite3 says of the file, or JSON of a value in it, as a sentence that names the file."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # a full disk, a folder gone
+            raise OutputError(f"cannot {verb} {self.path}: {error}; {remedy}") from None
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            raise RecordError(f"{self.path} is damaged ({error}); begin anew with `fresh`") from None
 
     def _rows(self, query: str, *values: str) -> list[Any]:
-        """Every row that a query finds; raises RecordError where the file is damaged."""
-        try:
+        with self._using("read", "repeat the command"):
             return self._base.execute(query, values).fetchall()
-        except sqlite3.OperationalError as error:
-            raise OutputError(f"cannot read {self.path}: {error}; repeat the command") from None
-        except _DAMAGED as error:
-            raise RecordError(f"{self.path} is damaged ({error}); begin anew with `fresh`") from None
 
     def _values(self, query: str, *values: str) -> dict[str, Any]:
-        """JSON values by their names; raises as ``_rows``."""
-        try:
-            return {name: parse_json(value) for name, value in self._rows(query, *values)}
-        except (ValueError, TypeError) as error:
-            raise RecordError(f"{self.path} is damaged ({error}); begin anew with `fresh`") from None
+        """JSON values by their names."""
+        with self._using("read", "repeat the command"):
+            return {name: parse_json(value) for name, value in self._base.execute(query, values)}
+
+    def _write(self, statement: str, *rows: Sequence[Any]) -> None:
+        """One statement on each of the rows, all of them or none."""
+        with self._using("write", "make room and repeat the command"):
+            self._base.execute("BEGIN")
+            with self._base:  # commits, or rolls back
+                self._base.executemany(statement, rows)
 
     def bind(self, recipe: Mapping[str, Any]) -> None:
         """Tie the store to the recipe that its answers depend on, which may change as long as there are no answers.
@@ -173,10 +173,7 @@ class Store(AbstractContextManager["Store"]):
                 "or begin anew with `fresh`"
             )
         rows = [(name, json.dumps(asked[name])) for name in differing]
-        with self._writing():
-            self._base.execute("BEGIN")
-            self._base.executemany("INSERT OR REPLACE INTO recipe VALUES (?, ?)", rows)
-            self._base.execute("COMMIT")
+        self._write("INSERT OR REPLACE INTO recipe VALUES (?, ?)", *rows)
 
     def get_attr(self, name: str) -> Any:
         """What was kept under this name, or ``None``: measurements that the costs of a search rest on."""
@@ -184,8 +181,7 @@ class Store(AbstractContextManager["Store"]):
 
     def set_attr(self, name: str, value: Any) -> None:
         """Keep a JSON value, so that a continued search goes by the very same numbers."""
-        with self._writing():
-            self._base.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
+        self._write("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
 
     def get(self, schedule: Choice, *, final: bool = False) -> EvaluationResult | None:
         """The stored answer, or ``None``; see ``add``."""
@@ -196,9 +192,7 @@ class Store(AbstractContextManager["Store"]):
         row = rows[0]
         try:
             accuracy = None if row[0] is None else Accuracy.from_record(parse_json(row[0]))
-            correct = None
-            if row[2] is not None and accuracy is not None:
-                correct = _unpacked(row[2], accuracy.n)
+            correct = None if row[2] is None or accuracy is None else _unpacked(row[2], accuracy.n)
             facts = {"seconds": row[4], "failure": row[1], "timings": parse_json(row[5]), **parse_json(row[3])}
             stored = decode(_Answer, facts)
             return EvaluationResult(
@@ -227,17 +221,7 @@ class Store(AbstractContextManager["Store"]):
         )
         table = "finals" if final else "evaluations"
         columns = "schedule, accuracy, failure, bits, metrics, seconds, timings, code"
-        with self._writing():
-            self._base.execute(f"INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:  # a full disk, a folder gone
-            raise OutputError(f"cannot write {self.path}: {error}; make room and repeat the command") from None
-        except _DAMAGED as error:
-            raise RecordError(f"{self.path} is damaged ({error}); begin anew with `fresh`") from None
+        self._write(f"INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def __len__(self) -> int:
         return int(self._rows("SELECT count(*) FROM evaluations")[0][0])

@@ -7,6 +7,9 @@ and exits 2. Any other exception is our bug and keeps its traceback.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "BudgetError", "BudgetTooTight", "CheckpointError", "DataError", "ExportError", "MeasurementError",
     "MissingDependency", "OutputError", "ParameterError", "RecordError", "ScheduleError", "TargetError", "TavtError",
@@ -76,3 +79,14 @@ class TrainingError(TavtError, RuntimeError):
 
 class MissingDependency(TavtError, ImportError):
     """An optional package is needed for what was asked."""
+
+
+def first_line(error: object) -> str:
+    """What an error of another library says, for a sentence of ours: its first line, or else the name of its kind."""
+    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> str:
+    """The end of a sentence about an unknown word: the known ones that are near to it; empty where none is."""
+    near = difflib.get_close_matches(word, list(known), n=most, cutoff=cutoff)
+    return f"; did you mean {', '.join(near)}?" if near else ""

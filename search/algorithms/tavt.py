@@ -182,7 +182,6 @@ class OfficialTavt(Algorithm):
     Args:
         macs: Multiply-adds of a schedule, by TAVT's own formula where it is known.
         seed: Seed of its two generators, as officially of the global ones.
-        bound: Share that the strongest first taper drops in every layer; nothing cheaper is ever kept.
 
     Raises:
         ScheduleError: A model with more than one prefix token, or a space with a minimum.
@@ -190,15 +189,16 @@ class OfficialTavt(Algorithm):
 
     first, mutations, crossings, iterations = 20, 30, 30, 30
     probability = 0.5
+    bound = 0.2
+    """The share that the strongest first taper drops in every layer; nothing cheaper is ever kept."""
 
-    def __init__(self, space: Space, *, macs: Callable[[Any], int], seed: int, bound: float = 0.2) -> None:
+    def __init__(self, space: Space, *, macs: Callable[[Any], int], seed: int) -> None:
         if space.layout.prefix > 1 or space.minimum not in (None, space.layout.least):
             raise ScheduleError(
                 "the official algorithm knows models with at most one prefix token, and every count, but got "
                 f"{space.layout.prefix} prefix tokens and the minimum {space.minimum}; use tavt"
             )
         self.space, self.stopped_because = space, ""
-        self._bound = bound
         self._evolution = OfficialEvolution(
             space.layout.tokens,
             macs=lambda gene: macs(TokenSchedule(gene)),
@@ -208,7 +208,6 @@ class OfficialTavt(Algorithm):
         )
         self._scores: dict[Choice, float] = {}
         self._asked: list[Choice] = []
-        self._generation = 0
         self._steps = self._run()
 
     def ask(self) -> list[Choice]:
@@ -245,11 +244,11 @@ class OfficialTavt(Algorithm):
     def _run(self) -> Iterator[None]:
         """The official loop, paused wherever scores are needed: they are read at the next front only."""
         evolution, layout = self._evolution, self.space.layout
-        ends = TokenSchedule.taper(layout, self._bound).counts, self.space.dense.counts
+        ends = TokenSchedule.taper(layout, self.bound).counts, self.space.dense.counts
         for gene in ends:
             evolution.add(gene)
         evolution.lower, evolution.upper = (evolution.store[gene].macs for gene in ends)
-        for ratio in first_ratios(self._bound, self.first):
+        for ratio in first_ratios(self.bound, self.first):
             evolution.add(TokenSchedule.taper(layout, ratio).counts)
         yield
         for _ in range(self.iterations):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import sys
 import warnings
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from tavt_kit.core.parsing import several
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import CheckpointError, DataError, TavtError, UnknownName
+from tavt_kit.errors import CheckpointError, DataError, TavtError, UnknownName, did_you_mean, first_line
 from tavt_kit.models.backbones import make_adapter
 from tavt_kit.models.backbones.pruned import reshape
 from tavt_kit.models.backbones.registry import VIT_SIZES, OverlappingPatchEmbed, overlapping
@@ -56,8 +55,7 @@ def check_name(name: str) -> None:
     """Raise UnknownName for an architecture, or a tag of its weights after a dot, that timm does not know."""
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
-        near = difflib.get_close_matches(base, supported_names(), n=3, cutoff=0.5)
-        meant = f"; did you mean {', '.join(near)}?" if near else ""
+        meant = did_you_mean(base, supported_names(), most=3, cutoff=0.5)
         raise UnknownName(f"a model is one of timm's Vision Transformers (`fgvc-kit models`), got {name!r}{meant}")
     if tag:
         tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
@@ -118,8 +116,8 @@ def _laid_out(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     except TavtError:
         raise
     except Exception as error:  # whatever timm or torch say to arguments that fit no model
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise CheckpointError(f"{name} cannot be built with {short(arguments)} ({said}); correct it") from None
+        said = f"{name} cannot be built with {short(arguments)} ({first_line(error)}); correct it"
+        raise CheckpointError(said) from None
     if (parameters := sum(each.numel() for each in model.parameters())) > _MOST_PARAMETERS:
         raise CheckpointError(
             f"a model has at most {_MOST_PARAMETERS:.0e} parameters, but {name} with {short(arguments)} has "

@@ -53,13 +53,6 @@ def read_source(name: str, weights: str) -> WeightSource:
     return WeightSource(read_weight_file(path).tensors, f"from the file {path.name}", (unknown,))
 
 
-def _backbone_from_hub(name: str, arguments: Mapping[str, Any], *, seed: int) -> tuple[nn.Module, str, Licence]:
-    """A PIM over timm's own weights of its backbone; returns and raises as ``create_from_hub``."""
-    model: Any = create(name, arguments, seed=seed)
-    whole, provenance, licence = create_from_hub(model.backbone_name, partial(_make_whole, model))
-    return model, _take_backbone(model, whole, provenance, provenance, seed), licence
-
-
 def fill_backbone(model: Pim, tensors: Mapping[str, Tensor], source: str, *, seed: int = 0) -> str:
     """Load a whole timm model's tensors into a PIM's backbone; a classifier may be missing or of any classes."""
     whole = _make_whole(model, model.backbone_name)
@@ -124,7 +117,9 @@ def build(
     plug_in = name.startswith("pim_")
     if weights == "hub":
         if plug_in:
-            model, provenance, licence = _backbone_from_hub(name, arguments, seed=seed)
+            model = pim = cast(Pim, create(name, arguments, seed=seed))
+            whole, source_of_it, licence = create_from_hub(pim.backbone_name, partial(_make_whole, pim))
+            provenance = _take_backbone(pim, whole, source_of_it, source_of_it, seed)
         else:
             model, provenance, licence = create_from_hub(name, partial(create, arguments=arguments, seed=seed))
         return model, card_for(name, arguments, model, classes, provenance, (licence,))

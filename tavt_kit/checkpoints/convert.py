@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tavt_kit.checkpoints.architecture import check_name, create, fit, head_names, sketch
 from tavt_kit.checkpoints.build import card_for
 from tavt_kit.checkpoints.folder import read_weight_file, save_model
-from tavt_kit.checkpoints.hugging_face import is_folder, read_folder
+from tavt_kit.checkpoints.hugging_face import read_folder
 from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.checkpoints.official_vit import (
     FAMILIES,
@@ -173,7 +173,7 @@ def convert(
     path = Path(file).expanduser()
     named = None if classes is None else tuple(classes)
     options = ConvertOptions(heads, slide_step, image_size, family, num_token, named, several(num_selects), name)
-    if is_folder(path):
+    if (path / "config.json").is_file():  # ``save_pretrained`` wrote it
         official, labels = read_folder(path, options)
         classes = classes or labels
     else:

@@ -18,7 +18,7 @@ from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_ca
 from tavt_kit.core.records import atomic_path, make_folder, sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import CheckpointError, RecordError
+from tavt_kit.errors import CheckpointError, RecordError, first_line
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 _TORCH_SUFFIXES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".tar"})
@@ -75,7 +75,7 @@ def read_weight_file(file: Path) -> WeightFile:
         try:
             read = WeightFile(load_file(file))
         except (SafetensorError, OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{file} is damaged or truncated ({_first_line(error)})") from None
+            raise CheckpointError(f"{file} is damaged or truncated ({first_line(error)})") from None
     elif file.suffix in _TORCH_SUFFIXES:
         read = _read_torch(file)
     else:
@@ -114,7 +114,7 @@ def _read_torch(file: Path) -> WeightFile:
             "where you trust it, load it with torch yourself and save its state_dict as .safetensors"
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file} is damaged or truncated ({_first_line(error)})") from None
+        raise CheckpointError(f"{file} is damaged or truncated ({first_line(error)})") from None
     arch = content.get("arch") if isinstance(content, Mapping) else None
     averaged = isinstance(content, Mapping) and isinstance(content.get(_WRAPPERS[0]), Mapping)
     for name in _WRAPPERS:
@@ -133,11 +133,6 @@ def _unfit(tensor: Tensor) -> str:
     if tensor.is_quantized or tensor.layout != torch.strided:
         return "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
     return "" if tensor.dtype in _KINDS else str(tensor.dtype).removeprefix("torch.")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
 
 
 def is_run(path: str | Path) -> bool:

@@ -85,11 +85,6 @@ def _decoded(kind: type[_T], file: Path, content: Mapping[str, Any]) -> _T:
         raise CheckpointError(str(error)) from None
 
 
-def is_folder(path: Path) -> bool:
-    """Whether it is a folder that ``save_pretrained`` wrote."""
-    return path.is_dir() and (path / "config.json").is_file()
-
-
 def read_folder(path: Path, options: ConvertOptions) -> tuple[Official, tuple[str, ...] | None]:
     """The model of a folder, and the names of its classes where the config has them."""
     config = _read_object(path / "config.json")

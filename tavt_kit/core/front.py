@@ -83,21 +83,19 @@ class ParetoFront:
         return self._held[index][1]
 
 
-def hypervolume(points: Iterable[Point], reference: Point = (1.0, 0.0)) -> float:
-    """The area that the points dominate, up to the reference point.
+def hypervolume(points: Iterable[Point]) -> float:
+    """The area that the points dominate, up to the worst one: the dense model's cost, no image right.
 
-    Args:
-        points: (cost relative to dense, metric); dominated points add nothing, NaN points are left out.
-        reference: The worst point: the dense model's cost, no image right.
+    They are (cost relative to dense, metric); dominated points add nothing, NaN points are left out.
     """
-    (edge, best), area, steps = reference, 0.0, list[Point]()
+    edge, best, area, steps = 1.0, 0.0, 0.0, list[Point]()
     known = (point for point in points if not (math.isnan(point[0]) or math.isnan(point[1])))
     for cost, metric in sorted(known, key=lambda point: (point[0], -point[1])):
-        if cost < reference[0] and metric > best:
+        if cost < 1.0 and metric > best:
             steps.append((cost, metric))
             best = metric
     for cost, metric in reversed(steps):
-        area += (edge - cost) * (metric - reference[1])
+        area += (edge - cost) * metric
         edge = cost
     return area
 

@@ -173,13 +173,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except Exception as error:
-        temporary.unlink(missing_ok=True)
         if reason := no_room(error):
             raise OutputError(f"cannot write {path}: {reason}; make room, or choose another output folder") from None
         raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # where it was not renamed
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from tavt_kit.errors import UnknownName
+from tavt_kit.errors import UnknownName, did_you_mean
 
 T = TypeVar("T")
 
@@ -41,8 +40,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if name not in self._loaded:
             entry = self._others().get(name)
             if entry is None:
-                near = difflib.get_close_matches(name, list(self), n=1)
-                meant = f"; did you mean {near[0]}?" if near else ""
+                meant = did_you_mean(name, self)
                 raise UnknownName(f"{self._what} is one of {', '.join(self)}, got {name!r}{meant}")
             try:
                 self._loaded[name] = entry.load()

@@ -102,16 +102,14 @@ def published_shares(name: str, layers: int) -> tuple[float, ...]:
     return tuple(shares)
 
 
-def shares_to_counts(
-    shares: tuple[float, ...], tokens: int, prefix: int, least: int = LEAST_PATCHES
-) -> tuple[int, ...]:
+def shares_to_counts(shares: tuple[float, ...], tokens: int, prefix: int) -> tuple[int, ...]:
     """The count after each layer, prefix included: shares of the patches, rounded, never growing.
 
-    At least ``least`` patches stay to the end; all of them where an image has no more.
+    At least 16 patches stay to the end; all of them where an image has no more.
     """
     patches, counts = tokens - prefix, list[int]()
     for share in shares:
-        kept = max(round(patches * share), min(least, patches))
+        kept = max(round(patches * share), min(LEAST_PATCHES, patches))
         counts.append(prefix + min(kept, counts[-1] - prefix if counts else patches))
     return tuple(counts)
 

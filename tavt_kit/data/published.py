@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -25,19 +27,24 @@ Listing = tuple[tuple[str, ...], Mapping[str, Sequence[Sample]]]
 """The classes and parts of a data set as published, before anything is carved or checked on the disk."""
 
 
+@contextmanager
+def _annotations(file: Path, fault: str) -> Iterator[None]:
+    """What goes wrong while an annotation file is read, as a DataError that says what to do."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(
+            f"the annotation file {file} is missing; unpack the data set's archive again and keep its folders"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"the annotation file {file} {fault} ({error}); download it again") from None
+
+
 def read_lines(file: Path) -> list[str]:
     """The lines that are not blank; DataError where the file is missing or is not text."""
-    try:
+    with _annotations(file, "cannot be read"):
         text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise _missing(file) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the annotation file {file} cannot be read: {error}") from None
     return [line.strip() for line in text.split("\n") if line.strip()]
-
-
-def _missing(file: Path) -> DataError:
-    return DataError(f"the annotation file {file} is missing; unpack the data set's archive again and keep its folders")
 
 
 def read_pairs(file: Path) -> dict[str, str]:
@@ -55,15 +62,11 @@ def read_pairs(file: Path) -> dict[str, str]:
 
 def read_mat(file: Path, name: str) -> list[Any]:
     """The items of one variable of a MATLAB file, as ``read_variable`` gives them; DataError where there is none."""
-    try:
-        found = read_variable(file.read_bytes(), name)
-    except FileNotFoundError:
-        raise _missing(file) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as a MATLAB file ({error}); download it again") from None
-    if found is None:
+    with _annotations(file, "cannot be read as a MATLAB file"):
+        items = read_variable(file.read_bytes(), name)
+    if items is None:
         raise DataError(f"{file} must hold the variable {name!r}, but does not; download it again")
-    return found
+    return items
 
 
 def numbered(labels: Any, classes: int, file: Path) -> list[int]:
@@ -86,15 +89,12 @@ def unique_names(names: Mapping[_Key, str]) -> dict[_Key, str]:
 
 def absent_images(samples: Iterable[Sample]) -> list[Path]:
     """The listed images that are not on the disk, in order; each folder is listed once, no image is opened."""
-    known: dict[Path, frozenset[str]] = {}
-    missing = []
-    for sample in samples:
-        folder = sample.path.parent
-        if folder not in known:
-            known[folder] = frozenset(each.name for each in os.scandir(folder)) if folder.is_dir() else frozenset()
-        if sample.path.name not in known[folder]:
-            missing.append(sample.path)
-    return missing
+
+    @cache
+    def names(folder: Path) -> frozenset[str]:
+        return frozenset(entry.name for entry in os.scandir(folder)) if folder.is_dir() else frozenset()
+
+    return [sample.path for sample in samples if sample.path.name not in names(sample.path.parent)]
 
 
 def _listing(names: Mapping[Any, str], parts: Mapping[str, Iterable[tuple[Path, Any]]]) -> Listing:
@@ -111,14 +111,14 @@ def read_label_lists(root: Path, lists: str = "anno") -> Listing:
     Labels count from 1; a class is called by its number. ``lists`` is ``""`` where the lists lie beside ``images/``.
     """
     rows: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
-    for part, found in rows.items():
+    for part, images in rows.items():
         file = root / lists / f"{part}.txt"
         for line in read_lines(file):
             name, _, label = line.rpartition(" ")
             if not name.strip() or not label.isdigit() or int(label) < 1:
                 raise DataError(f"every line of {file} must be 'file label', the label from 1, got {line!r}; repair it")
-            found.append((root / "images" / name.strip(), int(label)))
-    numbers = sorted({number for found in rows.values() for _, number in found})
+            images.append((root / "images" / name.strip(), int(label)))
+    numbers = sorted({number for images in rows.values() for _, number in images})
     return _listing({number: str(number) for number in numbers}, rows)
 
 
@@ -238,12 +238,8 @@ def read_inat2017(root: Path) -> Listing:
     files = {"train": root / "train2017.json", "test": root / "val2017.json"}
     bodies: dict[str, dict[str, Any]] = {}
     for part, file in files.items():
-        try:
+        with _annotations(file, "is not a JSON file"):
             bodies[part] = parse_json(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise _missing(file) from None
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file} is not a JSON file: {error}; download it again") from None
         if not isinstance(bodies[part], dict):
             raise DataError(f"{file} must be a JSON object with images and annotations; download it again")
     try:

@@ -14,7 +14,7 @@ from tavt_kit.core.records import sha256_text
 from tavt_kit.data.images import ImageSet, Sample, split_name
 from tavt_kit.data.packages import cache_folder, lay_out
 from tavt_kit.data.splits import carve
-from tavt_kit.errors import DataError
+from tavt_kit.errors import DataError, first_line
 from tavt_kit.models.timm_import import timm
 
 _TORCH = ("fashion_mnist", "kmnist", "mnist")
@@ -55,7 +55,7 @@ def _read_folder(folder: Path) -> _Part:
     try:
         reader = timm.data.create_reader("", str(folder))
     except Exception as error:  # timm's readers assert and raise RuntimeError
-        raise DataError(f"timm cannot read {folder}: {str(error).splitlines()[0] if str(error) else error!r}") from None
+        raise DataError(f"timm cannot read {folder}: {first_line(error)}") from None
     classes = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__))
     return classes, [Sample(Path(path), int(label)) for path, label in reader.samples]
 
@@ -75,7 +75,7 @@ def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
         try:
             dataset = timm.data.create_dataset(kind.lower(), root=str(root), split=split, download=False)
         except (RuntimeError, OSError) as error:
-            raise DataError(f"timm cannot read {kind} in {root}: {str(error).splitlines()[0]}") from None
+            raise DataError(f"timm cannot read {kind} in {root}: {first_line(error)}") from None
         labels, classes = [int(label) for label in dataset.targets], tuple(dataset.classes)
         pixels = hashlib.sha256(dataset.data.numpy().tobytes()).hexdigest()
         facts = sha256_text(repr([str(root), kind, split, len(dataset), pixels]))[:16]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tavt_kit.core.artifact_card import METADATA_KEY, SEAL_KEY, WEIGHTS_SUFFIX, ArtifactCard, seal
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import ExportError
+from tavt_kit.errors import ExportError, first_line
 from tavt_kit.exporters.options import EXPORTERS
 from tavt_kit.models.token_reduction import Selection
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
@@ -105,7 +105,7 @@ def _write(module: nn.Module, inputs: tuple[Tensor, ...], path: Path, exporter: 
     except OSError:
         raise
     except Exception as error:  # the exporters raise whatever the failing operator raises
-        return f"{type(error).__name__}: {_first_line(error)}"
+        return f"{type(error).__name__}: {first_line(error)}"
     return None
 
 
@@ -128,16 +128,11 @@ def _disagreement(module: nn.Module, card: ArtifactCard, path: Path) -> str | No
                 error = np.abs(run(images.numpy()) - expected).max(axis=1) / max(np.abs(expected).max(), 1e-12)
                 strayed += [(batch, float(worst)) for worst in error if not worst <= _TOLERANCE]
     except Exception as error:  # onnxruntime's exceptions have no parent of their own
-        return _first_line(error)
+        return first_line(error)
     if len(strayed) <= 1:
         return None
     batch, worst = strayed[0]
     return f"its logits differ from torch's by {100 * worst:.2g} % of the largest at batch {batch}"
-
-
-def _first_line(error: object) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return lines[0][:200] if lines else "no reason given"
 
 
 LARGEST = 2**31 - 2**24  # bytes of a protobuf file, less what the graph itself takes

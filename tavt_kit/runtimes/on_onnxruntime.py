@@ -15,7 +15,7 @@ import onnxruntime
 
 from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.errors import DataError, TargetError
+from tavt_kit.errors import DataError, TargetError, first_line
 from tavt_kit.runtimes.available import name_provider
 from tavt_kit.runtimes.session import LENGTHS, FileSession, Images, Lengths
 
@@ -76,8 +76,7 @@ def open_session(source: Path | bytes, target: TargetDevice) -> Any:
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[(provider, device)])
     except Exception as error:  # onnxruntime's own exception classes have no common parent but this
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"onnxruntime cannot load {_name(source)}: {reason}") from None
+        raise DataError(f"onnxruntime cannot load {_name(source)}: {first_line(error)}") from None
     if provider not in session.get_providers():
         raise TargetError(
             f"onnxruntime fell back to {', '.join(session.get_providers())} instead of {provider}; "

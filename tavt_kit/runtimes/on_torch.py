@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import processor
-from tavt_kit.errors import TargetError
+from tavt_kit.errors import TargetError, first_line
 from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 from tavt_kit.runtimes.session import Images, InputShape, check_images
 from tavt_kit.runtimes.suppress_output import suppress_output
@@ -39,9 +39,9 @@ def compiled(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
     except Exception as error:  # the compiler raises whatever its many parts raise
         if is_out_of_memory(error):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise TargetError(
-            f"torch cannot compile {type(module).__name__} here: {reason}; choose mode=eager, or install a C++ compiler"
+            f"torch cannot compile {type(module).__name__} here: {first_line(error)}; choose mode=eager, or install a "
+            "C++ compiler"
         ) from error
     return call
 
@@ -67,9 +67,8 @@ class CudaGraph:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            reason = str(error).splitlines()[0][:200]
             raise TargetError(
-                f"{type(module).__name__} cannot be recorded as a CUDA graph: {reason}; choose mode=eager"
+                f"{type(module).__name__} cannot be recorded as a CUDA graph: {first_line(error)}; choose mode=eager"
             ) from error
 
     def load(self, images: Tensor) -> None:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.errors import ExportError
+from tavt_kit.errors import ExportError, first_line
 from tavt_kit.runtimes.suppress_output import suppress_output
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def module_to_onnx(
                 dynamic_axes={name: dict(of) for name, of in axes.items()},
             )
     except Exception as error:  # the exporter raises whatever the failing operator raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ExportError(
-            f"torch cannot write {type(module).__name__} as an ONNX graph ({reason}); choose target openvino or torch"
+            f"torch cannot write {type(module).__name__} as an ONNX graph ({first_line(error)}); choose target "
+            "openvino or torch"
         ) from error
     written: bytes = file.getvalue()
     return written

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tavt_kit.errors import MeasurementError
+from tavt_kit.errors import MeasurementError, first_line
 
 _SAID = ("out of memory", "can't allocate memory", "CUDNN_STATUS_NOT_SUPPORTED")
 """Of torch: a GPU, its allocator on a CPU, and cuDNN, which says so where its workspace does not fit."""
@@ -35,5 +35,4 @@ def memory_for(doing: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        said = str(error).splitlines()[0] if str(error) else "MemoryError"
-        raise MeasurementError(f"the memory ran out {doing}: {said}") from None
+        raise MeasurementError(f"the memory ran out {doing}: {first_line(error)}") from None

@@ -91,15 +91,6 @@ def set_heads(model: nn.Module, name: str, heads: int) -> None:
         attention.num_kv_heads, attention.kv_dim = heads, attention.attn_dim
 
 
-def set_width(model: nn.Module) -> None:
-    """Bring the widths that timm's models keep of themselves up to date."""
-    inner: Any = model.backbone if isinstance(model, Pim) else model
-    first = find_blocks(model)[1][0]
-    width = next(module for module in first.modules() if isinstance(module, nn.Linear)).in_features
-    if getattr(inner, "embed_dim", width) != width:  # only timm's own models keep it
-        inner.embed_dim = inner.num_features = inner.head_hidden_size = width
-
-
 def record_structure(whole: nn.Module, model: nn.Module, blocks: Sequence[int]) -> dict[str, Any]:
     """What ``reshape`` needs to make ``model`` of the whole architecture, which loses blocks here.
 
@@ -165,5 +156,9 @@ def reshape(model: nn.Module, recorded: Any) -> nn.Module:
                 "model.json"
             )
         set_heads(model, name, heads)
-    set_width(model)
+    inner: Any = model.backbone if isinstance(model, Pim) else model
+    first = find_blocks(model)[1][0]
+    width = next(module for module in first.modules() if isinstance(module, nn.Linear)).in_features
+    if getattr(inner, "embed_dim", width) != width:  # which only timm's own models keep of themselves
+        inner.embed_dim = inner.num_features = inner.head_hidden_size = width
     return model

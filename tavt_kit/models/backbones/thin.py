@@ -55,9 +55,8 @@ def thin_attention(attention: Any, x: Tensor, pick: Pick, bias: Tensor | None = 
     q, k = attention.q_norm(q), attention.k_norm(k)
     if keeps_no_map(q, k, v, None):  # all rows are scored, and only those that go on are attended from
         index = pick.index(column_score_alone(q, k, None, None))
-        q = gather_rows(q.transpose(1, 2), index).transpose(1, 2)  # (B, H, k, d)
-        rows = x if attention.gate is None else gather_rows(x, index)
-        return _finish(attention, _fused(attention, q, k, v), rows), index
+        mixed = _fused(attention, gather_rows(q.transpose(1, 2), index).transpose(1, 2), k, v)  # (B, H, k, d)
+        return _finish(attention, mixed, x if attention.gate is None else gather_rows(x, index)), index
     if is_traced() and not tells_sums(q, k, v, None):  # a graph chooses first, as exported files always did
         weights = attention_map(q, k, None, None)
         index = pick.index(column_score(weights))
@@ -66,8 +65,7 @@ def thin_attention(attention: Any, x: Tensor, pick: Pick, bias: Tensor | None = 
         mixed, scores = attend_and_score(q, k, v, None, None, attention.attn_drop.p if attention.training else 0.0)
         index = pick.index(scores)
     mixed = gather_rows(mixed.transpose(1, 2), index).transpose(1, 2)
-    rows = x if attention.gate is None else gather_rows(x, index)
-    return _finish(attention, mixed, rows), index
+    return _finish(attention, mixed, x if attention.gate is None else gather_rows(x, index)), index
 
 
 def _project(attention: Any, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
