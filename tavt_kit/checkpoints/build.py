@@ -115,11 +115,12 @@ def build(
     if image_size is not None:
         arguments["img_size"] = list(Preprocessing(pair(image_size)).image_size)
     plug_in = name.startswith("pim_")
+    model: nn.Module
     if weights == "hub":
         if plug_in:
-            model = pim = cast(Pim, create(name, arguments, seed=seed))
-            whole, source_of_it, licence = create_from_hub(pim.backbone_name, partial(_make_whole, pim))
-            provenance = _take_backbone(pim, whole, source_of_it, source_of_it, seed)
+            pim = cast(Pim, create(name, arguments, seed=seed))
+            whole, origin, licence = create_from_hub(pim.backbone_name, partial(_make_whole, pim))
+            model, provenance = pim, _take_backbone(pim, whole, origin, origin, seed)
         else:
             model, provenance, licence = create_from_hub(name, partial(create, arguments=arguments, seed=seed))
         return model, card_for(name, arguments, model, classes, provenance, (licence,))
