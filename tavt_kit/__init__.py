@@ -12,8 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.errors import __all__ as _ERRORS
-
 __version__ = "0.1.0"
 
 # In a checkout search/, distill/, bench/ and cli.py lie beside this folder; in a wheel, inside it.
@@ -73,7 +71,11 @@ if TYPE_CHECKING:
     from tavt_kit.workflows.train import train
 
 _HOMES = {
-    **dict.fromkeys(_ERRORS, "errors"),
+    **dict.fromkeys((
+        "BudgetError", "BudgetTooTight", "CheckpointError", "DataError", "ExportError", "MeasurementError",
+        "MissingDependency", "OutputError", "ParameterError", "RecordError", "ScheduleError", "TargetError",
+        "TavtError", "TrainingError", "UnknownName", "UnsupportedBackbone",
+    ), "errors"),
     **{name: f"workflows.{name}" for name in (
         "average", "check", "compare", "evaluate", "explain", "export", "fit", "predict", "profile", "prune", "report",
         "train",
