@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.checks.claims import onnx_constants
 from tavt_kit.checks.compare import Logits, relative_error
 from tavt_kit.checks.report import BatchCheck
 from tavt_kit.checks.source import BATCH, Source
@@ -72,15 +73,12 @@ def _compared_in_onnx(path: Path) -> set[int]:
     from onnx import numpy_helper
 
     graph = onnx.load(str(path), load_external_data=False).graph
-    known = {tensor.name: tensor for tensor in graph.initializer}
-    made_by = {name: node for node in graph.node for name in node.output}
+    known, made_by = onnx_constants(graph), {name: node for node in graph.node for name in node.output}
     numbers: set[int] = set()
     for name in (name for node in graph.node if node.op_type in _COMPARING for name in node.input):
         while name in made_by and made_by[name].op_type in _CHANGING:
             name = made_by[name].input[0]
         tensor = known.get(name)
-        if name in made_by and made_by[name].op_type == "Constant":
-            tensor = next((attribute.t for attribute in made_by[name].attribute if attribute.name == "value"), None)
         if tensor is not None and not tensor.external_data:
             numbers |= _whole_number(numpy_helper.to_array(tensor))
     return numbers

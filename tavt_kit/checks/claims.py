@@ -67,10 +67,10 @@ def stored_precision(path: Path) -> str | None:
         RecordError: The file is damaged.
     """
     try:
-        found = _stored_precisions(path)
+        weights = _stored_precisions(path)
     except (ElementTree.ParseError, ValueError) as error:
         raise RecordError(f"{path} is damaged ({error}); export it again") from None
-    return found.most_common(1)[0][0] if found else None
+    return weights.most_common(1)[0][0] if weights else None
 
 
 def _stored_precisions(path: Path) -> Counter[str]:
@@ -138,14 +138,20 @@ def _in_onnx(path: Path) -> tuple[int, ...] | None:
     from onnx import numpy_helper
 
     model = onnx.load(str(path), load_external_data=False)  # sizes are too small to lie in another file
-    known = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            known.update((node.output[0], attribute.t) for attribute in node.attribute if attribute.name == "value")
+    known = onnx_constants(model.graph)
     sizes = [known.get(node.input[1]) for node in largest_choices(model)]
     if not sizes or any(size is None for size in sizes):
         return None
     return tuple(int(numpy_helper.to_array(size).reshape(-1)[0]) for size in sizes)
+
+
+def onnx_constants(graph: Any) -> dict[str, Any]:
+    """The tensors of an ONNX graph that are known before it runs, by name."""
+    known = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            known.update((node.output[0], attribute.t) for attribute in node.attribute if attribute.name == "value")
+    return known
 
 
 def largest_choices(model: Any) -> list[Any]:

@@ -42,21 +42,14 @@ class Artifact:
     files: tuple[Path, ...]
 
     @classmethod
-    def open(
-        cls,
-        path: Path,
-        target: TargetDevice | None = None,
-        name: str | None = None,
-        schedule: str | None = None,
-    ) -> Artifact:
-        """Open an ``.onnx`` or ``.xml`` file, a switchable one at a preset or at counts, by default on its own runtime.
+    def open(cls, path: Path, target: TargetDevice | None = None, card: ArtifactCard | None = None) -> Artifact:
+        """Open an ``.onnx`` or ``.xml`` file, by default on its own runtime; the card has the counts to run it at.
 
-        Raises RecordError where it was not exported by this program, TavtError where the schedule does not fit it, it
-        has no such preset, or the runtime cannot load it.
+        Raises RecordError where it was not exported by this program, TavtError where the runtime cannot load it.
         """
-        card = read_metadata(path).chosen(schedule)
-        session = open_file(path, card.own_target(path) if target is None else target, card.lengths)
-        return cls(name or _name(path.name, card), card, session, files_of(path))
+        card = card or read_metadata(path).chosen(None)
+        session = open_file(path, target or card.own_target(path), card.lengths)
+        return cls(_name(path.name, card), card, session, files_of(path))
 
     def at_presets(self) -> tuple[Artifact, ...]:
         """A switchable artifact at each of its presets, by one loaded file; of any other itself."""
@@ -88,7 +81,8 @@ def check(
     order = columns(card.classes, source.card.classes, artifact.name)
     card.schedule.check(adaptive.layout)
     before = source.logits(card.schedule, count)
-    own = None if card.pixels is None else OwnPixels.of(artifact.files[-1], card)
+    file = artifact.files[-1] if artifact.files else None
+    own = OwnPixels.of(file, card) if file is not None and card.pixels is not None else None
     seen = Preprocessing.from_record(card.preprocessing) if own is None else None
     attempts = Attempts(artifact.session, len(order))
     after = source.answers(attempts, seen, count)
@@ -117,7 +111,7 @@ def check(
                 moved.append(index)
     tied = sorted(near_ties([i for i in strayed if i not in moved], answers.n)) if artifact.exact else []
     tolerance = gate.tolerance if artifact.exact else max(gate.tolerance, _COARSE)
-    executed, file = artifact.session.target, artifact.files[-1] if artifact.files else None
+    executed = artifact.session.target
     hashes = {each.name: sha256_file(each) for each in artifact.files}
     same_batches = check_batches(
         attempts, source, seen, after, tolerance=tolerance, scale=answers.scale,
@@ -128,7 +122,8 @@ def check(
     stored = None if file is None else stored_precision(file)
     fault = false_claim(card, source, stored=stored, executed=executed, choice=choice)
     pixels = None if own is None else own.compare(source, len(moved))
-    fault = fault or ("" if pixels is None else pixels.fault)
+    if pixels is not None:
+        fault = fault or pixels.fault
     judgement = judge(answers, gate, same_batches, exact=artifact.exact, tied=tied, moved=moved, fault=fault)
     decision = None
     if judgement.verdict is Verdict.INCONCLUSIVE and source.further:
@@ -172,9 +167,8 @@ def check_predicted(
     """
     adaptive = source.adaptive
     schedule.check(adaptive.layout)
-    predicted.check(source)
-    before = source.logits(schedule, count)
-    answers = Answers(source.labels, before, predicted.aligned(source))
+    after = predicted.aligned(source)
+    answers = Answers(source.labels, source.logits(schedule, count), after)
     batches = BatchCheck((), 0.0, passed=True)
     fault = "" if card is None else false_claim(card, source)
     judgement = judge(answers, gate, batches, exact=False, fault=fault)

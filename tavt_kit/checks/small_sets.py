@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tavt_kit.checks.compare import Answers, Logits, classes
+from tavt_kit.checks.compare import Answers, classes
 from tavt_kit.checks.source import Source
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.codec import Record
@@ -22,6 +23,7 @@ from tavt_kit.core.latency_bounds import DOUBT
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.answers import Run
+from tavt_kit.evaluation.metrics import probabilities
 
 SEEN, UNLABELLED = "train", "unlabelled"
 
@@ -82,15 +84,10 @@ def decide(parts: Mapping[str, Answers], drop: float, proven: float = 1.0) -> De
     images = {kind: part.n for kind, part in parts.items()}
     differing = {kind: len(each) for kind, each in zip(parts, lead, strict=True)}
     n, k = (sum(counts[kind] for kind in fresh) for counts in (images, differing))
-    loss = _most(k, n) * doubt
+    loss = Accuracy.of_counts(k, n, split=UNLABELLED).bounds(DOUBT)[1] * doubt
     difference = labelled.against(labelled.source)
     decision = Decision(loss <= drop and -difference.difference <= drop, loss, images, differing, doubt, difference, "")
     return replace(decision, sentence=_sentence(decision, drop, proven, k, n))
-
-
-def _most(k: int, n: int) -> float:
-    """The exact bound on a share of which ``k`` of ``n`` were seen."""
-    return Accuracy.of_counts(k, n, split=UNLABELLED).bounds(DOUBT)[1]
 
 
 def _sentence(decision: Decision, drop: float, proven: float, k: int, n: int) -> str:
@@ -117,21 +114,15 @@ def _sentence(decision: Decision, drop: float, proven: float, k: int, n: int) ->
 def _heat(labelled: Answers) -> float:
     """What the logits are divided by so that the source is at least as sure as it is often right."""
     right, heat = float((classes(labelled.source) == labelled.labels).mean()), 1.0
-    while heat > 0.05 and float(_shares(labelled.source, heat).max(axis=1).mean()) < right:
+    while heat > 0.05 and float(probabilities(labelled.source / heat).max(axis=1).mean()) < right:
         heat *= 0.9
     return heat
 
 
-def _shares(logits: Logits, heat: float) -> Logits:
-    """(n, classes) -> the same as probabilities."""
-    raised = np.exp((logits - logits.max(axis=1, keepdims=True)) / heat)
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
-
-
-def _lead(part: Answers, heat: float) -> Logits:
+def _lead(part: Answers, heat: float) -> NDArray[np.float64]:
     """Of each image to which both answer differently, how much surer the source is of its own class."""
     own, other = classes(part.source), classes(part.artifact)
     apart = np.flatnonzero(own != other)
-    shares = _shares(part.source[apart], heat)
+    shares = probabilities(part.source[apart] / heat)
     rows = np.arange(len(apart))
     return np.where(other[apart] < 0, 1.0, shares[rows, own[apart]] - shares[rows, other[apart]])

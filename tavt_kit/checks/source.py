@@ -183,12 +183,18 @@ class Predicted:
             device=str(arrays["device"].reshape(-1)[0]) if arrays.get("device", np.empty(0)).size else "elsewhere",
         )
 
-    def check(self, source: Source) -> None:
-        """Raise DataError, before anything is run, where classes, images or labels are others than the source's."""
-        theirs, ours = self.logits.shape[1], len(source.card.classes)
-        if theirs != ours:
-            raise DataError(f"{self.name} has logits of {theirs} classes, but the run it is checked against has {ours}")
-        order, indices = self._order(source), self._indices(source)
+    def aligned(self, source: Source) -> Logits:
+        """(n, classes): the logits in the source's order of images and classes.
+
+        Raises:
+            DataError: Classes, images or labels are others than the source's.
+        """
+        theirs, ours = self.logits.shape[1], source.card.classes
+        if theirs != len(ours):
+            raise DataError(
+                f"{self.name} has logits of {theirs} classes, but the run it is checked against has {len(ours)}"
+            )
+        order, indices = columns(self.classes or ours, ours, self.name), self._indices(source)
         count, different = len(source.samples), set(indices)
         missing = sorted(set(range(count)) - different)
         if len(different) != len(indices) or missing:
@@ -198,25 +204,15 @@ class Predicted:
                 f"{self.name} has {len(indices)} of {len(different)} different ones and lacks {len(missing)}{example}"
                 "; predict them all, or give the same `split`, `limit` and `data`"
             )
-        if self.labels is None:
-            return
-        known = {column: label for label, column in enumerate(order)}
-        labels = [known.get(label) for label in self.labels.tolist()]
-        wrong = [index for index, label in zip(indices, labels, strict=True) if label != source.samples[index].label]
+        given = () if self.labels is None else self.labels.tolist()
+        truth = [order[source.samples[index].label] for index in indices]  # as columns of its own logits
+        wrong = [index for index, label, true in zip(indices, given, truth, strict=False) if label != true]
         if wrong:
             raise DataError(
                 f"{len(wrong)} labels of {self.name} contradict the data, such as that of "
                 f"{_relative(source.samples[wrong[0]].path)}; its images or classes are in another order than it says"
             )
-
-    def aligned(self, source: Source) -> Logits:
-        """(n, classes): the logits in the source's order of images and classes."""
-        row_of = {index: row for row, index in enumerate(self._indices(source))}
-        return self.logits[[row_of[index] for index in range(len(source.samples))]][:, self._order(source)]
-
-    def _order(self, source: Source) -> list[int]:
-        """The column of each of the source's classes."""
-        return columns(self.classes or source.card.classes, source.card.classes, self.name)
+        return self.logits[np.argsort(indices)][:, order]
 
     def _indices(self, source: Source) -> list[int]:
         """Which sample of the source each row is of: the only one whose path ends as the row's name does."""

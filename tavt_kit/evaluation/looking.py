@@ -85,10 +85,11 @@ def explain(
     if isinstance(model, MixVitHybrid):  # how much each place belongs to each part
         _, assign = model.grouping(model.resnet(image[None]))
         heats += [Heat(f"part-{i}", f"part {i + 1}", part.cpu().numpy()) for i, part in enumerate(assign[0])]
-    dropped, before = [], adaptive.tokens
+    dropped, before, first = [], adaptive.tokens, adaptive.prefix
     for layer, left in kept.items():
         if len(left) != before:
-            dropped.append(Marked(f"layer-{layer}", f"layer {layer}: {len(left)} tokens", _patches(adaptive, left)))
+            patches = tuple(token - first for token in left.tolist() if token >= first)
+            dropped.append(Marked(f"layer-{layer}", f"layer {layer}: {len(left)} tokens", patches))
         before = len(left)
     return Explained(shares.numpy(), label, adaptive.grid, tuple(heats), tuple(dropped))
 
@@ -112,10 +113,6 @@ def _layers(adaptive: AdaptiveViT, images: Tensor) -> tuple[TokenState, _Maps, d
             maps.append((attention, entered))
             kept[layer] = everyone if state.place is None else state.place[0]
     return state, maps, kept
-
-
-def _patches(adaptive: AdaptiveViT, places: Tensor) -> tuple[int, ...]:
-    return tuple(int(place) - adaptive.prefix for place in places if place >= adaptive.prefix)
 
 
 def _rollout(adaptive: AdaptiveViT, maps: _Maps, kept: Mapping[int, Tensor]) -> list[Heat]:
@@ -300,7 +297,7 @@ def _run(adaptive: AdaptiveViT, image: NDArray[np.float32]) -> tuple[int, float,
     shares, first = logits[0].float().softmax(0), adaptive.prefix
     prediction = int(shares.argmax())
     # What owns a patch stays, and what stays owns itself.
-    patches = {"kept": [[place - first for place in sorted(set(row[0].tolist())) if place >= first] for row in rows]}
+    patches = {"kept": [[token - first for token in sorted(set(row[0].tolist())) if token >= first] for row in rows]}
     if merging:
-        patches["owners"] = [[int(place) - first for place in row[0, first:]] for row in rows]
+        patches["owners"] = [[token - first for token in row[0, first:].tolist()] for row in rows]
     return prediction, float(shares[prediction]), patches

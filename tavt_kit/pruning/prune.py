@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -114,7 +115,8 @@ def find_groups(model: nn.Module, kind: str) -> list[Group]:
         networks = {n: each for n, each in modules.items() if isinstance(each, _MLPS) and not n.startswith(inside)}
         if not networks:
             raise UnsupportedBackbone(f"{kind_of_model} has no feed-forward network whose width could be pruned")
-        return [_hidden_channels(name, network) for name, network in networks.items()]
+        parts = ("fc1", "fc1_g", "fc1_x", "norm")  # a gate and what it gates may be packed into one
+        return [_group(kind, n, each, each.fc2.in_features, 1, "fc2", parts) for n, each in networks.items()]
     if bound := [a for a in attentions.values() if type(a) not in _FREE or getattr(a, "num_kv_groups", 1) != 1]:
         raise UnsupportedBackbone(
             f"heads cannot be pruned from {kind_of_model}: its {type(bound[0]).__name__} needs heads that fill the "
@@ -127,34 +129,20 @@ def find_groups(model: nn.Module, kind: str) -> list[Group]:
         )
     # TransFG multiplies the maps of a head through the layers, so a head is the same one in all of them.
     tied = len(attentions) - 1 if type(adapter).__name__ == "TransFgBackbone" else 0
-    return [_heads(name, each, number < tied) for number, (name, each) in enumerate(attentions.items())]
+    parts = ("qkv", "q_proj", "k_proj", "v_proj", "gate", "norm")
+    groups = [_group(kind, n, each, each.num_heads, each.head_dim, "proj", parts) for n, each in attentions.items()]
+    return [replace(group, tied=number < tied) for number, group in enumerate(groups)]
 
 
-def _hidden_channels(name: str, network: Any) -> Group:
-    units = network.fc2.in_features
-    cuts = [(f"{name}.fc2.weight", 1, tuple(range(units)))]
-    for part in ("fc1", "fc1_g", "fc1_x", "norm"):  # a gate and what it gates may be packed into one
-        for tensor, rows in _rows(network, name, part):
-            cuts.append((tensor, 0, tuple(range(units)) * (rows // units)))
-    return Group("mlp", name, units, 1, tuple(cuts))
-
-
-def _heads(name: str, attention: Any, tied: bool) -> Group:
-    heads, size = int(attention.num_heads), int(attention.head_dim)
-    once = tuple(head for head in range(heads) for _ in range(size))
-    cuts = [(f"{name}.proj.weight", 1, once)]
-    for part in ("qkv", "q_proj", "k_proj", "v_proj", "gate", "norm"):
-        for tensor, rows in _rows(attention, name, part):
-            cuts.append((tensor, 0, once * (rows // len(once))))
-    return Group("heads", name, heads, size, tuple(cuts), tied)
-
-
-def _rows(module: nn.Module, name: str, part: str) -> Iterator[tuple[str, int]]:
-    """Names of a part's weight and bias, as far as it has them, and their rows."""
-    for leaf in ("weight", "bias"):
+def _group(kind: str, name: str, module: Any, units: int, size: int, last: str, parts: Sequence[str]) -> Group:
+    """The units of a module: columns of its ``last`` part, and rows of the other ``parts`` as far as it has them."""
+    owners = tuple(unit for unit in range(units) for _ in range(size))
+    cuts = [(f"{name}.{last}.weight", 1, owners)]
+    for part, leaf in product(parts, ("weight", "bias")):
         tensor = getattr(getattr(module, part, None), leaf, None)
         if tensor is not None:
-            yield f"{name}.{part}.{leaf}", len(tensor)
+            cuts.append((f"{name}.{part}.{leaf}", 0, owners * (len(tensor) // len(owners))))
+    return Group(kind, name, units, size, tuple(cuts))
 
 
 def count_left(group: Group, share: float, round_to: int) -> int:
@@ -176,21 +164,8 @@ def check_importance(name: str) -> None:
         raise UnknownName(f"importance is one of {', '.join(IMPORTANCES)}, got {name!r}")
 
 
-def _score_units(model: nn.Module, groups: Sequence[Group], name: str, images: LabelledImages | None) -> list[Tensor]:
-    """The importance (units,) of every unit of each group; means of a group are 1."""
-    if name == "taylor":
-        assert images is not None  # checked by prune
-        _differentiate(model, images.images, images.labels)
-    try:
-        with torch.no_grad():
-            measured = [_measured(model, group, name) for group in groups]
-    finally:
-        model.zero_grad(set_to_none=True)
-    return [scores / scores.mean() if scores.mean() > 0 else scores for scores in measured]
-
-
 def _measured(model: nn.Module, group: Group, name: str) -> Tensor:
-    """(units,): what a unit has in each matrix and norm that is cut with it, the mean over these."""
+    """(units,): what a unit has in each matrix and norm that is cut with it, as a multiple of the group's mean."""
     total, parts = torch.zeros(group.units), 0
     for tensor, axis, owner in group.cuts:
         path, _, leaf = tensor.rpartition(".")
@@ -201,7 +176,8 @@ def _measured(model: nn.Module, group: Group, name: str) -> Tensor:
             rows = each.movedim(axis, 0).reshape(len(owner), -1).sum(dim=1)
             total.index_add_(0, torch.tensor(owner), rows.float().cpu())
             parts += 1
-    return total / parts
+    scores = total / parts
+    return scores / scores.mean() if scores.mean() > 0 else scores
 
 
 def _differentiate(model: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -318,7 +294,13 @@ def prune(
         kept = [layer for layer in kept if layer not in gone]
         keep_blocks(model, kept)
     groups = [group for kind in kinds for group in find_groups(model, kind)]
-    scores = _score_units(model, groups, importance, images)
+    if importance == "taylor" and images is not None:
+        _differentiate(model, images.images, images.labels)
+    try:
+        with torch.no_grad():
+            scores = [_measured(model, group, importance) for group in groups]
+    finally:
+        model.zero_grad(set_to_none=True)
     tied = [score for group, score in zip(groups, scores, strict=True) if group.tied]
     together = torch.stack(tied).sum(dim=0) if tied else None
     units: dict[str, list[int]] = {kind: [] for kind in kinds}
@@ -332,7 +314,6 @@ def prune(
 
 
 def _keep_units(model: nn.Module, group: Group, keep: Tensor) -> None:
-    """Leave the units ``keep`` of a group."""
     if len(keep) == group.units:
         return
     chosen = set(keep.tolist())

@@ -64,8 +64,11 @@ def _of_search(records: Records) -> Answer:
     pick, budget, target = view.pick, words.budget_words(view.budget), words.target_words(mapping(front, "target"))
     where = f" on {target}" if target else ""
     if pick is None:
-        costs = [cost for candidate in view.candidates if (cost := view.cost(candidate)) is not None]
-        least = f"; the least that a candidate needs is {_cost_words(view, min(costs))}" if costs else ""
+        cost = min(filter(None, map(view.cost, view.candidates)), default=None)
+        amount = (
+            f"{words.ms_text(cost)} ({view.statistic})" if view.is_timed else f"{words.macs_text(cost)} multiply-adds"
+        )
+        least = f"; the least that a candidate needs is {amount}" if cost is not None else ""
         sentence = f"Nothing fits {budget}{where}{least}; {view.verdict or 'FAIL'}."
         if view.verdict == "INCONCLUSIVE":
             sentence += " Not all was measured; give the search more time."
@@ -113,10 +116,6 @@ def _lead(view: FrontView, pick: CandidateView) -> str:
     }.get(view.verdict, f"The best found: {name}, {pick.accuracy} right, {cost}{faster}")
 
 
-def _cost_words(view: FrontView, cost: float) -> str:
-    return f"{words.ms_text(cost)} ({view.statistic})" if view.is_timed else f"{words.macs_text(cost)} multiply-adds"
-
-
 def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
     """``The model that fits 8 ms keeps 84.1 % (dense 84.6 %), 2.9× faster; PASS, p90 7.6 ms ± 2 %``, and where."""
     lead = _LEADS.get(view.verdict, "The model chosen for {budget}{where}")
@@ -137,18 +136,8 @@ def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
         said += f" keeps {accuracy} {words.metric_words(view.metric)}{dense} on the {view.split} split{n}"
     if speedup is not None and pick.origin != "dense":
         said += f", {words.ratio_text(speedup)} {'faster' if speedup >= 1 else 'the speed'}"
-    return f"{said}; {', '.join(filter(None, (view.verdict, _time(view, pick))))}."
-
-
-def _time(view: FrontView, pick: CandidateView) -> str:
-    time = pick.time
-    if not time.is_known:
-        return f"{words.macs_text(pick.macs)} multiply-adds"
-    if time.median is None:
-        return f"predicted {words.ms_text(time.predicted)}"
-    name = "median" if view.statistic == "p50" else view.statistic
-    said = f"{name} {words.ms_text(time.of_statistic(view.statistic))} {time.doubt_of(view.statistic)}".rstrip()
-    return f"{said}, unsteady" if time.steady is False else said
+    unsteady = "unsteady" if pick.time.steady is False else ""
+    return f"{said}; {', '.join(filter(None, (view.verdict, cost_words(view, pick), unsteady)))}."
 
 
 def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> list[str]:

@@ -25,23 +25,25 @@ def better_rows(rows: Sequence[CandidateView], budget: Budget) -> list[Better]:
     That is one as accurate and as fast; and, where the search was for the most accurate model within a budget, one that
     is more accurate and keeps to the same budget. By the plain figures; where intervals overlap it says so.
     """
-    known = [(row, *figures) for row in rows if (figures := _figures(row))]
-    better: list[Better] = []
-    for chosen, right, least, shown in [figures for figures in known if figures[0].kind == "chosen"][:1]:
-        for row, accuracy, cost, cost_words in known:
-            is_ours = row.kind in ("chosen", "front")
-            if is_ours or row.split != chosen.split or row.time.is_known != chosen.time.is_known:
-                continue
-            is_better = not budget.floors and row.verdict == "PASS" and accuracy.value > right.value
-            if is_better or (accuracy.value >= right.value and cost <= least):
-                sure = accuracy.low is not None and accuracy.low > right.value
-                doubt = "" if sure else "; the accuracies are within each other's intervals"
-                within = " and keeps to the budget" if cost > least else ""
-                sentence = (
-                    f"A baseline does better here: {row.name} scores {accuracy} at {cost_words}{within}, the chosen "
-                    f"model {right} at {shown} on the {row.split} split{doubt}."
-                )
-                better.append(Better(row, sentence))
+    chosen = next((row for row in rows if row.kind == "chosen"), None)
+    if chosen is None or (ours := _figures(chosen)) is None:
+        return []
+    (right, least, shown), better = ours, list[Better]()
+    for row in rows:
+        figures = None if row.kind in ("chosen", "front") else _figures(row)
+        if figures is None or row.split != chosen.split or row.time.is_known != chosen.time.is_known:
+            continue
+        accuracy, cost, cost_words = figures
+        is_better = not budget.floors and row.verdict == "PASS" and accuracy.value > right.value
+        if is_better or (accuracy.value >= right.value and cost <= least):
+            sure = accuracy.low is not None and accuracy.low > right.value
+            doubt = "" if sure else "; the accuracies are within each other's intervals"
+            within = " and keeps to the budget" if cost > least else ""
+            sentence = (
+                f"A baseline does better here: {row.name} scores {accuracy} at {cost_words}{within}, the chosen "
+                f"model {right} at {shown} on the {row.split} split{doubt}."
+            )
+            better.append(Better(row, sentence))
     return better
 
 

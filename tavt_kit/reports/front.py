@@ -34,7 +34,11 @@ def front_chart(records: Records) -> Figure | None:
     statistic = view.statistic if view.is_timed else None
     marks = [*marks_of(view, statistic), *_row_marks(view.models, statistic)]
     frame = frame_of(view.budget, view.metric, view.split, statistic)
-    return _figure(marks, frame, statistic, cloud_of(view)) if marks else None
+    # What else was measured, neither on the front nor a baseline.
+    shown, scale = {row.schedule for row in (*view.candidates, *view.baselines)}, 1.0 if view.is_timed else 1e-9
+    others = ((view.cost(row), row.accuracy) for row in view.measured if row.schedule not in shown)
+    cloud = [(cost * scale, 100 * right.value) for cost, right in others if cost is not None and right is not None]
+    return _figure(marks, frame, statistic, cloud) if marks else None
 
 
 def _figure(
@@ -107,21 +111,13 @@ def _mark(
     return Mark(kind, label, x, 100 * accuracy.value, bar, accuracy.bar, is_measured, tuple(lines), row.key)
 
 
-def cloud_of(view: FrontView) -> list[tuple[float, float]]:
-    """What else was measured, neither on the front nor a baseline: (cost, accuracy in percent)."""
-    shown = {candidate.schedule for candidate in (*view.candidates, *view.baselines)}
-    scale = 1.0 if view.is_timed else 1e-9
-    others = ((view.cost(other), other.accuracy) for other in view.measured if other.schedule not in shown)
-    return [(cost * scale, 100 * right.value) for cost, right in others if cost is not None and right is not None]
-
-
 def export_command(view: FrontView, row: CandidateView, folder: Path) -> str:
     """The command that writes this point as a file for the front's target, and checks it."""
     runtime, precision = (text(view.record, "target", name) for name in ("runtime", "precision"))
     form = {"openvino": "openvino", "onnxruntime": "onnx", "torch": "safetensors"}.get(runtime or "", "onnx")
     if row.genes:  # which no --schedule can say
-        place = [other.schedule for other in view.candidates].index(row.schedule)
-        return shlex.join(["fgvc-kit", "export", str(folder), "--pick", str(place), "--format", form])
+        index = [other.schedule for other in view.candidates].index(row.schedule)
+        return shlex.join(["fgvc-kit", "export", str(folder), "--pick", str(index), "--format", form])
     parts = ["fgvc-kit", "export", str(folder), "--schedule", row.schedule or "dense", "--format", form]
     precision = "int8" if row.kind == "int8" else precision
     return shlex.join(parts if precision in (None, "f32") else [*parts, "--precision", str(precision)])
@@ -133,7 +129,8 @@ def cost_words(view: FrontView, row: CandidateView) -> str:
         return f"{words.macs_text(row.macs)} multiply-adds"
     if row.time.median is None:
         return f"predicted {words.ms_text(row.time.predicted)}"
-    return f"{view.statistic} {words.ms_text(view.cost(row))} {row.time.doubt_of(view.statistic)}".rstrip()
+    name = "median" if view.statistic == "p50" else view.statistic
+    return f"{name} {words.ms_text(view.cost(row))} {row.time.doubt_of(view.statistic)}".rstrip()
 
 
 def front_section(records: Records) -> Section | Missing:
@@ -145,7 +142,14 @@ def front_section(records: Records) -> Section | Missing:
     chart = front_chart(records) if fit_rows(records.first("fit")) else None
     blocks: list[Block] = [] if chart is None else [chart]
     if view.candidates:
-        blocks.append(front_table(view))
+        # By rising cost, then the baselines that are not among them.
+        strong = () if view.chosen is None else (view.chosen,)
+        caption = (
+            f"Candidates by rising cost{', then baselines' if len(view.shown) > len(view.candidates) else ''}; "
+            f"{'the chosen one is marked' if strong else 'none was chosen'}. `export --pick 0` takes the first."
+        )
+        keys = (row.key for row in view.shown)
+        blocks.append(Table.of(view.shown, caption, *_columns(view), strong=strong, keys=keys))
         shown = {row.schedule for row in (*view.candidates, *view.baselines)}
         over = [row for row in view.measured if row.verdict == "FAIL" and row.schedule not in shown]
         caption = "Measured too, over the budget and not on the front."
@@ -157,16 +161,6 @@ def front_section(records: Records) -> Section | Missing:
     beside = len(view.shown) - len(view.candidates) + len(view.models)
     gist = f"{len(view.candidates)} on the front, {words.plural(beside, 'baseline')}"
     return Section("front", "Everything the search found", (*blocks, *baseline_blocks(view)), gist)
-
-
-def front_table(view: FrontView) -> Table:
-    """Every candidate by rising cost, then the baselines that are not among them."""
-    strong = () if view.chosen is None else (view.chosen,)
-    caption = (
-        f"Candidates by rising cost{', then baselines' if len(view.shown) > len(view.candidates) else ''}; "
-        f"{'the chosen one is marked' if strong else 'none was chosen'}. `export --pick 0` takes the first."
-    )
-    return Table.of(view.shown, caption, *_columns(view), strong=strong, keys=(row.key for row in view.shown))
 
 
 def _columns(view: FrontView) -> list[Rule[CandidateView]]:
@@ -199,7 +193,7 @@ def convergence_section(records: Records) -> Section | Missing:
     front = records.first("front")
     volumes = enumerate((number([volume], 0) for volume in sequence(front, "history")), 1)
     known = [(count, volume) for count, volume in volumes if volume is not None]
-    sentences = [_told(front, FrontView(front)) if front else "", _converged(known) if len(known) > 1 else ""]
+    sentences = (_course(FrontView(front)), _converged(known) if len(known) > 1 else "")
     blocks = tuple(Text.of(sentence) for sentence in sentences if sentence)
     if not blocks:
         return Missing("How a search converged", "fgvc-kit search MODEL --budget latency=20ms")
@@ -208,9 +202,9 @@ def convergence_section(records: Records) -> Section | Missing:
     return Section("convergence", "How the search went", blocks, gist)
 
 
-def _told(front: Mapping[str, Any], view: FrontView) -> str:
+def _course(view: FrontView) -> str:
     """How the search went, in a few sentences."""
-    sentences = []
+    front, sentences = view.record, []
     if (evaluated := whole(front, "evaluations")) is not None:
         sentences.append(f"{words.plural(evaluated, 'schedule')} evaluated on the {view.split} split")
     if stopped := text(front, "stopped_because"):

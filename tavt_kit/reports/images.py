@@ -36,13 +36,6 @@ def data_uri(folder: Path, name: str | None, most: int = _BYTES, sha256: str | N
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}" if kind else None
 
 
-def recorded_image(folder: Path, entry: Any, alt: str, most: int) -> Markup | None:
-    """The image that ``entry`` names by ``file`` and ``sha256``, as an ``img``; None where it cannot be shown."""
-    recorded = text(entry, "sha256")
-    source = data_uri(folder, text(entry, "file"), most, recorded) if recorded is not None else None
-    return el("img", src=source, alt=alt, class_="drawn") if source else None
-
-
 _MOST = 12
 """Images of ``kept.json`` shown at most."""
 
@@ -80,14 +73,13 @@ def kept_section(records: Records) -> Section | Missing:
 def _explanation(record: Mapping[str, Any], layers: Sequence[int], patches: int) -> str:
     """The counts in words, so that a terminal says what the images show."""
     split, counts, prefix = text(record, "split"), integers(record, "schedule"), whole(record, "prefix") or 0
-    kept = [(layer, counts[layer] - prefix) for layer in layers if layer < len(counts)]
-    runs = [(count, [layer for layer, _ in run]) for count, run in groupby(kept, key=lambda pair: pair[1])]
-    steps = ", ".join(f"{count} after {_layers(run)}" for count, run in runs)
+    runs = groupby((layer for layer in layers if layer < len(counts)), key=lambda layer: counts[layer])
+    steps = ", ".join(f"{count - prefix} after {_layers(list(run))}" for count, run in runs)
     where = f" from the {split} split" if split else ""
-    how = "dropped patches darkened"
+    shown = "dropped patches darkened"
     if text(record, "reduction") == "merge":
-        how = "the patches of one token in one outline, the darker the more they are"
-    return f"Images{where} as the model sees them, {how}. Of {patches} patches stay {steps}."
+        shown = "the patches of one token in one outline, the darker the more they are"
+    return f"Images{where} as the model sees them, {shown}. Of {patches} patches stay {steps}."
 
 
 def _image(
@@ -181,16 +173,17 @@ def explained_section(records: Records) -> Section | None:
             said, sure = text(entry, "prediction"), number(entry, "probability")
             if said is not None and sure is not None:
                 who += f": {said} ({words.percent_text(sure, 0)})"
-            image = recorded_image(file.path.parent, entry, f"{who}: {', '.join(_titles(entry))}", left)
-            if image is not None:
+            source = data_uri(file.path.parent, text(entry, "file"), left, text(entry, "sha256") or "unknown")
+            if source is not None:
                 left -= (file.path.parent / str(entry["file"])).stat().st_size
+                image = el("img", src=source, alt=f"{who}: {', '.join(_titles(entry))}", class_="drawn")
                 items.append(el("li", el("p", who), image))
         count += len(entries)
-        schedule, folder = text(file.body, "schedule"), file.path.parent.name
+        schedule = text(file.body, "schedule")
         under: tuple[Inline, ...] = (" under ", Code(schedule)) if schedule else ()
         rest = f", of which {len(items)} are shown" if len(items) < len(entries) else ""
         lead, run = f"{words.plural(len(entries), 'image')}{rest}, by ", Code(text(file.body, "run") or "?")
-        blocks.append(Text.of(lead, run, *under, f"; all of them in {folder}/."))
+        blocks.append(Text.of(lead, run, *under, f"; all of them in {file.path.parent.name}/."))
         if items:
             drawings = el("ul", *items, class_="drawings")
             blocks.append(Figure("what the model looks at", drawings, _caption(entries)))

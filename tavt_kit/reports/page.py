@@ -79,12 +79,9 @@ class Written(NamedTuple):
     json: Path
 
 
-def write_report(places: Sequence[Path], out: Path | None = None) -> Written:
-    """Read the records at ``places`` and write the report's three files into the folder ``out``.
-
-    The arguments are those of the workflow ``report``, and so is what it raises.
-    """
-    records = gather(places)
+def write_report(runs: Sequence[Path], out: Path | None = None) -> Written:
+    """Write the report's three files; the arguments are those of the workflow ``report``, and so is what it raises."""
+    records = gather(runs)
     if len(fronts := records.all("front")) > 1:
         raise RecordError(
             f"a report is of one search, but {', '.join(records.folders)} holds {len(fronts)} "
@@ -95,7 +92,7 @@ def write_report(places: Sequence[Path], out: Path | None = None) -> Written:
     table = csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in body["rows"]))
     record = json.dumps(label_record("report", body), indent=1, ensure_ascii=False)
     if out is None:
-        out = Path(places[0]) if Path(places[0]).is_dir() else Path(places[0]).parent
+        out = Path(runs[0]) if Path(runs[0]).is_dir() else Path(runs[0]).parent
     with held_folder(out, "report") as folder:
         written = Written(*(folder / name for name in (HTML_FILE, CSV_FILE, JSON_FILE)))
         downloads = (

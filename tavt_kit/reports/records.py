@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,19 +55,19 @@ class Records:
         return next((file.body for file in self.all(kind)), {})
 
 
-def gather(places: Sequence[Path]) -> Records:
+def gather(paths: Sequence[Path]) -> Records:
     """Read the records below the given folders and files.
 
     Raises:
-        RecordError: A place is not there or holds no record, a file given by name is foreign, or a record is damaged
+        RecordError: A path is not there or holds no record, a file given by name is foreign, or a record is damaged
             or of another version.
     """
     by_kind: dict[str, dict[Path, RecordFile]] = {}
-    for place in map(Path, places):
-        ours = [known for path in _files(place) if (known := _read(path)) is not None]
+    for given in map(Path, paths):
+        ours = [known for path in _files(given) if (known := _read(path)) is not None]
         if not ours:
             raise RecordError(
-                f"{place} holds no record to report on; give what train, distill, search, export or bench wrote"
+                f"{given} holds no record to report on; give what train, distill, search, export or bench wrote"
             )
         for kind, record in ours:
             by_kind.setdefault(kind, {}).setdefault(record.path, record)
@@ -78,39 +78,38 @@ def gather(places: Sequence[Path]) -> Records:
                 by_kind.setdefault(known[0], {}).setdefault(path, known[1])
     records = {kind: tuple(of_kind.values()) for kind, of_kind in by_kind.items()}
     steps = {run.path: read_lines(run.path.parent / "metrics.jsonl") for run in records.get("run", ())}
-    return Records(records, tuple(map(str, places)), steps)
+    return Records(records, tuple(map(str, paths)), steps)
 
 
 def _origin(recipe: RecordFile) -> list[Path]:
     """What the run that a search began with says of its training, where it is still there with the same weights."""
-    name, ours = text(recipe.body, "model"), recipe.path.parent / "model.json"
-    card = _read(ours) if ours.is_file() else None
-    for folder in [] if name is None or card is None else (Path(name), ours.parent.parent / Path(name).name):
-        theirs = folder / "model.json"
-        other = _read(theirs) if theirs.is_file() else None
-        if card is not None and other is not None and _weights(other[1]) == _weights(card[1]):
+    name, own = text(recipe.body, "model"), recipe.path.parent
+    weights = _weights(own)
+    for folder in [] if name is None or weights is None else (Path(name), own.parent / Path(name).name):
+        if _weights(folder) == weights:
             return [path for path in (folder / "run.json", folder / "control" / "run.json") if path.is_file()]
     return []
 
 
-def _weights(card: RecordFile) -> str | None:
-    return text(card.body, "weights_sha256")
+def _weights(folder: Path) -> str | None:
+    """The SHA-256 of the weights in a run folder, as its card says."""
+    card = _read(folder / "model.json") if (folder / "model.json").is_file() else None
+    return None if card is None else text(card[1].body, "weights_sha256")
 
 
-def _files(place: Path) -> Iterator[Path]:
-    """The JSON files at a place; a file given by name is itself."""
-    if place.is_file():
-        yield place
-        return
-    if not place.is_dir():
-        raise RecordError(f"{place} is neither a run folder nor a record; give what search, export or bench wrote")
+def _files(path: Path) -> list[Path]:
+    """The JSON files below a folder, the nearest first; a file given by name is itself."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise RecordError(f"{path} is neither a run folder nor a record; give what search, export or bench wrote")
     names: list[Path] = []
-    most = _DEPTH + (place / "fit.json").is_file()  # each of its files has a folder in files/first or files/second
-    for folder, below, files in os.walk(place):
-        depth = len(Path(folder).parts) - len(place.parts)
+    most = _DEPTH + (path / "fit.json").is_file()  # each of its files has a folder in files/first or files/second
+    for folder, below, files in os.walk(path):
+        depth = len(Path(folder).parts) - len(path.parts)
         below[:] = sorted(name for name in below if not name.startswith(".")) if depth < most else []
         names += [Path(folder, name) for name in sorted(files) if name.endswith(".json") and not name.startswith(".")]
-    yield from sorted(names, key=lambda path: len(path.parts))
+    return sorted(names, key=lambda name: len(name.parts))
 
 
 def _read(path: Path) -> tuple[str, RecordFile] | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.budget import Budget, Verdict, worst
@@ -153,16 +154,16 @@ def bench(
     protocol = Protocol(
         min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10), warmup_seconds=min(5.0, most)
     )
-    memory = memory or bool(limits.of("memory"))
     with (
         held_folder(default_folder(given[0]) if out is None else out) as folder,
-        Opener(
-            tuple(map(str, several(target))),
-            several(schedule),
-            tuple(part.strip() for text in several(precision) for part in text.split(",")),
-            *(several(threads), several(batch), several(image_size), several(reductions), weights or "hub", seed),
-        ) as opener,
+        TemporaryDirectory(prefix="fgvc-kit-bench-") as temporary,
     ):
+        opener = Opener(
+            Path(temporary), targets=tuple(map(str, several(target))), schedules=several(schedule),
+            precisions=tuple(part.strip() for text in several(precision) for part in text.split(",")),
+            threads=several(threads), batches=several(batch), sizes=several(image_size),
+            reductions=several(reductions), weights=weights or "hub", seed=seed,
+        )  # fmt: skip
         candidates = opener.open_all(named, progress)
         devices = [candidate.session.target for candidate in candidates]
         host = HostFacts.gather(next(filter(None, map(accelerator_name, devices)), None))
@@ -170,7 +171,7 @@ def bench(
         rows = []
         for candidate, device in zip(candidates, devices, strict=True):
             name, peak = candidate.name, None
-            if memory:
+            if memory or limits.of("memory"):
                 progress.update(f"memory of {name}")
                 live = MemoryPeak(reason="peak memory is measured of exported files; give what `export` wrote")
                 peak = (live if candidate.job is None else peak_memory(candidate.job)).as_record()

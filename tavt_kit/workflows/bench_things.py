@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tavt_kit.core.artifact_card import ArtifactCard, files_of, read_metadata, require_unchanged
 from tavt_kit.core.configuration import Choice
@@ -62,13 +61,15 @@ class BenchCandidate:
 
 @dataclass(slots=True)
 class Opener:
-    """Opens things on targets, with each value of what is varied; as a context it owns the temporary exports.
+    """Opens things on targets, with each value of what is varied.
 
     Args:
+        folder: Folder of temporary exports.
         targets: Targets as texts; an empty tuple, here and below, leaves it to the thing, or to its default.
         schedules: Schedules of models that are no files, and of switchable files: by default dense, or all presets.
     """
 
+    folder: Path
     targets: tuple[str, ...] = ()
     schedules: tuple[str | Choice, ...] = ()
     precisions: tuple[str, ...] = ()
@@ -79,29 +80,18 @@ class Opener:
     weights: str = "hub"
     seed: int = 0
     opened: list[BenchCandidate] = field(default_factory=list)
-    _folder: Any = None
-
-    def __enter__(self) -> Opener:
-        self._folder = tempfile.TemporaryDirectory(prefix="fgvc-kit-bench-")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._folder.cleanup()
 
     def _targets_of(self, thing: Given) -> list[TargetDevice]:
         """The targets that the thing runs on; all of a file where none can run it, as opening it says why."""
         from tavt_kit.runtimes import check_available
 
-        file, texts = _file(thing), self.targets
-        card = None if file is None else card_of(file)
-        if file is None:
-            texts = texts or ("openvino:cpu",)
-        elif card is not None and not texts and not self.precisions:
+        file = _file(thing)
+        usual = "openvino:cpu" if file is None else FILES[file.suffix]
+        if file is not None and not self.precisions and (card := card_of(file)) is not None:
             own = card.own_target(file)
-            texts = (f"{own.runtime}:{own.processor}:precision={own.precision}",)
-        else:
-            texts = texts or (FILES[file.suffix],)
-        values = product(texts, self.precisions or (None,), self.threads or (None,), self.batches or (None,))
+            usual = f"{own.runtime}:{own.processor}:precision={own.precision}"
+        texts, precisions = self.targets or (usual,), self.precisions or (None,)
+        values = product(texts, precisions, self.threads or (None,), self.batches or (None,))
         parsed = (TargetDevice.parse(text, precision=bits, threads=t, batch=b) for text, bits, t, b in values)
         targets = list(dict.fromkeys(parsed))
         if file is not None:
@@ -119,8 +109,7 @@ class Opener:
         """
         for thing, targets in [(thing, self._targets_of(thing)) for thing in things]:  # before anything is opened
             progress.update(f"opening {name_of(thing)}")
-            file = _file(thing)
-            if file is None:
+            if (file := _file(thing)) is None:
                 self._open_model(thing, targets)
             else:
                 self._open_file(file, targets)
@@ -163,39 +152,36 @@ class Opener:
                 raise DataError(f"{path.name} takes images of any size; give one by `image_size`")
             return [(height or size, width or size) for size in self.sizes]
         if any(size not in (height, width) for size in self.sizes):
-            sizes = ", ".join(str(size) for size in self.sizes)
             raise DataError(
                 f"the size of {path.name} was fixed by its export: it takes {height}x{width} images, got `image_size` "
-                f"{sizes}; leave it out, or name the run it was exported from"
+                f"{', '.join(map(str, self.sizes))}; leave it out, or name the run it was exported from"
             )
         return [(height, width)]
 
     def _open_model(self, thing: Given, targets: Sequence[TargetDevice]) -> None:
-        named = _path(thing) is not None
-        for image_size, reduction in product(
-            dict.fromkeys(self.sizes) or (None,), dict.fromkeys(self.reductions) or (None,)
-        ):
-            weights = self.weights if named else None
-            model = open_given(thing, weights=weights, image_size=image_size, seed=self.seed, reduction=reduction)
-            own = "dense" if named or model.schedule == model.dense_schedule else model.schedule
+        is_named = isinstance(thing, str | os.PathLike)
+        weights = self.weights if is_named else None
+        sizes, reductions = (dict.fromkeys(values) or (None,) for values in (self.sizes, self.reductions))
+        for size, reduction in product(sizes, reductions):
+            model = open_given(thing, weights=weights, image_size=size, seed=self.seed, reduction=reduction)
+            own = "dense" if is_named or model.schedule == model.dense_schedule else model.schedule
             for schedule, target in product(self.schedules or (own,), targets):
-                self._open_schedule(thing, model, schedule, target)
+                self._open_schedule(name_of(thing), model, schedule, target)
 
-    def _open_schedule(self, thing: Given, model: AdaptiveViT, given: str | Choice, target: TargetDevice) -> None:
+    def _open_schedule(self, name: str, model: AdaptiveViT, given: str | Choice, target: TargetDevice) -> None:
         from tavt_kit.exporters.to_onnx import to_onnx
         from tavt_kit.models.flops import count_macs
         from tavt_kit.models.wrap import LeanViT
         from tavt_kit.runtimes import open_file, open_module
         from tavt_kit.runtimes.out_of_memory import memory_for
 
-        path, name = _path(thing), name_of(thing)
-        label = f"{path.name if path is not None and path.is_dir() else name} {given}"
+        label = f"{Path(name).name if Path(name).is_dir() else name} {given}"
         height, width = model.require_card().preprocessing["image_size"]
         schedule = given if isinstance(given, TokenSchedule) else TokenSchedule.parse(str(given), model.layout)
         session: Session
         with memory_for(f"when {label} was opened on {target}; name fewer candidates or a smaller batch"):
             if target.runtime == "onnxruntime":
-                export = Path(self._folder.name) / f"{len(self.opened)}.onnx"
+                export = self.folder / f"{len(self.opened)}.onnx"
                 to_onnx(model, ArtifactCard(model.require_card(), schedule, model.tokens, model.prefix), export)
                 session = open_file(export, target)
             else:
@@ -215,14 +201,9 @@ class Opener:
         return random_images((batch, 3, *size), np.random.default_rng(self.seed))
 
 
-def _path(thing: Given) -> Path | None:
-    """The path or name; ``None`` of a wrapped model."""
-    return Path(thing) if isinstance(thing, str | os.PathLike) else None
-
-
 def _file(thing: Given) -> Path | None:
     """The path of an exported file; ``None`` of everything else."""
-    path = _path(thing)
+    path = Path(thing) if isinstance(thing, str | os.PathLike) else None
     return path if path is not None and path.suffix in FILES else None
 
 

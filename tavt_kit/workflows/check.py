@@ -159,52 +159,49 @@ def check(
     model, card = load_given(_recorded_source(subject) if against is None else against), None
     if device is not None:
         check_available(device)
-    if thing is not None:  # what is no file of this program leaves no folder behind
-        with _named(thing) as opened:
+    with _named(subject) as opened:
+        if thing is not None:  # what is no file of this program leaves no folder behind
             card = read_metadata(opened).chosen(schedule)
-        if model.folder is not None and card.image_size != model.backbone.image_size:  # of weights for several sizes
-            model = load_model(model.folder, image_size=card.image_size)
-    run = str(model.folder or "")
-    images = images_of(model.folder, data)
-    chosen = split or images.held_out
-    beside = images_beside(images, chosen, None if unlabelled is None else Path(unlabelled))
-    source = Source(model, thin_out(images.split(chosen), limit), chosen, beside)
-    gate = Gate(drop=max_drop / 100)
-    with held_folder(subject.parent if out is None else out) as folder:
-        passes = 1 + dense + (predictions is None)
-        count = image_counter(progress, subject.name, len(source.samples) * passes)
-        progress.update(f"checking {subject.name}")
-        notes: list[str] = []
-        if predictions is not None:
-            predicted = Predicted.read(predictions)
-            counts = card.schedule if card is not None else _schedule(model, schedule or "dense")
-            reports = [check_predicted(predicted, source, gate, counts, card=card, dense=dense, count=count)]
-            logits = "the logits" if thing is None else f"the logits of {thing.name}"
-            notes.append(f"{logits} were made elsewhere ({predicted.device}); nothing was run here but the source")
-        else:
-            with _named(subject) as opened:
+            if model.folder is not None and card.image_size != model.backbone.image_size:  # of weights for several
+                model = load_model(model.folder, image_size=card.image_size)
+        images = images_of(model.folder, data)
+        chosen = split or images.held_out
+        beside = images_beside(images, chosen, None if unlabelled is None else Path(unlabelled))
+        source, gate = Source(model, thin_out(images.split(chosen), limit), chosen, beside), Gate(drop=max_drop / 100)
+        with held_folder(subject.parent if out is None else out) as folder:
+            passes = 1 + dense + (predictions is None)
+            count = image_counter(progress, subject.name, len(source.samples) * passes)
+            progress.update(f"checking {subject.name}")
+            if predictions is not None:
+                predicted = Predicted.read(predictions)
+                counts = card.schedule if card is not None else _schedule(model, schedule or "dense")
+                reports = [check_predicted(predicted, source, gate, counts, card=card, dense=dense, count=count)]
+                logits = "the logits" if thing is None else f"the logits of {thing.name}"
+                note = f"{logits} were made elsewhere ({predicted.device}); nothing was run here but the source"
+            else:
                 changed = changed_since_check(opened, subject.parent)
-                artifact = Artifact.open(opened, device, schedule=schedule)
+                note = f"{changed}; this check takes the place of the old one" if changed else ""
+                artifact = Artifact.open(opened, device, card)
                 parts = artifact.at_presets() if schedule is None else (artifact,)
                 reports = [compare(part, source, gate, dense=dense, count=count) for part in parts]
-            notes += [f"{changed}; this check takes the place of the old one"] if changed else []
-        for report in reports:
-            if report.losses is not None:
-                save_examples(report.losses, source.preprocessing, folder)
-        about = {**source.about(run, images), "gate": gate.as_record(), "notes": notes}
-        records = [{**encode(report), **about} for report in reports]
-        # The checks of other files stay, older ones of this file go.
-        path, names = folder / CHECK_FILE, {record["artifact"] for record in records}
-        known = read_check(path)["checks"] if path.exists() else []
-        others = [entry for entry in known if entry["artifact"] not in names]
-        write_check(path, [*others, *records], {"host": HostFacts.gather().as_record(), "command": command_line()})
-        accept = accept_inconclusive or all(report.is_taken for report in reports)
-        status = status_of(worst(report.verdict for report in reports), accept=accept)
-        # Of a switchable file, a check of one schedule says nothing of others.
-        if status == "final" and thing is not None and predictions is None and schedule is None:
-            _promote_file(thing)
-        checks = tuple(FileCheck.from_record(record) for record in records)
-        return CheckResult(checks, tuple(notes), status == "final", read_check(path))
+            for report in reports:
+                if report.losses is not None:
+                    save_examples(report.losses, source.preprocessing, folder)
+            notes = [note] if note else []
+            about = {**source.about(str(model.folder or ""), images), "gate": gate.as_record(), "notes": notes}
+            records = [{**encode(report), **about} for report in reports]
+            # The checks of other files stay, older ones of this file go.
+            path, names = folder / CHECK_FILE, {record["artifact"] for record in records}
+            known = read_check(path)["checks"] if path.exists() else []
+            others = [entry for entry in known if entry["artifact"] not in names]
+            write_check(path, [*others, *records], {"host": HostFacts.gather().as_record(), "command": command_line()})
+            accept = accept_inconclusive or all(report.is_taken for report in reports)
+            status = status_of(worst(report.verdict for report in reports), accept=accept)
+            # Of a switchable file, a check of one schedule says nothing of others.
+            if status == "final" and thing is not None and predictions is None and schedule is None:
+                _promote_file(thing)
+            checks = tuple(FileCheck.from_record(record) for record in records)
+            return CheckResult(checks, tuple(notes), status == "final", read_check(path))
 
 
 def _recorded_source(subject: Path) -> str:
