@@ -295,8 +295,7 @@ def _converted(module: torch.nn.Module, arrays: Sequence[Array], kept: int | Non
         from tavt_kit.runtimes.on_openvino import convert_module
 
         return convert_module(module, (*counts, *examples), [*(() for _ in counts), *shapes])
-    from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
-    from tavt_kit.runtimes.onnx_graph import module_to_onnx
+    from tavt_kit.runtimes.on_onnxruntime import module_to_onnx, open_session, run_clock
 
     axes = {
         f"input{index}": {axis: ("batch", "tokens")[axis] for axis, size in enumerate(shape) if size == -1}

@@ -108,9 +108,8 @@ def list_run_files(folder: Path) -> dict[str, Path]:
     Raises:
         RecordError: There are none.
     """
-    files = {kind: folder / f"{kind}.json" for kind in KINDS if (folder / f"{kind}.json").is_file()}
-    if "run" in files and not is_judged(files["run"]):
-        del files["run"]
+    paths = {kind: folder / f"{kind}.json" for kind in KINDS}
+    files = {kind: path for kind, path in paths.items() if path.is_file() and (kind != "run" or is_judged(path))}
     if not files:
         raise RecordError(f"{folder} holds none of the records that compare reads ({', '.join(KINDS)}); name a file")
     return files
@@ -132,7 +131,8 @@ def _bench(body: Mapping[str, Any]) -> Parts:
     for row in body["candidates"]:
         time = Measurement.from_record(row["latency_ms"])
         notes = (*(() if time.steady else ("unsteady",)), *row.get("doubts", ()))
-        entries.append(Entry(row["name"], {**_target(row["target"]), **_schedule(row)}, time, notes=notes))
+        named = {} if row["schedule"] is None else {"schedule": counts_text(row["schedule"])}
+        entries.append(Entry(row["name"], {**_target(row["target"]), **named}, time, notes=notes))
     return traits, _facts(body["host"]), entries
 
 
@@ -174,8 +174,8 @@ def _eval(body: Mapping[str, Any]) -> Parts:
     top1 = Accuracy.from_record(body["top1"])
     # The images by their hash; by the data's name and their number in a record that lacks it.
     images = str(body.get("images_sha256") or f"{top1.n} of {body['data']}")
-    told = ("thing", "schedule", "weights_sha256", "data")
-    facts = {key: str(body[key]) for key in told if body.get(key) is not None}
+    keys = ("thing", "schedule", "weights_sha256", "data")
+    facts = {key: str(body[key]) for key in keys if body.get(key) is not None}
     entry = Entry("top-1", {}, accuracy=top1, correct=body.get("correct", ""), images=images)
     return {"split": top1.split, "images": images}, facts, [entry]
 
@@ -188,8 +188,8 @@ def _run(body: Mapping[str, Any]) -> Parts:
     for row in rows:
         accuracy, correct = Accuracy.from_record(row["accuracy"]), row.get("correct", "") if images else ""
         entries.append(Entry(row["name"], {}, accuracy=accuracy, correct=correct, images=images))
-    told = ("recipe", "steps", "model", "image_size", "start_sha256")
-    facts = {key: str(asked[key]) for key in told if key in asked}
+    keys = ("recipe", "steps", "model", "image_size", "start_sha256")
+    facts = {key: str(asked[key]) for key in keys if key in asked}
     if "sampling" in asked:
         facts["learned"] = "by labels alone" if asked["sampling"] == "dense" else "by distillation"
     return {"split": accuracy.split, "images": f"{accuracy.n} of {asked['data']}"}, facts, entries
@@ -213,10 +213,6 @@ def _facts(host: Mapping[str, Any]) -> dict[str, str]:
 def _target(record: Mapping[str, Any] | None) -> dict[str, str]:
     """Nothing of a search by multiply-adds, which has no target."""
     return {} if record is None else {"target": str(TargetDevice.from_record(record))}
-
-
-def _schedule(row: Mapping[str, Any]) -> dict[str, str]:
-    return {} if row["schedule"] is None else {"schedule": counts_text(row["schedule"])}
 
 
 def _time(time: Mapping[str, Any] | None) -> Measurement | Estimate | None:
@@ -366,9 +362,9 @@ def compare_records(
             f"({after.path}); name two of one kind"
         )
     pairs = _pairs(before.entries, after.entries)
-    differing = [*_differing(before.traits, after.traits, "")]
-    for one, other in pairs:
-        differing += _differing(one.traits, other.traits, f" of {one.name}")
+    differing = [*_differing(before.traits, after.traits)]
+    for entry, other in pairs:
+        differing += _differing(entry.traits, other.traits, f" of {entry.name}")
     if differing and not across:
         raise RecordError(
             f"{before.path} and {after.path} differ in {'; '.join(differing)}; compare what was made alike, or give "
@@ -383,8 +379,11 @@ def compare_records(
     changes, method = list(_changes(pairs, anchors, threshold, drop)), _method(pairs, reference)
     if replace(before, path=after.path) == after:  # of what was measured once nothing changed, whatever the doubt in it
         method = "the two records are of the same measurements, so that nothing changed"
-        none = {True: Estimate(1.0, 1.0, 1.0), False: Estimate(0.0, 0.0, 0.0)}
-        changes = [replace(one, estimate=none[one.figure == "time"], verdict=Verdict.PASS, notes=()) for one in changes]
+        same = [1.0 if change.figure == "time" else 0.0 for change in changes]
+        changes = [
+            replace(change, estimate=Estimate(value, value, value), verdict=Verdict.PASS, notes=())
+            for change, value in zip(changes, same, strict=True)
+        ]
     first, second = ({entry.name for entry in side} for side in zip(*pairs, strict=True))
     return Comparison(
         kind=before.kind,
@@ -393,7 +392,7 @@ def compare_records(
         only_before=tuple(entry.name for entry in before.entries if entry.name not in first),
         only_after=tuple(entry.name for entry in after.entries if entry.name not in second),
         differing=tuple(differing),
-        facts=tuple(_differing(before.facts, after.facts, "")),
+        facts=tuple(_differing(before.facts, after.facts)),
     )
 
 
@@ -402,7 +401,7 @@ Pair = tuple[Entry, Entry]
 
 def _method(pairs: Sequence[Pair], reference: str | None) -> str:
     said = []
-    if any(one.time is not None and other.time is not None for one, other in pairs):
+    if any(entry.time is not None and other.time is not None for entry, other in pairs):
         said.append(
             f"times as multiples of {reference}'s, round by round in each record: the machine's own pace cancels"
             if reference is not None
@@ -419,31 +418,30 @@ def _method(pairs: Sequence[Pair], reference: str | None) -> str:
 
 
 def _changes(pairs: Sequence[Pair], anchors: Pair | None, threshold: float, drop: float) -> Iterator[Change]:
-    for one, other in pairs:
-        if one.time is not None and other.time is not None and (anchors is None or one is not anchors[0]):
-            notes = [f"{entry.name}: {note}" for entry in (one, other) for note in entry.notes]
+    for pair in pairs:
+        (first, second), names = pair, [entry.name for entry in pair]
+        if first.time is not None and second.time is not None and (anchors is None or first is not anchors[0]):
+            notes = [f"{entry.name}: {note}" for entry in pair for note in entry.notes]
             references = None if anchors is None else (_samples(anchors[0]), _samples(anchors[1]))
-            change = time_change(one.time, other.time, references)
+            change = time_change(first.time, second.time, references)
             verdict = judge_slowdown(change, threshold)
             if not change.sure:
                 notes.append(f"fewer than {LEAST_ROUNDS} rounds: too few for bounds")
             elif verdict is Verdict.INCONCLUSIVE and anchors is None:
                 notes += [
                     f"{entry.name}: fewer than {LEAST_RUNS} runs say as little as one"
-                    for entry in (one, other)
+                    for entry in pair
                     if isinstance(entry.time, Measurement) and entry.time.n < LEAST_RUNS
                 ]
-            before, after = bounded_time(one.time).value, bounded_time(other.time).value
-            yield Change(one.name, other.name, "time", before, after, change, verdict, tuple(notes))
-        if one.accuracy is not None and other.accuracy is not None:
-            paired = _same_images(one, other)
-            change = (
-                paired_accuracy_change(one.correct, other.correct)
-                if paired
-                else accuracy_change(one.accuracy, other.accuracy)
-            )
-            before, after, metric = one.accuracy.value, other.accuracy.value, one.accuracy.metric
-            yield Change(one.name, other.name, metric, before, after, change, judge_loss(change, drop))
+            before, after = bounded_time(first.time).value, bounded_time(second.time).value
+            yield Change(*names, "time", before, after, change, verdict, tuple(notes))
+        if first.accuracy is not None and second.accuracy is not None:
+            if _same_images(first, second):
+                change = paired_accuracy_change(first.correct, second.correct)
+            else:
+                change = accuracy_change(first.accuracy, second.accuracy)
+            before, after, metric = first.accuracy.value, second.accuracy.value, first.accuracy.metric
+            yield Change(*names, metric, before, after, change, judge_loss(change, drop))
 
 
 def _samples(entry: Entry) -> Measurement:
@@ -452,9 +450,9 @@ def _samples(entry: Entry) -> Measurement:
     return entry.time
 
 
-def _same_images(one: Entry, other: Entry) -> bool:
+def _same_images(first: Entry, second: Entry) -> bool:
     """Whether which images were right is known of both, and they are the same."""
-    return bool(one.correct and other.correct) and one.images == other.images
+    return bool(first.correct and second.correct) and first.images == second.images
 
 
 def _named(record: Readable, name: str) -> Entry:
@@ -483,7 +481,7 @@ def _names(entries: Sequence[Entry]) -> str:
     return ", ".join(entry.name for entry in entries) or "none"
 
 
-def _differing(one: Mapping[str, str], other: Mapping[str, str], of: str) -> Iterator[str]:
-    for key in dict.fromkeys((*one, *other)):
-        if one.get(key) != other.get(key):
-            yield f"{key}{of} ({one.get(key, 'not told')} and {other.get(key, 'not told')})"
+def _differing(first: Mapping[str, str], second: Mapping[str, str], of: str = "") -> Iterator[str]:
+    for key in dict.fromkeys((*first, *second)):
+        if first.get(key) != second.get(key):
+            yield f"{key}{of} ({first.get(key, 'not told')} and {second.get(key, 'not told')})"

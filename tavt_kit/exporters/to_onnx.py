@@ -28,8 +28,8 @@ from tavt_kit.exporters.options import EXPORTERS
 from tavt_kit.models.token_reduction import Selection
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.runtimes import open_file
-from tavt_kit.runtimes.onnx_graph import quiet_exporters
 from tavt_kit.runtimes.session import INPUT, LENGTHS
+from tavt_kit.runtimes.suppress_output import quiet_exporters
 
 OUTPUT = "logits"
 

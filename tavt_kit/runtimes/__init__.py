@@ -43,8 +43,7 @@ def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[in
     begin = time.perf_counter()
     example = torch.rand((max(2, example_shape[0]), *example_shape[1:]))  # a batch of one would be baked in
     if target.runtime == "onnxruntime":  # written in memory
-        from tavt_kit.runtimes.on_onnxruntime import OnnxSession
-        from tavt_kit.runtimes.onnx_graph import module_to_onnx
+        from tavt_kit.runtimes.on_onnxruntime import OnnxSession, module_to_onnx
 
         graph = module_to_onnx(module, [example], ["images"], {"images": {0: "batch"}})
         return OnnxSession(graph, target, begin=begin)

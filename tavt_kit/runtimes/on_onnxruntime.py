@@ -1,13 +1,17 @@
-"""An .onnx file, or its bytes, as a session; imports neither torch nor onnx."""
+"""An .onnx file, or its bytes, as a session, and a torch module as such bytes; torch is imported for the latter alone.
+
+What is shipped is written by ``exporters.to_onnx``.
+"""
 
 from __future__ import annotations
 
+import io
 import mmap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +19,14 @@ import onnxruntime
 
 from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.errors import DataError, TargetError, first_line
+from tavt_kit.errors import DataError, ExportError, TargetError, first_line
 from tavt_kit.runtimes.available import name_provider
 from tavt_kit.runtimes.session import LENGTHS, FileSession, Images, Lengths
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_OPSET = 17
 
 
 class OnnxSession(FileSession):
@@ -117,3 +126,36 @@ def _precision(source: Path | bytes, target: TargetDevice, half: bool) -> str:
 
 def _name(source: Path | bytes) -> str:
     return "the graph" if isinstance(source, bytes) else str(source)
+
+
+def module_to_onnx(
+    module: nn.Module, example: Sequence[Any], names: Sequence[str], axes: Mapping[str, Mapping[int, str]]
+) -> bytes:
+    """The ``.onnx`` file of a module in eval mode, by torch's tracing exporter.
+
+    The module selects tokens by TopK where it drops any; the example has two images or more, because a batch of one
+    would be baked in. Raises ExportError where the exporter cannot write it.
+    """
+    import torch
+
+    from tavt_kit.runtimes.suppress_output import quiet_exporters
+
+    file: Any = io.BytesIO()  # taken by this exporter, though its types speak of paths only
+    try:
+        with quiet_exporters(), torch.no_grad():
+            torch.onnx.export(
+                module,
+                tuple(example),
+                file,
+                dynamo=False,
+                opset_version=_OPSET,
+                input_names=list(names),
+                dynamic_axes={name: dict(of) for name, of in axes.items()},
+            )
+    except Exception as error:  # the exporter raises whatever the failing operator raises
+        raise ExportError(
+            f"torch cannot write {type(module).__name__} as an ONNX graph ({first_line(error)}); choose target "
+            "openvino or torch"
+        ) from error
+    written: bytes = file.getvalue()
+    return written

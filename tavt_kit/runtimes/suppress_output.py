@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -23,3 +24,18 @@ def suppress_output(*loggers: str | None, level: int = logging.ERROR) -> Iterato
     finally:
         for logger, before in zip(silenced, levels, strict=True):
             logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def quiet_exporters() -> Iterator[None]:
+    """Both of torch's exporters warn of every constant token count, and print and log what they skip or raise."""
+    import torch
+
+    core: Any = torch._C
+    printer = core._jit_onnx_log
+    core._jit_onnx_log = lambda *told: None  # on stdout, and torch 2.13 turns it on whatever its switch says
+    try:
+        with suppress_output("torch.onnx", "onnxscript", "onnx_ir", level=logging.CRITICAL):
+            yield
+    finally:
+        core._jit_onnx_log = printer

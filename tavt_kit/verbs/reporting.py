@@ -90,9 +90,11 @@ def _print_comparison(comparison: Comparison) -> None:
 
 def _figures(change: Change) -> tuple[str, str, str]:
     """Before, after and the change with its bounds, as text."""
+    from tavt_kit.reports.words import percent_text, points_text
+
     value, low, high = change.estimate.value, change.estimate.low, change.estimate.high
     if change.figure == "time":
         interval = f" [{100 * (low - 1):+.1f}, {100 * (high - 1):+.1f}]" if change.estimate.sure else " [?]"
         return f"{change.before:.4g} ms", f"{change.after:.4g} ms", f"{100 * (value - 1):+.1f} %{interval}"
-    interval = f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return f"{100 * change.before:.1f} %", f"{100 * change.after:.1f} %", f"{100 * value:+.1f} points{interval}"
+    points = f"{points_text(value)} points [{points_text(low)}, {points_text(high)}]"
+    return percent_text(change.before), percent_text(change.after), points

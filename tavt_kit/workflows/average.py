@@ -14,8 +14,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import CheckpointError, OutputError
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.reports.words import points_text
-from tavt_kit.workflows.derived_run import read_derived, top1_on_val, write_derived
-from tavt_kit.workflows.run_model import RunResult, images_of
+from tavt_kit.workflows.run_model import RunResult, images_of, read_derived, top1_on_val, write_derived
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT

@@ -17,12 +17,7 @@ from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.workflows.run_model import Given, files_below, model_at
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from tavt_kit.core.configuration import Choice
-    from tavt_kit.core.model_card import ModelCard
-    from tavt_kit.evaluation.looking import Explained
-    from tavt_kit.models.wrap import AdaptiveViT
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,27 +101,34 @@ def explain(
         <ExplainResult explained: 8 images, 0 unreadable>
     """
     import numpy as np
+    import torch
+    from PIL import Image
 
+    from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
     from tavt_kit.evaluation.looking import draw_explained
+    from tavt_kit.evaluation.looking import explain as look_through
 
     progress, folder = progress or Silent(), Path(out)
     files = files_below(images)
     model, under = model_at(run, schedule, progress, pick)
     card = model.require_card()
+    preprocessing = Preprocessing.from_record(card.preprocessing)
     entries: list[dict[str, Any]] = []
     seen: list[ExplainedImage] = []
     with held_folder(folder):
         for path in files[:limit]:
             try:
-                image, explained = _explained(model, card, path)
+                pixels = resize_crop(open_image(path), preprocessing)
             except DataError as error:
                 seen.append(ExplainedImage(path, error=str(error)))
                 progress.show(seen[-1])
                 continue
+            explained = look_through(model, torch.from_numpy(normalise(pixels, preprocessing)), classes=card.classes)
             best = int(explained.probabilities.argmax())
             caption = f"{card.classes[best]} {100 * explained.probabilities[best]:.0f} %"
             file = folder / f"{len(entries):03d}-{path.stem}.png"
             with atomic_path(file) as temporary:
+                image = Image.fromarray(pixels.transpose(1, 2, 0).copy())
                 draw_explained(image, explained, caption).save(temporary)
             entries.append({
                 "image": str(path), "file": file.name, "sha256": sha256_file(file), "shows": list(explained.titles),
@@ -147,16 +149,3 @@ def explain(
         }  # fmt: skip
         record = write_record(folder / "explained.json", "explained", body)
         return ExplainResult(folder, tuple(seen), left_out, record)
-
-
-def _explained(model: AdaptiveViT, card: ModelCard, path: Path) -> tuple[Image.Image, Explained]:
-    import torch
-    from PIL import Image
-
-    from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
-    from tavt_kit.evaluation.looking import explain
-
-    preprocessing = Preprocessing.from_record(card.preprocessing)
-    pixels = resize_crop(open_image(path), preprocessing)
-    explained = explain(model, torch.from_numpy(normalise(pixels, preprocessing)), classes=card.classes)
-    return Image.fromarray(pixels.transpose(1, 2, 0).copy()), explained

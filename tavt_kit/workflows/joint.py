@@ -66,8 +66,7 @@ def with_weakest(space: JointSpace, context: SearchContext) -> JointSpace:
     import torch
 
     samples = thin_out(context.images.split("train"), _LOOKED_AT)
-    seen = load_arrays(samples, context.preprocessing)
-    images, labels = torch.from_numpy(seen.images), torch.from_numpy(seen.labels)
+    images, labels = map(torch.from_numpy, load_arrays(samples, context.preprocessing))
     try:
         return replace(space, spared=tuple(spared_layers(context.model, len(space.spared), images, labels)))
     except UnsupportedBackbone:

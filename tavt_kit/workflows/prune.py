@@ -13,8 +13,16 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import OutputError
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.reports.words import points_text
-from tavt_kit.workflows.derived_run import read_derived, top1_on_val, write_derived
-from tavt_kit.workflows.run_model import Given, RunResult, images_of, load_given, name_of
+from tavt_kit.workflows.run_model import (
+    Given,
+    RunResult,
+    images_of,
+    load_given,
+    name_of,
+    read_derived,
+    top1_on_val,
+    write_derived,
+)
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
@@ -130,7 +138,7 @@ def prune(
         progress.update("reading images")
         preprocessing = Preprocessing.from_record(card.preprocessing)
         train = load_arrays(images.split("train"), preprocessing, limit=training_images)
-        judge_by = LabelledImages(torch.from_numpy(train.images), torch.from_numpy(train.labels))
+        judge_by = LabelledImages(*map(torch.from_numpy, train))
         read = load_bytes(images.split("val"), preprocessing, limit=limit)
         before, right_before = evaluated(model)
         progress.update("pruning")
@@ -138,13 +146,10 @@ def prune(
         pruned = cut(bare, targets, importance=importance, images=judge_by)
         small = wrap(bare, model.score, model.pool, model.reduction)
         after, right_after = evaluated(small)
+        left = {"layers": list(pruned.kept), **{kind: list(units) for kind, units in pruned.units.items()}}
         record = {
-            "request": request,
-            "source": name_of(run),
-            "left": {"layers": list(pruned.kept), **{kind: list(units) for kind, units in pruned.units.items()}},
-            "before": before,
-            "after": after,
+            "request": request, "source": name_of(run), "left": left, "before": before, "after": after,
             "difference": paired(right_before, right_after).as_record(),
-        }
+        }  # fmt: skip
         small_card = pruned_card(card, bare, pruned.kept, f"pruned by {importance}")
         return PruneResult(out, write_derived(out, "prune", record, images, small, small_card), model.folder)

@@ -122,7 +122,7 @@ def search(config: SearchConfig) -> SearchRun:
     context = _opened(config, Deadline(config.max_seconds))
     folder, path = config.folder, config.folder / "search.db"
     if not path.exists():  # of a folder that holds a search, the store names what differs
-        context.check_place()
+        context.check_folder()
     require_feasible(_counted_feasibility(context))  # before an image is looked at
     if context.joint is not None:
         context = replace(context, joint=with_weakest(context.joint, context))

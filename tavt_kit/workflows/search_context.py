@@ -142,7 +142,7 @@ class SearchContext:
             "screen": config.screen if config.races else 0, "metrics": list(config.metrics),
         }  # fmt: skip
 
-    def check_place(self) -> None:
+    def check_folder(self) -> None:
         """See that ``out`` may become a run of this model; raises RecordError where it holds another."""
         out = self.config.folder
         if not is_run(out) or (self.config.fresh and _was_copied(out)):
@@ -157,7 +157,7 @@ class SearchContext:
 
     def settle(self) -> bool:
         """Make ``out``, unless it is another's, a run of this model and split; whether the model was copied into it."""
-        self.check_place()
+        self.check_folder()
         out, new = self.config.folder, not is_run(self.config.folder)
         if new:
             save_model(out, self.model, self.card)

@@ -68,10 +68,9 @@ from tavt_kit.verbs.settings import read_settings, settings_of
 from tavt_kit.verbs.streams import shown
 from tavt_kit.workflows.check import _recorded_source
 from tavt_kit.workflows.compare import compare
-from tavt_kit.workflows.derived_run import read_derived
 from tavt_kit.workflows.fit import _begun, _recorded_answers, _recorded_times
 from tavt_kit.workflows.hub import _facts as hub_facts
-from tavt_kit.workflows.run_model import recommended_of
+from tavt_kit.workflows.run_model import read_derived, recommended_of
 from tavt_kit.workflows.schedules import best_within, knee_of, listed_schedules, schedule_for
 from tests.data import layouts
 from tests.golden.golden import FOLDER as GOLDEN

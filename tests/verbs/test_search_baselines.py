@@ -168,7 +168,7 @@ def test_int8_and_files_on_a_real_target(place: Path, tmp_path: Path) -> None:
     import torch
 
     from tavt_kit.checkpoints import load_model
-    from tavt_kit.runtimes.onnx_graph import module_to_onnx
+    from tavt_kit.runtimes.on_onnxruntime import module_to_onnx
 
     with pytest.raises(SystemExit):
         main(["export", str(place / "baseline"), "--data", str(place / "data"), "-o", str(tmp_path / "files"),
