@@ -103,11 +103,7 @@ def read_readable(path: Path) -> Readable:
 
 
 def list_run_files(folder: Path) -> dict[str, Path]:
-    """The records of a run folder that can be compared, by kind.
-
-    Raises:
-        RecordError: There are none.
-    """
+    """The records of a run folder that can be compared, by kind. Raises RecordError: there are none."""
     paths = {kind: folder / f"{kind}.json" for kind in KINDS}
     files = {kind: path for kind, path in paths.items() if path.is_file() and (kind != "run" or is_judged(path))}
     if not files:
@@ -419,7 +415,7 @@ def _method(pairs: Sequence[Pair], reference: str | None) -> str:
 
 def _changes(pairs: Sequence[Pair], anchors: Pair | None, threshold: float, drop: float) -> Iterator[Change]:
     for pair in pairs:
-        (first, second), names = pair, [entry.name for entry in pair]
+        first, second = pair
         if first.time is not None and second.time is not None and (anchors is None or first is not anchors[0]):
             notes = [f"{entry.name}: {note}" for entry in pair for note in entry.notes]
             references = None if anchors is None else (_samples(anchors[0]), _samples(anchors[1]))
@@ -434,14 +430,14 @@ def _changes(pairs: Sequence[Pair], anchors: Pair | None, threshold: float, drop
                     if isinstance(entry.time, Measurement) and entry.time.n < LEAST_RUNS
                 ]
             before, after = bounded_time(first.time).value, bounded_time(second.time).value
-            yield Change(*names, "time", before, after, change, verdict, tuple(notes))
+            yield Change(first.name, second.name, "time", before, after, change, verdict, tuple(notes))
         if first.accuracy is not None and second.accuracy is not None:
             if _same_images(first, second):
                 change = paired_accuracy_change(first.correct, second.correct)
             else:
                 change = accuracy_change(first.accuracy, second.accuracy)
             before, after, metric = first.accuracy.value, second.accuracy.value, first.accuracy.metric
-            yield Change(*names, metric, before, after, change, judge_loss(change, drop))
+            yield Change(first.name, second.name, metric, before, after, change, judge_loss(change, drop))
 
 
 def _samples(entry: Entry) -> Measurement:

@@ -78,11 +78,7 @@ class Evaluator:
             raise DataError(f"an accuracy needs images, but the split {self.split} has none")
 
     def __call__(self, schedule: TokenSchedule) -> Accuracy:
-        """Top-1 under ``schedule``.
-
-        Raises:
-            MeasurementError: A logit is not finite, or the memory ran out.
-        """
+        """Top-1 under ``schedule``. Raises MeasurementError: a logit is not finite, or the memory ran out."""
         correct = self.correct(schedule)
         return Accuracy.of_counts(int(correct.sum()), len(correct), split=self.split)
 

@@ -129,8 +129,8 @@ def find_groups(model: nn.Module, kind: str) -> list[Group]:
         )
     # TransFG multiplies the maps of a head through the layers, so a head is the same one in all of them.
     tied = len(attentions) - 1 if type(adapter).__name__ == "TransFgBackbone" else 0
-    parts = ("qkv", "q_proj", "k_proj", "v_proj", "gate", "norm")
-    groups = [_group(kind, n, each, each.num_heads, each.head_dim, "proj", parts) for n, each in attentions.items()]
+    rows = ("qkv", "q_proj", "k_proj", "v_proj", "gate", "norm")
+    groups = [_group(kind, n, each, each.num_heads, each.head_dim, "proj", rows) for n, each in attentions.items()]
     return [replace(group, tied=number < tied) for number, group in enumerate(groups)]
 
 

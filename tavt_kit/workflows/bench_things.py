@@ -161,8 +161,7 @@ class Opener:
     def _open_model(self, thing: Given, targets: Sequence[TargetDevice]) -> None:
         is_named = isinstance(thing, str | os.PathLike)
         weights = self.weights if is_named else None
-        sizes, reductions = (dict.fromkeys(values) or (None,) for values in (self.sizes, self.reductions))
-        for size, reduction in product(sizes, reductions):
+        for size, reduction in product(dict.fromkeys(self.sizes) or (None,), dict.fromkeys(self.reductions) or (None,)):
             model = open_given(thing, weights=weights, image_size=size, seed=self.seed, reduction=reduction)
             own = "dense" if is_named or model.schedule == model.dense_schedule else model.schedule
             for schedule, target in product(self.schedules or (own,), targets):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.budget import Budget
+from tavt_kit.core.budget import Budget, Fact, Verdict, judge, time_facts
 from tavt_kit.core.candidate import dense_of
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.front import dominates, knee
@@ -16,7 +16,6 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, RecordError, ScheduleError
 
 if TYPE_CHECKING:
-    from tavt_kit.core.budget import Limit
     from tavt_kit.core.configuration import Choice
     from tavt_kit.models.wrap import AdaptiveViT
 
@@ -89,8 +88,8 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
     """The schedule that is meant, of a run folder; ``front.json`` in it is what a search found.
 
     Args:
-        pick: ``fast``, ``balanced`` or ``accurate``, a limit such as ``latency=8ms``, or a place on the front counted
-            from 0; None takes what the search chose, or where there was no search the model's own.
+        pick: ``fast``, ``balanced`` or ``accurate``, a limit such as ``latency=8ms``, or an index of the front; None
+            takes what the search chose, or where there was no search the model's own.
 
     Raises:
         ScheduleError: Both are given, or the schedule does not fit.
@@ -215,11 +214,14 @@ def knee_of(body: Mapping[str, Any]) -> int:
 def best_within(body: Mapping[str, Any], texts: Sequence[str]) -> int | None:
     """The most accurate candidate within limits such as ``latency=8ms``, with a floor the cheapest, if any."""
     budget, candidates, metric = Budget.parse(texts), body["candidates"], body["metric"]
-    fitting = [
-        index
-        for index, record in enumerate(candidates)
-        if all(limit.admits(_value(body, record, limit)) for limit in budget)
-    ]
+    facts = [_facts(body, record) for record in candidates]
+    for limit in budget:
+        if any(limit.name not in known for known in facts):
+            raise BudgetError(
+                f"this front does not record what {limit} limits; pick by flops, latency, throughput, drop or what it "
+                "was searched by"
+            )
+    fitting = [i for i, known in enumerate(facts) if all(judge(limit, known) is Verdict.PASS for limit in budget)]
     if budget.floors:
         return min(fitting, key=lambda index: _cost(body, candidates[index]), default=None)
     return max(fitting, key=lambda index: (candidates[index][metric], -index), default=None)
@@ -233,36 +235,26 @@ def _cost(body: Mapping[str, Any], record: Mapping[str, Any]) -> float:
     return float(value)
 
 
-def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> float:
-    """What is recorded of the limited quantity; a latency is the measured one, or the predicted one where none is."""
-    value = None
-    if limit.quantity == "flops":
-        value = record["macs"]
-    elif limit.quantity in ("latency", "throughput"):
-        times = record.get("latency_ms") or {}
-        statistic = "median" if limit.quantity == "throughput" or limit.statistic == "p50" else limit.statistic
-        value = times.get(statistic, times.get("predicted"))
-        if limit.quantity == "throughput" and value is not None:
-            value = 1e3 * (body.get("target") or {}).get("batch", 1) / value
-    elif limit.quantity == "drop":
-        before, after = _metric(body, dense_of(body), "top1"), _metric(body, record, "top1")
+def _facts(body: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Fact]:
+    """What is recorded of a candidate; a latency is the measured one, or the predicted one where none is."""
+    times = record.get("latency_ms") or {}
+    measured = {"p50": "median", "p90": "p90", "p99": "p99"}
+    ms = {name: times.get(key, times.get("predicted")) for name, key in measured.items()}
+    known = {name: (value, value) for name, value in ms.items() if value is not None}
+    dense, own = _metrics(body, dense_of(body)), _metrics(body, record)
+    values = {**own, "flops": float(record["macs"])}
+    if "top1" in dense and "top1" in own:
         # A fraction of images is exact to far less than this, a difference of fractions is not.
-        value = None if before is None or after is None else round(before - after, 9)
-    else:
-        value = _metric(body, record, limit.name)
-    if value is None:
-        raise BudgetError(
-            f"this front does not record what {limit} limits; pick by flops, latency, throughput, drop or what it was "
-            "searched by"
-        )
-    return float(value)
+        values["drop"] = round(dense["top1"] - own["top1"], 9)
+    facts = {name: Fact(value, value) for name, value in values.items()}
+    return facts | time_facts(known, (body.get("target") or {}).get("batch", 1))
 
 
-def _metric(body: Mapping[str, Any], record: Mapping[str, Any] | None, name: str) -> float | None:
-    if record is None or name == body["metric"]:
-        return None if record is None else float(record[name])
-    other = record.get("others", {}).get(name)
-    return None if other is None else float(other["value"])
+def _metrics(body: Mapping[str, Any], record: Mapping[str, Any] | None) -> dict[str, float]:
+    if record is None or body["metric"] not in record:
+        return {}
+    others = {name: float(other["value"]) for name, other in record.get("others", {}).items()}
+    return {body["metric"]: float(record[body["metric"]]), **others}
 
 
 def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | None) -> tuple[str, ...]:
