@@ -11,7 +11,7 @@ import numpy as np
 
 from tavt_kit.bench.parts import Graphs, LayerParts, WholeGraphs, whole_graph
 from tavt_kit.bench.protocol import BRIEF, Protocol, bench, random_images
-from tavt_kit.bench.timing import OnStep, TablePlan, graph_clocks, time_plan, torch_clocks
+from tavt_kit.bench.timing import OnStep, graph_clocks, time_plan, torch_clocks
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import HeldOut, LatencyTable, measure_quantile_ratios
 from tavt_kit.core.layout import TokenLayout
@@ -25,7 +25,6 @@ from tavt_kit.runtimes.available import refuse_modes
 def measure_table(
     model: AdaptiveViT,
     target: TargetDevice,
-    image_size: tuple[int, int],
     *,
     name: str = "model",
     seconds: float = 60.0,
@@ -41,7 +40,6 @@ def measure_table(
     Args:
         model: Wrapped; its score and pool are those of the schedules to come.
         target: In int8 the parts are calibrated on random data, which serves for times only.
-        image_size: (H, W) that the model was wrapped for.
         seconds: Aim for the whole measurement; a slow model takes longer, because every cell runs at least 10 times.
         points: Token counts at which each half is timed.
         opened: Sessions from ``open_schedule`` that are there already, such as the dense one.
@@ -53,13 +51,14 @@ def measure_table(
         ExportError: A part cannot be converted for it.
     """
     check_available(target)
+    refuse_modes(target)
     target, begin, known = target.resolved(), time.perf_counter(), opened or {}
-    parts, plan = plan_table(model, target, name=name, points=points)
-    in_torch = target.runtime == "torch"
+    parts = LayerParts(model, target, points)
+    plan, in_torch = parts.plan(name), target.runtime == "torch"
     return time_plan(
         plan,
         torch_clocks(parts.parts, target) if in_torch else graph_clocks(Graphs(parts.parts, plan), target),
-        lambda schedule: known.get(schedule) or open_schedule(model, target, image_size, schedule),
+        lambda schedule: known.get(schedule) or open_schedule(model, target, schedule),
         seconds=seconds,
         rng=np.random.default_rng(0) if rng is None else rng,
         begin=begin,
@@ -69,25 +68,9 @@ def measure_table(
     )
 
 
-def plan_table(
-    model: AdaptiveViT, target: TargetDevice, *, name: str, points: int = 12
-) -> tuple[LayerParts, TablePlan]:
-    """The parts of a model and what is to be timed of them; arguments as of ``measure_table``."""
-    refuse_modes(target)
-    parts = LayerParts(model, target, points)
-    # Four whole passes: nothing dropped, a mild and a steep taper, and three big steps.
-    kept, counts, steps = model.tokens, list[int](), {round(model.layers * share) for share in (0.25, 0.5, 0.75)}
-    for layer in range(model.layers):
-        kept = max(math.ceil(0.7 * kept), model.prefix + 1, 2) if layer in steps else kept
-        counts.append(kept)
-    mild, steep = (TokenSchedule.taper(model.layout, ratio) for ratio in (0.15, 0.4))
-    return parts, parts.plan(name, (model.dense_schedule, mild, TokenSchedule(tuple(counts)), steep))
-
-
 def check_table(
     table: LatencyTable,
     model: AdaptiveViT,
-    image_size: tuple[int, int],
     *,
     count: int = 10,
     protocol: Protocol | None = None,
@@ -105,12 +88,12 @@ def check_table(
     held_out, measured = list[HeldOut](), list[Measurement]()
     # Against its own time, not its prediction, whose error is the table's and no drift.
     then = table.dense_ms or table.predict(dense)
-    opened = {dense: open_schedule(model, table.target, image_size, dense)}
+    opened = {dense: open_schedule(model, table.target, dense)}
     for start in range(0, count, 4):
         if on_step is not None:
             on_step("timing held-out schedules", start / count)
         some = schedules[start : start + 4]
-        anchor, *runs = measure_schedules(model, table.target, image_size, [dense, *some], protocol, rng, opened=opened)
+        anchor, *runs = measure_schedules(model, table.target, [dense, *some], protocol, rng, opened=opened)
         for schedule, run in zip(some, runs, strict=True):
             # Round by round: a machine that changes its speed between two rounds changes medians, and no such ratio.
             ratio = paired_ratio(run, anchor)
@@ -123,7 +106,6 @@ def check_table(
 def measure_schedules(
     model: AdaptiveViT,
     target: TargetDevice,
-    image_size: tuple[int, int],
     schedules: Sequence[TokenSchedule],
     protocol: Protocol,
     rng: np.random.Generator,
@@ -141,9 +123,9 @@ def measure_schedules(
     Returns:
         One measurement for each schedule, then one for each of ``beside``.
     """
-    images = random_images((target.batch, 3, *image_size), rng)
+    images = random_images((target.batch, 3, *model.backbone.image_size), rng)
     sessions = {
-        str(index): (opened or {}).get(schedule) or open_schedule(model, target, image_size, schedule)
+        str(index): (opened or {}).get(schedule) or open_schedule(model, target, schedule)
         for index, schedule in enumerate(schedules)
     }
     inputs = dict.fromkeys(sessions, images)
@@ -153,11 +135,7 @@ def measure_schedules(
 
 
 def open_schedule(
-    model: AdaptiveViT,
-    target: TargetDevice,
-    image_size: tuple[int, int],
-    schedule: TokenSchedule,
-    known: WholeGraphs | None = None,
+    model: AdaptiveViT, target: TargetDevice, schedule: TokenSchedule, known: WholeGraphs | None = None
 ) -> Session:
     """The model under one schedule by the lean path, on the target; int8 is calibrated for times, not for answers.
 
@@ -170,7 +148,7 @@ def open_schedule(
     """
     refuse_modes(target)
     if target.runtime == "torch":
-        return open_module(LeanViT(model, schedule), target, (target.batch, 3, *image_size))
+        return open_module(LeanViT(model, schedule), target, (target.batch, 3, *model.backbone.image_size))
     check_available(target)
     begin, graph = time.perf_counter(), whole_graph(model, schedule, target, known)
     if target.runtime == "onnxruntime":

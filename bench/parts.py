@@ -186,8 +186,14 @@ class LayerParts:
         count = min(wanted, everything)
         return tuple(step * everything // count for step in range(count))
 
-    def plan(self, name: str, wholes: tuple[TokenSchedule, ...]) -> TablePlan:
-        """What is to be timed; the schedules of whole passes come dense first."""
+    def plan(self, name: str) -> TablePlan:
+        """What is to be timed, and four whole passes: dense, a mild and a steep taper, and three big steps."""
+        kept, counts, layers = self.model.tokens, list[int](), self.model.layers
+        for layer in range(layers):
+            stepping = layer in {round(layers * share) for share in (0.25, 0.5, 0.75)}
+            kept = max(math.ceil(0.7 * kept), self.model.layout.least) if stepping else kept
+            counts.append(kept)
+        mild, steep = (TokenSchedule.taper(self.model.layout, ratio) for ratio in (0.15, 0.4))
         cost, model, all_rows = MacsFormula.of(self.model).layers[0], self.model, (1.0, 1.0)
         if cost.rows:  # what thin attention spares
             keys, chosen = cost.key_value / cost.rows, (cost.query + cost.key_value) / cost.rows
@@ -198,7 +204,7 @@ class LayerParts:
             model=timed_model(model, name),
             width=self.width,
             cells=tuple(self._cells()),
-            wholes=wholes,
+            wholes=(model.dense_schedule, mild, TokenSchedule(tuple(counts)), steep),
             calibration=CALIBRATION if self.target.precision == "int8" else None,
             all_rows=all_rows,
         )

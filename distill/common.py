@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tavt_kit.checkpoints import save_model
 from tavt_kit.checkpoints.folder import sha256_tensors
 from tavt_kit.core.accuracy import Accuracy, bits_text
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_path, make_folder
@@ -131,19 +132,14 @@ _FEATURE_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SweepPoint:
+class SweepPoint(Record):
     """One schedule's accuracy, and which images (n,) are right, for pairing with another ladder on the same images."""
 
     name: str
     schedule: TokenSchedule
     macs: int
     accuracy: Accuracy
-    correct: NDArray[np.bool_]
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        counts, accuracy = list(self.schedule.counts), self.accuracy.as_record()
-        return {"name": self.name, "schedule": counts, "macs": self.macs, "accuracy": accuracy}
+    correct: NDArray[np.bool_] = field(metadata=recorded_as(skip=True))
 
 
 def evaluate_sweep(

@@ -167,8 +167,8 @@ def _paths(module: nn.Module) -> list[str]:
 
 def set_dropout(model: AdaptiveViT, rate: float) -> None:
     """Dropout after the position embeddings and after both layers of each feed-forward half, as ViT-pytorch has it."""
-    parts = [part for name, part in model.bare.named_modules() if name.endswith(("pos_drop", "mlp.drop1", "mlp.drop2"))]
-    dropouts = [part for part in parts if isinstance(part, nn.Dropout)]
+    named, places = model.bare.named_modules(), ("pos_drop", "mlp.drop1", "mlp.drop2")
+    dropouts = [part for name, part in named if name.endswith(places) and isinstance(part, nn.Dropout)]
     if not dropouts:
         raise TrainingError(f"{type(model.bare).__name__} has no places for dropout; leave `dropout` at 0")
     for module in dropouts:

@@ -296,11 +296,6 @@ class DataOptions:
                 raise UnknownName(f"a policy's settings are letters and a number, such as m9, got {unread[0]!r}")
 
     @property
-    def as_evaluated(self) -> bool:
-        """Whether images are resized and cropped as for evaluation."""
-        return self.resize is None and self.crop == "none"
-
-    @property
     def mixes(self) -> bool:
         """Whether images of a batch are mixed, and labels with them."""
         return self.mixup > 0 or self.cutmix > 0
@@ -361,10 +356,6 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         require_ranges(self, ema="(0, 1)", accumulation="[1, inf)", evaluate_every="[1, inf)")
-
-    def as_record(self) -> dict[str, Any]:
-        """Flat, JSON-ready."""
-        return asdict(self)
 
     def check_split(self, batch: int) -> None:
         """Raise TrainingError for a batch that cannot be cut into equal parts."""

@@ -105,7 +105,7 @@ class TrainRecipe:
         if self.schedule != "dense":  # as runs had it before there was a choice
             own["schedule"] = self.schedule
         how = {**asdict(self.objective.settled()), **asdict(self.optimisation)}
-        return {**head, **own, **how, **self.reading.as_record(), **self.running.as_record()}
+        return {**head, **own, **how, **self.reading.as_record(), **asdict(self.running)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class DistillRecipe:
             del own["image_sizes"]
         if self.taught == "full":
             del own["taught"]
-        how = {**asdict(self.optimisation), **self.reading.as_record(), **self.running.as_record()}
+        how = {**asdict(self.optimisation), **self.reading.as_record(), **asdict(self.running)}
         return {"recipe": self.name, **own, **how}
 
 

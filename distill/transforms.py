@@ -63,10 +63,9 @@ class Preparation:
     @classmethod
     def of(cls, reading: DataOptions, preprocessing: Preprocessing) -> Preparation:
         """What ``reading`` does before anything is drawn."""
-        if reading.as_evaluated:
+        if reading.resize is None and reading.crop == "none":
             return cls(preprocessing)
-        interpolation = reading.interpolation or preprocessing.interpolation
-        return cls(preprocessing, reading.resize, interpolation)
+        return cls(preprocessing, reading.resize, reading.interpolation or preprocessing.interpolation)
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:

@@ -394,12 +394,9 @@ class Steps:
         from tavt_kit.bench.latency_table import check_table, measure_table
         from tavt_kit.core.device import TargetDevice
 
-        model, size = self.model(self.base, 448), (self.size(448),) * 2
-        target = TargetDevice.parse(self.target(images=64)).resolved()
-        table = measure_table(
-            model, target, size, name=self.base, seconds=20 * self.seconds, points=4 if self.is_dry else 12
-        )
-        table = check_table(table, model, size, count=4 if self.is_dry else HELD_OUT)
+        model, target = self.model(self.base, 448), TargetDevice.parse(self.target(images=64)).resolved()
+        table = measure_table(model, target, name=self.base, seconds=20 * self.seconds, points=4 if self.is_dry else 12)
+        table = check_table(table, model, count=4 if self.is_dry else HELD_OUT)
         line = (f"built in {table.seconds:.0f} s; error on {len(table.held_out)} held-out schedules: mean "
                 f"{100 * (table.mean_error or 0):.1f} %, worst {100 * (table.worst_error or 0):.1f} %")  # fmt: skip
         return Answer(table.as_record(), [line], self.named("CUDA's clocks", "four held-out schedules instead of 20"))

@@ -97,8 +97,7 @@ def table_of(cell: Cell, folder: Path, seconds: float) -> LatencyTable:
     if (folder / PROFILE).is_file():
         return LatencyTable.from_record(read_record(folder / PROFILE, "profile"))
     model, table = built(cell, seconds)
-    size = (cell.size, cell.size)
-    table = check_table(table, model, size, count=cell.held_out, rng=np.random.default_rng(1), on_step=say(cell))
+    table = check_table(table, model, count=cell.held_out, rng=np.random.default_rng(1), on_step=say(cell))
     write_record(folder / PROFILE, "profile", table.as_record())
     return table
 
@@ -106,7 +105,7 @@ def table_of(cell: Cell, folder: Path, seconds: float) -> LatencyTable:
 def built(cell: Cell, seconds: float) -> tuple[AdaptiveViT, LatencyTable]:
     """The model and a table of it, measured now."""
     model = open_model(cell.model, weights="random", image_size=cell.size).eval()
-    table = measure_table(model, cell.target, (cell.size, cell.size), name=cell.model, seconds=seconds,
+    table = measure_table(model, cell.target, name=cell.model, seconds=seconds,
                           rng=np.random.default_rng(0), on_step=say(cell))  # fmt: skip
     return model, table
 

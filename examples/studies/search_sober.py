@@ -22,8 +22,7 @@ SHARES = (0.45, 0.55, 0.7)
 
 def sober(ground: Ground, target: TargetDevice, searched: Mapping[int, SearchResult]) -> list[dict[str, Any]]:
     """At each latency, on test: the searched schedules of all seeds against the best taper and stage schedule."""
-    size = ground.preprocessing.image_size
-    table = measure_table(ground.model, target, size, rng=np.random.default_rng(0))
+    table = measure_table(ground.model, target, rng=np.random.default_rng(0))
     families = {name: list(dict.fromkeys(make(ground.space, float(ratio)) for ratio in np.linspace(0.01, most, 80)))
                 for name, make, most in (("taper", taper, 0.6), ("stages", stages, 0.9))}  # fmt: skip
     rows = []
@@ -55,7 +54,7 @@ def _answered(ground: Ground, target: TargetDevice, picks: dict[str, TokenSchedu
     names, rng = list(picks), np.random.default_rng(0)
     order = [ground.space.dense, *(picks[name] for name in names)]
     unique = list(dict.fromkeys(order))
-    runs = measure_schedules(ground.model, target, ground.preprocessing.image_size, unique, protocol, rng)
+    runs = measure_schedules(ground.model, target, unique, protocol, rng)
     times = dict(zip(unique, runs, strict=True))
     right = {name: ground.exact["test"].correct(one).astype(float) for name, one in picks.items()}
     mean = np.mean([bits for name, bits in right.items() if name.startswith("searched")], axis=0)

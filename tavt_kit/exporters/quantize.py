@@ -61,7 +61,19 @@ def quantize(model: Any, given: Sequence[Any], *, smooth: bool = True) -> Any:
     with _quietly("NNCF", "quantize"):
         import nncf
 
-        return nncf.quantize(model, nncf.Dataset(given), **_settings(nncf, model, smooth), subset_size=len(given))
+        parameters = nncf.quantization.advanced_parameters
+        # NNCF's own default for attention, and -1 for "not at all".
+        alphas = parameters.AdvancedSmoothQuantParameters(convolution=-1, matmul=0.95 if smooth else -1)
+        return nncf.quantize(
+            model,
+            nncf.Dataset(given),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER,  # without it quantized ViTs come out slower or wrong
+            fast_bias_correction=True,
+            ignored_scope=nncf.IgnoredScope(names=merging_products(model)),
+            advanced_parameters=parameters.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
+            subset_size=len(given),
+        )
 
 
 @contextlib.contextmanager
@@ -75,20 +87,6 @@ def _quietly(library: str, what: str) -> Iterator[None]:
             raise ExportError(
                 f"{library} cannot {what} the model ({type(error).__name__}: {error}); choose precision f32{other}"
             ) from error
-
-
-def _settings(nncf: Any, model: Any, smooth: bool) -> dict[str, Any]:
-    """Without ``model_type=TRANSFORMER`` quantized ViTs come out slower or wrong."""
-    parameters = nncf.quantization.advanced_parameters
-    # NNCF's own default for attention, and -1 for "not at all".
-    alphas = parameters.AdvancedSmoothQuantParameters(convolution=-1, matmul=0.95 if smooth else -1)
-    return {
-        "preset": nncf.QuantizationPreset.MIXED,
-        "model_type": nncf.ModelType.TRANSFORMER,
-        "fast_bias_correction": True,
-        "ignored_scope": nncf.IgnoredScope(names=merging_products(model)),
-        "advanced_parameters": parameters.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
-    }
 
 
 def merging_products(model: Any) -> list[str]:

@@ -198,7 +198,7 @@ def _of_run(text: str, context: SearchContext) -> BaselineModel:
 
     return BaselineModel(
         (path if path.is_dir() else path.parent).name, preprocessing, logits,
-        lambda: open_schedule(model, context.target, preprocessing.image_size, schedule),
+        lambda: open_schedule(model, context.target, schedule),
         MacsFormula.of(model).macs(schedule), "" if schedule.is_dense(model.tokens) else f"at {schedule}",
     )  # fmt: skip
 

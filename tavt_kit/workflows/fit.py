@@ -487,8 +487,8 @@ class _Stages:
         if self.fresh or not file.is_file():
             model, dense = load_model(head), dense_row(rows, head)
             table = measure_table(
-                model, replace(self.target, precision=self._precisions[-1]), model.backbone.image_size,
-                name=model.require_card().name, seconds=_TABLE_SECONDS, points=_TABLE_POINTS,
+                model, replace(self.target, precision=self._precisions[-1]), name=model.require_card().name,
+                seconds=_TABLE_SECONDS, points=_TABLE_POINTS,
                 opened={model.dense_schedule: self._session(dense.file)}, on_step=self.progress.update,
             )  # fmt: skip
             files = [row for row in rows if (row.run, row.precision) == (head, dense.precision)]

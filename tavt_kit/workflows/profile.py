@@ -108,10 +108,10 @@ def profile(
         model, weights=weights, image_size=image_size, seed=seed, score=score, pool=pool, reduction=reduction
     )
     with held_folder(out if out is not None else adaptive.folder or "runs/profile") as folder:
-        name, size, rng = adaptive.require_card().name, adaptive.backbone.image_size, np.random.default_rng(seed)
-        table = measure_table(adaptive, device, size, name=name, seconds=seconds, rng=rng, on_step=progress.update)
+        name, rng = adaptive.require_card().name, np.random.default_rng(seed)
+        table = measure_table(adaptive, device, name=name, seconds=seconds, rng=rng, on_step=progress.update)
         if held_out:
-            table = check_table(table, adaptive, size, count=held_out, rng=rng, on_step=progress.update)
+            table = check_table(table, adaptive, count=held_out, rng=rng, on_step=progress.update)
         body = {**table.as_record(), "command": command_line()}
         record = write_record(folder / PROFILE_FILE, "profile", body)
         return ProfileResult(table, folder / PROFILE_FILE, record)

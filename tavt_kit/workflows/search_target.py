@@ -248,7 +248,7 @@ def _table(context: SearchContext, target: TargetDevice, opened: dict[TokenSched
     config, seconds = context.config, table_seconds(context)
     points = min(_POINTS, max(2, int(seconds / 4)))
     return measure_table(
-        context.model, target, context.preprocessing.image_size, name=context.card.name, seconds=seconds, points=points,
+        context.model, target, name=context.card.name, seconds=seconds, points=points,
         rng=np.random.default_rng(config.seed), opened=opened, on_step=context.progress.update,
         longest=context.deadline.left(1 - _TIMED), say=context.progress.say,
     )  # fmt: skip
@@ -273,8 +273,7 @@ def _passes(
     own = {choice: sessions[choice][0] for choice in choices if isinstance(choice, TokenSchedule)}
     others = {str(choice): sessions[choice] for choice in choices if choice not in own}
     runs = measure_schedules(
-        context.model, context.target, context.preprocessing.image_size, [*own], protocol,
-        np.random.default_rng(context.config.seed),
+        context.model, context.target, [*own], protocol, np.random.default_rng(context.config.seed),
         opened=own, beside=others | dict(beside or {}),
     )  # fmt: skip
     slowed = gpu_state(context.target)
@@ -294,7 +293,7 @@ def _opened(context: SearchContext, choice: Choice, graphs: WholeGraphs | None =
     session = context.opened.get(choice)
     if session is None:
         target = replace(context.target, precision=wanted.precision or context.target.precision)
-        session = open_schedule(model, target, size, wanted.schedule, graphs)
+        session = open_schedule(model, target, wanted.schedule, graphs)
         context.opening[wanted.precision] = max(context.opening.get(wanted.precision, 0.0), time.monotonic() - begin)
     if wanted.schedule == context.space.dense:
         context.opened[choice] = session

@@ -59,7 +59,7 @@ def test_the_speed_of_each_round_is_told_from_the_cells_own() -> None:
 @pytest.mark.parametrize("kind", ["ffvt_base_patch16", "transfg_base_patch16"])
 def test_a_table_of_a_fusing_model_predicts_the_layer_that_fuses(kind: str) -> None:
     model = wrap(timm.create_model(kind, img_size=SIZE, patch_size=8, embed_dim=48, num_heads=2, depth=3).eval())
-    table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=0.5, points=4)
+    table = measure_table(model, ONE_THREAD, seconds=0.5, points=4)
     again = LatencyTable.from_record(table.as_record())
     drop = TokenSchedule((model.tokens - 4, model.tokens - 8, 2))
     for schedule in (model.dense_schedule, drop):
@@ -81,7 +81,6 @@ def test_a_table_of_a_tiny_model(score: str, target: TargetDevice) -> None:
     table = measure_table(
         tiny_vit(score=score),
         target,
-        (SIZE, SIZE),
         name="tiny",
         seconds=0.5,
         points=5,
@@ -94,7 +93,7 @@ def test_a_table_of_a_tiny_model(score: str, target: TargetDevice) -> None:
     assert table.predict(TokenSchedule((17,) * 3)) > 0
     assert [share for _, share in told] == sorted(share for _, share in told) and told[-1][1] == 1.0
     assert LatencyTable.from_record(table.as_record()) == table
-    tested = check_table(table, tiny_vit(score=score), (SIZE, SIZE), count=3, protocol=HASTY)
+    tested = check_table(table, tiny_vit(score=score), count=3, protocol=HASTY)
     assert len(tested.held_out) == 3 and tested.mean_error is not None
 
 
@@ -111,7 +110,7 @@ def test_uneven_counts_are_looked_for_where_positions_follow_the_tokens(
     assert model.tokens == 65
     monkeypatch.setattr(timing, "_excess", lambda first, again=None: {61: 0.1, 65: 0.2, 67: 0.1})
     monkeypatch.setattr(timing, "_GROWTH", 0.0)
-    table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=30.0, points=3)
+    table = measure_table(model, ONE_THREAD, seconds=30.0, points=3)
     found = table.cells.uneven
     assert found is not None and found.counts == (61, 65) and 0 <= found.share <= 1
     assert (found.dropping, found.reading) == ((1.0, 1.0) if kind != "plain" else (0.75, 0.5))
@@ -122,14 +121,14 @@ def test_uneven_counts_are_looked_for_where_positions_follow_the_tokens(
 def test_a_pooling_head_has_no_last_cell() -> None:
     from tests.bench.test_parts import MODELS
 
-    table = measure_table(MODELS["pooling"](), ONE_THREAD, (SIZE, SIZE), seconds=0.3, points=4)
+    table = measure_table(MODELS["pooling"](), ONE_THREAD, seconds=0.3, points=4)
     assert table.cells.last is None and len(table.cells.head.counts) > 1
 
 
 def test_whole_passes_come_back_in_order() -> None:
     model = tiny_vit()
     schedules = [model.dense_schedule, TokenSchedule((9, 5, 3))]
-    runs = measure_schedules(model, ONE_THREAD, (SIZE, SIZE), schedules, HASTY, np.random.default_rng(0))
+    runs = measure_schedules(model, ONE_THREAD, schedules, HASTY, np.random.default_rng(0))
     assert len(runs) == 2 and all(run.median > 0 for run in runs)
 
 
@@ -145,8 +144,8 @@ def test_the_table_predicts_schedules_it_has_not_seen(text: str, monkeypatch: py
     monkeypatch.setattr(on_torch, "time", clock)
     monkeypatch.setattr(on_openvino, "time", clock)
     model = wrap(timm.create_model("vit_small_patch16_224", img_size=160).eval())
-    table = measure_table(model, TargetDevice.parse(text), (160, 160))
-    tested = check_table(table, model, (160, 160), count=10)
+    table = measure_table(model, TargetDevice.parse(text))
+    tested = check_table(table, model, count=10)
     assert tested.mean_error is not None and tested.mean_error < 0.05, tested.held_out
 
 
@@ -154,13 +153,13 @@ def test_the_table_predicts_schedules_it_has_not_seen(text: str, monkeypatch: py
 def test_held_out_errors_go_by_rounds_not_by_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine falls to another speed half-way, and an interruption of the dense model moves its median there."""
     model = tiny_vit()
-    table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=0.3, points=3)
+    table = measure_table(model, ONE_THREAD, seconds=0.3, points=3)
     (schedule,) = random_schedules(model.layout, 1, np.random.default_rng(5))
     dense, own = table.dense_ms or table.predict(model.dense_schedule), table.predict(schedule)
     anchor = Measurement(tuple(dense * speed for speed in (1.0, 1.0, 5.0, 1.4, 1.4)), steady=False)
     run = Measurement(tuple(own * speed for speed in (1.0, 1.0, 1.0, 1.4, 1.4)), steady=False)
     monkeypatch.setattr(latency_table, "measure_schedules", lambda *args, **named: [anchor, run])
-    (found,) = check_table(table, model, (SIZE, SIZE), count=1, rng=np.random.default_rng(5)).held_out
+    (found,) = check_table(table, model, count=1, rng=np.random.default_rng(5)).held_out
     assert found.schedule == schedule and found.error == pytest.approx(0.0, abs=1e-9)
     assert found.drift == pytest.approx(1.0) and found.measured_ms == pytest.approx(own)
     assert anchor.median / dense == pytest.approx(1.4)  # by medians the error would have been 40 %

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tavt_kit.bench.latency_table import plan_table
 from tavt_kit.bench.parts import (
     CALIBRATION,
     AttendPart,
@@ -21,6 +20,7 @@ from tavt_kit.bench.parts import (
     Graphs,
     HeadPart,
     LastPart,
+    LayerParts,
     StemPart,
     whole_graph,
 )
@@ -108,8 +108,8 @@ def kept_places(model: AdaptiveViT, x: Tensor, counts: tuple[int, ...]) -> Tenso
 
 
 def graphs(model: AdaptiveViT, text: str) -> Graphs:
-    shop, plan = plan_table(model, TargetDevice.parse(text), name="model", points=4)
-    return Graphs(shop.parts, plan)
+    shop = LayerParts(model, TargetDevice.parse(text), 4)
+    return Graphs(shop.parts, shop.plan("model"))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,8 @@ def graphs(model: AdaptiveViT, text: str) -> Graphs:
 def test_one_graph_of_a_part_is_the_part_at_every_length(kind: str, text: str) -> None:
     """The eager part takes the very places that a graph is given as its last input."""
     model = MODELS[kind]()
-    shop, plan = plan_table(model, TargetDevice.parse(text), name="model", points=4)
+    shop = LayerParts(model, TargetDevice.parse(text), 4)
+    plan = shop.plan("model")
     graph = Graphs(shop.parts, plan)
     drop = next(cell for cell in plan.cells if cell.kind == "drop" and cell.count < model.tokens)
     rng = np.random.default_rng(3)
@@ -176,7 +177,8 @@ def test_openvino_takes_the_count_as_a_constant() -> None:
 )
 def test_int8_parts_and_whole_passes_are_quantized_and_say_on_what(text: str) -> None:
     model, target = tiny_vit(depth=2), TargetDevice.parse(text)
-    shop, plan = plan_table(model, target, name="model", points=3)
+    shop = LayerParts(model, target, 3)
+    plan = shop.plan("model")
     assert plan.calibration == CALIBRATION
     for graph, attentions in (
         (Graphs(shop.parts, plan)("feed"), 0),
@@ -237,7 +239,8 @@ def test_what_has_no_onnx_graph_is_refused_in_a_sentence(
     kind: str, options: dict[str, Any], reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model, target = shaken(kind, **options), TargetDevice.parse("onnxruntime:cpu:threads=1")
-    shop, plan = plan_table(model, target, name="model", points=2)
+    shop = LayerParts(model, target, 2)
+    plan = shop.plan("model")
     made = Graphs(shop.parts, plan)
     with pytest.raises(ExportError, match=reason) as refused:
         for cell in plan.cells:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ JOB = Job(
 def test_killed_at_random_moments(tmp_path: Path, kills: int, precision: str) -> None:
     job = Job(
         JOB.settings,
-        TrainingOptions(**{**JOB.running.as_record(), "precision": precision}),
+        TrainingOptions(**{**asdict(JOB.running), "precision": precision}),
         True,
         False,
         0.1,
