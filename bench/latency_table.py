@@ -139,9 +139,6 @@ def open_schedule(
 ) -> Session:
     """The model under one schedule by the lean path, on the target; int8 is calibrated for times, not for answers.
 
-    Args:
-        known: Graphs as ``whole_graph`` takes them.
-
     Raises:
         TargetError: The target is not on this machine.
         ExportError: The model cannot be converted or quantized for it.

@@ -29,13 +29,7 @@ _RUNS = 3  # Inferences: some runtimes allot more in the second than in the firs
 
 @dataclass(frozen=True, slots=True)
 class FileJob(Record):
-    """An exported file, to be run once in a fresh process.
-
-    Args:
-        path: ``.onnx`` or ``.xml``.
-        image_size: Height and width, for a file that takes any.
-        lengths: Token counts, for a switchable file.
-    """
+    """An exported file, to be run once in a fresh process; at a size where it takes any, at counts if switchable."""
 
     path: Path
     target: TargetDevice
@@ -67,11 +61,7 @@ class MemoryPeak(Record):
 
 
 def peak_memory(job: FileJob, *, seconds: float = 600.0) -> MemoryPeak:
-    """Run the job in a process of its own. What goes wrong there is in ``reason``; nothing is raised.
-
-    Args:
-        seconds: Most time for the process.
-    """
+    """Run the job in a process of its own, for so long at most; what goes wrong is in ``reason``, nothing is raised."""
     answer = _answer(job.as_record(), seconds)
     return MemoryPeak(reason=str(answer["error"])) if "error" in answer else MemoryPeak(**answer)
 

@@ -84,7 +84,6 @@ def bench(
         images: (B, 3, H, W), B being the target's batch: real or random; or one array for each name.
         protocol: Defaults to the full protocol of the documentation; smaller numbers for a quick look.
         on_round: Told the seconds spent and the names not yet sure, after every round.
-        monitor: Told before and after the timed runs of every turn.
 
     Returns:
         Name -> measurement, in the order given. ``steady`` is False where the time ran out.

@@ -33,9 +33,7 @@ class BenchRow:
     Args:
         target: With the precision that was executed.
         macs: Multiply-adds of one image, rule ``executed``.
-        size_bytes: Size of an artifact's files.
         compile_ms: Part of loading that compiled.
-        image_size: (H, W).
         memory: Record of a ``MemoryPeak``.
         busy_cores: Cores that worked for this process while it was timed.
     """

@@ -122,7 +122,6 @@ def time_plan(
         seconds: Aim for the whole measurement since ``begin``; a slow model takes longer, because every cell runs at
             least 10 times. Whole passes but the first are left out where it is over before they are compiled.
         longest: Seconds after which no more cells are compiled but those of the fewest and the most tokens.
-        say: Told what was left out.
 
     Returns:
         The calibrated table that is least wrong on the whole passes: the smallest sum of squared log ratios.

@@ -232,7 +232,6 @@ class ImageSplit:
     Args:
         pixels: As evaluation sees them: slices are (n, 3, H, W) bytes.
         preprocessing: Evaluation's, whose second half ``inputs`` applies.
-        reading: How training reads them.
         prepared: What training crops and changes, (3, h, w) bytes at each place; ``None`` is ``pixels``.
     """
 

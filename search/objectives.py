@@ -21,11 +21,9 @@ class Progress:
 
     Args:
         evaluations: Answers so far, those of an earlier run included, of ``limit``; ``None`` without a bound.
-        front: Number of candidates on the front.
         best: The one that would be chosen now.
         seconds: Spent on evaluations, those of an earlier run included.
         seconds_left: Until a bound is reached, as it looks now; ``None`` where that cannot be told.
-        replayed: Whether this answer came from the store.
         candidate: Without an accuracy where its evaluation failed.
     """
 
@@ -142,7 +140,6 @@ class Objectives:
             first.
         cost: Cost that is minimised; ``None`` for latency where one is limited or a target alone is given, else
             multiply-adds.
-        texts: Objectives as they were given.
     """
 
     metric: str | None = None

@@ -280,7 +280,6 @@ def search(
         time_left: Seconds by the clock in which to evaluate, asked again and again; where it is 0 the search ends.
         baselines: Configurations that are evaluated whatever they cost, with the origin of each, after the dense one.
         tolerance: Share by which a predicted latency may exceed its ceiling, because predictions err.
-        store: Store of the answers; ``None`` keeps them in memory.
         after: An earlier result of the same search to go on from, where the costs turned out otherwise.
         learn: Told the answers of each generation when all have come, stored ones too (``Race.update``).
 

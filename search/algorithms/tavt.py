@@ -41,8 +41,6 @@ class OfficialEvolution:
     """The population and its operators.
 
     Args:
-        max_length: Tokens of an image.
-        score: Accuracy of a gene.
         lower: Least cost that is kept; 0 is the same as none.
         upper: Highest cost that is bred from.
         draws: Generator of members and lengths: as officially the global stream, or a ``random.Random``.

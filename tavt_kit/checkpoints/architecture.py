@@ -80,7 +80,6 @@ def create(
     torch's own random state is left as it was.
 
     Args:
-        pretrained: Whether timm is to load its own weights.
         pretrained_file: Where these lie on this machine already; ``None`` lets timm fetch them.
 
     Raises:

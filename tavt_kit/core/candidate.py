@@ -31,11 +31,8 @@ class Candidate:
         macs: Multiply-adds of one image, rule ``executed``.
         accuracy: The metric that is maximised; ``None`` until evaluated, and where the evaluation failed.
         latency_predicted_ms: From the per-layer table of ``target``.
-        latency: Measured end to end on ``target``.
         target: Where the latencies belong to; ``None`` for a pure MAC search.
         origin: Who proposed it: ``dense``, ``taper``, ``stages``, ``user``, ``random``, ``nsga2``.
-        difference: Paired difference to the dense model on the same images.
-        verdict: The worst verdict over the budget.
         seen: Whether a search chose it by the images that its accuracy is of, so that they prove no floor.
     """
 
@@ -147,7 +144,6 @@ class Baseline:
         kind: How it was made: ``int8``, ``resolution``, ``layers``, ``taper`` or ``other``.
         macs: Multiply-adds of one image; ``None`` where they cannot be counted.
         accuracy: On the images of the search; ``None`` where its weights are random.
-        latency: On the target, measured among the candidates of the front.
         ratio: The dense model's time over its own, round by round.
     """
 

@@ -30,10 +30,8 @@ class HostFacts(Record):
         flags: Instruction sets of interest that the CPU has.
         cores: Logical CPUs of the machine; ``affinity`` has those that this process may use.
         quota: CPUs' worth of time the control group allows, or ``None`` for no limit.
-        governor: Frequency governor of the first CPU.
         load: Load averages of 1, 5 and 15 minutes when the facts were gathered.
         date: UTC, ISO 8601.
-        accelerator: Name of the GPU or NPU measured.
     """
 
     cpu: str

@@ -32,7 +32,6 @@ class Measurement(Record):
         rounds: How many samples each round of an interleaved measurement took; empty means one each. Rounds
             of candidates measured together are the pairs of ``paired_ratio``.
         load_ms: Loading and compiling, before the first inference, which took ``first_ms``.
-        warmup: Inferences before the first sample.
         speed_factor: Factor of the samples, to stand beside those of another moment; see ``at_speed_factor``.
         among: Measurements that it was chosen from: the quickest of many looks quicker than it is, so its bounds share
             the doubt of one (Bonferroni).

@@ -36,7 +36,6 @@ def load_arrays(samples: Sequence[Sample], preprocessing: Preprocessing, *, limi
     """Read images as model inputs (float32), decoded by as many threads as there are processors, at most 8.
 
     Args:
-        samples: One split; at least one.
         limit: At most so many, spread evenly over ``samples`` (see ``thin_out``).
 
     Raises:

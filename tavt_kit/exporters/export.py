@@ -62,7 +62,6 @@ def export(
     Args:
         schedules: The token counts to freeze; several by the labels of the plan's forms, or as the presets of a
             switchable file.
-        run: Where the model came from, for the records.
 
     Returns:
         Records of the files, as ``exported.json`` has them, and those of the checks; of a switchable file one for each

@@ -272,7 +272,6 @@ class Pick:
 
     Args:
         count: How many, prefix included; an int, or a 0-d int64 tensor where the count is a runtime input.
-        prefix: Leading tokens that always stay.
         score: ``"column"`` or ``"cls"``; ``None`` keeps the first ``count`` rows (a head that reads only these).
         selection: ``"argsort"`` (stable; eager and OpenVINO) or ``"topk"`` (static ONNX). Both keep ties at the
             lowest index on their route; neither does on the other's.

@@ -56,9 +56,6 @@ def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[in
 def open_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) -> FileSession:
     """Make an exported model ready: ``.onnx`` on onnxruntime, ``.xml`` on OpenVINO (which reads .onnx too).
 
-    Args:
-        lengths: Token counts to run a switchable file at.
-
     Raises:
         DataError: There is no such file, or it is damaged.
         TargetError: The target is not on this machine, or its runtime cannot read this kind of file.
