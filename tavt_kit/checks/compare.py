@@ -16,8 +16,9 @@ from tavt_kit.core.records import make_folder, sha256_text
 from tavt_kit.data.images import list_classes
 from tavt_kit.data.preprocess import Preprocessing, open_image, resize_crop, save_thumbnail
 from tavt_kit.errors import DataError
-from tavt_kit.evaluation.metrics import CALIBRATION_BINS, METRICS, Predictions, calibration_error
+from tavt_kit.evaluation.metrics import CALIBRATION_BINS, METRICS, Predictions, calibration_error, likeliest
 from tavt_kit.evaluation.record import count_confusions
+from tavt_kit.evaluation.result import paired
 
 Logits = NDArray[np.float32]
 
@@ -52,21 +53,15 @@ class Answers:
     @property
     def agreement(self) -> float:
         """Share of the images that both give the same class."""
-        return float((classes(self.artifact) == classes(self.source)).mean())
+        return float((likeliest(self.artifact) == likeliest(self.source)).mean())
 
     def top1(self, logits: Logits, split: str) -> Accuracy:
         """Accuracy of ``logits`` (n, classes) on these images."""
-        return Accuracy.of_counts(int((classes(logits) == self.labels).sum()), self.n, split=split)
+        return Accuracy.of_counts(int((likeliest(logits) == self.labels).sum()), self.n, split=split)
 
     def against(self, logits: Logits) -> PairedDifference:
         """How much more accurate the artifact is than a model with these ``logits`` (n, classes)."""
-        truth, before, after = (x.tolist() for x in (self.labels, classes(logits), classes(self.artifact)))
-        return PairedDifference.of_predictions(truth, before, after)
-
-
-def classes(logits: Logits) -> NDArray[np.int64]:
-    """(n, classes) -> (n,) the most likely class; -1, which is no class, where a logit is no number."""
-    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+        return paired(*(likeliest(each) == self.labels for each in (logits, self.artifact)))
 
 
 def relative_error(left: Logits, right: Logits, scale: float) -> NDArray[np.float64]:
@@ -158,7 +153,7 @@ def figures_of(answers: Answers, names: Sequence[str], split: str) -> Figures:
     both = (answers.source, answers.artifact)
     seen = [Predictions(logits, labels) for logits in both]
     errors = [calibration_error(logits, labels) for logits in both]
-    answered = [classes(logits) for logits in both]
+    answered = [likeliest(logits) for logits in both]
     right = [np.bincount(labels[said == labels], minlength=len(names)).tolist() for said in answered]
     images = np.bincount(labels, minlength=len(names)).tolist()
     per_class = tuple(
@@ -241,7 +236,7 @@ class Losses:
 def losses_of(answers: Answers, paths: Sequence[Path], names: Sequence[str], split: str) -> Losses:
     """What was lost."""
     figures = figures_of(answers, names, split)
-    before, after = classes(answers.source), classes(answers.artifact)
+    before, after = likeliest(answers.source), likeliest(answers.artifact)
     lost = np.flatnonzero((before == answers.labels) & (after != answers.labels) & (after >= 0))
     pairs: dict[tuple[str, str], list[Lost]] = {}
     for index in lost.tolist():

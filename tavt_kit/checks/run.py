@@ -11,7 +11,7 @@ import numpy as np
 
 from tavt_kit.checks.batch_sizes import Attempts, check_batches, further_sizes
 from tavt_kit.checks.claims import choice_of, false_claim, stored_precision
-from tavt_kit.checks.compare import Answers, classes, columns, figures_of, losses_of, relative_error
+from tavt_kit.checks.compare import Answers, columns, figures_of, losses_of, relative_error
 from tavt_kit.checks.pixels import OwnPixels
 from tavt_kit.checks.report import BatchCheck, CheckReport, Gate, Judgement, judge
 from tavt_kit.checks.small_sets import decide, further_answers
@@ -24,6 +24,7 @@ from tavt_kit.core.records import sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.answers import require_width
+from tavt_kit.evaluation.metrics import likeliest
 from tavt_kit.runtimes import open_file
 
 _log = logging.getLogger(__name__)
@@ -216,7 +217,7 @@ def _report(
         scale=answers.scale,
         strayed=int((answers.errors() > gate.tolerance).sum()),
         figures=figures_of(answers, names, split),
-        correct=bits_text(classes(answers.artifact) == answers.labels),
+        correct=bits_text(likeliest(answers.artifact) == answers.labels),
         **facts,
     )
     _log.info("%s", report.sentence)

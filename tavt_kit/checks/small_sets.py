@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.checks.compare import Answers, classes
+from tavt_kit.checks.compare import Answers
 from tavt_kit.checks.source import Source
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.codec import Record
@@ -23,7 +23,7 @@ from tavt_kit.core.latency_bounds import DOUBT
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.answers import Run
-from tavt_kit.evaluation.metrics import probabilities
+from tavt_kit.evaluation.metrics import likeliest, probabilities
 
 SEEN, UNLABELLED = "train", "unlabelled"
 
@@ -113,7 +113,7 @@ def _sentence(decision: Decision, drop: float, proven: float, k: int, n: int) ->
 
 def _heat(labelled: Answers) -> float:
     """What the logits are divided by so that the source is at least as sure as it is often right."""
-    right, heat = float((classes(labelled.source) == labelled.labels).mean()), 1.0
+    right, heat = float((likeliest(labelled.source) == labelled.labels).mean()), 1.0
     while heat > 0.05 and float(probabilities(labelled.source / heat).max(axis=1).mean()) < right:
         heat *= 0.9
     return heat
@@ -121,7 +121,7 @@ def _heat(labelled: Answers) -> float:
 
 def _lead(part: Answers, heat: float) -> NDArray[np.float64]:
     """Of each image to which both answer differently, how much surer the source is of its own class."""
-    own, other = classes(part.source), classes(part.artifact)
+    own, other = likeliest(part.source), likeliest(part.artifact)
     apart = np.flatnonzero(own != other)
     shares = probabilities(part.source[apart] / heat)
     rows = np.arange(len(apart))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from operator import eq
 from statistics import NormalDist
 from typing import ClassVar
 
@@ -122,16 +121,6 @@ class PairedDifference(Record):
             raise MeasurementError(f"paired answers must be to the same images, got {len(source)} and {len(candidate)}")
         pairs = list(zip(source, candidate, strict=True))
         return cls.of_counts(pairs.count(("0", "1")), pairs.count(("1", "0")), len(pairs))
-
-    @classmethod
-    def of_predictions(cls, truth: Sequence[int], source: Sequence[int], candidate: Sequence[int]) -> PairedDifference:
-        """From the labels that both models gave to the same images, in the same order."""
-        if not len(truth) == len(source) == len(candidate):
-            raise MeasurementError(
-                f"paired predictions must be of the same images, got {len(truth)} truths, {len(source)} and "
-                f"{len(candidate)} predictions"
-            )
-        return cls.of_bits(bits_text(map(eq, truth, source)), bits_text(map(eq, truth, candidate)))
 
 
 def bits_text(correct: Iterable[object]) -> str:

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import DataError, MeasurementError, ScheduleError
 from tavt_kit.evaluation.metrics import Scoring
-from tavt_kit.evaluation.result import EvaluationResult, paired
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import FileSession
@@ -94,7 +94,7 @@ class Evaluator:
         Each schedule has an equal share of the time.
         """
         begin = time.monotonic()
-        answers = self._found(schedules, start, stop)
+        answers = self._answers(schedules, start, stop)
         share = (time.monotonic() - begin) / max(1, len(schedules))
         for schedule in schedules:
             logits = answers[schedule]
@@ -102,8 +102,10 @@ class Evaluator:
                 yield schedule, EvaluationResult(None, share, logits)
                 continue
             if not np.isfinite(logits).all():
-                failure = f"the logits under the schedule {schedule} are not finite"
-                yield schedule, EvaluationResult(None, share, failure)
+                yield (
+                    schedule,
+                    EvaluationResult(None, share, f"the logits under the schedule {schedule} are not finite"),
+                )
                 continue
             predicted: NDArray[np.int64] = logits.argmax(axis=1)
             correct: NDArray[np.bool_] = predicted == self.labels[start : start + len(logits)]
@@ -116,10 +118,6 @@ class Evaluator:
                     metrics = self.scoring.of(logits, self.reference or self.dense_logits)
             accuracy = Accuracy.of_counts(int(correct.sum()), len(correct), split=self.split)
             yield schedule, EvaluationResult(accuracy, share, correct=correct, metrics=metrics)
-
-    def against(self, source: TokenSchedule, candidate: TokenSchedule) -> PairedDifference:
-        """Candidate minus source on the same images."""
-        return paired(self.correct(source), self.correct(candidate))
 
     def correct(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
         """(n,) which images are right; kept, so that comparing costs no second pass."""
@@ -148,14 +146,14 @@ class Evaluator:
         """
         return torch.from_numpy(self._together([schedule], 0, len(self.labels))[schedule])
 
-    def _found(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits | str]:
+    def _answers(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits | str]:
         """Logits, or why there are none: where the memory runs out for several, each is tried alone."""
         try:
             return dict(self._together(schedules, start, stop))
         except MeasurementError as error:
             if len(schedules) == 1:
                 return {schedules[0]: str(error)}
-        return dict(item for schedule in schedules for item in self._found([schedule], start, stop).items())
+        return dict(item for schedule in schedules for item in self._answers([schedule], start, stop).items())
 
     def _together(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits]:
         """Logits (n, classes) of the images from ``start`` to ``stop``.
@@ -221,9 +219,9 @@ class Evaluator:
             self.model.train(training)
 
 
-def normalised(pixels: NDArray[np.uint8], how: Preprocessing, device: torch.device) -> Tensor:
+def normalised(pixels: NDArray[np.uint8], prepared: Preprocessing, device: torch.device) -> Tensor:
     """``normalise`` on the device, to the bit: bytes are the quicker way there, and nobody waits for a GPU."""
-    numbers = torch.tensor([(255.0,) * 3, how.mean, how.std]).reshape(3, 3, 1, 1)
+    numbers = torch.tensor([(255.0,) * 3, prepared.mean, prepared.std]).reshape(3, 3, 1, 1)
     values, numbers = (sent(array, device) for array in (torch.from_numpy(np.ascontiguousarray(pixels)), numbers))
     largest, mean, std = numbers
     return values.float().div_(largest).sub_(mean).div_(std)

@@ -41,9 +41,8 @@ class Predictions:
 
     @property
     def said(self) -> Labels:
-        """(n,) the likeliest class; -1, which is no class, where a logit is no number."""
-        found: Labels = np.where(np.isfinite(self.logits).all(axis=1), self.logits.argmax(axis=1), -1)
-        return found
+        """(n,) the likeliest class of each image."""
+        return likeliest(self.logits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +83,20 @@ class Metric:
         value, (low, high) = self.share(self.of(seen)), self.bounds(seen)
         return Accuracy(name, split, value, len(seen.labels), min(value, low), max(value, high))
 
-    def better(self, one: float, other: float) -> bool:
-        """Whether ``one`` is better; of equals neither is."""
-        return one > other if self.higher_is_better else one < other
+    def better(self, value: float, other: float) -> bool:
+        """Whether the value is better; of equals neither is."""
+        return value > other if self.higher_is_better else value < other
 
 
 def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
     """(n, classes) logits -> their softmax, in double precision."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def likeliest(logits: NDArray[Any]) -> Labels:
+    """(n, classes) -> (n,) the likeliest class; -1, which is no class, where a logit is no number."""
+    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
 
 
 def first_classes(logits: NDArray[Any], count: int) -> Labels:
@@ -126,21 +130,21 @@ def _agreement(seen: Predictions) -> NDArray[np.bool_]:
 def _divergences(seen: Predictions) -> NDArray[np.float64]:
     """(n,) nats by which the probabilities diverge from the dense model's, KL(dense || these)."""
     theirs, ours = (_log_probabilities(logits) for logits in (_dense_logits(seen), seen.logits))
-    found: NDArray[np.float64] = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
-    return found.clip(min=0.0)  # a rounding error may lie below
+    nats: NDArray[np.float64] = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
+    return nats.clip(min=0.0)  # a rounding error may lie below
 
 
 def _f1_bounds(seen: Predictions) -> tuple[float, float]:
     """A bootstrap interval of the macro F1."""
     # Images with the same truth and prediction are alike, so whole cells are drawn; of classes, those that occur.
     pairs, counts = np.unique(np.stack([seen.labels, seen.said], axis=1), axis=0, return_counts=True)
-    present, place = np.unique(pairs, return_inverse=True)
+    present, cells = np.unique(pairs, return_inverse=True)
     draws = np.random.default_rng(0).multinomial(len(seen.labels), counts / len(seen.labels), size=_RESAMPLES)
-    truth, found = place.reshape(pairs.shape).T
+    truth, said = cells.reshape(pairs.shape).T
     both, hits = np.zeros((2, len(present), _RESAMPLES))
     np.add.at(both, truth, draws.T)
-    np.add.at(both, found, draws.T)
-    np.add.at(hits, truth[truth == found], 2 * draws.T[truth == found])
+    np.add.at(both, said, draws.T)
+    np.add.at(hits, truth[truth == said], 2 * draws.T[truth == said])
     both, hits = both[present >= 0], hits[present >= 0]  # -1 is no class
     with np.errstate(invalid="ignore"):
         each = np.where(both > 0, hits / both, np.nan)
@@ -150,14 +154,12 @@ def _f1_bounds(seen: Predictions) -> tuple[float, float]:
 
 def _log_probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return found
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def _losses(seen: Predictions) -> NDArray[np.float64]:
     """(n,) cross-entropy in nats."""
-    found: NDArray[np.float64] = -_log_probabilities(seen.logits)[np.arange(len(seen.labels)), seen.labels]
-    return found
+    return np.asarray(-_log_probabilities(seen.logits)[np.arange(len(seen.labels)), seen.labels])
 
 
 def _in_nats(
@@ -244,7 +246,7 @@ def class_index(name: str, classes: tuple[str, ...]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """Which metrics are wanted beside top-1, of images with these labels.
+    """Which metrics are wanted beside top-1, of images of val with these labels.
 
     Args:
         names: As ``metric_named`` gives them; top-1 among them is left out, because it is always known.
@@ -255,14 +257,13 @@ class Scoring:
 
     Example:
         >>> scoring = Scoring(("macro_f1",), np.array([0, 0, 1]), ("a", "b"))
-        >>> [str(round(one.value, 3)) for one in scoring.of(np.eye(2)[[0, 1, 1]])]
+        >>> [str(round(f1.value, 3)) for f1 in scoring.of(np.eye(2)[[0, 1, 1]])]
         ['0.667']
     """
 
     names: tuple[str, ...]
     labels: Labels
     classes: tuple[str, ...]
-    split: str = "val"
 
     def __post_init__(self) -> None:
         names = (metric_named(name) for name in self.names)
@@ -276,15 +277,14 @@ class Scoring:
         for name in self.names:
             metric, _ = find_metric(name)
             other = dense() if metric.needs == "dense" and dense is not None else None
-            accuracies.append(
-                metric.accuracy(Predictions(logits, self.labels, self._index(name), other), self.split, name)
-            )
+            seen = Predictions(logits, self.labels, self._index(name), other)
+            accuracies.append(metric.accuracy(seen, "val", name))
         return tuple(accuracies)
 
     def _index(self, name: str) -> int | None:
         index = class_index(name, self.classes)
         if index is not None and not (self.labels == index).any():
-            raise DataError(f"{self.split} has no image for {name}, so it cannot be known; give more images")
+            raise DataError(f"val has no image for {name}, so it cannot be known; give more images")
         return index
 
 
@@ -300,7 +300,7 @@ def reliability(
 
     Example:
         >>> bins, error = reliability(np.array([0.4, 0.5, 0.9]), np.array([True, False, True]), 2)
-        >>> [(one["n"], one["accuracy"]) for one in bins], round(error, 4)
+        >>> [(share["n"], share["accuracy"]) for share in bins], round(error, 4)
         ([(2, 0.5), (1, 1.0)], 0.0667)
     """
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -319,7 +319,7 @@ def reliability(
     return records, float(np.abs(sums - hits).sum() / len(confidence))
 
 
-def calibration_error(logits: NDArray[Any], labels: NDArray[np.int64], bins: int = CALIBRATION_BINS) -> float:
+def calibration_error(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
     """Expected calibration error: how far confidence (the largest softmax) is from accuracy, weighted by bin.
 
     Bins of equal width over (0, 1]. NaN where a logit is no number. Source: Guo, Pleiss, Sun and Weinberger, On
@@ -328,4 +328,4 @@ def calibration_error(logits: NDArray[Any], labels: NDArray[np.int64], bins: int
     if not np.isfinite(logits).all():
         return float("nan")
     confidence = probabilities(logits).max(axis=1)
-    return reliability(confidence, logits.argmax(axis=1) == labels, bins)[1]
+    return reliability(confidence, logits.argmax(axis=1) == labels)[1]

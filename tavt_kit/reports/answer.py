@@ -24,12 +24,31 @@ _LEADS = {
     "FAIL": "Nothing {fits} {budget}{where}: what was chosen",
 }
 
+_UNASKED = "Nothing was searched: no budget was asked for, so there is no verdict."
+_ALONE = (
+    ("bench", benches_section), ("run", ladder_section), ("run", learning_section), ("eval", evaluated_section),
+    ("profile", layers_section),
+)  # fmt: skip
+"""What a folder without a search, a check or a pruning is opened at: the first that it holds, by its own gist."""
+
 
 def answer(records: Records) -> Answer:
     """What a fit recommends, what a search chose, or what was trained, checked or measured."""
     if fits := records.all("fit"):
         return _of_fit(fits[0])
-    return _of_search(records) if records.all("front") else _without_search(records)
+    if records.all("front"):
+        return _of_search(records)
+    if checks := records.all("check"):
+        return _of_checks(checks)
+    if pruned := records.all("prune"):
+        return _of_pruning(pruned[0])
+    for kind, make in _ALONE:
+        section = make(records) if records.all(kind) else None
+        if isinstance(section, Section):
+            take = _next(records.all(kind)[0].path.parent) if kind == "run" else None
+            lead = f"{section.title}: {section.gist}"
+            return Answer("", lead, Text.of(_UNASKED), command=take, opens=section.anchor)
+    return Answer("", "Nothing to ship yet", Text.of(_UNASKED), opens="missing")
 
 
 def _of_fit(fit: RecordFile) -> Answer:
@@ -187,29 +206,6 @@ def _accuracy(estimate: Estimate | None, label: str, beside: str = "") -> KeyFig
 def _loss(difference: Estimate | None, label: str) -> KeyFigure:
     ends = difference.points if difference else ""
     return KeyFigure(points_of(difference), label, f"95 % {ends}, paired" if ends else "")
-
-
-_UNASKED = "Nothing was searched: no budget was asked for, so there is no verdict."
-_ALONE = (
-    ("bench", benches_section), ("run", ladder_section), ("run", learning_section), ("eval", evaluated_section),
-    ("profile", layers_section),
-)  # fmt: skip
-"""What a folder without a search, a check or a pruning is opened at: the first that it holds, by its own gist."""
-
-
-def _without_search(records: Records) -> Answer:
-    """What the nearest record to shipping says: a check, what was pruned, measured, trained or counted."""
-    if checks := records.all("check"):
-        return _of_checks(checks)
-    if pruned := records.all("prune"):
-        return _of_pruning(pruned[0])
-    for kind, make in _ALONE:
-        section = make(records) if records.all(kind) else None
-        if isinstance(section, Section):
-            take = _next(records.all(kind)[0].path.parent) if kind == "run" else None
-            lead = f"{section.title}: {section.gist}"
-            return Answer("", lead, Text.of(_UNASKED), command=take, opens=section.anchor)
-    return Answer("", "Nothing to ship yet", Text.of(_UNASKED), opens="missing")
 
 
 def _next(folder: Path) -> tuple[str, str]:

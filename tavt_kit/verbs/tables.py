@@ -22,18 +22,18 @@ def print_sections(
 
     records = Records({kind: (RecordFile(file, body),)}, folders=(str(file.parent),))
     for section in make:
-        print_blocks(blocks_of(section(records)))
+        print_section(section(records))
 
 
-def blocks_of(section: Section | Missing | None) -> Sequence[Block]:
-    """The blocks of a section of a report; none of what is missing."""
+def print_section(section: Section | Missing | None) -> None:
+    """Tables, facts and sentences on stdout; images and what is folded are for the page, and nothing is missing."""
     from tavt_kit.reports.blocks import Section
 
-    return section.blocks if isinstance(section, Section) else ()
+    print_blocks(section.blocks if isinstance(section, Section) else ())
 
 
 def print_blocks(blocks: Iterable[Block]) -> None:
-    """Tables, facts and sentences on stdout; images and what is folded are for the page."""
+    """As ``print_section``."""
     from tavt_kit.reports.blocks import Code, Facts, Table, Text
     from tavt_kit.verbs.console import console_of
 
@@ -76,16 +76,16 @@ def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = N
         marked: Index of the candidate to mark, below 0 for none; the chosen one by default.
     """
     from tavt_kit.reports.answer import answer
-    from tavt_kit.reports.blocks import Table, Text
+    from tavt_kit.reports.blocks import Section, Table, Text
     from tavt_kit.reports.front import convergence_section, front_section
     from tavt_kit.reports.records import RecordFile, Records
 
     records = Records({"front": (RecordFile(folder / "front.json", body),)}, folders=(str(folder),))
-    for section in (front_section(records), convergence_section(records)):
-        for index, block in enumerate(blocks_of(section)):
-            if marked is not None and not index and isinstance(block, Table):
-                block = replace(block, strong=frozenset({marked}))
-            print_blocks([block])
+    front = front_section(records)
+    if marked is not None and isinstance(front, Section) and isinstance(table := front.blocks[0], Table):
+        front = replace(front, blocks=(replace(table, strong=frozenset({marked})), *front.blocks[1:]))
+    print_section(front)
+    print_section(convergence_section(records))
     said = answer(records)
     print_blocks([Text.of(f"{said.verdict}: {said.lead}."), said.sentence, *said.more])
     if said.command is not None:

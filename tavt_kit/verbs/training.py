@@ -38,13 +38,13 @@ def distill_verb(model: options.Run, out: options.Out, **given: Any) -> Answer:
     from tavt_kit.core.records import command_line
     from tavt_kit.reports.records import gather
     from tavt_kit.reports.training import ladder_section
-    from tavt_kit.verbs.tables import blocks_of, print_blocks
+    from tavt_kit.verbs.tables import print_section
     from tavt_kit.workflows.distill import CONTROL, distill
 
     result = distill(model, out, **given)
 
     def show() -> None:
-        print_blocks(blocks_of(ladder_section(gather([result.folder]))))
+        print_section(ladder_section(gather([result.folder])))
         loop, control = result.record["results"]["loop"], result.folder / CONTROL
         pace = "" if loop["seconds_per_step"] is None else f", {loop['seconds_per_step']:.2f} s a step"
         print(f"{result.folder}: {loop['steps']} steps in {loop['seconds']:.0f} s{pace}")

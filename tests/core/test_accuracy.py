@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+from operator import eq
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.accuracy import Accuracy, PairedDifference, bits_text
 from tavt_kit.errors import MeasurementError
 
 counts = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -94,14 +95,17 @@ def test_coverage_is_about_95_in_100() -> None:
 
 
 def test_predictions_are_compared_image_by_image() -> None:
+    def compared(truth: list[int], *said: list[int]) -> PairedDifference:
+        return PairedDifference.of_bits(*(bits_text(map(eq, truth, labels)) for labels in said))
+
     truth = [0, 1, 2, 0, 1]
     source, candidate = [0, 1, 0, 1, 2], [0, 2, 2, 1, 2]
-    found = PairedDifference.of_predictions(truth, source, candidate)
+    found = compared(truth, source, candidate)
     assert (found.gained, found.lost, found.n, found.flips) == (1, 1, 5, 2)
-    found = PairedDifference.of_predictions([0, 1, 2, 0], [1, 1, 0, 2], [0, 0, 2, 1])  # two gained, one lost
+    found = compared([0, 1, 2, 0], [1, 1, 0, 2], [0, 0, 2, 1])  # two gained, one lost
     assert (found.gained, found.lost, found.difference) == (2, 1, 0.25)
     assert PairedDifference.of_counts(9, 2, 200).difference == pytest.approx(7 / 200)
     with pytest.raises(MeasurementError, match="same images"):
-        PairedDifference.of_predictions(truth, source, candidate[:-1])
+        compared(truth, source, candidate[:-1])
     with pytest.raises(MeasurementError):
         PairedDifference.of_counts(3, 3, 5)

@@ -17,6 +17,7 @@ from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import DataError, MeasurementError, ScheduleError
 from tavt_kit.evaluation import evaluator as module
 from tavt_kit.evaluation.evaluator import Evaluator
+from tavt_kit.evaluation.result import paired
 from tests.pretend_cuda import pretend_cuda
 from tests.verbs.tiny import write_run
 
@@ -120,10 +121,10 @@ def test_a_comparison_costs_no_second_pass(run: Path, monkeypatch: pytest.Monkey
     shared = evaluator(run)
     list(shared.evaluate(SCHEDULES))
     monkeypatch.setattr(module, "shared_logits", lambda *arguments: pytest.fail("a second pass"))
-    difference = shared.against(SCHEDULES[0], SCHEDULES[3])
+    difference = paired(shared.correct(SCHEDULES[0]), shared.correct(SCHEDULES[3]))
     before, after = plain(run, SCHEDULES[0]), plain(run, SCHEDULES[3])
     assert (difference.gained, difference.lost) == ((after & ~before).sum(), (before & ~after).sum())
-    assert difference.flips > 0 and shared.against(DENSE, DENSE).flips == 0
+    assert difference.flips > 0 and paired(shared.correct(DENSE), shared.correct(DENSE)).flips == 0
 
 
 def test_a_schedule_whose_logits_are_not_finite_fails_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
