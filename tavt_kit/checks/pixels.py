@@ -75,11 +75,11 @@ class OwnPixels:
 
     def compare(self, source: Source, moved: int) -> PixelCheck:
         """Against the kit's, on the images of a check."""
-        how = source.preprocessing
-        samples = thin_out(source.samples, _COMPARED)
-        largest, differing = 0, 0.0
+        samples, largest, differing = thin_out(source.samples, _COMPARED), 0, 0.0
         for sample in samples:
-            apart = np.abs(self._of(sample.path).astype(int) - resize_crop(open_image(sample.path), how))
+            apart = np.abs(
+                self._of(sample.path).astype(int) - resize_crop(open_image(sample.path), source.preprocessing)
+            )
             largest = max(largest, int(apart.max()))
             differing += float((apart > 0).mean()) / len(samples)
         return PixelCheck(len(samples), largest, differing, moved)

@@ -51,7 +51,7 @@ class Decision(Record):
 
 
 def further_answers(
-    source: Source, run: Run, how: Preprocessing | None, order: Sequence[int], schedule: TokenSchedule
+    source: Source, run: Run, preprocessing: Preprocessing | None, order: Sequence[int], schedule: TokenSchedule
 ) -> dict[str, Answers]:
     """Both models' answers to the source's further images, by their kind.
 
@@ -61,7 +61,7 @@ def further_answers(
     answers = {}
     for kind, samples in source.further.items():
         part = Source(source.adaptive, samples, kind)
-        before, after = part.logits(schedule), part.answers(run, how)
+        before, after = part.logits(schedule), part.answers(run, preprocessing)
         answers[kind] = Answers(part.labels, before, after[:, order])
     return answers
 

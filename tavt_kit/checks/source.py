@@ -44,10 +44,10 @@ def images_beside(images: ImageSet, split: str, unlabelled: Path | None = None) 
     """What a check of one split may ask beside it, by kind: the other splits, and a folder of images without labels."""
     if split == "train":
         return {}  # images that the model knows decide nothing
-    found = {name: thin_out(samples, _BESIDE) for name, samples in images.splits.items() if name != split}
+    beside = {name: thin_out(samples, _BESIDE) for name, samples in images.splits.items() if name != split}
     if unlabelled is not None:
-        found["unlabelled"] = tuple(Sample(path, 0) for path in images_below(unlabelled))
-    return found
+        beside["unlabelled"] = tuple(Sample(path, 0) for path in images_below(unlabelled))
+    return beside
 
 
 def image_counter(progress: Progress, name: str, total: int) -> Count:
@@ -122,8 +122,9 @@ class Source:
         self, indices: Sequence[int], preprocessing: Preprocessing | None = None, *, as_they_are: bool = False
     ) -> NDArray[Any]:
         """The images at these indices: (n, 3, H, W), or as they are."""
-        how = None if as_they_are else preprocessing or self.preprocessing
-        return np.concatenate([part.images for part in batches([self.samples[i] for i in indices], how, batch=BATCH)])
+        preprocessing = None if as_they_are else preprocessing or self.preprocessing
+        samples = [self.samples[index] for index in indices]
+        return np.concatenate([part.images for part in batches(samples, preprocessing, batch=BATCH)])
 
     def answers(self, run: Run, preprocessing: Preprocessing | None, count: Count | None = None) -> Logits:
         """What ``run`` says of the images (n, classes); without a preprocessing as they are."""

@@ -88,21 +88,18 @@ def show_verb(
     from tavt_kit.workflows.report import show
 
     shown = show(run, **given)
-    if shown.marked is None and shown.kind == "fit":
-
-        def tell_fit() -> None:
-            with reading(shown.folder / "fit.json"):
-                _print_fit(shown.record, shown.folder)
-
-        return Answer(shown.record, tell_fit)
 
     def tell() -> None:
+        if shown.kind == "fit":
+            with reading(shown.folder / "fit.json"):
+                _print_fit(shown.record, shown.folder)
+            return
         print_front(shown.record, folder=shown.folder, marked=-1 if shown.marked is None else shown.marked)
         if shown.candidate is not None:
             configuration = Configuration.from_record(shown.candidate)
             is_plain = configuration.choice is configuration.schedule
             print(configuration if is_plain else f"--pick {shown.marked}")
 
-    if not any(given.values()):
+    if shown.kind == "fit" or not any(given.values()):
         return Answer(shown.record, tell)
     return Answer({"picked": shown.candidate}, tell, 1 if shown.candidate is None else 0)

@@ -172,7 +172,7 @@ class Setting:
 @cache
 def settings_of(verb: str) -> Mapping[str, Setting]:
     """Every setting of a verb by its name; none of a verb without a workflow."""
-    found = list(_parameters(verb)) if verb in _WORKFLOWS else []
+    settings = list(_parameters(verb)) if verb in _WORKFLOWS else []
     if verb in _RECIPES:
         from tavt_kit.distill import recipes
 
@@ -181,9 +181,9 @@ def settings_of(verb: str) -> Mapping[str, Setting]:
         for part in (recipe, *parts.values()):
             said = _sentences(inspect.getdoc(type(part)) or "")
             names = {value.name: str(value.type) for value in fields(part) if value.name not in (*parts, *_OF_FILES)}
-            found += [Setting(name, kind, getattr(part, name), said[name], True) for name, kind in names.items()]
+            settings += [Setting(name, kind, getattr(part, name), said[name], True) for name, kind in names.items()]
     named = dict[str, Setting]()
-    for setting in found:  # a workflow's own sentence and default come before its recipe's
+    for setting in settings:  # a workflow's own sentence and default come before its recipe's
         if setting.name not in _NOT_GIVEN:
             named.setdefault(setting.name, setting)
     return named

@@ -129,15 +129,12 @@ class Opener:
         for target in targets:
             session = open_file(path, target, cards[0].lengths if cards[0] is not None else None)
             for size, own in product(self._file_sizes(path, session), cards):
-                job = FileJob(path, target, size, None if own is None else own.lengths)
-                candidate = BenchCandidate(
-                    path.name, str(path), session, self._images(target.batch, size), job, size_bytes=bytes_
-                )
-                if own is not None:
-                    candidate = replace(candidate, schedule=own.schedule, macs=macs_of(own))
-                if own is not None and own.lengths is not None:
-                    candidate = replace(candidate, name=f"{path.name} {own.setting}", session=session.at(own.lengths))
-                self.opened.append(candidate)
+                name, at, lengths = path.name, session, None if own is None else own.lengths
+                if own is not None and lengths is not None:
+                    name, at = f"{path.name} {own.setting}", session.at(lengths)
+                images, job = self._images(target.batch, size), FileJob(path, target, size, lengths)
+                schedule, macs = (None, None) if own is None else (own.schedule, macs_of(own))
+                self.opened.append(BenchCandidate(name, str(path), at, images, job, schedule, macs, bytes_))
 
     def _file_sizes(self, path: Path, session: FileSession) -> list[tuple[int, int]]:
         """Those that were asked for and that the file takes; its own where it takes but one."""

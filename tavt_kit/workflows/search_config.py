@@ -281,8 +281,8 @@ class SearchConfig:
     @property
     def precisions(self) -> dict[str, str]:
         """How images were evaluated, as ``front.json`` says it."""
-        how = {"search": self.evaluation_precision, "final": self.final_precision, "runtime": "torch"}
-        return how | ({"screen": str(self.screen)} if self.races else {})
+        by_phase = {"search": self.evaluation_precision, "final": self.final_precision, "runtime": "torch"}
+        return by_phase | ({"screen": str(self.screen)} if self.races else {})
 
     def as_record(self) -> dict[str, Any]:
         """What ``recipe.json`` says of it."""

@@ -49,8 +49,8 @@ class ConfigurationEvaluator:
 
     own: Evaluator
     context: SearchContext
-    _of: dict[_Key, Evaluator] = field(default_factory=dict, init=False)
-    _read: dict[Preprocessing, Bytes] = field(default_factory=dict, init=False)
+    _evaluators: dict[_Key, Evaluator] = field(default_factory=dict)
+    _read: dict[Preprocessing, Bytes] = field(default_factory=dict)
 
     def look(self, choices: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, EvaluationResult]]:
         """As ``Evaluator.look``; those of one variant together."""
@@ -78,9 +78,7 @@ class ConfigurationEvaluator:
 
     def at(self, precision: str) -> ConfigurationEvaluator:
         """The same by torch in another precision; what is read and made for other variants is shared."""
-        other = replace(self, own=replace(self.own, precision=precision, strategy=None))
-        other._of, other._read = self._of, self._read
-        return other
+        return replace(self, own=replace(self.own, precision=precision, strategy=None))
 
     def images(self, preprocessing: Preprocessing) -> Bytes:
         """The same images by another preparation; kept."""
@@ -102,15 +100,15 @@ class ConfigurationEvaluator:
         _, precision, executed = key
         if model is self.own.model and precision == self.own.precision:
             return self.own
-        if key not in self._of:
+        if key not in self._evaluators:
             preprocessing, strategy = Preprocessing.from_record(model.require_card().preprocessing), None
             if precision == "int8":
                 strategy = SwitchableLogits(int8_session(self.context, model, executed), executed)
-            self._of[key] = replace(
+            self._evaluators[key] = replace(
                 self.own, model=model, pixels=self.images(preprocessing), preprocessing=preprocessing,
                 precision=precision, reference=self.own.dense_logits, strategy=strategy,
             )  # fmt: skip
-        return self._of[key]
+        return self._evaluators[key]
 
 
 @dataclass(frozen=True, slots=True)
