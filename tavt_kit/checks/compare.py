@@ -71,11 +71,7 @@ def relative_error(left: Logits, right: Logits, scale: float) -> NDArray[np.floa
 
 
 def columns(artifact: Sequence[str], source: Sequence[str], name: str) -> list[int]:
-    """Which column of an artifact's logits holds each of the source's classes: compared by name, not by place.
-
-    Raises:
-        DataError: They do not name the same classes.
-    """
+    """Which column of an artifact's logits holds each of the source's classes; DataError where these are others."""
     if odd := sorted(set(artifact) ^ set(source)):
         raise DataError(
             f"{name} and the run it is checked against must have the same classes, but "
@@ -251,11 +247,7 @@ def losses_of(answers: Answers, paths: Sequence[Path], names: Sequence[str], spl
 
 
 def save_examples(losses: Losses, preprocessing: Preprocessing, folder: Path) -> None:
-    """Write the thumbnails of the lost images below ``folder``; one that is there already stays.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
+    """Write the thumbnails of the lost images below the folder, or raise OutputError; one that is there stays."""
     if not losses.examples:
         return
     make_folder(folder / EXAMPLES_FOLDER)

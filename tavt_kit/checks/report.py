@@ -215,11 +215,8 @@ def _allowed(answers: Answers, gate: Gate) -> Judgement:
 
 
 def images_to_decide(difference: PairedDifference, limit: Limit) -> int | None:
-    """How many images would move the interval off the line, if flips go on at the same rate.
-
-    Returns:
-        At least the images there are; None where not even ten million would do.
-    """
+    """How many images, at least those there are, would move the interval off the line if flips go on at the same rate;
+    None where not even ten million would do."""
 
     def decides(n: int) -> bool:
         times = n / difference.n

@@ -53,11 +53,7 @@ class Decision(Record):
 def further_answers(
     source: Source, run: Run, preprocessing: Preprocessing | None, order: Sequence[int], schedule: TokenSchedule
 ) -> dict[str, Answers]:
-    """Both models' answers to the source's further images, by their kind.
-
-    Args:
-        order: Which column of the file's logits holds each class of the source.
-    """
+    """Both models' answers to the source's further images, by their kind; the columns of the file's in this order."""
     answers = {}
     for kind, samples in source.further.items():
         part = Source(source.adaptive, samples, kind)

@@ -185,11 +185,7 @@ class Predicted:
         )
 
     def aligned(self, source: Source) -> Logits:
-        """(n, classes): the logits in the source's order of images and classes.
-
-        Raises:
-            DataError: Classes, images or labels are others than the source's.
-        """
+        """(n, classes): in the source's order of images and classes; DataError where these or labels are others."""
         theirs, ours = self.logits.shape[1], source.card.classes
         if theirs != len(ours):
             raise DataError(

@@ -294,9 +294,8 @@ def judge_loss(change: Estimate, drop: float) -> Verdict:
 class Change:
     """One figure of one candidate, before and after, with its verdict against the threshold.
 
-    Args:
-        other: Its name in the second record, or of the candidate it is compared with in the same one.
-        figure: ``time`` (ms; the change is after / before) or the metric (a share; the change is after - before).
+    The figure is ``time`` (ms; the change is after / before) or the metric (a share; the change is after - before);
+    ``other`` is its name in the second record.
     """
 
     name: str

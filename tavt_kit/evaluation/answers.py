@@ -176,11 +176,7 @@ def _fixed_batch(session: Run) -> int | None:
 
 
 def require_width(logits: NDArray[np.float32], classes: Sequence[str]) -> None:
-    """Refuse a model whose card names other classes than it has logits (n, classes).
-
-    Raises:
-        DataError: Their numbers differ.
-    """
+    """Raise DataError where a model's card names another number of classes than it has logits (n, classes)."""
     if logits.shape[1] != len(classes):
         raise DataError(
             f"a model has one logit for each class, but this one gives {logits.shape[1]} and names {len(classes)} "

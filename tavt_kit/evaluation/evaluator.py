@@ -139,11 +139,7 @@ class Evaluator:
         return self._dense
 
     def logits(self, schedule: TokenSchedule) -> Tensor:
-        """(n, classes) float32 on the CPU; not kept.
-
-        Raises:
-            MeasurementError: The memory ran out.
-        """
+        """(n, classes) float32 on the CPU; not kept. Raises MeasurementError: the memory ran out."""
         return torch.from_numpy(self._together([schedule], 0, len(self.labels))[schedule])
 
     def _answers(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits | str]:
@@ -156,12 +152,7 @@ class Evaluator:
         return dict(item for schedule in schedules for item in self._answers([schedule], start, stop).items())
 
     def _together(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits]:
-        """Logits (n, classes) of the images from ``start`` to ``stop``.
-
-        Raises:
-            MeasurementError: The memory ran out.
-            ScheduleError: A schedule does not fit the model.
-        """
+        """Logits (n, classes) of the images from ``start`` to ``stop``; MeasurementError where the memory ran out."""
         if not schedules:
             return {}
         parts: dict[TokenSchedule, list[Tensor]] = {schedule: [] for schedule in schedules}
@@ -242,11 +233,7 @@ class SwitchableLogits:
     def __call__(
         self, images: NDArray[np.float32], schedules: Sequence[TokenSchedule]
     ) -> Iterator[tuple[TokenSchedule, _Logits]]:
-        """The logits of a batch under each schedule.
-
-        Raises:
-            ScheduleError: A schedule runs other layers.
-        """
+        """The logits of a batch under each schedule; ScheduleError where it runs other layers."""
         images = np.ascontiguousarray(images, dtype=np.float32)
         for schedule in schedules:
             if schedule.executed != self.executed:

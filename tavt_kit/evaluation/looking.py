@@ -70,8 +70,7 @@ def explain(
 ) -> Explained:
     """Run one image under the model's schedule, and keep what can be shown: of the class ``label``, else the likeliest.
 
-    Raises:
-        MeasurementError: A logit is not finite.
+    Raises MeasurementError: a logit is not finite.
     """
     state, maps, kept = _layers(adaptive, image[None])
     logits = adaptive.finish(state)[0].float()

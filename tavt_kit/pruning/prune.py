@@ -82,12 +82,9 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The units (``mlp`` or ``heads``) of one module.
+    """The units (``mlp`` or ``heads``) of one module, of ``size`` channels each; all that are ``tied`` keep the same.
 
-    Args:
-        size: Channels of a unit: those of a head, else 1.
-        cuts: A tensor and one of its axes, and the unit that each position there belongs to.
-        tied: Whether all such groups keep the same units.
+    A cut is a tensor and one of its axes, and the unit that each position there belongs to.
     """
 
     kind: str

@@ -128,8 +128,7 @@ class TimeView:
 class CandidateView:
     """A model of ``front.json`` or ``fit.json``: a candidate, or a baseline to hold it against.
 
-    Args:
-        key: Ties its mark to its row: ``c3`` of the candidates, ``b0`` of the baselines.
+    Its key ties its mark to its row: ``c3`` of the candidates, ``b0`` of the baselines.
     """
 
     def __init__(self, record: Any, metric: str, key: str = "") -> None:

@@ -24,11 +24,7 @@ class LayerTimes:
 
 
 def latency_table(records: Records) -> LatencyTable | None:
-    """The table of ``profile.json``, if there is one.
-
-    Raises:
-        TavtError: It cannot be read.
-    """
+    """The table of ``profile.json``, if there is one; TavtError where it cannot be read."""
     profile = records.first("profile")
     if not profile:
         return None

@@ -203,11 +203,7 @@ class Plot:
 
 
 def plot(folder: str | Path) -> Plot:
-    """Everything that was measured, accuracy against cost, as the report draws it.
-
-    Raises:
-        RecordError: The folder holds no fit and no search of which a point is known.
-    """
+    """Everything that was measured, accuracy against cost, as the report draws it; RecordError where nothing was."""
     figure = front.chart_of(gather([Path(folder)]))
     if figure is None:
         raise RecordError(f"{folder} holds nothing that was searched or fitted, so there is nothing to draw")

@@ -34,12 +34,9 @@ class RecordFile:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """All records of a report, nearest to the given folder first.
+    """All records of a report by kind, such as ``front``, nearest to the given folders first.
 
-    Args:
-        by_kind: The records of each kind, such as ``front``.
-        folders: What was given, as text for commands.
-        steps: Lines of the ``metrics.jsonl`` beside each ``run.json``, by the path of the latter.
+    Of each ``run.json``, by its path, ``steps`` are the lines of the ``metrics.jsonl`` beside it.
     """
 
     by_kind: Mapping[str, tuple[RecordFile, ...]]

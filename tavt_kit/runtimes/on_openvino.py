@@ -34,9 +34,7 @@ _NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8"
 class OpenvinoSession(FileSession):
     """``target.precision`` is read back from the compiled graph, not believed.
 
-    Args:
-        begin: ``time.perf_counter()`` when loading began.
-        of_file: Whether the model is a file, whose own quantisation the target need not repeat.
+    Loading began at ``begin``, by ``time.perf_counter()``; the target need not repeat the quantisation of a file.
     """
 
     def __init__(

@@ -156,11 +156,7 @@ def check_images(images: Images, shape: InputShape) -> Images:
 
 
 def arrange(images: Pixels, order: str) -> npt.NDArray[np.uint8]:
-    """(B, H, W, 3) uint8 RGB in the order that a file takes.
-
-    Raises:
-        DataError: They are no such images.
-    """
+    """(B, H, W, 3) uint8 RGB in the order that a file takes; DataError where they are no such images."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise DataError(
             f"the file prepares its images itself and takes them as (batch, height, width, 3) uint8, got "

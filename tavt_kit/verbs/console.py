@@ -48,11 +48,9 @@ def console_of(width: int | None = None, *, stderr: bool = False) -> Console:
     return console if console.is_terminal or width is None else _Console(width=width, stderr=stderr)
 
 
-def table_of(
-    titles: Sequence[str], rows: Iterable[Sequence[str | None]], *, left: Collection[str] = (), title: str | None = None
-) -> Table:
+def table_of(titles: Sequence[str], rows: Iterable[Sequence[str | None]], *, left: Collection[str] = ()) -> Table:
     """A table of plain texts: the first column and those of ``left`` may be folded, numbers keep to one line."""
-    rows, table = list(rows), Table(title=title, show_edge=False)
+    rows, table = list(rows), Table(show_edge=False)
     least = min(16, max((len(row[0] or "") for row in rows), default=0))
     for index, name in enumerate(titles):
         folds = not index or name in left
@@ -102,12 +100,7 @@ def clock_text(seconds: float) -> str:
 
 
 class ConsoleProgress:
-    """A ``Progress`` for one verb; use it as a context manager, so that the display ends with the work.
-
-    Args:
-        verb: Its name, for sentences.
-        as_json: Whether stdout is one JSON object.
-    """
+    """A ``Progress`` for one verb; use it as a context manager, so that the display ends with the work."""
 
     def __init__(self, verb: str = "", *, as_json: bool = False) -> None:
         self._verb, self._as_json = verb, as_json

@@ -72,8 +72,7 @@ def _drawn(table: Table, *, small: bool = True) -> Drawn:
 def print_front(body: Mapping[str, Any], *, folder: Path, marked: int | None = None) -> None:
     """The answer of a ``front.json``, its candidates and baselines, and how the search went.
 
-    Args:
-        marked: Index of the candidate to mark, below 0 for none; the chosen one by default.
+    The candidate ``marked`` is set off, of an index below 0 none; the chosen one by default.
     """
     from tavt_kit.reports.answer import answer
     from tavt_kit.reports.blocks import Section, Table, Text

@@ -25,13 +25,7 @@ _DISPLAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a verb ends with.
-
-    Args:
-        record: The object of ``--json``; None where there is nothing to say.
-        show: Prints the same for people.
-        code: Exit code.
-    """
+    """What a verb ends with: the object of ``--json`` (None where there is nothing to say), the same for people."""
 
     record: Any
     show: Callable[[], None]

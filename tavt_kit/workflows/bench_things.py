@@ -39,8 +39,7 @@ def default_folder(thing: Given) -> Path:
 class BenchCandidate:
     """One candidate, ready to run, whose name is unique among those of a bench.
 
-    Args:
-        job: Job by which a fresh process would run the file, to see its memory; ``None`` of a live model.
+    By its ``job`` a fresh process would run the file, to see its memory; ``None`` of a live model.
     """
 
     name: str
@@ -61,12 +60,9 @@ class BenchCandidate:
 
 @dataclass(slots=True)
 class Opener:
-    """Opens things on targets, with each value of what is varied.
+    """Opens things on targets, with each value of what is varied; an empty tuple leaves it to the thing.
 
-    Args:
-        folder: Folder of temporary exports.
-        targets: Targets as texts; an empty tuple, here and below, leaves it to the thing, or to its default.
-        schedules: Schedules of models that are no files, and of switchable files: by default dense, or all presets.
+    The ``folder`` is for temporary exports; ``schedules`` are of models that are no files, and of switchable files.
     """
 
     folder: Path

@@ -28,11 +28,7 @@ TARGETS = (
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class DoctorResult:
-    """What a machine can do.
-
-    Args:
-        refused: Why each target cannot be used; empty where it can.
-    """
+    """What a machine can do; ``refused`` says why each target cannot be used, and is empty where it can."""
 
     host: HostFacts
     room: Room
@@ -95,7 +91,6 @@ class Room(Record):
         memory_free: Memory that could be had now without swapping.
         memory_limit: Memory that the control group allows, or ``None`` for no limit.
         cache: Folder of fetched and converted files.
-        cache_writable: Whether files can be made there.
         shared: Space in /dev/shm, through which worker processes hand images over.
     """
 

@@ -35,11 +35,7 @@ class ExplainedImage:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExplainResult:
-    """What was drawn; the record is None where no image could be read.
-
-    Args:
-        left_out: Images beyond the limit.
-    """
+    """What was drawn, and how many images were ``left_out`` by the limit; no record where no image could be read."""
 
     folder: Path
     images: tuple[ExplainedImage, ...]

@@ -104,11 +104,7 @@ class FitRow:
 
 
 def dense_row(rows: Sequence[FitRow], run: Path) -> FitRow:
-    """The dense model of a run in the fewest bits, whose time a share of latency is of.
-
-    Raises:
-        ExportError: None of its files passed its check.
-    """
+    """The dense model of a run in the fewest bits, whose time a share of latency is of; ExportError without one."""
     dense = [row for row in rows if row.run == run and row.is_dense]
     if not dense:
         raise ExportError(f"no file of the dense model of {run} passed its check, so nothing can be held against it")

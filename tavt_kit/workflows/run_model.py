@@ -248,10 +248,8 @@ def read_derived(
 ) -> Mapping[str, Any] | None:
     """The record of the same call's run in ``out``; None where there is none, or it is to be made afresh.
 
-    Args:
-        kind: Kind of the record, the name of its file, and the verb that writes it.
-        request: Everything that decides the run; the record repeats it.
-        made: What was done to it, for messages: ``pruned``.
+    Its kind is the name of its file and the verb that writes it; it repeats the request, which decides the run. What
+    was ``made``, such as pruned, is for messages.
     """
     from tavt_kit.checkpoints import is_run
 

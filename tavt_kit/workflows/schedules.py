@@ -31,8 +31,7 @@ def schedules_for(
 ) -> dict[str, Choice]:
     """The schedules to export, by labels for their files; the label of a single one without a name is empty.
 
-    Args:
-        given: Schedules, or their texts, each with a name before it or not (``NAME=taper:0.2``).
+    Texts may have a name before them: ``NAME=taper:0.2``.
     """
     named = [*map(_named, given)]
     if pick is not None or len(named) < 2 and not any(name for name, _ in named):

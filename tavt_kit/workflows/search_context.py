@@ -43,10 +43,9 @@ _COPIES = ("model.safetensors", "model.json", "split.json")
 
 @dataclass(frozen=True, slots=True)
 class SearchContext:
-    """A model with its images.
+    """A wrapped model, in eval mode, with its images.
 
     Args:
-        model: Wrapped model, in eval mode, on the CPU.
         weights: SHA-256 of all tensors, names and shapes.
         joint: Space of further genes; ``None`` for a search of token counts alone.
         alone: Whether schedules alone are proposed, so that ``joint`` makes baselines only.

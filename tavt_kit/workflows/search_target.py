@@ -56,11 +56,8 @@ _MEMORY = 3e9  # bytes of weights open at once in the final measurement; what ex
 class FirstLook:
     """What a brief measurement of the dense and the smallest configurations told, or a profile in its place.
 
-    Args:
-        rows: The feasibility of the latency budgets.
-        quantile_ratios: Latency quantiles as multiples of the median.
-        lines: As ``predicting`` takes them, of each precision that gets no table.
-        is_disturbed: Whether the machine was not quiet meanwhile.
+    The feasibility of the latency budgets, latency quantiles as multiples of the median, and ``lines`` as
+    ``predicting`` takes them, of each precision that gets no table.
     """
 
     rows: list[Feasibility]
