@@ -15,6 +15,7 @@ from tavt_kit.checks.compare import Logits, relative_error
 from tavt_kit.checks.report import BatchCheck
 from tavt_kit.checks.source import BATCH, Source
 from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.errors import first_line
 from tavt_kit.runtimes import Session
 
 USUAL = (1, 5)  # sizes of which several batches are compared with the main pass
@@ -44,8 +45,7 @@ class Attempts:
                 return logits
             said = f"it gives {len(logits)} answers to a batch of {len(images)}"
         except Exception as error:  # each runtime has its own; none of them must hide behind a traceback
-            line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            said = f"it cannot run a batch of {len(images)}: {line[:200]}"
+            said = f"it cannot run a batch of {len(images)}: {first_line(error)}"
         self.refusal = self.refusal or said
         return np.full((len(images), self._classes), np.nan, np.float32)
 

@@ -21,7 +21,7 @@ Options = TypeVar("Options")
 
 _MOST = {"seed": 2**63 - 1, "population": 100_000, "workers": 1024, "image_size": 16_384, "image_sizes": 16_384}
 _MOST_ELSE = 10**9
-_LEAST = {"seed": 0, "held_out": 0, "max_drop": 0, "image_size": 1, "limit": 1, "top": 1,
+_LEAST = {"seed": 0, "held_out": 0, "max_drop": 0, "image_size": 1, "limit": 1, "top": 1, "batch": 1,
           "evaluations": 1, "population": 1, "final": 1, "screen": 0, "min_patches": 1,
           "slide_step": 1, "num_token": 1}  # fmt: skip
 _NUMBER = r"(\d+(?:\.\d+)?)"

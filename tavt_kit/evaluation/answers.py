@@ -65,19 +65,18 @@ class Predictor:
         """A prediction for each file, in order; a file that cannot be read gives its reason instead.
 
         Raises:
-            DataError: ``top`` or ``batch`` is below one.
+            DataError: The model has another number of logits than its card has classes.
             MeasurementError: A logit is not finite.
         """
-        if top < 1:
-            raise DataError(f"at least one class must be named, got `top` {top}")
-        if batch < 1:
-            raise DataError(f"a batch needs at least one image, got {batch}")
         preprocessing = seen_by(self.run, Preprocessing.from_record(self.card.preprocessing))
         for start in range(0, len(paths), batch):
             part = paths[start : start + batch]
             opened = [_inputs(path, preprocessing) for path in part]
-            good = [each for each in opened if not isinstance(each, DataError)]
-            shares = iter(self._probabilities(stack_images(good, preprocessing)) if good else ())
+            shares = iter(np.empty((0, 0)))
+            if good := [each for each in opened if not isinstance(each, DataError)]:
+                logits = run_batch(self.run, stack_images(good, preprocessing))
+                require_width(logits, self.card.classes)
+                shares = iter(probabilities(logits))
             for path, each in zip(part, opened, strict=True):
                 if isinstance(each, DataError):
                     yield Prediction(str(path), (), str(each))
@@ -85,13 +84,6 @@ class Predictor:
                 own: NDArray[np.float64] = next(shares)
                 best = np.argsort(-own, kind="stable")[:top]  # of equal shares the first class comes first
                 yield Prediction(str(path), tuple((self.card.classes[i], float(own[i])) for i in best))
-
-    def _probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        logits = self.run(images)
-        if not np.isfinite(logits).all():
-            raise MeasurementError("the model's logits are not finite; run it in f32")
-        require_width(logits, self.card.classes)
-        return probabilities(logits)
 
 
 def seen_by(run: object, preprocessing: Preprocessing) -> Preprocessing | None:
@@ -155,19 +147,23 @@ def answer(
     answers: list[NDArray[np.float32]] = []
     for part in batches(samples, seen_by(session, preprocessing), batch=_fixed_batch(session) or batch):
         answers.append(run_batch(session, part.images))
-        if not np.isfinite(answers[-1]).all():
-            raise MeasurementError("the model's logits are not finite; evaluate it in f32")
         if watch is not None:
             watch(part.labels)
     return Answered(tuple(samples), np.concatenate(answers))
 
 
 def run_batch(session: Run, images: NDArray[Any]) -> NDArray[np.float32]:
-    """The logits of a batch; where a batch size is frozen into a file, the last image stands for those missing."""
+    """The logits of a batch; where a batch size is frozen into a file, the last image stands for those missing.
+
+    Raises MeasurementError: a logit is not finite.
+    """
     count = len(images)
-    if missing := (_fixed_batch(session) or count) - count:
+    if (missing := (_fixed_batch(session) or count) - count) > 0:
         images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
-    return session(images)[:count]
+    logits = session(images)[:count]
+    if not np.isfinite(logits).all():
+        raise MeasurementError("the model's logits are not finite; run it in f32")
+    return logits
 
 
 def _fixed_batch(session: Run) -> int | None:

@@ -234,15 +234,10 @@ def write_kept(
     *,
     split: str,
 ) -> Path:
-    """Run a few images and write what each executed layer keeps.
+    """Run a few images and write what each executed layer keeps as ``kept.json``, whose path is given.
 
-    Returns:
-        The path of ``kept.json``. Positions in it count patches row by row from 0; prefix tokens are left out. Where
-        tokens merge, ``owners`` has for each layer and each patch the one whose token it is in.
-
-    Raises:
-        OutputError: The folder cannot be written.
-        DataError: An image cannot be read.
+    Positions in it count patches row by row from 0; prefix tokens are left out. Where tokens merge, ``owners`` has for
+    each layer and each patch the one whose token it is in.
     """
     thumbnails, entries = make_folder(Path(folder) / "thumbnails"), list[dict[str, Any]]()
     for sample in samples:

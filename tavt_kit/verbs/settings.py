@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 import typer
 
 from tavt_kit.core.parsing import require_counts
-from tavt_kit.errors import ParameterError
+from tavt_kit.errors import ParameterError, did_you_mean
 
 _WORKFLOWS = {
     "fit": ("fit:fit", "target budget max_time model weights image_size seed fresh"),
@@ -225,8 +224,7 @@ def read_settings(verb: str, texts: Sequence[str] | None) -> dict[str, Any]:
         if not equals:
             raise ParameterError(f"a setting is given as NAME=VALUE, such as seed=3, got {text!r}")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
+            meant = did_you_mean(name, known)
             raise ParameterError(f"{verb} has no setting {name!r}{meant} (fgvc-kit {verb} --help lists them)")
         given.setdefault(name, []).append(value)
     values = {name: known[name].read(texts) for name, texts in given.items()}
@@ -279,8 +277,8 @@ def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool])
             flag, equals, value = argument[:2], argument[2:], argument[2:]
         if flag not in flags:
             if flags and flag.startswith("--") and flag not in own:
-                if near := difflib.get_close_matches(flag, [*own, *flags], n=1):
-                    raise typer.BadParameter(f"there is no such option; did you mean {near[0]}?", param_hint=flag)
+                if near := did_you_mean(flag, [*own, *flags]):
+                    raise typer.BadParameter(f"there is no such option{near}", param_hint=flag)
             spelled.append(argument)
             continue
         setting, side = flags[flag]

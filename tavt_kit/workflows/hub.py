@@ -15,7 +15,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import make_folder, read_record, reading
-from tavt_kit.errors import CheckpointError, RecordError
+from tavt_kit.errors import CheckpointError, RecordError, first_line
 from tavt_kit.workflows.run_model import FIT_FILE
 
 _FILES = (CARD_FILE, WEIGHTS_FILE, "front.json", "predict.py", "README.md", "*.xml", "*.bin", "*.onnx", "*.weights")
@@ -98,8 +98,7 @@ def _hub(repository: str) -> Iterator[Any]:
     try:
         yield HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="tavt-kit")
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise CheckpointError(f"the hub did not take or give {repository}: {reason}") from error
+        raise CheckpointError(f"the hub did not take or give {repository}: {first_line(error)}") from error
 
 
 def _said(card: ModelCard) -> str:

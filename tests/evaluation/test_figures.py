@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tavt_kit.checks.compare import Answers, figures_of
 from tavt_kit.core.accuracy import wilson
@@ -152,10 +153,11 @@ def test_a_file_of_one_batch_size_gets_whole_batches(tmp_path: Path) -> None:
         answer(samples, lambda images: np.full((len(images), 3), np.nan, np.float32), Preprocessing((8, 8)), batch=6)
 
 
-def test_a_model_of_more_names_than_logits_is_refused() -> None:
+def test_a_model_of_more_names_than_logits_is_refused(tmp_path: Path) -> None:
     """It would never say the last name, and nobody would be told."""
     require_width(np.zeros((2, 3), np.float32), ("a", "b", "c"))
     card = ModelCard("timm_vit", "vit", {}, ("a", "b", "c", "d"), Preprocessing((8, 8)).as_record())
     predictor = Predictor(card, lambda images: np.zeros((len(images), 3), np.float32))
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     with pytest.raises(DataError, match="gives 3 and names 4 classes"):
-        predictor._probabilities(np.zeros((1, 3, 8, 8), np.float32))
+        next(predictor.files([tmp_path / "image.png"]))
