@@ -27,10 +27,8 @@ _COMPARED = 200  # images, at most, whose pixels are compared
 class PixelCheck(Record):
     """A file's own preprocessing against the kit's, on so many images.
 
-    Args:
-        largest: Largest difference of a value, in levels of 255.
-        differing: Share of the values that differ.
-        moved: Images whose logits differ from the source's by their pixels alone.
+    The largest difference of a value is in levels of 255, ``differing`` the share of the values that differ, ``moved``
+    the images whose logits differ from the source's by their pixels alone.
     """
 
     images: int

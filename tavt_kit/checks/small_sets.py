@@ -65,9 +65,8 @@ def further_answers(
 def decide(parts: Mapping[str, Answers], drop: float, proven: float = 1.0) -> Decision:
     """Whether a user who tolerates a loss of ``drop``, a fraction, should take the file.
 
-    Args:
-        parts: Answers by kind: labelled splits, ``train`` that the model was trained on, and ``unlabelled``.
-        proven: Loss, as a fraction, with which the check would pass by its labels alone.
+    Answers are by kind: labelled splits, ``train`` that the model was trained on, and ``unlabelled``. With a loss of
+    ``proven``, a fraction, the check would pass by its labels alone.
     """
     fresh = {kind: part for kind, part in parts.items() if kind != SEEN}
     labelled = Answers(*(

@@ -48,11 +48,8 @@ class Estimate:
 class Entry:
     """One candidate of a record.
 
-    Args:
-        traits: What must agree for two of one name to be the same thing: target, schedule.
-        notes: Sentences that make it doubtful.
-        correct: Which images were right, as ``bits_text`` writes it; empty where that is not known.
-        images: Which images these are, for what is compared image by image.
+    Its ``traits`` (target, schedule) must agree for two of one name to be the same thing; notes make it doubtful. Which
+    of which ``images`` were ``correct`` is as ``bits_text`` writes it, empty where that is not known.
     """
 
     name: str
@@ -342,11 +339,7 @@ def compare_records(
 ) -> Comparison:
     """The candidates that two records share: by name, else by target and schedule where only one on each side fits.
 
-    Args:
-        threshold: Slowdown that fails, 0.05 for 5 %.
-        drop: Loss of accuracy that fails, 0.005 for half a point.
-        reference: A candidate in both; times are compared as multiples of its.
-        across: Whether what differs in host, target, protocol or data is compared too.
+    The arguments are those of the workflow ``compare``, limits as fractions: a slowdown of 0.05, a loss of 0.005.
 
     Raises:
         RecordError: They differ in what must agree, or share no candidate.

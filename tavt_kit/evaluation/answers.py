@@ -28,12 +28,8 @@ Run: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model says of one image.
-
-    Args:
-        ranked: Class names with their probabilities (softmax of the logits), the likeliest first.
-        error: Why there is no prediction; then ``ranked`` is empty.
-    """
+    """What a model says of one image: class names with their probabilities (softmax of the logits), the likeliest
+    first; or an error that says why there is none."""
 
     path: str
     ranked: tuple[tuple[str, float], ...]
@@ -136,9 +132,7 @@ def answer(
 ) -> Answered:
     """Run a model over images, of which every one must be readable.
 
-    Args:
-        session: A file made for one batch size gets batches of that size.
-        watch: Called with the labels of each batch right after it was run.
+    A file made for one batch size gets batches of that size; ``watch`` is told the labels of each that was run.
 
     Raises:
         DataError: An image cannot be read.

@@ -27,12 +27,8 @@ _RESAMPLES = 400
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What metrics are computed of.
-
-    Args:
-        wanted: Index of the class, for a metric that names one.
-        dense: (n, classes) logits of the dense model, for a metric that compares with it.
-    """
+    """What metrics are computed of: (n, classes) logits, those of the dense model too where a metric compares with it,
+    and the index of the class that is wanted where a metric names one."""
 
     logits: NDArray[Any]
     labels: Labels

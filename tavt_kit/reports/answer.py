@@ -14,7 +14,7 @@ from tavt_kit.reports.candidates import CandidateView, Estimate, FrontView, poin
 from tavt_kit.reports.correctness import evaluated_section, failed_checks
 from tavt_kit.reports.front import cost_words, export_command
 from tavt_kit.reports.latency import benches_section, layers_section
-from tavt_kit.reports.records import RecordFile, Records, mapping, number, objects, sequence, text, whole
+from tavt_kit.reports.records import RecordFile, Records, mapping, number, sequence, text, whole
 from tavt_kit.reports.training import ladder_section, learning_section, lowered_dense
 
 _LEADS = {
@@ -38,8 +38,8 @@ def answer(records: Records) -> Answer:
         return _of_fit(fits[0])
     if records.all("front"):
         return _of_search(records)
-    if checks := records.all("check"):
-        return _of_checks(checks)
+    if records.all("check"):
+        return _of_checks(records.entries("check", "checks"))
     if pruned := records.all("prune"):
         return _of_pruning(pruned[0])
     for kind, make in _ALONE:
@@ -72,8 +72,8 @@ def _of_fit(fit: RecordFile) -> Answer:
     lead = f"Ship {row.name}: {row.accuracy} right, {words.ms_text(p90)}"
     take = (f"To ship, take the folder {folder}; to try it", command)
     why, checked = Text.of(said.removeprefix(f"Ship {row.name}: ")), mapping(fit.body, "check")
-    told = f"Its check on {text(checked, 'split')} says {text(checked, 'verdict')}: {text(checked, 'reason')}."
-    more = (Text.of(told, kind="note" if text(checked, "verdict") == "PASS" else "warning"),) if checked else ()
+    verdict = f"Its check on {text(checked, 'split')} says {text(checked, 'verdict')}: {text(checked, 'reason')}."
+    more = (Text.of(verdict, kind="note" if text(checked, "verdict") == "PASS" else "warning"),) if checked else ()
     return Answer(row.verdict or "INCONCLUSIVE", lead, why, more, _known(*figures), take)
 
 
@@ -213,9 +213,8 @@ def _next(folder: Path) -> tuple[str, str]:
     return "Next, find what keeps to a budget", shlex.join(command)
 
 
-def _of_checks(checks: Sequence[RecordFile]) -> Answer:
+def _of_checks(entries: Sequence[tuple[Path, Mapping[str, Any]]]) -> Answer:
     """The first file that passed, else the first that did not."""
-    entries = [(record.path.parent, check) for record in checks for check in objects(record.body, "checks")]
     passed = [(folder, check) for folder, check in entries if text(check, "verdict") == "PASS"]
     folder, check = (passed or entries or [(Path(), {})])[0]
     name = text(check, "artifact") or "the file"

@@ -82,12 +82,9 @@ Rule = tuple[Column | str, Callable[[T], Cell | str]]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells under columns, of which the first names the row.
+    """Rows of cells under columns, of which the first names the row; those at the ``strong`` indices are set off.
 
-    Args:
-        strong: Indices of rows that are set off.
-        keys: Key of each row, tying it to a mark of a chart.
-        folded: Shown on demand, because an image says it already.
+    The keys tie each row to a mark of a chart. A ``folded`` table is shown on demand, as an image says it already.
     """
 
     columns: tuple[Column, ...]

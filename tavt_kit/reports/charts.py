@@ -205,10 +205,7 @@ KINDS: dict[Kind, str] = {
 class Mark:
     """One point of the chart: its cost ``x`` (ms, or multiply-adds in G), and its accuracy ``y`` in percent.
 
-    Args:
-        measured: Whether ``x`` is known; else it is a prediction and drawn hollow.
-        lines: The hover text.
-        key: Ties it to the row of the table below.
+    Where ``x`` is not ``measured`` it is drawn hollow. The lines are the hover text; the key ties it to a table's row.
     """
 
     kind: Kind

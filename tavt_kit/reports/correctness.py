@@ -72,7 +72,7 @@ def failed_checks(records: Records, counts: Sequence[int]) -> list[str]:
 
 def _checks(records: Records) -> list[tuple[str, _Entry]]:
     """All checked files by name; several exports are told apart by their folders."""
-    named = [(record.path.parent, check) for record in records.all("check") for check in objects(record.body, "checks")]
+    named = records.entries("check", "checks")
     many = len({folder for folder, _ in named}) > 1
     return [
         (f"{folder.name}/{file}" if many else file, check)
@@ -107,9 +107,8 @@ def classes_section(records: Records) -> Section | Missing:
     front = records.first("front")
     pick = FrontView(front).pick if front else None
     compared = (
-        (record.path.parent, check)
-        for record in records.all("check")
-        for check in objects(record.body, "checks")
+        (folder, check)
+        for folder, check in records.entries("check", "checks")
         if sequence(check, "losses", "classes")
         and (pick is None or list(sequence(check, "schedule")) == list(pick.counts))
     )

@@ -47,6 +47,10 @@ class Records:
         """Every record of this kind."""
         return self.by_kind.get(kind, ())
 
+    def entries(self, kind: str, name: str) -> list[tuple[Path, Mapping[str, Any]]]:
+        """The objects in the list of this name of every record of a kind, each with the folder that it lies in."""
+        return [(file.path.parent, entry) for file in self.all(kind) for entry in objects(file.body, name)]
+
     def first(self, kind: str) -> Mapping[str, Any]:
         """The nearest record of this kind; empty if there is none."""
         return next((file.body for file in self.all(kind)), {})

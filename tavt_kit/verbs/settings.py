@@ -120,11 +120,7 @@ class Setting:
         return shown, said if nothing else f"{said} [default: {value}]"
 
     def read(self, texts: Sequence[str]) -> Any:
-        """The value that texts stand for, of which the last counts unless it repeats.
-
-        Raises:
-            ParameterError: One is of another type.
-        """
+        """The value of texts, the last of them unless it repeats; ParameterError where one is of another type."""
         last, words = texts[-1], self.words
         if last == "none" and "None" in words:
             return "none" if self.in_recipe else None
