@@ -144,24 +144,21 @@ class SweepPoint(Record):
 
 def evaluate_sweep(
     model: AdaptiveViT,
-    images: ImageSplit,
-    split: str,
-    points: Sequence[str] | Mapping[str, TokenSchedule] = SWEEP,
+    val: ImageSplit,
+    points: Mapping[str, TokenSchedule],
     *,
     precision: str = "f32",
     progress: Progress | None = None,
     what: str = "ladder",
 ) -> tuple[SweepPoint, ...]:
-    """The accuracy of each schedule, given as text or by name, on the same images.
+    """The accuracy of each schedule on the same images.
 
     Raises:
         MeasurementError: The logits are not finite.
     """
     progress = progress or Silent()
     progress.stage(what, len(points))
-    if not isinstance(points, Mapping):
-        points = {name: TokenSchedule.parse(name, model.layout) for name in points}
-    evaluate = Evaluator(model, images.pixels, images.labels, images.preprocessing, split=split, precision=precision)
+    evaluate = Evaluator(model, val.pixels, val.labels, val.preprocessing, split="val", precision=precision)
     seen = []
     for name, schedule in points.items():
         macs = count_macs(model, schedule)

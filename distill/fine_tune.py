@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +111,9 @@ def train(
                 seed=recipe.seed, progress=progress, what="finetune", save_seconds=save_seconds,
                 judge=common.judge_of(recipe.running, val, images.classes, (model.schedule,)),
             ).run()  # fmt: skip
-        sweep = partial(common.evaluate_sweep, precision=precision, progress=progress, what="evaluate")
-        (trained_for,) = sweep(model, val, "val", {recipe.schedule: model.schedule})
-        results = {"loop": loop.as_record(settings.batch), "val": trained_for.accuracy.as_record()}
+        points = {recipe.schedule: model.schedule}
+        (own,) = common.evaluate_sweep(model, val, points, precision=precision, progress=progress, what="evaluate")
+        results = {"loop": loop.as_record(settings.batch), "val": own.accuracy.as_record()}
         trained = "everything" if recipe.blocks == "all" else f"head and last {recipe.blocks} blocks"
         how = f"{trained} fine-tuned by the recipe {recipe.name}"
         if recipe.schedule != "dense":

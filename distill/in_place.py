@@ -101,10 +101,10 @@ def distill(
     points = common.schedule_sweep(model)
 
     def ladder(what: str) -> tuple[common.SweepPoint, ...]:
-        seen = common.evaluate_sweep(model, val, "val", points, precision=precision, progress=progress, what=what)
+        seen = common.evaluate_sweep(model, val, points, precision=precision, progress=progress, what=what)
         for twin, split in smaller:
             name = f"dense at {twin.backbone.image_size[1]} px"
-            seen += common.evaluate_sweep(twin, split, "val", {name: twin.dense_schedule}, precision=precision)
+            seen += common.evaluate_sweep(twin, split, {name: twin.dense_schedule}, precision=precision)
         return seen
 
     if "before" not in run.results:

@@ -74,7 +74,7 @@ class Store(AbstractContextManager["Store"]):
         try:
             self._base = self._held(fresh)
             try:
-                self._prepare(fresh)
+                self._prepare()
                 rows = self._rows("SELECT code, count(*) FROM evaluations GROUP BY code ORDER BY min(number)")
             except BaseException:
                 self._base.close()
@@ -98,27 +98,18 @@ class Store(AbstractContextManager["Store"]):
             base.execute("BEGIN EXCLUSIVE")
         except _DAMAGED as error:
             base.close()
-            if not fresh or self.path is None or isinstance(error, sqlite3.OperationalError):
+            if not fresh or isinstance(error, sqlite3.OperationalError):
                 raise
-            self.path.unlink()  # no data base at all, so nobody holds it
-            return self._held(fresh=False)
-        return base
+        if not fresh or self.path is None:
+            return base
+        base.close()
+        self.path.unlink(missing_ok=True)  # damaged or not: nobody else holds it
+        return self._held(fresh=False)
 
-    def _prepare(self, fresh: bool) -> None:
+    def _prepare(self) -> None:
         """Make the tables in the transaction that is open, or see that they are ours."""
-        if fresh:
-            try:
-                for name in self._tables():
-                    self._base.execute(f'DROP TABLE "{name}"')
-                self._base.execute("PRAGMA user_version=0")
-            except _DAMAGED as error:
-                if self.path is None or isinstance(error, sqlite3.OperationalError):
-                    raise
-                self._base.close()  # damaged where nobody has read it yet, and this process holds it
-                self.path.unlink()
-                self._base = self._held(fresh=False)
         version = self._base.execute("PRAGMA user_version").fetchone()[0]
-        if version != _LAYOUT and (version or self._tables()):
+        if version != _LAYOUT and (version or self._base.execute("SELECT name FROM sqlite_master").fetchone()):
             earlier = f"was written by an earlier version (layout {version}, now {_LAYOUT})"
             reason = earlier if 0 < version < _LAYOUT else f"is no search store of layout {_LAYOUT}"
             raise RecordError(f"{self.path} {reason}; begin anew with `fresh`, or choose another output folder")
@@ -126,9 +117,6 @@ class Store(AbstractContextManager["Store"]):
             self._base.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
         self._base.execute(f"PRAGMA user_version={_LAYOUT}")
         self._base.execute("COMMIT")
-
-    def _tables(self) -> list[str]:
-        return [name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
 
     @contextmanager
     def _using(self, verb: str, remedy: str) -> Iterator[None]:

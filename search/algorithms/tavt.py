@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -227,8 +227,7 @@ class OfficialTavt(Algorithm):
         self._scores |= dict(zip(self._asked, scores, strict=True))
         for gene, seen in self._evolution.store.items():
             if math.isnan(seen.score):
-                score = self._scores[self._schedule(gene)]
-                self._evolution.store[gene] = Seen(seen.macs, score, seen.method, seen.parents)
+                self._evolution.store[gene] = replace(seen, score=self._scores[self._schedule(gene)])
         self._asked = []
 
     def origin(self, schedule: Choice) -> str:

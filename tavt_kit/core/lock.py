@@ -72,7 +72,15 @@ def _lock(file: Path, folder: Path) -> IO[str]:
     while True:
         handle = file.open("a+", encoding="utf-8")
         try:
-            _hold(handle)
+            if sys.platform == "win32":
+                import msvcrt
+
+                handle.seek(1 << 30)  # past the text, which others read
+                msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             handle.seek(0)
             holder = "another process"
@@ -90,16 +98,3 @@ def _lock(file: Path, folder: Path) -> IO[str]:
     handle.write(json.dumps(label_record("holder", {"pid": os.getpid(), "host": platform.node(), "since": since})))
     handle.flush()
     return handle
-
-
-def _hold(handle: IO[str]) -> None:
-    """Raise OSError where another process holds the file."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        handle.seek(1 << 30)  # past the text, which others read
-        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -35,7 +35,7 @@ def test_a_probe_changes_the_head_alone_and_reports_what_the_model_does(
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"head.weight", "head.bias"}
     val = read_images(images.split("val"), Preprocessing((64, 64)))
-    (dense,) = evaluate_sweep(model, val, "val", ("dense",))
+    (dense,) = evaluate_sweep(model, val, {"dense": model.dense_schedule})
     assert Accuracy.from_record(record["results"]["val"]) == dense.accuracy
     assert dense.accuracy.value > 0.6  # random features see colours
     assert record["asked"]["recipe"] == "probe" and "steps" not in record["asked"]
@@ -65,7 +65,7 @@ def test_a_network_is_fine_tuned_for_one_schedule(make_model: Make, images: Imag
     assert str(loaded.schedule) == str(model.schedule) == "17x2,9x2,5x2" and loaded.reduction == "merge"
     assert "for the schedule 17x2,9x2,5x2" in loaded.require_card().provenance
     val = read_images(images.split("val"), Preprocessing((64, 64)))
-    (under,) = evaluate_sweep(loaded, val, "val", ("17x2,9x2,5x2",))
+    (under,) = evaluate_sweep(loaded, val, {"own": loaded.schedule})
     assert Accuracy.from_record(record["results"]["val"]) == under.accuracy
     assert record["asked"]["schedule"] == "17x2,9x2,5x2"
     dense = train(make_model(), images, tmp_path / "dense", replace(FINETUNE, blocks="all"))

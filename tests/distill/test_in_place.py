@@ -48,7 +48,7 @@ def test_a_run_holds_all_that_later_verbs_need(probed: Path, images: ImageSet, t
     assert "distilled in place" in model.require_card().provenance and "colours" in model.card.provenance
     # The recorded figures are those of the saved weights.
     val = read_images(images.split("val"), Preprocessing((64, 64)))
-    for entry, point in zip(results["after"], evaluate_sweep(model, val, "val", schedule_sweep(model)), strict=True):
+    for entry, point in zip(results["after"], evaluate_sweep(model, val, schedule_sweep(model)), strict=True):
         assert Accuracy.from_record(entry["accuracy"]) == point.accuracy
         assert entry["macs"] == count_macs(model, TokenSchedule(tuple(entry["schedule"])))
     assert results["val"] == results["after"][0]["accuracy"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
 from tavt_kit.distill import datasets as module
@@ -65,7 +66,8 @@ def test_a_split_is_evaluated_alike_from_memory_and_files(
     lazily = read_images(images.split("val"), preprocessing)
     assert isinstance(held.pixels, np.ndarray) and isinstance(lazily.pixels, Undecoded)
     model = make_model()
-    rights = [evaluate_sweep(model, split, "val", ("taper:0.2",))[0].correct for split in (held, lazily)]
+    points = {"taper": TokenSchedule.taper(model.layout, 0.2)}
+    rights = [evaluate_sweep(model, split, points)[0].correct for split in (held, lazily)]
     assert all((right == rights[0]).all() for right in rights)
     seen = [features(model, split) for split in (held, lazily)]
     assert all((found == seen[0]).all() for found in seen)
