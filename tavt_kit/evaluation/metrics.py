@@ -119,10 +119,6 @@ def _dense_logits(seen: Predictions) -> NDArray[Any]:
     return seen.dense
 
 
-def _agreement(seen: Predictions) -> NDArray[np.bool_]:
-    return np.asarray(seen.said == _dense_logits(seen).argmax(axis=1))
-
-
 def _divergences(seen: Predictions) -> NDArray[np.float64]:
     """(n,) nats by which the probabilities diverge from the dense model's, KL(dense || these)."""
     theirs, ours = (_log_probabilities(logits) for logits in (_dense_logits(seen), seen.logits))
@@ -189,7 +185,9 @@ METRICS: Mapping[str, Metric] = {
             needs="class",
         ),
         _in_nats("loss", "likelihood", _losses),
-        Metric("agreement", hits=_agreement, needs="dense"),
+        Metric(
+            "agreement", hits=lambda seen: np.asarray(seen.said == _dense_logits(seen).argmax(axis=1)), needs="dense"
+        ),
         _in_nats("divergence", "fidelity", _divergences, needs="dense"),
     )
 }  # fmt: skip

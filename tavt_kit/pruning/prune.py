@@ -304,20 +304,15 @@ def prune(
     for group, score in zip(groups, scores, strict=True):
         count = count_left(group, targets.share(group.kind) or 1.0, targets.round_to)
         units[group.kind].append(count)
-        # The most important units, ascending; of equals the first.
+        if count == group.units:
+            continue
         wanted = together if group.tied and together is not None else score
-        _keep_units(model, group, wanted.argsort(descending=True, stable=True)[:count].sort().values)
+        keep = set(wanted.argsort(descending=True, stable=True)[:count].tolist())  # of equals the first
+        for tensor, axis, owner in group.cuts:
+            cut(model, tensor, axis, torch.tensor([index for index, unit in enumerate(owner) if unit in keep]))
+        if group.kind == "heads":
+            set_heads(model, group.name, count)
     return Pruned(tuple(kept), {kind: tuple(counts) for kind, counts in units.items()})
-
-
-def _keep_units(model: nn.Module, group: Group, keep: Tensor) -> None:
-    if len(keep) == group.units:
-        return
-    chosen = set(keep.tolist())
-    for tensor, axis, owner in group.cuts:
-        cut(model, tensor, axis, torch.tensor([index for index, unit in enumerate(owner) if unit in chosen]))
-    if group.kind == "heads":
-        set_heads(model, group.name, len(keep))
 
 
 def pruned_card(card: ModelCard, model: nn.Module, kept: Sequence[int], provenance: str) -> ModelCard:

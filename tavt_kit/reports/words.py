@@ -55,12 +55,7 @@ def n_text(n: float) -> str:
 
 
 def macs_text(value: float | None) -> str:
-    r"""Multiply-adds: ``3.12 G``.
-
-    Example:
-        >>> macs_text(3_120_000_000) == "3.12\N{NO-BREAK SPACE}G"
-        True
-    """
+    """Multiply-adds: ``3.12 G``, with a non-breaking space."""
     return DASH if value is None else _scaled(value, ("", "K", "M", "G", "T"))
 
 
@@ -70,12 +65,7 @@ def bytes_text(value: float | None) -> str:
 
 
 def ratio_text(value: float | None) -> str:
-    """How many times: ``2.9×``.
-
-    Example:
-        >>> ratio_text(2.94), ratio_text(0.52)
-        ('2.9×', '0.52×')
-    """
+    """How many times: ``2.9×``, below two ``0.52×``."""
     if value is None:
         return DASH
     return f"{value:.1f}×" if value >= 1.95 else f"{value:.2f}×"
