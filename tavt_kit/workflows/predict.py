@@ -60,13 +60,11 @@ class Predictions(Sequence["Prediction"]):
 
     def to_frame(self) -> Frame:
         """A line for each class named of each image: image, rank from 1, label and probability."""
-        return frame(
-            [
-                {"image": prediction.path, "rank": rank, "label": label, "probability": share}
-                for prediction in self.predictions
-                for rank, (label, share) in enumerate(prediction.ranked, 1)
-            ]
-        )
+        return frame([
+            {"image": prediction.path, "rank": rank, "label": label, "probability": share}
+            for prediction in self.predictions
+            for rank, (label, share) in enumerate(prediction.ranked, 1)
+        ])  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Predictions of {self.model}: {len(self)} images, {self.unreadable} unreadable>"
