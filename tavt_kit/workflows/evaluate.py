@@ -109,7 +109,7 @@ def evaluate(
     from tavt_kit.evaluation.record import summarise_answers, write_evaluation
 
     progress = progress or Silent()
-    subject = open_context(thing, schedule, target, batch, pick=pick, heads=True, progress=progress)
+    subject = open_subject(thing, schedule, target, batch, pick=pick, heads=True, progress=progress)
     card, heads = subject.card, subject.heads
     images = labelled_images(thing, data, card)
     chosen = split or images.held_out
@@ -146,7 +146,7 @@ class Subject:
     heads: HeadCounts | None = None
 
 
-def open_context(
+def open_subject(
     thing: Given,
     schedule: str | Choice | None,
     target: str | TargetDevice | None,
@@ -168,7 +168,6 @@ def open_context(
 
         if pick is not None:
             raise ScheduleError(f"`pick` names a candidate of a search or fit, got {thing}; leave it out")
-
         file = Path(thing)
         own = read_metadata(file).chosen(None if schedule is None else str(schedule))
         require_unchanged(file)

@@ -14,7 +14,7 @@ from tavt_kit.core.parsing import bounded
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_text
 from tavt_kit.evaluation.frames import Frame, frame
-from tavt_kit.workflows.evaluate import open_context
+from tavt_kit.workflows.evaluate import open_subject
 from tavt_kit.workflows.run_model import Given, files_below, name_of
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def predict(
 
     progress = progress or Silent()
     paths = files_below(images)
-    subject = open_context(thing, schedule, target, batch, pick=pick, progress=progress)
+    subject = open_subject(thing, schedule, target, batch, pick=pick, progress=progress)
     if (licence := licence_sentence(subject.card.licences)) is not None:
         progress.say(licence)
     with nullcontext() if out is None else held_folder(out) as folder:

@@ -22,7 +22,7 @@ from tavt_kit.exporters.to_openvino import to_openvino
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 from tavt_kit.runtimes import open_file
-from tavt_kit.workflows.evaluate import open_context
+from tavt_kit.workflows.evaluate import open_subject
 from tests.workflows.told import Told
 
 TARGETS = {".onnx": "onnxruntime:cpu:threads=1", ".xml": "openvino:cpu:threads=1"}
@@ -48,7 +48,7 @@ def test_predict_runs_what_bench_times(file: Path) -> None:
     """The same class of session on the same target: threads, precision and mode are settled in one place."""
     target = TargetDevice.parse(TARGETS[file.suffix])
     timed = open_file(file, target)
-    used: Any = open_context(str(file), None, TARGETS[file.suffix], progress=Told()).session
+    used: Any = open_subject(str(file), None, TARGETS[file.suffix], progress=Told()).session
     assert type(used) is type(timed) and used.target == timed.target
     assert used.told_threads == timed.told_threads == 1
 
