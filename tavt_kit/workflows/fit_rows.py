@@ -76,6 +76,11 @@ class FitRow:
         return set(self.configuration.schedule.counts) == {self.tokens}
 
     @property
+    def is_whole(self) -> bool:
+        """Whether nothing is saved: every token of the full size, in the target's own precision."""
+        return self.is_dense and self.configuration.image_size is None and self.configuration.precision is None
+
+    @property
     def precision(self) -> str:
         """The precision of its weights."""
         return self.configuration.precision or "f32"

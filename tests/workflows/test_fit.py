@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,9 @@ from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.progress import Silent
+from tavt_kit.core.progress import Deadline, Silent
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_images
@@ -37,7 +40,7 @@ from tavt_kit.workflows.average import AverageResult
 from tavt_kit.workflows.check import check
 from tavt_kit.workflows.compare import compare
 from tavt_kit.workflows.evaluate import evaluate
-from tavt_kit.workflows.fit import _finalists, _usable_sizes, fit
+from tavt_kit.workflows.fit import FitResult, _finalists, _Stages, _usable_sizes, fit
 from tavt_kit.workflows.fit_plan import FitPlan, first_plan, in_ms, with_stages
 from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row
 from tavt_kit.workflows.predict import predict
@@ -223,6 +226,102 @@ def test_a_search_ranks_by_as_many_images_as_it_has_time_for() -> None:
     assert [_planned(left).search_images for left in (300.0, 2000.0, 20_000.0)] == [128, 200, 500]
 
 
+def test_fine_tunes_that_come_later_get_what_is_left_of_the_time() -> None:
+    plan = replace(_planned(2000.0), adapt_steps=300)  # of 112, 98 and 70 pixels
+    needed = sum(plan.stage_seconds(f"fine-tune at {size} px") for size in (98, 70))
+    rest = plan.end_seconds() + plan.stage_seconds("the mean of the fine-tunes")
+    assert plan.end_seconds() == 4 * 20 and plan.steps_at(98, rest + needed + 0.1) == 300
+    assert plan.steps_at(98, rest + 0.5 * needed + 0.1) == 150
+    assert plan.steps_at(98, rest + 0.3 * needed) == 0 == plan.steps_at(98, 10.0)  # a head must do
+    assert plan.steps_at(84, 1e9) == 0  # nobody planned that
+
+
+@dataclass(slots=True)
+class _Clockwork(_Stages):
+    """A fit of which every stage takes its time by a clock of its own: what the plan thinks, ``busy`` times as long."""
+
+    now: list[float] = field(default_factory=lambda: [0.0])
+    busy: float = 1.0
+    done: list[str] = field(default_factory=list)
+
+    def takes(self, seconds: float, what: str) -> None:
+        # A machine gets busy once the first answer is there, and its plan with it.
+        self.now[0] += seconds * (self.busy if self.first_seconds else 1.0)
+        self.done.append(what)
+
+    def forward_seconds(self, name: str, size: int) -> float:
+        return 0.005 * (size / 112) ** 2
+
+    def _train(self, out: Path, recipe: str, **changes: Any) -> None:
+        size, steps = changes.get("image_size", self.plan.image_size), changes.get("steps", 0)
+        self.takes(3 * 16 * steps * self.forward_seconds("", size) if steps else 20.0, out.name)
+
+    def _dense(self, run: Path, *precisions: str) -> Any:
+        return {(run, precision, 112): [TokenSchedule((17, 17))] for precision in precisions}
+
+    def _exported(self, folder: Path, key: Any, schedules: Sequence[TokenSchedule]) -> list[Any]:
+        self.takes(8.0 * len(schedules), f"export {key[0].name}")
+        sizes = {"adapted-84": (84, 84), "adapted-70": (70, 70)}
+        choice = Configuration(schedules[0], sizes.get(key[0].name), precision="int8" if key[1] == "int8" else None)
+        return [(folder / key[0].name / str(each), key[0], choice, 17, 10) for each in range(len(schedules))]
+
+    def _answers(self, folder: Path, made: Sequence[Any]) -> list[tuple[Any, Any]]:
+        self.takes(3.0 * len(made), "ask")
+        return [(np.ones(9, bool), np.ones(9, bool)) for _ in made]
+
+    def _times(self, folder: Path, files: Sequence[Path]) -> dict[Path, Measurement]:
+        self.takes(8.0 * len(files), f"measure {len(files)}")
+        return {file: Measurement((5.0,) * 60, steady=True) for file in files}
+
+    def _distilled(self, network: Path) -> Path:
+        self.takes(10 * 16 * 0.005 * self.plan.distil_steps, "distil")
+        return network
+
+    def _searched(self, network: Path, head: Path, rows: Sequence[FitRow], files: int) -> list[Any]:
+        if (seconds := self._search_seconds(files)) < 40:
+            return []
+        self.now[0] += seconds  # it has a clock itself
+        self.done.append("search")
+        return [((network, "int8", 84), TokenSchedule((17, count))) for count in (8, 9, 10)]
+
+    def _finished(self, facts: Any, rows: Sequence[FitRow]) -> Any:
+        record = {"recommended": 0, "rows": [{"file": "a.xml"}], "seconds": {}}
+        return FitResult(self.out, record, FitTable(rows, Budget.parse(["latency=8ms"])))
+
+
+@pytest.mark.parametrize(
+    ("busy", "minutes"),
+    [(1.0, 4), (1.0, 8), (1.0, 12), (1.5, 4), (1.5, 8), (1.5, 12), (1.5, 40), (2.0, 6), (2.5, 12), (2.5, 40)],
+)
+def test_the_whole_of_it_keeps_to_its_time_where_the_machine_gets_busy(
+    busy: float, minutes: float, data: Path, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tavt_kit.workflows import fit as module
+
+    now, images = [0.0], load_images(str(data))
+    rows = [{"image_size": 112, "difference": PairedDifference.of_counts(0, 0, 9).as_record()}]
+
+    def fake(seconds: float, what: str, result: object) -> Callable[..., Any]:
+        return lambda *args, **named: (stages.takes(seconds, f"{what} {named.get('limit')}"), result)[1]
+
+    target = TargetDevice.parse("openvino:cpu").resolved()
+    stages = _Clockwork(
+        tmp_path, {}, images, str(data), target, ["latency=8ms"], Deadline(60 * minutes, clock=lambda: now[0]), 0,
+        False, heard, (112,), now=now, busy=busy,
+    )  # fmt: skip
+    monkeypatch.setattr(module, "load_model", lambda run: SimpleNamespace(layout=TokenLayout(17, 2), grid=(4, 4)))
+    monkeypatch.setattr(module, "image_sizes", lambda *given: (84, 70))
+    monkeypatch.setattr(module, "write_report", lambda *given: None)
+    monkeypatch.setattr(module, "average", fake(0.1, "mean", AverageResult(tmp_path / "average", {"rows": rows})))
+    checked = SimpleNamespace(verdict="PASS", reason="alike")
+    monkeypatch.setattr(module, "check", fake(3.0, "check", SimpleNamespace(checks=[checked])))
+    monkeypatch.setattr(module, "_recorded_times", dict)
+    stages.run(first_plan("vit", None, 112))
+    assert now[0] <= 60 * minutes, stages.done
+    if (busy, minutes) == (1.0, 12):
+        assert {"adapted-112", "adapted-84", "adapted-70", "distil", "search"} <= set(stages.done)
+
+
 @pytest.mark.parametrize(
     ("tuned", "differences", "searched"),
     [
@@ -248,7 +347,8 @@ def test_the_mean_of_the_fine_tunes_is_searched_unless_val_shows_one_to_be_bette
 
     monkeypatch.setattr(module, "average", average)
     stages = module._Stages.__new__(module._Stages)
-    stages.out, stages.fresh, stages.progress = tmp_path, False, heard
+    stages.out, stages.fresh, stages.progress, stages.pace = tmp_path, False, heard, 1.0
+    stages.deadline = Deadline(None)
     stages.plan = replace(first_plan("vit", None, 112), sizes=(84, 70), adapt_sizes=tuned)
     runs = {size: tmp_path / f"{'adapted' if size in tuned else 'head'}-{size}" for size in (112, 84, 70)}
     assert stages._network(runs).name == searched
@@ -327,7 +427,7 @@ def test_the_whole_way(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyP
     assert "The mean against the fine-tune of each size" in " ".join(heard.said)
     found = done.record["search"]  # it evolves, and its finalists are rows of the network that it says
     assert found["by"]["nsga2"] > 0 and sum(found["by"].values()) == found["evaluations"] == 40
-    assert f"The search evaluated 40 configurations of {found['network']}" in " ".join(heard.said)
+    assert f"The search evaluated 40 configurations of the network ({found['network']})" in " ".join(heard.said)
     assert found["network"] in {row["run"] for row in done.record["rows"]} - {"head"}
     record = read_record(tmp_path / "out" / "fit.json", "fit")
     assert record["rows"] == done.record["rows"] and len(done.to_frame()) == len(record["rows"])
