@@ -294,7 +294,7 @@ def _written(place: Path, rows: Sequence[tuple[str, str, str]]) -> Path:
 def run(*words: object) -> None:
     """A command of the kit."""
     print("fgvc-kit", *words, file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "-m", "tavt_kit", *map(str, words)], check=True, stdout=sys.stderr)
+    subprocess.run([sys.executable, "-m", "tavt_kit", *map(str, words)], check=True, stdout=2)
 
 
 def points(difference: PairedDifference) -> str:

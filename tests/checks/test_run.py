@@ -106,11 +106,25 @@ def _mixed(run: Run, images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _not_finite(run: Run, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows from the fourth on are NaN, unless the batch is that of the main pass."""
+    """Rows from the fourth on are NaN, unless the batch is one of the main pass, whose last has five images."""
     logits = run(images)
-    if len(images) != 8:
+    if len(images) not in (8, 5):
         logits[3:] = np.nan
     return logits
+
+
+def _once_not_finite() -> Callable[[Run, NDArray[np.float32]], NDArray[np.float32]]:
+    """One image of the first batch of four is NaN, and no other ever."""
+    met: list[bool] = []
+
+    def spoil(run: Run, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = run(images)
+        if len(images) == 4 and not met:
+            met.append(True)
+            logits[2] = np.nan
+        return logits
+
+    return spoil
 
 
 def _fourth_row(run: Run, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -137,6 +151,7 @@ FAULTS: dict[str, Callable[[Source], Artifact]] = {
     "batches mixed": lambda s: _fake(s, _mixed),
     "not finite in a few rows of another batch": lambda s: _fake(s, _not_finite),
     "the same in 8 bits": lambda s: _int8(_fake(s, _not_finite)),
+    "not finite once, in 8 bits": lambda s: _int8(_fake(s, _once_not_finite())),
     "one row of a batch of five": lambda s: _fake(s, _fourth_row),
     "one row of a batch of five, in 8 bits": lambda s: _int8(_fake(s, _fourth_row)),
 }

@@ -122,7 +122,7 @@ class Workshop:
 
     def searched(self, name: str, run: str, target: str, evaluations: int) -> None:
         """Schedules for ``run``, selected on val."""
-        words = ["--target", target, "--evaluations", evaluations, "--final", 2]
+        words = ["--target", target, "--evaluations", evaluations, "--final", 2, "--fix", "all"]
         # 1 is a verdict on a budget, and there is none.
         self.command("search", self.out / run, "-o", self.out / name, *words, *self.common, may_end=(0, 1))
 
@@ -135,7 +135,7 @@ class Workshop:
         """A verb, in a process of its own; it goes on where it was stopped."""
         said = [str(word) for word in words]
         print("fgvc-kit", *said, file=sys.stderr, flush=True)
-        code = subprocess.run([sys.executable, "-m", "tavt_kit", *said], stdout=sys.stderr).returncode
+        code = subprocess.run([sys.executable, "-m", "tavt_kit", *said], stdout=2).returncode
         if code not in may_end:
             raise TrainingError(f"fgvc-kit {said[0]} ended with {code}; see above, and start this study again")
 
