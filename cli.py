@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -23,6 +24,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from tavt_kit import __version__
+from tavt_kit.core.interrupts import noted_interrupts
 from tavt_kit.core.parsing import require_counts
 from tavt_kit.errors import TavtError, did_you_mean
 from tavt_kit.verbs import streams
@@ -96,6 +98,9 @@ GONE = {
 GONE_VERBS = {"demo": "`fgvc-kit fit elpv --budget latency=60%` does all that it did, on any images"}
 
 OK, BAD_INPUT, BUG, INTERRUPTED, UNREAD = 0, 2, 70, 130, 141
+JUST_NOW = 5.0
+"""Seconds after a Ctrl-C in which an error is taken for what a library made of it."""
+
 MACHINE = [
     getattr(errno, name) for name in "EACCES EDQUOT EFBIG EIO EMFILE ENAMETOOLONG ENOMEM ENOSPC EPERM EROFS".split()
 ]
@@ -234,8 +239,10 @@ def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[
         return with_flags(sentence, flags()) if NAMED.search(sentence) else sentence
 
     streams.spelled = spelled
+    interrupts: list[float] = []
     try:
-        code = verb() or OK
+        with noted_interrupts() as interrupts:
+            code = verb() or OK
         sys.stdout.flush()
         return UNREAD if code < BAD_INPUT and getattr(sys.stdout, "lost", False) else code
     except TavtError as error:
@@ -244,10 +251,12 @@ def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[
         return BAD_INPUT
     except BrokenPipeError:
         return UNREAD  # nobody reads us any more (`fgvc-kit models | head`)
-    except KeyboardInterrupt:
-        say(f"{program}: interrupted; the same command goes on from what is finished")
-        return INTERRUPTED
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        # A library that is interrupted in the middle of an import may raise anything.
+        if isinstance(error, KeyboardInterrupt) or (interrupts and time.monotonic() - interrupts[-1] < JUST_NOW):
+            log.info("interrupted", exc_info=error)
+            say(f"{program}: interrupted; the same command goes on from what is finished")
+            return INTERRUPTED
         if isinstance(error, OSError) and error.errno in MACHINE:
             where = f"{str(error.filename)[:200]}: " if error.filename else ""
             say(f"{program}: {where}{error.strerror}; give another place, or make room")

@@ -198,7 +198,7 @@ def main() -> None:
     rows = [BenchRow(name, given.model, one.target, found[name]) for name, one in sessions.items()]
     write_record(path, "bench", bench_body(rows, protocol=protocol, inputs=inputs, seed=0, host=host))
     for row in rows:
-        print(f"{row.name:58} {row.measurement}")
+        print(f"{row.name:58} {row.latency}")
     print(f"\n{path}; this kind of machine: {stored.stem}")
     if stored.is_file() and not given.store:
         print(f'fgvc-kit compare {stored} {path} --reference "{rows[0].name}"')

@@ -263,8 +263,8 @@ def _named(start: _Recipe, name: str, above: tuple[str, ...] = ()) -> _Recipe:
         raise TrainingError(f"recipes start from one another in a circle: {', '.join((*above, name))}; break it")
     what, folder = _PRESETS[type(start)]
     file = Path(name).expanduser() if name.endswith(".toml") else folder / f"{name}.toml"
-    if not name.endswith(".toml") and ("/" in name or not file.is_file()):
-        names = recipe_names(kind=type(start))
+    names = recipe_names(kind=type(start))
+    if not name.endswith(".toml") and name not in names:
         meant = did_you_mean(name, names, most=3, cutoff=0.5)
         raise UnknownName(f"a {what} recipe is one of {', '.join(names)}, or a TOML file, got {name!r}{meant}")
     try:

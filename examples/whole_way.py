@@ -44,7 +44,8 @@ def whole_way(given: argparse.Namespace) -> None:
     )
     print(found)
     print(found.to_frame())
-    files = tk.export(found, out / "shipped", format="openvino")
+    # A few hundred images may not prove an int8 file; what its check says is printed below.
+    files = tk.export(found, out / "shipped", format="openvino", accept_inconclusive=True)
     print(files[0], files[0].check)
     print(tk.bench([files[0], distilled], target=given.target, min_time=1.0, out=out / "bench"))
     print(tk.evaluate(files[0], given.data, split="test"))

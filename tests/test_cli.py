@@ -49,6 +49,11 @@ def verb(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     if model == "interrupted":
         raise KeyboardInterrupt
+    if model == "interrupted library":
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise TypeError("expected a message argument") from None
     return 1 if model == "fails" else 0
 
 
@@ -89,8 +94,10 @@ def test_no_memory_is_one_sentence(model: str, capsys: pytest.CaptureFixture[str
     assert line.startswith("fgvc-kit try: the memory that this process may take ran out; ")
 
 
-def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    run("try", "interrupted")
+@pytest.mark.parametrize("model", ["interrupted", "interrupted library"])
+def test_an_interruption_says_how_to_go_on(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where a library makes an error of its own of it, as protobuf does in the middle of an import."""
+    assert run("try", model) == 130
     assert capsys.readouterr().err == "fgvc-kit try: interrupted; the same command goes on from what is finished\n"
 
 

@@ -41,6 +41,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement, PairedRatio, paired_ratio
 from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.progress import Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.exporters.options import Int8Options
@@ -172,12 +173,12 @@ def write(model: AdaptiveViT, card: ArtifactCard, path: Path, examples: Examples
     if path.suffix == ".onnx":
         to_onnx(model, card, path)
         if examples is not None:
-            made, record = make_int8(onnx.load(str(path)), card, examples, how, say)
+            made, record = make_int8(onnx.load(str(path)), card, examples, how, Silent())
             save_onnx(made, card.quantized(record), path)
         return
     converted = convert(model, card)
     if examples is not None:
-        converted, record = make_int8(converted, card, examples, how, say)
+        converted, record = make_int8(converted, card, examples, how, Silent())
         card = card.quantized(record)
     save(converted, card, path)
 

@@ -181,6 +181,15 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str, *, new_hea
     Raises:
         CheckpointError: Tensors are missing, left over or of another shape; the model is as it was.
     """
+    fitting, fresh = fitting_tensors(model, tensors, source, new_head=new_head)
+    model.load_state_dict(fitting, strict=True)
+    return fresh
+
+
+def fitting_tensors(
+    model: nn.Module, tensors: Mapping[str, Tensor], source: str, *, new_head: bool = False
+) -> tuple[dict[str, Tensor], bool]:
+    """What ``fit`` loads, and what it returns; the model, which may be a ``sketch``, stays as it is."""
     own, given = model.state_dict(), dict(tensors)
     heads = head_names(model)
     layers = {name.rpartition(".")[0] for name in heads}
@@ -209,8 +218,7 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str, *, new_hea
         given = {name: tensor for name, tensor in given.items() if name.rpartition(".")[0] not in layers}
         given |= {name: own[name] for name in heads}
     _refuse(own, given, source)
-    model.load_state_dict(given, strict=True)
-    return fresh and bool(heads)
+    return given, fresh and bool(heads)
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import copy
-import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +16,7 @@ import openvino
 
 from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.interrupts import noted_interrupts
 from tavt_kit.errors import DataError, ExportError, TargetError
 from tavt_kit.runtimes.available import name_device, openvino_core
 from tavt_kit.runtimes.session import FileSession, Images, Lengths
@@ -105,7 +103,7 @@ def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tup
         module = copy.deepcopy(module).eval()
     # Where logging is at INFO the converter prints its arguments on stdout, the verbs' own, and tracing warns
     # of each token count of a schedule, which is a constant of its graph.
-    with suppress_output(), torch.inference_mode(), _noted_interrupts() as interrupts:
+    with suppress_output(), torch.inference_mode(), noted_interrupts() as interrupts:
         try:
             # Traced here without the second trace that only compares itself with the first: half of the time.
             trace: Callable[..., Any] = torch.jit.trace
@@ -117,25 +115,6 @@ def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tup
             raise ExportError(
                 f"OpenVINO cannot convert {type(module).__name__}: {_last_line(error)}; try target torch:cpu"
             ) from error
-
-
-@contextmanager
-def _noted_interrupts() -> Iterator[list[int]]:
-    """The Ctrl-Cs within the block: OpenVINO turns one that strikes where it calls Python into an error of its own."""
-    before, interrupts = signal.getsignal(signal.SIGINT), list[int]()
-
-    def note(number: int, frame: Any) -> None:
-        interrupts.append(number)
-        before(number, frame)  # type: ignore[operator, misc]
-
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def compile_for(model: Any, target: TargetDevice) -> Any:

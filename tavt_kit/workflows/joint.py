@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-from tavt_kit.checkpoints.architecture import create, fit, sketch
+from tavt_kit.checkpoints.architecture import create, fit, fitting_tensors, sketch
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.schedule import TokenSchedule
@@ -88,8 +88,10 @@ def _sizes(context: SearchContext) -> list[tuple[tuple[int, int], int]]:
     by_tokens: dict[int, tuple[int, int]] = {}
     for size in sizes:
         try:
-            tokens = wrap(sketch(card.name, {**card.arguments, "img_size": list(size)})).tokens
-        except TavtError:  # a size that this family does not take
+            bare = sketch(card.name, {"num_classes": len(card.classes), **card.arguments, "img_size": list(size)})
+            fitting_tensors(bare, model.bare.state_dict(), card.name)
+            tokens = wrap(bare).tokens
+        except TavtError:  # a size that this family, or a window of its weights, does not take
             continue
         if tokens < model.tokens:
             by_tokens.setdefault(tokens, size)

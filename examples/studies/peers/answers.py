@@ -17,6 +17,7 @@ from tavt_kit.checkpoints import load_model
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.progress import Silent
 from tavt_kit.core.records import SCHEMAS, make_folder, read_record, write_record
 from tavt_kit.data import load_arrays, load_bytes, thin_out
 from tavt_kit.data.preprocess import Preprocessing, normalise
@@ -127,7 +128,5 @@ class Answers:
         read = load_arrays(self.shop.images.split("train"), self.preprocessing(model), limit=2 * CALIBRATION)
         some, held = read.images[::2], read.images[1::2]
         how = Int8Options(quantizer="nncf", smooth="on")
-        made, record = make_int8(
-            convert(model, card), card, Examples(some, held, read.labels[1::2]), how, lambda text: self.tell(text)
-        )
+        made, record = make_int8(convert(model, card), card, Examples(some, held, read.labels[1::2]), how, Silent())
         save(made, card.quantized(record), file)

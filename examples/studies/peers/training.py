@@ -117,7 +117,7 @@ class Workshop:
     def pruned(self, name: str, *shares: object) -> None:
         """Pruned by the kit, then trained as any other dense network."""
         parts = self.out / f"{name}-cut"
-        self.command("prune", self.probe, "-o", parts, *shares, *self.common)
+        self.command("prune", self.probe, "-o", parts, *shares)
         self.dense(name, start=parts)
 
     def searched(self, name: str, run: str, target: str, evaluations: int) -> None:
