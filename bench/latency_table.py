@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tavt_kit.bench.parts import Graphs, LayerParts, WholeGraphs, whole_graph
+from tavt_kit.bench.parts import LayerParts, WholeGraphs, part_graphs, whole_graph
 from tavt_kit.bench.protocol import BRIEF, Protocol, bench, random_images
 from tavt_kit.bench.timing import OnStep, graph_clocks, time_plan, torch_clocks
 from tavt_kit.core.device import TargetDevice
@@ -57,7 +57,7 @@ def measure_table(
     plan, in_torch = parts.plan(name), target.runtime == "torch"
     return time_plan(
         plan,
-        torch_clocks(parts.parts, target) if in_torch else graph_clocks(Graphs(parts.parts, plan), target),
+        torch_clocks(parts.parts, target) if in_torch else graph_clocks(part_graphs(parts.parts, plan), target),
         lambda schedule: known.get(schedule) or open_schedule(model, target, schedule),
         seconds=seconds,
         rng=np.random.default_rng(0) if rng is None else rng,

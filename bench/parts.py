@@ -8,7 +8,8 @@ Int8 is calibrated on random data: good for times, which do not hang on values, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -254,20 +255,19 @@ CALIBRATION = "random data: good for times, not for answers"
 """What records say of int8 in a latency table."""
 
 
-class Graphs:
-    """The parts of a plan as ``openvino.Model`` or ``.onnx`` bytes, each converted when it is first asked for."""
+def part_graphs(parts: Mapping[str, Part], plan: TablePlan) -> Callable[[str], Any]:
+    """A function that gives each part of a plan as ``openvino.Model`` or ``.onnx`` bytes, converted once.
 
-    def __init__(self, parts: Mapping[str, Part], plan: TablePlan) -> None:
-        self._parts, self._plan, self._made = parts, plan, dict[str, Any]()
+    They are open in batch and length; a DropPart's number of kept tokens is its first input.
+    """
 
-    def __call__(self, name: str) -> Any:
-        """The graph of a part, open in batch and length; a DropPart's number of kept tokens is its first input."""
-        if name not in self._made:
-            cell, arrays = self._plan.example(name)
-            kept = cell.kept if isinstance(self._parts[name], DropPart) else None
-            graph = _converted(self._parts[name], arrays, kept, self._plan.target)
-            self._made[name] = _in_precision(graph, arrays, kept, self._plan.target)
-        return self._made[name]
+    @cache
+    def graph(name: str) -> Any:
+        cell, arrays = plan.example(name)
+        kept = cell.kept if isinstance(parts[name], DropPart) else None
+        return _in_precision(_converted(parts[name], arrays, kept, plan.target), arrays, kept, plan.target)
+
+    return graph
 
 
 WholeGraphs: TypeAlias = dict[tuple[int, TokenSchedule], Any]

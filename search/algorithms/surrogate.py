@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,70 +30,52 @@ _NOISES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 _LINEAR = 1.0  # weight of the straight part beside the curved one: more tokens are better, nearly everywhere
 
 
-@dataclass(frozen=True, slots=True)
-class GaussianProcess:
-    """A fitted process with a straight and a squared-exponential part.
+Predict = Callable[[Real], tuple[Real, Real]]
+"""(m, d) features -> means (m,) and standard deviations (m,), without the noise of an answer."""
+
+
+def fit_process(features: Real, values: Real) -> Predict:
+    """Fit a Gaussian process with a straight and a squared-exponential part to (n, d) features and (n,) values.
 
     The length scale and the noise are those of the greatest marginal likelihood on a grid, so the same data give the
     same predictions; no start is drawn. Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 5.4.1.
 
-    Args:
-        features: (n, d) as fitted, scaled by their ``centre`` and ``spread``, (d,) each.
-        weights: (n,) weights of the kernel's columns.
-        root: (n, n) root of the inverse of the kernel matrix with its noise.
-        mean: Mean of the values, and their standard deviation as ``scale``.
-        variance: Variance of the signal, as a share of the scale's square.
-
     Example:
         >>> x = np.linspace(0, 1, 20)[:, None]
-        >>> model = GaussianProcess.fit(x, x[:, 0] ** 2)
-        >>> mean, deviation = model.predict(np.array([[0.5]]))
+        >>> mean, deviation = fit_process(x, x[:, 0] ** 2)(np.array([[0.5]]))
         >>> round(float(mean[0]), 2), bool(deviation[0] < 0.05)
         (0.25, True)
     """
+    if not values.any():  # no floor was ever missed: nothing to learn
+        return lambda asked: (np.zeros(len(asked)), np.zeros(len(asked)))
+    centre, spread = features.mean(0), features.std(0)
+    spread = np.where(spread > 0, spread, 1.0)
+    x = (features - centre) / spread
+    mean, scale = float(values.mean()), float(values.std()) or 1.0
+    y = (values - mean) / scale
+    best: tuple[float, float, Real, Real, float] | None = None
+    for length in _LENGTHS:
+        eigenvalues, vectors = np.linalg.eigh(_kernel(x, x, length))
+        turned = vectors.T @ y
+        for noise in _NOISES:
+            kept = np.maximum(eigenvalues, 0.0) + noise
+            # The signal's variance has its best value in closed form, so only two numbers are searched.
+            variance = max(float((turned**2 / kept).mean()), 1e-12)
+            likelihood = -float(len(y) * np.log(variance) + np.log(kept).sum())
+            if best is None or likelihood > best[0]:
+                best = likelihood, length, vectors @ (turned / kept), vectors / np.sqrt(kept), variance
+    assert best is not None  # the grid is not empty
+    # (n,) weights of the kernel's columns, and (n, n) the root of the inverse of its matrix with the noise.
+    _, length, weights, root, variance = best
 
-    features: Real
-    centre: Real
-    spread: Real
-    length: float
-    weights: Real
-    root: Real
-    mean: float
-    scale: float
-    variance: float
+    def predict(asked: Real) -> tuple[Real, Real]:
+        scaled = (asked - centre) / spread
+        across = _kernel(scaled, x, length)
+        own = 1.0 + _LINEAR * (scaled**2).mean(1)
+        left = np.maximum(own - ((across @ root) ** 2).sum(1), 0.0)
+        return mean + scale * (across @ weights), scale * np.sqrt(variance * left)
 
-    @classmethod
-    def fit(cls, features: Real, values: Real) -> GaussianProcess:
-        """Fit (n, d) features to (n,) values, n at least 1."""
-        centre, spread = features.mean(0), features.std(0)
-        spread = np.where(spread > 0, spread, 1.0)
-        x = (features - centre) / spread
-        mean, scale = float(values.mean()), float(values.std()) or 1.0
-        if not values.any():  # no floor was ever missed: nothing to learn
-            return cls(x[:0], centre, spread, 1.0, x[:0, 0], x[:0, :0], 0.0, 0.0, 0.0)
-        y = (values - mean) / scale
-        best: tuple[float, float, Real, Real, float] | None = None
-        for length in _LENGTHS:
-            eigenvalues, vectors = np.linalg.eigh(_kernel(x, x, length))
-            turned = vectors.T @ y
-            for noise in _NOISES:
-                kept = np.maximum(eigenvalues, 0.0) + noise
-                # The signal's variance has its best value in closed form, so only two numbers are searched.
-                variance = max(float((turned**2 / kept).mean()), 1e-12)
-                likelihood = -float(len(y) * np.log(variance) + np.log(kept).sum())
-                if best is None or likelihood > best[0]:
-                    best = likelihood, length, vectors @ (turned / kept), vectors / np.sqrt(kept), variance
-        assert best is not None  # the grid is not empty
-        _, length, weights, root, variance = best
-        return cls(x, centre, spread, length, weights, root, mean, scale, variance)
-
-    def predict(self, features: Real) -> tuple[Real, Real]:
-        """(m, d) -> means (m,) and standard deviations (m,), without the noise of an answer."""
-        x = (features - self.centre) / self.spread
-        across = _kernel(x, self.features, self.length)
-        own = 1.0 + _LINEAR * (x**2).mean(1)
-        left = np.maximum(own - ((across @ self.root) ** 2).sum(1), 0.0)
-        return self.mean + self.scale * (across @ self.weights), self.scale * np.sqrt(self.variance * left)
+    return predict
 
 
 def _kernel(a: Real, b: Real, length: float) -> Real:
@@ -128,7 +109,7 @@ class Surrogate(Sampler):
             return []
         features = self._features(np.stack(self._told))[-_LEARNT:]
         values = self._losses[:, 1], np.nan_to_num(missed, nan=1.0)
-        models = [GaussianProcess.fit(features, value[-_LEARNT:]) for value in values]
+        models = [fit_process(features, value[-_LEARNT:]) for value in values]
         rows = self._children(models)
         rows = rows[[row.tobytes() not in self._pool.asked for row in rows]]
         if not len(rows):
@@ -158,7 +139,7 @@ class Surrogate(Sampler):
             heapq.heappush(heap, (volume - hypervolume([*held, points[index]]), index, len(taken)))
         return taken
 
-    def _children(self, models: Sequence[GaussianProcess]) -> Levels:
+    def _children(self, models: Sequence[Predict]) -> Levels:
         """(n, G): a small space in full, else all that an evolution on predictions asks for, begun with the front."""
         if self.space.size <= _CHILDREN * _GENERATIONS:
             return np.stack([row for row in self.space.every() if self._pool.fits(self.space.decode(row))])
@@ -180,12 +161,10 @@ class Surrogate(Sampler):
             ])  # fmt: skip
         return np.stack(genes)
 
-    def _predicted(
-        self, models: Sequence[GaussianProcess], schedules: Sequence[Choice], rows: Levels
-    ) -> tuple[Real, Real]:
+    def _predicted(self, models: Sequence[Predict], schedules: Sequence[Choice], rows: Levels) -> tuple[Real, Real]:
         """(n, 2) losses, the first of them known, and (n,) shortfalls."""
         features = self._features(rows)
-        expected = [model.predict(features) for model in models]
+        expected = [predict(features) for predict in models]
         loss, missed = (mean - _OPTIMISM * deviation for mean, deviation in expected)  # a little better than expected
         return np.stack([self._costs(schedules), loss], axis=1), np.maximum(missed, 0.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +18,11 @@ from tavt_kit.bench.parts import (
     AttendPart,
     DropPart,
     FeedPart,
-    Graphs,
     HeadPart,
     LastPart,
     LayerParts,
     StemPart,
+    part_graphs,
     whole_graph,
 )
 from tavt_kit.bench.timing import _fix_first_input, graph_clocks
@@ -107,9 +108,9 @@ def kept_places(model: AdaptiveViT, x: Tensor, counts: tuple[int, ...]) -> Tenso
     return model.forward_kept(x)[1][1]
 
 
-def graphs(model: AdaptiveViT, text: str) -> Graphs:
+def graphs(model: AdaptiveViT, text: str) -> Callable[[str], Any]:
     shop = LayerParts(model, TargetDevice.parse(text), 4)
-    return Graphs(shop.parts, shop.plan("model"))
+    return part_graphs(shop.parts, shop.plan("model"))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_one_graph_of_a_part_is_the_part_at_every_length(kind: str, text: str) -
     model = MODELS[kind]()
     shop = LayerParts(model, TargetDevice.parse(text), 4)
     plan = shop.plan("model")
-    graph = Graphs(shop.parts, plan)
+    graph = part_graphs(shop.parts, plan)
     drop = next(cell for cell in plan.cells if cell.kind == "drop" and cell.count < model.tokens)
     rng = np.random.default_rng(3)
     for name, count in ((drop.part, 9), (drop.part, 13), ("feed", 9), ("stem", model.tokens)):
@@ -181,7 +182,7 @@ def test_int8_parts_and_whole_passes_are_quantized_and_say_on_what(text: str) ->
     plan = shop.plan("model")
     assert plan.calibration == CALIBRATION
     for graph, attentions in (
-        (Graphs(shop.parts, plan)("feed"), 0),
+        (part_graphs(shop.parts, plan)("feed"), 0),
         (whole_graph(model, TokenSchedule((9, 5)), target), 2),
     ):
         if isinstance(graph, bytes):
@@ -241,7 +242,7 @@ def test_what_has_no_onnx_graph_is_refused_in_a_sentence(
     model, target = shaken(kind, **options), TargetDevice.parse("onnxruntime:cpu:threads=1")
     shop = LayerParts(model, target, 2)
     plan = shop.plan("model")
-    made = Graphs(shop.parts, plan)
+    made = part_graphs(shop.parts, plan)
     with pytest.raises(ExportError, match=reason) as refused:
         for cell in plan.cells:
             made(cell.part)
