@@ -117,9 +117,9 @@ def open_split(
     return read_images(images.split(name), preprocessing, reading, limit=recipe.limit)
 
 
-def save_trained(folder: Path, model: AdaptiveViT, card: ModelCard, images: ImageSet, how: str) -> ModelCard:
+def save_trained(folder: Path, model: AdaptiveViT, card: ModelCard, images: ImageSet, phrase: str) -> ModelCard:
     """Write the model with a card that says how it was trained and on what."""
-    card = replace(card, provenance=f"{card.provenance}; {how} on {images.name}" if card.provenance else how)
+    card = replace(card, provenance=f"{card.provenance}; {phrase} on {images.name}" if card.provenance else phrase)
     if images.licence is not None:
         card = card.with_licence(images.licence)
     return save_model(folder, model, card)

@@ -98,7 +98,7 @@ def train(
         tried = [{"penalty": penalty, "val": share} for penalty, share in fitted.tried]
         run.note(probe={"penalty": fitted.penalty, "accuracy": accuracy.as_record(), "tried": tried})
     if recipe.probe_only:
-        results, how = {"val": run.results["probe"]["accuracy"]}, "head fitted"
+        results, phrase = {"val": run.results["probe"]["accuracy"]}, "head fitted"
     else:
         settings, objective = recipe.optimisation, recipe.objective
         freeze(model, settings.freeze or 0)
@@ -115,11 +115,11 @@ def train(
         (own,) = common.evaluate_sweep(model, val, points, precision=precision, progress=progress, what="evaluate")
         results = {"loop": loop.as_record(settings.batch), "val": own.accuracy.as_record()}
         trained = "everything" if recipe.blocks == "all" else f"head and last {recipe.blocks} blocks"
-        how = f"{trained} fine-tuned by the recipe {recipe.name}"
+        phrase = f"{trained} fine-tuned by the recipe {recipe.name}"
         if recipe.schedule != "dense":
-            how += f" for the schedule {recipe.schedule}"
+            phrase += f" for the schedule {recipe.schedule}"
     counts = None if model.schedule == model.dense_schedule else model.schedule.counts
-    common.save_trained(run.folder, model, replace(card, image_sizes=(), schedule=counts), images, how)
+    common.save_trained(run.folder, model, replace(card, image_sizes=(), schedule=counts), images, phrase)
     run.finish(**results, precision=str(recipe.running.precision))
     remove_state(run.folder)
     return run.body

@@ -122,11 +122,11 @@ def distill(
     ).run()  # fmt: skip
     after = ladder("ladder after")
     drawn = f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {recipe.bound:g}"
-    how = f"distilled in place ({drawn}, {loop.steps} steps)"
+    phrase = f"distilled in place ({drawn}, {loop.steps} steps)"
     if recipe.sampling == "dense":
-        how = f"trained by its labels alone, as a control of distillation ({loop.steps} steps)"
+        phrase = f"trained by its labels alone, as a control of distillation ({loop.steps} steps)"
     sizes = tuple(twin.backbone.image_size[1] for twin in twins)
-    common.save_trained(run.folder, model, replace(card, image_sizes=sizes), images, how)
+    common.save_trained(run.folder, model, replace(card, image_sizes=sizes), images, phrase)
     run.finish(
         after=common.after_record(run.folder, after),
         images_sha256=sha256_samples(thin_out(images.split("val"), recipe.limit), images.classes),

@@ -98,7 +98,7 @@ def parameter_depths(model: AdaptiveViT) -> dict[str, int]:
     height, width = model.backbone.image_size
     blank = torch.zeros(1, 3, height, width, device=first.device, dtype=first.dtype)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found: dict[str, int] = {}
+    depths: dict[str, int] = {}
     seen: set[Any] = set()
     before, was_training = [(parameter, parameter.requires_grad) for parameter in model.parameters()], model.training
     try:
@@ -115,13 +115,13 @@ def parameter_depths(model: AdaptiveViT) -> dict[str, int]:
                         continue
                     seen.add(node)
                     if hasattr(node, "variable"):
-                        found.setdefault(names[id(node.variable)], depth)
+                        depths.setdefault(names[id(node.variable)], depth)
                     waiting += [below for below, _ in node.next_functions]
     finally:
         for parameter, trains in before:
             parameter.requires_grad_(trains)
         model.train(was_training)
-    return {name: found.get(name, model.layers + 1) for name in names.values()}
+    return {name: depths.get(name, model.layers + 1) for name in names.values()}
 
 
 BRANCH = "training_branch"

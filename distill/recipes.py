@@ -104,8 +104,8 @@ class TrainRecipe:
         own = {"probe": self.probe, "blocks": self.blocks, "drop_path": self.drop_path, "dropout": self.dropout}
         if self.schedule != "dense":  # as runs had it before there was a choice
             own["schedule"] = self.schedule
-        how = {**asdict(self.objective.settled()), **asdict(self.optimisation)}
-        return {**head, **own, **how, **self.reading.as_record(), **asdict(self.running)}
+        settings = {**asdict(self.objective.settled()), **asdict(self.optimisation)}
+        return {**head, **own, **settings, **self.reading.as_record(), **asdict(self.running)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,8 @@ class DistillRecipe:
             del own["image_sizes"]
         if self.taught == "full":
             del own["taught"]
-        how = {**asdict(self.optimisation), **self.reading.as_record(), **asdict(self.running)}
-        return {"recipe": self.name, **own, **how}
+        settings = {**asdict(self.optimisation), **self.reading.as_record(), **asdict(self.running)}
+        return {"recipe": self.name, **own, **settings}
 
 
 _Changed = TypeVar("_Changed")
@@ -211,8 +211,8 @@ def changed(recipe: _Changed, changes: Mapping[str, Any]) -> _Changed:
         return replace(value, **{**fresh, **read})
 
     inner = {name: replaced(part) for name, part in parts_of(recipe).items()}
-    found: _Changed = replace(replaced(recipe), **inner)
-    return found
+    renewed: _Changed = replace(replaced(recipe), **inner)
+    return renewed
 
 
 def names_of(recipe: Any) -> tuple[str, ...]:

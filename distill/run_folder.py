@@ -223,8 +223,8 @@ class RunFolder:
     @property
     def results(self) -> dict[str, Any]:
         """What is known so far."""
-        found: dict[str, Any] = self.body["results"]
-        return found
+        results: dict[str, Any] = self.body["results"]
+        return results
 
     def note(self, **results: Any) -> None:
         """Add results and write them."""

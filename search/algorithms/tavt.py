@@ -127,7 +127,7 @@ class OfficialEvolution:
     def cross(self) -> bool:
         """The mean of two of the population, rounded up; whether it was new and allowed."""
         first, second = self.draws.sample(self.population, 2)
-        child = tuple((one + other + 1) // 2 for one, other in zip(first, second, strict=True))
+        child = tuple((mine + yours + 1) // 2 for mine, yours in zip(first, second, strict=True))
         return self.add(child, method=2, parents=(first, second))
 
     def as_text(self) -> str:

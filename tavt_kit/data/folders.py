@@ -99,9 +99,9 @@ def images_below(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} must be a folder of images, but is {'a file' if folder.exists() else 'not there'}")
-    if not (found := sorted(_images(folder))):
+    if not (images := sorted(_images(folder))):
         raise DataError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
-    return found
+    return images
 
 
 def load_csv(file: Path, *, seed: int = 0) -> ImageSet:

@@ -50,23 +50,23 @@ class DataFacts(Record):
     def sentences(self) -> tuple[str, ...]:
         """What a reader should know of it, the first sentence always, warnings where they apply."""
         counted = ", ".join(f"{count:,} {split}" for split, count in self.images.items())
-        found = [
+        said = [
             f"{self.name}: {self.classes} classes; {counted}; {self.least} to {self.most} training images a class; "
             f"the shorter edge has {self.shorter_edge} pixels (median)."
         ]
         if self.least < _FEW:
-            found.append(f"A class has only {self.least} training image{'s' * (self.least > 1)}: expect little of it.")
+            said.append(f"A class has only {self.least} training image{'s' * (self.least > 1)}: expect little of it.")
         if self.most > 10 * self.least:
-            found.append(
+            said.append(
                 "The largest class is over ten times the smallest: top-1 says little of the small ones; `eval` does."
             )
         if self.doubles:
-            found.append(f"{self.doubles} images are copies of another one in their split.")
+            said.append(f"{self.doubles} images are copies of another one in their split.")
         if self.leaks:
-            found.append(
+            said.append(
                 f"{self.leaks} images are in two splits: what is measured on val and test is too good; remove them."
             )
-        return tuple(found)
+        return tuple(said)
 
 
 def look_at(images: ImageSet) -> DataFacts:
@@ -112,12 +112,12 @@ def copies(images: ImageSet, *, across: bool = False) -> list[_Group]:
 
 def warn_of_leaks(images: ImageSet) -> ImageSet:
     """The images, after a warning where splits share some."""
-    if found := copies(images, across=True):
-        split, one = found[0][0]
-        other = next(path for own, path in found[0] if own != split)
+    if shared := copies(images, across=True):
+        split, path = shared[0][0]
+        other = next(double for own, double in shared[0] if own != split)
         _log.warning(
             "%d images of %s are in two splits, such as %s and %s: accuracies on them are no test; remove one of each",
-            len(found), images.name, os.path.relpath(one, images.root), os.path.relpath(other, images.root),
+            len(shared), images.name, os.path.relpath(path, images.root), os.path.relpath(other, images.root),
         )  # fmt: skip
     return images
 

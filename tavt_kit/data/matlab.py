@@ -41,8 +41,8 @@ def read_variable(raw: bytes, name: str) -> list[Any] | None:
         for element in _elements(raw[_HEADER:], order):
             kind, payload = _unpacked(element, order)
             if kind == _MATRIX:
-                found, items = _array(payload, order, name)
-                if found == name:
+                own, items = _array(payload, order, name)
+                if own == name:
                     return items
     except (struct.error, zlib.error) as error:
         raise ValueError(f"it is damaged: {error}") from None
@@ -77,10 +77,10 @@ def _elements(raw: bytes, order: str) -> Iterator[_Element]:
 
 
 def _next(elements: Iterator[_Element], wanted: int | None = None) -> _Element:
-    found = next(elements, None)
-    if found is None or wanted not in (None, found[0]):
+    element = next(elements, None)
+    if element is None or wanted not in (None, element[0]):
         raise ValueError("a part of an array is missing")
-    return found
+    return element
 
 
 def _array(payload: bytes, order: str, wanted: str | None = None, depth: int = 0) -> tuple[str, list[Any]]:
@@ -116,10 +116,10 @@ def _array(payload: bytes, order: str, wanted: str | None = None, depth: int = 0
     of, data = _next(parts) if count else (1, b"")
     if of not in _NUMBERS:
         raise ValueError("its numbers are of no known kind")
-    found = np.frombuffer(data, f"{order}{_NUMBERS[of]}").tolist()
-    if len(found) != count:
+    numbers = np.frombuffer(data, f"{order}{_NUMBERS[of]}").tolist()
+    if len(numbers) != count:
         raise ValueError("the size of an array is not that of its items")
-    return name, found
+    return name, numbers
 
 
 def _inside(parts: Iterator[_Element], order: str, depth: int) -> Any:

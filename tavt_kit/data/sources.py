@@ -86,8 +86,8 @@ def _loaded(spec: str, seed: int) -> ImageSet:
                 f"{root} should hold {known.images} images of {known.classes} classes, but holds "
                 f"{len(samples)} of {len(classes)}; remove the folder and run again"
             )
-        licence, found = PACKAGES[known.package].licence, carve({"train": samples}, root, seed=seed)
-        return ImageSet(spec, classes, root, **found, licence=licence, note=known.note)
+        licence, divided = PACKAGES[known.package].licence, carve({"train": samples}, root, seed=seed)
+        return ImageSet(spec, classes, root, **divided, licence=licence, note=known.note)
     if not spec.strip():
         raise DataError("data must be a folder, a CSV list or a name, but nothing was given")
     if spec.startswith(_TIMM):

@@ -83,7 +83,7 @@ class _SplitRecord(Record):
 
     def __post_init__(self) -> None:
         known = range(len(self.classes))
-        if wrong := next((one for each in self.splits.values() for one in each if one[1] not in known), None):
+        if wrong := next((entry for part in self.splits.values() for entry in part if entry[1] not in known), None):
             raise RecordError(f"{wrong[0]} must be of one of {len(known)} classes, but is of number {wrong[1]}")
 
 

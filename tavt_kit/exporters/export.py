@@ -88,7 +88,7 @@ def export(
         def write_records() -> None:
             """After each file, so that a killed export loses one file at most."""
             host = HostFacts.gather().as_record()
-            write_check(out / CHECK_FILE, [one for found in checks.values() for one in found], {"host": host})
+            write_check(out / CHECK_FILE, [entry for made in checks.values() for entry in made], {"host": host})
             facts = {"source": about["source"], "host": host, "command": command_line()}
             write_exported(out, list(entries.values()), facts)
 
@@ -130,7 +130,7 @@ def export(
             if weights.name not in used:
                 weights.unlink()
         files = [form.file for form in plan.forms]
-        return [entries[file] for file in files], [one for file in files for one in checks[file]]
+        return [entries[file] for file in files], [entry for file in files for entry in checks[file]]
 
 
 def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any]:
@@ -243,10 +243,10 @@ def _keep(out: Path, recipes: Mapping[str, Entry], *, fresh: bool) -> tuple[dict
     checks: dict[str, list[Entry]] = {}
     if not (out / EXPORTED_FILE).exists():
         return entries, checks
-    found: dict[str, list[Entry]] = {}
+    checked: dict[str, list[Entry]] = {}
     with reading(out / CHECK_FILE):
         for entry in read_check(out / CHECK_FILE)["checks"]:
-            found.setdefault(str(entry["artifact"]).partition(" (")[0], []).append(entry)
+            checked.setdefault(str(entry["artifact"]).partition(" (")[0], []).append(entry)
     with reading(out / EXPORTED_FILE):
         for entry in read_exported(out)["artifacts"]:
             name = entry["file"]
@@ -262,8 +262,8 @@ def _keep(out: Path, recipes: Mapping[str, Entry], *, fresh: bool) -> tuple[dict
                 whole = all(file.is_file() and sha256_file(file) == digest for file, digest in files.items())
                 if entry["status"] == "refused" or not whole:
                     continue
-            if name in found:
-                entries[name], checks[name] = entry, found[name]
+            if name in checked:
+                entries[name], checks[name] = entry, checked[name]
     return entries, checks
 
 

@@ -49,8 +49,8 @@ def model_info(card: ArtifactCard) -> dict[str, str]:
     }
 
 
-def _scaled(how: Preprocessing) -> NDArray[np.int64]:
-    return np.array([math.floor(size / how.crop_pct) for size in how.image_size], np.int64)
+def _scaled(preparing: Preprocessing) -> NDArray[np.int64]:
+    return np.array([math.floor(size / preparing.crop_pct) for size in preparing.image_size], np.int64)
 
 
 def prepend_onnx(model: Any, card: ArtifactCard) -> Any:
@@ -59,7 +59,7 @@ def prepend_onnx(model: Any, card: ArtifactCard) -> Any:
     from onnx import TensorProto, helper
 
     assert card.pixels is not None
-    how = Preprocessing.from_record(card.preprocessing)
+    preparing = Preprocessing.from_record(card.preprocessing)
     graph, layout = model.graph, card.pixels.partition(":")[0]
     half = graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
     nodes: list[Any] = []
@@ -77,26 +77,26 @@ def prepend_onnx(model: Any, card: ArtifactCard) -> Any:
     image = INPUT if layout == "nchw" else node("Transpose", INPUT, perm=[0, 3, 1, 2])
     if card.pixels.endswith("bgr"):
         image = node("Gather", image, constant([2, 1, 0]), axis=1)
-    if how.crop_mode == "squash":
-        size = constant(_scaled(how))
+    if preparing.crop_mode == "squash":
+        size = constant(_scaled(preparing))
     else:
         given = node("Shape", image, start=2, end=4)
         # Whole numbers: the shorter edge becomes the wanted one, the other is rounded down.
-        size = node("Div", node("Mul", given, constant(_scaled(how))), node("ReduceMin", given, keepdims=1))
+        size = node("Div", node("Mul", given, constant(_scaled(preparing))), node("ReduceMin", given, keepdims=1))
     sizes = node("Concat", node("Shape", image, start=0, end=2), size, axis=0)
-    mode = _MODES[how.interpolation]
+    mode = _MODES[preparing.interpolation]
     image = node(
         "Resize", image, "", "", sizes, mode=mode, antialias=1, exclude_outside=1,
         coordinate_transformation_mode="half_pixel", cubic_coeff_a=_CUBE,
     )  # fmt: skip
-    over = node("Cast", node("Sub", size, constant(how.image_size)), to=TensorProto.FLOAT)
+    over = node("Cast", node("Sub", size, constant(preparing.image_size)), to=TensorProto.FLOAT)
     start = node("Cast", node("Round", node("Mul", over, constant(0.5, np.float32))), to=TensorProto.INT64)
-    end = node("Add", start, constant(how.image_size))
+    end = node("Add", start, constant(preparing.image_size))
     image = node("Slice", image, start, end, constant([2, 3]))
-    image = node("Reshape", image, constant([0, 3, *how.image_size]), output=PREPARED)
+    image = node("Reshape", image, constant([0, 3, *preparing.image_size]), output=PREPARED)
     values = node("Div", node("Cast", image, to=TensorProto.FLOAT), constant(255, np.float32))
-    values = node("Sub", values, constant(_channels(how.mean), np.float32))
-    values = node("Div", values, constant(_channels(how.std), np.float32))
+    values = node("Sub", values, constant(_channels(preparing.mean), np.float32))
+    values = node("Div", values, constant(_channels(preparing.std), np.float32))
     ready = node("Cast", values, to=TensorProto.FLOAT16) if half else values
     for reader in graph.node:
         for index, name in enumerate(reader.input):
@@ -121,31 +121,31 @@ def prepend_openvino(model: Any, card: ArtifactCard) -> Any:
     from openvino.preprocess import ColorFormat, PrePostProcessor
 
     assert card.pixels is not None
-    how = Preprocessing.from_record(card.preprocessing)
+    preparing = Preprocessing.from_record(card.preprocessing)
     layout, _, colours = card.pixels.partition(":")
 
     def whole(value: Any) -> Any:
         return ops.constant(np.asarray(value, np.int64))
 
     def resize_crop(image: Any) -> Any:
-        size = whole(_scaled(how))
-        if how.crop_mode == "center":
+        size = whole(_scaled(preparing))
+        if preparing.crop_mode == "center":
             given = ops.gather(ops.shape_of(image, "i64"), whole([2, 3]), whole(0))
             size = ops.divide(ops.multiply(given, size), ops.reduce_min(given, whole([0]), keep_dims=True))
-        modes = {"mode": f"{how.interpolation}_pillow", "shape_calculation_mode": "sizes", "cube_coeff": _CUBE}
+        modes = {"mode": f"{preparing.interpolation}_pillow", "shape_calculation_mode": "sizes", "cube_coeff": _CUBE}
         image = ops.interpolate(image, size, axes=whole([2, 3]), **modes)
-        over = ops.convert(ops.subtract(size, whole(how.image_size)), "f32")
+        over = ops.convert(ops.subtract(size, whole(preparing.image_size)), "f32")
         half = ops.multiply(over, ops.constant(np.float32(0.5)))
         start = ops.convert(ops.round(half, "half_to_even"), "i64")
-        image = ops.slice(image, start, ops.add(start, whole(how.image_size)), whole([1, 1]), whole([2, 3]))
-        image = ops.reshape(image, whole([0, 3, *how.image_size]), special_zero=True)
+        image = ops.slice(image, start, ops.add(start, whole(preparing.image_size)), whole([1, 1]), whole([2, 3]))
+        image = ops.reshape(image, whole([0, 3, *preparing.image_size]), special_zero=True)
         image.set_friendly_name(PREPARED)
         return image.output(0)
 
     def normalise(image: Any) -> Any:
         values = ops.divide(ops.convert(image, "f32"), ops.constant(np.float32(255)))
-        values = ops.subtract(values, ops.constant(_channels(how.mean)))
-        return ops.divide(values, ops.constant(_channels(how.std))).output(0)
+        values = ops.subtract(values, ops.constant(_channels(preparing.mean)))
+        return ops.divide(values, ops.constant(_channels(preparing.std))).output(0)
 
     processor = PrePostProcessor(model.clone())
     image = processor.input(INPUT)
