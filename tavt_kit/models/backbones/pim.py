@@ -81,11 +81,6 @@ def whole_backbone(name: str, size: tuple[int, int], in_chans: int, options: Map
     return timm.create_model(name, **given)  # type: ignore[no-any-return]
 
 
-def read_levels(model: nn.Module, images: Tensor) -> list[Tensor]:
-    """(B, 3, H, W) -> four levels (B, S, C), from shallow to deep."""
-    return [m.flatten(2).transpose(1, 2) if m.dim() == 4 else m for m in _maps(model, images)]
-
-
 def _maps(model: Any, images: Tensor) -> list[Tensor]:
     """Tokens (B, S, C), or convolutional maps (B, C, h, w)."""
     levels: list[Tensor] = []
@@ -255,7 +250,8 @@ class _PimHead:
         if not self.pim.training:
             return Outputs(self.pim.compute_logits(levels))
         outputs = self.pim.compute_outputs(levels)
-        return Outputs(self.pim.logits_among(outputs), outputs)
+        combined = self.pim.head == "combiner"
+        return Outputs(outputs["comb_outs"] if combined else mean_of_heads(_heads(outputs)), outputs)
 
     def pooled(self, state: TokenState) -> Tensor:
         if self.pim.head != "combiner":
@@ -428,7 +424,7 @@ class Pim(nn.Module):
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> the backbone's four levels (B, S, C), shallow to deep."""
-        return read_levels(self.backbone, images)
+        return [m.flatten(2).transpose(1, 2) if m.dim() == 4 else m for m in _maps(self.backbone, images)]
 
     def judge(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Four levels (B, S, C) -> their features (B, S, F), and the logits (B, S, K) of every token."""
@@ -458,10 +454,6 @@ class Pim(nn.Module):
         features, logits = self.judge(levels)
         combined: Tensor = self.combiner(self.selected(features, logits))
         return combined if self.head == "combiner" else mean_of_heads([*(each.mean(1) for each in logits), combined])
-
-    def logits_among(self, outputs: Mapping[str, Tensor]) -> Tensor:
-        """What ``compute_outputs`` gave -> the logits (B, K) of ``head``."""
-        return outputs["comb_outs"] if self.head == "combiner" else mean_of_heads(_heads(outputs))
 
     def selected(self, features: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
         """The selected tokens (B, n, F) of each level, the surest first."""

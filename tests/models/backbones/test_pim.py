@@ -12,7 +12,7 @@ from tavt_kit.checkpoints.architecture import sketch
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.losses import pim_loss, pim_terms
 from tavt_kit.errors import TavtError, UnknownName, UnsupportedBackbone
-from tavt_kit.models.backbones.pim import fuse_heads, head_scores, make_backbone, read_levels
+from tavt_kit.models.backbones.pim import _maps, fuse_heads, head_scores, make_backbone
 from tavt_kit.models.costs import count_pass
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
@@ -84,7 +84,7 @@ def test_levels_of_swin_are_merged() -> None:
     plain = backbone.forward_intermediates(x, 4, intermediates_only=True)  # type: ignore[operator]
     plain = [level.permute(0, 2, 3, 1) for level in plain]
     merged = [stage.downsample(level) for stage, level in zip(backbone.layers[1:], plain, strict=False)]  # type: ignore[index]
-    for mine, theirs in zip(read_levels(backbone, x), [*merged, plain[3]], strict=True):
+    for mine, theirs in zip(_maps(backbone, x), [*merged, plain[3]], strict=True):
         assert torch.equal(mine, theirs.flatten(1, 2))
 
 
