@@ -257,13 +257,7 @@ def time_change(
 
 
 def accuracy_change(before: Accuracy, after: Accuracy) -> Estimate:
-    """After minus before, in [-1, 1], as of different images.
-
-    Example:
-        >>> change = accuracy_change(Accuracy.of_counts(80, 100, split="val"), Accuracy.of_counts(60, 100, split="val"))
-        >>> round(change.value, 2), change.high < 0
-        (-0.2, True)
-    """
+    """After minus before, in [-1, 1], as of different images."""
     (least, most), (low, high) = (each.bounds(DOUBT / 2) for each in (before, after))
     return Estimate(after.value - before.value, low - most, high - least)
 

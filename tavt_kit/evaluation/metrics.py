@@ -219,12 +219,7 @@ def find_metric(name: str) -> tuple[Metric, str | None]:
 def metric_named(name: str) -> str:
     """The name under which a metric is recorded: ``loss`` as ``likelihood``, ``divergence`` as ``fidelity``.
 
-    Raises:
-        UnknownName: No such metric.
-
-    Example:
-        >>> metric_named("loss"), metric_named("recall[crack]")
-        ('likelihood', 'recall[crack]')
+    Raises UnknownName: no such metric.
     """
     metric, _ = find_metric(name)
     return metric.recorded or name

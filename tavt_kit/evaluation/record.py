@@ -103,11 +103,7 @@ EVAL_FILE = "eval.json"
 
 
 def write_evaluation(folder: Path, body: Mapping[str, Any], answered: Answered, names: Sequence[str]) -> dict[str, Any]:
-    """Write everything; the record last, so that it never names a file that is not there.
-
-    Returns:
-        The record, with the files it names.
-    """
+    """Write everything, and give the record with the files it names; it comes last, so that all of them are there."""
     tables = {
         "confusion.csv": ("confusion matrix", confusion_csv(body)),
         "classes.csv": ("every class", classes_csv(body)),

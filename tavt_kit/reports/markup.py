@@ -53,10 +53,7 @@ def el(tag: str, *children: str | None, **attributes: str | int | float | bool |
 
 
 def printable(text: str) -> str:
-    """Text without control characters, surrogates, and the marks that reverse the reading direction.
-
-    HTML forbids the first; a class name with U+202E would show its whole line backwards.
-    """
+    """Text without control characters and surrogates, which HTML forbids, and marks that turn the line backwards."""
     return _UNFIT.sub("\ufffd", text)
 
 

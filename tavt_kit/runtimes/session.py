@@ -109,11 +109,7 @@ class FileSession(ABC):
         return np.stack([answers[index] for index in range(len(images))])
 
     def at(self, lengths: Lengths) -> Self:
-        """The same loaded file at other token counts; nothing is loaded or compiled again.
-
-        Raises:
-            ScheduleError: The counts are frozen into the file, or its graph cannot run these.
-        """
+        """The same loaded file at other token counts; ScheduleError where these are frozen or its graph cannot run."""
         other = copy.copy(self)
         other._lengths = self._checked(lengths)
         return other

@@ -98,11 +98,7 @@ class Opener:
         return targets
 
     def open_all(self, things: Sequence[Given], progress: Progress) -> list[BenchCandidate]:
-        """Open every thing on its targets.
-
-        Raises:
-            TavtError: A target or thing cannot be read, or is not on this machine; a thing runs on none of the targets.
-        """
+        """Open every thing on its targets; TavtError where one is not here, or a thing runs on none of the targets."""
         for thing, targets in [(thing, self._targets_of(thing)) for thing in things]:  # before anything is opened
             progress.update(f"opening {name_of(thing)}")
             if (file := _file(thing)) is None:
