@@ -245,30 +245,18 @@ def write_kept(
         name = f"{len(entries):02d}.jpg"
         save_thumbnail(pixels, thumbnails / name)
         prediction, probability, patches = _run(adaptive, normalise(pixels, preprocessing))
-        entries.append(
-            {
-                "file": images.relative(sample),
-                "thumbnail": f"thumbnails/{name}",
-                "label": images.classes[sample.label],
-                "prediction": images.classes[prediction],
-                "probability": round(probability, 6),
-                **patches,
-            }
-        )
+        entries.append({
+            "file": images.relative(sample), "thumbnail": f"thumbnails/{name}", "label": images.classes[sample.label],
+            "prediction": images.classes[prediction], "probability": round(probability, 6), **patches,
+        })  # fmt: skip
     body = {
-        "data": images.name,
-        "split": split,
+        "data": images.name, "split": split,
         "licence": None if images.licence is None else images.licence.as_record(),
-        "schedule": list(adaptive.schedule.counts),
-        "layers": list(adaptive.schedule.running),
-        "tokens": adaptive.tokens,
-        "prefix": adaptive.prefix,
-        "grid": list(adaptive.grid),
-        "score": adaptive.score,
+        "schedule": list(adaptive.schedule.counts), "layers": list(adaptive.schedule.running),
+        "tokens": adaptive.tokens, "prefix": adaptive.prefix, "grid": list(adaptive.grid), "score": adaptive.score,
         **({} if adaptive.reduction == "drop" else {"reduction": adaptive.reduction}),
-        "image_size": list(preprocessing.image_size),
-        "images": entries,
-    }
+        "image_size": list(preprocessing.image_size), "images": entries,
+    }  # fmt: skip
     path = Path(folder) / KEPT_FILE
     write_record(path, "kept", body)
     return path

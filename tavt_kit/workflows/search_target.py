@@ -189,23 +189,23 @@ class MeasureWithin:
         for done, group in enumerate(groups):
             share, of = done / len(groups), f"{done + 1} of {len(groups)}"
             context.progress.update(f"opening {len(group)} models, {of}", share)
-            opened, names = dict[Choice, _Opened](), list[str]()
+            opened, beside = dict[Choice, _Opened](), dict[str, _Opened]()
             for member in group:
-                needed = (2 + len(opened) + len(names)) * longest
+                needed = (2 + len(opened) + len(beside)) * longest
                 if not isinstance(member, str) and member not in context.opened:
                     needed += context.opening.get(Configuration.of(member).precision, 0.0)
-                if (times or opened or names) and context.deadline.left(keep) < needed:
+                if (times or opened or beside) and context.deadline.left(keep) < needed:
                     break  # the best comes first, so what is left may wait for ever
                 if isinstance(member, str):
-                    names.append(member)
+                    beside[member] = baselines.sessions[member]
                 else:
                     opened[member] = _opened(context, member)
-            if times and not opened and not names:
+            if times and not opened and not beside:
                 break
-            context.progress.update(f"measuring {len(opened) + len(names)} models and dense, {of}", share)
+            context.progress.update(f"measuring {len(opened) + len(beside)} models and dense, {of}", share)
             chosen = [first, *opened]
-            runs = _passes(context, chosen, protocol, opened, {name: baselines.sessions[name] for name in names})
-            baselines.note(names, runs[len(chosen) :], runs[0])
+            runs = _passes(context, chosen, protocol, opened, beside)
+            baselines.note([*beside], runs[len(chosen) :], runs[0])
             speed_factor = times[first].median / runs[0].median if times else 1.0
             for choice, run in zip(chosen, runs, strict=False):
                 times.setdefault(choice, run.at_speed_factor(speed_factor))
