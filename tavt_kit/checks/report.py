@@ -101,11 +101,10 @@ class CheckReport:
         return f"{self.artifact}: {self.verdict}: {self.reason}"
 
 
-def write_check(path: Path, entries: Sequence[Mapping[str, Any]], body: Mapping[str, Any]) -> Verdict:
-    """Write ``check.json``: the artifacts' records, beside the keys of ``body``; returns the worst verdict."""
+def write_check(path: Path, entries: Sequence[Mapping[str, Any]], body: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``check.json`` and give it: the artifacts' records, their worst verdict, and the keys of ``body``."""
     verdict = worst(Verdict(entry["verdict"]) for entry in entries)
-    write_record(path, "check", {"verdict": str(verdict), **body, "checks": [dict(e) for e in entries]})
-    return verdict
+    return write_record(path, "check", {"verdict": str(verdict), **body, "checks": [dict(e) for e in entries]})
 
 
 def read_check(path: Path) -> dict[str, Any]:

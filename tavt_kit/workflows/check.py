@@ -194,14 +194,15 @@ def check(
             path, names = folder / CHECK_FILE, {record["artifact"] for record in records}
             known = read_check(path)["checks"] if path.exists() else []
             others = [entry for entry in known if entry["artifact"] not in names]
-            write_check(path, [*others, *records], {"host": HostFacts.gather().as_record(), "command": command_line()})
+            made = {"host": HostFacts.gather().as_record(), "command": command_line()}
+            written = write_check(path, [*others, *records], made)
             accept = accept_inconclusive or all(report.is_taken for report in reports)
             status = status_of(worst(report.verdict for report in reports), accept=accept)
             # Of a switchable file, a check of one schedule says nothing of others.
             if status == "final" and thing is not None and predictions is None and schedule is None:
                 _promote_file(thing)
             checks = tuple(FileCheck.from_record(record) for record in records)
-            return CheckResult(checks, tuple(notes), status == "final", read_check(path))
+            return CheckResult(checks, tuple(notes), status == "final", written)
 
 
 def _recorded_source(subject: Path) -> str:
