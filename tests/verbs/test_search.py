@@ -79,7 +79,6 @@ class FakeTarget:
         self,
         model: AdaptiveViT,
         target: Any,
-        size: Any,
         schedules: Sequence[TokenSchedule],
         *rest: Any,
         **named: Any,
@@ -88,7 +87,7 @@ class FakeTarget:
         own = [Measurement((table.predict(one) * self.factor,) * 60, steady=True) for one in schedules]
         return own + [own[0] for _ in named.get("beside") or ()]  # of another size, or with fewer bits
 
-    def table(self, model: AdaptiveViT, target: TargetDevice, size: Any, **rest: Any) -> LatencyTable:
+    def table(self, model: AdaptiveViT, target: TargetDevice, **rest: Any) -> LatencyTable:
         self.tables += 1
         return toy_table(target)
 
@@ -279,9 +278,9 @@ def test_a_limit_on_p99_is_measured_often_enough_to_be_proven(
     fake, runs = FakeTarget(monkeypatch), list[int]()
     honest = fake.passes
 
-    def watched(model: Any, target: Any, size: Any, schedules: Any, protocol: Any, *rest: Any, **named: Any) -> Any:
+    def watched(model: Any, target: Any, schedules: Any, protocol: Any, *rest: Any, **named: Any) -> Any:
         runs.append(protocol.min_runs)
-        return honest(model, target, size, schedules)
+        return honest(model, target, schedules)
 
     monkeypatch.setattr(search_target, "measure_schedules", watched)
     flags = ("--target", "torch:cpu:threads=1", "--evaluations", 4, "--final", 1)

@@ -103,7 +103,7 @@ def test_they_are_measured_among_the_finalists(
     seen: list[set[str]] = []
 
     def passes(
-        model: AdaptiveViT, target: Any, size: Any, schedules: Sequence[TokenSchedule], *rest: Any,
+        model: AdaptiveViT, target: Any, schedules: Sequence[TokenSchedule], *rest: Any,
         beside: Any = None, **named: Any,
     ) -> list[Measurement]:  # fmt: skip
         table = toy_table(target)
