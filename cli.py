@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
+from textwrap import fill
 from typing import Annotated, Any
 
 import typer
@@ -84,6 +85,11 @@ GONE = {
     ("train", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
     ("distill", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
     ("search", "--dry-run"): "what a budget asks is shown, and refused, before anything is evaluated; leave it out",
+    (
+        "export",
+        "--no-dense",
+    ): "--no-compare-dense leaves that comparison out; --dense keeps every token",
+    ("check", "--no-dense"): "--no-compare-dense leaves that comparison out",
     ("convert", "--classes"): "--data names the classes, by a folder of class folders or a CSV list",
     ("search", "--weights"): "a search takes a run: `train` makes one of a name, `convert` of a weight file",
     ("search", "--image-size"): "sizes are searched anyway; --fix image-size keeps the run's",
@@ -138,8 +144,14 @@ def command_of(name: str, home: str) -> Any:
 class Verb(TyperCommand):
     """One verb behind the door."""
 
+    is_brief = False
+    """Whether its help only names the settings beside the main options: ``--help`` does, ``--help --all`` does not."""
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         verb, own = str(ctx.info_name), dict[str, bool]()
+        if "--help" in args:
+            self.is_brief = "--all" not in args
+            args = [argument for argument in args if argument != "--all"]
         for option in (argument.partition("=")[0] for argument in args):
             if (verb, option) in GONE:
                 say(f"fgvc-kit {verb}: {option} is gone: {GONE[verb, option]}")
@@ -176,13 +188,20 @@ class Verb(TyperCommand):
                 rows[kind] += [setting.help_row() for setting in shown]
                 shown = []
             rows[kind].append(entry.get_help_record(ctx))
-        rows["Settings, each as --NAME VALUE, --set NAME=VALUE or in the file of --config"] = [
-            entry.help_row() for entry in settings_of(verb).values() if entry not in listed
-        ]
+        more = [setting for setting in settings_of(verb).values() if setting not in listed]
+        if not self.is_brief:
+            rows["Settings, each as --NAME VALUE, --set NAME=VALUE or in the file of --config"] = [
+                setting.help_row() for setting in more
+            ]
         for title, lines in rows.items():
             if lines:
                 with formatter.section(title):
                     formatter.write_dl(lines)
+        if self.is_brief and more:
+            with formatter.section(f"More settings (fgvc-kit {verb} --help --all explains them)"):
+                names = ", ".join(setting.flags[0] for setting in more)
+                formatter.write(fill(names, formatter.width, initial_indent="  ", subsequent_indent="  ",
+                                     break_on_hyphens=False) + "\n")  # fmt: skip
 
     def invoke(self, ctx: Any) -> Any:
         def verb() -> Any:

@@ -201,6 +201,20 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fgvc-kit 0" in out and "A verb for these tests" in out and "Exit codes: 0 done" in out
 
 
+def test_help_is_short_and_begins_with_an_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "VERBS", TABLE)
+    for verb in ("train", "search", "export"):
+        assert run(verb, "--help") == run(verb, "--help", "--all") == 0
+        brief, whole = capsys.readouterr().out.split("Usage: ")[1:]
+        assert len(brief.splitlines()) < 90 and f"Example: fgvc-kit {verb} " in brief
+        flags = {setting.flags[0] for setting in cli.settings_of(verb).values()}
+        assert all(flag in brief and flag in whole for flag in flags)
+        assert len(whole) > len(brief)
+    assert run("serach", "runs/birds") == 2 and "did you mean search?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("90s", 90), ("15m", 900), ("15 min", 900), ("1h", 3600), ("1.5h", 5400), ("1h30m", 5400), ("20", 20)],

@@ -124,7 +124,7 @@ def inherited_images(folder: Path, data: str | None) -> ImageSet:
     """
     if not (Path(folder) / SPLIT_FILE).exists():
         if data is None:
-            raise RecordError(f"{folder} does not say on which data it was made; give `data`")
+            raise RecordError(f"{folder} does not say on which data it was made; give `data=FOLDER` too, its images")
         return load_images(data)
     try:
         known = read_split(folder)

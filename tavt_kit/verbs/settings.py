@@ -266,7 +266,7 @@ def spell_settings(verb: str, arguments: Sequence[str], own: Mapping[str, bool])
             elif value.lower() == "true":
                 spelled.append(flag)
             continue
-        if argument == "--dense" and {"--pick", "--schedule"} <= flags.keys() and "--dense" not in {*flags, *own}:
+        if argument == "--dense" and {"--pick", "--schedule"} <= flags.keys():
             argument = "--schedule=dense"
         flag, equals, value = argument.partition("=")
         if argument[:2] in flags:  # -oFOLDER

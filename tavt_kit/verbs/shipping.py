@@ -16,7 +16,7 @@ Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A reposit
 
 @verb
 def export_verb(run: options.Run, **given: Any) -> Answer:
-    """Exits 1 unless every file passed or is taken."""
+    """--dense is short for --schedule dense. Exits 1 unless every file passed or is taken."""
     from tavt_kit.verbs.tables import print_checks
     from tavt_kit.workflows.export import export
 

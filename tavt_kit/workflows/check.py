@@ -99,7 +99,7 @@ def check(
     split: str | None = None,
     limit: int | None = None,
     max_drop: float = 0.5,
-    dense: bool = True,
+    compare_dense: bool = True,
     accept_inconclusive: bool = False,
     unlabelled: str | Path | None = None,
     target: str | TargetDevice | None = None,
@@ -123,7 +123,7 @@ def check(
         split: Split of the check's images; test if there is one, else val.
         limit: Most images to use.
         max_drop: Points of top-1 that a file narrower than f32 may lose.
-        dense: Whether to compare with the dense model too.
+        compare_dense: Whether to compare with the dense model too.
         accept_inconclusive: Whether a file whose check has too few images to decide is taken.
         unlabelled: Folder of images without labels: the more they are, the smaller the loss that can be ruled out where
             labelled ones are few.
@@ -169,13 +169,15 @@ def check(
         beside = images_beside(images, chosen, None if unlabelled is None else Path(unlabelled))
         source, gate = Source(model, thin_out(images.split(chosen), limit), chosen, beside), Gate(drop=max_drop / 100)
         with held_folder(subject.parent if out is None else out) as folder:
-            passes = 1 + dense + (predictions is None)
+            passes = 1 + compare_dense + (predictions is None)
             count = image_counter(progress, subject.name, len(source.samples) * passes)
             progress.update(f"checking {subject.name}")
             if predictions is not None:
                 predicted = Predicted.read(predictions)
                 counts = card.schedule if card is not None else _schedule(model, schedule or "dense")
-                reports = [check_predicted(predicted, source, gate, counts, card=card, dense=dense, count=count)]
+                reports = [
+                    check_predicted(predicted, source, gate, counts, card=card, dense=compare_dense, count=count)
+                ]
                 logits = "the logits" if thing is None else f"the logits of {thing.name}"
                 note = f"{logits} were made elsewhere ({predicted.device}); nothing was run here but the source"
             else:
@@ -183,7 +185,7 @@ def check(
                 note = f"{changed}; this check takes the place of the old one" if changed else ""
                 artifact = Artifact.open(opened, device, card)
                 parts = artifact.at_presets() if schedule is None else (artifact,)
-                reports = [compare(part, source, gate, dense=dense, count=count) for part in parts]
+                reports = [compare(part, source, gate, dense=compare_dense, count=count) for part in parts]
             for report in reports:
                 if report.losses is not None:
                     save_examples(report.losses, source.preprocessing, folder)

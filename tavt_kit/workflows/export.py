@@ -122,7 +122,7 @@ def export(
     limit: int | None = None,
     max_drop: float = 0.5,
     calibrate: int = 300,
-    dense: bool = True,
+    compare_dense: bool = True,
     accept_inconclusive: bool = False,
     unlabelled: str | Path | None = None,
     target: str | TargetDevice | None = None,
@@ -162,7 +162,7 @@ def export(
         limit: Most images of the check.
         max_drop: Points of top-1 that a file narrower than f32 may lose.
         calibrate: Training images that int8 is calibrated on.
-        dense: Whether to compare with the dense model too.
+        compare_dense: Whether to compare with the dense model too.
         accept_inconclusive: Whether a file whose check has too few images to decide is taken.
         unlabelled: Folder of images without labels: the more they are, the smaller the loss that can be ruled out where
             labelled ones are few.
@@ -240,7 +240,7 @@ def export(
             raise
         raise ExportError(f"{error}; the search chose {wanted[0]}, give `precision` for another") from None
     plan = Plan(
-        forms=forms, gate=Gate(drop=max_drop / 100), split=split, limit=limit, calibrate=calibrate, dense=dense,
+        forms=forms, gate=Gate(drop=max_drop / 100), split=split, limit=limit, calibrate=calibrate, dense=compare_dense,
         accept_inconclusive=accept_inconclusive, target=device, int8=int8, pixels=pixels, unlabelled=unlabelled,
     )  # fmt: skip
     images = images_of(folder, data)

@@ -628,8 +628,8 @@ class _Stages:
             model, folder / f"{name}-{precision}", schedule=[Configuration(each, size).choice for each in schedules],
             precision=precision, calibrate=_CALIBRATE,
             format="openvino" if self.target.runtime == "openvino" else "onnx", smooth_quant="off",
-            dense=False, split="val", limit=_CHECKED, max_drop=100.0, accept_inconclusive=True, fresh=self.fresh,
-            progress=self.progress,
+            compare_dense=False, split="val", limit=_CHECKED, max_drop=100.0, accept_inconclusive=True,
+            fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
         self.progress.show(files)
         given = None if pixels == self.plan.image_size else model.backbone.image_size
@@ -679,7 +679,7 @@ class _Stages:
         lost = next((100 * limit.value for limit in self.budget.of("drop")), 0.5)
         with self._stage(f"check the recommended file on {split}"):
             done = check(
-                result.recommended, result.table.rows[index].run, split=split, max_drop=lost, dense=False,
+                result.recommended, result.table.rows[index].run, split=split, max_drop=lost, compare_dense=False,
                 limit=_JUDGED if self._left > self.plan.check_seconds else _CHECKED,
                 accept_inconclusive=True, progress=self.progress,
             ).checks[0]  # fmt: skip

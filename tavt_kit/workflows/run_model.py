@@ -209,7 +209,7 @@ def images_of(folder: Path | None, data: str | Path | None) -> ImageSet:
     if folder is not None:
         return inherited_images(folder, spec)
     if spec is None:
-        raise DataError("a model that lies in no run folder does not say on which data it was made; give `data`")
+        raise DataError("a model that lies in no run folder does not say on which data it was made; give `data` too")
     return load_images(spec)
 
 

@@ -742,7 +742,7 @@ TARGETS: dict[str, Door] = {
     "settings": (text(_settings), of("export\nlimit=3\nprecision=int8", "train\nresize=600,448\nmixup=0.2",
                                      "train\naugment=flip,shift", "search\nevaluations=5\npopulation=3",
                                      "distill\nschedules=a\nclip=none")),
-    "command line": (text(_command_line), of("export m --limit 3 --set dense=true -oX", "train --no-dense",
+    "command line": (text(_command_line), of("export m --limit 3 --set compare_dense=true -oX", "train --no-dense",
                                              "search a --budget latency=8ms --limit=4 -o b", "fit d --max-time 3m")),
     "config": (file("config.toml", _config), of("\x06limit = 3\n", '\x06precision = "int8"\nformat = ["onnx"]\n',
                                                 "\x01seed = 1\nmixup = 0.2")),

@@ -28,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder / "data")
     write_run(folder / "run")
     flags = ("--data", folder / "data", "--schedule", SCHEDULE, "--format", "onnx", "-o", folder / "shipped")
-    assert run("export", folder / "run", *flags, "--no-dense") == 0
+    assert run("export", folder / "run", *flags, "--no-compare-dense") == 0
     np.savez(folder / "logits.npz", **predicted(folder))
     return folder
 
@@ -48,7 +48,7 @@ def predicted(place: Path) -> dict[str, Any]:
 
 
 def flags(place: Path, out: Path) -> tuple[object, ...]:
-    return ("--against", place / "run", "--data", place / "data", "-o", out, "--no-dense")
+    return ("--against", place / "run", "--data", place / "data", "-o", out, "--no-compare-dense")
 
 
 def found(out: Path, name: str) -> dict[str, Any]:
@@ -182,6 +182,6 @@ def test_the_record_and_the_terminal_say_what_was_counted(place: Path, capsys: p
     assert one["calibration_error"]["bins"] == 15
     assert one["mcnemar_p"] == 1.0
     assert one["top5"] is None  # of three classes five are always right
-    assert run("check", file, "--data", place / "data", "--no-dense") == 0  # against what exported.json names
+    assert run("check", file, "--data", place / "data", "--no-compare-dense") == 0  # against what exported.json names
     said = capsys.readouterr().out
     assert all(words in said for words in ("model.f32.onnx", "14,11,8", "Agreement", "PASS"))

@@ -110,7 +110,7 @@ def test_int8_is_unproven_until_more_images_or_a_wider_gate(
     again = ("check", out / "model.int8.xml.unproven", "--against", place / "run", "--data", place / "data")
     assert run(*again) == 1
     assert (out / "model.int8.xml.unproven").exists()
-    assert run(*again, "--drop", 100, "--no-dense") == 0
+    assert run(*again, "--drop", 100, "--no-compare-dense") == 0
     assert names < {file.name for file in out.iterdir()}
     assert checks(out)["model.int8.xml"]["verdict"] == "PASS"
     assert exported(out)["model.int8.xml"]["status"] == "final"
@@ -235,6 +235,18 @@ def test_bad_input_is_one_sentence(
 def test_a_run_without_data_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", place / "run", "--schedule", "dense") == 2
     assert "give --data" in capsys.readouterr().err
+    assert run("check", place / "run" / "export" / "model.f32.xml") == 2
+    assert "does not say on which data it was made; give --data FOLDER too" in capsys.readouterr().err
+
+
+def test_the_obvious_needs_no_flag(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_folder = tmp_path / "trained"
+    assert run("train", place / "run", "--data", place / "data", "-o", run_folder) == 0
+    assert run("export", run_folder) == run("check", run_folder / "export" / "model.f32.xml") == 0
+    assert run("export", run_folder, "--dense", "-o", tmp_path / "dense") == 0  # as eval, predict and bench say it
+    assert str(read_metadata(tmp_path / "dense" / "model.f32.xml").schedule) == "17x4"
+    assert run("export", run_folder, "--no-dense") == 2
+    assert "--no-dense is gone: --no-compare-dense" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------- check
@@ -245,7 +257,7 @@ def test_check_against_another_model_fails_and_removes_nothing(
 ) -> None:
     write_run(tmp_path / "other", seed=2)
     file = place / "run" / "export" / "model.f32.onnx"
-    flags = ("--against", tmp_path / "other", "--data", place / "data", "-o", tmp_path, "--json", "--no-dense")
+    flags = ("--against", tmp_path / "other", "--data", place / "data", "-o", tmp_path, "--json", "--no-compare-dense")
     assert run("check", file, *flags) == 1
     said = json.loads(capsys.readouterr().out)
     assert (said["verdict"], said["same_weights"], said["dense_top1"]) == ("FAIL", False, None)

@@ -48,7 +48,7 @@ def made(place: Path, file: str) -> Path:
     if not path.exists():
         schedules = [flag for text in PRESETS.values() for flag in ("--schedule", text)]
         kind = "onnx" if path.suffix == ".onnx" else "openvino"
-        assert export(place, "--switchable", *schedules, "--format", kind, "--no-dense") == 0
+        assert export(place, "--switchable", *schedules, "--format", kind, "--no-compare-dense") == 0
     return path
 
 
@@ -164,7 +164,7 @@ def test_a_schedule_outside_the_graphs_range_is_one_sentence(
 @pytest.mark.slow
 def test_check_at_one_preset_or_at_all(place: Path, tmp_path: Path) -> None:
     path = place / "run" / "export" / ONNX
-    flags = ("--against", place / "run", "--data", place / "data", "-o", tmp_path, "--no-dense")
+    flags = ("--against", place / "run", "--data", place / "data", "-o", tmp_path, "--no-compare-dense")
     for more, settings in ((("--schedule", "12x4"), ["12x4"]), ((), list(PRESETS))):
         assert run("check", path, *flags, *more) == 0
         checks = read_record(tmp_path / "check.json", "check")["checks"]
@@ -192,7 +192,7 @@ def test_a_broken_preset_refuses_the_whole_file(
 
     monkeypatch.setattr(Writer, "_write_onnx", off_by_one)
     flags = ("--switchable", "--schedule", "fast=9x4", "--schedule", "accurate=dense", "--format", "onnx")
-    assert export(place, *flags, "-o", tmp_path, "--no-dense") == 1
+    assert export(place, *flags, "-o", tmp_path, "--no-compare-dense") == 1
     checks = read_record(tmp_path / "check.json", "check")["checks"]
     assert [one["verdict"] for one in checks] == ["FAIL", "PASS"]
     assert {file.name for file in tmp_path.iterdir()} == {"check.json", "exported.json"}
@@ -204,7 +204,7 @@ def test_a_broken_preset_refuses_the_whole_file(
 
 @pytest.mark.slow
 def test_several_schedules_have_a_file_each(place: Path, tmp_path: Path) -> None:
-    flags = ("--schedule", "taper:0.2", "--schedule", "full=dense", "--format", "onnx", "--no-dense", "-o", tmp_path)
+    flags = (*"--schedule taper:0.2 --schedule full=dense --format onnx --no-compare-dense -o".split(), tmp_path)
     assert export(place, *flags) == 0
     names = ("model.taper-0.2.f32.onnx", "model.full.f32.onnx")
     assert {file.name for file in tmp_path.iterdir()} == {*names, "check.json", "exported.json"}
@@ -224,7 +224,7 @@ def test_an_unproven_file_with_a_weight_file_is_checked_and_taken(
     assert export(place, *flags) == 1
     file = tmp_path / "model.f16.onnx.unproven"
     weights = next(tmp_path.glob("*.weights"))
-    again = ("check", file, "--against", place / "run", "--data", place / "data", "--no-dense", "--drop", 100)
+    again = ("check", file, "--against", place / "run", "--data", place / "data", "--no-compare-dense", "--drop", 100)
     assert run(*again) == 0
     assert {one.name for one in tmp_path.iterdir()} == {
         "model.f16.onnx", weights.name, "check.json", "exported.json"
@@ -240,7 +240,7 @@ def test_an_unproven_file_with_a_weight_file_is_checked_and_taken(
 
 @pytest.mark.slow
 def test_openvino_in_bf16(place: Path, tmp_path: Path) -> None:
-    flags = ("--schedule", "dense", "--precision", "f32,bf16", "--max-drop", 100, "--no-dense", "-o", tmp_path)
+    flags = ("--schedule", "dense", "--precision", "f32,bf16", "--max-drop", 100, "--no-compare-dense", "-o", tmp_path)
     if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert export(place, *flags) == 2
         return

@@ -38,7 +38,7 @@ def weights(folder: Path) -> str:
 
 
 def test_what_a_workflow_gave_is_what_the_next_one_takes(data: Path, model: Path, tmp_path: Path) -> None:
-    files = export(model, tmp_path / "shipped", schedule="14,11,8,8", format="onnx", data=data, dense=False)
+    files = export(model, tmp_path / "shipped", schedule="14,11,8,8", format="onnx", data=data, compare_dense=False)
     assert os.fspath(files) == str(tmp_path / "shipped") and Path(files[0]) == files[0].path
     by_file, by_path = (evaluate(thing, data, split="test") for thing in (files[0], files[0].path))
     assert by_file.record == by_path.record
@@ -67,10 +67,10 @@ def test_a_loaded_model_knows_its_images(trained: Path, tmp_path: Path, quiet: N
     found = search(own, out=tmp_path / "in hand", **asked)
     assert found.front == search(trained, out=tmp_path / "folder", **asked).front
     assert evaluate(own).top1 == evaluate(trained).top1
-    files = export(own, tmp_path / "shipped", schedule="14,11,8,8", format="onnx", dense=False)
-    by_path = export(trained, tmp_path / "again", schedule="14,11,8,8", format="onnx", dense=False)
+    files = export(own, tmp_path / "shipped", schedule="14,11,8,8", format="onnx", compare_dense=False)
+    by_path = export(trained, tmp_path / "again", schedule="14,11,8,8", format="onnx", compare_dense=False)
     assert files.record["artifacts"] == by_path.record["artifacts"]
-    assert check(files[0], own, dense=False).checks[0].record["source"]["run"] == str(trained)
+    assert check(files[0], own, compare_dense=False).checks[0].record["source"]["run"] == str(trained)
     profiled = profile(load_model(trained), target="torch:cpu", max_time=0.1)
     assert profiled.file == trained / "profile.json"
     profiled.file.unlink()
