@@ -12,16 +12,7 @@ from tavt_kit.core.budget import judge as judge_limit
 from tavt_kit.core.codec import encode
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.measurement import (
-    DRAWS,
-    LEAST_FOR_BLOCKS,
-    LEAST_ROUNDS,
-    Measurement,
-    PairedRatio,
-    bootstrap_interval,
-    paired_ratio,
-    round_ratios,
-)
+from tavt_kit.core.measurement import METHOD, Measurement, PairedRatio, bootstrap_ratio
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError
 
@@ -122,27 +113,6 @@ _COPIED = (
     "name", "thing", "target", "image_size", "schedule", "macs", "size_bytes", "throughput", "gflops",
     "compile_ms", "memory", "busy_cores", "doubts",
 )  # fmt: skip
-
-
-METHOD = (
-    f"percentile bootstrap over rounds, from {LEAST_FOR_BLOCKS} rounds on over blocks of neighbouring ones; median of "
-    f"{DRAWS} resamples"
-)
-
-
-def bootstrap_ratio(slow: Measurement, fast: Measurement, *, seed: int = 0) -> PairedRatio:
-    """``slow`` over ``fast``: the median over the rounds of the ratio within each, as ``paired_ratio``.
-
-    Rounds are resampled, not inferences, because noise outlasts an inference. Of fewer than ``LEAST_ROUNDS`` rounds
-    the whole range is given.
-    """
-    paired = paired_ratio(slow, fast)
-    ratios = round_ratios(slow, fast)
-    if len(ratios) < LEAST_ROUNDS:
-        low, high, method = min(ratios), max(ratios), "range of the rounds, too few for an interval"
-    else:
-        (low, high), method = bootstrap_interval(ratios, seed=seed), METHOD
-    return replace(paired, low=low, high=high, method=method)
 
 
 # Why nothing is known, by quantity.

@@ -39,11 +39,13 @@ _FRAGMENTS = (".*step-*.pt", ".*best-*.pt")
 def save_state(folder: Path, content: Mapping[str, Any]) -> None:
     """Write a state in place of the one before; a process killed at any moment leaves that one, or this.
 
-    The content is ``step``, the updates that are done, and whatever else continues the run: tensors, numbers, texts,
-    lists, tuples and dictionaries only, so that no code is run when it is read.
+    The content is ``step``, the updates that are done, that of the ``best`` weights, all others of which go, and
+    whatever else continues the run: tensors, numbers, texts, lists, tuples and dictionaries only, so that no code is
+    run when it is read.
     """
     write_state(state_file(folder, content["step"]), {"version": _VERSION, **content})
-    for old in _states(folder)[:-_KEPT]:
+    best = state_file(folder, content["best"]["step"], "best")
+    for old in (*_states(folder)[:-_KEPT], *(file for file in best.parent.glob("best-*.pt") if file != best)):
         old.unlink(missing_ok=True)
 
 
@@ -81,14 +83,6 @@ def readable(file: Path) -> Iterator[None]:
         yield
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{file} cannot be continued ({first_line(error)}); start again with `fresh`") from None
-
-
-def drop_other_best(folder: Path, step: int) -> None:
-    """Remove what was best before; called once the state that names ``step`` is on the disk."""
-    kept = state_file(folder, step, "best")
-    for file in kept.parent.glob("best-*.pt"):
-        if file != kept:
-            file.unlink(missing_ok=True)
 
 
 def _states(folder: Path) -> list[Path]:

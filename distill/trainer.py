@@ -29,7 +29,6 @@ from tavt_kit.distill.losses import Step
 from tavt_kit.distill.optimizer import make_optimiser, set_rate
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
 from tavt_kit.distill.run_folder import (
-    drop_other_best,
     journal,
     load_state,
     readable,
@@ -280,7 +279,6 @@ class Trainer:
             "best": {"value": self.best_value, "step": self.best_step},
         }
         save_state(self.folder, content)
-        drop_other_best(self.folder, self.best_step)
 
     def _evaluate(self, number: int, values: dict[str, float]) -> bool:
         """Where an evaluation is due, add it to the values of the step; whether it is the best so far."""

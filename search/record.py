@@ -15,7 +15,7 @@ from tavt_kit.core.codec import encode
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.records import atomic_text, read_record, reading, write_record
+from tavt_kit.core.records import atomic_text, read_record, reading
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.search.finalists import Final
 from tavt_kit.search.objectives import SearchResult
@@ -79,11 +79,6 @@ def front_body(
         "history": [round(volume, 6) for volume in result.history],
         **encode({name: value for name, value in beside.items() if value is not None}),
     }
-
-
-def write_front(folder: Path, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Write ``front.json``; what was written."""
-    return write_record(Path(folder) / FRONT_FILE, "front", body)
 
 
 def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:

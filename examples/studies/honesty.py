@@ -34,11 +34,11 @@ from honesty_peers import benchmark_app, onnxruntime_loop, our_p50, torch_timer
 from honesty_plants import LOADS, Case, Slowed, cases, load
 
 from tavt_kit.bench import Protocol, bench, random_images
-from tavt_kit.bench.record import bootstrap_ratio
 from tavt_kit.bench.validity import ValidityMonitor
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
+from tavt_kit.core.measurement import bootstrap_ratio
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.records import atomic_text
 from tavt_kit.data.preprocess import Preprocessing

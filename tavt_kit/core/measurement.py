@@ -181,29 +181,37 @@ def round_ratios(slow: Measurement, fast: Measurement) -> list[float]:
     return [x / y for x, y in zip(slow.by_round(), fast.by_round(), strict=False)]
 
 
-def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the median of rounds, by a bootstrap that draws blocks of neighbours: noise outlasts a round.
+METHOD = (
+    f"percentile bootstrap over rounds, from {LEAST_FOR_BLOCKS} rounds on over blocks of neighbouring ones; median of "
+    f"{DRAWS} resamples"
+)
 
-    The circular block bootstrap (Politis & Romano, A circular block-resampling procedure for stationary data, 1992):
-    behind the last round comes the first; blocks are about the cube root of the rounds long; percentile intervals. Of
-    fewer than ``LEAST_FOR_BLOCKS`` each round is a block of its own: fewer draws make the interval too narrow, which
-    weighs more (of independent rounds, 6 a row, blocks of two hold the truth 84 times in 100, single ones 91).
 
-    The values are in the order of time, at least ``LEAST_ROUNDS`` of them.
+def bootstrap_ratio(slow: Measurement, fast: Measurement, *, seed: int = 0) -> PairedRatio:
+    """As ``paired_ratio``, with an interval by a bootstrap of blocks of rounds, because noise outlasts a round.
+
+    Of fewer than ``LEAST_ROUNDS`` rounds the whole range is given. The circular block bootstrap (Politis & Romano, A
+    circular block-resampling procedure for stationary data, 1992): behind the last round comes the first; blocks are
+    about the cube root of the rounds long; percentile intervals. Of fewer than ``LEAST_FOR_BLOCKS`` each round
+    is a block of its own: fewer draws make the interval too narrow, which weighs more (of independent rounds, 6 a row,
+    blocks of two hold the truth 84 times in 100, single ones 91).
     """
-    draws, n, medians = random.Random(seed), len(values), list[float]()
-    length = round(n ** (1 / 3))
+    ratios = round_ratios(slow, fast)
+    value, n = median(ratios), len(ratios)
+    if n < LEAST_ROUNDS:
+        return PairedRatio(value, min(ratios), max(ratios), n, "range of the rounds, too few for an interval")
+    draws, length, medians = random.Random(seed), round(n ** (1 / 3)), list[float]()
     for _ in range(DRAWS):
         if n < LEAST_FOR_BLOCKS:
-            sample = draws.choices(values, k=n)
+            sample = draws.choices(ratios, k=n)
         else:
             sample = list[float]()
             while len(sample) < n:
                 start = draws.randrange(n)
-                sample += [values[(start + step) % n] for step in range(min(length, n - len(sample)))]
+                sample += [ratios[(start + step) % n] for step in range(min(length, n - len(sample)))]
         medians.append(median(sample))
-    value = median(values)
-    return min(percentile(medians, 0.025), value), max(percentile(medians, 0.975), value)
+    low, high = percentile(medians, 0.025), percentile(medians, 0.975)
+    return PairedRatio(value, min(low, value), max(high, value), n, METHOD)
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

@@ -275,8 +275,9 @@ class AdaptiveViT(nn.Module):
             lean: Do no work for rows that do not go on (changes the last bits).
             watch: Looks at the attention of one layer, which then runs on all rows.
         """
+        blocks = self.backbone.blocks
         for layer in layers:
-            with part_scope(f"layer.{layer}", self.backbone.find_module(layer)):
+            with part_scope(f"layer.{layer}", blocks[layer] if blocks else None):
                 pick = self._pick(layer, state, counts[layer], lean and watch is None)
                 if pick is None:
                     state = self.backbone.attend(layer, state, watch)

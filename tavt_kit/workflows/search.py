@@ -30,7 +30,7 @@ from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.search import Costs, SearchResult, Store
 from tavt_kit.search.feasibility import Feasibility, feasibility_table, refuse_unsearchable, require_feasible
 from tavt_kit.search.finalists import Final, better_baseline, confirm
-from tavt_kit.search.record import front_body, front_frame, write_candidates, write_front
+from tavt_kit.search.record import FRONT_FILE, front_body, front_frame, write_candidates
 from tavt_kit.search.study import search as search_space
 from tavt_kit.workflows.baselines import Baselines, check_user_baselines
 from tavt_kit.workflows.joint import counting, int8_session, joint_space, variant_of, with_weakest
@@ -240,7 +240,7 @@ def _written(
         body["untrained_sizes"] = untrained
     body["command"] = command_line()
     write_candidates(folder, result, final)
-    record = write_front(folder, body)
+    record = write_record(folder / FRONT_FILE, "front", body)
     if pick is not None:
         model = variant_of(context, pick.schedule)
         model.schedule = Configuration.of(pick.schedule).schedule

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tavt_kit.bench.record import METHOD, bootstrap_ratio
-from tavt_kit.core.measurement import Measurement, paired_ratio
+from tavt_kit.core.measurement import METHOD, Measurement, bootstrap_ratio, paired_ratio
 
 
 def rounds(rng: np.random.Generator, ms: float, levels: np.ndarray) -> Measurement:

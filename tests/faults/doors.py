@@ -495,7 +495,7 @@ def _state(path: Path) -> Any:
 
 def _state_seeds() -> tuple[bytes, ...]:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-state-"))
-    save_state(folder, {"step": 1, "weights": {"a": torch.zeros(2)}, "draws": (1, 2)})
+    save_state(folder, {"step": 1, "best": {"step": 0}, "weights": {"a": torch.zeros(2)}, "draws": (1, 2)})
     return ((folder / "state" / "step-00000001.pt").read_bytes(),)
 
 

@@ -31,7 +31,7 @@ from tavt_kit.core.records import write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search.finalists import Final
 from tavt_kit.search.objectives import SearchResult
-from tavt_kit.search.record import front_body, write_candidates, write_front
+from tavt_kit.search.record import FRONT_FILE, front_body, write_candidates
 from tavt_kit.workflows.fit_rows import FitRow, FitTable
 
 TOKENS, LAYERS = 65, 12
@@ -146,7 +146,7 @@ def _write_search(folder: Path, front: tuple[Candidate, ...], baselines: tuple[C
     card = json.loads((folder / "model.json").read_text())
     host = HostFacts.from_record(HOST)
     body = front_body(result, final, model=card, budget=budget, target=TARGET, seed=0, host=host)
-    write_front(folder, body)
+    write_record(folder / FRONT_FILE, "front", body)
     write_candidates(folder, result, final)
 
 

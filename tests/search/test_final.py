@@ -18,12 +18,13 @@ from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.front import dominates
 from tavt_kit.core.latency_bounds import latency_bounds
 from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.records import write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import SearchResult, finalists, search
 from tavt_kit.search.finalists import Final, confirm
-from tavt_kit.search.record import front_body, write_candidates, write_front
+from tavt_kit.search.record import FRONT_FILE, front_body, write_candidates
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers
 
 BUDGET = Budget.parse(["latency=8ms"])
@@ -208,7 +209,7 @@ def test_records(tmp_path: Path) -> None:
     result = found()
     final = confirm(result, BUDGET, measure=Machine(lambda schedule: 1.0))
     body = front_body(result, final, model={"name": "toy"}, budget=BUDGET, target=COSTS.target, seed=0)
-    write_front(tmp_path, body)
+    write_record(tmp_path / FRONT_FILE, "front", body)
     record = json.loads((tmp_path / "front.json").read_text())
     assert record["schema"] == "fgvc-kit/front" and record["version"] == 2
     for key, value in {

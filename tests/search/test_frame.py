@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.core.budget import Budget
+from tavt_kit.core.records import write_record
 from tavt_kit.errors import MissingDependency, RecordError
 from tavt_kit.search import front_frame, search
 from tavt_kit.search.finalists import confirm
-from tavt_kit.search.record import front_body, write_front
+from tavt_kit.search.record import FRONT_FILE, front_body
 from tests.search.test_final import Machine
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers
 
@@ -29,7 +30,8 @@ def test_frame_of_a_run_folder(tmp_path: Path) -> None:
     budget = Budget.parse(["latency=8ms"])
     result = search(SPACE, answers, costs=COSTS, budget=budget, evaluations=30)
     final = confirm(result, budget, measure=Machine(lambda schedule: 1.0), number=3)
-    write_front(tmp_path, front_body(result, final, model={}, budget=budget, target=COSTS.target, seed=0))
+    body = front_body(result, final, model={}, budget=budget, target=COSTS.target, seed=0)
+    write_record(tmp_path / FRONT_FILE, "front", body)
     for given in (tmp_path, str(tmp_path / "front.json")):
         frame = front_frame(given)
         assert list(frame["p90"]) == [one.cost("p90") for one in final.candidates]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -68,6 +68,8 @@ class Backbone(Protocol):
     weighs_sizes: bool = False
     """Whether the head can count a merged token as often as it stands for patches; else every patch is restored."""
     has_class_token: bool = True
+    blocks: Sequence[Any] = ()
+    """The module that holds each layer's weights; none where no single one does."""
 
     def embed(self, images: Tensor) -> TokenState:
         """(B, 3, H, W) -> the state before layer 0."""
@@ -95,10 +97,6 @@ class Backbone(Protocol):
     def feed(self, layer: int, state: TokenState) -> TokenState:
         """The feed-forward half-block."""
         ...
-
-    def find_module(self, layer: int) -> nn.Module | None:
-        """The module that holds a layer's weights; ``None`` where no single one does."""
-        return None
 
     def outputs(self, state: TokenState) -> Outputs:
         """Final norm, pooling and head."""

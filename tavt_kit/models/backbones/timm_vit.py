@@ -207,10 +207,6 @@ class TimmVit(Backbone):
         kept = first_rows(state, pick.count) if index is None else drop(state, index)
         return kept.with_tokens(halves.add_attend(block, kept.tokens, y))
 
-    def find_module(self, layer: int) -> nn.Module | None:
-        block: nn.Module = self.blocks[layer]
-        return block
-
     def feed(self, layer: int, state: TokenState) -> TokenState:
         return state.with_tokens(self.halves[layer].feed(self.blocks[layer], state.tokens))
 

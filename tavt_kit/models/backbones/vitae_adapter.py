@@ -38,15 +38,15 @@ class VitaeBackbone(Backbone):
                 "kind transformer some depth"
             )
         self.stage = max(full, key=lambda i: stages[i].grid[0] * stages[i].grid[1])
-        self.cells: list[Any] = list(self.model.layers[self.stage].NC)
-        require_fused("this ViTAE", (cell.attn for cell in self.cells))
-        self.layers = self.alike = len(self.cells)
+        self.blocks: list[Any] = list(self.model.layers[self.stage].NC)
+        require_fused("this ViTAE", (cell.attn for cell in self.blocks))
+        self.layers = self.alike = len(self.blocks)
         self.prefix: int = model.prefix
         self.grid: tuple[int, int] = self.model.layers[self.stage].grid
         self.image_size: tuple[int, int] = model.image_size
         self.tokens = self.prefix + self.grid[0] * self.grid[1]
         self.droppable = self.joint = (True,) * self.layers
-        self.thin = tuple(is_thin(cell.attn) for cell in self.cells)
+        self.thin = tuple(is_thin(cell.attn) for cell in self.blocks)
         self.unmergeable = "its convolutions need each token in a place of its own"
         self.has_class_token = model.class_token
 
@@ -72,7 +72,7 @@ class VitaeBackbone(Backbone):
 
     def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         """The attention half-block, and what the convolutions give the patches that are left."""
-        cell = self.cells[layer]
+        cell = self.blocks[layer]
         local = self._local(cell, state, state.place)
         normed = cell.norm1(state.tokens)
         if watch is None:
@@ -83,7 +83,7 @@ class VitaeBackbone(Backbone):
         return state.with_tokens(cell.add(state.tokens, mixed, local))
 
     def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
-        cell = self.cells[layer]
+        cell = self.blocks[layer]
         mixed, index = thin_attention(cell.attn, cell.norm1(state.tokens), pick)
         kept = first_rows(state, pick.count) if index is None else drop(state, index)
         return kept.with_tokens(cell.add(kept.tokens, mixed, self._local(cell, state, kept.place)))
@@ -93,12 +93,8 @@ class VitaeBackbone(Backbone):
         local = cell.local(_whole(state))
         return local if place is None else gather_rows(local, place[:, self.prefix :] - self.prefix)
 
-    def find_module(self, layer: int) -> nn.Module | None:
-        cell: nn.Module = self.cells[layer]
-        return cell
-
     def feed(self, layer: int, state: TokenState) -> TokenState:
-        return state.with_tokens(self.cells[layer].feed(state.tokens))
+        return state.with_tokens(self.blocks[layer].feed(state.tokens))
 
     def outputs(self, state: TokenState) -> Outputs:
         return Outputs(self.model.forward_head(self._last_tokens(state)))
@@ -118,10 +114,10 @@ class VitaeBackbone(Backbone):
 
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
         layers, places = [], self.grid[0] * self.grid[1]
-        for cell in self.cells:
+        for cell in self.blocks:
             weights = sum(conv.weight.numel() for conv in cell.PCM.modules() if isinstance(conv, nn.Conv2d))
             layers.append(replace(layer_costs(cell, joint=True), constant=weights * places))
-        width = self.cells[0].norm1.weight.shape[0]
+        width = self.blocks[0].norm1.weight.shape[0]
         stem = part_macs(self.model, lambda images: self.embed(images).tokens, (3, *self.image_size))
         tail = part_macs(self.model, lambda x: self.outputs(TokenState(x, self.prefix)).logits, (self.tokens, width))
         return stem, tuple(layers), HeadCosts(tail)
