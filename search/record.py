@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -15,6 +13,7 @@ from tavt_kit.core.codec import encode
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
+from tavt_kit.core.parsing import csv_text
 from tavt_kit.core.records import atomic_text, read_record, reading
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.search.finalists import Final
@@ -89,12 +88,8 @@ def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
         _row(number, measured.get(candidate.schedule, candidate), candidate.schedule in front, seconds)
         for number, (candidate, seconds) in enumerate(zip_longest(result.candidates, result.clock))
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
     path = Path(folder) / CSV_FILE
-    atomic_text(path, text.getvalue())
+    atomic_text(path, csv_text(list(lines[0]), [list(line.values()) for line in lines]))
     return path
 
 

@@ -75,9 +75,14 @@ class Space:
         return self.layout.layers - 1 if self.layout.token_pooled else self.layout.layers
 
     @property
+    def choices(self) -> tuple[int, ...]:
+        """How many values each gene of another kind has, before the levels; see ``JointSpace``."""
+        return ()
+
+    @property
     def extras(self) -> int:
-        """Genes of another kind before the levels; see ``JointSpace``."""
-        return 0
+        """Genes before the levels."""
+        return len(self.choices)
 
     def dressed(self, choice: Choice, number: int) -> Choice:
         """One of the first proposals with genes of another kind."""
@@ -149,8 +154,12 @@ class Space:
         yield extras
 
     def vary(self, genes: Levels, rng: np.random.Generator) -> Levels:
-        """A child's genes of another kind."""
-        return genes
+        """The first genes of a child: each changes once in four times."""
+        changed = genes.copy()
+        for index, choices in enumerate(self.choices):
+            if rng.random() < 0.25:
+                changed[index] = rng.integers(choices)
+        return changed
 
     def every(self) -> Iterator[Levels]:
         """The genes of every schedule, from dense to least."""
@@ -204,11 +213,6 @@ class JointSpace(Space):
     def plain(self) -> Space:
         """The same model's schedules without the other genes."""
         return Space(self.layout, self.minimum)
-
-    @property
-    def extras(self) -> int:
-        """Genes before the levels."""
-        return len(GENES)
 
     @property
     def genes(self) -> int:
@@ -327,14 +331,6 @@ class JointSpace(Space):
         extra = [int(rng.integers(choices)) for choices in self.choices]
         extra[_LAYERS] *= int(rng.integers(2))
         return self.mend(np.append(extra, self.plain.sample(rng)))
-
-    def vary(self, genes: Levels, rng: np.random.Generator) -> Levels:
-        """The first genes of a child: each changes once in four times."""
-        changed = genes.copy()
-        for index, choices in enumerate(self.choices):
-            if rng.random() < 0.25:
-                changed[index] = rng.integers(choices)
-        return changed
 
     def every(self) -> Iterator[Levels]:
         """Each row that ``mend`` leaves as it is."""

@@ -80,9 +80,7 @@ def main(words: list[str]) -> None:
         shares = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
         best = (f"{card['classes'][i]} {100 * shares[i]:.1f} %" for i in np.argsort(-shares)[:3])
         sys.stdout.write("  ".join([image, *best]) + "\n")
-    for option in (
-        word for word in words if word.startswith("--save=") and answers
-    ):  # for fgvc-kit check --predictions
+    for option in [word for word in words if word.startswith("--save=") and answers]:  # for `check --predictions`
         np.savez(option[7:], logits=np.stack(list(answers.values())), names=list(answers), classes=card["classes"])
     if len(answers) < len(set(images)):
         raise SystemExit(1)

@@ -69,7 +69,6 @@ def to_onnx(
         path.unlink(missing_ok=True)
     at = f"schedule {card.schedule}" if not card.is_switchable else "switchable counts"
     said = "; ".join(f"{exporter}, opset {opset}: {reason}" for exporter, opset, reason in reasons)
-
     raise ExportError(f"exporting {card.model.name} with {at} to ONNX failed ({said}); try `format` openvino")
 
 

@@ -12,7 +12,7 @@ from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.data import ImageSet, Sample, load_arrays, thin_out
+from tavt_kit.data import Arrays, ImageSet, Sample, load_arrays, thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.exporters.options import EXPORTERS, Form, Plan
 
@@ -115,9 +115,7 @@ class Writer:
             held_out = thin_out([sample for sample in self.images.split("train") if sample.path not in taken], HELD_OUT)
             preprocessing = Preprocessing.from_record(self.adaptive.require_card().preprocessing)
             first = load_arrays(calibrating, preprocessing)
-            spare = first._replace(images=first.images[:0], labels=first.labels[:0])
-            if held_out:
-                spare = load_arrays(held_out, preprocessing)
+            spare = load_arrays(held_out, preprocessing) if held_out else Arrays(first.images[:0], first.labels[:0])
             from tavt_kit.exporters.quantize import Examples
 
             self._made["examples"] = Examples(first.images, spare.images, spare.labels)
