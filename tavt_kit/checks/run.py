@@ -136,17 +136,9 @@ def check(
         judgement = replace(judgement, reason=f"{judgement.reason}; {pixels.sentence}")
     return _report(
         answers, source, gate, judgement, adaptive.dense_schedule if dense else None, count,
-        artifact=artifact.name,
-        sha256=hashes,
-        precision=card.precision,
-        executed=str(executed),
-        schedule=card.schedule.counts,
-        tied=len(tied),
-        batches=same_batches,
-        same_weights=card.model.weights_sha256 == source.card.weights_sha256,
-        token_choice=choice,
-        pixels=pixels,
-        decision=decision,
+        artifact=artifact.name, sha256=hashes, precision=card.precision, executed=str(executed),
+        schedule=card.schedule.counts, tied=len(tied), batches=same_batches, token_choice=choice, pixels=pixels,
+        same_weights=card.model.weights_sha256 == source.card.weights_sha256, decision=decision,
     )  # fmt: skip
 
 
@@ -175,13 +167,8 @@ def check_predicted(
     judgement = judge(answers, gate, batches, exact=False, fault=fault)
     return _report(
         answers, source, gate, judgement, adaptive.dense_schedule if dense else None, count,
-        artifact=predicted.name,
-        sha256=predicted.sha256,
-        precision="unknown" if card is None else card.precision,
-        executed=predicted.device,
-        schedule=schedule.counts,
-        tied=0,
-        batches=batches,
+        artifact=predicted.name, sha256=predicted.sha256, precision="unknown" if card is None else card.precision,
+        executed=predicted.device, schedule=schedule.counts, tied=0, batches=batches,
         same_weights=card is None or card.model.weights_sha256 == source.card.weights_sha256,
     )  # fmt: skip
 
@@ -200,11 +187,8 @@ def _report(
     if dense is not None:
         logits = source.logits(dense, count)
         paths = [sample.path for sample in source.samples]
-        facts |= {
-            "dense_top1": answers.top1(logits, split),
-            "against_dense": answers.against(logits),
-            "losses": losses_of(replace(answers, source=logits), paths, names, split),
-        }
+        facts["dense_top1"], facts["against_dense"] = answers.top1(logits, split), answers.against(logits)
+        facts["losses"] = losses_of(replace(answers, source=logits), paths, names, split)
     report = CheckReport(
         verdict=judgement.verdict,
         reason=judgement.reason,

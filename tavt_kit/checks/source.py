@@ -86,14 +86,10 @@ class Source:
         return {
             "source": {"run": run, "name": card.name, "score": card.score, "weights_sha256": card.weights_sha256},
             "data": {
-                "name": images.name,
-                "split": self.split,
-                "images": len(self.samples),
-                "sha256": images.sha256,
-                "images_sha256": sha256_samples(self.samples, card.classes),
-                "background": BACKGROUND,
+                "name": images.name, "split": self.split, "images": len(self.samples), "sha256": images.sha256,
+                "images_sha256": sha256_samples(self.samples, card.classes), "background": BACKGROUND,
             },
-        }
+        }  # fmt: skip
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -116,7 +116,7 @@ def learning_section(records: Records) -> Section | Missing:
     runs = records.all("run")
     table = _reached([run for run in runs if number(run.body, "results", "val", "value") is not None])
     blocks: list[Block] = [table] if table.rows else []
-    blocks += [_average(file.body) for file in records.all("average")]
+    blocks += [average_table(file.body) for file in records.all("average")]
     blocks += [block for run in runs for block in _run(run, records.steps.get(run.path, ()))]
     if not blocks:
         return Missing("Learning curves", "fgvc-kit distill MODEL")
@@ -142,12 +142,12 @@ def _reached(runs: Sequence[RecordFile]) -> Table:
     )
 
 
-def _average(body: Mapping[str, Any]) -> Table:
-    """The mean of several fine-tunes beside each of them."""
+def average_table(body: Mapping[str, Any]) -> Table:
+    """The mean of several fine-tunes beside each of them, from ``average.json``."""
     return Table.of(
         objects(body, "rows"),
         "The mean of the fine-tuned weights beside each of them, at its image size on val.",
-        ("Fine-tune", lambda row: f"at {whole(row, 'image_size') or words.DASH} px"),
+        ("Fine-tune", lambda row: Cell(f"at {whole(row, 'image_size') or words.DASH} px", text(row, "run") or "")),
         (Column("Alone", hint="top-1, 95 %"), lambda row: columns.recorded_accuracy(row, "top1")),
         (Column("Mean", hint="top-1, 95 %"), lambda row: columns.recorded_accuracy(row, "average_top1")),
         (Column("Change", hint="points, paired"), lambda row: columns.difference(

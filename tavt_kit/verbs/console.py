@@ -107,16 +107,16 @@ class ConsoleProgress:
         self._console = console_of(stderr=True)
         self._stages: tuple[Display, TaskID] | None = None
         self._updates: tuple[Display, TaskID] | None = None
-        self._heartbeat = None if self._console.is_terminal else _Heartbeat()
+        self._heartbeat = _Heartbeat()
         self._what, self._units = "", (0, 0)
 
     def __enter__(self) -> Self:
-        if self._heartbeat is not None:
+        if not self._console.is_terminal:
             self._heartbeat.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if self._heartbeat is not None:
+        if self._heartbeat.is_alive():
             self._heartbeat.end()
         self._end_displays()
 
@@ -129,8 +129,7 @@ class ConsoleProgress:
 
     def _now(self, doing: str, share: str = "") -> None:
         """What a line says where nobody watches a terminal."""
-        if self._heartbeat is not None:
-            self._heartbeat.doing, self._heartbeat.share = doing, share
+        self._heartbeat.doing, self._heartbeat.share = doing, share
 
     def show(self, value: object) -> None:
         """A value, as its ``str``; a verb that has a better image of it overrides this."""
@@ -141,7 +140,7 @@ class ConsoleProgress:
         self._end_displays(stages=False)
         self._what, self._units = what, (done, total)
         self._now(what, f", {done} of {total}")
-        if self._heartbeat is not None:
+        if not self._console.is_terminal:
             return
         if self._stages is None:
             bar = (TextColumn("{task.description:<14}"), BarColumn(bar_width=30), MofNCompleteColumn(),
@@ -157,7 +156,7 @@ class ConsoleProgress:
         done, total = self._units[0] + units, self._units[1]
         self._units, shown = (done, total), [f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items()]
         self._now(self._what, ", ".join([f", {done} of {total}", *shown]))
-        if self._heartbeat is not None and done == total:
+        if done == total and not self._console.is_terminal:
             print(", ".join([f"{self._what}: {total}", *shown]), file=sys.stderr, flush=True)
         if self._stages is not None:
             display, stage = self._stages
@@ -168,7 +167,7 @@ class ConsoleProgress:
     def update(self, doing: str, share: float | None = None) -> None:
         """One line that is wiped when the next thing begins; where stderr is no terminal, one in ten seconds."""
         self._now(doing, "" if share is None else f", {share:.0%}")
-        if self._heartbeat is not None:
+        if not self._console.is_terminal:
             return
         self._end_displays(updates=False)
         if self._updates is None:

@@ -64,20 +64,15 @@ def average_verb(
     **given: Any,
 ) -> Answer:
     """Prints a line for each run: its own top-1, and the mean's at its image size."""
-    from tavt_kit.reports.candidates import Estimate, points_of
-    from tavt_kit.verbs.console import print_table
+    from tavt_kit.reports.training import average_table
+    from tavt_kit.verbs.tables import print_blocks
     from tavt_kit.workflows.average import average
 
     result = average(runs, out, **given)
 
     def show() -> None:
-        rows = []
-        for row in result.record["rows"]:
-            change = Estimate.of(row["difference"], "difference")
-            top1 = (f"{100 * row[key]['value']:.1f}" for key in ("top1", "average_top1"))
-            rows.append((row["run"], str(row["image_size"]), *top1, points_of(change), change.points if change else ""))
-        print(f"{result.folder}: one network for all of these; top-1 on val, %")
-        print_table(("run", "pixels", "its own", "the mean's", "points", "95 %, paired"), rows)
+        print(f"{result.folder}: one network for all of these")
+        print_blocks([average_table(result.record)])
 
     return Answer({**result.record, "folder": str(result.folder)}, show)
 
