@@ -109,10 +109,6 @@ class HeadCounts:
 
         heads, fused, official = (tops(kind) for kind in ("heads", *COMPATS))
         best = max({**heads, **official}.items(), key=lambda item: float(item[1]["top1"]["value"]))
-        return {
-            "heads": heads,
-            "fused": fused,
-            "fused_official": official,
-            "tokens": {name: share / self._n for name, share in self._tokens.items()},
-            "official": {"name": best[0], "top1": best[1]["top1"]},
-        }
+        tokens = {name: share / self._n for name, share in self._tokens.items()}
+        named = {"name": best[0], "top1": best[1]["top1"]}
+        return {"heads": heads, "fused": fused, "fused_official": official, "tokens": tokens, "official": named}

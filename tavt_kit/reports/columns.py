@@ -25,6 +25,11 @@ def difference(estimate: Estimate | None) -> Cell:
     return Cell(points_of(estimate), estimate.points if estimate else "")
 
 
+def recorded_difference(record: Any) -> Cell:
+    """The cell of the ``difference`` of a record."""
+    return difference(Estimate.of(mapping(record, "difference"), "difference"))
+
+
 def verdict(word: str | None) -> Cell:
     """A verdict as a badge."""
     return Cell(word or words.DASH, badge=bool(word))

@@ -11,7 +11,7 @@ from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import TargetError
 from tavt_kit.reports import columns, words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
-from tavt_kit.reports.candidates import Estimate, FrontView
+from tavt_kit.reports.candidates import FrontView
 from tavt_kit.reports.images import data_uri
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.records import Records, integers, mapping, number, objects, sequence, text
@@ -29,7 +29,6 @@ def checks_section(records: Records) -> Section | Missing:
     hint = f"{words.metric_words(text(accuracies[0], 'metric') or 'top1')}, 95 %"
     (split, n), *others = {(text(accuracy, "split"), number(accuracy, "n")) for accuracy in accuracies}
     images = f" of the {split} split, {words.n_text(n)}" if not others and split and n else ""
-    change = Column("Change", hint="points, paired")
     table = Table.of(
         checks,
         f"Each file and its source, the same schedule in torch f32, on the same images{images}.",
@@ -38,7 +37,7 @@ def checks_section(records: Records) -> Section | Missing:
         (Column("Images", hint="split"), lambda row: _images(mapping(row[1], "artifact_top1")) if others else ""),
         (Column("Source", hint=hint), lambda row: columns.recorded_accuracy(row[1], "source_top1")),
         (Column("File", hint=hint), lambda row: columns.recorded_accuracy(row[1], "artifact_top1")),
-        (change, lambda row: columns.difference(Estimate.of(mapping(row[1], "difference"), "difference"))),
+        (Column("Change", hint="points, paired"), lambda row: columns.recorded_difference(row[1])),
         (Column("Agreement"), lambda row: words.percent_text(number(row[1], "agreement"))),
         (Column("Logits differ", hint="of the largest"), lambda row: _logits_differ(row[1])),
         ("Verdict", lambda row: columns.verdict(text(row[1], "verdict"))),

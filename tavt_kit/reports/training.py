@@ -150,9 +150,8 @@ def average_table(body: Mapping[str, Any]) -> Table:
         ("Fine-tune", lambda row: Cell(f"at {whole(row, 'image_size') or words.DASH} px", text(row, "run") or "")),
         (Column("Alone", hint="top-1, 95 %"), lambda row: columns.recorded_accuracy(row, "top1")),
         (Column("Mean", hint="top-1, 95 %"), lambda row: columns.recorded_accuracy(row, "average_top1")),
-        (Column("Change", hint="points, paired"), lambda row: columns.difference(
-            Estimate.of(mapping(row, "difference"), "difference"))),
-    )  # fmt: skip
+        (Column("Change", hint="points, paired"), columns.recorded_difference),
+    )
 
 
 def _pixels(body: Mapping[str, Any]) -> str:

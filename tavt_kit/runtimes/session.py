@@ -73,8 +73,7 @@ class FileSession(ABC):
 
     Raises:
         DataError: Its input is not of images.
-        ScheduleError: Counts for a file that takes none, none for one that does, or such as its graph cannot run: of
-            another number, growing, or below two. (That they suit its images is the card's to say.)
+        ScheduleError: Counts for a file that takes none, none for one that does, or such as its graph cannot run.
     """
 
     load_ms: float

@@ -145,13 +145,9 @@ def training_seconds(image_seconds: float) -> float:
 
 
 def image_sizes(plan: FitPlan, grid: int, dense: FitRow, budget: Budget, batch: int) -> tuple[int, int]:
-    """The image size that merging brings into the budget, and the one that keeps to it with every token.
+    """The image size that merging brings into the budget, in ms, and the one that keeps to it with every token.
 
-    Args:
-        grid: Patches a side at the plan's size.
-        dense: The dense model there; its time goes with its patches.
-        budget: In ms.
-        batch: Images of an inference.
+    At the plan's size an image has ``grid`` patches a side, and the time of the dense model goes with its patches.
     """
     rooms = [limit.value / dense.times[limit.statistic or "p90"] for limit in budget.of("latency")]
     rooms += [1e3 * batch / limit.value / dense.times["p50"] for limit in budget.of("throughput")]
@@ -165,15 +161,11 @@ def image_sizes(plan: FitPlan, grid: int, dense: FitRow, budget: Budget, batch: 
 
 
 def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int, images: int, judged: int) -> FitPlan:
-    """How many steps the rest of the time has room for; what is not worth its time is left out.
+    """How many steps the seconds that are left have room for; what is not worth its time is left out.
 
-    Args:
-        plan: With its sizes, and the seconds of a file and of a head at the full size.
-        left: Seconds until the fit is to end.
-        image_seconds: Seconds of one image's forward pass at the full size, where training runs.
-        finalists: Files that the search's front becomes, at most.
-        images: Training images.
-        judged: Images of val that judge a network.
+    The plan has its sizes, and the seconds of a file and of a head at the full size, ``image_seconds`` are of one
+    image's forward pass there where training runs. A search's front becomes so many finalists at most; ``images`` are
+    those of training, and ``judged`` those of val that judge a network.
     """
     more = plan.further_sizes
     share = {size: (size / plan.image_size) ** 2 for size in (plan.image_size, *more)}

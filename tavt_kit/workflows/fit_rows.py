@@ -250,12 +250,9 @@ class FitTable:
     def as_record(self, folder: Path) -> dict[str, Any]:
         """The body of ``fit.json`` that this table knows; files are relative to the folder."""
         return {
-            "recommended": self.recommended,
-            "budgets": self.budget.texts(),
-            "shown": self.shown,
-            "advice": self.advice,
-            "rows": [self._row_record(row, folder) for row in self.rows],
-        }
+            "recommended": self.recommended, "budgets": self.budget.texts(), "shown": self.shown,
+            "advice": self.advice, "rows": [self._row_record(row, folder) for row in self.rows],
+        }  # fmt: skip
 
     def _row_record(self, row: FitRow, folder: Path) -> dict[str, Any]:
         accuracies = {split: row.accuracy(split) for split in ("val", "test")}
