@@ -250,8 +250,7 @@ class _PimHead:
         if not self.pim.training:
             return Outputs(self.pim.compute_logits(levels))
         outputs = self.pim.compute_outputs(levels)
-        combined = self.pim.head == "combiner"
-        return Outputs(outputs["comb_outs"] if combined else mean_of_heads(_heads(outputs)), outputs)
+        return Outputs(self.pim.logits_among(outputs), outputs)
 
     def pooled(self, state: TokenState) -> Tensor:
         if self.pim.head != "combiner":
@@ -448,6 +447,10 @@ class Pim(nn.Module):
             outputs[f"drop_layer{number + 1}"] = ranked[:, count:]
             picked.append(gather_rows(features[number], order[:, :count]))
         return outputs | {"comb_outs": self.combiner(picked)}
+
+    def logits_among(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """What ``compute_outputs`` gave -> the logits (B, K) of ``head``; an evaluation of the heads asks, too."""
+        return outputs["comb_outs"] if self.head == "combiner" else mean_of_heads(_heads(outputs))
 
     def compute_logits(self, levels: Sequence[Tensor]) -> Tensor:
         """Four levels (B, S, C) -> logits (B, K) of ``head``, and nothing that they do not need."""
