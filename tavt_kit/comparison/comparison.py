@@ -310,7 +310,8 @@ class Change:
 class Comparison:
     """All changes between two records of one kind, in the order of the first, and the candidates of only one of them.
 
-    With what is not the same though it should be (``across``), and facts that differ and may.
+    With what is not the same though it should be (``across``), facts that differ and may, and what a search chose or a
+    fit recommends, before and after.
     """
 
     kind: str
@@ -320,6 +321,7 @@ class Comparison:
     only_after: tuple[str, ...] = ()
     differing: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
+    meant: tuple[str, ...] = ()
 
 
 def compare_records(
@@ -375,6 +377,11 @@ def compare_records(
         only_after=tuple(entry.name for entry in after.entries if entry.name not in second),
         differing=tuple(differing),
         facts=tuple(_differing(before.facts, after.facts)),
+        meant=tuple(
+            f"{key}: {' -> '.join(dict.fromkeys((before.facts[key], after.facts[key])))}"
+            for key in ("recommended", "chosen")
+            if key in before.facts and key in after.facts
+        ),
     )
 
 

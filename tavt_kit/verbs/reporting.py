@@ -72,6 +72,8 @@ def _print_comparison(comparison: Comparison) -> None:
     from tavt_kit.verbs.console import print_table
 
     rows = []
+    for said in comparison.meant:
+        print(said, file=sys.stderr)
     for change in comparison.changes:
         name = change.name if change.name == change.other else f"{change.name} -> {change.other}"
         rows.append((name, change.figure, *_figures(change), str(change.verdict)))

@@ -385,6 +385,7 @@ def test_two_fits_are_compared_file_by_file(tmp_path: Path) -> None:
                 "host": HostFacts.gather().as_record()}  # fmt: skip
         write_record(tmp_path / folder / "fit.json", "fit", {**table(*rows).as_record(RUN), **told})
     found = compare(tmp_path / "a", tmp_path / "b")
+    assert found.comparisons[0].meant == ("recommended: merged f32 (one) 17,9",)
     judged = {(change.name.split(" ")[0], change.figure): change.verdict for change in found.comparisons[0].changes}
     assert judged.pop(("recommended", "time")) is Verdict.PASS  # whatever it is called in each
     assert judged.pop(("recommended", "top1")) is Verdict.FAIL
