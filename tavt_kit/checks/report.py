@@ -30,10 +30,8 @@ from tavt_kit.errors import RecordError
 class BatchCheck(Record):
     """Whether an artifact gives the same answers whatever the batch, but for near ties.
 
-    Args:
-        sizes: Batches compared: first that of the main pass, last the part of a batch at its end; empty where the
-            answers were given elsewhere.
-        largest_difference: Difference of an image's logits in two batches, as a share of the largest logit.
+    Of the sizes the first is that of the main pass, the last the part of a batch at its end; none are there where the
+    answers were given elsewhere. The difference of an image's logits in two batches is a share of the largest logit.
     """
 
     sizes: tuple[int, ...]

@@ -33,12 +33,11 @@ class Decision(Record):
     """What a user can do with a file that its check leaves INCONCLUSIVE.
 
     Args:
-        taken: Whether it loses no more than is tolerated, by ``loss`` and on the labelled images.
-        loss: Bound on the lost top-1, as a fraction.
+        taken: Whether it loses no more than is tolerated, by ``loss`` (a bound on the lost top-1) and on the labelled
+            images that the model was not trained on (``difference``).
         images: How many of each kind: splits, ``unlabelled``.
         differing: To how many of these the file gives another class than its source.
         doubt: Mean by which the source is surer of its own answer on these, as a fraction, one image of 1 added.
-        difference: On all labelled images that the model was not trained on.
     """
 
     taken: bool

@@ -45,11 +45,8 @@ class Predictions:
 class Metric:
     """An entry of the catalogue: of hits the share is the value, else ``value`` and ``bounds`` give it.
 
-    Args:
-        name: As it is written; ``CLASS`` stands for a class.
-        hits: (m,) for each image that counts, whether it is right.
-        share: The figure as a share in [0, 1], of which ``bounds`` are the 95 % interval.
-        recorded: Name of that share; empty for the metric's own.
+    In its name ``CLASS`` stands for a class. ``hits`` (m,) says of each image that counts whether it is right;
+    ``share`` makes the figure one in [0, 1] with these ``bounds`` (95 %), recorded by its own name or the metric's.
     """
 
     name: str

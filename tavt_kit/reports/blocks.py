@@ -146,11 +146,8 @@ class KeyFigure:
 class Answer:
     """What the reader came for: what to do (``lead``), why (``sentence``), and what must be said beside it (``more``).
 
-    Args:
-        verdict: One word; empty where no budget was asked for.
-        command: The next step, and its command; None where there is none.
-        beaten: A baseline does better, so that the verdict must not look like praise.
-        opens: The anchor of the section that is open from the start.
+    The verdict is one word, empty where no budget was asked for; the command is the next step, in words and to type.
+    Where a baseline does better (``beaten``) the verdict must not look like praise. ``opens`` is the section unfolded.
     """
 
     verdict: str

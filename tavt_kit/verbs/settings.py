@@ -71,12 +71,9 @@ _METAVARS = {"Mapping": "NAME=NUMBER", "str": "TEXT", "float": "NUMBER", "int": 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One value that a verb takes.
+    """One value that a verb takes: its type as its annotation says it, and its default, that of the verb's own recipe.
 
-    Args:
-        kind: Its type, as its annotation says it.
-        default: Its default; of a recipe's field that of the verb's own recipe.
-        in_recipe: Whether a recipe has it, where ``"none"`` takes the recipe's value back.
+    Where it is ``in_recipe``, ``"none"`` takes the recipe's value back.
     """
 
     name: str

@@ -176,10 +176,8 @@ def open_given(
 ) -> AdaptiveViT:
     """As ``load_given``, of a name too, and with other options than the model's own.
 
-    Args:
-        weights: Weights of a model given by name, as ``build`` takes them; ``hub`` by default.
-        classes: Names for the head of a model given by name, or of a run whose head may be replaced.
-        new_head: Whether a head of other classes may be replaced, of a model given by name or folder.
+    The weights (``hub`` by default) are those of a model given by name, as ``build`` takes them; the classes name the
+    head of one, or of a run whose head may be replaced (``new_head``).
     """
     if isinstance(given, str | os.PathLike):
         from tavt_kit.checkpoints import open_model
