@@ -8,9 +8,9 @@ OUT ?= runs/demo$(if $(filter-out elpv,$(DATA)),-$(DATA))
 # start import it, whatever the shell says.
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -q
 
-# make ci: so many minutes are left for it, and it tries the slow tests of one in so many parts, chosen by the commit; the
-# sixty disturbances are nightly's.
-MINUTES ?= 10
+# make ci: the contracts on every route, then for so many minutes the slow tests of one in so many parts, chosen by the
+# commit; the sixty disturbances are nightly's.
+MINUTES ?= 8
 PARTS ?= 8
 PART = $$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 0) % $(PARTS)))
 
@@ -51,7 +51,8 @@ slow: setup
 	$(PYTEST) -m slow
 
 ci: setup
-	$(PYTEST) -m slow --slice $(PART)/$(PARTS) --minutes $(MINUTES) --deselect tests/faults/test_kills.py::test_sixty_disturbances
+	$(PYTEST) -m slow tests/contracts
+	$(PYTEST) -m slow --ignore tests/contracts --slice $(PART)/$(PARTS) --minutes $(MINUTES) --deselect tests/faults/test_kills.py::test_sixty_disturbances
 
 nightly: test slow
 
