@@ -121,10 +121,7 @@ FIRST = 5
 
 
 def confusion_csv(record: Mapping[str, Any]) -> str:
-    """The confusion matrix of an evaluation's record: a row of each true class, a column of each that was said.
-
-    Of more classes than the record has whole, a row of each cell that holds images.
-    """
+    """The confusion matrix of a record: truth down, what was said across; not whole, its cells that hold images."""
     classes = record["classes"]
     if record["confusion"] is None:
         listed = ([classes[true], classes[said], count] for true, said, count in record["confusion_cells"])

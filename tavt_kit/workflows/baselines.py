@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 32
 
-
 Logits: TypeAlias = "Callable[[Bytes, Classes], NDArray[np.float32]]"
 """Prepared images (n, 3, H, W) in bytes and their classes (n,) -> (n, classes)."""
 
@@ -205,7 +204,6 @@ def _of_run(text: str, context: SearchContext) -> BaselineModel:
 
 def session_logits(session: Session, preprocessing: Preprocessing, order: list[int] | None = None) -> Logits:
     """The answers of an open session, in batches that it takes; ``order`` has the column of each class."""
-
     import numpy as np
 
     def logits(pixels: Bytes, labels: Classes) -> NDArray[np.float32]:

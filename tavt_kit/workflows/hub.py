@@ -80,14 +80,10 @@ def pull(repository: str, out: Path | str, *, revision: str | None = None, progr
     with _hub(repository) as api:
         api.snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=list(_FILES))
     shutil.rmtree(folder / ".cache", ignore_errors=True)
-    models: list[Path] = [
-        *folder.glob("*.xml"),
-        *folder.glob("*.onnx"),
-        *([folder] if (folder / CARD_FILE).is_file() else ()),
-    ]
-    if not models:
+    exported = next(folder.glob("*.xml"), None) or next(folder.glob("*.onnx"), None)
+    if exported is None and not (folder / CARD_FILE).is_file():
         raise CheckpointError(f"{repository} holds no model of this kit; give one that `fgvc-kit push` uploaded")
-    return models[0]
+    return exported or folder
 
 
 @contextmanager

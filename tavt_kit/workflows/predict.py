@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 class Predictions(Sequence["Prediction"]):
     """What a model says of images, in their order, of an unreadable one the reason; a sequence of the predictions.
 
-    Args:
-        model: The file or run that was asked, or the model's name.
-        file: ``predictions.csv``, or None where it was not asked for, or no image could be read.
+    The model is the file or run that was asked, or a name; the file ``predictions.csv``, where that was asked for.
     """
 
     model: str

@@ -78,9 +78,7 @@ class Recommended:
 def recommended_of(given: object, progress: Progress | None = None, pick: str | None = None) -> Recommended | None:
     """What the fit in a folder recommends, which ``progress`` is told; None of anything else that a workflow is given.
 
-    Args:
-        pick: Another row of its table: ``dense``, ``dense-int8``, ``best-smaller-image``, ``fastest-tolerated``, or an
-            index of ``rows``.
+    Another row of its table is picked as dense, dense-int8, best-smaller-image, fastest-tolerated, or an index.
     """
     if (fit_file := _fit_file(given)) is None:
         return None
