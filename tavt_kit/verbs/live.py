@@ -117,7 +117,7 @@ class FitProgress(SearchProgress):
                 sentences, self._reasons = tuple(said for said in sentences if said not in self._reasons), sentences
             for sentence in sentences:
                 self.say(sentence)
-        else:
+        elif isinstance(value, SearchState | FeasibilityTable):
             super().show(value)
 
 
@@ -125,5 +125,6 @@ _SENTENCES: Mapping[str, Callable[[Any], tuple[str, ...]]] = {
     "DataFacts": lambda facts: facts.sentences,
     "FitPlan": lambda plan: plan.reasons,
     "FitStage": lambda stage: (f"== {stage.title}" if stage.seconds is None else f"   {stage.seconds:.0f} s",),
+    **dict.fromkeys(("TrainResult", "DistillResult"), lambda done: (f"   top-1 {done.top1}",)),
     "FitResult": lambda result: (f"so far: {result.table.advice}",),
 }

@@ -227,6 +227,8 @@ def export(
     if switchable and pick is not None:
         raise ParameterError(f"a switchable file takes every preset of the front; leave out `pick={pick}`")
     chosen = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, pick)
+    if not (given or switchable) and pick is None and folder is not None and (folder / "front.json").is_file():
+        progress.say(f"{folder} is exported under {chosen['']}, which its search chose")
     # A model in hand may not be what its folder holds any more, so it is not read from there at another size.
     model = model_for(folder if isinstance(run, str | PathLike) else None, model, chosen)
     if pixels:

@@ -48,6 +48,7 @@ def test_a_fit_says_what_it_does_and_ends_without_bars(
         progress.stage("finetune", 20)
         progress.advance(3)
         time.sleep(0.2)
+        progress.show(object())  # what a stage itself gives is for those who call it alone
         progress.show(FitStage("fine-tune", 7.0))
         progress.say("A sentence.")
         time.sleep(0.2)

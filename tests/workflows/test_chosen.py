@@ -63,6 +63,8 @@ def test_the_verbs_say_it_on_stderr(
         assert json.loads(said.out)
         assert run(*words, "--schedule", "dense") == 0
         assert capsys.readouterr().err == ""
+    assert run("export", folder, "--data", data, "-o", tmp_path / "files") == 0
+    assert capsys.readouterr().err.startswith(f"{folder} is exported under 9,7,5x2, which its search chose\n")
 
 
 def test_a_joint_choice_is_taken_whole(searched: Searched, data: Path, tmp_path: Path, heard: Heard) -> None:
