@@ -140,9 +140,6 @@ class _Runner:
         self.samples += times
         self.rounds.append(len(times))
 
-    def is_spent(self, protocol: Protocol) -> bool:
-        return sum(self.samples) >= protocol.max_seconds * 1e3
-
     def is_sure(self, protocol: Protocol) -> bool:
         if len(self.samples) < protocol.min_runs or sum(self.samples) < protocol.min_seconds * 1e3:
             return False
@@ -164,7 +161,7 @@ def _rounds(
     """Turns until every candidate is sure or out of time. Sure ones go on, so that all stay paired."""
     begin = time.perf_counter()
     while True:
-        waiting = [runner for runner in runners if not runner.is_spent(protocol)]
+        waiting = [runner for runner in runners if sum(runner.samples) < protocol.max_seconds * 1e3]
         unsure = [runner.name for runner in waiting if not runner.is_sure(protocol)]
         if on_round is not None:
             on_round(time.perf_counter() - begin, unsure)

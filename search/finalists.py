@@ -307,9 +307,7 @@ def confirm(
         shortlist = [*shortlist[:first], *(rest[(2 * i + 1) * len(rest) // (2 * left)] for i in range(left))]
     pool.take([*baselines, *shortlist, *also])
     decides = pool.kind not in ("macs", "predicted") or budget.of("latency", "throughput")
-    taken = 1
-    while measure is not None and decides and taken < rounds:  # while their costs count, or are limited
-        taken += 1
+    for _ in range(rounds - 1 if measure is not None and decides else 0):  # while their costs count, or are limited
         following = [*pool.undecided(), *pool.next_best(3)]
         if not following:
             break

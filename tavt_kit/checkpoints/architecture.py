@@ -66,21 +66,14 @@ def check_name(name: str) -> None:
             )
 
 
-def create(
-    name: str,
-    arguments: Mapping[str, Any],
-    *,
-    seed: int = 0,
-    pretrained: bool = False,
-    pretrained_file: str | None = None,
-) -> nn.Module:
+def create(name: str, arguments: Mapping[str, Any], *, seed: int = 0, **weights: Any) -> nn.Module:
     """A timm model in eval mode, whose random weights depend on ``seed`` and nothing else.
 
     It is first laid out without memory, so that a model that cannot be used is refused before weights are fetched.
     torch's own random state is left as it was.
 
     Args:
-        pretrained_file: Where these lie on this machine already; ``None`` lets timm fetch them.
+        weights: timm's options of weights to load (``pretrained``, ``pretrained_cfg_overlay``); by default none are.
 
     Raises:
         CheckpointError: An argument would make timm read a file; a model card must not choose which.
@@ -91,14 +84,12 @@ def create(
     check_name(name)
     if reading := sorted(_READING & set(arguments)):
         raise CheckpointError(f"a model card describes an architecture only, but sets {', '.join(reading)}; remove it")
-    laid_out, options = _laid_out(name, arguments), _options(arguments)
+    laid_out = _laid_out(name, arguments)
     make_adapter(laid_out)
     _check_size(name, laid_out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if pretrained_file is not None:
-            options["pretrained_cfg_overlay"] = {"file": pretrained_file}
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+        model: nn.Module = timm.create_model(name, **weights, **_options(arguments))
     return reshape(model, arguments.get("pruned")).eval()
 
 

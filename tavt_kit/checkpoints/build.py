@@ -60,10 +60,8 @@ def fill_backbone(model: Pim, tensors: Mapping[str, Tensor], source: str, *, see
     return _take_backbone(model, whole, source, f"{model.backbone_name} from the file {source}", seed)
 
 
-def _make_whole(model: Pim, name: str, *, pretrained_file: str | None = None, **options: Any) -> nn.Module:
+def _make_whole(model: Pim, name: str, **options: Any) -> nn.Module:
     """The backbone before anything was cut off, with a classifier, which PIM does without."""
-    if pretrained_file is not None:
-        options["pretrained_cfg_overlay"] = {"file": pretrained_file}
     return whole_backbone(name, model.image_size, model.in_chans, {**model.backbone_options, **options})
 
 

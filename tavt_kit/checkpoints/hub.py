@@ -38,7 +38,7 @@ def create_from_hub(name: str, make: Callable[..., nn.Module]) -> tuple[nn.Modul
     if not cached and not is_reachable(origin):
         raise _unreachable(name, origin, "no network")
     try:
-        model = make(name, pretrained=True, pretrained_file=cached)
+        model = make(name, pretrained=True, **({"pretrained_cfg_overlay": {"file": cached}} if cached else {}))
     except Exception as error:  # each layer of the network stack raises its own
         raise _unreachable(name, origin, type(error).__name__) from error
     tag = entry.tag or "default"

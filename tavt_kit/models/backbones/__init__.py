@@ -34,9 +34,7 @@ def make_adapter(model: nn.Module) -> Backbone:
     """The adapter for a model; UnsupportedBackbone where none knows its class, or one refuses an option of it."""
     if is_timm_vit(model):
         return TimmVit(model)
-    if isinstance(model, FusionViT):
-        return model.adapter()
-    if isinstance(model, pim.Pim):
+    if isinstance(model, FusionViT | pim.Pim):
         return model.adapter()
     if isinstance(model, vitae.Vitae):
         return VitaeBackbone(model)
