@@ -45,6 +45,7 @@ def test_each_bound_is_wrong_at_most_once_in_twenty(memory: float, n: int) -> No
     assert max(most for each in wrong.values() for most in each) <= 30, wrong
 
 
+@pytest.mark.slow
 def test_the_bound_of_one_of_300_is_wrong_at_most_once_in_6000() -> None:
     """Two of 12,000 series are expected to be wrong, more than seven once in 900 times; long memory hides best."""
     rng, wrong = random.Random(3), 0

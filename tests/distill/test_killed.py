@@ -25,7 +25,7 @@ JOB = Job(
 
 @pytest.mark.parametrize(
     ("kills", "precision"),
-    [(3, "f32"), pytest.param(30, "f32", marks=pytest.mark.slow), pytest.param(10, "f16", marks=pytest.mark.slow)],
+    [(1, "f32"), pytest.param(30, "f32", marks=pytest.mark.slow), pytest.param(10, "f16", marks=pytest.mark.slow)],
 )
 def test_killed_at_random_moments(tmp_path: Path, kills: int, precision: str) -> None:
     job = Job(

@@ -53,7 +53,7 @@ def plain(run: Path, schedule: TokenSchedule, precision: str = "f32") -> Any:
     return plain_logits(run, schedule, precision).argmax(1).numpy() == LABELS
 
 
-@pytest.mark.parametrize("tokens_at_once", [17, 17 * 5, 6000])
+@pytest.mark.parametrize("tokens_at_once", [pytest.param(17, marks=pytest.mark.slow), 17 * 5, 6000])
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_the_answers_are_those_of_each_alone(run: Path, tokens_at_once: int, precision: str) -> None:
     shared = evaluator(run, tokens_at_once=tokens_at_once, precision=precision)

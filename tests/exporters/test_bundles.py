@@ -100,6 +100,7 @@ def read_config(text: str) -> dict[str, Any]:
     return found | lists
 
 
+@pytest.mark.slow
 def test_each_preset_of_a_switchable_file_is_a_model_that_can_be_batched(run: Path) -> None:
     given = [f"{name}={','.join(map(str, counts))}" for name, counts in PRESETS.items()]
     files = written(run, run / "presets", schedule=given, switchable=True, bundle="triton,ovms",

@@ -84,7 +84,7 @@ def test_the_file_says_what_torch_says_of_the_same_images(run: Path, files: Expo
     assert read_record(run / "inside" / "check.json", "check")["verdict"] == "PASS"
 
 
-@pytest.mark.parametrize("order", ["nhwc:bgr", "nchw:rgb"])
+@pytest.mark.parametrize("order", ["nhwc:bgr", pytest.param("nchw:rgb", marks=pytest.mark.slow)])
 def test_one_image_in_another_order_alone_and_with_others(run: Path, order: str, tmp_path: Path) -> None:
     assert order in PIXEL_ORDERS
     model = load_model(run / "run")
@@ -110,10 +110,14 @@ def how(**changes: Any) -> Preprocessing:
     return replace(HOW, **changes)
 
 
-@pytest.mark.parametrize("changed", [
-    how(), how(crop_pct=0.875), how(crop_pct=1.0), how(interpolation="bilinear"), how(crop_mode="squash"),
-    how(image_size=(24, 40), crop_mode="squash", crop_pct=0.8),
-], ids=str)  # fmt: skip
+CHANGES = [
+    how(crop_pct=0.875), how(image_size=(24, 40), crop_mode="squash", crop_pct=0.8),
+    *(pytest.param(each, marks=pytest.mark.slow) for each in
+      (how(), how(crop_pct=1.0), how(interpolation="bilinear"), how(crop_mode="squash"))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", CHANGES, ids=str)
 def test_pixels_are_pillows_but_for_roundings(changed: Preprocessing, run: Path, tmp_path: Path) -> None:
     onnx, openvino = pytest.importorskip("onnx"), pytest.importorskip("openvino")
     from tavt_kit.exporters.preprocessing import prepend_onnx, prepend_openvino
@@ -200,6 +204,7 @@ def test_the_script_reads_odd_images_as_the_kit_does(
     assert said.err.startswith(f"cannot read {short}: image file is truncated")
 
 
+@pytest.mark.slow
 def test_a_switchable_file_and_half_precision_prepare_images_too(run: Path, tmp_path: Path) -> None:
     both = written(run, tmp_path / "switchable", schedule=["a=14,8", "b=17,9"], switchable=True)
     assert both.settled and [one.verdict for one in both.checks] == ["PASS"] * 4

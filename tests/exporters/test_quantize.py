@@ -81,7 +81,7 @@ def test_f16_weights_are_half_the_size_and_computed_in_f32(tmp_path: Path) -> No
     ("suffix", "switchable"),
     [
         (".xml", True),
-        (".onnx", False),
+        pytest.param(".onnx", False, marks=pytest.mark.slow),
         pytest.param(".xml", False, marks=pytest.mark.slow),
         pytest.param(".onnx", True, marks=pytest.mark.slow),
     ],

@@ -83,7 +83,8 @@ def test_charts_and_tables_are_named(page: Page) -> None:
             assert values.get("aria-label") or values.get("aria-hidden") == "true"
         if tag == "table":
             assert values["aria-label"].replace("\u00a0", " ") in page.text
-    assert page.count("summary") == page.count("details") and page.count("table") == 9
+    assert page.count("summary") == page.count("details") and page.count("table") == 8
+    assert "Licences and attributions." in page.text
 
 
 def test_the_same_records_give_the_same_bytes(page_path: Path, tmp_path: Path) -> None:
