@@ -120,3 +120,12 @@ def test_json_nested_too_deep_is_a_sentence(tmp_path: Path) -> None:
     path.write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(RecordError, match="nested too deep"):
         read_record(path, "front")
+
+
+def test_a_file_is_replaced_as_a_whole_and_never_written_in_place(tmp_path: Path) -> None:
+    """What was linked to the old file still has its bytes: nobody can have read half of the new ones."""
+    path, kept = tmp_path / "record.json", tmp_path / "kept.json"
+    path.write_text("old")
+    kept.hardlink_to(path)
+    atomic_text(path, "new")
+    assert (path.read_text(), kept.read_text()) == ("new", "old")
