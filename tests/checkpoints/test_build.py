@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tavt_kit.checkpoints import build, hub, is_run, load_model, open_model, save_model
 from tavt_kit.checkpoints.architecture import create, preprocessing_of, sketch, supported_names
-from tavt_kit.checkpoints.folder import read_weight_file
+from tavt_kit.checkpoints.folder import read_weight_file, sha256_tensors
 from tavt_kit.core.records import sha256_file
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, RecordError, UnknownName, UnsupportedBackbone
@@ -295,6 +298,37 @@ def test_an_unreachable_host_is_found_out_at_once(monkeypatch: pytest.MonkeyPatc
     assert not hub.is_reachable("http://127.0.0.1:9")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert not hub.is_reachable("https://huggingface.co/timm/x")
+
+
+def test_a_proxy_is_not_asked_whether_it_reaches_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("asked the network"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert hub.is_reachable("https://huggingface.co/timm/x")
+
+
+def test_weights_in_the_hubs_cache_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def found(repository: str, name: str) -> str | object:
+        asked.append((repository, name))
+        return str(tmp_path / name) if name.endswith(".bin") else object()  # the hub's own mark of what it has not
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", found)
+    entry = {"hf_hub_id": "timm/x", "hf_hub_filename": None, "custom_load": False}
+    assert hub._cached(SimpleNamespace(**entry)) == str(tmp_path / "pytorch_model.bin")
+    assert asked == [("timm/x", "model.safetensors"), ("timm/x", "pytorch_model.bin")]
+    assert hub._cached(SimpleNamespace(**entry | {"hf_hub_filename": "own.npz"})) is None
+    assert asked[2:] == [("timm/x", "own.npz")]
+    for none in ({"hf_hub_id": None}, {"custom_load": True}):
+        assert hub._cached(SimpleNamespace(**entry | none)) is None
+    assert len(asked) == 3
+
+
+def test_tensors_without_values_have_a_hash() -> None:
+    empty = {"a": torch.zeros(0, 3), "b": torch.ones(2)}
+    same = sha256_tensors({"b": torch.ones(2), "a": torch.zeros(0, 3)})
+    assert sha256_tensors(empty) == same != sha256_tensors({**empty, "a": torch.zeros(0, 4)})
+    assert sha256_tensors(empty, shapes=False) == sha256_tensors({**empty, "a": torch.zeros(0, 4)}, shapes=False)
 
 
 def test_cached_hub_weights_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

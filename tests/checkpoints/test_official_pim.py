@@ -96,6 +96,29 @@ def test_an_efficientnets_file(tmp_path: Path) -> None:
             torch.testing.assert_close(mine, level, atol=1e-5 * float(level.abs().max()), rtol=0)
 
 
+def test_the_names_of_an_efficientnet() -> None:
+    """In the first stage blocks have no expansion, so torchvision's numbers mean other parts there."""
+    names = {
+        "features.0.0.weight": "conv_stem.weight", "features.0.1.running_mean": "bn1.running_mean",
+        "features.1.0.block.0.0.weight": "blocks.0.0.conv_dw.weight",
+        "features.1.0.block.1.fc2.bias": "blocks.0.0.se.conv_expand.bias",
+        "features.1.0.block.2.1.bias": "blocks.0.0.bn2.bias",
+        "features.2.3.block.0.0.weight": "blocks.1.3.conv_pw.weight",
+        "features.2.3.block.2.fc1.weight": "blocks.1.3.se.conv_reduce.weight",
+        "features.2.3.block.3.0.weight": "blocks.1.3.conv_pwl.weight",
+        "features.8.0.weight": "features.8.0.weight",  # of no block: left, and refused as too many
+    }  # fmt: skip
+    state = {
+        "combiner.param_pool0.weight": torch.zeros(4, 128), "combiner.classifier.weight": torch.zeros(3, 8),
+        "fpn.Proj_layer1.0.weight": torch.zeros(8, 5, 1, 1),
+        **{f"backbone.{name}": torch.full((1,), float(i)) for i, name in enumerate(names)},
+    }  # fmt: skip
+    found = read_pim(state, ConvertOptions())
+    assert found is not None and found.name == "pim_efficientnet_b7" and found.arguments["img_size"] == [448, 448]
+    backbone = {n.removeprefix("backbone."): int(t) for n, t in found.tensors.items() if n.startswith("backbone.")}
+    assert backbone == {ours: i for i, ours in enumerate(names.values())}
+
+
 def vit_file(folder: Path, selects: tuple[int, ...] = (12, 10, 6, 4), **changes: Tensor | None) -> Path:
     state: dict[str, Any] = official_names(small("vit_tiny_patch16_224", num_selects=selects), cnn=False) | changes
     torch.save({"model": {n: t for n, t in state.items() if t is not None}}, folder / "best.pt")

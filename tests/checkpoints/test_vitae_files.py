@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from tavt_kit.checkpoints import convert
+from tavt_kit.checkpoints.convert import read_vitae
+from tavt_kit.checkpoints.official_vit import ConvertOptions
 from tavt_kit.errors import CheckpointError, DataError
+from tavt_kit.models.backbones.vitae import VARIANTS
 from tavt_kit.models.timm_import import timm
 
 
@@ -76,6 +79,24 @@ def test_positions_of_another_size_are_resized(tmp_path: Path) -> None:
     assert torch.equal(larger.layers[0].RC.pos_embed[:, 0], same.layers[0].RC.pos_embed[:, 0])
     with pytest.raises(DataError, match="multiples of that, but 90x90"):
         convert(tmp_path / "a.pth", image_size=90)
+
+
+@pytest.mark.parametrize(("asked", "size"), [(None, 64), (96, 96)])
+def test_a_table_of_positions_tells_the_size(asked: int | None, size: int) -> None:
+    width, depth = VARIANTS["vitae_base"]["token_dims"][-1], VARIANTS["vitae_base"]["nc_depth"][-1]
+    tensors = {
+        "layers.0.RC.pos_embed": torch.rand(1, 17, width), "head.bias": torch.zeros(5),
+        **{f"layers.2.NC.{i}.norm1.weight": torch.ones(width) for i in range(depth)},
+    }  # fmt: skip
+    found = read_vitae(tensors, ConvertOptions(image_size=asked))
+    assert found is not None and found.name == "vitae_base" and found.arguments["img_size"] == [size, size]
+    table = found.tensors["layers.0.RC.pos_embed"]
+    assert table.shape == (1, 1 + (size // 16) ** 2, width)
+    # The corners are aligned, so the first and the last patch keep theirs; so does the class token.
+    torch.testing.assert_close(table[:, [0, 1, -1]], tensors["layers.0.RC.pos_embed"][:, [0, 1, -1]])
+    tensors["layers.0.RC.pos_embed"] = torch.rand(1, 16, width)
+    with pytest.raises(CheckpointError, match="layers.0.RC.pos_embed has 1 x 16 rows: no square grid"):
+        read_vitae(tensors, ConvertOptions())
 
 
 def test_bad_files_are_one_sentence(tmp_path: Path) -> None:

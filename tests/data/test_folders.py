@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from tavt_kit.data import load_images
+from tavt_kit.data import load_images, look
+from tavt_kit.data.folders import images_below
+from tavt_kit.data.look import DataFacts, copies, look_at
 from tavt_kit.errors import DataError, UnknownName
 
 Draw = Callable[..., Path]
@@ -123,6 +126,52 @@ def test_an_unreadable_class_folder_is_named(
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(DataError, match="b cannot be read: Permission denied"):
         load_images(str(tmp_path))
+
+
+def test_the_images_of_a_folder_that_vanished(tmp_path: Path, draw: Draw) -> None:
+    draw(tmp_path / "in" / "deeper" / "b.png")
+    draw(tmp_path / "in" / "c.png")
+    assert [path.name for path in images_below(tmp_path / "in")] == ["c.png", "b.png"]
+    with pytest.raises(DataError, match=r"c\.png must be a folder of images, but is a file"):
+        images_below(tmp_path / "in" / "c.png")
+    shutil.rmtree(tmp_path / "in")
+    with pytest.raises(DataError, match="in must be a folder of images, but is not there"):
+        images_below(tmp_path / "in")
+    (tmp_path / "in").mkdir()
+    with pytest.raises(DataError, match="in holds no images"):
+        images_below(tmp_path / "in")
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({}, ()),
+        ({"least": 9, "most": 90}, ("only 9 training images: expect little",)),
+        ({"least": 1}, ("only 1 training image: expect little", "over ten times the smallest")),
+        ({"most": 121}, ("over ten times the smallest",)),
+        ({"doubles": 3}, ("3 images are copies of another one in their split",)),
+        ({"leaks": 2}, ("2 images are in two splits",)),
+        ({"doubles": 3, "leaks": 2}, ("3 images are copies", "2 images are in two splits")),
+    ],
+)
+def test_a_reader_is_warned_of_what_applies(facts: dict[str, int], says: tuple[str, ...]) -> None:
+    plain = {"least": 12, "most": 120, "shorter_edge": 32, "doubles": 0, "leaks": 0}
+    first, *more = DataFacts("birds", 2, {"train": 1320, "val": 40}, **{**plain, **facts}).sentences
+    assert first.startswith("birds: 2 classes; 1,320 train, 40 val; ") and "32 pixels" in first
+    assert len(more) == len(says) and all(text in said for said, text in zip(more, says, strict=True))
+
+
+def test_of_very_many_images_only_the_files_are_compared(
+    tmp_path: Path, class_folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "val"):
+        class_folders(tmp_path / split, ["a", "b"], 2)  # the same bytes in both
+    (tmp_path / "val" / "a" / "00.png").unlink()
+    (tmp_path / "val" / "a" / "00.png").hardlink_to(tmp_path / "train" / "a" / "00.png")
+    images = load_images(str(tmp_path))
+    assert len(copies(images)) == 4 and look_at(images).leaks == 4
+    monkeypatch.setattr(look, "_MOST", 7)
+    assert [[split for split, _ in group] for group in copies(images)] == [["train", "val"]]
 
 
 def test_unknown_names_get_a_suggestion(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tavt_kit.data import ImageSet, inherit_split, load_arrays, load_images, read_split
@@ -114,6 +117,25 @@ def _cut(path: Path, lines: int) -> None:
     path.write_text("\n".join(path.read_text().splitlines()[:lines]))
 
 
+def _mat(path: Path, **variables: Any) -> None:
+    small.savemat(path, variables)
+
+
+def _dogs(path: Path, names: list[str], labels: list[int]) -> None:
+    _mat(path, annotation_list=np.array([names], object).T, labels=np.array(labels, np.uint8)[:, None])
+
+
+def _inat(root: Path, **more: dict[str, Any]) -> None:
+    """Put one more entry at the end of a list of ``val2017.json``, such as of its images."""
+    body = json.loads((root / "val2017.json").read_text())
+    for name, entry in more.items():
+        body[name].append(entry)
+    (root / "val2017.json").write_text(json.dumps(body))
+
+
+PUG, CHIHUAHUA = "n02110958-pug/n02110958_0", "n02085620-Chihuahua/n02085620_0"
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "says"),
     [
@@ -124,15 +146,29 @@ def _cut(path: Path, lines: int) -> None:
         ("cub", lambda r: _append(r / "images.txt", "\nalone"), "must be 'id value', got 'alone'"),
         ("cars", lambda r: (r / "devkit/cars_test_annos_withlabels.mat").unlink(), "test labels of Stanford Cars"),
         ("cars", lambda r: (r / "devkit/cars_meta.mat").write_bytes(b"x" * 300), "cannot be read as a MATLAB file"),
+        ("cars", lambda r: _mat(r / "devkit/cars_train_annos.mat", annotations=small.annotations([(4, "x.jpg")])),
+         "cars_train_annos.mat must be 1 to 3, got 4"),
+        ("cars", lambda r: _mat(r / "devkit/cars_train_annos.mat", annotations={"fname": "x.jpg"}),
+         "cars_train_annos.mat must have the field 'class'"),
+        ("cars", lambda r: _mat(r / "devkit/cars_train_annos.mat", annotations={"class": "Zeta", "fname": "x.jpg"}),
+         "cars_train_annos.mat must be numbers from 1 to 3"),
         ("dogs", lambda r: (r / "test_list.mat").unlink(), "test_list.mat is missing"),
+        ("dogs", lambda r: _dogs(r / "train_list.mat", [PUG, CHIHUAHUA], [3]), "lists 2 images but 1 labels"),
+        ("dogs", lambda r: _dogs(r / "train_list.mat", [PUG, CHIHUAHUA], [3, 3]),
+         "3 means n02110958-pug and n02085620-Chihuahua"),
+        ("dogs", lambda r: _dogs(r / "train_list.mat", [PUG], [0]), "must be 1 to 1000000, got 0"),
         ("dogs", lambda r: small.savemat(r / "train_list.mat", {"x": [1]}), "must hold the variable 'annotation_list'"),
         ("aircraft", lambda r: _cut(r / "data/variants.txt", 2), "names the variant 'Cessna 172'"),
         ("inat2017", lambda r: (r / "val2017.json").write_text("{"), "not a JSON file"),
         ("inat2017", lambda r: (r / "val2017.json").write_text("{}"), "lack what iNaturalist 2017's have"),
+        ("inat2017", lambda r: (r / "val2017.json").write_text("[1]"), "val2017.json must be a JSON object"),
+        ("inat2017", lambda r: _inat(r, annotations={"image_id": 101, "category_id": 0}), "101 has two"),
+        ("inat2017", lambda r: _inat(r, images={"id": 102, "file_name": "x.jpg"}), "102 stands twice"),
+        ("inat2017", lambda r: _inat(r, images={"id": 999, "file_name": "x.jpg"}), "999 has none"),
         ("cotton80", lambda r: (r / "anno/test.txt").write_text("leaf.png 0"), "'file label', the label from 1"),
         ("cotton80", lambda r: _append(r / "anno/train.txt", "\nleaf 1 0.png 1"), "listed once"),
     ],
-)
+)  # fmt: skip
 def test_bad_input_is_one_sentence(tmp_path: Path, name: str, damage: Callable[[Path], object], says: str) -> None:
     BUILDERS[name](tmp_path)
     damage(tmp_path)

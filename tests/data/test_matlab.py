@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.io import savemat
 
+from tavt_kit.data import matlab
 from tavt_kit.data.matlab import read_variable
 
 
@@ -53,6 +55,32 @@ def test_other_files_are_refused() -> None:
             read_variable(raw, "wanted")
     with pytest.raises(ValueError, match="not read"):
         read_variable(written(np.array([[1 + 2j]]), packed=False), "wanted")
+
+
+def test_what_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes can unpack to many, and cells lie in cells."""
+    value: Any = 7
+    for _ in range(20):
+        value = cells(value)
+    with pytest.raises(ValueError, match="nested too deep"):
+        read_variable(written(value, packed=False), "wanted")
+    zeros = written(np.zeros(5000), packed=True)
+    assert len(zeros) < 1000 and read_variable(zeros, "wanted") == [0] * 5000
+    monkeypatch.setattr(matlab, "_MOST_BYTES", 4000)
+    with pytest.raises(ValueError, match="larger than 4000 bytes"):
+        read_variable(zeros, "wanted")
+
+
+def test_a_cell_that_has_no_bytes_is_empty() -> None:
+    """So MATLAB itself writes what was never filled; scipy writes an array without numbers."""
+    raw = written(cells("Auk"), packed=False)
+    element = struct.pack("<II", 14, 0)  # a matrix of length 0
+    start = raw.rindex(struct.pack("<I", 14))
+    size = struct.unpack_from("<I", raw, start + 4)[0]
+    shorter = bytearray(raw[:start] + element + raw[start + 8 + size :])
+    whole = raw.rindex(struct.pack("<I", 14), 0, start)
+    struct.pack_into("<I", shorter, whole + 4, struct.unpack_from("<I", raw, whole + 4)[0] - size)
+    assert read_variable(raw, "wanted") == ["Auk"] and read_variable(bytes(shorter), "wanted") == [[]]
 
 
 def test_no_changed_byte_does_more_than_be_refused() -> None:

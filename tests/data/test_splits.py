@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tavt_kit.data import Sample, inherit_split, load_images, read_split, write_split
+from tavt_kit.data.sources import inherited_images
 from tavt_kit.data.splits import divide
 from tavt_kit.errors import DataError, RecordError
 from tests.verbs.tiny import write_images
@@ -59,6 +60,9 @@ def test_data_that_moved_is_found_by_its_new_root(tmp_path: Path, class_folders:
     (tmp_path / "data").rename(tmp_path / "moved")
     with pytest.raises(DataError, match="is gone"):
         read_split(tmp_path / "run")
+    with pytest.raises(DataError, match="is gone"):
+        inherited_images(tmp_path / "run", None)
+    assert inherited_images(tmp_path / "run", str(tmp_path / "moved")).sha256 == images.sha256
     again = read_split(tmp_path / "run", tmp_path / "moved")
     assert again.sha256 == images.sha256
     assert again.split("train")[0].path.is_file()

@@ -74,6 +74,10 @@ def test_torchvisions_small_sets(tmp_path: Path) -> None:
     assert len(images.classes) == 10 and images.classes[9] == "Ankle boot"
     assert {part: len(images.split(part)) for part in images.splits} == {"train": 30, "val": 10, "test": 40}
     assert all(np.asarray(Image.open(s.path)).max() == s.label for s in images.split("test"))
+    stamps = {sample.path: sample.path.stat().st_mtime_ns for sample in images.split("test")}
+    again = load_images(f"timm:torch/fashion_mnist:{tmp_path}")  # written once
+    assert again.sha256 == images.sha256
+    assert {sample.path: sample.path.stat().st_mtime_ns for sample in again.split("test")} == stamps
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path) -> None:

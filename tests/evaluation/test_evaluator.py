@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import DataError, MeasurementError, ScheduleError
 from tavt_kit.evaluation import evaluator as module
-from tavt_kit.evaluation.evaluator import Evaluator
-from tavt_kit.evaluation.result import paired
+from tavt_kit.evaluation.evaluator import Evaluator, SwitchableLogits
+from tavt_kit.evaluation.result import EvaluationResult, paired
 from tests.pretend_cuda import pretend_cuda
 from tests.verbs.tiny import write_run
 
@@ -171,6 +172,40 @@ def test_refusals(run: Path) -> None:
         Evaluator(load_model(run), PIXELS[:0], LABELS[:0], PREPROCESSING)
     with pytest.raises(ScheduleError):
         evaluator(run)(TokenSchedule((17, 12, 6)))
+
+
+def test_nothing_asked_is_nothing_answered(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "shared_logits", lambda *arguments: pytest.fail("a pass"))
+    assert list(evaluator(run).evaluate([])) == []
+
+
+class Switched:
+    """A file's session: each switch gives logits that say the class ``sum(counts) % 3`` of every image."""
+
+    def at(self, counts: tuple[int, ...]) -> Any:
+        def answer(images: Any) -> Any:
+            assert images.dtype == np.float32 and images.flags["C_CONTIGUOUS"] and images.shape[1:] == (3, 32, 32)
+            return np.eye(3, dtype=np.float32)[[sum(counts) % 3] * len(images)]
+
+        return answer
+
+
+def test_a_strategy_answers_instead_of_the_model(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "shared_logits", lambda *arguments: pytest.fail("the model was run"))
+    strategy = SwitchableLogits(Switched())  # type: ignore[arg-type]
+    switched = evaluator(run, strategy=strategy, tokens_at_once=17 * 5)
+    for schedule, result in switched.evaluate(SCHEDULES):
+        assert result.correct is not None
+        np.testing.assert_array_equal(result.correct, sum(schedule.counts) % 3 == LABELS)
+    with pytest.raises(ScheduleError, match="which layers run is frozen into a converted model, got"):
+        switched(TokenSchedule((17, 17, 17, 17), executed=(0, 1)))
+
+
+def test_results_are_equal_bit_for_bit() -> None:
+    one = EvaluationResult(Accuracy.of_counts(1, 2, split="val"), 1.0, correct=np.array([True, False]))
+    same = EvaluationResult(Accuracy.of_counts(1, 2, split="val"), 1.0, correct=np.array([True, False]))
+    other = EvaluationResult(Accuracy.of_counts(1, 2, split="val"), 1.0, correct=np.array([False, True]))
+    assert one == same and one != other and one != "an answer" and one != EvaluationResult(None, 1.0, "it failed")
 
 
 def test_memory_that_runs_out_ends_in_the_batch_that_fits(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from tavt_kit.evaluation.looking import (
 )
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
+from tests.contracts.pim_models import SWIN, small
 from tests.contracts.zoo import ZOO, build, images
 
 
@@ -81,6 +82,14 @@ def test_pims_map_is_of_the_class_that_is_asked_for() -> None:
     np.testing.assert_allclose(sum(by_class), 1, atol=1e-5)  # probabilities at each place
     names = [f"bird {label}" for label in range(7)]
     assert explain(adaptive, image, 3, names).titles == ("attention rollout", "probability of bird 3")
+
+
+def test_pims_levels_of_another_backbone_lie_on_the_finest_grid() -> None:
+    adaptive = wrap(small(SWIN, num_classes=2))  # levels of 8 x 8, 4 x 4 and twice 2 x 2 places
+    image = images(adaptive.bare, 1)[0]
+    maps = [explain(adaptive, image, label).heats[-1].values for label in range(2)]
+    assert maps[0].shape == (8, 8) and not np.allclose(maps[0], maps[1])
+    np.testing.assert_allclose(sum(maps), 1, atol=1e-5)
 
 
 def test_mix_vits_parts_share_out_every_place() -> None:

@@ -161,3 +161,15 @@ def test_a_model_of_more_names_than_logits_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     with pytest.raises(DataError, match="gives 3 and names 4 classes"):
         next(predictor.files([tmp_path / "image.png"]))
+
+
+def test_a_folder_among_images_is_said_and_the_others_are_answered(tmp_path: Path) -> None:
+    card = ModelCard("timm_vit", "vit", {}, ("a", "b"), Preprocessing((8, 8)).as_record())
+    predictor = Predictor(card, lambda images: np.tile(np.array([[0, 3]], np.float32), (len(images), 1)))
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    inside, image = predictor.files([tmp_path, tmp_path / "image.png"], batch=2)
+    assert (
+        inside.label is None
+        and inside.error == f"{tmp_path} is a folder; give the images in it, such as {tmp_path}/*.jpg"
+    )
+    assert image.label == "b" and image.error is None
