@@ -342,7 +342,12 @@ class Laboratory:
                 largest = max((path.stat().st_size for path in out.rglob("*") if path.is_file()), default=100)
                 shutil.rmtree(out, ignore_errors=True)  # some verbs only print
             names = {**files[0], **files[1]}
-            varying = {name for name in names if ".host." in name or files[0].get(name) != files[1].get(name)}
+            # Times are rounded, so that two may be equal by chance.
+            varying = {
+                name
+                for name in names
+                if ".host." in name or name.endswith(".seconds") or files[0].get(name) != files[1].get(name)
+            }
             self.known[verb] = Undisturbed(code, files[1], varying, seconds, largest)
         return self.known[verb]
 
