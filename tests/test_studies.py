@@ -254,40 +254,99 @@ ask = { 8 = ["17,9x3"], 6 = ["dense"] }
 
 
 @pytest.mark.slow
-def test_two_networks_of_the_proof_go_from_training_to_the_report(
+def test_the_proof_goes_on_from_kept_answers_and_mixes_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(STUDIES)
     study("proof_goals")
-    proof = study("proof")
-    monkeypatch.setattr(proof, "run", command)
+    proof, trained = study("proof"), list[str]()
+    monkeypatch.setattr(
+        proof, "run", lambda *words: (trained.append(Path(words[words.index("-o") + 1]).name), command(*words))
+    )
     tiny, shapes = write_run(tmp_path / "tiny"), write_images(tmp_path / "shapes", each=10)
-    table = tmp_path / "table.toml"
-    table.write_text(PROOF.replace("TINY", str(tiny)).replace("SHAPES", str(shapes)))
-    words = ["proof", "--out", str(tmp_path / "out"), "--table", str(table), "--size", "32", "--only", "shapes-1"]
-    for _ in range(2):  # the second time nothing is trained or asked again
-        monkeypatch.setattr(sys, "argv", words)
+    table, kept = tmp_path / "table.toml", tmp_path / "kept"
+    text = PROOF.replace("TINY", str(tiny)).replace("SHAPES", str(shapes))
+
+    def prove(out: str, *more: str, table_text: str = text) -> tuple[list[str], str]:
+        """Which networks were trained, and what was printed."""
+        table.write_text(table_text)
+        words = ["proof", "--out", str(tmp_path / out), "--table", str(table), "--answers", str(kept), "--size", "32"]
+        monkeypatch.setattr(sys, "argv", [*words, "--only", "shapes-1", *more])
+        trained.clear()
         proof.main()
-    said = capsys.readouterr().out
+        return list(trained), capsys.readouterr().out
+
+    def rows(out: str) -> list[dict[str, Any]]:
+        return list(json.loads((tmp_path / out / "proof.json").read_text())["rows"])
+
+    assert prove("out", "--only", "start")[0] == ["start"]
+    names, said = prove("out")
+    assert names == ["start", "ours"] and "| ours | 32 17,9x3 f32 |" in said
     record = json.loads((tmp_path / "out" / "proof.json").read_text())
     assert [row["asked"] for row in record["rows"]] == ["32 dense f32", "32 17,9x3 f32", "24 dense f32"]
-    assert {tuple(row["on"]) for row in record["rows"]} == {("shapes-1",)} and "| ours | 32 17,9x3 f32 |" in said
-    merged = record["rows"][1]
-    answers = json.loads((tmp_path / "out" / "shapes-1" / "ours" / "answers.json").read_text())
-    assert merged["test"]["value"] == answers["32 17,9x3 f32"]["test"].count("1") / merged["test"]["n"]
+    assert {tuple(row["on"]) for row in record["rows"]} == {("shapes-1",)}
+    merged, file = record["rows"][1], kept / "32" / "shapes-1.json"
+    answers = json.loads(file.read_text())
+    bits = bin(int(answers["answers"]["ours"]["32 17,9x3 f32"]["test"], 16)).count("1")
+    assert merged["test"]["value"] == bits / merged["test"]["n"] and str(tmp_path) not in file.read_text()
+    assert len(answers["images"]["test"]) == 8 * merged["test"]["n"]
     cheap = next(one for one in record["goals"] if one["goal"].startswith("(b)"))
     assert cheap["points"] == merged["against_dense"] and cheap["verdict"] == "missed"  # on one set alone
     assert record["goals"][0]["points"] is None
 
+    # Elsewhere, of the folder alone: nothing is trained, and no images are there to be listed.
+    assert prove("elsewhere")[0] == [] and rows("elsewhere") == rows("out")
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["proof.json"]
+    # What is missing is trained, with what it begins with; the rest is not asked again.
+    del answers["answers"]["ours"]["24 dense f32"]
+    file.write_text(json.dumps(answers))
+    assert prove("elsewhere")[0] == ["start", "ours"] and rows("elsewhere") == rows("out")
+    # Of other commands: left out of a report, and made anew.
+    other = text.replace("sampling=curve", "sampling=bound")
+    assert [row["network"] for row in (prove("report", "--step", "report", table_text=other), rows("report"))[1]] == [
+        "start"
+    ]
+    assert prove("other", table_text=other)[0] == ["start", "ours"]
+    assert prove("again", table_text=other)[0] == []
+    # Of other images: refused in a sentence.
+    fewer = write_images(tmp_path / "fewer", each=9)
+    before = file.read_text()
+    with pytest.raises(SystemExit, match="lists other images than .*shapes-1.json answers: give another --answers"):
+        prove("fewer", "--data", f"shapes={fewer}", table_text=other)
+    assert trained == [] and file.read_text() == before
 
-def test_the_proof_chooses_on_val_and_weighs_sets_equally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+def test_the_proof_reports_the_times_of_this_cpu_or_of_the_one_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(STUDIES)
+    study("proof_goals")
+    proof = study("proof")
+    here = proof.HostFacts.gather().as_record()
+    mine, old, new = ({"host": host, "target": "t", "ms": {}} for host in (
+        here, {"cpu": "Old", "flags": []}, {"cpu": "New", "flags": ["avx2"]}))  # fmt: skip
+
+    def chosen(*machines: dict[str, Any], asked: str | None = None) -> Any:
+        proof.keep(tmp_path / "112" / "latency.json", {"machines": machines})
+        return proof.times_of(SimpleNamespace(answers=tmp_path, size=112, times=asked, target="t"))
+
+    assert chosen() is None and chosen(old, new) is None
+    assert chosen(old) == old and chosen(old, mine, new) == mine and chosen(old, mine, new, asked="New") == new
+    with pytest.raises(SystemExit, match="no times of a CPU 'none'"):
+        chosen(old, asked="none")
+    assert study("proof_goals").machines(
+        [{**old["host"], "date": "2026-01-02T"}, {**new["host"], "date": "2026-01-01"}]
+    ) == ("Old () and New (avx2), 2026-01-01 to 2026-01-02")
+
+
+def test_the_proof_chooses_on_val_and_weighs_sets_equally() -> None:
     goals = study("proof_goals")
-    monkeypatch.setattr(goals, "tested", lambda folder: ("a", "b", "c", "d") if folder.name[0] == "x" else ("e", "f"))
 
     def row(folder: str, network: str, kind: str, macs: int, val: str, test: str) -> Any:
         bits = [np.array(list(each), int).astype(bool) for each in (val, test)]
         reduced, name = kind == "ours", f"{macs} {network}"
-        return goals.Row(folder[0], Path(folder), network, kind, "8 s int8", macs, reduced, name, *bits)
+        images = ("a", "b", "c", "d") if folder[0] == "x" else ("e", "f")
+        return goals.Row(folder[0], Path(folder), network, kind, "8 s int8", macs, reduced, name, *bits, images, {})
 
     def fold(name: str, images: int) -> list[Any]:
         whole = row(name, "whole", "dense", 100, "11", "1" * images)

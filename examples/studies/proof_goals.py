@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import atomic_text
-from tavt_kit.data import load_images
 
 Bits = NDArray[np.bool_]
 Change = tuple[float, float, float]
@@ -38,6 +35,8 @@ class Row:
         architecture: Networks of one architecture take the same time.
         val: Right answers.
         test: Likewise.
+        images: Of ``test``; the same text is the same image in another fold or seed of the set.
+        host: The machine that answered, and when.
     """
 
     set: str
@@ -50,6 +49,8 @@ class Row:
     architecture: str
     val: Bits
     test: Bits
+    images: tuple[str, ...]
+    host: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -69,13 +70,18 @@ def best(rows: Sequence[Row]) -> Row:
     return max(rows, key=lambda row: (row.val.mean(), -row.macs))
 
 
-def report(out: Path, size: int, table: Mapping[str, Any], rows: Sequence[Row]) -> None:
+def report(
+    out: Path, size: int, table: Mapping[str, Any], rows: Sequence[Row], times: Mapping[str, Any] | None
+) -> None:
     """Print the table and the goals, and write the record."""
-    file = out / "latency.json"
-    times = json.loads(file.read_text()) if file.is_file() else None
     folds = [list(found) for _, found in groupby(rows, key=lambda row: row.folder)]
     folds = [found for found in folds if any(row.is_dense for row in found)]
+    if not folds:
+        raise SystemExit("no dense network was answered in f32 yet, so there is nothing to report")
     dense = {found[0].folder: best([row for row in found if row.is_dense]) for found in folds}
+    host = times["host"] if times else rows[-1].host
+    hosts = [row.host for found in folds for row in found]
+    print(f"Answers on {machines(hosts)}; times on {machines([times['host']]) if times else 'none'}.\n")
     print("| network | size, schedule, precision | GMACs | ms | val, % | test, % | against dense, points |")
     print("|---|---|---|---|---|---|---|")
     listed = []
@@ -99,10 +105,11 @@ def report(out: Path, size: int, table: Mapping[str, Any], rows: Sequence[Row]) 
         print("\n  ".join((f"\n{one['goal']}: {said}", *one["chosen"])))
     body = {
         "study": "proof", "size": size, "device": "cpu", "answers": "f32 by torch, int8 by OpenVINO", "batch": 1,
-        "target": None if times is None else times["target"], "host": HostFacts.gather().as_record(),
+        "target": None if times is None else times["target"], "host": host,
+        "answered": machines(hosts), "table": table,
         "dense": {folder.name: row.name for folder, row in dense.items()}, "rows": listed, "goals": goals,
-        "table": table,
     }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
     atomic_text(out / "proof.json", json.dumps(body, indent=1) + "\n")
 
 
@@ -182,8 +189,8 @@ def difference(pairs: Sequence[tuple[Row, Row]]) -> Change | None:
     sets: dict[str, dict[str, list[int]]] = {}
     for before, after in pairs:
         images = sets.setdefault(after.set, {})
-        for path, old, new in zip(tested(after.folder), before.test, after.test, strict=True):
-            images.setdefault(path, []).append(int(new) - int(old))
+        for image, old, new in zip(after.images, before.test, after.test, strict=True):
+            images.setdefault(image, []).append(int(new) - int(old))
     if not sets:
         return None
     each = [100 * np.array([np.mean(several) for several in images.values()]) for images in sets.values()]
@@ -192,10 +199,11 @@ def difference(pairs: Sequence[tuple[Row, Row]]) -> Change | None:
     return value, value - half, value + half
 
 
-@cache
-def tested(folder: Path) -> tuple[str, ...]:
-    """The paths of a fold's test images."""
-    return tuple(str(sample.path) for sample in load_images(str(folder / "list.csv")).split("test"))
+def machines(hosts: Sequence[Mapping[str, Any]]) -> str:
+    """Each kind of CPU, and the days."""
+    cpus = dict.fromkeys(f"{host['cpu']} ({', '.join(host['flags'])})" for host in hosts)
+    dates = sorted({host["date"][:10] for host in hosts})
+    return f"{' and '.join(cpus)}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}"
 
 
 def interval(points: Change | None) -> str:

@@ -223,9 +223,11 @@ def proof(record: Mapping[str, Any]) -> str:
     dense = ", ".join(f"{name} on {place}" for place, name in record["dense"].items())
     seeds = f"{len(places)} fold or seed of a set" if len(places) == 1 else f"{len(places)} folds and seeds of sets"
     times = "" if record["target"] is None else f", times on {record['target']}"
+    where = record.get("answered") or device(record)
+    times += f" of {device(record)}" if times and where != device(record) else ""
     return (
         f"{seeds} ({', '.join(places)}), n = {record['rows'][0]['test']['n']} test images, "
-        f"{record['answers']}, {device(record)}{times}. Dense, chosen on `val`: {dense}.\n\n{table(header, rows)}\n"
+        f"{record['answers']}, {where}{times}. Dense, chosen on `val`: {dense}.\n\n{table(header, rows)}\n"
         + proof_goals(record)
     )
 
