@@ -30,6 +30,9 @@ _READING = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_
 
 _MOST_LAYERS, _MOST_PARAMETERS = 256, 10**10
 
+_SOUND: set[str] = set()
+"""What this process has laid out already and found usable."""
+
 
 def supported_names(pattern: str = "") -> list[str]:
     """timm's architectures whose tokens can be dropped, sorted; of a part of the name, or a pattern with ``*``."""
@@ -84,9 +87,11 @@ def create(name: str, arguments: Mapping[str, Any], *, seed: int = 0, **weights:
     check_name(name)
     if reading := sorted(_READING & set(arguments)):
         raise CheckpointError(f"a model card describes an architecture only, but sets {', '.join(reading)}; remove it")
-    laid_out = _laid_out(name, arguments)
-    make_adapter(laid_out)
-    _check_size(name, laid_out)
+    if (asked := f"{name} {sorted(arguments.items())}") not in _SOUND:  # to lay it out takes as long as a small model
+        laid_out = _laid_out(name, arguments)
+        make_adapter(laid_out)
+        _check_size(name, laid_out)
+        _SOUND.add(asked)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = timm.create_model(name, **weights, **_options(arguments))
