@@ -223,7 +223,7 @@ def test_memory_that_runs_out_ends_in_the_batch_that_fits(run: Path, monkeypatch
     assert tried == [64, 32, 16, 8] + [4] * 16
 
 
-@pytest.mark.parametrize("precision", ["f32", "bf16"])
+@pytest.mark.parametrize("precision", ["f32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_nobody_waits_for_a_gpu_between_batches(run: Path, precision: str) -> None:
     expected = evaluator(run, precision=precision).evaluate(SCHEDULES)
     with pretend_cuda() as device:

@@ -21,6 +21,9 @@ from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tests.contracts.zoo import VITAE, ZOO, build, images, made_once
 
+CLS = ("plain", "deit_distilled", "dinov2_registers", "differential", "beit", "rope", "vitae_class_token", "ffvt")
+"""Whose class token's score is counted among the quick tests, too."""
+
 
 def vit_b16(size: int, classes: int = 200) -> AdaptiveViT:
     return wrap(sketch("vit_base_patch16_224", {"img_size": size, "num_classes": classes}))
@@ -59,8 +62,13 @@ def test_transfg_saves_the_product_of_whole_maps(name: str, step: int | None, to
     assert count_macs(model, rule="matmul") + products - vectors == facts["macs"]
 
 
-@pytest.mark.parametrize("score", ["column", "cls"])
-@pytest.mark.parametrize("kind", ZOO)
+@pytest.mark.parametrize(
+    ("kind", "score"),
+    [
+        *((kind, "column") for kind in ZOO),
+        *(pytest.param(kind, "cls", marks=() if kind in CLS else pytest.mark.slow) for kind in ZOO),
+    ],
+)
 def test_executed_rule_equals_a_counting_pass(kind: str, score: str) -> None:
     adaptive = wrap(made_once(kind))
     if score == "cls":

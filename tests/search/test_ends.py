@@ -27,7 +27,7 @@ def fragile(schedule: TokenSchedule) -> Accuracy:
     return evaluate(schedule)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@settings(max_examples=12, deadline=None, derandomize=True, database=None)
 @given(
     algorithm=some.sampled_from(OURS),
     tokens=some.integers(3, 6),

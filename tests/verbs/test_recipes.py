@@ -72,7 +72,7 @@ def converted(reference: Path, name: str, flags: tuple[object, ...], place: Path
     return int(read_card(place).preprocessing["image_size"][0])
 
 
-_SLOW = ("mixvit-cotton", "vitaev2-s")
+_SLOW = ("mixvit-cotton", "vitae-imagenet", "vitaev2-s")
 
 
 @pytest.mark.parametrize("recipe", [pytest.param(c, marks=pytest.mark.slow) if c in _SLOW else c for c in CASES])
