@@ -282,14 +282,11 @@ def whole_graph(
     What was converted for another precision of the same runtime is in ``known``, to which this is added.
     """
     selection: Any = "topk" if target.runtime == "onnxruntime" else "argsort"
-    known, key, image = {} if known is None else known, (id(model), schedule), _image(model.backbone.image_size)
+    known, key, shape = {} if known is None else known, (id(model), schedule), (1, 3, *model.backbone.image_size)
+    image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     if key not in known:
         known[key] = _converted(LeanViT(model, schedule, selection=selection).eval(), [image], None, target)
     return _in_precision(known[key], [image], None, target)
-
-
-def _image(size: tuple[int, int]) -> Array:
-    return np.random.default_rng(0).standard_normal((1, 3, *size), dtype=np.float32)
 
 
 def _converted(module: torch.nn.Module, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:

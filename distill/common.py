@@ -225,10 +225,6 @@ def after_record(folder: Path, points: Sequence[SweepPoint]) -> list[dict[str, A
     known: NDArray[np.bool_] = np.load(Path(folder) / STATE_FOLDER / LADDER_FILE, allow_pickle=False)
     pairs = zip(known, points, strict=True)
     return [
-        {
-            **point.as_record(),
-            "difference": paired(old, point.correct).as_record(),
-            "correct": bits_text(point.correct),
-        }
+        {**point.as_record(), "difference": paired(old, point.correct).as_record(), "correct": bits_text(point.correct)}
         for old, point in pairs
     ]

@@ -59,13 +59,7 @@ class Batch:
 
 
 def stream(
-    split: ImageSplit,
-    settings: OptimizerOptions,
-    *,
-    seed: int,
-    first: int,
-    last: int,
-    pinned: bool = False,
+    split: ImageSplit, settings: OptimizerOptions, *, seed: int, first: int, last: int, pinned: bool = False
 ) -> Generator[Batch]:
     """The batches of the updates ``first`` to ``last``, both included, each decoded a few updates ahead.
 

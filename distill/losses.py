@@ -382,12 +382,7 @@ def _branch(model: Any, places: int, classes: int | None, seed: int) -> MixBranc
 
 
 def make_step(
-    model: AdaptiveViT,
-    objective: Objective,
-    *,
-    frozen: int = 0,
-    class_weights: Tensor | None = None,
-    seed: int = 0,
+    model: AdaptiveViT, objective: Objective, *, frozen: int = 0, class_weights: Tensor | None = None, seed: int = 0
 ) -> tuple[Step, nn.Module | None]:
     """The step of an objective, and the branch that trains with the model but is not a part of it.
 

@@ -28,14 +28,7 @@ from tavt_kit.distill.datasets import Batch, ImageSplit, stream
 from tavt_kit.distill.losses import Step
 from tavt_kit.distill.optimizer import make_optimiser, set_rate
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
-from tavt_kit.distill.run_folder import (
-    journal,
-    load_state,
-    readable,
-    save_state,
-    state_file,
-    write_state,
-)
+from tavt_kit.distill.run_folder import journal, load_state, readable, save_state, state_file, write_state
 from tavt_kit.distill.sandwich import training_attention
 from tavt_kit.errors import MeasurementError, TrainingError, UnknownName
 from tavt_kit.evaluation.metrics import METRICS, Predictions, class_index, find_metric

@@ -29,9 +29,7 @@ _MODULES = (*_TIMM, *_OURS)
 _READING = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
 
 _MOST_LAYERS, _MOST_PARAMETERS = 256, 10**10
-
-_SOUND: set[str] = set()
-"""What this process has laid out already and found usable."""
+_SOUND: set[str] = set()  # what this process has laid out already and found usable
 
 
 def supported_names(pattern: str = "") -> list[str]:

@@ -13,11 +13,7 @@ from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice, read_precision
 from tavt_kit.errors import ExportError, TargetError
 
-FORMATS = {
-    "onnx": ("f32", "f16", "int8"),
-    "openvino": ("f32", "f16", "bf16", "int8"),
-    "safetensors": ("f32",),
-}
+FORMATS = {"onnx": ("f32", "f16", "int8"), "openvino": ("f32", "f16", "bf16", "int8"), "safetensors": ("f32",)}
 """Formats, each with the precisions it is written in."""
 
 SWITCHABLE = "switchable"

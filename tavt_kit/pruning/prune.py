@@ -255,11 +255,7 @@ class Pruned:
 
 
 def prune(
-    model: nn.Module,
-    targets: Targets,
-    *,
-    importance: str = "magnitude",
-    images: LabelledImages | None = None,
+    model: nn.Module, targets: Targets, *, importance: str = "magnitude", images: LabelledImages | None = None
 ) -> Pruned:
     """Take from a bare model in eval mode what matters least, in place; wrap it (again) afterwards.
 

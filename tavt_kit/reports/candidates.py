@@ -194,7 +194,8 @@ class FrontView:
         for verdict in ("PASS", "PREDICTED", "INCONCLUSIVE"):
             fits = [i for i, view in enumerate(views) if view.verdict == verdict and view.accuracy is not None]
             if fits:
-                return fits[0] if self.budget.floors else max(fits, key=lambda i: (_value(views[i]), -i))
+                right = [each.accuracy.value if each.accuracy else math.nan for each in views]
+                return fits[0] if self.budget.floors else max(fits, key=lambda i: (right[i], -i))
         return None
 
     def cost(self, view: CandidateView) -> float | None:
@@ -222,7 +223,3 @@ def recorded_budget(record: Mapping[str, Any]) -> Budget:
         return Budget.parse([str(limit) for limit in sequence(record, "budgets")])
     except BudgetError:
         return Budget()
-
-
-def _value(view: CandidateView) -> float:
-    return view.accuracy.value if view.accuracy else math.nan

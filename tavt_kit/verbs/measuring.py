@@ -121,10 +121,7 @@ def _print_machine(result: DoctorResult) -> None:
     from tavt_kit.verbs.console import print_table
 
     targets = [(text, "no" if reason else "yes", _short(reason)) for text, reason in result.refused.items()]
-    for titles, rows in (
-        (("this machine", " "), [*_machine(result)]),
-        (("target", "usable", "why not"), targets),
-    ):
+    for titles, rows in ((("this machine", " "), [*_machine(result)]), (("target", "usable", "why not"), targets)):
         print_table(titles, rows, left=titles, width=80)
         print()
     if not result.findings:

@@ -90,6 +90,8 @@ _BUSY = 0.5
 """Load for each processor from which a machine is called busy."""
 _DAMPED = 5.0
 """Seconds beside which a training's time says little of the pace: images are read, weights are saved."""
+_TRIED, _SLOWER = 10, 1.15
+"""The first steps of a training, and how many times as long as planned they may take before it gets fewer."""
 _DECIDING = 500
 """Images of a split that a check asks about at most where its own do not decide."""
 _CALIBRATE = 100
@@ -106,6 +108,33 @@ class FitStage:
 
     title: str
     seconds: float | None = None
+
+
+class _Slow(Exception):
+    """A training takes so many times as long as it was planned: its only argument."""
+
+
+class _FirstSteps:
+    """Watches a training's ``steps`` for another watcher; ends it where the first take far more than ``planned`` s."""
+
+    def __init__(self, watcher: Progress, deadline: Deadline, steps: int, planned: float) -> None:
+        self.watcher, self.deadline, self.steps, self.planned = watcher, deadline, steps, planned
+        self.ended: list[float] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.watcher, name)
+
+    def stage(self, what: str, total: int, done: int = 0) -> None:
+        self.ended = [] if total == self.steps and not done else None
+        self.watcher.stage(what, total, done)
+
+    def advance(self, units: int = 1, **values: float) -> None:
+        self.watcher.advance(units, **values)
+        if self.ended is not None and len(self.ended) < _TRIED:
+            self.ended.append(self.deadline.spent)
+            pace = (self.ended[-1] - self.ended[0]) / (self.planned * (_TRIED - 1))
+            if len(self.ended) == _TRIED and pace > _SLOWER:
+                raise _Slow(pace)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -306,9 +335,7 @@ class _Stages:
             return self._checked(result)
         full, plan = head, self.plan
         if plan.image_size in plan.adapt_sizes:
-            full = self.out / f"adapted-{plan.image_size}"
-            with self._stage(f"fine-tune all layers, {plan.adapt_steps} steps"):
-                self._fine_tuned(full, plan.image_size, plan.adapt_steps)
+            full = self._at_size(head, plan.image_size) or head
         runs, start = {plan.image_size: full}, full
         for size in plan.further_sizes:  # each from the first fine-tune, the largest, so that their weights have a mean
             if (run := self._at_size(start, size)) is not None:
@@ -418,23 +445,25 @@ class _Stages:
         given: dict[str, Any] = {"weights": plan.weights, "image_size": plan.image_size} | changes
         given["limit"] = _images_read(changes.get("steps", 0))
         done = train(
-            plan.model, out, self.data, recipe=recipe, reduction="merge", seed=self.seed, fresh=self.fresh,
-            progress=self.progress, **given,
+            plan.model, out, self.data, recipe=recipe, reduction="merge", seed=self.seed,
+            **{"fresh": self.fresh, "progress": self.progress, **given},
         )  # fmt: skip
         self.progress.show(done)
 
     def _fine_tuned(self, out: Path, size: int, steps: int, **changes: Any) -> None:
-        """Train all layers, and learn from the time that it takes."""
+        """Train all layers, and learn from the time that it takes; raises _Slow where the very first steps tell."""
         began, planned = self.deadline.spent, self.plan.stage_seconds(f"fine-tune at {size} px")
-        self._train(out, "finetune", image_size=size, blocks="all", steps=steps, batch=BATCH, **changes)
         planned *= steps / self.plan.adapt_steps
+        if self.pace == 1 and planned:
+            changes["progress"] = _FirstSteps(self.progress, self.deadline, steps, planned / steps)
+        self._train(out, "finetune", image_size=size, blocks="all", steps=steps, batch=BATCH, **changes)
         took = self.deadline.spent - began
         self.pace = max(1.0, (took + _DAMPED) / (planned + _DAMPED)) if planned else self.pace
 
-    def _at_size(self, start: Path, size: int) -> Path | None:
-        """The same at another image size: ``start`` trained as long again, else a head of its own if there is time."""
-        plan, out = self.plan, self.out / f"adapted-{size}"
-        if self._is_begun(out):  # with these steps
+    def _at_size(self, start: Path, size: int, **again: Any) -> Path | None:
+        """A fine-tune at an image size, of ``start`` where that is another one; else a head if there is time for it."""
+        plan, out, own = self.plan, self.out / f"adapted-{size}", size == self.plan.image_size
+        if self._is_begun(out) and not again:  # with these steps
             steps = plan.fewer_steps.get(str(size), plan.adapt_steps if size in plan.adapt_sizes else 0)
         elif (steps := plan.steps_at(size, self._left)) < plan.adapt_steps:
             if size in plan.adapt_sizes:
@@ -443,13 +472,18 @@ class _Stages:
             if steps:
                 self._write_plan(replace(plan, fewer_steps={**plan.fewer_steps, str(size): steps}))
         out = out if steps else self.out / f"head-{size}"
-        if not steps and not self._has_time(f"a head at {size} px", out):
+        if not steps and (own or not self._has_time(f"a head at {size} px", out)):
             return None
-        with self._stage(f"the same at {size} pixels"):
-            if steps:
-                self._fine_tuned(out, size, steps, weights=str(start), probe=False, lr=_RATE)
-            else:
-                self._train(out, "probe", image_size=size)
+        from_start = {} if own else {"weights": str(start), "probe": False, "lr": _RATE}
+        try:
+            with self._stage(f"fine-tune all layers, {steps} steps" if own else f"the same at {size} pixels"):
+                if steps:
+                    self._fine_tuned(out, size, steps, **from_start, **again)
+                else:
+                    self._train(out, "probe", image_size=size)
+        except _Slow as slow:
+            self.pace = slow.args[0]
+            return self._at_size(start, size, fresh=True)
         return out
 
     def _network(self, runs: Mapping[int, Path]) -> Path:

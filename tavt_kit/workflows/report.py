@@ -33,11 +33,7 @@ class ReportResult:
         return f"<report: {self.html}>"
 
 
-def report(
-    runs: str | Path | Sequence[str | Path],
-    *,
-    out: str | Path | None = None,
-) -> ReportResult:
+def report(runs: str | Path | Sequence[str | Path], *, out: str | Path | None = None) -> ReportResult:
     """Write ``report.html``, ``report.csv`` and ``report.json`` from the records of runs.
 
     No model is loaded and nothing is measured. What was not recorded is named, with the command that records it.

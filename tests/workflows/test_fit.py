@@ -244,17 +244,25 @@ class _Clockwork(_Stages):
     busy: float = 1.0
     done: list[str] = field(default_factory=list)
 
-    def takes(self, seconds: float, what: str) -> None:
+    def takes(self, seconds: float, what: str = "") -> None:
         # A machine gets busy once the first answer is there, and its plan with it.
         self.now[0] += seconds * (self.busy if self.first_seconds else 1.0)
-        self.done.append(what)
+        self.done += [what] if what else []
 
     def forward_seconds(self, name: str, size: int) -> float:
         return 0.005 * (size / 112) ** 2
 
     def _train(self, out: Path, recipe: str, **changes: Any) -> None:
         size, steps = changes.get("image_size", self.plan.image_size), changes.get("steps", 0)
-        self.takes(3 * 16 * steps * self.forward_seconds("", size) if steps else 20.0, out.name)
+        watcher = changes.get("progress")
+        if watcher is not None:
+            watcher.stage("features", 60)
+            watcher.stage("training", steps)
+        for _ in range(steps):
+            self.takes(3 * 16 * self.forward_seconds("", size))
+            if watcher is not None:
+                watcher.advance()
+        self.takes(0.0 if steps else 20.0, out.name)
 
     def _dense(self, run: Path, *precisions: str) -> Any:
         return {(run, precision, 112): [TokenSchedule((17, 17))] for precision in precisions}
@@ -291,7 +299,22 @@ class _Clockwork(_Stages):
 
 @pytest.mark.parametrize(
     ("busy", "minutes"),
-    [(1.0, 4), (1.0, 8), (1.0, 12), (1.5, 4), (1.5, 8), (1.5, 12), (1.5, 40), (2.0, 6), (2.5, 12), (2.5, 40)],
+    [
+        (1.0, 4),
+        (1.0, 8),
+        (1.0, 12),
+        (1.5, 4),
+        (1.5, 8),
+        (1.5, 12),
+        (1.5, 40),
+        (2.0, 6),
+        (2.5, 4),
+        (2.5, 6),
+        (2.5, 12),
+        (2.5, 40),
+        (4.0, 6),
+        (4.0, 12),
+    ],
 )
 def test_the_whole_of_it_keeps_to_its_time_where_the_machine_gets_busy(
     busy: float, minutes: float, data: Path, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch

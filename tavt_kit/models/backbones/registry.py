@@ -32,10 +32,7 @@ FGVC_EVALUATION: Mapping[str, Any] = {
 
 
 def register(
-    module: str,
-    kind: Callable[..., nn.Module],
-    sizes: Mapping[str, Mapping[str, Any]],
-    evaluation: Mapping[str, Any],
+    module: str, kind: Callable[..., nn.Module], sizes: Mapping[str, Mapping[str, Any]], evaluation: Mapping[str, Any]
 ) -> None:
     """Register the sizes of a model class under their names, with timm's configuration of all of them.
 
