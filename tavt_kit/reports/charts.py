@@ -172,9 +172,11 @@ def place_label(text: str, x: float, y: float, gap: float, inside: Box, taken: S
     sides: tuple[tuple[float, Literal["start", "end"]], ...] = ((x + gap, "start"), (x - gap, "end"))
     spots = [Spot(across, y + 4, anchor) for across, anchor in sides]
     spots += [Spot(x, y - gap - 3, "middle"), Spot(x, y + gap + 11, "middle")]
-    # Further off, above and below, where error bars leave room.
+    # Further off, above and below, where error bars leave room; then beyond the upright text of a budget.
     steps = (-gap, gap + 8, -gap - 12, gap + 20)
     spots += [Spot(across, y + step, anchor) for step in steps for across, anchor in sides]
+    beyond: tuple[tuple[float, Literal["start", "end"]], ...] = ((x + gap + 22, "start"), (x - gap - 22, "end"))
+    spots += [Spot(across, y + step, anchor) for step in (4.0, *steps) for across, anchor in beyond]
     for spot in spots:
         box = spot.box(text)
         if inside.holds(box) and all(box.overlap(other) <= 1.0 for other in taken):

@@ -53,6 +53,12 @@ def test_labels_cover_neither_marks_nor_one_another() -> None:
     assert all(a.overlap(b) < 60 for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+def test_a_name_stands_beyond_the_upright_text_of_a_budget() -> None:
+    upright = Box(17, 0, 33, 100)
+    spot = place_label("chosen", 5.0, 50.0, 17.0, Box(0, 0, 220, 100), [Box(0, 44, 11, 56), upright])
+    assert spot is not None and spot.box("chosen").left >= upright.right
+
+
 def mark(x: float, y: float, kind: str = "front", **more: object) -> Mark:
     return Mark(kind, str(more.pop("label", "")), x, y, **more)  # type: ignore[arg-type]
 
