@@ -23,7 +23,7 @@ from tavt_kit.core.latency_table import TimedModel
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError, first_line
 from tavt_kit.models.flops import MacsFormula, count_macs
-from tavt_kit.models.token_reduction import Pick, TokenState
+from tavt_kit.models.token_reduction import SCORES, Pick, TokenState
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 from tavt_kit.runtimes.on_torch import placed
 
@@ -198,7 +198,7 @@ class LayerParts:
         cost, model, all_rows = MacsFormula.of(self.model).layers[0], self.model, (1.0, 1.0)
         if cost.rows:  # what thin attention spares
             keys, chosen = cost.key_value / cost.rows, (cost.query + cost.key_value) / cost.rows
-            dropping = 1.0 if model.reduction == "merge" else keys if model.score == "cls" else chosen
+            dropping = 1.0 if model.reduction == "merge" else keys if SCORES[model.score].rows else chosen
             all_rows = (dropping if model.backbone.thin[0] else 1.0), (keys if model.backbone.thin[-1] else 1.0)
         return TablePlan(
             target=self.target,

@@ -26,6 +26,7 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import UnknownName
 from tavt_kit.models.costs import HeadCosts, LayerCosts
+from tavt_kit.models.token_reduction import SCORES
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
@@ -160,11 +161,15 @@ class MacsFormula:
                 last = Terms((cost.query + cost.output) * rows + fixed, cost.pair * rows + cost.key_value, 0, 0, 0)
             return last, last
         selecting = Terms(0, cost.select, 0, 0, 0)
+        first, scoring = SCORES[self.score].rows == 1, 0 if self.score == "column" else cost.pair_score
         if self.reduction == "merge" or not self.thin[layer]:
-            reduced += Terms(0, cost.pair_score * (self.score == "cls"), 0, 0, 0)
-        elif self.score == "cls":  # attention that does no work for rows that do not go on
+            reduced += Terms(0, scoring if first else 0, 0 if first else scoring, 0, 0)
+        elif first:  # attention that does no work for rows that do not go on
             kept = cost.query + cost.output + cost.feed
-            reduced = Terms(cost.query + cost.constant, cost.key_value + cost.pair_score, 0, kept, cost.pair)
+            reduced = Terms(cost.query + cost.constant, cost.key_value + scoring, 0, kept, cost.pair)
+        elif scoring:  # nor here, but every query tells the score
+            all_rows = cost.query + cost.key_value
+            reduced = Terms(cost.constant, all_rows, scoring, cost.output + cost.feed, cost.pair)
         else:
             reduced = Terms(cost.constant, cost.query + cost.key_value, cost.pair, cost.output + cost.feed, 0)
         return whole + selecting, reduced + selecting

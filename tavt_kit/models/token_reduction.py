@@ -19,7 +19,7 @@ index goes first. There is no scatter: every step is a product, a comparison or 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -28,6 +28,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tavt_kit.core.registry import Registry
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -66,8 +68,6 @@ class TokenState:
         """The same sequence with new values."""
         return replace(self, tokens=tokens)
 
-
-SCORES = ("column", "cls")
 
 _FEW_TOKENS = 256
 _IN_CACHE = 2**20
@@ -260,6 +260,29 @@ def maws_score(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
     return looked_at * contributed
 
 
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How much each token of a layer matters, told by one attention call.
+
+    Args:
+        of: Queries (B, H, m, d), keys (B, H, n, d), bias and scale as ``attention_map`` takes them -> scores (B, n).
+        rows: Queries that it reads: 1 for the first, a class token's; ``None`` for all.
+    """
+
+    of: Callable[[Tensor, Tensor, Tensor | None, float | None], Tensor]
+    rows: Literal[1] | None = None
+
+
+SCORES = Registry("a score", "tavt_kit.scores", {"column": Score(column_score_alone), "cls": Score(cls_score, 1)})
+
+
+def score_beside(
+    score: str, attention: Tensor, q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None
+) -> Tensor:
+    """The score (B, n) of a name, where the attention map (B, H, n, n) is made anyway."""
+    return column_score(attention) if score == "column" else SCORES[score].of(q, k, bias, scale)
+
+
 Selection = Literal["argsort", "topk"]
 Reduction = Literal["drop", "merge"]
 REDUCTIONS: tuple[Reduction, ...] = ("drop", "merge")
@@ -272,7 +295,7 @@ class Pick:
 
     Args:
         count: How many, prefix included; an int, or a 0-d int64 tensor where the count is a runtime input.
-        score: ``"column"`` or ``"cls"``; ``None`` keeps the first ``count`` rows (a head that reads only these).
+        score: One of ``SCORES``; ``None`` keeps the first ``count`` rows (a head that reads only these).
         selection: ``"argsort"`` (stable; eager and OpenVINO) or ``"topk"`` (static ONNX). Both keep ties at the
             lowest index on their route; neither does on the other's.
     """

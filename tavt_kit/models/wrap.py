@@ -64,7 +64,8 @@ def wrap(model: nn.Module, score: str = "column", pool: str = "kept", reduction:
 
     Args:
         model: A timm ViT; it is not changed, and shares its weights with the wrap.
-        score: ``"column"`` (TAVT: attention received from all queries) or ``"cls"`` (attention of the class token).
+        score: ``"column"`` (TAVT: attention received from all queries), ``"cls"`` (attention of the class token), or
+            one that another package adds.
         pool: For heads that pool over all tokens: over the ``"kept"`` ones, or over all with the dropped ones
             ``"restored"`` to the last value they had.
         reduction: What becomes of the tokens that a layer does not keep: they ``"drop"`` out, or they ``"merge"``
@@ -129,8 +130,8 @@ class AdaptiveViT(nn.Module):
         allowed = {"score": SCORES, "pool": POOLS, "reduction": REDUCTIONS}.get(name)
         if allowed is not None and value not in allowed:
             raise UnknownName(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        if (name, value) == ("score", "cls") and not getattr(self.backbone, "has_class_token", True):
-            raise UnsupportedBackbone("score 'cls' needs a class token, and this model has none; use score 'column'")
+        if name == "score" and SCORES[value].rows and not getattr(self.backbone, "has_class_token", True):
+            raise UnsupportedBackbone(f"score {value!r} needs a class token; this model has none: use score 'column'")
         if (name, value) == ("reduction", "merge") and self.backbone.unmergeable is not None:
             raise UnsupportedBackbone(
                 f"tokens of {type(self.bare).__name__} cannot be merged: {self.backbone.unmergeable}; "

@@ -43,7 +43,7 @@ def joint_space(context: SearchContext) -> JointSpace | None:
     scores, reductions, precisions = [model.score], [model.reduction], ["f32" if target is None else target.precision]
     if "score" in genes:
         has_class_token = getattr(model.backbone, "has_class_token", True)
-        scores += [score for score in SCORES if score != model.score and (score != "cls" or has_class_token)]
+        scores += [name for name in SCORES if name != model.score and (has_class_token or not SCORES[name].rows)]
     if "reduction" in genes and model.backbone.unmergeable is None:
         reductions += [reduction for reduction in REDUCTIONS if reduction != model.reduction]
     if "precision" in genes and target is not None:  # those of fewer bits that its processor has

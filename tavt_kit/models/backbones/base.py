@@ -14,18 +14,17 @@ from torch.overrides import TorchFunctionMode
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.costs import HeadCosts, LayerCosts, part_macs
 from tavt_kit.models.token_reduction import (
+    SCORES,
     Pick,
     TokenState,
     attend_and_score,
     attention_map,
-    cls_score,
-    column_score,
-    column_score_alone,
     drop,
     first_rows,
     fold_bias,
     is_traced,
     keeps_no_map,
+    score_beside,
 )
 
 
@@ -163,11 +162,10 @@ class Watch:
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
     ) -> Tensor:
         """See one call and return its output (B, H, n, dv)."""
-        if self.score == "cls" or keeps_no_map(q, k, v, bias):
+        if self.score != "column" or keeps_no_map(q, k, v, bias):
             # Choosing has no gradient, and a fused call keeps no map for the backward pass.
             with torch.no_grad():
-                alone = cls_score if self.score == "cls" else column_score_alone
-                self._add(alone(q, k, bias, scale))
+                self._add(SCORES[self.score].of(q, k, bias, scale))
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
         output, scores = attend_and_score(q, k, v, bias, scale, dropout)
         self._add(scores)
@@ -280,7 +278,7 @@ class MapWatch(Watch):
     ) -> Tensor:
         attention = attention_map(q, k, bias, scale)
         self.maps.append(attention)
-        self._add((cls_score(q, k, bias, scale) if self.score == "cls" else column_score(attention)).detach())
+        self._add(score_beside(self.score, attention, q, k, bias, scale).detach())
         mixing = F.dropout(attention, dropout) if dropout else attention
         return mixing.to(v.dtype) @ v
 

@@ -30,11 +30,10 @@ from tavt_kit.models.token_reduction import (
     Pick,
     TokenState,
     attention_map,
-    cls_score,
-    column_score,
     gather_rows,
     learns,
     maws_score,
+    score_beside,
 )
 
 _vit = timm.models.vision_transformer
@@ -211,8 +210,7 @@ class _MapWatch(Watch):
         with torch.no_grad():  # only ranked
             self.map = attention_map(q, k, bias, scale)
         if self.other is not None:
-            by_class = self.other.score == "cls"
-            self.other.scores = cls_score(q, k, bias, scale) if by_class else column_score(self.map)
+            self.other.scores = score_beside(self.other.score, self.map, q, k, bias, scale)
         if learns(q):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
         mixing = F.dropout(self.map, dropout) if dropout else self.map

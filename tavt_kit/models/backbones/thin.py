@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import (
+    SCORES,
     Pick,
     attend_and_score,
     attention_map,
-    cls_score,
     column_score,
-    column_score_alone,
     gather_rows,
     is_traced,
     keeps_no_map,
@@ -45,16 +44,17 @@ def thin_attention(attention: Any, x: Tensor, pick: Pick, bias: Tensor | None = 
         rows = x[:, : pick.count]
         mixed = _fused(attention, _query(attention, rows), *_keys_values(attention, x), bias)
         return _finish(attention, mixed, rows), None
-    if pick.score == "cls":
+    score = SCORES[pick.score]
+    if score.rows:
         k, v = _keys_values(attention, x)
         with torch.no_grad():
-            index = pick.index(cls_score(_query(attention, x[:, :1]), k, None, None))
+            index = pick.index(score.of(_query(attention, x[:, :1]), k, None, None))
         rows = gather_rows(x, index)
         return _finish(attention, _fused(attention, _query(attention, rows), k, v), rows), index
     q, k, v = _project(attention, x, 0, 3)
     q, k = attention.q_norm(q), attention.k_norm(k)
-    if keeps_no_map(q, k, v, None):  # all rows are scored, and only those that go on are attended from
-        index = pick.index(column_score_alone(q, k, None, None))
+    if pick.score != "column" or keeps_no_map(q, k, v, None):  # only rows that go on are attended from
+        index = pick.index(score.of(q, k, None, None))
         mixed = _fused(attention, gather_rows(q.transpose(1, 2), index).transpose(1, 2), k, v)  # (B, H, k, d)
         return _finish(attention, mixed, x if attention.gate is None else gather_rows(x, index)), index
     if is_traced() and not tells_sums(q, k, v, None):  # a graph chooses first, as exported files always did
