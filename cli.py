@@ -292,10 +292,8 @@ def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[
 
 def is_no_memory(error: Exception) -> bool:
     """Whether memory ran out, in Python or in a library."""
-    said = re.search(
-        "allocate memory|bad_alloc|out of memory|failed to map|create a primitive", str(error), re.IGNORECASE
-    )
-    return isinstance(error, MemoryError) or said is not None
+    said = "allocate memory|bad_alloc|out of memory|failed to map|create a primitive|can't start new thread"
+    return isinstance(error, MemoryError) or re.search(said, str(error), re.IGNORECASE) is not None
 
 
 def say(sentence: str) -> None:

@@ -47,6 +47,8 @@ def verb(
         raise MemoryError
     if model == "allocator":
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    if model == "thread":
+        raise RuntimeError("can't start new thread")
     if model == "interrupted":
         raise KeyboardInterrupt
     if model == "interrupted library":
@@ -87,7 +89,7 @@ def test_a_known_error_is_one_line_without_traceback(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "fgvc-kit try: a target is on this machine, got 'torch:tpu'; choose torch:cpu\n"
 
 
-@pytest.mark.parametrize("model", ["memory", "allocator"])
+@pytest.mark.parametrize("model", ["memory", "allocator", "thread"])
 def test_no_memory_is_one_sentence(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("try", model) == 2
     (line,) = capsys.readouterr().err.splitlines()

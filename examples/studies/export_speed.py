@@ -53,6 +53,7 @@ from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.runtimes import open_file, open_module
+from tavt_kit.runtimes.available import is_available
 
 OFFICIAL = "official-style, torch f32, dense"
 GOALS = {
@@ -124,8 +125,13 @@ def main() -> None:
 
 
 def rows_of(given: argparse.Namespace) -> Iterator[Row]:
-    """Dense once for each runtime and precision: with nothing to drop, both scores are the same graph."""
+    """Dense once for each runtime and precision: with nothing to drop, both scores are the same graph.
+
+    A precision that this CPU does not have is left out.
+    """
     for runtime, precision in (*GOALS, ("onnxruntime", "int8")):
+        if not is_available(TargetDevice(runtime, "cpu", precision=precision)):
+            continue
         yield Row(runtime, precision, "column", "dense")
         for score in ("column", "cls"):
             yield Row(runtime, precision, score, f"taper:{given.taper}")
