@@ -85,10 +85,7 @@ GONE = {
     ("train", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
     ("distill", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
     ("search", "--dry-run"): "what a budget asks is shown, and refused, before anything is evaluated; leave it out",
-    (
-        "export",
-        "--no-dense",
-    ): "--no-compare-dense leaves that comparison out; --dense keeps every token",
+    ("export", "--no-dense"): "--no-compare-dense leaves that comparison out; --dense keeps every token",
     ("check", "--no-dense"): "--no-compare-dense leaves that comparison out",
     ("convert", "--classes"): "--data names the classes, by a folder of class folders or a CSV list",
     ("search", "--weights"): "a search takes a run: `train` makes one of a name, `convert` of a weight file",

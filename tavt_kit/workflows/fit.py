@@ -299,6 +299,11 @@ class _Stages:
     """After which the first answer was there."""
     search: dict[str, Any] | None = None
     """What a search did, for the record."""
+    fastest: str = field(init=False)
+    """The precision of all but the full model: int8 where the target can, unless the first answer shows otherwise."""
+
+    def __post_init__(self) -> None:
+        self.fastest = self._precisions[-1]
 
     def run(self, plan: FitPlan) -> FitResult:
         """First without training, then as far as the time allows."""
@@ -321,9 +326,12 @@ class _Stages:
             self._train(head, "probe")
         head_seconds = self.deadline.spent - began
         wanted = self._dense(head, *self._precisions)
-        last = self._precisions[-1]
-        wanted[head, last, self.plan.image_size].append(TokenSchedule.parse(_FIRST_SCHEDULE, load_model(head).layout))
+        first = TokenSchedule.parse(_FIRST_SCHEDULE, load_model(head).layout)
+        wanted[head, self._precisions[-1], self.plan.image_size].append(first)
         rows = self._measured("first", wanted)
+        if "int8" in self._precisions and dense_row(rows, head).precision != "int8":
+            self.fastest = self.target.precision
+            self.progress.say(f"INT8 is no faster than {self.fastest} here: what follows is in {self.fastest}.")
         if not self.plan.adapt_steps:  # also where a fit goes on: with more time it may have steps that it had not
             planned = self._with_stages(rows, head, head_seconds)
             if planned.adapt_steps or not self.plan.sizes:
@@ -347,7 +355,7 @@ class _Stages:
                 network = self._distilled(network)
         wanted = {} if full == head else self._dense(full, *self._precisions)
         for run in list(runs.values())[1:]:
-            wanted |= self._dense(run, last)
+            wanted |= self._dense(run, self.fastest)
         for key, schedule in self._searched(network, head, rows, sum(map(len, wanted.values()))):
             if schedule not in wanted.setdefault(key, []):
                 wanted[key].append(schedule)
@@ -528,7 +536,7 @@ class _Stages:
         self, network: Path, head: Path, rows: Sequence[FitRow], files: int
     ) -> list[tuple[_Key, TokenSchedule]]:
         """The finalists of a search of image sizes and schedules, within the time less what files take after it."""
-        out, last = self.out / "search", self._precisions[-1]
+        out, last = self.out / "search", self.fastest
         weights = [read_card(run).weights_sha256 for run in (network, out) if is_run(run)]
         again = self.fresh or len(set(weights)) > 1  # with more time there may be a better network
         if again or not (out / "front.json").is_file():  # what was found once is not searched anew
@@ -572,9 +580,8 @@ class _Stages:
         if self._is_begun(self.out / "files" / "second" / "bench.json"):
             return wanted
         left = self._left - self.plan.again_seconds - self.plan.check_seconds
-        last = self._precisions[-1]
         files = [(key, schedule) for key in wanted for schedule in wanted[key]]
-        files.sort(key=lambda file: (file[0][0] == full, file[0][1] != last))
+        files.sort(key=lambda file: (file[0][0] == full, file[0][1] != self.fastest))
         room = max(1, int(left / self._each_file))
         if room < len(files):
             self.progress.say(f"Time is left for {room} of {len(files)} files.")
@@ -595,12 +602,12 @@ class _Stages:
         ))  # fmt: skip
 
     def _layer_times(self, head: Path, rows: Sequence[FitRow]) -> LatencyTable:
-        """Times of the layers in the fewest bits, scaled to the files of the first answer; measured once."""
+        """Times of the layers in the fastest precision, scaled to the files of the first answer; measured once."""
         file = self.out / PROFILE_FILE
         if self.fresh or not file.is_file():
             model, dense = load_model(head), dense_row(rows, head)
             table = measure_table(
-                model, replace(self.target, precision=self._precisions[-1]), name=model.require_card().name,
+                model, replace(self.target, precision=self.fastest), name=model.require_card().name,
                 seconds=_TABLE_SECONDS, points=_TABLE_POINTS,
                 opened={model.dense_schedule: self._session(dense.file)}, on_step=self.progress.update,
             )  # fmt: skip

@@ -73,9 +73,7 @@ def _project(attention: Any, x: Tensor, first: int, last: int) -> tuple[Tensor, 
     size = attention.attn_dim
     bias = attention.qkv.bias
     packed = F.linear(
-        x,
-        attention.qkv.weight[first * size : last * size],
-        None if bias is None else bias[first * size : last * size],
+        x, attention.qkv.weight[first * size : last * size], None if bias is None else bias[first * size : last * size]
     )
     parts = packed.reshape(*x.shape[:2], last - first, attention.num_heads, attention.head_dim)
     return tuple(parts.permute(2, 0, 3, 1, 4).unbind(0))
