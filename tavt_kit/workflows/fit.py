@@ -576,12 +576,12 @@ class _Stages:
         return max(self.file_seconds, self.plan.file_seconds)
 
     def _in_time(self, wanted: _Wanted, full: Path) -> _Wanted:
-        """Of the files those that there is time for, one at the least: small images come first, then few bits."""
+        """Those that there is time for, one at the least: small images first, then few bits, then what was fine-tuned."""
         if self._is_begun(self.out / "files" / "second" / "bench.json"):
             return wanted
         left = self._left - self.plan.again_seconds - self.plan.check_seconds
         files = [(key, schedule) for key in wanted for schedule in wanted[key]]
-        files.sort(key=lambda file: (file[0][0] == full, file[0][1] != self.fastest))
+        files.sort(key=lambda file: (file[0][0] == full, file[0][1] != self.fastest, "head" in file[0][0].name))
         room = max(1, int(left / self._each_file))
         if room < len(files):
             self.progress.say(f"Time is left for {room} of {len(files)} files.")

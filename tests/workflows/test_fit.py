@@ -379,6 +379,18 @@ def test_the_mean_of_the_fine_tunes_is_searched_unless_val_shows_one_to_be_bette
     assert ("left out" in " ".join(heard.said)) is (len(tuned) == 2)
 
 
+def test_what_was_fine_tuned_is_measured_before_heads(tmp_path: Path, heard: Heard) -> None:
+    from tavt_kit.workflows import fit as module
+
+    stages = module._Stages.__new__(module._Stages)
+    stages.out, stages.fresh, stages.progress, stages.pace, stages.fastest = tmp_path, False, heard, 1.0, "int8"
+    stages.plan, stages.file_seconds, stages.deadline = first_plan("vit", None, 112), 30.0, Deadline(40.0)
+    names = [("adapted-112", "f32"), ("adapted-112", "int8"), ("head-84", "int8"), ("adapted-70", "int8")]
+    wanted = {(tmp_path / name, bits, 112): [TokenSchedule((17, 17))] for name, bits in names}
+    assert [run.name for run, _, _ in stages._in_time(wanted, tmp_path / "adapted-112")] == ["adapted-70"]
+    assert heard.said == ["Time is left for 1 of 4 files."]
+
+
 def test_another_fits_folder_is_refused(data: Path, tmp_path: Path) -> None:
     write_record(tmp_path / "plan.json", "fit-plan", {"asked": {"data": "birds"}, "plan": {}})
     with pytest.raises(OutputError, match="birds"):
