@@ -576,7 +576,7 @@ class _Stages:
         return max(self.file_seconds, self.plan.file_seconds)
 
     def _in_time(self, wanted: _Wanted, full: Path) -> _Wanted:
-        """Those that there is time for, one at the least: small images first, then few bits, then what was fine-tuned."""
+        """Those that there is time for, one at least: small images first, then few bits, then what was fine-tuned."""
         if self._is_begun(self.out / "files" / "second" / "bench.json"):
             return wanted
         left = self._left - self.plan.again_seconds - self.plan.check_seconds
