@@ -42,8 +42,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("reduction", ["drop", "merge"])
-@pytest.mark.parametrize("kind", ["plain", "dinov2_registers", "beit", "rope", "parallel_things"])
-@every_score
+@pytest.mark.parametrize(
+    ("kind", "score"),
+    [  # the own ones are asked of every kind elsewhere, too
+        pytest.param(kind, score, marks=pytest.mark.slow if kind != "plain" and score in SCORES else ())
+        for kind in ("plain", "dinov2_registers", "beit", "rope", "parallel_things")
+        for score in NAMES
+    ],
+)
 def test_every_path_keeps_the_same_tokens_and_costs_what_is_counted(score: str, kind: str, reduction: str) -> None:
     adaptive = wrap(zoo.build(kind), score, reduction=reduction)
     x = zoo.images(adaptive.bare, 3)
