@@ -332,7 +332,7 @@ def _boxes(plot: _Plot, mark: Mark) -> list[Box]:
 def _limits(plot: _Plot, frame: Frame, taken: Sequence[Box]) -> tuple[list[Markup], list[Box]]:
     """The lines of the budget with their texts, beside what is ``taken``, and what they cover."""
     left, right, parts, covered = plot.x.start, plot.x.end, list[Markup](), list[Box]()
-    wide = 8 * len(frame.ceiling_text)
+    wide = 9.5 * len(frame.ceiling_text)  # bold
     if frame.ceiling is not None and frame.ceiling > plot.x.high:
         parts.append(el("text", f"{frame.ceiling_text} →", x=right - 8, y=_TOP + 16, class_="limit-text end"))
         covered.append(Box(right - 24 - wide, _TOP, right, _TOP + 20))
