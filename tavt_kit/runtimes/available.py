@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -31,10 +32,11 @@ def check_available(target: TargetDevice) -> None:
         TargetError: The device is absent or cannot compute in this precision, or there are more threads than CPUs that
             this process may use.
     """
-    if find_spec(target.runtime) is None:
-        raise MissingDependency(
-            f"target {target} needs the {target.runtime} package; install it (pip install {target.runtime})"
-        )
+    try:
+        import_module(target.runtime)
+    except ImportError as error:  # absent, or broken
+        lacks = f"target {target} needs the {target.runtime} package ({error})"
+        raise MissingDependency(f"{lacks}; install it (pip install {target.runtime})") from None
     allowed = available_threads()
     if target.threads is not None and target.threads > allowed:  # they would take turns: a time of their quarrel
         raise TargetError(

@@ -145,6 +145,8 @@ def _devices(refused: Mapping[str, str], root: Path) -> Iterator[Finding]:
     def is_intel(devices: str) -> bool:
         return any(read_text(path) == _INTEL for path in root.glob(devices))
 
+    if refused.get("torch:cpu"):
+        yield Finding("nothing trains, searches or exports without torch", "pip install 'torch>=2.6,<2.14'")
     if any((root / "dev").glob("nvidia[0-9]*")):
         if refused.get(_CUDA):
             torch = "pip install --force-reinstall 'torch>=2.6,<2.14' 'torchvision<0.29'"

@@ -204,9 +204,16 @@ def test_a_gpu_is_named_with_its_slice_and_its_number(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     assert accelerator_name(target("torch:cuda:3")) == "NVIDIA H100 MIG 1g.10gb, number 3 of 8 counted from 0"
     assert accelerator_name(target("torch:cpu")) is None
-    monkeypatch.setattr("tavt_kit.runtimes.available.find_spec", lambda name: None)
-    with pytest.raises(MissingDependency, match="pip install openvino"):
-        check_available(target("openvino:cpu"))
+
+
+@pytest.mark.parametrize("text", ["openvino:cpu", "torch:cpu", "torch:cuda"])
+def test_a_runtime_that_is_absent_or_broken_is_one_sentence(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ImportError(f"lib{name}.so: cannot open shared object file")
+
+    monkeypatch.setattr(available, "import_module", broken)
+    with pytest.raises(MissingDependency, match=r"cannot open shared object file\); install it .pip install"):
+        check_available(target(text))
 
 
 def test_more_threads_than_the_process_may_use_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

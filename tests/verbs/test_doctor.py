@@ -132,6 +132,11 @@ def test_an_nvidia_gpu_that_torch_does_not_see(machine: Machine, monkeypatch: py
     assert found[2].command == "pip install nvidia-ml-py"
 
 
+def test_torch_that_cannot_be_used_is_missing(machine: Machine) -> None:
+    (found,) = findings(replace(machine, refused={"torch:cpu": "needs the torch package"}))
+    assert not found.optional and found.command.startswith("pip install 'torch")
+
+
 def test_what_makes_measuring_unsure_is_optional(machine: Machine) -> None:
     (found,) = findings(replace(machine, facts=replace(machine.facts, governor="powersave")))
     assert found.optional and "cpupower" in found.command
