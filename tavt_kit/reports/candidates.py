@@ -192,10 +192,9 @@ class FrontView:
         if recorded := list(sequence(self.record, "chosen")):
             return next((i for i, view in enumerate(views) if list(view.counts) == recorded), None)
         for verdict in ("PASS", "PREDICTED", "INCONCLUSIVE"):
-            fits = [i for i, view in enumerate(views) if view.verdict == verdict and view.accuracy is not None]
+            fits = {i: view.accuracy.value for i, view in enumerate(views) if view.verdict == verdict and view.accuracy}
             if fits:
-                right = [each.accuracy.value if each.accuracy else math.nan for each in views]
-                return fits[0] if self.budget.floors else max(fits, key=lambda i: (right[i], -i))
+                return min(fits) if self.budget.floors else max(fits, key=lambda i: (fits[i], -i))
         return None
 
     def cost(self, view: CandidateView) -> float | None:

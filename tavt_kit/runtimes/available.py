@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from tavt_kit.core.device import TargetDevice, available_threads
-from tavt_kit.errors import MissingDependency, TargetError
+from tavt_kit.errors import MissingDependency, TargetError, first_line
 
 
 @cache
@@ -35,7 +35,7 @@ def check_available(target: TargetDevice) -> None:
     try:
         import_module(target.runtime)
     except ImportError as error:  # absent, or broken
-        lacks = f"target {target} needs the {target.runtime} package ({error})"
+        lacks = f"target {target} needs the {target.runtime} package ({first_line(error)})"
         raise MissingDependency(f"{lacks}; install it (pip install {target.runtime})") from None
     allowed = available_threads()
     if target.threads is not None and target.threads > allowed:  # they would take turns: a time of their quarrel

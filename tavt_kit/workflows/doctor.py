@@ -80,6 +80,7 @@ def doctor() -> DoctorResult:
 _SHARED = 256 * 2**20  # Bytes of /dev/shm: two batches a worker of 64 images at 224 px are 77 MB
 _DISK = 2**30  # Bytes for the cache: the downloads of ``fit elpv`` and what is made of them are 400 MB
 _INTEL = "0x8086"
+_TORCH = "'torch>=2.6,<2.14'"
 _SLOW_GOVERNORS = ("powersave", "conservative", "ondemand", "schedutil")
 
 
@@ -135,7 +136,8 @@ class Finding(Record):
 
 def findings(host: HostFacts, room: Room, refused: Mapping[str, str], root: Path = Path("/")) -> list[Finding]:
     """All of them, what is needed first."""
-    everything = [*_devices(refused, root), *_limits(host, room)]
+    torch = Finding("nothing trains, searches or exports without torch", f"pip install {_TORCH}")
+    everything = [*([torch] if refused.get("torch:cpu") else []), *_devices(refused, root), *_limits(host, room)]
     return sorted(everything, key=lambda finding: finding.optional)
 
 
@@ -145,12 +147,10 @@ def _devices(refused: Mapping[str, str], root: Path) -> Iterator[Finding]:
     def is_intel(devices: str) -> bool:
         return any(read_text(path) == _INTEL for path in root.glob(devices))
 
-    if refused.get("torch:cpu"):
-        yield Finding("nothing trains, searches or exports without torch", "pip install 'torch>=2.6,<2.14'")
     if any((root / "dev").glob("nvidia[0-9]*")):
         if refused.get(_CUDA):
-            torch = "pip install --force-reinstall 'torch>=2.6,<2.14' 'torchvision<0.29'"
-            yield Finding("an NVIDIA GPU is here, but this torch does not see it", torch)
+            command = f"pip install --force-reinstall {_TORCH} 'torchvision<0.29'"
+            yield Finding("an NVIDIA GPU is here, but this torch does not see it", command)
         if refused.get("onnxruntime:cuda"):
             what = "an NVIDIA GPU is here, but this onnxruntime cannot use it"
             yield Finding(what, "pip install onnxruntime-gpu", optional=True)

@@ -132,9 +132,10 @@ class _FirstSteps:
         self.watcher.advance(units, **values)
         if self.ended is not None and len(self.ended) < _TRIED:
             self.ended.append(self.deadline.spent)
-            pace = (self.ended[-1] - self.ended[0]) / (self.planned * (_TRIED - 1))
-            if len(self.ended) == _TRIED and pace > _SLOWER:
-                raise _Slow(pace)
+            if len(self.ended) == _TRIED:
+                pace = (self.ended[-1] - self.ended[0]) / (self.planned * (_TRIED - 1))
+                if pace > _SLOWER:
+                    raise _Slow(pace)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -450,11 +451,11 @@ class _Stages:
 
     def _train(self, out: Path, recipe: str, **changes: Any) -> None:
         plan = self.plan
-        given: dict[str, Any] = {"weights": plan.weights, "image_size": plan.image_size} | changes
+        given: dict[str, Any] = {"weights": plan.weights, "image_size": plan.image_size, "fresh": self.fresh}
+        given |= {"progress": self.progress} | changes
         given["limit"] = _images_read(changes.get("steps", 0))
         done = train(
-            plan.model, out, self.data, recipe=recipe, reduction="merge", seed=self.seed,
-            **{"fresh": self.fresh, "progress": self.progress, **given},
+            plan.model, out, self.data, recipe=recipe, reduction="merge", seed=self.seed, **given,
         )  # fmt: skip
         self.progress.show(done)
 

@@ -73,9 +73,9 @@ def test_a_dropped_model_agrees_with_torch(kind: str, suffix: str, tmp_path: Pat
     _agrees(kind, suffix, tmp_path, (1, 2, 5))  # 2 is the batch that was traced
 
 
-def _agrees(kind: str, suffix: str, tmp_path: Path, batches: tuple[int, ...]) -> None:
+def _agrees(kind: str, suffix: str, tmp_path: Path, batches: tuple[int, ...], score: str = "column") -> None:
     model = zoo.build(kind)
-    adaptive = wrap(model)
+    adaptive = wrap(model, score)
     schedule = TokenSchedule.taper(adaptive.layout, 0.3)
     path = tmp_path / f"model{suffix}"
     (to_onnx if suffix == ".onnx" else to_openvino)(
@@ -141,23 +141,23 @@ def _agrees_at_presets(
 @pytest.mark.parametrize("suffix", TARGETS)
 @pytest.mark.parametrize("kind", ["ffvt", "transfg"])
 def test_a_batch_baked_into_the_graph_is_caught(kind: str, suffix: str, tmp_path: Path) -> None:
-    _is_caught(kind, suffix, tmp_path, "from tavt_kit.models.backbones import fusion as module", "gather_rows")
+    _is_caught(kind, suffix, tmp_path, "fusion", "gather_rows")
 
 
-def _is_caught(kind: str, suffix: str, folder: Path, imported: str, function: str) -> None:
-    """A sound file passes, and fails with ``module.function`` as the official code has it (``_official_*`` below).
+def _is_caught(kind: str, suffix: str, folder: Path, module: str, function: str) -> None:
+    """A sound file passes, and fails where a function of ``module`` is as in the official code (``_official_*`` below).
 
     In a process of its own: at another batch than was traced OpenVINO reads and writes what is not there. That ends the
     process at once, or later in another test.
     """
     code = f"""
 from pathlib import Path
+from tavt_kit.models.backbones import {module}
 from tests.contracts import test_export_routes as routes
-{imported}
 
 routes._agrees({kind!r}, {suffix!r}, Path({str(folder)!r}), (5,))
 print("sound", flush=True)
-module.{function} = routes._official_{function}
+{module}.{function} = routes._official_{function}
 routes._agrees({kind!r}, {suffix!r}, Path({str(folder)!r}), (5,))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
@@ -197,7 +197,7 @@ def test_windows_that_are_put_together_by_a_batch_number_are_caught(
 
 @pytest.mark.slow
 def test_windows_that_are_put_together_by_a_batch_number_are_caught_in_openvino(tmp_path: Path) -> None:
-    _is_caught("vitaev2", ".xml", tmp_path, "from tavt_kit.models.backbones import vitae as module", "merge_windows")
+    _is_caught("vitaev2", ".xml", tmp_path, "vitae", "merge_windows")
 
 
 def _operators(path: Path) -> set[str]:

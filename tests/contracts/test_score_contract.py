@@ -5,24 +5,19 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tavt_kit.core import registry
-from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import UnknownName
-from tavt_kit.exporters.to_onnx import to_onnx
-from tavt_kit.exporters.to_openvino import to_openvino
 from tavt_kit.models.costs import count_pass
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.token_reduction import SCORES, Score, attention_map
 from tavt_kit.models.wrap import LeanViT, wrap
-from tavt_kit.runtimes import open_file
 from tests.contracts import zoo
-from tests.contracts.test_export_routes import TARGETS, _card
+from tests.contracts.test_export_routes import _agrees
 
 
 def strongest(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
@@ -74,17 +69,7 @@ def test_every_path_keeps_the_same_tokens_and_costs_what_is_counted(score: str, 
 @pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
 @every_score
 def test_an_exported_file_keeps_the_same_tokens(score: str, suffix: str, tmp_path: Path) -> None:
-    model = zoo.build("plain")
-    adaptive = wrap(model, score)
-    schedule = TokenSchedule((17, 12, 9, 6))
-    path = tmp_path / f"model{suffix}"
-    (to_onnx if suffix == ".onnx" else to_openvino)(adaptive, _card(model, schedule, 17, 1), path)
-    session = open_file(path, TargetDevice.parse(TARGETS[suffix]))
-    for batch in (1, 5):
-        images = zoo.images(model, batch, seed=batch)
-        with torch.inference_mode():
-            expected = LeanViT(adaptive, schedule).eval()(images).numpy()
-        np.testing.assert_allclose(session(images.numpy()), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    _agrees("plain", suffix, tmp_path, (1, 5), score)
 
 
 def test_scores_choose_differently_and_an_unknown_one_is_one_sentence() -> None:

@@ -255,14 +255,12 @@ class _Clockwork(_Stages):
 
     def _train(self, out: Path, recipe: str, **changes: Any) -> None:
         size, steps = changes.get("image_size", self.plan.image_size), changes.get("steps", 0)
-        watcher = changes.get("progress")
-        if watcher is not None:
-            watcher.stage("features", 60)
-            watcher.stage("training", steps)
+        watcher = changes.get("progress", self.progress)
+        watcher.stage("features", 60)
+        watcher.stage("training", steps)
         for _ in range(steps):
             self.takes(3 * 16 * self.forward_seconds("", size))
-            if watcher is not None:
-                watcher.advance()
+            watcher.advance()
         self.takes(0.0 if steps else 20.0, out.name)
 
     def _dense(self, run: Path, *precisions: str) -> Any:
