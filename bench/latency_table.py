@@ -11,14 +11,14 @@ import numpy as np
 
 from tavt_kit.bench.parts import LayerParts, WholeGraphs, part_graphs, whole_graph
 from tavt_kit.bench.protocol import BRIEF, Protocol, bench, random_images
-from tavt_kit.bench.timing import OnStep, graph_clocks, time_plan, torch_clocks
+from tavt_kit.bench.timing import OnStep, time_plan
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import HeldOut, LatencyTable, measure_quantile_ratios
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
-from tavt_kit.runtimes import Images, Session, check_available, open_module
+from tavt_kit.runtimes import Images, Session, check_available, runtime_of
 from tavt_kit.runtimes.available import refuse_modes
 
 
@@ -54,10 +54,11 @@ def measure_table(
     refuse_modes(target)
     target, begin, known = target.resolved(), time.perf_counter(), opened or {}
     parts = LayerParts(model, target, points)
-    plan, in_torch = parts.plan(name), target.runtime == "torch"
+    plan, runtime = parts.plan(name), parts.runtime
+    part = parts.parts.__getitem__ if runtime.takes == "modules" else part_graphs(parts.parts, plan)
     return time_plan(
         plan,
-        torch_clocks(parts.parts, target) if in_torch else graph_clocks(part_graphs(parts.parts, plan), target),
+        runtime.part_clocks(part, target),
         lambda schedule: known.get(schedule) or open_schedule(model, target, schedule),
         seconds=seconds,
         rng=np.random.default_rng(0) if rng is None else rng,
@@ -144,17 +145,11 @@ def open_schedule(
         ExportError: The model cannot be converted or quantized for it.
     """
     refuse_modes(target)
-    if target.runtime == "torch":
-        return open_module(LeanViT(model, schedule), target, (target.batch, 3, *model.backbone.image_size))
     check_available(target)
-    begin, graph = time.perf_counter(), whole_graph(model, schedule, target, known)
-    if target.runtime == "onnxruntime":
-        from tavt_kit.runtimes.on_onnxruntime import OnnxSession
-
-        return OnnxSession(graph, target, begin=begin)
-    from tavt_kit.runtimes.on_openvino import OpenvinoSession
-
-    return OpenvinoSession(graph, target, begin, of_file=False)
+    runtime, begin = runtime_of(target.runtime), time.perf_counter()
+    in_torch = runtime.takes == "modules"
+    lean = LeanViT(model, schedule) if in_torch else whole_graph(model, schedule, target, known)
+    return runtime.open(lean, target, begin, (target.batch, 3, *model.backbone.image_size))
 
 
 def random_schedules(layout: TokenLayout, count: int, rng: np.random.Generator) -> list[TokenSchedule]:

@@ -116,11 +116,7 @@ def _measure(job: FileJob) -> dict[str, Any]:
 
     from tavt_kit.runtimes import check_available, open_file
 
-    check_available(job.target)
-    if job.target.runtime == "openvino":  # what everybody pays who uses this runtime, whatever the model
-        from tavt_kit.runtimes import on_openvino as _openvino  # noqa: F401
-    else:
-        from tavt_kit.runtimes import on_onnxruntime as _onnxruntime  # noqa: F401
+    check_available(job.target)  # with what everybody pays who uses this runtime, whatever the model
     # The peak of importing is forgotten; where the kernel refuses, a smaller model shows less than it is.
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -21,11 +21,11 @@ from tavt_kit.bench.timing import Array, CellPlan, TablePlan
 from tavt_kit.core.device import TargetDevice, read_text
 from tavt_kit.core.latency_table import TimedModel
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import ExportError, first_line
 from tavt_kit.models.flops import MacsFormula, count_macs
 from tavt_kit.models.token_reduction import SCORES, Pick, TokenState
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
-from tavt_kit.runtimes.on_torch import placed
+from tavt_kit.runtimes import runtime_of, to_graph
+from tavt_kit.runtimes.torch_session import placed
 
 
 class Part(nn.Module):
@@ -145,10 +145,12 @@ class LayerParts:
     """
 
     def __init__(self, model: AdaptiveViT, target: TargetDevice, points: int) -> None:
-        module = placed(model, target if target.runtime == "torch" else TargetDevice("torch", "cpu"))
+        self.runtime = runtime_of(target.runtime)
+        in_torch = self.runtime.takes == "modules"
+        module = placed(model, target if in_torch else TargetDevice("torch", "cpu"))
         assert isinstance(module, AdaptiveViT)
         self.target, self.model = target, module.again().eval()
-        self.model.selection = "topk" if target.runtime == "onnxruntime" else "argsort"
+        self.model.selection = "topk" if self.runtime.takes == "onnx" else "argsort"
         with torch.inference_mode():
             parameter = next(self.model.parameters())
             images = torch.zeros((1, 3, *self.model.backbone.image_size), dtype=parameter.dtype)
@@ -159,7 +161,7 @@ class LayerParts:
         if self.notes:  # position terms cost something only once tokens were dropped
             self.grid = tuple(sorted({*self.grid, self.model.tokens - 1}))
         # Where no position term follows the tokens, converters take their places out of the graph.
-        self.has_places = bool(self.notes) or target.runtime == "torch" or model.reduction == "merge"
+        self.has_places = bool(self.notes) or in_torch or model.reduction == "merge"
         layers, last = self._chain(), self.model.layers - 1
         last_layers = layers if last < self.model.backbone.alike else (last,)
         self.parts: dict[str, Part] = {
@@ -176,9 +178,9 @@ class LayerParts:
     def _chain(self) -> tuple[int, ...]:
         """Enough layers, evenly spaced, that their weights cannot stay in the caches from one run to the next."""
         everything, attention_bytes = self.model.backbone.alike, 4 * self.width**2 * _BYTES[self.target.precision]
-        if self.target.runtime == "openvino":
-            # Each clock is compiled for its length and has its own copy of the weights: the many clocks see to the
-            # caches, and fewer layers of a wide model save memory.
+        if self.runtime.compiles_by_length:
+            # Each clock has its own copy of the weights: the many clocks see to the caches, and fewer layers of a wide
+            # model save memory.
             wanted = min(4, max(2, _OWN_BYTES // attention_bytes))
         else:
             size = read_text(Path("/sys/devices/system/cpu/cpu0/cache/index3/size")).removesuffix("K")
@@ -261,11 +263,13 @@ def part_graphs(parts: Mapping[str, Part], plan: TablePlan) -> Callable[[str], A
     They are open in batch and length; a DropPart's number of kept tokens is its first input.
     """
 
+    form = runtime_of(plan.target.runtime).takes
+
     @cache
     def graph(name: str) -> Any:
         cell, arrays = plan.example(name)
         kept = cell.kept if isinstance(parts[name], DropPart) else None
-        return _in_precision(_converted(parts[name], arrays, kept, plan.target), arrays, kept, plan.target)
+        return _in_precision(to_graph(parts[name], _twice(arrays), kept, form), arrays, kept, plan.target)
 
     return graph
 
@@ -281,39 +285,17 @@ def whole_graph(
 
     What was converted for another precision of the same runtime is in ``known``, to which this is added.
     """
-    selection: Any = "topk" if target.runtime == "onnxruntime" else "argsort"
+    form = runtime_of(target.runtime).takes
+    selection: Any = "topk" if form == "onnx" else "argsort"
     known, key, shape = {} if known is None else known, (id(model), schedule), (1, 3, *model.backbone.image_size)
     image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     if key not in known:
-        known[key] = _converted(LeanViT(model, schedule, selection=selection).eval(), [image], None, target)
+        known[key] = to_graph(LeanViT(model, schedule, selection=selection).eval(), _twice([image]), None, form)
     return _in_precision(known[key], [image], None, target)
 
 
-def _converted(module: torch.nn.Module, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:
-    """A module in f32: images are open in their batch, tokens and places in batch and length."""
-    examples = [torch.from_numpy(np.repeat(array[:1], 2, axis=0)) for array in arrays]  # one sample would be baked in
-    shapes = [(-1, *example.shape[1:]) if example.dim() == 4 else (-1, -1, *example.shape[2:]) for example in examples]
-    counts = [] if kept is None else [torch.tensor(kept)]
-    if target.runtime == "openvino":
-        from tavt_kit.runtimes.on_openvino import convert_module
-
-        return convert_module(module, (*counts, *examples), [*(() for _ in counts), *shapes])
-    from tavt_kit.runtimes.on_onnxruntime import module_to_onnx, open_session, run_clock
-
-    axes = {
-        f"input{index}": {axis: ("batch", "tokens")[axis] for axis, size in enumerate(shape) if size == -1}
-        for index, shape in enumerate(shapes)
-    }
-    graph = module_to_onnx(module, (*counts, *examples), [*("kept" for _ in counts), *axes], axes)
-    feeds = [*(count.numpy() for count in counts), *(array[:1] for array in arrays)]
-    try:  # once, on a batch that it was not traced with: of some operators torch writes what cannot run
-        run_clock(open_session(graph, TargetDevice("onnxruntime", "cpu")), feeds)()
-    except Exception as error:  # onnxruntime's own exception classes have no common parent but this
-        raise ExportError(
-            f"onnxruntime cannot run what torch wrote of the model as ONNX ({first_line(error)}); choose target "
-            "openvino or torch"
-        ) from error
-    return graph
+def _twice(arrays: Sequence[Array]) -> list[Tensor]:
+    return [torch.from_numpy(np.repeat(array[:1], 2, axis=0)) for array in arrays]
 
 
 def _in_precision(graph: Any, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:

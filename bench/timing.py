@@ -18,19 +18,13 @@ from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import EVEN, Curve, DropCell, LatencyTable, LayerCells, ShapePenalty, TimedModel
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.runtimes.available import accelerator_name
-from tavt_kit.runtimes.session import Session
+from tavt_kit.runtimes.session import Clock, PartClocks, Session
 
 OnStep = Callable[[str, float], None]
 """Told what is being done and the share of the work that is done."""
 
 Array = npt.NDArray[Any]
 """Tokens (B, n, D) or images (B, 3, H, W) as float32, or places (B, n) as int64."""
-
-Clock = Callable[[], float]
-"""Runs a part once; milliseconds."""
-
-PartClocks = Callable[[str, Sequence[Array], int | None], Clock]
-"""(name of a part, its inputs, how many tokens stay where it drops) -> its clock."""
 
 _LOOKING = 0.5  # Share of the seconds of a table by which looking for uneven counts has ended
 # Shares of the weights that whole passes may find in the caches. Long sequences hardly show it, short ones do: at 2
@@ -258,62 +252,6 @@ def collect(cells: Sequence[Cell], cached: float, width: int, uneven: ShapePenal
         head=curve("head"),
         uneven=uneven,
     )
-
-
-def torch_clocks(parts: Mapping[str, Any], target: TargetDevice) -> PartClocks:
-    """Parts run eagerly: torch modules on the target's device and in its precision, which share one model's weights."""
-    from tavt_kit.runtimes.on_torch import torch_clock
-
-    def clock(part: str, inputs: Sequence[Array], kept: int | None) -> Clock:
-        import torch
-
-        module = parts[part]
-        parameter = next(module.parameters())
-        tensors = [torch.from_numpy(array).to(parameter.device) for array in inputs]
-        tensors = [tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
-        arguments = tensors if kept is None else [kept, *tensors]
-        return torch_clock(lambda: module(*arguments), target)
-
-    return clock
-
-
-def graph_clocks(graph: Callable[[str], Any], target: TargetDevice) -> PartClocks:
-    """Graphs of any batch and length; the number of kept tokens is the first input of one that drops.
-
-    OpenVINO compiles one for each length; onnxruntime runs one session for all as fast as for a fixed length.
-    """
-    sessions = dict[str, Any]()
-
-    def of_openvino(part: str, inputs: Sequence[Array], kept: int | None) -> Clock:
-        import openvino
-
-        from tavt_kit.runtimes.on_openvino import compile_for, request_clock
-
-        model = graph(part).clone()
-        if kept is not None:
-            _fix_first_input(model, kept)
-        model.reshape({i: openvino.PartialShape([-1, *array.shape[1:]]) for i, array in enumerate(inputs)})
-        return request_clock(compile_for(model, target), inputs)
-
-    def of_onnx(part: str, inputs: Sequence[Array], kept: int | None) -> Clock:
-        from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
-
-        if part not in sessions:
-            sessions[part] = open_session(graph(part), target)
-        return run_clock(sessions[part], [*([] if kept is None else [np.array(kept, dtype=np.int64)]), *inputs])
-
-    return of_openvino if target.runtime == "openvino" else of_onnx
-
-
-def _fix_first_input(model: Any, value: int) -> None:
-    """Turn the first input, a whole number, into a constant: the static count of a real schedule."""
-    import openvino
-
-    constant = openvino.opset13.constant(np.int64(value))
-    parameter = model.inputs[0].get_node()
-    for reader in parameter.output(0).get_target_inputs():
-        reader.replace_source_output(constant.output(0))
-    model.remove_parameter(parameter)
 
 
 _FROM = 32  # Shorter sequences take the time of their weights, whatever their length

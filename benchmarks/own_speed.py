@@ -42,7 +42,7 @@ from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import Images, Session, open_module
-from tavt_kit.runtimes.on_torch import torch_threads
+from tavt_kit.runtimes.torch_session import torch_threads
 from tavt_kit.search import Outcome, Space
 from tavt_kit.search.algorithms import make_algorithm
 

@@ -34,8 +34,8 @@ from tavt_kit.errors import MeasurementError, TrainingError, UnknownName
 from tavt_kit.evaluation.metrics import METRICS, Predictions, class_index, find_metric
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
-from tavt_kit.runtimes.on_torch import DTYPES, is_bf16_faster
 from tavt_kit.runtimes.out_of_memory import is_out_of_memory
+from tavt_kit.runtimes.torch_session import DTYPES, is_bf16_faster
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ class Steps:
     def peaks(self) -> dict[str, float]:
         """1e9 operations a second of a large product by its precision, and GB a second of a ``copy``."""
         from tavt_kit.core.device import TargetDevice
-        from tavt_kit.runtimes.on_torch import torch_clock
+        from tavt_kit.runtimes.torch_session import torch_clock
 
         target, size = TargetDevice.parse("torch:cuda:0"), 256 if self.is_dry else 8192
         kinds = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -269,7 +269,7 @@ class Steps:
 
     def high_water(self, model: Any, images: int, precision: str) -> float:
         """MB of a lean pass beside weights and images."""
-        from tavt_kit.runtimes.on_torch import DTYPES
+        from tavt_kit.runtimes.torch_session import DTYPES
 
         dtype = DTYPES[precision]
         there = copy.deepcopy(model).to(self.device, dtype)
@@ -298,7 +298,7 @@ class Steps:
             fold_bias,
             gather_rows,
         )
-        from tavt_kit.runtimes.on_torch import torch_clock
+        from tavt_kit.runtimes.torch_session import torch_clock
 
         attend, target = torch.nn.functional.scaled_dot_product_attention, TargetDevice.parse("torch:cuda:0")
         tokens, rows = 1 + (self.size(448) // 16) ** 2, {}

@@ -16,8 +16,7 @@ import numpy as np
 
 from tavt_kit.core.device import TargetDevice, available_threads
 from tavt_kit.runtimes import Images, Session, open_file
-from tavt_kit.runtimes.available import openvino_core
-from tavt_kit.runtimes.on_openvino import executed_precision, request_clock
+from tavt_kit.runtimes.on_openvino import executed_precision, openvino_core, request_clock
 
 LOADS = {"steady": (1e9, 0.0), "bursts": (0.5, 0.3)}
 """Seconds of work and of rest, at most; drawn evenly below that."""

@@ -23,7 +23,7 @@ from tavt_kit.core.records import atomic_text
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import EvaluationResult
-from tavt_kit.runtimes.on_torch import is_bf16_faster
+from tavt_kit.runtimes.torch_session import is_bf16_faster
 from tavt_kit.search import Costs, SearchResult, Store, search
 from tavt_kit.search.racing import Race
 

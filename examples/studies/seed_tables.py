@@ -38,8 +38,8 @@ from tavt_kit.core.records import SCHEMAS, atomic_text, make_folder, read_record
 from tavt_kit.errors import RecordError, TargetError, TavtError
 from tavt_kit.models.costs import count_pass
 from tavt_kit.runtimes import check_available, open_module
-from tavt_kit.runtimes.on_torch import placed, torch_device
 from tavt_kit.runtimes.out_of_memory import is_out_of_memory
+from tavt_kit.runtimes.torch_session import placed, torch_device
 
 SCHEMAS["seed-table"] = 1
 MODES = ("eager", "compile", "graph")

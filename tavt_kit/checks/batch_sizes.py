@@ -85,7 +85,7 @@ def _compared_in_onnx(path: Path) -> set[int]:
 
 
 def _compared_in_openvino(path: Path) -> set[int]:
-    from tavt_kit.runtimes.available import openvino_core
+    from tavt_kit.runtimes.on_openvino import openvino_core
 
     numbers: set[int] = set()
     for node in openvino_core().read_model(path).get_ordered_ops():

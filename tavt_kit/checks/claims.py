@@ -169,7 +169,7 @@ _ANY_SIDE = 64  # pixels a side, for a file that takes images of any size
 
 def _in_openvino(path: Path) -> tuple[int, ...] | None:
     """The sizes at a batch of 1 of what picks along (B, n) scores."""
-    from tavt_kit.runtimes.available import openvino_core
+    from tavt_kit.runtimes.on_openvino import openvino_core
 
     model = openvino_core().read_model(path)
     sides = list(model.inputs[0].get_partial_shape())[1:]

@@ -108,7 +108,7 @@ def _onnx(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
 def _openvino(path: Path) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     import openvino
 
-    from tavt_kit.runtimes.available import openvino_core
+    from tavt_kit.runtimes.on_openvino import openvino_core
 
     model: Any = openvino_core().read_model(path)
     last = next(node for node in model.get_ops() if node.get_friendly_name() == PREPARED)

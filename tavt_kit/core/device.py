@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.codec import Record, recorded_as
+from tavt_kit.core.registry import Registry
 from tavt_kit.errors import TargetError
 
 _BASE = "sys/fs/cgroup"
@@ -96,17 +98,26 @@ def read_text(path: Path) -> str:
         return ""
 
 
-PROCESSORS: Mapping[str, tuple[str, ...]] = {
-    "torch": ("cpu", "cuda"),
-    "onnxruntime": ("cpu", "cuda", "tensorrt"),
-    "openvino": ("cpu", "gpu", "npu"),
-}
-"""What each runtime can drive."""
-
 PRECISIONS = ("f32", "f16", "bf16", "int8")
 
-MODES = ("eager", "compile", "graph")
-"""How torch can run a model, its usual way first: op by op, through its compiler, or by replaying a CUDA graph."""
+
+class RuntimeFacts:
+    """What a target may say of a runtime; how that runs models is ``tavt_kit.runtimes.Runtime``."""
+
+    processors: tuple[str, ...]
+    """What it can drive."""
+    precisions: tuple[str, ...] = PRECISIONS
+    modes: Mapping[str, tuple[str, ...]] = {}
+    """How it can run a model, its usual way first, and on which processors."""
+
+
+_RUNTIMES = ("torch", "onnxruntime", "openvino")
+RUNTIMES: Registry[RuntimeFacts] = Registry(
+    "a runtime", "tavt_kit.targets",
+    {name: EntryPoint(name, f"tavt_kit.runtimes.on_{name}:RUNTIME", "") for name in _RUNTIMES},
+    error=TargetError, kind=RuntimeFacts,
+)  # fmt: skip
+"""Those of this package and of others that are installed, by the name with which a target begins."""
 
 _SPELLINGS = {
     "fp32": "f32", "float32": "f32", "float": "f32", "fp16": "f16", "float16": "f16", "half": "f16",
@@ -122,12 +133,12 @@ class TargetDevice(Record):
     """A runtime on a processor, with everything set that changes how long an inference takes.
 
     Args:
-        runtime: ``torch``, ``onnxruntime`` or ``openvino``.
+        runtime: ``torch``, ``onnxruntime``, ``openvino``, or one that another package adds.
         processor: ``cpu``, ``cuda``, ``tensorrt``, ``gpu`` or ``npu``, as the runtime has it.
         threads: CPU threads of one inference; ``None`` (all CPUs the process may use) until ``resolved``, and
             always for other processors.
         precision: ``f32``, ``f16``, ``bf16`` or ``int8``. For a model file it is what the file was made for.
-        mode: One of ``MODES`` for torch; empty for the usual one, and for other runtimes.
+        mode: One that the runtime has; empty for the usual one.
 
     Raises:
         TargetError: An unknown name, or a combination that no runtime offers.
@@ -148,8 +159,8 @@ class TargetDevice(Record):
     mode: str = field(default="", metadata=recorded_as(omit_default=True))
 
     def __post_init__(self) -> None:
-        _known("runtime", self.runtime, tuple(PROCESSORS))
-        _known(f"processor of {self.runtime}", self.processor, PROCESSORS[self.runtime])
+        facts = RUNTIMES[self.runtime]
+        _known(f"processor of {self.runtime}", self.processor, facts.processors)
         object.__setattr__(self, "precision", read_precision(self.precision))
         _at_least("index", self.index, 0)
         _at_least("batch", self.batch, 1)
@@ -162,14 +173,19 @@ class TargetDevice(Record):
                 f"threads are set for a CPU only, got {self.threads} for {self.runtime}:{self.processor}; "
                 "leave them out"
             )
-        if self.runtime == "torch" and self.precision == "int8":
-            raise TargetError("torch runs f32, f16 or bf16, got precision=int8; int8 runs on openvino or onnxruntime")
-        if self.mode and self.runtime != "torch":
-            raise TargetError(f"torch alone has modes, got mode={self.mode} for {self.runtime}; leave it out")
-        _known("mode of torch", self.mode or MODES[0], MODES)
-        object.__setattr__(self, "mode", "" if self.mode == MODES[0] else self.mode)
-        if self.mode == "graph" and self.processor != "cuda":
-            raise TargetError(f"mode=graph replays a CUDA graph, got torch:{self.processor}; choose torch:cuda")
+        if self.precision not in facts.precisions:
+            able = _choices([name for name, other in RUNTIMES.items() if self.precision in other.precisions])
+            raise TargetError(
+                f"{self.runtime} runs {_choices(facts.precisions)}, got precision={self.precision}; that runs on {able}"
+            )
+        if self.mode and not facts.modes:
+            raise TargetError(f"{self.runtime} has no modes, got mode={self.mode}; leave it out")
+        if self.mode:
+            _known(f"mode of {self.runtime}", self.mode, tuple(facts.modes))
+            if self.processor not in facts.modes[self.mode]:
+                able = _choices([f"{self.runtime}:{processor}" for processor in facts.modes[self.mode]])
+                raise TargetError(f"mode={self.mode} runs on {able}, got {self.runtime}:{self.processor}; choose that")
+            object.__setattr__(self, "mode", "" if self.mode == next(iter(facts.modes)) else self.mode)
 
     @property
     def is_cpu(self) -> bool:
@@ -187,10 +203,10 @@ class TargetDevice(Record):
     ) -> TargetDevice:
         """Read a target as the command line spells it; a key given twice, in the text or beside it, has one value."""
         runtime, _, rest = text.strip().partition(":")
-        _known("runtime", runtime, tuple(PROCESSORS))
+        able = RUNTIMES[runtime].processors
         processor, *parts = rest.split(":")
         if not processor:
-            raise TargetError(f"a target is {_FORM}, got {text!r}: add a processor ({_choices(PROCESSORS[runtime])})")
+            raise TargetError(f"a target is {_FORM}, got {text!r}: add a processor ({_choices(able)})")
         index, given = 0, list[tuple[str, str]]()
         for position, part in enumerate(parts):
             key, equals, value = part.partition("=")
@@ -259,7 +275,7 @@ def _known(what: str, word: str, choices: tuple[str, ...]) -> None:
         raise TargetError(f"unknown {what} {word!r}; choose {_choices(choices)}")
 
 
-def _choices(words: tuple[str, ...]) -> str:
+def _choices(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
 
 

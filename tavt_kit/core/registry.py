@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-from tavt_kit.errors import UnknownName, did_you_mean
+from tavt_kit.errors import TavtError, UnknownName, did_you_mean
 
 T = TypeVar("T")
 
@@ -18,6 +18,9 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Args:
         what: Subject of the sentence about an unknown name, such as ``"a search algorithm"``.
+        own: Things of this package; one that is to be imported when it is first asked for is an ``EntryPoint`` too.
+        error: Raised about a name that cannot be had.
+        kind: What each of them is an instance of.
 
     Example:
         >>> shapes = Registry("a shape", "tavt_kit.shapes", {"disc": 1, "square": 2})
@@ -29,26 +32,29 @@ class Registry(Mapping[str, T], Generic[T]):
         tavt_kit.errors.UnknownName: a shape is one of disc, square, got 'disk'; did you mean disc?
     """
 
-    def __init__(self, what: str, group: str, own: Mapping[str, T]) -> None:
-        self._what, self._group, self._own = what, group, dict(own)
+    def __init__(
+        self, what: str, group: str, own: Mapping[str, T | EntryPoint], *, error: type[TavtError] = UnknownName,
+        kind: type = object,
+    ) -> None:  # fmt: skip
+        self._what, self._group, self._own, self._error, self._kind = what, group, dict(own), error, kind
         self._loaded: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
-        """What a name stands for; UnknownName where nothing has it, or what another package adds cannot be imported."""
-        if name in self._own:
-            return self._own[name]
+        """What a name stands for; an error where nothing has it, or what another package adds cannot be imported."""
         if name not in self._loaded:
-            entry = self._others().get(name)
+            entry = self._own[name] if name in self._own else self._others().get(name)
             if entry is None:
                 meant = did_you_mean(name, self)
-                raise UnknownName(f"{self._what} is one of {', '.join(self)}, got {name!r}{meant}")
+                raise self._error(f"{self._what} is one of {', '.join(self)}, got {name!r}{meant}")
+            theirs = f"{self._what} named {name} is {getattr(entry, 'value', '')} of another package, which"
             try:
-                self._loaded[name] = entry.load()
+                found: Any = entry.load() if isinstance(entry, EntryPoint) else entry
             except Exception as error:  # whatever another package raises while it is imported
-                raise UnknownName(
-                    f"{self._what} named {name} is {entry.value} of another package, which cannot be imported: "
-                    f"{type(error).__name__}: {error}; repair or remove that package"
-                ) from None
+                why = f"{type(error).__name__}: {error}"
+                raise self._error(f"{theirs} cannot be imported: {why}; repair or remove that package") from None
+            if not isinstance(found, self._kind):
+                raise self._error(f"{theirs} is no {self._kind.__name__}; repair or remove that package")
+            self._loaded[name] = cast(T, found)
         return self._loaded[name]
 
     def __contains__(self, name: object) -> bool:

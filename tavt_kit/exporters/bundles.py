@@ -111,7 +111,7 @@ def _freeze_onnx(path: Path, card: ArtifactCard, folder: Path) -> None:
 def _freeze_openvino(path: Path, card: ArtifactCard, folder: Path) -> None:
     import openvino
 
-    from tavt_kit.runtimes.available import openvino_core
+    from tavt_kit.runtimes.on_openvino import openvino_core
 
     model: Any = openvino_core().read_model(path)
     lengths = model.get_parameters()[1]

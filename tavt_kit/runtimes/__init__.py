@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.device import TargetDevice
-from tavt_kit.errors import DataError, TargetError
-from tavt_kit.runtimes.available import check_available
+from tavt_kit.core.device import RUNTIMES, TargetDevice
+from tavt_kit.errors import DataError, ExportError, TargetError, first_line
+from tavt_kit.runtimes.available import Runtime, check_available, runtime_of
 from tavt_kit.runtimes.session import FileSession, Images, Lengths, Session
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-__all__ = ["FileSession", "Images", "Lengths", "Session", "check_available", "open_file", "open_module"]
+__all__ = [
+    "FileSession", "Images", "Lengths", "Runtime", "Session", "check_available", "open_file", "open_module",
+    "runtime_of", "to_graph",
+]  # fmt: skip
 
 
 def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[int, int, int, int]) -> Session:
@@ -29,28 +33,55 @@ def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[in
         ExportError: OpenVINO or torch's ONNX exporter cannot convert the module.
     """
     check_available(target)
-    if target.runtime == "torch":
-        from tavt_kit.runtimes.on_torch import TorchSession
+    runtime, begin, model = runtime_of(target.runtime), time.perf_counter(), module
+    if runtime.takes != "modules":
+        if target.precision == "int8":
+            raise TargetError(
+                f"int8 needs an exported, calibrated file, got a live model for {target}; "
+                "export it first (fgvc-kit export `precision` int8) and pass the file"
+            )
+        import torch
 
-        return TorchSession(module, target, example_shape)
-    if target.precision == "int8":
-        raise TargetError(
-            f"int8 needs an exported, calibrated file, got a live model for {target}; "
-            "export it first (fgvc-kit export `precision` int8) and pass the file"
-        )
+        model = to_graph(module, [torch.rand((2, *example_shape[1:]))], None, runtime.takes)
+    return runtime.open(model, target, begin, example_shape)
+
+
+def to_graph(module: nn.Module, examples: Sequence[Tensor], kept: int | None, form: str) -> Any:
+    """A module in f32 as the bytes of an ``.onnx`` file or an ``openvino.Model``, of images, or of tokens and places.
+
+    Args:
+        examples: Two samples or more of each input, as one would be baked in. The batch stays open, and of what is no
+            image (B, 3, H, W) the number of tokens.
+        kept: How many tokens a part keeps that takes this as its first input.
+        form: ``"onnx"`` or ``"openvino"``.
+
+    Raises:
+        ExportError: It cannot be converted, or not to what runs.
+    """
     import torch
 
-    begin = time.perf_counter()
-    example = torch.rand((max(2, example_shape[0]), *example_shape[1:]))  # a batch of one would be baked in
-    if target.runtime == "onnxruntime":  # written in memory
-        from tavt_kit.runtimes.on_onnxruntime import OnnxSession, module_to_onnx
+    shapes = [(-1, *example.shape[1:]) if example.dim() == 4 else (-1, -1, *example.shape[2:]) for example in examples]
+    counts = [] if kept is None else [torch.tensor(kept)]
+    if form == "openvino":
+        from tavt_kit.runtimes.on_openvino import convert_module
 
-        graph = module_to_onnx(module, [example], ["images"], {"images": {0: "batch"}})
-        return OnnxSession(graph, target, begin=begin)
-    from tavt_kit.runtimes.on_openvino import OpenvinoSession, convert_module
+        return convert_module(module, (*counts, *examples), [*(() for _ in counts), *shapes])
+    from tavt_kit.runtimes.on_onnxruntime import module_to_onnx, open_session, run_clock
 
-    model = convert_module(module, (example,), [(-1, *example_shape[1:])])
-    return OpenvinoSession(model, target, begin, of_file=False)
+    axes = {
+        f"input{index}": {axis: ("batch", "tokens")[axis] for axis, size in enumerate(shape) if size == -1}
+        for index, shape in enumerate(shapes)
+    }
+    graph = module_to_onnx(module, (*counts, *examples), [*("kept" for _ in counts), *axes], axes)
+    feeds = [array.numpy() for array in (*counts, *(example[:1] for example in examples))]
+    try:  # once, on a batch that it was not traced with: of some operators torch writes what cannot run
+        run_clock(open_session(graph, TargetDevice("onnxruntime", "cpu")), feeds)()
+    except Exception as error:  # onnxruntime's own exception classes have no common parent but this
+        raise ExportError(
+            f"onnxruntime cannot run what torch wrote of the model as ONNX ({first_line(error)}); choose target "
+            "openvino or torch"
+        ) from error
+    return graph
 
 
 def open_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) -> FileSession:
@@ -61,19 +92,17 @@ def open_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) 
         TargetError: The target is not on this machine, or its runtime cannot read this kind of file.
         ScheduleError: Counts are missing, not wanted, or such as the graph cannot run.
     """
-    path = Path(path)
-    kinds = {"onnxruntime": (".onnx",), "openvino": (".xml", ".onnx"), "torch": ()}[target.runtime]
-    if path.suffix not in kinds:
-        runs_on = {".onnx": "onnxruntime or openvino", ".xml": "openvino"}.get(path.suffix)
-        advice = f"choose {runs_on}" if runs_on else "a model file ends in .onnx or .xml"
+    path, runtime = Path(path), runtime_of(target.runtime)
+    if path.suffix not in runtime.files:
+        able = runtimes_of(path.suffix)
+        advice = f"choose {' or '.join(able)}" if able else "a model file ends in .onnx or .xml"
         raise TargetError(f"{target.runtime} cannot run {path.name}; {advice}")
     if not path.is_file():
         raise DataError(f"there is no model file {path}; export one first (fgvc-kit export)")
     check_available(target)
-    if target.runtime == "onnxruntime":
-        from tavt_kit.runtimes.on_onnxruntime import OnnxSession
+    return runtime.open_file(path, target, lengths)
 
-        return OnnxSession(path, target, lengths)
-    from tavt_kit.runtimes.on_openvino import open_openvino_file
 
-    return open_openvino_file(path, target, lengths)
+def runtimes_of(suffix: str) -> list[str]:
+    """The runtimes that open files with this ending."""
+    return [name for name in RUNTIMES if suffix in runtime_of(name).files]

@@ -1,4 +1,4 @@
-"""An .onnx file, or its bytes, as a session, and a torch module as such bytes; torch is imported for the latter alone.
+"""onnxruntime as a runtime, and a torch module as the bytes of an .onnx file, for which alone torch is imported.
 
 What is shipped is written by ``exporters.to_onnx``.
 """
@@ -10,23 +10,62 @@ import mmap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import DataError, ExportError, TargetError, first_line
-from tavt_kit.runtimes.available import name_provider
-from tavt_kit.runtimes.session import LENGTHS, FileSession, Images, Lengths
+from tavt_kit.runtimes.available import Runtime, runtime_of
+from tavt_kit.runtimes.session import LENGTHS, Clock, FileSession, Images, Lengths, PartClocks, Session
 
 if TYPE_CHECKING:
     from torch import nn
 
 _OPSET = 17
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+class OnnxRuntime(Runtime):
+    """``.onnx`` files, whose precision is their own."""
+
+    package, takes, files = "onnxruntime", "onnx", (".onnx",)
+    processors = tuple(_PROVIDERS)
+
+    def check(self, target: TargetDevice) -> None:
+        import onnxruntime
+
+        provider, available = _PROVIDERS[target.processor], onnxruntime.get_available_providers()
+        if provider not in available:
+            raise TargetError(
+                f"target {target} needs onnxruntime's {provider}, but this build has {', '.join(available)}; "
+                "choose onnxruntime:cpu or install onnxruntime-gpu"
+            )
+
+    def open(self, model: Any, target: TargetDevice, begin: float, shape: tuple[int, int, int, int]) -> Session:
+        return OnnxSession(model, target, begin=begin)
+
+    def open_file(self, path: Path, target: TargetDevice, lengths: Lengths | None) -> FileSession:
+        return OnnxSession(path, target, lengths)
+
+    def part_clocks(self, part: Callable[[str], Any], target: TargetDevice) -> PartClocks:
+        """One session of each part runs all lengths, as fast as one for a fixed length."""
+        session = cache(lambda name: open_session(part(name), target))
+
+        def clock(name: str, inputs: Sequence[npt.NDArray[Any]], kept: int | None) -> Clock:
+            return run_clock(session(name), [*([] if kept is None else [np.array(kept, dtype=np.int64)]), *inputs])
+
+        return clock
+
+    def accelerator_name(self, target: TargetDevice) -> str | None:
+        return runtime_of("torch").accelerator_name(target)
+
+
+RUNTIME = OnnxRuntime()
 
 
 class OnnxSession(FileSession):
@@ -58,7 +97,7 @@ class OnnxSession(FileSession):
         """CPU threads that onnxruntime says it uses for an operator; its 0 is a choice that it does not tell."""
         return int(self._session.get_session_options().intra_op_num_threads) or None if self.target.is_cpu else None
 
-    def timer(self, images: Images) -> Callable[[], float]:
+    def timer(self, images: Images) -> Clock:
         return run_clock(self._session, self._inputs(images))
 
     def _inputs(self, images: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
@@ -73,7 +112,9 @@ def open_session(source: Path | bytes, target: TargetDevice) -> Any:
         DataError: onnxruntime cannot read it.
         TargetError: The target's provider does not load here.
     """
-    provider, options = name_provider(target), onnxruntime.SessionOptions()
+    import onnxruntime
+
+    provider, options = _PROVIDERS[target.processor], onnxruntime.SessionOptions()
     options.log_severity_level = 4  # unused initialisers are not for users, and what fails is raised too
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.inter_op_num_threads = 1
@@ -94,7 +135,7 @@ def open_session(source: Path | bytes, target: TargetDevice) -> Any:
     return session
 
 
-def run_clock(session: Any, inputs: Sequence[npt.NDArray[Any]]) -> Callable[[], float]:
+def run_clock(session: Any, inputs: Sequence[npt.NDArray[Any]]) -> Clock:
     """A function that runs one inference on fixed inputs, in the graph's order; its milliseconds."""
     feed = {node.name: array for node, array in zip(session.get_inputs(), inputs, strict=True)}
     run_model = session.run

@@ -1,4 +1,4 @@
-"""OpenVINO sessions, from a module or from a file; everything that changes the speed is set explicitly."""
+"""OpenVINO as a runtime: graphs of modules, and files; everything that changes the speed is set explicitly."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 
 from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.interrupts import noted_interrupts
 from tavt_kit.errors import DataError, ExportError, TargetError
-from tavt_kit.runtimes.available import name_device, openvino_core
-from tavt_kit.runtimes.session import FileSession, Images, Lengths
+from tavt_kit.runtimes.available import Runtime
+from tavt_kit.runtimes.session import Clock, FileSession, Images, Lengths, PartClocks, Session
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +27,95 @@ if TYPE_CHECKING:
 
 _COMPUTE = ("FullyConnected", "MatMul", "Convolution", "ScaledDotProductAttention")
 _NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+
+
+@cache
+def openvino_core() -> Any:
+    """The ``openvino.Core`` that everything here reads and compiles by: one for the process, for as long as it lives.
+
+    Each core's CPU plugin gives the thread that makes it a signal stack, and puts the one before it back when it goes.
+    Of several cores that do not go in the opposite order, one puts back a stack that is no longer there, and the next
+    signal (Ctrl-C) ends the process by a segmentation fault. Seen with OpenVINO 2026.4.1 on Linux.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
+class OpenVino(Runtime):
+    """OpenVINO's own files, and ``.onnx`` files."""
+
+    package, takes, files = "openvino", "openvino", (".xml", ".onnx")
+    processors, compiles_by_length = ("cpu", "gpu", "npu"), True
+
+    def check(self, target: TargetDevice) -> None:
+        core, device = openvino_core(), _device(target)
+        devices = core.available_devices
+        if device not in devices and not (target.index == 0 and target.processor.upper() in devices):
+            raise TargetError(
+                f"target {target} needs OpenVINO device {device}, but this machine has {', '.join(devices)}; "
+                "choose openvino:cpu"
+            )
+        if not target.is_cpu:
+            return
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        names = {"f32": "FP32", "f16": "FP16", "bf16": "BF16", "int8": "INT8"}
+        able = [precision for precision, name in names.items() if name in capabilities]
+        if target.precision not in able:
+            # What its CPU plugin falls back to, without a word; measured for f16 on a CPU with bf16.
+            instead = "bf16" if target.precision == "f16" and "bf16" in able else "f32"
+            raise TargetError(
+                f"this CPU cannot compute in {target.precision} (OpenVINO would silently run {instead} instead); "
+                f"choose {', '.join(able)}"
+            )
+
+    def open(self, model: Any, target: TargetDevice, begin: float, shape: tuple[int, int, int, int]) -> Session:
+        return OpenvinoSession(model, target, begin, of_file=False)
+
+    def open_file(self, path: Path, target: TargetDevice, lengths: Lengths | None) -> FileSession:
+        begin = time.perf_counter()
+        try:
+            model = openvino_core().read_model(path)
+        except RuntimeError as error:
+            raise DataError(f"OpenVINO cannot read {path}: {_last_line(error)}") from None
+        takes_bytes = model.inputs[0].get_element_type().get_type_name() == "u8"
+        pixels = read_metadata(path).pixels if takes_bytes else None
+        return OpenvinoSession(model, target, begin, of_file=True, name=path.name, lengths=lengths, pixels=pixels)
+
+    def part_clocks(self, part: Callable[[str], Any], target: TargetDevice) -> PartClocks:
+        """Each is compiled for its length, and for the number of tokens that it keeps."""
+        import openvino
+
+        def clock(name: str, inputs: Sequence[npt.NDArray[Any]], kept: int | None) -> Clock:
+            model = part(name).clone()
+            if kept is not None:
+                _fix_first_input(model, kept)
+            model.reshape({i: openvino.PartialShape([-1, *array.shape[1:]]) for i, array in enumerate(inputs)})
+            return request_clock(compile_for(model, target), inputs)
+
+        return clock
+
+    def accelerator_name(self, target: TargetDevice) -> str | None:
+        return str(openvino_core().get_property(_device(target), "FULL_DEVICE_NAME"))
+
+
+RUNTIME = OpenVino()
+
+
+def _device(target: TargetDevice) -> str:
+    """OpenVINO's name of the target's processor."""
+    return "CPU" if target.is_cpu else f"{target.processor.upper()}.{target.index}"
+
+
+def _fix_first_input(model: Any, value: int) -> None:
+    """Turn the first input, a whole number, into a constant: the static count of a real schedule."""
+    import openvino
+
+    constant = openvino.opset13.constant(np.int64(value))
+    parameter = model.inputs[0].get_node()
+    for reader in parameter.output(0).get_target_inputs():
+        reader.replace_source_output(constant.output(0))
+    model.remove_parameter(parameter)
 
 
 class OpenvinoSession(FileSession):
@@ -77,24 +166,13 @@ class OpenvinoSession(FileSession):
         """CPU threads that OpenVINO says it uses."""
         return int(self._compiled.get_property("INFERENCE_NUM_THREADS")) if self.target.is_cpu else None
 
-    def timer(self, images: Images) -> Callable[[], float]:
+    def timer(self, images: Images) -> Clock:
         return request_clock(self._compiled, self._inputs(images))
-
-
-def open_openvino_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) -> OpenvinoSession:
-    """Read and compile an .xml (with its .bin) or .onnx file; raises DataError where it is damaged."""
-    begin = time.perf_counter()
-    try:
-        model = openvino_core().read_model(path)
-    except RuntimeError as error:
-        raise DataError(f"OpenVINO cannot read {path}: {_last_line(error)}") from None
-    takes_bytes = model.inputs[0].get_element_type() == openvino.Type.u8
-    pixels = read_metadata(path).pixels if takes_bytes else None
-    return OpenvinoSession(model, target, begin, of_file=True, name=path.name, lengths=lengths, pixels=pixels)
 
 
 def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tuple[int, ...]]) -> Any:
     """An ``openvino.Model`` of a module in f32; -1 in ``shapes`` is any size. Raises ExportError where it cannot."""
+    import openvino
     import torch
 
     from tavt_kit.runtimes.suppress_output import suppress_output
@@ -125,13 +203,15 @@ def compile_for(model: Any, target: TargetDevice) -> Any:
     if target.is_cpu:
         settings |= {"INFERENCE_NUM_THREADS": str(target.resolved().threads), "NUM_STREAMS": "1"}
     try:
-        return openvino_core().compile_model(model, name_device(target), settings)
+        return openvino_core().compile_model(model, _device(target), settings)
     except RuntimeError as error:
         raise TargetError(f"OpenVINO cannot compile the model for {target}: {_last_line(error)}") from None
 
 
-def request_clock(compiled: Any, inputs: Sequence[npt.NDArray[Any]]) -> Callable[[], float]:
+def request_clock(compiled: Any, inputs: Sequence[npt.NDArray[Any]]) -> Clock:
     """A function that runs one inference of a compiled model on fixed inputs; its milliseconds."""
+    import openvino
+
     request = compiled.create_infer_request()
     for index, array in enumerate(inputs):
         request.set_input_tensor(index, openvino.Tensor(np.ascontiguousarray(array)))

@@ -35,6 +35,12 @@ LENGTHS = "lengths"
 
 Lengths: TypeAlias = Sequence[int]
 
+Clock: TypeAlias = Callable[[], float]
+"""Runs once; its milliseconds."""
+
+PartClocks: TypeAlias = Callable[[str, Sequence[npt.NDArray[Any]], int | None], Clock]
+"""A clock of a part of a model by its name, on fixed inputs; how many tokens it keeps, where it drops any."""
+
 
 class Session(Protocol):
     """One loaded, compiled model. It can be called with any batch its input shape allows.

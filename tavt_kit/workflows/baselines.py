@@ -25,7 +25,7 @@ from tavt_kit.evaluation.answers import run_batch
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired
 from tavt_kit.models.flops import MacsFormula
-from tavt_kit.runtimes import FileSession, Images, Session, open_file
+from tavt_kit.runtimes import FileSession, Images, Session, open_file, runtimes_of
 from tavt_kit.search.objectives import leading
 from tavt_kit.workflows.bench_things import FILES, card_of, macs_of
 from tavt_kit.workflows.search_config import SearchConfig
@@ -131,7 +131,7 @@ def check_user_baselines(context: SearchContext) -> None:
     for text in several(context.config.baseline):
         path = Path(text)
         if path.suffix in FILES:
-            runtimes = ("openvino",) if path.suffix == ".xml" else ("onnxruntime", "openvino")
+            runtimes = runtimes_of(path.suffix)
             if target is not None and target.runtime not in runtimes:
                 raise TargetError(
                     f"the baseline {path.name} runs on {' or '.join(runtimes)}, but the target is {target}; choose "

@@ -79,7 +79,7 @@ class Opener:
 
     def _targets_of(self, thing: Given) -> list[TargetDevice]:
         """The targets that the thing runs on; all of a file where none can run it, as opening it says why."""
-        from tavt_kit.runtimes import check_available
+        from tavt_kit.runtimes import check_available, runtimes_of
 
         file = _file(thing)
         usual = "openvino:cpu" if file is None else FILES[file.suffix]
@@ -91,8 +91,8 @@ class Opener:
         parsed = (TargetDevice.parse(text, precision=bits, threads=t, batch=b) for text, bits, t, b in values)
         targets = list(dict.fromkeys(parsed))
         if file is not None:
-            unable = {"torch"} if file.suffix == ".onnx" else {"torch", "onnxruntime"}
-            targets = [target for target in targets if target.runtime not in unable] or targets
+            able = runtimes_of(file.suffix)
+            targets = [target for target in targets if target.runtime in able] or targets
         for target in targets:
             check_available(target)
         return targets
@@ -160,7 +160,7 @@ class Opener:
         from tavt_kit.exporters.to_onnx import to_onnx
         from tavt_kit.models.flops import count_macs
         from tavt_kit.models.wrap import LeanViT
-        from tavt_kit.runtimes import open_file, open_module
+        from tavt_kit.runtimes import open_file, open_module, runtime_of
         from tavt_kit.runtimes.out_of_memory import memory_for
 
         label = f"{Path(name).name if Path(name).is_dir() else name} {given}"
@@ -168,7 +168,7 @@ class Opener:
         schedule = given if isinstance(given, TokenSchedule) else TokenSchedule.parse(str(given), model.layout)
         session: Session
         with memory_for(f"when {label} was opened on {target}; name fewer candidates or a smaller batch"):
-            if target.runtime == "onnxruntime":
+            if runtime_of(target.runtime).takes == "onnx":
                 export = self.folder / f"{len(self.opened)}.onnx"
                 to_onnx(model, ArtifactCard(model.require_card(), schedule, model.tokens, model.prefix), export)
                 session = open_file(export, target)

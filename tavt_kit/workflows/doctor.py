@@ -11,19 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.codec import Record
-from tavt_kit.core.device import ControlGroup, TargetDevice, read_text
+from tavt_kit.core.device import RUNTIMES, ControlGroup, TargetDevice, read_text
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import label_record
 from tavt_kit.errors import TavtError
 from tavt_kit.evaluation.frames import Frame, frame
 
-_CUDA = "torch:cuda:0"
-
-TARGETS = (
-    "torch:cpu", _CUDA, "openvino:cpu", "openvino:gpu", "openvino:npu", "onnxruntime:cpu", "onnxruntime:cuda",
-    "onnxruntime:tensorrt",
-)  # fmt: skip
-"""Those that are tried."""
+_CUDA = "torch:cuda"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -66,8 +60,8 @@ def doctor() -> DoctorResult:
     from tavt_kit.runtimes import check_available
     from tavt_kit.runtimes.available import accelerator_name
 
-    refused = dict.fromkeys(TARGETS, "")
-    for text in TARGETS:
+    refused = {f"{name}:{processor}": "" for name, facts in RUNTIMES.items() for processor in facts.processors}
+    for text in refused:
         try:
             check_available(TargetDevice.parse(text))
         except TavtError as error:

@@ -176,12 +176,12 @@ def open_subject(
     from tavt_kit.evaluation.pim_evaluation import HeadCounts, PimHeads
     from tavt_kit.models.backbones.pim import Pim
     from tavt_kit.models.wrap import LeanViT
-    from tavt_kit.runtimes import open_module
+    from tavt_kit.runtimes import open_module, runtime_of
 
     device = (device or TargetDevice("torch", "cpu")).resolved()
     model, under = model_at(thing, schedule, progress, pick)
     shape, card = (batch, 3, *model.backbone.image_size), model.require_card()
-    if heads and isinstance(model.bare, Pim) and device.runtime == "torch":
+    if heads and isinstance(model.bare, Pim) and runtime_of(device.runtime).takes == "modules":
         counts = HeadCounts(open_module(PimHeads(model, model.schedule).eval(), device, shape), model.bare)
         return Subject(card, str(under), counts, counts)
     return Subject(card, str(under), open_module(LeanViT(model).eval(), device, shape))

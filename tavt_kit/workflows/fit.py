@@ -39,7 +39,7 @@ from tavt_kit.evaluation.answers import answer
 from tavt_kit.evaluation.frames import Frame, frame
 from tavt_kit.models.flops import count_macs
 from tavt_kit.reports import write_report
-from tavt_kit.runtimes import FileSession, check_available, open_file
+from tavt_kit.runtimes import FileSession, check_available, open_file, runtime_of
 from tavt_kit.runtimes.available import is_available
 from tavt_kit.search.record import CSV_FILE
 from tavt_kit.workflows.average import average
@@ -216,8 +216,8 @@ def fit(
     given = budget.texts() if isinstance(budget, Budget) else [budget] if isinstance(budget, str) else list(budget)
     in_ms(given, {"p50": 1.0, "p90": 1.0, "p99": 1.0})
     device = (target if isinstance(target, TargetDevice) else TargetDevice.parse(target)).resolved()
-    if device.runtime not in ("openvino", "onnxruntime"):
-        raise TargetError(f"a fit ships files for openvino or onnxruntime, got {device}; use search and bench there")
+    if runtime_of(device.runtime).takes == "modules":
+        raise TargetError(f"a fit ships files, for openvino or onnxruntime, got {device}; use search and bench there")
     check_available(device)
     if model is not None:
         check_name(model)
@@ -671,7 +671,7 @@ class _Stages:
         files = export(
             model, folder / f"{name}-{precision}", schedule=[Configuration(each, size).choice for each in schedules],
             precision=precision, calibrate=_CALIBRATE,
-            format="openvino" if self.target.runtime == "openvino" else "onnx", smooth_quant="off",
+            format=runtime_of(self.target.runtime).takes, smooth_quant="off",
             compare_dense=False, split="val", limit=_CHECKED, max_drop=100.0, accept_inconclusive=True,
             fresh=self.fresh, progress=self.progress,
         )  # fmt: skip

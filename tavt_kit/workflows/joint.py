@@ -20,8 +20,8 @@ from tavt_kit.models.token_reduction import REDUCTIONS, SCORES
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.pruning.prune import spared_layers
 from tavt_kit.runtimes import FileSession
-from tavt_kit.runtimes.available import is_available
-from tavt_kit.runtimes.on_torch import is_bf16_faster
+from tavt_kit.runtimes.available import is_available, runtime_of
+from tavt_kit.runtimes.torch_session import is_bf16_faster
 from tavt_kit.search.space import JointSpace
 from tavt_kit.workflows.search_context import SearchContext
 
@@ -47,7 +47,7 @@ def joint_space(context: SearchContext) -> JointSpace | None:
     if "reduction" in genes and model.backbone.unmergeable is None:
         reductions += [reduction for reduction in REDUCTIONS if reduction != model.reduction]
     if "precision" in genes and target is not None:  # those of fewer bits that its processor has
-        halves = target.runtime == "openvino" and is_bf16_faster(torch.device("cpu"))
+        halves = runtime_of(target.runtime).takes == "openvino" and is_bf16_faster(torch.device("cpu"))
         fewer = ["bf16", "int8"] if halves else ["int8"]
         precisions += [bits for bits in fewer if is_available(replace(target, precision=bits))]
     spared = range(1, 1 + model.layers // _SPARED) if "layers" in genes else ()
@@ -175,7 +175,8 @@ def int8_session(context: SearchContext, model: AdaptiveViT, executed: tuple[int
         fewer = "" if executed is None else f" with {len(executed)} layers"
         merging = f", to {model.reduction}" if model.reduction != context.model.reduction else ""
         context.progress.say(f"Quantizing the model at {size} px{fewer}{merging}, so that it answers in int8.")
-        quantizer, form = ("nncf", "openvino") if target.runtime == "openvino" else ("onnxruntime", "onnx")
+        form = runtime_of(target.runtime).takes
+        quantizer = "nncf" if form == "openvino" else "onnxruntime"
         opened = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
         plan = Plan(calibrate=_CALIBRATE, target=opened, int8=Int8Options(quantizer, "off"))
         writer = Writer(model, schedules, context.images, plan)

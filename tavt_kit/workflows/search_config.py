@@ -17,7 +17,7 @@ from tavt_kit.core.parsing import parse_duration, several
 from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import read_record
 from tavt_kit.errors import BudgetError, ParameterError, TargetError
-from tavt_kit.runtimes.available import refuse_modes
+from tavt_kit.runtimes.available import refuse_modes, runtime_of
 from tavt_kit.search import ALGORITHMS, Objectives
 from tavt_kit.workflows.run_model import Given, name_of
 
@@ -226,7 +226,7 @@ class SearchConfig:
         if self.table is not None:
             return () if "image-size" in self.fixed else ("image-size",)
         device = self.device
-        quantizes = device is not None and device.runtime in ("openvino", "onnxruntime") and device.is_cpu
+        quantizes = device is not None and device.is_cpu and runtime_of(device.runtime).takes != "modules"
         free = {
             "layers": not self.is_short, "reduction": self.reduction is None, "score": self.score == "any",
             "precision": quantizes and self.is_timed and device is not None and device.precision == "f32",
@@ -266,7 +266,7 @@ class SearchConfig:
         """In which torch evaluates: bf16 where that is faster and finalists are evaluated once more."""
         import torch
 
-        from tavt_kit.runtimes.on_torch import is_bf16_faster
+        from tavt_kit.runtimes.torch_session import is_bf16_faster
 
         # Where bf16 is a gene, f32 has to answer for itself.
         quick = "precision" not in self.genes and self.is_timed and is_bf16_faster(torch.device("cpu"))

@@ -138,10 +138,10 @@ def test_the_table_predicts_schedules_it_has_not_seen(text: str, monkeypatch: py
     """On processor time, which other processes on the machine disturb little."""
     from tavt_kit.models.timm_import import timm
     from tavt_kit.models.wrap import wrap
-    from tavt_kit.runtimes import on_openvino, on_torch
+    from tavt_kit.runtimes import on_openvino, torch_session
 
     clock = SimpleNamespace(perf_counter=time.process_time)
-    monkeypatch.setattr(on_torch, "time", clock)
+    monkeypatch.setattr(torch_session, "time", clock)
     monkeypatch.setattr(on_openvino, "time", clock)
     model = wrap(timm.create_model("vit_small_patch16_224", img_size=160).eval())
     table = measure_table(model, TargetDevice.parse(text))

@@ -25,13 +25,13 @@ from tavt_kit.bench.parts import (
     part_graphs,
     whole_graph,
 )
-from tavt_kit.bench.timing import _fix_first_input, graph_clocks
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
-from tavt_kit.runtimes.available import openvino_core
+from tavt_kit.runtimes import runtime_of
+from tavt_kit.runtimes.on_openvino import _fix_first_input, openvino_core
 from tests.contracts import zoo
 from tests.runtimes.models import SIZE, images, tiny_vit
 
@@ -219,7 +219,7 @@ def test_parts_of_a_model_with_convolutions_run_on_any_number_of_tokens(kind: st
 def test_parts_of_a_grid_are_converted_once_for_every_length(text: str) -> None:
     target = TargetDevice.parse(f"{text}:threads=1")
     model = wrap(zoo.build("vitaev2"))
-    clock = graph_clocks(graphs(model, f"{text}:threads=1"), target)
+    clock = runtime_of(target.runtime).part_clocks(graphs(model, f"{text}:threads=1"), target)
     rng = np.random.default_rng(0)
     for count in (model.tokens, 7):
         tokens = rng.standard_normal((1, count, 24), dtype=np.float32)

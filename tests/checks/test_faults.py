@@ -30,7 +30,8 @@ from tavt_kit.exporters.quantize import feeds, quantize
 from tavt_kit.exporters.to_onnx import attach_card, to_onnx
 from tavt_kit.exporters.to_openvino import convert, save, to_openvino
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT, wrap
-from tavt_kit.runtimes.available import check_available, openvino_core
+from tavt_kit.runtimes.available import check_available
+from tavt_kit.runtimes.on_openvino import openvino_core
 from tests.checks.trained import CLASSES, SCHEDULE, Subject, put_card
 
 KINDS = (".onnx", ".xml")

@@ -20,7 +20,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.exporters.to_onnx import attach_card
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
-from tavt_kit.runtimes.available import openvino_core
+from tavt_kit.runtimes.on_openvino import openvino_core
 
 CLASSES = ("amber bar", "amber dot", "azure bar", "azure dot", "green ring", "violet ring")
 SIZE, EACH, STEPS = 32, 60, 160

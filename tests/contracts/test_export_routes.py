@@ -29,8 +29,7 @@ from tavt_kit.models.backbones.vitae import Grid
 from tavt_kit.models.token_reduction import keep_best
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import open_file
-from tavt_kit.runtimes.available import openvino_core
-from tavt_kit.runtimes.on_openvino import convert_module
+from tavt_kit.runtimes.on_openvino import convert_module, openvino_core
 from tests.contracts import zoo
 
 SLOW = (

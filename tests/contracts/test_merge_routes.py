@@ -23,8 +23,7 @@ from tavt_kit.exporters.to_openvino import to_openvino
 from tavt_kit.models.token_reduction import Pick, choose
 from tavt_kit.models.wrap import LeanViT, wrap
 from tavt_kit.runtimes import open_file
-from tavt_kit.runtimes.available import openvino_core
-from tavt_kit.runtimes.on_openvino import convert_module
+from tavt_kit.runtimes.on_openvino import convert_module, openvino_core
 from tests.contracts import zoo
 from tests.contracts.test_export_routes import SLOW, TARGETS
 

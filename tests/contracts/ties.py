@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.runtimes.available import openvino_core
 from tavt_kit.runtimes.on_onnxruntime import open_session
-from tavt_kit.runtimes.on_openvino import compile_for
+from tavt_kit.runtimes.on_openvino import compile_for, openvino_core
 
 _STEPS = (
     ("Shape", "@", "shape"), ("Gather", "shape", "one", "n"), ("Range", "zero", "n", "one", "row"),

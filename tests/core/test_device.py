@@ -6,25 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tavt_kit.core.device import MODES, PRECISIONS, PROCESSORS, ControlGroup, TargetDevice, available_threads
+from tavt_kit.core.device import RUNTIMES, ControlGroup, TargetDevice, available_threads
 from tavt_kit.errors import TargetError
 
 
 @st.composite
 def targets(draw: st.DrawFn) -> TargetDevice:
-    runtime = draw(st.sampled_from(sorted(PROCESSORS)))
-    processor = draw(st.sampled_from(PROCESSORS[runtime]))
+    runtime = draw(st.sampled_from(sorted(RUNTIMES)))
+    facts = RUNTIMES[runtime]
+    processor = draw(st.sampled_from(facts.processors))
     on_cpu = processor == "cpu"
     return TargetDevice(
         runtime,
         processor,
         0 if on_cpu else draw(st.integers(0, 7)),
         draw(st.none() | st.integers(1, 64)) if on_cpu else None,
-        draw(st.sampled_from([p for p in PRECISIONS if (runtime, p) != ("torch", "int8")])),
+        draw(st.sampled_from(facts.precisions)),
         draw(st.integers(1, 128)),
-        draw(st.sampled_from([mode for mode in MODES if mode != "graph" or processor == "cuda"]))
-        if runtime == "torch"
-        else "",
+        draw(st.sampled_from(["", *(mode for mode, processors in facts.modes.items() if processor in processors)])),
     )
 
 
@@ -55,7 +54,7 @@ def test_spellings(text: str, canonical: str) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("tvm:cpu", "torch, onnxruntime or openvino"),
+        ("tvm:cpu", "torch, onnxruntime, openvino"),
         ("torch", "cpu or cuda"),
         ("torch:tpu", "cpu or cuda"),
         ("torch:cpu:1", "no index"),
@@ -69,10 +68,10 @@ def test_spellings(text: str, canonical: str) -> None:
         ("openvino:cpu:batch=1.5", "whole number"),
         ("openvino:cpu:speed=9", "threads, precision, batch or mode"),
         ("openvino:cpu:fast", "RUNTIME:PROCESSOR"),
-        ("openvino:cpu:mode=compile", "torch alone has modes"),
+        ("openvino:cpu:mode=compile", "openvino has no modes"),
         ("openvino:cpu:hint=throughput", "threads, precision, batch or mode"),
         ("torch:cpu:mode=fast", "eager, compile or graph"),
-        ("torch:cpu:mode=graph", "choose torch:cuda"),
+        ("torch:cpu:mode=graph", "runs on torch:cuda, got torch:cpu"),
         ("torch:cpu:mode=eager:mode=compile", "given twice"),
     ],
 )

@@ -145,7 +145,7 @@ def test_the_best_averaged_weights_on_val_are_written(make_model: Make, images: 
 def test_a_run_goes_on_in_its_recorded_precision_on_any_processor(
     make_model: Make, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = "tavt_kit.runtimes.on_torch.processor"
+    place = "tavt_kit.runtimes.torch_session.processor"
     monkeypatch.setattr(place, lambda: ("AMD EPYC", ("avx512_bf16",)))
     first = train(make_model(), images, tmp_path / "run", train_recipe("probe"))
     assert first["asked"]["precision"] == "bf16"

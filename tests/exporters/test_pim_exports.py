@@ -19,8 +19,7 @@ from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
 from tavt_kit.models.wrap import wrap
 from tavt_kit.runtimes import open_file
-from tavt_kit.runtimes.available import openvino_core
-from tavt_kit.runtimes.on_openvino import convert_module
+from tavt_kit.runtimes.on_openvino import convert_module, openvino_core
 from tests.contracts.pim_models import SWIN, small
 from tests.contracts.zoo import images
 

@@ -18,9 +18,9 @@ from tavt_kit.core.device import TargetDevice, available_threads
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, ExportError, MissingDependency, TargetError
 from tavt_kit.models.wrap import LeanViT
-from tavt_kit.runtimes import available, check_available, open_file, open_module
-from tavt_kit.runtimes.available import accelerator_name, openvino_core
-from tavt_kit.runtimes.on_openvino import convert_module, executed_precision
+from tavt_kit.runtimes import available, check_available, on_openvino, open_file, open_module
+from tavt_kit.runtimes.available import accelerator_name
+from tavt_kit.runtimes.on_openvino import convert_module, executed_precision, openvino_core
 from tavt_kit.runtimes.session import Session
 from tests.runtimes.models import SHAPE, SIZE, images, tiny_vit, write_linear
 
@@ -236,7 +236,7 @@ def test_a_precision_the_cpu_lacks_says_what_would_run(
         def get_property(self, *names: str) -> list[str]:
             return able
 
-    monkeypatch.setattr(available, "openvino_core", Core)
+    monkeypatch.setattr(on_openvino, "openvino_core", Core)
     with pytest.raises(
         TargetError, match=f"cannot compute in {precision} .OpenVINO would silently run {instead} instead"
     ):

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tavt_kit.bench import Protocol
-from tavt_kit.runtimes.on_torch import TorchSession
 from tavt_kit.runtimes.session import Images
+from tavt_kit.runtimes.torch_session import TorchSession
 from tests.runtimes.models import write_linear
 from tests.verbs.command import run
 from tests.verbs.tiny import write_run

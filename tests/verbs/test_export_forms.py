@@ -23,7 +23,7 @@ from tavt_kit.errors import ScheduleError
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import open_file
-from tavt_kit.runtimes.available import openvino_core
+from tavt_kit.runtimes.on_openvino import openvino_core
 from tests.verbs.command import run
 from tests.verbs.tiny import write_images, write_run
 
