@@ -50,7 +50,7 @@ class Part(nn.Module):
         if positions is None and self.placed:
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
         sizes = None
-        if self.placed and self.model.reduction == "merge":
+        if self.placed and self.model.merges:
             # Of any values above 0, but hanging on the tokens: a compiler would leave out the logarithm of ones.
             sizes = 1 + tokens[:, :, 0].float().square()
         state = TokenState(tokens, self.model.prefix, place=positions, notes=self.notes, sizes=sizes)
@@ -161,7 +161,7 @@ class LayerParts:
         if self.notes:  # position terms cost something only once tokens were dropped
             self.grid = tuple(sorted({*self.grid, self.model.tokens - 1}))
         # Where no position term follows the tokens, converters take their places out of the graph.
-        self.has_places = bool(self.notes) or in_torch or model.reduction == "merge"
+        self.has_places = bool(self.notes) or in_torch or model.merges
         layers, last = self._chain(), self.model.layers - 1
         last_layers = layers if last < self.model.backbone.alike else (last,)
         self.parts: dict[str, Part] = {
@@ -200,7 +200,7 @@ class LayerParts:
         cost, model, all_rows = MacsFormula.of(self.model).layers[0], self.model, (1.0, 1.0)
         if cost.rows:  # what thin attention spares
             keys, chosen = cost.key_value / cost.rows, (cost.query + cost.key_value) / cost.rows
-            dropping = 1.0 if model.reduction == "merge" else keys if SCORES[model.score].rows else chosen
+            dropping = 1.0 if model.merges else keys if SCORES[model.score].rows else chosen
             all_rows = (dropping if model.backbone.thin[0] else 1.0), (keys if model.backbone.thin[-1] else 1.0)
         return TablePlan(
             target=self.target,

@@ -477,7 +477,7 @@ def _like_the_first(model: AdaptiveViT, entropy: Entropy, frozen: int) -> Terms:
 def _states_after(model: AdaptiveViT, images: Tensor, depths: Collection[int], frozen: int) -> list[TokenState]:
     """The states after so many layers each, by the plain path; the ``frozen`` leading layers run without a graph."""
     with torch.set_grad_enabled(not frozen):
-        state, states = model.start(images, track=model.reduction == "merge" or model.restores), []
+        state, states = model.start(images, track=model.merges or model.restores), []
     for layer in range(model.layers):
         with torch.set_grad_enabled(layer >= frozen):
             state = model.advance(state, [layer], model.schedule.counts)

@@ -14,7 +14,7 @@ from torch import Tensor
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.backbones.pim import PimVitBackbone, PimWhole
-from tavt_kit.models.token_reduction import Pick, TokenState, choose, gather_rows, merge_cost, similarity
+from tavt_kit.models.token_reduction import REDUCTIONS, Pick, margin
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 
 NEAR_TIE = 5e-5
@@ -39,33 +39,15 @@ def margins(adaptive: AdaptiveViT, schedule: TokenSchedule, images: NDArray[np.f
                 watch = Watch(model.score)
                 after = model.backbone.attend(layer, state, watch)
                 scores = watch.scored(layer)
-                if model.reduction == "merge":
-                    pick = Pick(schedule.counts[layer], model.prefix, model.score)
-                    margin = _merging_margin(after, scores, pick)
-                else:
-                    margin = _margin(scores[:, model.prefix :], schedule.counts[layer] - model.prefix)
-                narrowest = np.minimum(narrowest, margin.numpy())
+                patches, scores = after.tokens[:, model.prefix :].float(), scores[:, model.prefix :].float()
+                told = REDUCTIONS[model.reduction].margin or _scores_margin
+                gaps = told(patches, scores, Pick(schedule.counts[layer], model.prefix, model.score))
+                narrowest = np.minimum(narrowest, gaps.numpy())
             state = model.advance(state, [layer], schedule.counts)
         if isinstance(model.backbone, PimVitBackbone | PimWhole):
             narrowest = np.minimum(narrowest, model.backbone.closest(state).numpy())
     return narrowest
 
 
-def _merging_margin(state: TokenState, scores: Tensor, pick: Pick) -> Tensor:
-    """(B,): of the costs of merging, and between the two tokens that each one could best go into."""
-    alike = similarity(state.tokens[:, pick.prefix :].float())
-    importance = scores[:, pick.prefix :].float()
-    kept, _ = choose(alike, importance, pick)
-    narrowest = _margin(merge_cost(alike, importance), kept.shape[1])
-    if kept.shape[1] == 1:
-        return narrowest
-    first, second = gather_rows(alike, kept).double().topk(2, dim=1).values.unbind(1)  # (B, n) each
-    gaps = ((first - second) / first.abs().clamp_min(1e-30)).scatter(1, kept, float("inf"))
-    return torch.minimum(narrowest, gaps.amin(dim=1))
-
-
-def _margin(scores: Tensor, kept: int) -> Tensor:
-    """(B, n) scores -> (B,) relative gap between the kept-th best and the next."""
-    ordered = scores.double().sort(dim=1, descending=True).values
-    last, first = ordered[:, kept - 1], ordered[:, kept]
-    return (last - first) / last.abs().clamp_min(1e-30)
+def _scores_margin(_: Tensor, scores: Tensor, pick: Pick) -> Tensor:
+    return margin(scores, int(pick.count) - pick.prefix)

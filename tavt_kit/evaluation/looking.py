@@ -272,7 +272,7 @@ def _run(adaptive: AdaptiveViT, image: NDArray[np.float32]) -> tuple[int, float,
     try:
         with torch.inference_mode():
             batch = torch.from_numpy(image)[None].to(device=weight.device, dtype=weight.dtype)
-            merging = adaptive.reduction == "merge"
+            merging = adaptive.merges
             logits, rows = adaptive.forward_owned(batch) if merging else adaptive.forward_kept(batch)
     finally:
         adaptive.train(was_training)

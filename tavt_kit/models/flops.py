@@ -26,7 +26,7 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import UnknownName
 from tavt_kit.models.costs import HeadCosts, LayerCosts
-from tavt_kit.models.token_reduction import SCORES
+from tavt_kit.models.token_reduction import REDUCTIONS, SCORES
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
@@ -146,9 +146,11 @@ class MacsFormula:
     def _terms(self, layer: int) -> tuple[Terms, Terms]:
         cost, prefix, width = self.layers[layer], self.layout.prefix, self.layers[layer].width
         whole = Terms(cost.constant, cost.rows, cost.pair, cost.feed, 0)
-        # (n - p) * (n - p) * D to match the patches, (o - p) * (n - p) * D to mix them
-        merging = Terms(2 * prefix**2 * width, -3 * prefix * width, width, -prefix * width, width)
-        reduced = whole + merging if self.reduction == "merge" else whole
+        reduction, reduced = REDUCTIONS[self.reduction], whole
+        if merges := reduction.owners is not None:  # (o - p) * (n - p) * D to mix the patches
+            reduced += Terms(prefix**2 * width, -prefix * width, 0, -prefix * width, width)
+        for _ in range(reduction.matching):  # (n - p) * (n - p) * D to match them
+            reduced += Terms(prefix**2 * width, -2 * prefix * width, width, 0, 0)
         if self.rule == "matmul":
             return whole, reduced
         if self.rule == "tavt":
@@ -162,7 +164,7 @@ class MacsFormula:
             return last, last
         selecting = Terms(0, cost.select, 0, 0, 0)
         first, scoring = SCORES[self.score].rows == 1, 0 if self.score == "column" else cost.pair_score
-        if self.reduction == "merge" or not self.thin[layer]:
+        if merges or not self.thin[layer]:
             reduced += Terms(0, scoring if first else 0, 0 if first else scoring, 0, 0)
         elif first:  # attention that does no work for rows that do not go on
             kept = cost.query + cost.output + cost.feed

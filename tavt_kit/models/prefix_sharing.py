@@ -89,7 +89,7 @@ class _Tree:
                 dropping[count] = group
         if not dropping:
             return
-        if self.model.reduction == "merge":
+        if self.model.merges:
             kept = _fork(self.model, state, layer)
         else:
             kept = self._fork_lean(state, layer, max(dropping))
@@ -142,7 +142,7 @@ def _fork(
     scores = watch.scored(layer)
     # Where tokens merge, what a row holds depends on how many stay, so each network feeds its own; without a joint the
     # layer is over; and where feed looks beyond one token, it has to see what is really left.
-    early = model.reduction == "drop" and (backbone.rowwise or not backbone.joint[layer])
+    early = not model.merges and (backbone.rowwise or not backbone.joint[layer])
     shared = cut(backbone.feed(layer, whole) if early else whole)
 
     def kept(count: int) -> TokenState:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -284,9 +284,6 @@ def score_beside(
 
 
 Selection = Literal["argsort", "topk"]
-Reduction = Literal["drop", "merge"]
-REDUCTIONS: tuple[Reduction, ...] = ("drop", "merge")
-"""What becomes of the tokens that a layer does not keep: they leave, or they go into those that stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,8 +402,17 @@ _SHORTEST = 1e-6
 """Length below which a token counts as that long: one of zeros resembles nothing."""
 
 
-def merge(state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
-    """Reduce a state to ``pick.count`` tokens; the values of those that leave go into those that stay.
+Owners: TypeAlias = Callable[[Tensor, Tensor, Pick], tuple[Tensor, Tensor]]
+"""Patches (B, n, D), scores (B, n), in float32 -> which stay (B, m), ascending, and each one's owner (B, n) of them."""
+
+
+def most_alike(patches: Tensor, importance: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
+    """The owners of ``merge``: ``choose`` by ``similarity``."""
+    return choose(similarity(patches), importance, pick)
+
+
+def merge(state: TokenState, scores: Tensor, pick: Pick, owners: Owners = most_alike) -> TokenState:
+    """Reduce a state to ``pick.count`` tokens; the values of those that leave go into those that stay, their owners.
 
     Scores are (B, n), that of prefix tokens is not read. The choice has no gradient, the means have one. Similarities,
     costs, sizes and means are in float32 whatever the tokens are in: in half precision ``1 - near`` collapses to ties,
@@ -418,7 +424,7 @@ def merge(state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
         patches = state.tokens[:, prefix:].float()
         given = torch.ones_like(scores, dtype=torch.float32) if state.sizes is None else state.sizes
         with torch.no_grad():
-            kept, own = choose(similarity(patches), scores[:, prefix:].float(), pick)
+            kept, own = owners(patches, scores[:, prefix:].float(), pick)
             rows = torch.arange(kept.shape[1], device=own.device)
             share = (own.unsqueeze(1) == rows.unsqueeze(1)) * given[:, prefix:].unsqueeze(1)  # (B, m - p, n - p)
             total = share.sum(dim=2)
@@ -471,3 +477,41 @@ def merge_cost(alike: Tensor, importance: Tensor) -> Tensor:
     leads = (a_j > a_i) | ((a_j == a_i) & (rows < rows.unsqueeze(1)))  # (B, i, j): j is more important than i
     near = torch.where(leads, alike, alike.new_full((), -1.0)).amax(dim=2)
     return importance * (1 - near)
+
+
+def merging_margin(patches: Tensor, importance: Tensor, pick: Pick) -> Tensor:
+    """(B,): ``margin`` of the costs of merging, and between the two tokens that each one could best go into."""
+    alike = similarity(patches)
+    kept, _ = choose(alike, importance, pick)
+    narrowest = margin(merge_cost(alike, importance), kept.shape[1])
+    if kept.shape[1] == 1:
+        return narrowest
+    first, second = gather_rows(alike, kept).double().topk(2, dim=1).values.unbind(1)  # (B, n) each
+    gaps = ((first - second) / first.abs().clamp_min(1e-30)).scatter(1, kept, float("inf"))
+    return torch.minimum(narrowest, gaps.amin(dim=1))
+
+
+def margin(scores: Tensor, kept: int) -> Tensor:
+    """(B, n) scores -> (B,) relative gap between the kept-th best and the next."""
+    ordered = scores.double().sort(dim=1, descending=True).values
+    last, first = ordered[:, kept - 1], ordered[:, kept]
+    return (last - first) / last.abs().clamp_min(1e-30)
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """What becomes of the tokens that a layer does not keep.
+
+    Args:
+        owners: Which patches stay and which of them each one goes into; ``None`` where those that do not stay leave.
+        matching: Products of all patches with all that the owners take: n * n * D multiply-adds each.
+        margin: As owners -> (B,), how clearly they are chosen; ``None`` for the ``margin`` of the scores.
+    """
+
+    owners: Owners | None = None
+    matching: int = 0
+    margin: Callable[[Tensor, Tensor, Pick], Tensor] | None = None
+
+
+_OWN = {"drop": Reduction(), "merge": Reduction(most_alike, 1, merging_margin)}
+REDUCTIONS = Registry("a reduction", "tavt_kit.reductions", _OWN, kind=Reduction)

@@ -68,8 +68,8 @@ def wrap(model: nn.Module, score: str = "column", pool: str = "kept", reduction:
             one that another package adds.
         pool: For heads that pool over all tokens: over the ``"kept"`` ones, or over all with the dropped ones
             ``"restored"`` to the last value they had.
-        reduction: What becomes of the tokens that a layer does not keep: they ``"drop"`` out, or they ``"merge"``
-            into those that stay, each into the one it resembles most.
+        reduction: What becomes of the tokens that a layer does not keep: they ``"drop"`` out, they ``"merge"`` into
+            those that stay, each into the one it resembles most, or what another package adds.
 
     Raises:
         UnsupportedBackbone: Tokens of this model cannot be dropped or merged rightly, or ``cls`` without a class token.
@@ -132,7 +132,7 @@ class AdaptiveViT(nn.Module):
             raise UnknownName(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         if name == "score" and SCORES[value].rows and not getattr(self.backbone, "has_class_token", True):
             raise UnsupportedBackbone(f"score {value!r} needs a class token; this model has none: use score 'column'")
-        if (name, value) == ("reduction", "merge") and self.backbone.unmergeable is not None:
+        if name == "reduction" and REDUCTIONS[value].owners and self.backbone.unmergeable is not None:
             raise UnsupportedBackbone(
                 f"tokens of {type(self.bare).__name__} cannot be merged: {self.backbone.unmergeable}; "
                 "use reduction 'drop'"
@@ -207,7 +207,12 @@ class AdaptiveViT(nn.Module):
         """Whether the head is given every token again: a dropped one as it last was, a merged one as its owner is."""
         if self.layout.token_pooled:
             return False
-        return self.pool == "restored" or (self.reduction == "merge" and not self.backbone.weighs_sizes)
+        return self.pool == "restored" or (self.merges and not self.backbone.weighs_sizes)
+
+    @property
+    def merges(self) -> bool:
+        """Whether tokens that a layer does not keep go into those that stay."""
+        return REDUCTIONS[self.reduction].owners is not None
 
     @property
     def dense_schedule(self) -> TokenSchedule:
@@ -254,7 +259,7 @@ class AdaptiveViT(nn.Module):
             state = self.backbone.embed(images)
         if not track:
             return state
-        if self.reduction == "merge":
+        if self.merges:
             rows = torch.arange(state.count, device=state.tokens.device)
             return replace(state, owner=rows.expand(state.tokens.shape[0], -1))
         return replace(state, last=state.tokens)
@@ -293,7 +298,7 @@ class AdaptiveViT(nn.Module):
         self, layer: int, state: TokenState, pick: Pick, *, lean: bool, watch: Watch | None = None
     ) -> TokenState:
         """The attention half-block of a layer, and what of its tokens goes on."""
-        if lean and (pick.score is None or self.reduction == "drop"):
+        if lean and (pick.score is None or not self.merges):
             return self.backbone.attend_rows(layer, state, pick)
         watch = watch or Watch(self.score)
         state = self.backbone.attend(layer, state, watch)
@@ -301,8 +306,8 @@ class AdaptiveViT(nn.Module):
 
     def reduce(self, layer: int, state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
         """What is left between the halves of a layer: ``pick.count`` tokens of a state, by their scores (B, n)."""
-        if self.reduction == "merge":
-            return merge(state, scores, pick)
+        if owners := REDUCTIONS[self.reduction].owners:
+            return merge(state, scores, pick, owners)
         return drop(state, pick.index(scores), passed=not self.backbone.joint[layer])
 
     def _pick(self, layer: int, state: TokenState, count: int | Tensor, lean: bool) -> Pick | None:
@@ -369,7 +374,7 @@ class AdaptiveViT(nn.Module):
 
     def forward_owned(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The logits, and for each executed layer the position (B, N) of the token that each original one is now in."""
-        if self.reduction != "merge":
+        if not self.merges:
             raise UnsupportedBackbone(
                 f"tokens have owners under reduction 'merge', and this model's is {self.reduction!r}; wrap it with "
                 "reduction='merge', or ask forward_kept"

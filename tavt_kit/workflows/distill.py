@@ -76,7 +76,7 @@ def distill(
         schedules: A search, its run folder or ``front.json``, whose schedules are such sub-networks, too.
         teacher: A run or wrapped model of the same classes to learn from beside the labels.
         score: Score that ranks the tokens; by default the model's.
-        reduction: drop or merge; by default the model's.
+        reduction: Such as drop or merge; by default the model's.
         device: cpu or cuda[:N]; a GPU by default if there is one.
         seed: Seed of everything random.
         save_every: Time between two saved states.

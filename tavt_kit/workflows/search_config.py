@@ -57,7 +57,7 @@ class SearchConfig:
         score: Score that ranks the tokens, ``column`` or ``cls``, or ``any`` to search both; the model's own by
             default.
         pool: Whether the head pools over the ``kept`` tokens or all, ``restored``; the model's own by default.
-        reduction: ``drop`` or ``merge`` alone; both are searched by default, where the model can.
+        reduction: Such as ``drop`` or ``merge`` alone; all are searched by default, where the model can.
         precision: Precision of the target, ``f32``, ``f16``, ``bf16`` or ``int8``, and no other; by default f32 and
             narrower ones are searched.
         evaluations: Configurations to evaluate, the dense model and its baselines included.

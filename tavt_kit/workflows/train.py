@@ -72,7 +72,7 @@ def train(
         image_size: Pixels a side; by default the recipe's, else the model's.
         score: Score that ranks the tokens; by default the model's.
         pool: Whether to pool over the kept tokens or over all; by default the model's.
-        reduction: drop or merge; by default the model's.
+        reduction: Such as drop or merge; by default the model's.
         device: cpu or cuda[:N]; a GPU by default if there is one.
         seed: Seed of everything random, the division into splits included.
         save_every: Time between two saved states.

@@ -17,7 +17,7 @@ from tavt_kit.models.backbones import base, timm_vit
 from tavt_kit.models.costs import count_pass
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.prefix_sharing import shared_logits
-from tavt_kit.models.token_reduction import Pick, TokenState, gather_rows
+from tavt_kit.models.token_reduction import Owners, Pick, TokenState, gather_rows
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT, wrap
 from tests.contracts.test_backbone_contract import TOLERANCE, dropping, reached
 from tests.contracts.zoo import VITAE, ZOO, build, images, made_once
@@ -98,9 +98,9 @@ def test_without_log_sizes_the_duplicates_catch_it(kind: str, monkeypatch: pytes
 def test_every_merging_of_a_pass_equals_the_loops(kind: str, score: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = 0
 
-    def compared(state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
+    def compared(state: TokenState, scores: Tensor, pick: Pick, owners: Owners) -> TokenState:
         nonlocal seen
-        after = merge(state, scores, pick)
+        after = merge(state, scores, pick, owners)
         sizes = torch.ones_like(scores) if state.sizes is None else state.sizes
         assert after.sizes is not None and after.place is not None and isinstance(pick.count, int)
         for image in range(len(scores)):

@@ -14,7 +14,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import UnknownName
 from tavt_kit.models.costs import count_pass
 from tavt_kit.models.flops import count_macs
-from tavt_kit.models.token_reduction import SCORES, Score, attention_map
+from tavt_kit.models.token_reduction import REDUCTIONS, SCORES, Score, attention_map
 from tavt_kit.models.wrap import LeanViT, wrap
 from tests.contracts import zoo
 from tests.contracts.test_export_routes import _agrees
@@ -36,7 +36,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
 
 
-@pytest.mark.parametrize("reduction", ["drop", "merge"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize(
     ("kind", "score"),
     [  # the own ones are asked of every kind elsewhere, too
