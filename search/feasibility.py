@@ -50,24 +50,53 @@ class Costs:
 
     def of(self, limit: Limit, schedule: Choice) -> float:
         """What the schedule costs in the unit of a ceiling; raises BudgetError for a time without a target."""
-        if limit.quantity == "flops":
-            return self.macs(schedule)
-        if self.latency_ms is None:
+        cost = COSTS[limit.quantity]
+        if cost.is_timed and self.latency_ms is None:
             raise BudgetError(f"a latency is of a machine, so {limit} needs a target such as openvino:cpu")
-        if limit.quantity == "throughput":
-            milliseconds = self.latency_ms(schedule) * self.quantile_ratios.get("p50", 1.0)
-            return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
-        return self.latency_ms(schedule) * self.quantile_ratios.get(limit.statistic or "", 1.0)
+        return cost.of(self, schedule, limit.statistic)
 
     def fits(self, budget: Budget, tolerance: float = 0.0) -> Callable[[Any], bool]:
         """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``tolerance``."""
 
         def loosened(limit: Limit) -> Limit:
-            factor = 1.0 if limit.quantity == "flops" else 1 + tolerance
+            factor = 1 + tolerance if COSTS[limit.quantity].is_timed else 1.0
             return replace(limit, value=limit.value * factor if limit.sense == "<=" else limit.value / factor)
 
         ceilings = [(limit, loosened(limit)) for limit in budget.ceilings]
         return lambda schedule: all(loose.admits(self.of(limit, schedule)) for limit, loose in ceilings)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What is limited, or minimised, before anything is measured.
+
+    Args:
+        kind: The record of a candidate that a front weighs for it.
+        of: Costs, schedule and statistic of the limit -> in the unit of its limits.
+        is_timed: Whether it is of a machine, and predicted.
+    """
+
+    kind: CostKind
+    of: Callable[[Costs, Choice, str | None], float]
+    is_timed: bool = True
+
+
+def _latency(costs: Costs, schedule: Choice, statistic: str | None) -> float:
+    return (costs.predicted(schedule) or 0.0) * costs.quantile_ratios.get(statistic or "", 1.0)
+
+
+def _throughput(costs: Costs, schedule: Choice, statistic: str | None) -> float:
+    return 1e3 * (1 if costs.target is None else costs.target.batch) / _latency(costs, schedule, "p50")
+
+
+_MACS = Cost("macs", lambda costs, schedule, statistic: costs.macs(schedule), is_timed=False)
+COSTS = {
+    "macs": _MACS,
+    "flops": _MACS,
+    "latency": Cost("predicted", _latency),
+    "throughput": Cost("predicted", _throughput),
+}
+"""By the quantity of a limit (``core.budget``), or the name of an objective."""
 
 
 @dataclass(frozen=True, slots=True)

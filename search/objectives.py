@@ -12,7 +12,7 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.errors import BudgetError, DataError, UnknownName
 from tavt_kit.evaluation.metrics import METRICS, metric_named
-from tavt_kit.search.feasibility import NOT_OF_SCHEDULES, Costs
+from tavt_kit.search.feasibility import COSTS, NOT_OF_SCHEDULES, Costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +128,6 @@ def by_preference(front: ParetoFront, budget: Budget, dense: Candidate) -> list[
     return sorted(front, key=lambda candidate: (shortfall(candidate, budget, dense), front.point(candidate)[0]))
 
 
-_COSTS: dict[str, CostKind] = {"macs": "macs", "flops": "macs", "latency": "predicted", "throughput": "predicted"}
-
-
 @dataclass(frozen=True, slots=True)
 class Objectives:
     """The axes of a front.
@@ -158,13 +155,13 @@ class Objectives:
         for text in texts:
             if text in NOT_OF_SCHEDULES:
                 raise BudgetError(f"{text} cannot be an objective, because {NOT_OF_SCHEDULES[text]}")
-            if text in _COSTS:
-                costs.append(_COSTS[text])
+            if text in COSTS:
+                costs.append(COSTS[text].kind)
                 continue
             try:
                 metrics.append(metric_named(text))
             except UnknownName:
-                names = ", ".join((*METRICS, "macs", "latency", "throughput"))
+                names = ", ".join((*METRICS, *(name for name in COSTS if name != "flops")))
                 raise BudgetError(f"an objective is one of {names}, got {text!r}") from None
         if len(costs) > 1 or len(metrics) > 1:
             raise BudgetError(f"a front weighs one metric against one cost, got {', '.join(texts)}")
@@ -173,7 +170,7 @@ class Objectives:
     def settled(self, budget: Budget, costs: Costs) -> Objectives:
         """With the cost that counts; raises BudgetError for a latency without a target."""
         if self.cost == "predicted" and costs.latency_ms is None:
-            text = next(text for text in self.texts or ("latency",) if text in ("latency", "throughput"))
+            text = next(text for text in self.texts or ("latency",) if text in COSTS and COSTS[text].is_timed)
             raise BudgetError(f"a latency is of a machine, so the objective {text} needs a target")
         return replace(self, cost=self.kind(budget, timed=costs.latency_ms is not None))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import combinations_with_replacement, product
 from typing import Any, Self
 
@@ -252,14 +252,10 @@ class JointSpace(Space):
         """The dense model in each precision, at each smaller size in each of them, and with fewer layers in the
         target's own precision and in the fewest bits; their kinds.
         """
-        sizes, layers, _, precisions, _ = self.choices
-        every, ends = range(precisions), dict.fromkeys((0, precisions - 1))
-        wanted = [("int8" if self.precisions[bits] == "int8" else "other", 0, 0, bits) for bits in every[1:]]
-        wanted += [("resolution", size, 0, bits) for size, bits in product(range(1, sizes), every)]
-        wanted += [("layers", 0, fewer, bits) for fewer, bits in product(range(1, layers), ends)]
         kinds: dict[Choice, str] = {}
-        for kind, size, fewer, precision in wanted:
-            kinds.setdefault(self.given(self.dense, image_size=size, layers=fewer, precision=precision), kind)
+        for kind, genes in BASELINES.items():
+            for changed in genes(self):
+                kinds.setdefault(self.given(self.dense, **changed), kind)
         return kinds
 
     def dressed(self, choice: Choice, number: int) -> Choice:
@@ -366,3 +362,27 @@ def _scaled(values: bytes, layout: TokenLayout, at_size: int) -> Levels:
     scaled: Levels = np.clip(np.rint(prefix + (counts - prefix) * share), low, at_size).astype(np.int64)
     scaled.flags.writeable = False
     return scaled
+
+
+def _bits(space: JointSpace, *, int8: bool) -> Iterator[dict[str, int]]:
+    places = range(1, len(space.precisions))
+    return ({"precision": bits} for bits in places if (space.precisions[bits] == "int8") == int8)
+
+
+def _resolution(space: JointSpace) -> Iterator[dict[str, int]]:
+    places = product(range(1, len(space.sizes)), range(len(space.precisions)))
+    return ({"image_size": size, "precision": bits} for size, bits in places)
+
+
+def _layers(space: JointSpace) -> Iterator[dict[str, int]]:
+    ends = dict.fromkeys((0, len(space.precisions) - 1))
+    return ({"layers": fewer, "precision": bits} for fewer, bits in product(range(1, len(space.spared) + 1), ends))
+
+
+BASELINES: dict[str, Callable[[JointSpace], Iterable[dict[str, int]]]] = {
+    "other": partial(_bits, int8=False),
+    "int8": partial(_bits, int8=True),
+    "resolution": _resolution,
+    "layers": _layers,
+}
+"""What a joint search evaluates beside its own proposals: by kind, genes that the dense model is ``given``."""

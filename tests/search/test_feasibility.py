@@ -8,7 +8,9 @@ from tavt_kit.core.budget import Budget
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.errors import BudgetError, BudgetTooTight
+from tavt_kit.search.feasibility import COSTS as REGISTERED
 from tavt_kit.search.feasibility import Costs, feasibility_table, refuse_unsearchable, require_feasible
+from tavt_kit.search.objectives import Objectives
 from tavt_kit.search.space import Space
 
 SPACE = Space(TokenLayout(101, 4), minimum=2)
@@ -17,6 +19,15 @@ COSTS = Costs(
     latency_ms=lambda schedule: 1.0 + sum(schedule.counts) / 100,
     quantile_ratios={"p90": 1.1},
 )
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_a_registered_cost_orders_schedules_and_can_be_an_objective(name: str) -> None:
+    cost, kind = REGISTERED[name], Objectives.parse([name]).cost
+    least, dense = (cost.of(COSTS, schedule, None) for schedule in (SPACE.least, SPACE.dense))
+    assert cost.kind == kind and (least > dense if name == "throughput" else least < dense)
+    if not cost.is_timed:
+        assert cost.of(Costs(COSTS.macs), SPACE.dense, None) == dense, "known without a target"
 
 
 def test_table() -> None:

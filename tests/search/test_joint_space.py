@@ -15,7 +15,7 @@ from tavt_kit.search import Store
 from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.algorithms.nsga2 import Evolution
 from tavt_kit.search.proposals import fit
-from tavt_kit.search.space import GENES, JointSpace
+from tavt_kit.search.space import BASELINES, GENES, JointSpace
 
 
 def joint(*, token_pooled: bool = True, tokens: int = 17) -> JointSpace:
@@ -63,6 +63,22 @@ def test_the_baselines_are_the_dense_model_smaller_shallower_and_in_fewer_bits()
     }  # fmt: skip
     schedules = [Configuration.of(one).schedule for one in joint().baselines]
     assert all(len(set(one.counts)) == 1 for one in schedules)  # nothing is dropped
+
+
+@pytest.mark.parametrize("kind", BASELINES)
+def test_a_baseline_is_another_network_of_the_space_with_every_token(kind: str) -> None:
+    space = joint()
+    for genes in BASELINES[kind](space):
+        choice = space.given(space.dense, **genes)
+        assert choice != space.dense and space.decode(space.encode(choice)) == choice
+        assert len(set(Configuration.of(choice).schedule.counts)) == 1
+        assert space.baselines[choice] in BASELINES
+
+
+def test_a_baseline_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BASELINES, "small and shallow", lambda space: [{"image_size": 1, "layers": 1}])
+    (added,) = (one for one, kind in joint().baselines.items() if kind == "small and shallow")
+    assert str(added).partition(" ")[2] == "at 24 px, without layer 2"
 
 
 def test_first_proposals_are_in_the_fewest_bits_and_take_turns_in_the_other_genes() -> None:
