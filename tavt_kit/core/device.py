@@ -183,8 +183,10 @@ class TargetDevice(Record):
         if self.mode:
             _known(f"mode of {self.runtime}", self.mode, tuple(facts.modes))
             if self.processor not in facts.modes[self.mode]:
-                able = _choices([f"{self.runtime}:{processor}" for processor in facts.modes[self.mode]])
-                raise TargetError(f"mode={self.mode} runs on {able}, got {self.runtime}:{self.processor}; choose that")
+                able = _choices([f"{self.runtime}:{each}" for each in facts.modes[self.mode]])
+                raise TargetError(
+                    f"mode={self.mode} runs on {able}, got {self.runtime}:{self.processor}; choose {able}"
+                )
             object.__setattr__(self, "mode", "" if self.mode == next(iter(facts.modes)) else self.mode)
 
     @property
