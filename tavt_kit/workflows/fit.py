@@ -478,7 +478,7 @@ class _Stages:
             if size in plan.adapt_sizes:
                 self.progress.say(f"Training takes {self.pace:.1f} times as long as it was planned: at {size} pixels "
                                   f"{steps or 'no'} steps have room instead of {plan.adapt_steps}.")  # fmt: skip
-            if steps:
+            if steps or again:  # a call to come shall not go on with what is given up here
                 self._write_plan(replace(plan, fewer_steps={**plan.fewer_steps, str(size): steps}))
         out = out if steps else self.out / f"head-{size}"
         if not steps and (own or not self._has_time(f"a head at {size} px", out)):

@@ -377,6 +377,25 @@ def test_the_mean_of_the_fine_tunes_is_searched_unless_val_shows_one_to_be_bette
     assert ("left out" in " ".join(heard.said)) is (len(tuned) == 2)
 
 
+def test_a_fine_tune_that_was_given_up_is_not_taken_up_again(
+    tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tavt_kit.workflows import fit as module
+
+    def tuned(stages: Any, out: Path, size: int, steps: int, **changes: Any) -> None:
+        out.mkdir()
+        raise module._Slow(30.0)
+
+    monkeypatch.setattr(module._Stages, "_fine_tuned", tuned)
+    stages = module._Stages.__new__(module._Stages)
+    stages.out, stages.fresh, stages.progress, stages.pace = tmp_path, False, heard, 1.0
+    stages.asked, stages.deadline = {}, Deadline(600.0)
+    stages.plan = replace(_planned(2000.0), adapt_steps=300, adapt_sizes=(112,), image_size=112)
+    for _ in range(2):
+        assert stages._at_size(tmp_path / "head", 112) is None  # where the head at this size is what is left
+        assert stages.plan.fewer_steps == {"112": 0} and (tmp_path / "adapted-112").is_dir()
+
+
 def test_what_was_fine_tuned_is_measured_before_heads(tmp_path: Path, heard: Heard) -> None:
     from tavt_kit.workflows import fit as module
 
