@@ -68,6 +68,27 @@ GONE = {
         (verb, "--model"): "a model is the first argument; leave the option's name out"
         for verb in ("train", "distill", "search", "profile", "export", "eval", "predict", "prune", "bench")
     },
+    **{
+        (verb, option): instead
+        for verb in ("train", "distill")
+        for option, instead in {
+            "--allow-smaller-batch": "a result is not to hang on memory; give a smaller `batch` and `accumulation`",
+            "--cache": "decoding is a small part of a step; leave it out",
+            "--keep": "the newest state is whole; leave it out",
+            "--patience": "the best evaluation's weights are the run's anyway; give fewer `steps`",
+            "--attention-layers": "only answers are distilled; leave it out",
+            "--attention-weight": "only answers are distilled; leave it out",
+            "--feature-layers": "only answers are distilled; `train --set loss=features` keeps tokens near",
+            "--feature-weight": "only answers are distilled; `train --set loss=features` keeps tokens near",
+        }.items()
+    },
+    ("train", "--fraction"): "give a CSV list of fewer images, or `limit`",
+    ("export", "--accuracy-aware"): "`check` says what a file loses, and `distill` wins it back; leave it out",
+    ("export", "--exporter"): "torch's second exporter is asked where the first one fails; leave it out",
+    ("export", "--for"): "give --format onnx, and `check --predictions` with what the device answers",
+    ("export", "--opset"): "the oldest that the graph needs is written; leave it out",
+    ("export", "--own-weights"): "--switchable is one set of weights for every schedule; leave it out",
+    ("export", "--share-weights"): "--switchable is one set of weights for every schedule",
     ("bench", "--data"): "shapes are the same whatever an image shows, and so is the time; leave it out",
     ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
     ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
@@ -76,6 +97,8 @@ GONE = {
     ("profile", "--pack"): "nothing is packed any more; `profile` on the device, and `search --profile` here",
     ("bench", "--carried"): "`bench FILE --budget latency=8ms` on the device has the verdict",
     ("search", "--joint"): "all but the score is searched anyway; --fix narrows it, --score any adds the score",
+    ("bench", "--e2e"): "the model alone is timed; `predict FILE FOLDER -o OUT` reads files on the way; leave it out",
+    ("bench", "--executed"): "the precision of each row's target is read from what was executed; leave it out",
     ("bench", "--mixed"): "candidates may be of any classes; leave it out",
     ("prune", "--width"): "a narrower model lost more than one of fewer heads and channels; give `heads` and `mlp`",
     ("prune", "--budget"): "give `heads` and `mlp`; `prune` prints what is left, and `search` keeps to a budget",
@@ -88,12 +111,17 @@ GONE = {
     ("export", "--no-dense"): "--no-compare-dense leaves that comparison out; --dense keeps every token",
     ("check", "--no-dense"): "--no-compare-dense leaves that comparison out",
     ("convert", "--classes"): "--data names the classes, by a folder of class folders or a CSV list",
+    ("search", "--engine"): "`workers` sets how many processes of this machine evaluate; leave it out",
+    ("search", "--ray-address"): "`workers` sets how many processes of this machine evaluate; leave it out",
     ("search", "--weights"): "a search takes a run: `train` makes one of a name, `convert` of a weight file",
     ("search", "--image-size"): "sizes are searched anyway; --fix image-size keeps the run's",
     ("search", "--evaluate-on"): "torch evaluates, in its faster precision where that is safe; leave it out",
     ("explain", "--class"): "a heat map is of each image's likeliest class; leave it out",
     ("eval", "--unlabelled"): "images without labels are what `predict THING FOLDER -o OUT` is for",
+    ("eval", "--precision-wanted"): "take `out`, whose CSV has the probability of every answer",
     ("eval", "--real"): "reassessed labels are not counted any more; take `out`, whose CSV has every image's answer",
+    ("report", "--across"): "a report is of one search; `compare BEFORE AFTER --across` holds two beside each other",
+    ("report", "--budget"): "`show RUN --pick latency=6ms` chooses again from what was measured",
     ("doctor", "--fast"): "nothing is measured any more; leave it out",
     ("datasets", "check"): "data sets are not counted any more; NAME:FOLDER shows the classes and images of one",
 }
