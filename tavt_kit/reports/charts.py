@@ -394,9 +394,14 @@ def _mark(plot: _Plot, mark: Mark) -> Markup:
     return el("g", *parts, class_="point", tabindex=0, role="img", aria_label=words, data_key=mark.key or None)
 
 
+_FEW = 8
+"""Names of so many marks cross error bars where they have no other place; of more, what has no place is not named."""
+
+
 def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Markup]:
     """Names beside the marks that have one, where they cover no mark, no error bar and no other name."""
     spots, named, limits = list[Box](), list[tuple[Mark, str, float, float, list[Box]]](), list(covered)
+    names = list[Box]()
     for mark in marks:
         (x, y), (own, *bars) = plot.at(mark.x, mark.y), _boxes(plot, mark)
         spots.append(own)
@@ -409,11 +414,15 @@ def _labels(plot: _Plot, marks: Sequence[Mark], covered: list[Box]) -> list[Mark
     for mark, text, x, y, bars in sorted(named, key=lambda entry: entry[0].kind != "chosen"):
         gap = 17.0 if mark.kind == "chosen" else 10.0
         spot = place_label(text, x, y, gap, inside, [*covered, *spots])
-        if spot is None and mark.kind == "chosen":  # it is named even across a bar, of another mark if that can be
-            tries = ([*limits, *bars, *spots], [*limits, *spots], [*bars, *spots], spots)
-            spot = next(filter(None, (place_label(text, x, y, gap, inside, taken) for taken in tries)), None)
+        if spot is None and (
+            mark.kind == "chosen" or len(named) <= _FEW
+        ):  # even across bars, of other marks if possible
+            tries = ([*limits, *bars], limits, bars, ()) if mark.kind == "chosen" else ([*limits, *bars], limits)
+            found = (place_label(text, x, y, gap, inside, [*taken, *spots, *names]) for taken in tries)
+            spot = next(filter(None, found), None)
         if spot is not None:
-            covered.append(spot.box(text))
+            names.append(spot.box(text))
+            covered.append(names[-1])
             parts.append(el("text", text, x=spot.x, y=spot.y, class_=f"name {mark.kind} {spot.anchor}"))
     return parts
 

@@ -85,6 +85,15 @@ def test_every_mark_is_drawn_where_its_numbers_say() -> None:
     assert gaps[1] == pytest.approx(2 * gaps[0], rel=1e-3)
 
 
+def test_a_few_marks_are_all_named_though_bars_cross_everything() -> None:
+    bars = {"x_bar": (10.0, 100.0), "y_bar": (60.0, 80.0)}
+    near = [mark(20 + 7 * number, 70 + 0.3 * number, label=f"network {number}", **bars) for number in range(4)]
+    page = Page(drawn(near, Frame("ms", "%"), "chart"))
+    assert all(f"network {number}" in page.text for number in range(4))
+    many = [mark(20 + 0.1 * number, 70.0, label=f"network {number}", **bars) for number in range(9)]
+    assert "network 4" not in Page(drawn(many, Frame("ms", "%"), "chart")).text
+
+
 def test_budget_and_floor_are_drawn_and_named() -> None:
     frame = Frame("ms", "%", 5.0, "budget 5 ms", 65.0, "asked for 65 %")
     page = Page(drawn([mark(2.0, 60.0), mark(9.0, 70.0)], frame, "chart"))
