@@ -183,7 +183,7 @@ def values() -> Iterator[Case]:
     """Texts that are no target, budget, schedule, time or known word: all of them once, and one by every verb."""
     tables = (
         ("--target", TARGETS, "search", "bench export check eval predict profile fit"),
-        ("--budget", BUDGETS, "search", "fit report bench"),
+        ("--budget", BUDGETS, "search", "fit bench"),
         ("--schedule", SCHEDULES, "export", "bench eval predict explain search distill"),
         ("--max-time", TIMES, "search", "profile fit bench"),
     )
