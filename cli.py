@@ -14,10 +14,12 @@ import re
 import shlex
 import sys
 import time
+import tomllib
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from textwrap import fill
 from typing import Annotated, Any
 
@@ -63,70 +65,16 @@ EXAMPLES = {
 }
 """What follows a verb, for its help."""
 
-GONE = {
-    **{
-        (verb, "--model"): "a model is the first argument; leave the option's name out"
-        for verb in ("train", "distill", "search", "profile", "export", "eval", "predict", "prune", "bench")
-    },
-    **{
-        (verb, option): instead
-        for verb in ("train", "distill")
-        for option, instead in {
-            "--allow-smaller-batch": "a result is not to hang on memory; give a smaller `batch` and `accumulation`",
-            "--cache": "decoding is a small part of a step; leave it out",
-            "--keep": "the newest state is whole; leave it out",
-            "--patience": "the best evaluation's weights are the run's anyway; give fewer `steps`",
-            "--attention-layers": "only answers are distilled; leave it out",
-            "--attention-weight": "only answers are distilled; leave it out",
-            "--feature-layers": "only answers are distilled; `train --set loss=features` keeps tokens near",
-            "--feature-weight": "only answers are distilled; `train --set loss=features` keeps tokens near",
-        }.items()
-    },
-    ("train", "--fraction"): "give a CSV list of fewer images, or `limit`",
-    ("export", "--accuracy-aware"): "`check` says what a file loses, and `distill` wins it back; leave it out",
-    ("export", "--exporter"): "torch's second exporter is asked where the first one fails; leave it out",
-    ("export", "--for"): "give --format onnx, and `check --predictions` with what the device answers",
-    ("export", "--opset"): "the oldest that the graph needs is written; leave it out",
-    ("export", "--own-weights"): "--switchable is one set of weights for every schedule; leave it out",
-    ("export", "--share-weights"): "--switchable is one set of weights for every schedule",
-    ("bench", "--data"): "shapes are the same whatever an image shows, and so is the time; leave it out",
-    ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
-    ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
-    ("bench", "--pack"): "a search is not packed any more; `export` what it chose, and `bench` the file on its device",
-    ("bench", "--no-meters"): "the machine's peak and energy are not measured any more; leave it out",
-    ("profile", "--pack"): "nothing is packed any more; `profile` on the device, and `search --profile` here",
-    ("bench", "--carried"): "`bench FILE --budget latency=8ms` on the device has the verdict",
-    ("search", "--joint"): "all but the score is searched anyway; --fix narrows it, --score any adds the score",
-    ("bench", "--e2e"): "the model alone is timed; `predict FILE FOLDER -o OUT` reads files on the way; leave it out",
-    ("bench", "--executed"): "the precision of each row's target is read from what was executed; leave it out",
-    ("bench", "--mixed"): "candidates may be of any classes; leave it out",
-    ("prune", "--width"): "a narrower model lost more than one of fewer heads and channels; give `heads` and `mlp`",
-    ("prune", "--budget"): "give `heads` and `mlp`; `prune` prints what is left, and `search` keeps to a budget",
-    ("prune", "--target"): "`bench` has the latency of what is left; leave the option out",
-    ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
-    ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
-    ("train", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
-    ("distill", "--dry-run"): "run.json has the recipe from its first second on; leave it out",
-    ("search", "--dry-run"): "what a budget asks is shown, and refused, before anything is evaluated; leave it out",
-    ("export", "--no-dense"): "--no-compare-dense leaves that comparison out; --dense keeps every token",
-    ("check", "--no-dense"): "--no-compare-dense leaves that comparison out",
-    ("convert", "--classes"): "--data names the classes, by a folder of class folders or a CSV list",
-    ("search", "--engine"): "`workers` sets how many processes of this machine evaluate; leave it out",
-    ("search", "--ray-address"): "`workers` sets how many processes of this machine evaluate; leave it out",
-    ("search", "--weights"): "a search takes a run: `train` makes one of a name, `convert` of a weight file",
-    ("search", "--image-size"): "sizes are searched anyway; --fix image-size keeps the run's",
-    ("search", "--evaluate-on"): "torch evaluates, in its faster precision where that is safe; leave it out",
-    ("explain", "--class"): "a heat map is of each image's likeliest class; leave it out",
-    ("eval", "--unlabelled"): "images without labels are what `predict THING FOLDER -o OUT` is for",
-    ("eval", "--precision-wanted"): "take `out`, whose CSV has the probability of every answer",
-    ("eval", "--real"): "reassessed labels are not counted any more; take `out`, whose CSV has every image's answer",
-    ("report", "--across"): "a report is of one search; `compare BEFORE AFTER --across` holds two beside each other",
-    ("report", "--budget"): "`show RUN --pick latency=6ms` chooses again from what was measured",
-    ("doctor", "--fast"): "nothing is measured any more; leave it out",
-    ("datasets", "check"): "data sets are not counted any more; NAME:FOLDER shows the classes and images of one",
-}
-"""Options and words of earlier versions: the verb, the option, and what to do instead."""
-GONE_VERBS = {"demo": "`fgvc-kit fit elpv --budget latency=60%` does all that it did, on any images"}
+
+@cache
+def gone() -> Mapping[str, Mapping[str, str]]:
+    """By verb the options of earlier versions, and as ``verbs`` the verbs, with what to do instead."""
+    table: dict[str, dict[str, str]] = {}
+    for verbs, options in tomllib.loads(Path(streams.__file__).with_name("gone.toml").read_text("utf-8")).items():
+        for verb in verbs.split():
+            table.setdefault(verb, {}).update(options)
+    return table
+
 
 OK, BAD_INPUT, BUG, INTERRUPTED, UNREAD = 0, 2, 70, 130, 141
 JUST_NOW = 5.0
@@ -151,8 +99,8 @@ class Verbs(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
-            if cmd_name in GONE_VERBS:
-                raise typer.BadParameter(f"the verb {cmd_name!r} is gone: {GONE_VERBS[cmd_name]}")
+            if instead := gone()["verbs"].get(cmd_name):
+                raise typer.BadParameter(f"the verb {cmd_name!r} is gone: {instead}")
             raise typer.BadParameter(f"there is no verb {cmd_name!r}{did_you_mean(cmd_name, VERBS)}")
         return command_of(cmd_name, VERBS[cmd_name])
 
@@ -178,8 +126,8 @@ class Verb(TyperCommand):
             self.is_brief = "--all" not in args
             args = [argument for argument in args if argument != "--all"]
         for option in (argument.partition("=")[0] for argument in args):
-            if (verb, option) in GONE:
-                say(f"fgvc-kit {verb}: {option} is gone: {GONE[verb, option]}")
+            if instead := gone().get(verb, {}).get(option):
+                say(f"fgvc-kit {verb}: {option} is gone: {instead}")
                 raise typer.Exit(BAD_INPUT)
         if any(
             pair[0] in ("-o", "--out") and not pair[1].strip() or pair[1] == "--out=" for pair in pairwise(["", *args])
