@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -75,10 +76,10 @@ def check_available(target: TargetDevice) -> None:
     runtime.check(target)
 
 
-def is_available(target: TargetDevice) -> bool:
-    """Whether the target can run here: in a precision, for example, of which torch has kernels and OpenVINO has not."""
+def is_available(target: TargetDevice, precision: str | None = None) -> bool:
+    """Whether the target can run here, in this precision: torch has kernels of some that OpenVINO lacks."""
     try:
-        check_available(target)
+        check_available(replace(target, precision=precision or target.precision))
     except TargetError:
         return False
     return True

@@ -638,7 +638,7 @@ class _Stages:
     @property
     def _precisions(self) -> tuple[str, ...]:
         """The target's own, and int8 where the target can."""
-        int8 = is_available(replace(self.target, precision="int8"))
+        int8 = is_available(self.target, "int8")
         return (self.target.precision, *(("int8",) if int8 else ()))
 
     def _measured(self, name: str, wanted: _Wanted, kept: Sequence[FitRow] = ()) -> list[FitRow]:

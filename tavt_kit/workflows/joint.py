@@ -44,12 +44,13 @@ def joint_space(context: SearchContext) -> JointSpace | None:
     if "score" in genes:
         has_class_token = getattr(model.backbone, "has_class_token", True)
         scores += [name for name in SCORES if name != model.score and (has_class_token or not SCORES[name].rows)]
-    if "reduction" in genes and model.backbone.unmergeable is None:
-        reductions += [reduction for reduction in REDUCTIONS if reduction != model.reduction]
+    if "reduction" in genes:
+        able = [name for name, each in REDUCTIONS.items() if each.owners is None or model.backbone.unmergeable is None]
+        reductions += [name for name in able if name != model.reduction]
     if "precision" in genes and target is not None:  # those of fewer bits that its processor has
         halves = runtime_of(target.runtime).takes == "openvino" and is_bf16_faster(torch.device("cpu"))
         fewer = ["bf16", "int8"] if halves else ["int8"]
-        precisions += [bits for bits in fewer if is_available(replace(target, precision=bits))]
+        precisions += [bits for bits in fewer if is_available(target, bits)]
     spared = range(1, 1 + model.layers // _SPARED) if "layers" in genes else ()
     space = JointSpace(
         model.layout, context.plain.minimum, sizes=tuple(size for size, _ in sizes),

@@ -20,6 +20,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
 from tavt_kit.models.wrap import LeanViT, wrap
 from tavt_kit.runtimes import FileSession, Runtime, Session, open_file, open_module, runtime_of
+from tavt_kit.runtimes.available import is_available
 from tavt_kit.runtimes.session import Clock, Images, Lengths, PartClocks
 from tests.contracts import zoo
 
@@ -148,6 +149,7 @@ def test_another_package_adds_one(tmp_path: Path) -> None:
     _answers(target)
     with pytest.raises(TargetError, match="reference runs f32, got precision=int8; that runs on onnxruntime"):
         TargetDevice.parse("reference:cpu:precision=int8")
+    assert is_available(target) and not is_available(target, "int8")
     (tmp_path / "damaged.xml").write_bytes(b"")
     with pytest.raises(TargetError, match="choose openvino"):
         open_file(tmp_path / "damaged.xml", target)
