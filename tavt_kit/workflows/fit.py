@@ -291,7 +291,7 @@ class _Stages:
     file_seconds: float = _FILE_SECONDS
     """Of exporting, checking, asking and measuring one file, as the last ones took."""
     again_seconds: float = 0.0
-    """Of measuring the files of the first answer."""
+    """Of measuring the files of the first answer, and of asking them about test."""
     answer_seconds: float = 0.0
     """Of asking one file about val and test."""
     pace: float = 1.0
@@ -329,7 +329,7 @@ class _Stages:
         wanted = self._dense(head, *self._precisions)
         first = TokenSchedule.parse(_FIRST_SCHEDULE, load_model(head).layout)
         wanted[head, self._precisions[-1], self.plan.image_size].append(first)
-        rows = self._measured("first", wanted)
+        rows = self._measured("first", wanted, asked=("val",))  # about test when all is chosen: an answer comes sooner
         if "int8" in self._precisions and dense_row(rows, head).precision != "int8":
             self.fastest = self.target.precision
             self.progress.say(f"INT8 is no faster than {self.fastest} here: what follows is in {self.fastest}.")
@@ -337,11 +337,11 @@ class _Stages:
             planned = self._with_stages(rows, head, head_seconds)
             if planned.adapt_steps or not self.plan.sizes:
                 self._write_plan(planned)
-        result = self._finished(facts, rows)
+        self._finished(facts, rows)
         self.first_seconds = self.deadline.spent
         if not self.deadline.left() and not (self.out / "search").exists():
             self.progress.say("No time is left: this is the answer.")
-            return self._checked(result)
+            return self._checked(self._finished(facts, self._tested(rows)))
         full, plan = head, self.plan
         if plan.image_size in plan.adapt_sizes:
             full = self._at_size(head, plan.image_size) or head
@@ -352,8 +352,10 @@ class _Stages:
                 start = run if start == head and run.name.startswith("adapted") else start
         network = self._network(runs)
         if plan.distil_steps and self._has_time("distillation", self.out / "distilled"):
+            began = self.deadline.spent
             with self._stage(f"distil for every number of tokens, {plan.distil_steps} steps"):
                 network = self._distilled(network)
+            self._learn_pace(began, plan.stage_seconds("distillation"))
         wanted = {} if full == head else self._dense(full, *self._precisions)
         for run in list(runs.values())[1:]:
             wanted |= self._dense(run, self.fastest)
@@ -362,8 +364,8 @@ class _Stages:
                 wanted[key].append(schedule)
         wanted = self._in_time(wanted, full)
         if not wanted:
-            return self._checked(result)
-        rows = self._measured("second", wanted, rows)
+            return self._checked(self._finished(facts, self._tested(rows)))
+        rows = self._tested(self._measured("second", wanted, rows))
         # First the dense model in f32, the head's where no time was left for the fine-tuned one's.
         rows.sort(key=lambda row: (not row.is_whole, row.run != full))
         return self._checked(self._finished(facts, rows))
@@ -466,6 +468,10 @@ class _Stages:
         if self.pace == 1 and planned:
             changes["progress"] = _FirstSteps(self.progress, self.deadline, steps, planned / steps)
         self._train(out, "finetune", image_size=size, blocks="all", steps=steps, batch=BATCH, **changes)
+        self._learn_pace(began, planned)
+
+    def _learn_pace(self, began: float, planned: float) -> None:
+        """By a training that is over."""
         took = self.deadline.spent - began
         self.pace = max(1.0, (took + _DAMPED) / (planned + _DAMPED)) if planned else self.pace
 
@@ -580,7 +586,7 @@ class _Stages:
         """Those that there is time for, one at least: small images first, then few bits, then what was fine-tuned."""
         if self._is_begun(self.out / "files" / "second" / "bench.json"):
             return wanted
-        left = self._left - self.plan.again_seconds - self.plan.check_seconds
+        left = self._left - self.plan.again_seconds - self.plan.check_seconds - _DAMPED  # as the pace is known so well
         files = [(key, schedule) for key in wanted for schedule in wanted[key]]
         files.sort(key=lambda file: (file[0][0] == full, file[0][1] != self.fastest, "head" in file[0][0].name))
         room = max(1, int(left / self._each_file))
@@ -641,23 +647,31 @@ class _Stages:
         int8 = is_available(self.target, "int8")
         return (self.target.precision, *(("int8",) if int8 else ()))
 
-    def _measured(self, name: str, wanted: _Wanted, kept: Sequence[FitRow] = ()) -> list[FitRow]:
-        """Export and check each, ask it about val and test, and measure all of them and what is kept side by side."""
+    def _measured(
+        self, name: str, wanted: _Wanted, kept: Sequence[FitRow] = (), asked: Sequence[str] = ("val", "test")
+    ) -> list[FitRow]:
+        """Export and check each, ask it about splits, and measure all of them and what is kept side by side."""
         folder, began = self.out / "files" / name, self.deadline.spent
         made: list[_Made] = []
         with self._stage(f"export and check {sum(map(len, wanted.values()))} files"):
             for key, schedules in wanted.items():
                 made += self._exported(folder, key, schedules)
-        with self._stage(f"ask {len(made)} files about val{' and test' if 'test' in self.images.splits else ''}"):
+        asked = [split for split in asked if split in self.images.splits]
+        if self.fresh:
+            (folder / "answers.json").unlink(missing_ok=True)
+        with self._stage(f"ask {len(made)} files about {' and '.join(asked)}"):
             asking = self.deadline.spent
-            answers = self._answers(folder, made)
-            self.answer_seconds = (self.deadline.spent - asking) / max(1, len(made))
+            answers = self._answers(folder, [(file, run) for file, run, *_ in made], asked)
+            taken = (self.deadline.spent - asking) / max(1, len(made))
+        judged = {split: len(thin_out(self.images.splits.get(split, ()), _JUDGED)) for split in ("val", "test")}
+        later = 0.0 if "test" in asked else taken * judged["test"] / judged["val"]
+        self.answer_seconds = taken + later
         files = [*(file for file, *_ in made), *(row.file for row in kept)]
         with self._stage(f"measure {len(files)} files on {self.target}, interleaved"):
             measuring = self.deadline.spent
             times = self._times(folder, files)
-            self.again_seconds = self.deadline.spent - measuring
-        self.file_seconds = max(_FILE_SECONDS, (self.deadline.spent - began) / max(1, len(made)))
+            self.again_seconds = self.deadline.spent - measuring + later * len(made)
+        self.file_seconds = max(_FILE_SECONDS, later + (self.deadline.spent - began) / max(1, len(made)))
         rows = [FitRow(*facts, *bits, times[facts[0]]) for facts, bits in zip(made, answers, strict=True)]
         return [*rows, *(replace(row, latency=times[row.file]) for row in kept)]
 
@@ -683,22 +697,33 @@ class _Stages:
             if file.status == "final"
         ]
 
-    def _answers(self, folder: Path, made: Sequence[_Made]) -> list[tuple[Any, Any]]:
-        """Which images of val and test each file has right; written once."""
+    def _tested(self, rows: Sequence[FitRow]) -> list[FitRow]:
+        """Those whose file was not asked about test yet, asked now; the files are the first answer's."""
+        waiting = [row for row in rows if row.test is None and "test" in self.images.splits]
+        if not waiting:
+            return list(rows)
+        with self._stage(f"ask {len(waiting)} files about test"):
+            files = [(row.file, row.run) for row in waiting]
+            bits = self._answers(self.out / "files" / "first", files, ("test",))
+        told = {row.file: test for row, (_, test) in zip(waiting, bits, strict=True)}
+        return [replace(row, test=told.get(row.file, row.test)) for row in rows]
+
+    def _answers(self, folder: Path, files: Sequence[tuple[Path, Path]], asked: Sequence[str]) -> list[tuple[Any, Any]]:
+        """Which images of val and test each file, of a run, has right; of a split that is not asked yet None."""
         record = folder / "answers.json"
-        known = {} if self.fresh or not record.is_file() else _recorded_answers(record)
-        names = [file.relative_to(folder).as_posix() for file, *_ in made]
-        for number, (name, (file, run, *_)) in enumerate(zip(names, made, strict=True)):
-            if name not in known:
-                self.progress.update(f"answers of {run.name}", number / len(made))
+        known = _recorded_answers(record) if record.is_file() else {}
+        names = [file.relative_to(folder).as_posix() for file, _ in files]
+        for number, (name, (file, run)) in enumerate(zip(names, files, strict=True)):
+            if missing := [split for split in asked if split not in known.get(name, {})]:
+                self.progress.update(f"answers of {run.name}", number / len(files))
                 session = self._session(file)
                 prepared = Preprocessing.from_record(read_metadata(file).model.preprocessing)
-                judged = {split: thin_out(self.images.splits.get(split, ()), _JUDGED) for split in ("val", "test")}
-                known[name] = {
+                judged = {split: thin_out(self.images.splits[split], _JUDGED) for split in missing}
+                said = {
                     split: bits_text(answer(samples, session, prepared, batch=32).right)
                     for split, samples in judged.items()
-                    if samples
                 }
+                known[name] = {**known.get(name, {}), **said}
         write_record(record, "fit-answers", {"files": known})
         return [(_bits(known[name].get("val")), _bits(known[name].get("test"))) for name in names]
 

@@ -272,9 +272,10 @@ class _Clockwork(_Stages):
         choice = Configuration(schedules[0], sizes.get(key[0].name), precision="int8" if key[1] == "int8" else None)
         return [(folder / key[0].name / str(each), key[0], choice, 17, 10) for each in range(len(schedules))]
 
-    def _answers(self, folder: Path, made: Sequence[Any]) -> list[tuple[Any, Any]]:
-        self.takes(3.0 * len(made), "ask")
-        return [(np.ones(9, bool), np.ones(9, bool)) for _ in made]
+    def _answers(self, folder: Path, files: Sequence[Any], asked: Sequence[str]) -> list[tuple[Any, Any]]:
+        images = sum(len(self.images.splits[split]) for split in asked) / len(self.images.splits["val"])
+        self.takes(1.5 * len(files) * images, f"ask {len(files)} {' '.join(asked)}")
+        return [(np.ones(9, bool), np.ones(9, bool) if "test" in asked else None) for _ in files]
 
     def _times(self, folder: Path, files: Sequence[Path]) -> dict[Path, Measurement]:
         self.takes(8.0 * len(files), f"measure {len(files)}")
