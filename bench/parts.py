@@ -269,7 +269,7 @@ def part_graphs(parts: Mapping[str, Part], plan: TablePlan) -> Callable[[str], A
     def graph(name: str) -> Any:
         cell, arrays = plan.example(name)
         kept = cell.kept if isinstance(parts[name], DropPart) else None
-        return _in_precision(to_graph(parts[name], _twice(arrays), kept, form), arrays, kept, plan.target)
+        return _in_precision(to_graph(parts[name], arrays, kept, form), arrays, kept, plan.target)
 
     return graph
 
@@ -290,12 +290,8 @@ def whole_graph(
     known, key, shape = {} if known is None else known, (id(model), schedule), (1, 3, *model.backbone.image_size)
     image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     if key not in known:
-        known[key] = to_graph(LeanViT(model, schedule, selection=selection).eval(), _twice([image]), None, form)
+        known[key] = to_graph(LeanViT(model, schedule, selection=selection).eval(), [image], None, form)
     return _in_precision(known[key], [image], None, target)
-
-
-def _twice(arrays: Sequence[Array]) -> list[Tensor]:
-    return [torch.from_numpy(np.repeat(array[:1], 2, axis=0)) for array in arrays]
 
 
 def _in_precision(graph: Any, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:

@@ -82,7 +82,7 @@ class Cost:
 
 
 def _latency(costs: Costs, schedule: Choice, statistic: str | None) -> float:
-    return (costs.predicted(schedule) or 0.0) * costs.quantile_ratios.get(statistic or "", 1.0)
+    return costs.by("predicted")(schedule) * costs.quantile_ratios.get(statistic or "", 1.0)
 
 
 def _throughput(costs: Costs, schedule: Choice, statistic: str | None) -> float:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.backbones.pim import PimVitBackbone, PimWhole
-from tavt_kit.models.token_reduction import REDUCTIONS, Pick, margin
+from tavt_kit.models.token_reduction import REDUCTIONS, Pick
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 
 NEAR_TIE = 5e-5
@@ -40,14 +39,10 @@ def margins(adaptive: AdaptiveViT, schedule: TokenSchedule, images: NDArray[np.f
                 after = model.backbone.attend(layer, state, watch)
                 scores = watch.scored(layer)
                 patches, scores = after.tokens[:, model.prefix :].float(), scores[:, model.prefix :].float()
-                told = REDUCTIONS[model.reduction].margin or _scores_margin
-                gaps = told(patches, scores, Pick(schedule.counts[layer], model.prefix, model.score))
+                pick = Pick(schedule.counts[layer], model.prefix, model.score)
+                gaps = REDUCTIONS[model.reduction].margin(patches, scores, pick)
                 narrowest = np.minimum(narrowest, gaps.numpy())
             state = model.advance(state, [layer], schedule.counts)
         if isinstance(model.backbone, PimVitBackbone | PimWhole):
             narrowest = np.minimum(narrowest, model.backbone.closest(state).numpy())
     return narrowest
-
-
-def _scores_margin(_: Tensor, scores: Tensor, pick: Pick) -> Tensor:
-    return margin(scores, int(pick.count) - pick.prefix)

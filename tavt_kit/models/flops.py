@@ -149,8 +149,8 @@ class MacsFormula:
         reduction, reduced = REDUCTIONS[self.reduction], whole
         if merges := reduction.owners is not None:  # (o - p) * (n - p) * D to mix the patches
             reduced += Terms(prefix**2 * width, -prefix * width, 0, -prefix * width, width)
-        for _ in range(reduction.matching):  # (n - p) * (n - p) * D to match them
-            reduced += Terms(prefix**2 * width, -2 * prefix * width, width, 0, 0)
+        every = reduction.matching * width  # (n - p) * (n - p) * D to match them
+        reduced += Terms(prefix**2 * every, -2 * prefix * every, every, 0, 0)
         if self.rule == "matmul":
             return whole, reduced
         if self.rule == "tavt":

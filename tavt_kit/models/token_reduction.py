@@ -480,10 +480,10 @@ def merge_cost(alike: Tensor, importance: Tensor) -> Tensor:
 
 
 def merging_margin(patches: Tensor, importance: Tensor, pick: Pick) -> Tensor:
-    """(B,): ``margin`` of the costs of merging, and between the two tokens that each one could best go into."""
+    """(B,): ``relative_gap`` of the costs of merging, and between the two tokens that each one could best go into."""
     alike = similarity(patches)
     kept, _ = choose(alike, importance, pick)
-    narrowest = margin(merge_cost(alike, importance), kept.shape[1])
+    narrowest = relative_gap(merge_cost(alike, importance), kept.shape[1])
     if kept.shape[1] == 1:
         return narrowest
     first, second = gather_rows(alike, kept).double().topk(2, dim=1).values.unbind(1)  # (B, n) each
@@ -491,8 +491,13 @@ def merging_margin(patches: Tensor, importance: Tensor, pick: Pick) -> Tensor:
     return torch.minimum(narrowest, gaps.amin(dim=1))
 
 
-def margin(scores: Tensor, kept: int) -> Tensor:
-    """(B, n) scores -> (B,) relative gap between the kept-th best and the next."""
+def score_margin(patches: Tensor, importance: Tensor, pick: Pick) -> Tensor:
+    """(B,): ``relative_gap`` of the scores."""
+    return relative_gap(importance, int(pick.count) - pick.prefix)
+
+
+def relative_gap(scores: Tensor, kept: int) -> Tensor:
+    """(B, n) scores -> (B,) between the kept-th best and the next."""
     ordered = scores.double().sort(dim=1, descending=True).values
     last, first = ordered[:, kept - 1], ordered[:, kept]
     return (last - first) / last.abs().clamp_min(1e-30)
@@ -505,12 +510,12 @@ class Reduction:
     Args:
         owners: Which patches stay and which of them each one goes into; ``None`` where those that do not stay leave.
         matching: Products of all patches with all that the owners take: n * n * D multiply-adds each.
-        margin: As owners -> (B,), how clearly they are chosen; ``None`` for the ``margin`` of the scores.
+        margin: As owners -> (B,), how clearly they are chosen.
     """
 
     owners: Owners | None = None
     matching: int = 0
-    margin: Callable[[Tensor, Tensor, Pick], Tensor] | None = None
+    margin: Callable[[Tensor, Tensor, Pick], Tensor] = score_margin
 
 
 _OWN = {"drop": Reduction(), "merge": Reduction(most_alike, 1, merging_margin)}

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from tavt_kit.core.device import RUNTIMES, TargetDevice
 from tavt_kit.errors import DataError, ExportError, TargetError, first_line
 from tavt_kit.runtimes.available import Runtime, check_available, runtime_of
 from tavt_kit.runtimes.session import FileSession, Images, Lengths, Session
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 __all__ = [
     "FileSession", "Images", "Lengths", "Runtime", "Session", "check_available", "open_file", "open_module",
-    "runtime_of", "to_graph",
+    "runtime_of", "runtimes_of", "to_graph",
 ]  # fmt: skip
 
 
@@ -40,18 +43,17 @@ def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[in
                 f"int8 needs an exported, calibrated file, got a live model for {target}; "
                 "export it first (fgvc-kit export `precision` int8) and pass the file"
             )
-        import torch
-
-        model = to_graph(module, [torch.rand((2, *example_shape[1:]))], None, runtime.takes)
+        image = np.random.default_rng(0).random((1, *example_shape[1:]), dtype=np.float32)
+        model = to_graph(module, [image], None, runtime.takes)
     return runtime.open(model, target, begin, example_shape)
 
 
-def to_graph(module: nn.Module, examples: Sequence[Tensor], kept: int | None, form: str) -> Any:
+def to_graph(module: nn.Module, inputs: Sequence[npt.NDArray[Any]], kept: int | None, form: str) -> Any:
     """A module in f32 as the bytes of an ``.onnx`` file or an ``openvino.Model``, of images, or of tokens and places.
 
     Args:
-        examples: Two samples or more of each input, as one would be baked in. The batch stays open, and of what is no
-            image (B, 3, H, W) the number of tokens.
+        inputs: An example of each, whose first sample is looked at. The batch stays open, and of what is no image
+            (B, 3, H, W) the number of tokens.
         kept: How many tokens a part keeps that takes this as its first input.
         form: ``"onnx"`` or ``"openvino"``.
 
@@ -60,6 +62,7 @@ def to_graph(module: nn.Module, examples: Sequence[Tensor], kept: int | None, fo
     """
     import torch
 
+    examples = [torch.from_numpy(np.repeat(array[:1], 2, axis=0)) for array in inputs]  # one sample would be baked in
     shapes = [(-1, *example.shape[1:]) if example.dim() == 4 else (-1, -1, *example.shape[2:]) for example in examples]
     counts = [] if kept is None else [torch.tensor(kept)]
     if form == "openvino":
@@ -73,7 +76,7 @@ def to_graph(module: nn.Module, examples: Sequence[Tensor], kept: int | None, fo
         for index, shape in enumerate(shapes)
     }
     graph = module_to_onnx(module, (*counts, *examples), [*("kept" for _ in counts), *axes], axes)
-    feeds = [array.numpy() for array in (*counts, *(example[:1] for example in examples))]
+    feeds = [*(count.numpy() for count in counts), *(array[:1] for array in inputs)]
     try:  # once, on a batch that it was not traced with: of some operators torch writes what cannot run
         run_clock(open_session(graph, TargetDevice("onnxruntime", "cpu")), feeds)()
     except Exception as error:  # onnxruntime's own exception classes have no common parent but this

@@ -341,7 +341,7 @@ class _Stages:
         self.first_seconds = self.deadline.spent
         if not self.deadline.left() and not (self.out / "search").exists():
             self.progress.say("No time is left: this is the answer.")
-            return self._checked(self._finished(facts, self._tested(rows)))
+            return self._ended(facts, rows)
         full, plan = head, self.plan
         if plan.image_size in plan.adapt_sizes:
             full = self._at_size(head, plan.image_size) or head
@@ -364,11 +364,11 @@ class _Stages:
                 wanted[key].append(schedule)
         wanted = self._in_time(wanted, full)
         if not wanted:
-            return self._checked(self._finished(facts, self._tested(rows)))
-        rows = self._tested(self._measured("second", wanted, rows))
+            return self._ended(facts, rows)
+        rows = self._measured("second", wanted, rows)
         # First the dense model in f32, the head's where no time was left for the fine-tuned one's.
         rows.sort(key=lambda row: (not row.is_whole, row.run != full))
-        return self._checked(self._finished(facts, rows))
+        return self._ended(facts, rows)
 
     @property
     def budget(self) -> Budget:
@@ -586,7 +586,7 @@ class _Stages:
         """Those that there is time for, one at least: small images first, then few bits, then what was fine-tuned."""
         if self._is_begun(self.out / "files" / "second" / "bench.json"):
             return wanted
-        left = self._left - self.plan.again_seconds - self.plan.check_seconds - _DAMPED  # as the pace is known so well
+        left = self._left - self.plan.again_seconds - self.plan.check_seconds - _DAMPED  # which the pace does not show
         files = [(key, schedule) for key in wanted for schedule in wanted[key]]
         files.sort(key=lambda file: (file[0][0] == full, file[0][1] != self.fastest, "head" in file[0][0].name))
         room = max(1, int(left / self._each_file))
@@ -663,8 +663,8 @@ class _Stages:
             asking = self.deadline.spent
             answers = self._answers(folder, [(file, run) for file, run, *_ in made], asked)
             taken = (self.deadline.spent - asking) / max(1, len(made))
-        judged = {split: len(thin_out(self.images.splits.get(split, ()), _JUDGED)) for split in ("val", "test")}
-        later = 0.0 if "test" in asked else taken * judged["test"] / judged["val"]
+        val, test = (min(len(self.images.splits.get(split, ())), _JUDGED) for split in ("val", "test"))
+        later = 0.0 if "test" in asked else taken * test / val
         self.answer_seconds = taken + later
         files = [*(file for file, *_ in made), *(row.file for row in kept)]
         with self._stage(f"measure {len(files)} files on {self.target}, interleaved"):
@@ -738,6 +738,10 @@ class _Stages:
             )
             known = _recorded_times(record)  # as a fit that goes on reads them
         return known
+
+    def _ended(self, facts: DataFacts, rows: Sequence[FitRow]) -> FitResult:
+        """All is chosen: now what was not asked about test is asked, and the recommended file is checked on it."""
+        return self._checked(self._finished(facts, self._tested(rows)))
 
     def _checked(self, result: FitResult) -> FitResult:
         """The recommended file held against its source on test, once all is chosen: reported, not chosen by."""

@@ -25,6 +25,15 @@ from tavt_kit.runtimes.session import Clock, Images, Lengths, PartClocks
 from tests.contracts import zoo
 
 
+def clocked(call: Callable[[], object]) -> Clock:
+    def run() -> float:
+        begin = time.perf_counter()
+        call()
+        return (time.perf_counter() - begin) * 1e3
+
+    return run
+
+
 class ReferenceSession(FileSession):
     """ONNX's own reference in numpy."""
 
@@ -42,12 +51,7 @@ class ReferenceSession(FileSession):
         return np.asarray(self._evaluator.run(None, {self._input: inputs[0]})[0])
 
     def timer(self, images: Images) -> Clock:
-        def run() -> float:
-            begin = time.perf_counter()
-            self(images)
-            return (time.perf_counter() - begin) * 1e3
-
-        return run
+        return clocked(lambda: self(images))
 
 
 class ReferenceRuntime(Runtime):
@@ -74,13 +78,7 @@ class ReferenceRuntime(Runtime):
             arrays = [*([] if kept is None else [np.array(kept)]), *inputs]
             feeds = {node.name: array for node, array in zip(graph.graph.input, arrays, strict=True)}
             evaluator = ReferenceEvaluator(graph)
-
-            def run() -> float:
-                begin = time.perf_counter()
-                evaluator.run(None, feeds)
-                return (time.perf_counter() - begin) * 1e3
-
-            return run
+            return clocked(lambda: evaluator.run(None, feeds))
 
         return clock
 
