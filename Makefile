@@ -6,10 +6,12 @@ DATA ?= elpv
 OUT ?= runs/demo$(if $(filter-out elpv,$(DATA)),-$(DATA))
 # One thread a test process: two of them share two cores. What is compiled of Python once is kept: the processes that tests
 # start import it, whatever the shell says.
-PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -q
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile -q
 
-# make ci: the contracts on every route, then, until so many minutes after its begin, the slow tests of one in so many
-# parts, chosen by the commit. What takes longest, or asks how fast something is, is nightly's alone.
+# make ci: the contracts on every route and the whole catalogue of bad input, then, until so many minutes after its begin,
+# the slow tests of one in so many parts, chosen by the commit. What takes longest, or asks how fast something is, is
+# nightly's alone.
+ALWAYS = tests/contracts tests/verbs/test_bad_input.py
 NIGHTLY = tests/faults/test_kills.py tests/data/test_many_files.py tests/workflows/test_predict_speed.py
 MINUTES ?= 13
 PARTS ?= 8
@@ -52,7 +54,7 @@ slow: setup
 	$(PYTEST) -m slow
 
 ci: setup
-	begin=$$(date +%s) && $(PYTEST) -m slow tests/contracts && $(PYTEST) -m slow --ignore tests/contracts \
+	begin=$$(date +%s) && $(PYTEST) -m slow $(ALWAYS) && $(PYTEST) -m slow $(ALWAYS:%=--ignore %) \
 		--slice $(PART)/$(PARTS) --minutes $$(($(MINUTES) - ($$(date +%s) - begin) / 60)) $(NIGHTLY:%=--deselect %)
 
 nightly: test slow

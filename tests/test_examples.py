@@ -150,6 +150,7 @@ def _notebook(name: str, **given: object) -> dict[str, object]:
     return names
 
 
+@pytest.mark.slow
 def test_the_notebook_of_an_own_model_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_images(tmp_path / "data", each=12)
     _notebook("own_model", MODEL="vit_tiny_patch16_224", WEIGHTS="random", IMAGE_SIZE=64, DATA=str(data),

@@ -58,6 +58,7 @@ def test_steps_that_fail_or_take_too_long_stop_no_other(tmp_path: Path) -> None:
     assert again["a"] == steps["a"] and list(again)[-1] == "e" and again["slow"]["state"] == "stopped"
 
 
+@pytest.mark.slow
 def test_a_bundle_brings_what_is_absent_or_too_old(tmp_path: Path) -> None:
     found = study()
     bundle = tmp_path / "bundle.zip"

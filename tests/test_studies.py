@@ -42,6 +42,7 @@ def study(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_reference_step_gives_our_losses_and_gradients_and_costs_more() -> None:
     reference = study("reference_step")
     torch.manual_seed(0)
@@ -379,6 +380,7 @@ def test_the_proof_chooses_on_val_and_weighs_sets_equally() -> None:
     assert for_all["goal"].startswith("(c) every") and for_all["points"][0] == 25 and for_all["verdict"] == "met"
 
 
+@pytest.mark.slow
 def test_the_study_of_verdicts_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = study("verdicts")
     monkeypatch.setattr(module, "LENGTHS", (60, 200))

@@ -17,6 +17,7 @@ from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
+from tests.parameters import few
 from tests.runtimes.models import SIZE, tiny_vit
 
 ONE_THREAD = TargetDevice.parse("torch:cpu:threads=1")
@@ -72,8 +73,12 @@ def test_a_table_of_a_fusing_model_predicts_the_layer_that_fuses(kind: str) -> N
     ("score", "target"),
     [
         ("column", ONE_THREAD),
-        ("cls", ONE_THREAD),
-        pytest.param("column", TargetDevice.parse("torch:cuda:precision=bf16"), marks=pytest.mark.gpu(pretended=True)),
+        pytest.param("cls", ONE_THREAD, marks=pytest.mark.slow),
+        pytest.param(
+            "column",
+            TargetDevice.parse("torch:cuda:precision=bf16"),
+            marks=(pytest.mark.gpu(pretended=True), pytest.mark.slow),
+        ),
     ],
 )
 def test_a_table_of_a_tiny_model(score: str, target: TargetDevice) -> None:
@@ -97,8 +102,9 @@ def test_a_table_of_a_tiny_model(score: str, target: TargetDevice) -> None:
     assert len(tested.held_out) == 3 and tested.mean_error is not None
 
 
+@pytest.mark.slow
 @short
-@pytest.mark.parametrize("kind", ["plain", "rotary", "relative"])
+@pytest.mark.parametrize("kind", few(["plain", "rotary", "relative"], "rotary"))
 def test_uneven_counts_are_looked_for_where_positions_follow_the_tokens(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def write_expanding(path: Path, rows: int) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
 
 
+@pytest.mark.slow
 def test_the_peak_is_that_of_the_inference(tmp_path: Path) -> None:
     write_expanding(tmp_path / "large.onnx", rows=96 * MIB // 4 // 3072)
     peak = peak_memory(FileJob(tmp_path / "large.onnx", ONNX, (32, 32)))

@@ -33,6 +33,7 @@ from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import runtime_of
 from tavt_kit.runtimes.on_openvino import _fix_first_input, openvino_core
 from tests.contracts import zoo
+from tests.parameters import few
 from tests.runtimes.models import SIZE, images, tiny_vit
 
 SIZES = {"img_size": SIZE, "patch_size": 8, "embed_dim": 64, "num_heads": 2, "depth": 3, "num_classes": 5}
@@ -113,14 +114,15 @@ def graphs(model: AdaptiveViT, text: str) -> Callable[[str], Any]:
     return part_graphs(shop.parts, shop.plan("model"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        ("plain", "onnxruntime:cpu:threads=1"),
         ("rotary", "onnxruntime:cpu:threads=1"),
         *(
             pytest.param(kind, text, marks=pytest.mark.slow)
             for kind, text in (
+                ("plain", "onnxruntime:cpu:threads=1"),
                 ("relative", "onnxruntime:cpu:threads=1"),
                 ("plain", "openvino:cpu:threads=1"),
                 ("rotary", "openvino:cpu:threads=1"),
@@ -215,7 +217,8 @@ def test_parts_of_a_model_with_convolutions_run_on_any_number_of_tokens(kind: st
         assert HeadPart(model, (), notes, False)(few).shape == (len(x), 7)
 
 
-@pytest.mark.parametrize("text", ["openvino:cpu", "onnxruntime:cpu"])
+@pytest.mark.slow
+@pytest.mark.parametrize("text", few(["openvino:cpu", "onnxruntime:cpu"], "onnxruntime:cpu"))
 def test_parts_of_a_grid_are_converted_once_for_every_length(text: str) -> None:
     target = TargetDevice.parse(f"{text}:threads=1")
     model = wrap(zoo.build("vitaev2"))

@@ -15,9 +15,10 @@ from tavt_kit import cli
 from tavt_kit.checkpoints import convert
 from tavt_kit.errors import TavtError
 from tests.checkpoints.readers import READERS, Sample, sample
+from tests.parameters import few
 
 SLOW = ("mixvit", "transfg", "pim_swin", "vitaev2")
-NAMED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in READERS]
+NAMED = few(READERS, *(name for name in READERS if name not in SLOW))
 Spoil = Callable[[Sample, Path], tuple[Path, tuple[str, ...]]]
 
 

@@ -56,6 +56,7 @@ def official_names(model: Any, cnn: bool) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("v0", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_resnets_file(v0: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -125,6 +126,7 @@ def vit_file(folder: Path, selects: tuple[int, ...] = (12, 10, 6, 4), **changes:
     return folder / "best.pt"
 
 
+@pytest.mark.slow
 def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], dict[str, Any], type[Exception], str]] = [
         ({}, {}, CheckpointError, "give `num_selects`"),

@@ -17,6 +17,7 @@ from tavt_kit.models.backbones.pim import Pim, whole_backbone
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register
 from tavt_kit.models.timm_import import timm
 from tests.contracts.pim_models import SWIN, small
+from tests.parameters import few
 
 NAME, SIZE = "pim_of_a_toy", 48
 TOY: dict[str, Any] = {"embed_dim": 24, "depth": 4, "num_heads": 3}
@@ -38,7 +39,7 @@ def is_loaded(model: Any, state: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "backbone", ["vit_tiny_patch16_224", "resnet18", "efficientnet_b0", pytest.param(SWIN, marks=pytest.mark.slow)]
+    "backbone", few(["vit_tiny_patch16_224", "resnet18", "efficientnet_b0", SWIN], "vit_tiny_patch16_224")
 )
 def test_every_kind_of_backbone_is_filled_whole(backbone: str) -> None:
     model = small(backbone)
@@ -71,6 +72,7 @@ def test_a_file_of_a_backbone_opens_a_pim(tmp_path: Path) -> None:
     assert torch.equal(again.bare.combiner.head.weight, model.bare.combiner.head.weight)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_files_that_are_no_backbone_of_it(tmp_path: Path) -> None:
     state = whole(img_size=SIZE).state_dict()
     cases: dict[str, dict[str, Tensor]] = {

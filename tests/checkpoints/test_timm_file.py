@@ -48,6 +48,7 @@ def test_a_table_of_relative_positions_tells_the_size(tmp_path: Path) -> None:
     assert _trained_size(tensors, laid_out) == 64
 
 
+@pytest.mark.slow
 def test_what_no_key_tells_is_told_by_the_name(tmp_path: Path) -> None:
     file = saved(tmp_path, "vit_tiny_patch16_224")
     with pytest.raises(CheckpointError, match="no key tells heads, .*; give `name`"):
@@ -65,6 +66,7 @@ def test_what_no_key_tells_is_told_by_the_name(tmp_path: Path) -> None:
             convert(file, name=name)
 
 
+@pytest.mark.slow
 def test_what_training_scripts_write_around_the_weights(tmp_path: Path) -> None:
     """timm's own checkpoint names its model; Lightning and torch.compile put words before the names."""
     own = state("test_vit", img_size=32)

@@ -133,7 +133,7 @@ def _write(case: Case, folder: Path) -> tuple[Path, Source]:
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=f"{case.kind}{case.suffix}-{case.images}", marks=pytest.mark.slow if place > 1 else ())
+        pytest.param(case, id=f"{case.kind}{case.suffix}-{case.images}", marks=pytest.mark.slow if place else ())
         for place, case in enumerate(CASES)
     ],
 )

@@ -17,10 +17,11 @@ from tavt_kit.models.backbones import base, timm_vit, vitae_adapter
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import restore
 from tavt_kit.models.wrap import AdaptiveViT, wrap
-from tests.contracts.zoo import BIASED, ROPE, VITAE, ZOO, build, images, made_once
+from tests.contracts.zoo import BIASED, QUICK, ROPE, VITAE, ZOO, build, images, made_once
+from tests.parameters import few
 
 TOLERANCE = 1e-5
-every_kind = pytest.mark.parametrize("kind", ZOO)
+every_kind = pytest.mark.parametrize("kind", few(ZOO, *QUICK))
 every_score = pytest.mark.parametrize("score", ["column", "cls"])
 
 
@@ -344,7 +345,7 @@ REFUSED: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", few(REFUSED, "resnet", "patch_drop", "no_pooling", "no_timm_model"))
 def test_what_cannot_be_dropped_is_refused_in_a_sentence(kind: str) -> None:
     with pytest.raises(UnsupportedBackbone) as caught:
         wrap(REFUSED[kind]())

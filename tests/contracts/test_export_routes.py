@@ -31,6 +31,7 @@ from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.on_openvino import convert_module, openvino_core
 from tests.contracts import zoo
+from tests.parameters import few
 
 SLOW = (
     "dinov2_registers",
@@ -65,9 +66,7 @@ def _card(model: nn.Module, schedule: TokenSchedule, tokens: int, prefix: int) -
     return ArtifactCard(ModelCard("timm_vit", "small", {}, classes, preprocessing), schedule, tokens, prefix)
 
 
-@pytest.mark.parametrize(
-    ("kind", "suffix"), [*ROUTES, *(pytest.param(*route, marks=pytest.mark.slow) for route in SLOW_ROUTES)]
-)
+@pytest.mark.parametrize(("kind", "suffix"), few([*ROUTES, *SLOW_ROUTES], ("plain", ".onnx"), ("plain", ".xml")))
 def test_a_dropped_model_agrees_with_torch(kind: str, suffix: str, tmp_path: Path) -> None:
     _agrees(kind, suffix, tmp_path, (1, 2, 5))  # 2 is the batch that was traced
     operators = _operators(tmp_path / f"model{suffix}")
@@ -110,7 +109,7 @@ def test_a_switchable_model_agrees_with_torch(
     _agrees_at_presets(model, adaptive, presets, tmp_path / f"model{suffix}")
 
 
-@pytest.mark.parametrize("suffix", TARGETS)
+@pytest.mark.parametrize("suffix", few(TARGETS, ".xml"))
 def test_a_switchable_model_of_fewer_layers_agrees_with_torch(suffix: str, tmp_path: Path) -> None:
     model = zoo.build("plain")
     adaptive = wrap(model)
@@ -181,6 +180,7 @@ def _official_merge_windows(windows: Tensor, grid: Grid, side: int) -> Tensor:
     return x[:, top : top + grid[0], left : left + grid[1]].flatten(1, 2)
 
 
+@pytest.mark.slow
 def test_windows_that_are_put_together_by_a_batch_number_are_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

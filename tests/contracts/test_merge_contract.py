@@ -20,12 +20,13 @@ from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.token_reduction import Owners, Pick, TokenState, gather_rows
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT, wrap
 from tests.contracts.test_backbone_contract import TOLERANCE, dropping, reached
-from tests.contracts.zoo import VITAE, ZOO, build, images, made_once
+from tests.contracts.zoo import QUICK, VITAE, ZOO, build, images, made_once
 from tests.models.test_token_reduction import merged_by_loops
+from tests.parameters import few
 
 REFUSED = (*VITAE, "ffvt", "transfg", "pim", "pim_sum")
 MERGING = tuple(kind for kind in ZOO if kind not in REFUSED)
-every_kind = pytest.mark.parametrize("kind", MERGING)
+every_kind = pytest.mark.parametrize("kind", few(MERGING, *QUICK))
 every_score = pytest.mark.parametrize("score", ["column", "cls"])
 
 

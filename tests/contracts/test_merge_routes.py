@@ -26,12 +26,11 @@ from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.on_openvino import convert_module, openvino_core
 from tests.contracts import zoo
 from tests.contracts.test_export_routes import SLOW, TARGETS
+from tests.parameters import few
 
 ROUTES = [("plain", ".onnx"), ("plain", ".xml")]
 SLOW_ROUTES = [(kind, suffix) for kind in ("eva02", *SLOW) for suffix in TARGETS]
-routes = pytest.mark.parametrize(
-    ("kind", "suffix"), [*ROUTES, *(pytest.param(*route, marks=pytest.mark.slow) for route in SLOW_ROUTES)]
-)
+routes = pytest.mark.parametrize(("kind", "suffix"), few([*ROUTES, *SLOW_ROUTES], ("plain", ".xml")))
 
 
 def _card(model: nn.Module, schedule: TokenSchedule, presets: dict[str, TokenSchedule]) -> ArtifactCard:
@@ -43,7 +42,7 @@ def _card(model: nn.Module, schedule: TokenSchedule, presets: dict[str, TokenSch
 
 
 @routes
-@pytest.mark.parametrize("switchable", [False, True])
+@pytest.mark.parametrize("switchable", few([False, True], True))
 def test_a_merged_model_agrees_with_torch(
     kind: str, suffix: str, switchable: bool, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

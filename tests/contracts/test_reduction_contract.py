@@ -18,6 +18,7 @@ from tavt_kit.models.token_reduction import REDUCTIONS, Pick, Reduction, gather_
 from tavt_kit.models.wrap import LeanViT, wrap
 from tests.contracts import zoo
 from tests.contracts.test_export_routes import _agrees
+from tests.parameters import few
 
 SCHEDULE = TokenSchedule((17, 12, 9, 6))
 every_reduction = pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -65,7 +66,7 @@ def _holds(reduction: str) -> None:
     assert count_macs(adaptive, SCHEDULE) == count_pass(LeanViT(adaptive), images[:1])
 
 
-@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", few([".onnx", ".xml"], ".onnx"))
 @every_reduction
 def test_an_exported_file_agrees(reduction: str, suffix: str, tmp_path: Path) -> None:
     _agrees("plain", suffix, tmp_path, (1, 5), reduction=reduction)

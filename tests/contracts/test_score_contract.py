@@ -18,6 +18,7 @@ from tavt_kit.models.token_reduction import REDUCTIONS, SCORES, Score, attention
 from tavt_kit.models.wrap import LeanViT, wrap
 from tests.contracts import zoo
 from tests.contracts.test_export_routes import _agrees
+from tests.parameters import few
 
 
 def strongest(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
@@ -66,8 +67,8 @@ def test_every_path_keeps_the_same_tokens_and_costs_what_is_counted(score: str, 
     assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
-@every_score
+@pytest.mark.parametrize("suffix", few([".onnx", ".xml"], ".onnx"))
+@pytest.mark.parametrize("score", few(NAMES, "cls"))
 def test_an_exported_file_keeps_the_same_tokens(score: str, suffix: str, tmp_path: Path) -> None:
     _agrees("plain", suffix, tmp_path, (1, 5), score)
 

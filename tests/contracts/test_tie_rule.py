@@ -69,6 +69,7 @@ def test_every_family_s_export_keeps_the_first_of_equal_scores(kind: str, suffix
     assert choice_of(path, dense) is None
 
 
+@pytest.mark.slow
 def test_the_trial_tells_a_graph_that_keeps_others(tmp_path: Path) -> None:
     """OpenVINO's ONNX importer does not keep ONNX's rule for ties."""
     adaptive = wrap(model := zoo.build("plain"))

@@ -110,6 +110,8 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "pim_sum": _named("pim_vit_base_patch16", head="sum", **PIM),
 }
 ROPE = ("eva02", "rope", "rope_mixed", "dinov3", "dinov3_classifier")
+QUICK = ("plain", "deit_distilled", "dinov2_registers", "siglip", "eva02", "relative_mlp", "ffvt", "vitae", "pim")
+"""What the quick suite asks; CI asks the slow contracts of all others, every time."""
 VITAE = ("vitae", "vitae_class_token", "vitaev2")
 BIASED = ("beit", "beitv2", "beit_shared_bias", "relative_mlp", "relative_shared", "relative_class_token",
           "relative_post_norm", "relative_table")  # fmt: skip

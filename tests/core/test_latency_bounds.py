@@ -12,6 +12,7 @@ import pytest
 
 from tavt_kit.core.latency_bounds import LEAST_RUNS, effective_runs, latency_bounds, quantile_bounds
 from tavt_kit.core.measurement import Measurement, percentile
+from tests.parameters import few
 
 ROOT = Path(__file__).resolve().parents[2]
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -31,7 +32,7 @@ def true(quantile: float) -> float:
 
 
 @pytest.mark.parametrize("memory", [0.0, 0.3, 0.6, 0.9])
-@pytest.mark.parametrize("n", [30, 60, 400])
+@pytest.mark.parametrize("n", few([30, 60, 400], 60))
 def test_each_bound_is_wrong_at_most_once_in_twenty(memory: float, n: int) -> None:
     """Of 400 series more than 30 wrong ones would be 5 % by chance less than once in a hundred times."""
     rng, drawn = random.Random(n), 400
@@ -56,7 +57,7 @@ def test_the_bound_of_one_of_300_is_wrong_at_most_once_in_6000() -> None:
     assert wrong <= 7
 
 
-@pytest.mark.parametrize(("memory", "n"), [(0.0, 1000), (0.3, 1000), (0.6, 3000)])
+@pytest.mark.parametrize(("memory", "n"), few([(0.0, 1000), (0.3, 1000), (0.6, 3000)], (0.3, 1000)))
 def test_five_percent_inside_is_seen_within_a_minute(memory: float, n: int) -> None:
     """At 20 ms a minute is 3,000 runs; four of five quiet series are to pass."""
     rng, drawn = random.Random(1), 60

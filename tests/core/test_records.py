@@ -84,6 +84,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_leaves_the_old_file(tmp_path: Path) -> None:
     """A limit on file sizes fails a write as a full disk does, in a process of its own."""
     pytest.importorskip("resource")

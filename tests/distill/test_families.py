@@ -15,10 +15,12 @@ from tavt_kit.errors import TrainingError
 from tavt_kit.models.prefix_sharing import batch_norms
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.contracts.zoo import ZOO, images
+from tests.parameters import few
 
 FAMILIES = ("plain", "deit_distilled", "parallel_scaling", "relative_table", "rope_mixed", "no_class_token",
             "ffvt", "transfg", "pim", "pim_sum", "vitae", "vitae_class_token", "vitaev2")  # fmt: skip
 """Mix-ViT's pure model is "plain" once it is fine-tuned: what mixes tokens is in no run."""
+each_family = pytest.mark.parametrize("name", few(FAMILIES, "plain", "ffvt", "pim", "vitae"))
 WITH_NORMS = ("pim", "vitae", "vitaev2")
 
 
@@ -33,7 +35,7 @@ def split(model: AdaptiveViT, batch: int = 6) -> tuple[Tensor, Tensor]:
     return 0.3 * images(model.bare, batch) + (labels - 1.0)[:, None, None, None], labels
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@each_family
 def test_a_few_steps_lower_the_loss_and_dense_stays_the_bare_forward(name: str) -> None:
     model = fresh(name)
     x, labels = split(model)
@@ -54,7 +56,7 @@ def test_a_few_steps_lower_the_loss_and_dense_stays_the_bare_forward(name: str) 
         assert torch.equal(model(x), model.bare(x))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@each_family
 def test_gradients_are_those_of_the_sum(name: str) -> None:
     """Shared layers and separate backward passes against one expression of plain passes, differentiated at once."""
     model = fresh(name).double().train()

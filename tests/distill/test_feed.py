@@ -26,6 +26,7 @@ from tavt_kit.distill.options import DataOptions, OptimizerOptions
 from tavt_kit.distill.transforms import augment, crop, eraser, photometric, seeded
 from tavt_kit.errors import DataError, TrainingError
 from tests.distill.conftest import draw_coloured
+from tests.parameters import few
 
 P = Preprocessing((32, 32))
 SETTINGS = OptimizerOptions(batch=8)
@@ -59,7 +60,7 @@ def split(images: ImageSet, lazily: None) -> ImageSplit:
     return read_images(images.split("train"), P, EVERYTHING.settled(P))
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", few([1, 3], 3))
 def test_any_number_of_workers_gives_the_same_bits(split: ImageSplit, workers: int) -> None:
     alone = feed(split)
     assert isinstance(split.prepared, Undecoded) and len(alone) == 6

@@ -21,6 +21,7 @@ from tavt_kit.distill.options import Objective, TrainingOptions
 from tavt_kit.distill.run_folder import read_metrics
 from tavt_kit.errors import RecordError, ScheduleError, TrainingError, UnknownName
 from tavt_kit.models.wrap import AdaptiveViT
+from tests.parameters import few
 
 Make = Callable[..., AdaptiveViT]
 PROBE = train_recipe("probe", precision="f32")
@@ -88,7 +89,7 @@ def test_what_cannot_learn_under_a_schedule_is_refused(changes: dict[str, object
         train_recipe("finetune", schedule="stages:0.3", **changes)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "features"])
+@pytest.mark.parametrize("loss", few(["cross_entropy", "features"], "features"))
 def test_an_interrupted_finetune_is_continued_without_a_second_probe(
     make_model: Make, images: ImageSet, tmp_path: Path, loss: str
 ) -> None:

@@ -73,6 +73,7 @@ def test_gradients_of_a_smaller_size_reach_the_trained_weights_and_the_table(pro
     torch.testing.assert_close(first.full["teacher"], forward, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_of_several_sizes(probed: Path, images: ImageSet, tmp_path: Path) -> None:
     model = load_model(probed)
     twins = [load_model(probed, image_size=size) for size in (48, 32)]

@@ -36,6 +36,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory, coloured_folder: Path) -> P
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_holds_all_that_later_verbs_need(probed: Path, images: ImageSet, tmp_path: Path) -> None:
     record = distill(load_model(probed), images, tmp_path, distill_recipe(**FEW))
     names = {path.name for path in tmp_path.iterdir()}
@@ -58,6 +59,7 @@ def test_a_run_holds_all_that_later_verbs_need(probed: Path, images: ImageSet, t
         assert new["difference"]["n"] == new["accuracy"]["n"] == len(images.split("val"))
 
 
+@pytest.mark.slow
 def test_the_same_call_again_does_nothing_and_another_recipe_is_refused(
     probed: Path, images: ImageSet, tmp_path: Path
 ) -> None:

@@ -23,10 +23,8 @@ JOB = Job(
 )
 
 
-@pytest.mark.parametrize(
-    ("kills", "precision"),
-    [(1, "f32"), pytest.param(30, "f32", marks=pytest.mark.slow), pytest.param(10, "f16", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kills", "precision"), [(1, "f32"), (30, "f32"), (10, "f16")])
 def test_killed_at_random_moments(tmp_path: Path, kills: int, precision: str) -> None:
     job = Job(
         JOB.settings,

@@ -26,6 +26,7 @@ from tavt_kit.distill.run_folder import has_state, load_state, read_metrics
 from tavt_kit.distill.trainer import Judge, Loop, Trainer
 from tavt_kit.errors import CheckpointError, OutputError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
+from tests.parameters import few
 
 Make = Callable[..., AdaptiveViT]
 SETTINGS = OptimizerOptions(steps=6, batch=4, lr=1e-3, warmup=2, freeze=1)
@@ -100,7 +101,7 @@ def without_speed(folder: Path) -> list[dict[str, float]]:
     ]
 
 
-@pytest.mark.parametrize(("precision", "optimiser"), [("f32", "sgd"), ("bf16", "adamw")])
+@pytest.mark.parametrize(("precision", "optimiser"), few([("f32", "sgd"), ("bf16", "adamw")], ("f32", "sgd")))
 def test_interrupted_and_continued_gives_the_same_bits(
     make_model: Make, split: ImageSplit, tmp_path: Path, precision: str, optimiser: str
 ) -> None:
@@ -218,7 +219,10 @@ def test_gradients_are_clipped_and_the_rate_follows_its_schedule(
     assert [line["lr"] for line in read_metrics(tmp_path)] == [0.5, 1.0, 0.5, 0.0]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "pickled", "other model", "other version"])
+DAMAGES = ("truncated", "pickled", "other model", "other version")
+
+
+@pytest.mark.parametrize("damage", few(DAMAGES, "pickled", "other model"))
 def test_a_state_that_cannot_be_continued_is_refused(
     make_model: Make, split: ImageSplit, tmp_path: Path, damage: str
 ) -> None:

@@ -26,9 +26,8 @@ pytestmark = pytest.mark.gpu(pretended=True)
 SETTINGS = OptimizerOptions(steps=12, batch=8, lr=3e-3, warmup=2, freeze=0)
 
 
-@pytest.mark.parametrize(
-    "precision", ["f16", *(pytest.param(name, marks=pytest.mark.slow) for name in ("f32", "bf16"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["f16", "f32", "bf16"])
 def test_every_precision_trains(tmp_path: Path, precision: str) -> None:
     running = TrainingOptions(precision=precision, ema=0.9)
     model = some_model(Job(SETTINGS, running, distils=True)).cuda()

@@ -17,6 +17,7 @@ from tavt_kit.errors import ScheduleError, TrainingError, UnknownName
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import REDUCTIONS, TokenState
 from tavt_kit.models.wrap import AdaptiveViT, wrap
+from tests.parameters import few
 
 Make = Callable[..., AdaptiveViT]
 
@@ -93,7 +94,7 @@ def test_gradients_are_those_of_the_whole_loss_and_reach_every_weight(make_model
         ("deit_tiny_distilled_patch16_224", {"img_size": 64, "embed_dim": 48, "depth": 4}),
     ],
 )
-@pytest.mark.parametrize("pool", ["kept", "restored"])
+@pytest.mark.parametrize("pool", few(["kept", "restored"], "kept"))
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_other_kinds_of_vit(name: str, options: dict[str, object], pool: str, reduction: str) -> None:
     torch.manual_seed(0)
@@ -228,6 +229,7 @@ def test_one_autocast_context_for_all_passes_changes_nothing(make_model: Make) -
     assert difference < 0.05 * norm  # bfloat16 rounds at 0.4 %
 
 
+@pytest.mark.slow
 def test_training_lifts_the_dropped_networks(make_model: Make) -> None:
     model = shaken(make_model())
     images, labels = batch(8)

@@ -19,6 +19,7 @@ from tavt_kit.errors import DataError, MeasurementError, ScheduleError
 from tavt_kit.evaluation import evaluator as module
 from tavt_kit.evaluation.evaluator import Evaluator, SwitchableLogits
 from tavt_kit.evaluation.result import EvaluationResult, paired
+from tests.parameters import few
 from tests.pretend_cuda import pretend_cuda
 from tests.verbs.tiny import write_run
 
@@ -54,7 +55,7 @@ def plain(run: Path, schedule: TokenSchedule, precision: str = "f32") -> Any:
     return plain_logits(run, schedule, precision).argmax(1).numpy() == LABELS
 
 
-@pytest.mark.parametrize("tokens_at_once", [pytest.param(17, marks=pytest.mark.slow), 17 * 5, 6000])
+@pytest.mark.parametrize("tokens_at_once", few([17, 17 * 5, 6000], 17 * 5))
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_the_answers_are_those_of_each_alone(run: Path, tokens_at_once: int, precision: str) -> None:
     shared = evaluator(run, tokens_at_once=tokens_at_once, precision=precision)
@@ -143,6 +144,7 @@ def test_a_schedule_whose_logits_are_not_finite_fails_alone(run: Path, monkeypat
         evaluator(run)(SCHEDULES[1])
 
 
+@pytest.mark.slow
 def test_where_the_memory_runs_out_for_one_the_others_are_answered(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     walk = module.shared_logits
 
@@ -208,6 +210,7 @@ def test_results_are_equal_bit_for_bit() -> None:
     assert one == same and one != other and one != "an answer" and one != EvaluationResult(None, 1.0, "it failed")
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_ends_in_the_batch_that_fits(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, tried = module.shared_logits, list[int]()
 
@@ -223,6 +226,7 @@ def test_memory_that_runs_out_ends_in_the_batch_that_fits(run: Path, monkeypatch
     assert tried == [64, 32, 16, 8] + [4] * 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_nobody_waits_for_a_gpu_between_batches(run: Path, precision: str) -> None:
     expected = evaluator(run, precision=precision).evaluate(SCHEDULES)

@@ -23,6 +23,7 @@ from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 from tests.contracts.pim_models import SWIN, small
 from tests.contracts.zoo import ZOO, build, images
+from tests.parameters import few
 
 
 def test_rollout_is_the_product_of_the_papers_matrices() -> None:
@@ -50,8 +51,7 @@ def test_rollout_of_dropped_tokens_is_that_of_masked_rows() -> None:
     assert found.sum().item() == pytest.approx(1) and found[2] > 0  # what it gave before it left
 
 
-@pytest.mark.parametrize("kind", [k if k in ("plain", "ffvt", "transfg", "pim", "vitae", "no_class_token")
-                                  else pytest.param(k, marks=pytest.mark.slow) for k in ZOO])  # fmt: skip
+@pytest.mark.parametrize("kind", few(ZOO, "plain", "ffvt", "transfg", "pim", "vitae", "no_class_token"))
 def test_every_family_is_explained_as_it_answers(kind: str) -> None:
     adaptive = wrap(build(kind))
     prefix, patches = adaptive.prefix, adaptive.tokens - adaptive.prefix

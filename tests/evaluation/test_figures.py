@@ -101,6 +101,7 @@ def test_of_many_classes_only_the_cells_that_hold_images_are_kept(monkeypatch: p
     assert classes_csv(cells) == classes_csv(whole)
 
 
+@pytest.mark.slow
 def test_ten_thousand_classes_are_evaluated_and_compared_in_seconds(tmp_path: Path) -> None:
     """Their confusion matrix alone would be 800 MB, and 600 MB of JSON."""
     rng, size = np.random.default_rng(0), 10_000

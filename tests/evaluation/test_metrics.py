@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, log_loss, recall_score
 
 from tavt_kit.errors import DataError, UnknownName
 from tavt_kit.evaluation.metrics import Scoring, metric_named
@@ -17,6 +16,8 @@ LOGITS = RNG.normal(size=(80, 4)) + 2 * np.eye(4)[LABELS]
 
 
 def test_values_are_those_of_the_definitions() -> None:
+    from sklearn.metrics import f1_score, log_loss, recall_score  # whose import takes four seconds
+
     dense = RNG.normal(size=(80, 4))
     scoring = Scoring(("top1", "macro_f1", "recall[b]", "loss", "agreement", "divergence", "loss"), LABELS, NAMES)
     assert scoring.names == ("macro_f1", "recall[b]", "likelihood", "agreement", "fidelity")

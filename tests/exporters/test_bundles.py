@@ -55,6 +55,7 @@ def logits(path: Path, images: Any) -> Any:
     return open_file(path, card.own_target(path), card.lengths)(images)
 
 
+@pytest.mark.slow
 def test_servers_find_a_version_of_each_model(run: Path) -> None:
     told = Told()
     files = written(run, run / "static", bundle=["ovms", "triton"], progress=told)
@@ -193,6 +194,7 @@ def web_runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_knows_what_the_file_drops(run: Path, tmp_path: Path) -> None:
     """A drop in the last layer is in no file whose head reads the class token alone; those before it are shown."""
     for name in WEB_FILES:

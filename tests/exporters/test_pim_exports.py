@@ -22,6 +22,7 @@ from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.on_openvino import convert_module, openvino_core
 from tests.contracts.pim_models import SWIN, small
 from tests.contracts.zoo import images
+from tests.parameters import few
 
 
 class Looping(nn.Module):
@@ -67,7 +68,7 @@ def exported(model: Any, path: Path) -> Any:
     return open_file(path, TargetDevice.parse(target))
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("suffix", few([".onnx", ".xml"], ".onnx"))
 @pytest.mark.parametrize(
     "backbone",
     [
@@ -82,6 +83,7 @@ def test_an_export_agrees_with_torch_at_any_batch(backbone: str, suffix: str, tm
     assert largest_difference(exported(model, tmp_path / f"model{suffix}"), model) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_the_check_catches_a_loop_over_a_baked_batch(backbone: str, tmp_path: Path) -> None:
     model = small(backbone)
@@ -101,6 +103,7 @@ def test_the_check_catches_a_loop_over_a_baked_batch(backbone: str, tmp_path: Pa
     assert largest_difference(lambda given: np.asarray(compiled([given])[0]), model) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
 def test_equal_confidences_keep_the_order_of_places(suffix: str, tmp_path: Path) -> None:
     """Classifiers that say the same of every place: the combiner reads the first ones in order, on every route."""

@@ -77,6 +77,7 @@ def test_f16_weights_are_half_the_size_and_computed_in_f32(tmp_path: Path) -> No
     assert 1e-6 < error < 2e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "switchable"),
     [

@@ -35,6 +35,7 @@ def _model(kind: str) -> tuple[AdaptiveViT, ArtifactCard]:
     return adaptive, ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)
 
 
+@pytest.mark.slow
 def test_the_tracing_exporter_is_taken_where_it_is_right(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     adaptive, card = _model("plain")
     assert to_onnx(adaptive, card, tmp_path / "m.onnx") == "tracing"
@@ -78,6 +79,7 @@ def test_a_graph_that_disagrees_is_never_handed_over(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_model_too_large_for_one_file_has_its_weights_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ def test_sixty_disturbances(tmp_path: Path) -> None:
     assert found.faults == [] and sum(found.counts.values()) == 60
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_a_kill(tmp_path: Path) -> None:
     place, found = Laboratory(tmp_path), Outcome()
     place.disturb(Disturbance("probe", "full disk", limit=100_000), found)

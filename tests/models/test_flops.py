@@ -19,9 +19,10 @@ from tavt_kit.models.costs import count_pass
 from tavt_kit.models.flops import MacsFormula, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
-from tests.contracts.zoo import VITAE, ZOO, build, images, made_once
+from tests.contracts.zoo import QUICK, VITAE, ZOO, build, images, made_once
+from tests.parameters import few
 
-CLS = ("plain", "deit_distilled", "dinov2_registers", "differential", "beit", "rope", "vitae_class_token", "ffvt")
+CLS = ("plain", "deit_distilled", "dinov2_registers")
 """Whose class token's score is counted among the quick tests, too."""
 
 
@@ -65,8 +66,8 @@ def test_transfg_saves_the_product_of_whole_maps(name: str, step: int | None, to
 @pytest.mark.parametrize(
     ("kind", "score"),
     [
-        *((kind, "column") for kind in ZOO),
-        *(pytest.param(kind, "cls", marks=() if kind in CLS else pytest.mark.slow) for kind in ZOO),
+        *few([(kind, "column") for kind in ZOO], *((kind, "column") for kind in QUICK)),
+        *few([(kind, "cls") for kind in ZOO], *((kind, "cls") for kind in CLS)),
     ],
 )
 def test_executed_rule_equals_a_counting_pass(kind: str, score: str) -> None:
@@ -122,7 +123,7 @@ def test_wrong_questions_are_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "no_class_token", "ffvt", "vitae"])
-@pytest.mark.parametrize("rule", ["executed", "tavt", "matmul"])
+@pytest.mark.parametrize("rule", few(["executed", "tavt", "matmul"], "executed"))
 def test_one_schedule_at_a_time_counts_as_many_at_once(kind: str, rule: Any) -> None:
     model = wrap(build(kind))
     formula = MacsFormula.of(model, rule)

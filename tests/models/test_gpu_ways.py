@@ -26,6 +26,7 @@ from tavt_kit.models.token_reduction import (
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tests.contracts.test_backbone_contract import TOLERANCE, dropping
 from tests.contracts.zoo import ZOO, build, images
+from tests.parameters import few
 from tests.pretend_cuda import MASKED, pretend_cuda
 
 KINDS = ("plain", "qk_norm", "differential", "parallel_things", "dinov2_registers", "siglip", "eva", "beit")
@@ -41,17 +42,12 @@ def reducing(kind: str, score: str, reduction: str) -> AdaptiveViT:
 
 
 WAYS = [("drop", "column"), ("drop", "cls"), ("merge", "column"), ("merge", "cls")]
-QUICK = {(kind, *way) for kind in KINDS for way in WAYS if way != ("drop", "cls") or kind in KINDS[:4]}
-"""Of the kinds, and of dropping by the class token those whose attention is their own; merging by it asks it of all."""
+QUICK = [(*way, kind) for way in (("drop", "column"), ("merge", "cls")) for kind in KINDS[::4]]
 
 
 @pytest.mark.parametrize(
     ("reduction", "score", "kind"),
-    [
-        pytest.param(*way, kind, marks=() if (kind, *way) in QUICK else pytest.mark.slow)
-        for way in WAYS
-        for kind in (*KINDS, *(one for one in ZOO if one not in KINDS))
-    ],
+    few([(*way, kind) for way in WAYS for kind in (*KINDS, *(one for one in ZOO if one not in KINDS))], *QUICK),
 )
 def test_a_gpu_keeps_the_same_tokens_and_waits_for_nobody(kind: str, reduction: str, score: str) -> None:
     adaptive = reducing(kind, score, reduction)
@@ -97,6 +93,7 @@ def test_queries_that_autocast_left_in_float32_are_scored_apart(monkeypatch: pyt
         torch.testing.assert_close(column_score_alone(q, k, None, None).cpu(), expected[1], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", [pytest.param("drop", marks=pytest.mark.slow), "merge"])
 def test_cudas_ways_compile_in_one_piece(monkeypatch: pytest.MonkeyPatch, reduction: str) -> None:
     def told(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> bool:

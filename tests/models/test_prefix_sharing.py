@@ -9,6 +9,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.contracts.zoo import ZOO, build, images
+from tests.parameters import few
 
 FEW = ("plain", "registers_avg", "beit", "rope", "parallel_scaling", "ffvt", "transfg", "vitae_class_token", "pim")
 
@@ -53,7 +54,7 @@ def check(model: AdaptiveViT, schedules: list[TokenSchedule]) -> None:
     assert apart > 1e-3 * float(values[0].abs().max())  # else a wrong fork would pass
 
 
-@pytest.mark.parametrize("kind", [kind if kind in FEW else pytest.param(kind, marks=pytest.mark.slow) for kind in ZOO])
+@pytest.mark.parametrize("kind", few(ZOO, *FEW))
 def test_every_family(kind: str) -> None:
     model = wrap(build(kind))
     check(model, forking(model))

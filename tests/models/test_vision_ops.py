@@ -33,20 +33,18 @@ def test_a_timm_model_can_be_made_in_a_fresh_process() -> None:
     assert run(code) == "12"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [
-        # A torch that knows one operator; each process of the suite imports torchvision beside one that knows none.
+        # A torch that knows one operator.
         "import torch; library = torch.library.Library('torchvision', 'FRAGMENT'); "
         "library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'); "
         "import tavt_kit as tk; import timm",
-        pytest.param("import tavt_kit as tk; import timm", marks=pytest.mark.slow),
+        "import tavt_kit as tk; import timm",
         # The first imports torchvision too, and the last of the operators' cases declares them beside torch.
-        pytest.param("import torch; import tavt_kit; import torchvision", marks=pytest.mark.slow),
-        pytest.param(
-            "import tavt_kit, importlib; importlib.reload(tavt_kit); from torchvision import ops",
-            marks=pytest.mark.slow,
-        ),
+        "import torch; import tavt_kit; import torchvision",
+        "import tavt_kit, importlib; importlib.reload(tavt_kit); from torchvision import ops",
     ],
 )
 def test_torchvision_can_be_imported_after_the_package(imports: str) -> None:

@@ -23,6 +23,7 @@ from tavt_kit.pruning import LabelledImages, Targets, prune
 from tavt_kit.pruning.prune import pruned_card
 from tests.contracts import test_backbone_contract as contract
 from tests.contracts.zoo import IMAGE, PIM, SMALL, ZOO, build, images
+from tests.parameters import few
 
 Mlp, SwiGLU = timm.layers.Mlp, timm.layers.SwiGLU
 BOUND = ("differential", "eva02", "dinov3", "dinov3_classifier", *contract.BIASED)
@@ -32,8 +33,8 @@ REFUSED = {
     "parallel_scaling": ("mlp", "heads"),
     "rope_mixed": ("heads",),
 }
-QUICK = ("plain", "rope", "eva02", "ffvt", "transfg", "vitae", "pim")
-KINDS = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in ZOO]
+QUICK = ("plain", "rope", "eva02", "vitae", "pim")
+KINDS = few(ZOO, *QUICK)
 SHARES = {"mlp": 0.5, "heads": 0.67}
 
 
@@ -125,7 +126,7 @@ NAMED: dict[str, tuple[str, dict[str, Any], list[int]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", NAMED)
+@pytest.mark.parametrize("kind", few(NAMED, "plain"))
 @torch.no_grad()
 def test_layers_are_left_out_and_the_run_comes_back(kind: str, tmp_path: Path) -> None:
     name, changes, needed = NAMED[kind]

@@ -58,6 +58,7 @@ def test_no_record_breaks_the_report(tmp_path: Path, kind: str, body: dict[str, 
     assert read([tmp_path], tmp_path).count("section") >= 3
 
 
+@pytest.mark.slow
 def test_any_single_field_may_be_missing(tmp_path: Path) -> None:
     records = gather([write_run(tmp_path, classes=("crack", "good")).folder])
     for kind, files in records.by_kind.items():

@@ -15,7 +15,7 @@ from tests.runtimes.models import SHAPE, images, tiny_vit
 
 pretended = pytest.mark.gpu(pretended=True)
 MODES = [
-    pytest.param(mode, score, reduction, marks=pretended)
+    pytest.param(mode, score, reduction, marks=(pretended,) if mode == "eager" else (pretended, pytest.mark.slow))
     for mode in ("eager", "graph")
     for score in SCORES
     for reduction in REDUCTIONS

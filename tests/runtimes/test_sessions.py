@@ -298,6 +298,7 @@ def test_files_open_without_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.onnx")], check=True)
 
 
+@pytest.mark.slow
 def test_a_signal_after_sessions_that_went_in_another_order_is_only_a_signal() -> None:
     """A core of each session's own would leave a signal stack that is gone: see ``openvino_core``."""
     code = """

@@ -18,6 +18,7 @@ from tavt_kit.search.algorithms.surrogate import fit_process
 from tavt_kit.search.algorithms.tavt import OfficialTavt, first_ratios
 from tavt_kit.search.proposals import non_dominated
 from tavt_kit.search.space import Space
+from tests.parameters import few
 
 SPACE = Space(TokenLayout(60, 6), minimum=2)
 OURS = tuple(name for name in ALGORITHMS if name != "tavt-official")
@@ -63,7 +64,7 @@ def test_same_seed_same_proposals_and_none_twice(name: str) -> None:
     assert all(schedule == schedule.canonical() for schedule in first)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", few(OURS, "nsga2"))
 def test_keeps_to_the_ceilings_and_begins_with_what_is_given(name: str) -> None:
     mine, ceiling = TokenSchedule((60, 50, 40, 20, 10, 10)), cost(TokenSchedule((60, 50, 40, 20, 10, 10)))
     algorithm = made(name, fits=lambda schedule: cost(schedule) <= ceiling, seeds=[mine, SPACE.dense], population=10)
@@ -88,7 +89,7 @@ def test_asked_and_told_in_turn(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-@pytest.mark.parametrize(("tokens", "layers", "population"), [(5, 2, 1), (5, 3, 4), (3, 4, 12)])
+@pytest.mark.parametrize(("tokens", "layers", "population"), few([(5, 2, 1), (5, 3, 4), (3, 4, 12)], (5, 2, 1)))
 def test_a_small_space_is_exhausted_and_the_search_ends(name: str, tokens: int, layers: int, population: int) -> None:
     space = Space(TokenLayout(tokens, layers))
     algorithm = made(name, space, population=population)
@@ -147,6 +148,7 @@ def volume_after(asked: list[TokenSchedule], space: Space, worth: Callable[[Toke
     return [hypervolume(points[:number]) for number in range(1, len(points) + 1)]
 
 
+@pytest.mark.slow
 def test_surrogate_reaches_the_volume_of_the_evolution_with_half_of_its_evaluations() -> None:
     """On 12 layers of which few matter: at 200 evaluations NSGA-II is where the surrogate is before 100."""
     space = Space(TokenLayout(197, 12))

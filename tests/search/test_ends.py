@@ -15,6 +15,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, MeasurementError, ParameterError
 from tavt_kit.search import Space, Store, one_by_one, search
 from tavt_kit.search.algorithms import ALGORITHMS
+from tests.parameters import few
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers, evaluate
 
 OURS = [name for name in ALGORITHMS if name != "tavt-official"]  # it knows one size of model and of population
@@ -27,6 +28,7 @@ def fragile(schedule: TokenSchedule) -> Accuracy:
     return evaluate(schedule)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True, database=None)
 @given(
     algorithm=some.sampled_from(OURS),
@@ -55,7 +57,7 @@ def test_a_small_space_is_searched_to_its_end(
 
 
 @pytest.mark.parametrize("algorithm", OURS)
-@pytest.mark.parametrize("population", [1, 2, 7])
+@pytest.mark.parametrize("population", few([1, 2, 7], 2))
 def test_five_tokens_and_two_layers(algorithm: str, population: int) -> None:
     """The tiniest model, with fewer schedules than a generation holds, stored and asked again."""
     space, store = Space(TokenLayout(5, 2)), Store(None)
@@ -65,7 +67,7 @@ def test_five_tokens_and_two_layers(algorithm: str, population: int) -> None:
     assert [one.evaluations for one in results] == [space.size] * 2 == [len(store)] * 2
 
 
-@pytest.mark.parametrize("algorithm", OURS)
+@pytest.mark.parametrize("algorithm", few(OURS, "nsga2"))
 def test_a_budget_that_admits_one_schedule(algorithm: str) -> None:
     budget = Budget.parse([f"flops={COSTS.macs(SPACE.least)}"])
     result = search(SPACE, answers, costs=MACS_ONLY, budget=budget, evaluations=50, algorithm=algorithm)

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,7 @@ def searched(workers: Workers, *, store: Store | None = None) -> SearchResult:
     return search(SPACE, workers, costs=COSTS, budget=BUDGET, evaluations=40, population=8, seed=3, store=store)
 
 
+@pytest.mark.slow
 def test_processes_find_the_very_front_though_one_of_them_is_killed(tmp_path: Path) -> None:
     here = search(SPACE, answers, costs=COSTS, budget=BUDGET, evaluations=40, population=8, seed=3)
     with Workers(Toy(tmp_path, dies=1, seconds=0.002), 2) as workers:
@@ -169,6 +171,7 @@ def test_a_worker_that_dies_while_it_starts_is_heard_of(monkeypatch: pytest.Monk
     dying = tmp_path / "python"
     dying.write_text("#!/bin/sh\nexit 7\n")
     dying.chmod(0o755)
+    resource_tracker.ensure_running()  # a process of its own, which is to live
     monkeypatch.setattr("multiprocessing.spawn._python_exe", str(dying).encode())
     heard = list[str]()
 

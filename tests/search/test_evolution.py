@@ -16,6 +16,7 @@ from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.algorithms.nsga2 import Evolution
 from tavt_kit.search.proposals import curve, drawn_curve, fit, published, stages, taper
 from tavt_kit.search.space import Space
+from tests.parameters import few
 
 SPACE = Space(TokenLayout(50, 6), minimum=2)
 
@@ -125,7 +126,7 @@ def test_families() -> None:
     assert str(stages(space, 0.5)) == "785x3,392x3,196x3,98x3"
 
 
-@pytest.mark.parametrize(("tokens", "layers"), [(5, 2), (5, 3), (3, 4), (2, 2), (7, 4)])
+@pytest.mark.parametrize(("tokens", "layers"), few([(5, 2), (5, 3), (3, 4), (2, 2), (7, 4)], (5, 2), (2, 2)))
 @pytest.mark.parametrize("population", [1, 2, 12])
 def test_small_spaces_are_exhausted_and_end(tokens: int, layers: int, population: int) -> None:
     space = Space(TokenLayout(tokens, layers))

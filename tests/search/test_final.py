@@ -98,6 +98,7 @@ def test_what_lies_about_the_limit_is_measured_once_more_before_it_is_left(secon
     assert latency is not None and latency.median == pytest.approx(8 * second)
 
 
+@pytest.mark.slow
 def test_the_best_of_many_at_the_limit_is_rarely_called_within_it() -> None:
     """Every finalist truly lies at the limit; the choice goes by the measurements that its verdict is of."""
     result, rng = found(), np.random.default_rng(0)

@@ -104,6 +104,7 @@ def test_no_more_is_asked_at_once_than_there_is_time_for() -> None:
     assert sum(asked) == len(store) == result.evaluations == 26 and "time is used up" in result.stopped_because
 
 
+@pytest.mark.slow
 def test_budget_that_admits_one_schedule() -> None:
     least = COSTS.macs(SPACE.least)
     result = search(SPACE, answers, costs=MACS_ONLY, budget=Budget.parse([f"flops={least}"]), evaluations=50)

@@ -22,6 +22,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import write_record
 from tavt_kit.data import load_images
 from tavt_kit.verbs.settings import Setting, settings_of
+from tests.parameters import few
 from tests.verbs.command import run
 from tests.verbs.tiny import write_images, write_run
 
@@ -432,7 +433,7 @@ def one_sentence(said: str, words: Sequence[str]) -> str:
     return last
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", few(CASES, *CASES[::5]), ids=lambda case: case.name)
 def test_bad_input_is_one_sentence_and_writes_nothing(
     case: Case, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -452,6 +453,7 @@ def test_the_catalogue_is_large_and_says_each_case_once() -> None:
     assert len(CASES) >= 300 and len({case.name for case in CASES}) == len(CASES)
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_and_a_terminal_without_letters_are_no_bug(place: Path, tmp_path: Path) -> None:
     odd = os.fsdecode(b"\xff")
     data = write_images(tmp_path / "data", each=12, classes=("disc", odd))

@@ -11,6 +11,7 @@ import torch
 from tavt_kit.bench import Protocol
 from tavt_kit.runtimes.session import Images
 from tavt_kit.runtimes.torch_session import TorchSession
+from tests.parameters import few
 from tests.runtimes.models import write_linear
 from tests.verbs.command import run
 from tests.verbs.tiny import write_run
@@ -19,6 +20,7 @@ TINY = ("vit_tiny_patch16_224", "--weights", "random", "--image-size", "32")
 QUICK = ("--min-time", "0.02", "--max-time", "0.1s")
 
 
+@pytest.mark.slow
 def test_schedules_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     schedules = ("--schedule", "dense", "--schedule", "5x4,3x8")
     assert (
@@ -53,6 +55,7 @@ def test_files_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert all("cores were busy" in doubt for one in rows for doubt in one["doubts"]) and "busy_cores" in rows[0]
 
 
+@pytest.mark.slow
 def test_the_same_thing_twice_gets_two_names(tmp_path: Path) -> None:
     write_linear(tmp_path / "a.onnx")
     path = str(tmp_path / "a.onnx")
@@ -91,7 +94,7 @@ def test_bad_input_is_one_sentence(
     assert not (tmp_path / "out" / "bench.json").exists()
 
 
-@pytest.mark.parametrize(("most", "says"), [(2, "a batch of 2 fits"), (0, "when")])
+@pytest.mark.parametrize(("most", "says"), few([(2, "a batch of 2 fits"), (0, "when")], (0, "when")))
 def test_memory_that_runs_out_is_one_sentence_with_the_batch_that_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], most: int, says: str
 ) -> None:
@@ -116,6 +119,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys
     assert "cannot write" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_series")
 def test_profile_of_a_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -29,6 +29,7 @@ def files(tmp_path: Path) -> tuple[str, str]:
     return str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx")
 
 
+@pytest.mark.slow
 def test_every_combination_is_one_candidate_of_the_one_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = ("--target", "torch:cpu", "--batch", "1,2", "--threads", "1", "--image-size", "32,48", "--schedule")
     with caplog.at_level(logging.WARNING, "tavt_kit"):
@@ -48,6 +49,7 @@ def test_budgets_decide_the_exit_code(files: tuple[str, str], capsys: pytest.Cap
     assert "b.onnx: latency[p50]=0.001ms FAIL" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_candidates_may_be_of_different_classes(tmp_path: Path, files: tuple[str, str]) -> None:
     write_linear(tmp_path / "c.onnx", classes=7)
     assert run("bench", files[0], tmp_path / "c.onnx", *ONNX, *QUICK, "-o", tmp_path / "out") == 0
@@ -58,6 +60,7 @@ def test_a_size_that_the_export_fixed_stays(files: tuple[str, str], capsys: pyte
     assert "takes 32x32 images, got --image-size 64" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_file_is_measured_and_a_live_model_says_to_export(
     tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

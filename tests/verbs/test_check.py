@@ -59,6 +59,7 @@ def found(out: Path, name: str) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------- logits made elsewhere
 
 
+@pytest.mark.slow
 def test_logits_made_elsewhere_are_judged(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = place / "shipped" / "model.f32.onnx"
     made = ("--predictions", place / "logits.npz")

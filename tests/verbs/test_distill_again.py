@@ -16,6 +16,7 @@ from tests.verbs.tiny import write_run
 FEW = ("--steps", 3, "--batch", 4)
 
 
+@pytest.mark.slow
 def test_distil_search_and_distil_again_what_was_found(data: Path, model: Path, tmp_path: Path) -> None:
     first, found, again = tmp_path / "first", tmp_path / "found", tmp_path / "again"
     assert run("distill", model, "--data", data, "-o", first, "--bound", 0.6, *FEW) == 0
@@ -31,6 +32,7 @@ def test_distil_search_and_distil_again_what_was_found(data: Path, model: Path, 
     assert "schedules" in load_model(again).require_card().provenance
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_size(data: Path, model: Path, tmp_path: Path) -> None:
     big = tmp_path / "big"
     images = ("--data", data, "--weights", "random", "--image-size", 64)
@@ -50,6 +52,7 @@ def trained(tmp_path: Path, data: Path) -> Path:
     return tmp_path / "trained"
 
 
+@pytest.mark.slow
 def test_a_control_takes_the_same_steps_by_its_labels_alone(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

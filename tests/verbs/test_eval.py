@@ -68,6 +68,7 @@ def test_a_run_answers_alike_on_every_target(
     assert other[0] == first[0] and other[1] == pytest.approx(first[1], abs=1e-5)  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_pims_heads_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     classes = tuple(f"class {i}" for i in range(7))
     arguments = {**{name: value for name, value in SMALL.items() if name != "num_classes"}, **PIM}

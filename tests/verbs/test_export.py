@@ -22,6 +22,7 @@ from tavt_kit.core.records import read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.exporters.to_onnx import attach_card
 from tavt_kit.exporters.writer import Writer
+from tests.parameters import few
 from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_images, write_run
 
@@ -87,6 +88,7 @@ def test_another_export_into_the_same_folder_is_refused(place: Path, capsys: pyt
     assert len(said.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_made_again(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "run" / "export", tmp_path / "out")
     file = tmp_path / "out" / "model.f32.onnx"
@@ -312,7 +314,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["model.f32.onnx", "model.f32.xml"])
+@pytest.mark.parametrize("name", few(["model.f32.onnx", "model.f32.xml"], "model.f32.onnx"))
 def test_predict_needs_neither_torch_nor_timm(name: str, place: Path, odd: Path) -> None:
     """In an interpreter of its own, where importing them fails."""
     code = (

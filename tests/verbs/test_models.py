@@ -18,6 +18,7 @@ def test_a_filter_shows_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     assert [licence["licence"] for licence in other["licences"]] == ["MIT", "Apache-2.0"]
 
 
+@pytest.mark.slow
 def test_what_can_be_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "transfg*overlap12", "--json") == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
@@ -31,6 +32,7 @@ def test_what_can_be_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     assert 27.5e6 < hybrid["parameters"] < 27.7e6 and 15.7e9 < hybrid["macs"] < 15.85e9
 
 
+@pytest.mark.slow
 def test_no_model_has_a_claim_that_all_share(capsys: pytest.CaptureFixture[str]) -> None:
     """What differs from none to another is one sentence; which formats a model has is for the export to find out."""
     assert run("models", "vit_base*_overlap12", "--json") == 0

@@ -18,6 +18,7 @@ from tavt_kit.data import load_images
 from tavt_kit.distill import train, train_recipe
 from tavt_kit.distill.recipes import recipe_names
 from tavt_kit.distill.run_folder import read_metrics
+from tests.parameters import few
 from tests.parity.official import official_state
 from tests.verbs.command import run
 from tests.verbs.test_train import draw
@@ -72,10 +73,7 @@ def converted(reference: Path, name: str, flags: tuple[object, ...], place: Path
     return int(read_card(place).preprocessing["image_size"][0])
 
 
-_SLOW = ("mixvit-cotton", "vitae-imagenet", "vitaev2-s")
-
-
-@pytest.mark.parametrize("recipe", [pytest.param(c, marks=pytest.mark.slow) if c in _SLOW else c for c in CASES])
+@pytest.mark.parametrize("recipe", few(CASES, "ffvt-cub"))
 def test_the_loss_of_a_family_falls(recipe: str, images: Path, reference: Path, tmp_path: Path) -> None:
     name, flags, rate, steps = CASES[recipe]
     place, out = tmp_path / "run", tmp_path / "out"
@@ -83,8 +81,8 @@ def test_the_loss_of_a_family_falls(recipe: str, images: Path, reference: Path, 
     (tmp_path / "plain.toml").write_text(
         PLAIN.format(recipe, smooth="" if recipe == "pim-cub" else "smoothing = 0.0", size=size)
     )
-    few = ("--steps", steps, "--batch", 8, "--warmup", 2, "--lr", rate, "--precision", "f32")
-    assert run("train", place, "--recipe", tmp_path / "plain.toml", "--data", images, "-o", out, *few) == 0
+    short = ("--steps", steps, "--batch", 8, "--warmup", 2, "--lr", rate, "--precision", "f32")
+    assert run("train", place, "--recipe", tmp_path / "plain.toml", "--data", images, "-o", out, *short) == 0
     lines = read_metrics(out)
     for term in ("loss", "cross_entropy", "combined"):
         values = [line[term] for line in lines if term in line]
@@ -105,8 +103,8 @@ def test_every_recipe_runs_as_it_is(recipe: str, images: Path, reference: Path, 
     name, flags, _, _ = CASES[FAMILY[family]]
     place, out = tmp_path / "run", tmp_path / "out"
     size = converted(reference, name, flags, place)
-    few = ("--steps", 1, "--batch", 8, "--lr-batch", 8, "--warmup", 0, "--image-size", size)
-    assert run("train", place, "--recipe", recipe, "--data", images, "-o", out, *few) == 0
+    short = ("--steps", 1, "--batch", 8, "--lr-batch", 8, "--warmup", 0, "--image-size", size)
+    assert run("train", place, "--recipe", recipe, "--data", images, "-o", out, *short) == 0
     assert json.loads((out / "run.json").read_text())["asked"]["recipe"] == recipe
 
 
@@ -115,10 +113,11 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("vit") / "run", classes=("blue", "green", "red"))
 
 
+@pytest.mark.slow
 def test_a_training_branch_is_in_the_state_and_not_in_the_model(vit: Path, images: Path, tmp_path: Path) -> None:
     """Interrupted and continued, the branch included, to the bit."""
-    few = {"steps": 6, "batch": 6, "warmup": 1, "lr": 0.01, "image_size": 32, "precision": "f32"}
-    recipe = train_recipe("mixvit-cub", **few)
+    short = {"steps": 6, "batch": 6, "warmup": 1, "lr": 0.01, "image_size": 32, "precision": "f32"}
+    recipe = train_recipe("mixvit-cub", **short)
     images = load_images(str(images))
 
     class Interrupting(Silent):
@@ -199,10 +198,10 @@ def test_bad_input_is_one_sentence(
 def test_another_recipe_is_refused_with_what_differs(
     vit: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = ("train", vit, "--data", images, "-o", tmp_path, "--steps", 2, "--batch", 4, "--precision", "f32")
-    assert run(*few, "--recipe", "finetune") == 0
+    short = ("train", vit, "--data", images, "-o", tmp_path, "--steps", 2, "--batch", 4, "--precision", "f32")
+    assert run(*short, "--recipe", "finetune") == 0
     capsys.readouterr()
-    assert run(*few, "--recipe", "finetune", "--lr", 0.1, "--loss", "contrastive") == 2
+    assert run(*short, "--recipe", "finetune", "--lr", 0.1, "--loss", "contrastive") == 2
     said = capsys.readouterr().err
     assert "lr 3e-05 (now 0.1)" in said and "loss cross_entropy (now contrastive)" in said and said.count("\n") == 1
 
@@ -212,12 +211,12 @@ def test_a_class_of_one_image_trains(vit: Path, tmp_path: Path) -> None:
     folder = draw(tmp_path / "colours", each=6)
     for file in sorted((folder / "red").iterdir())[1:]:
         file.unlink()
-    few = ("--steps", 2, "--batch", 4, "--class-weights", "balanced", "--precision", "f32", "-o", tmp_path / "out")
-    assert run("train", vit, "--data", folder, "--recipe", "finetune", *few) == 0
+    short = ("--steps", 2, "--batch", 4, "--class-weights", "balanced", "--precision", "f32", "-o", tmp_path / "out")
+    assert run("train", vit, "--data", folder, "--recipe", "finetune", *short) == 0
 
 
 def test_the_modern_recipe_runs_on_small_data(vit: Path, images: Path, tmp_path: Path) -> None:
-    few = ("--epochs", 2, "--batch", 6, "--precision", "f32", "-o", tmp_path, "--json")
-    assert run("train", vit, "--data", images, "--recipe", "modern", *few) == 0
+    short = ("--epochs", 2, "--batch", 6, "--precision", "f32", "-o", tmp_path, "--json")
+    assert run("train", vit, "--data", images, "--recipe", "modern", *short) == 0
     asked = json.loads((tmp_path / "run.json").read_text())["asked"]
     assert (asked["steps"], asked["layer_decay"], asked["optimiser"], asked["blocks"]) == (6, 0.75, "adamw", "all")

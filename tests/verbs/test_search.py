@@ -28,6 +28,7 @@ from tavt_kit.search import Store
 from tavt_kit.workflows import search_target
 from tavt_kit.workflows.search import LatencyRefinement
 from tavt_kit.workflows.search_config import SearchConfig
+from tests.parameters import few
 from tests.verbs.tiny import write_images, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +150,7 @@ def test_too_slow_on_the_target_is_no_pass(place: Path, tmp_path: Path, monkeypa
     assert front(out)["verdict"] == "FAIL" and front(out)["chosen"] is None
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.75, 1.25])
+@pytest.mark.parametrize("factor", few([1.0, 0.75, 1.25], 1.25))
 def test_goes_on_where_the_target_is_faster_or_slower_than_predicted(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
@@ -172,7 +173,7 @@ def test_goes_on_where_the_target_is_faster_or_slower_than_predicted(
     assert search(place, out, *flags) == 0 and front(out)["evaluations"] == evaluations
 
 
-@pytest.mark.parametrize("screen", [0, 5])
+@pytest.mark.parametrize("screen", few([0, 5], 5))
 def test_interrupted_it_continues_to_the_same_front(
     screen: int, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,6 +231,7 @@ def test_searching_inside_the_run_keeps_its_model(
     assert (run / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_algorithms_objectives_and_an_earlier_front(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -419,6 +421,7 @@ def test_other_models_and_places(place: Path, tmp_path: Path, capsys: pytest.Cap
     assert "model.safetensors" in refused(model=broken, out=tmp_path / "d")
 
 
+@pytest.mark.slow
 def test_through_the_real_command(place: Path, tmp_path: Path) -> None:
     """As a user starts it; what a bad one says is the same of every verb (``test_bad_input``)."""
     start = [sys.executable, "cli.py", "search", str(place / "run"), "--data", str(place / "data"), "-o", str(tmp_path)]

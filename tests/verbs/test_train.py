@@ -72,6 +72,7 @@ def test_probe_finetune_distil_and_evaluate(
     assert "(val, n=6)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_exported_file_is_evaluated_as_its_run_is(
     probed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,6 @@ FAMILIES = {
 }
 """Golden file whose weights are the official checkpoint, or the official size of a ViTAE; what its keys do not tell."""
 
-LONG = ("mixvit_pure", "transfg", "pim", "vitae", "vitaev2")
 """Like one that is tested quickly, or long: a ViT, a fusion, the ViTAEs."""
 
 
@@ -43,9 +42,8 @@ def images_for(data: Path, classes: int, folder: Path) -> Path:
     return folder / "data"
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in FAMILIES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_goes_the_whole_way(family: str, data: Path, reference: Path, tmp_path: Path) -> None:
     name, flags = FAMILIES[family]
     classes = 4 if name.startswith("vitae") else load(reference, name)[1]["config"]["num_classes"]

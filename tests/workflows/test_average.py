@@ -56,6 +56,7 @@ def test_weights_are_the_mean_and_every_size_is_known(runs: tuple[Path, Path, Pa
     assert not [file for file in done.folder.iterdir() if file.name.startswith(".tmp")]
 
 
+@pytest.mark.slow
 def test_a_mean_of_the_same_is_the_same(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
     data, first, _ = runs
     done = tk.average([first, first], tmp_path / "mean", data)
@@ -64,6 +65,7 @@ def test_a_mean_of_the_same_is_the_same(runs: tuple[Path, Path, Path], tmp_path:
         assert torch.equal(load_model(done.folder).state_dict()[name], tensor)
 
 
+@pytest.mark.slow
 def test_a_mean_is_searched_and_checked_at_every_size(runs: tuple[Path, Path, Path], tmp_path: Path) -> None:
     data, first, second = runs
     mean = load_model(tk.average([first, second], tmp_path / "mean", data).folder)

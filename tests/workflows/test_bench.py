@@ -33,6 +33,7 @@ def what(record: Any) -> list[tuple[object, ...]]:
     return [(one["name"], one["schedule"], one["macs"], one["target"]) for one in record["candidates"]]
 
 
+@pytest.mark.slow
 def test_it_measures_what_the_verb_measures_and_prints_nothing(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +75,7 @@ def test_each_live_model_is_opened_once_for_each_reduction(model: Path, tmp_path
         bench(model, target=TARGET, reductions="melt", out=tmp_path / "one", **QUICK)
 
 
+@pytest.mark.slow
 def test_merged_tokens_take_their_own_path(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is opened under each reduction really reduces so."""
     from tavt_kit.models.wrap import LeanViT
@@ -90,6 +92,7 @@ def test_merged_tokens_take_their_own_path(model: Path, tmp_path: Path, monkeypa
     assert opened == ["drop", "merge"]
 
 
+@pytest.mark.slow
 def test_a_wrapped_model_is_measured_as_it_is_and_stays_so(model: Path, tmp_path: Path) -> None:
     adaptive = load_model(model)
     adaptive.schedule = TokenSchedule((17, 9, 9, 5))

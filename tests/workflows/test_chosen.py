@@ -47,6 +47,7 @@ def test_the_choice_is_what_runs(searched: Searched, data: Path, tmp_path: Path,
     assert heard.said == [sentence] * 3  # each by default, and never where a schedule is given
 
 
+@pytest.mark.slow
 def test_the_verbs_say_it_on_stderr(
     searched: Searched, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_callers_own_model_keeps_its_schedule(model: Path) -> None:
     assert model_at(own, None, Silent())[0].schedule == CHOSEN == own.schedule
 
 
+@pytest.mark.slow
 def test_another_candidate_is_picked(
     searched: Searched, data: Path, tmp_path: Path, heard: Heard, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def test_searches_by_multiply_adds_are_compared_by_accuracy(tmp_path: Path, caps
         compare(tmp_path / "found" / "front.json", tmp_path / "measured.json")
 
 
+@pytest.mark.slow
 def test_searches_are_paired_by_the_images_that_their_stores_know(tmp_path: Path) -> None:
     data, model = write_images(tmp_path / "data", each=20), write_run(tmp_path / "run")
     limits = ("--budget", "flops=400K", "--evaluations", 6, "--population", 3, "--no-baselines")

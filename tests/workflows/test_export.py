@@ -19,6 +19,7 @@ from tests.verbs.command import run
 SCHEDULE = "14,11,8,8"
 
 
+@pytest.mark.slow
 def test_the_verb_gives_what_the_function_gives(
     data: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,6 +53,7 @@ def test_the_verb_gives_what_the_function_gives(
     assert list(files.to_frame()["verdict"]) == ["PASS"]
 
 
+@pytest.mark.slow
 def test_a_wrapped_model_and_a_schedule_as_values(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
     adaptive = load_model(model)
     files = export(adaptive, tmp_path / "out", schedule=TokenSchedule((14, 11, 8, 8)), format="onnx", data=str(data))

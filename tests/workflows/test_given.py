@@ -46,6 +46,7 @@ def test_what_a_workflow_gave_is_what_the_next_one_takes(data: Path, model: Path
     assert predict(files[0], photo).record == predict(str(files[0].path), photo).record
 
 
+@pytest.mark.slow
 def test_results_of_training_are_trained_loaded_and_searched(data: Path, model: Path, tmp_path: Path) -> None:
     done = train(model, tmp_path / "trained", data, recipe="finetune", blocks="all", **STEPS)
     steps = done.to_frame()
@@ -76,6 +77,7 @@ def test_a_loaded_model_knows_its_images(trained: Path, tmp_path: Path, quiet: N
     profiled.file.unlink()
 
 
+@pytest.mark.slow
 def test_a_model_in_hand_stays_as_it_is_where_weights_change(trained: Path, data: Path, tmp_path: Path) -> None:
     own = load_model(trained)
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}

@@ -44,6 +44,7 @@ def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return path
 
 
+@pytest.mark.slow
 def test_predict_runs_what_bench_times(file: Path) -> None:
     """The same class of session on the same target: threads, precision and mode are settled in one place."""
     target = TargetDevice.parse(TARGETS[file.suffix])

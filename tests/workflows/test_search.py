@@ -53,6 +53,7 @@ def test_the_verb_finds_what_the_function_finds(
     assert [state.evaluations for state in states if isinstance(state, SearchState)] == list(range(1, 13))
 
 
+@pytest.mark.slow
 def test_a_model_in_hand_is_searched_and_stays_as_it_was(data: Path, tmp_path: Path, quiet: None) -> None:
     folder = write_run(tmp_path / "run")
     inherit_split(folder, load_images(str(data), seed=5))
@@ -129,6 +130,7 @@ def test_measured_on_openvino_from_the_model_to_the_verdict(
     assert card.schedule == chosen.schedule
 
 
+@pytest.mark.slow
 def test_a_first_look_at_the_target_keeps_to_the_time_and_says_what_it_leaves_out(
     data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard
 ) -> None:
@@ -166,6 +168,7 @@ def test_a_budget_out_of_reach_says_what_would_meet_it_and_that_the_machine_is_b
     assert "measured with what" not in str(searched.value)
 
 
+@pytest.mark.slow
 def test_half_of_val_judges_a_floor_and_the_search_does_not_see_it(
     model: Path, tmp_path: Path, heard: Heard, quiet: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
