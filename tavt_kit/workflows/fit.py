@@ -28,7 +28,7 @@ from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.model_card import read_card
 from tavt_kit.core.parsing import bounded, parse_duration
 from tavt_kit.core.progress import Deadline, Progress, Silent
-from tavt_kit.core.records import command_line, read_record, reading, write_record
+from tavt_kit.core.records import command_line, read_record, reading, sha256_text, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import KNOWN, ImageSet, inherit_split, load_images, thin_out
 from tavt_kit.data.look import DataFacts, look_at
@@ -45,7 +45,6 @@ from tavt_kit.search.record import CSV_FILE
 from tavt_kit.workflows.average import average
 from tavt_kit.workflows.bench import bench
 from tavt_kit.workflows.check import check
-from tavt_kit.workflows.distill import distill
 from tavt_kit.workflows.export import export
 from tavt_kit.workflows.fit_plan import (
     BATCH,
@@ -98,8 +97,6 @@ _CALIBRATE = 100
 """Training images that int8 is calibrated on."""
 _RATE = 2e-5
 """Of a network that was fine-tuned before, at another size."""
-_JUDGED_AT = "stages:0.5"
-"""Where distillation is judged: one of the schedules whose accuracy on val it records before and after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +180,10 @@ def fit(
 
     A first answer comes without training a backbone: a head on cached features, tokens merged. Then, as far as
     ``max_time`` allows, all layers are fine-tuned at several image sizes, one network for all of them is made of the
-    fine-tunes, distilled where there is time, and its sizes and schedules are searched under the budget. Everything is
-    measured side by side beside the dense model, dense INT8 and smaller images; the best of all is in
-    ``out/recommended``, whatever it is. Selection reads val alone. Stopped at any moment, the same call goes on; what
-    was best by then stays.
+    fine-tunes, its sizes and schedules are searched under the budget, and where there is time it is distilled for the
+    best of these. Everything is measured side by side beside the dense model, dense INT8 and smaller images; the best
+    of all is in ``out/recommended``, whatever it is. Selection reads val alone. Stopped at any moment, the same call
+    goes on; what was best by then stays.
 
     Args:
         data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv`` or ``textile``.
@@ -351,15 +348,11 @@ class _Stages:
                 runs[size] = run
                 start = run if start == head and run.name.startswith("adapted") else start
         network = self._network(runs)
-        if plan.distil_steps and self._has_time("distillation", self.out / "distilled"):
-            began = self.deadline.spent
-            with self._stage(f"distil for every number of tokens, {plan.distil_steps} steps"):
-                network = self._distilled(network)
-            self._learn_pace(began, plan.stage_seconds("distillation"))
         wanted = {} if full == head else self._dense(full, *self._precisions)
         for run in list(runs.values())[1:]:
             wanted |= self._dense(run, self.fastest)
-        for key, schedule in self._searched(network, head, rows, sum(map(len, wanted.values()))):
+        found = self._searched(network, head, rows, sum(map(len, wanted.values())))
+        for key, schedule in [*found, *self._distilled(found)]:
             if schedule not in wanted.setdefault(key, []):
                 wanted[key].append(schedule)
         wanted = self._in_time(wanted, full)
@@ -443,9 +436,9 @@ class _Stages:
         """Whether a call before this one wrote it, so that this one goes on with it."""
         return path.exists() and not self.fresh
 
-    def _has_time(self, stage: str, folder: Path) -> bool:
-        """Whether a stage of the plan still fits in before the files, or was begun before; else that is said."""
-        needed = self.plan.stage_seconds(stage) + self.plan.end_seconds()
+    def _has_time(self, stage: str, folder: Path, found: int = 0) -> bool:
+        """Whether a stage of the plan still fits in before the files, so many finalists' too, or was begun before."""
+        needed = self.plan.stage_seconds(stage) + self.plan.end_seconds(found)
         if self._is_begun(folder) or needed <= self._left:
             return True
         self.progress.say(f"No time is left for {stage}: what came before it took longer than planned.")
@@ -522,22 +515,24 @@ class _Stages:
         self.progress.say(f"The mean against the fine-tune of each size on val, points: {points}: {fate}.")
         return done.folder if kept else first
 
-    def _distilled(self, network: Path) -> Path:
-        """The distilled network, or the one that it was, whichever answers better on val with half of its tokens."""
-        done = distill(
-            network, self.out / "distilled", recipe="merge", steps=self.plan.distil_steps, batch=BATCH, seed=self.seed,
-            image_sizes=read_card(network).image_sizes, limit=_images_read(self.plan.distil_steps),
-            fresh=self.fresh, progress=self.progress,
-        )  # fmt: skip
-        self.progress.show(done)
-        before, after = (
-            next(row["accuracy"]["value"] for row in done.record["results"][when] if row["name"] == _JUDGED_AT)
-            for when in ("before", "after")
-        )
-        if after >= before:
-            return done.folder
-        self.progress.say(f"Distillation lost {100 * (before - after):.1f} points at {_JUDGED_AT} on val: left out.")
-        return network
+    def _distilled(self, found: Sequence[tuple[_Key, TokenSchedule]]) -> list[tuple[_Key, TokenSchedule]]:
+        """The best of what was found that merges, its network taught to answer so as it does with every token."""
+        merging = (each for each in found if len(set(each[1].counts)) > 1 and each[1].executed is None)
+        if not self.plan.distil_steps or (best := next(merging, None)) is None:
+            return []
+        (network, precision, size), schedule = best
+        made_of = f"{read_card(network).weights_sha256} {size} {schedule}"
+        out, began = self.out / f"distilled-{sha256_text(made_of)[:8]}", self.deadline.spent
+        if not self._has_time("distillation", out, len(found)):
+            return []
+        steps = min(self.plan.distil_steps, int(self.plan.distil_steps * (self.plan.sizes[0] / size) ** 2))
+        with self._stage(f"distil the network for the best schedule found, {steps} steps"):
+            self._train(
+                out, "finetune", weights=str(network), image_size=size, blocks="all", steps=steps, batch=BATCH,
+                lr=_RATE, probe=False, schedule=str(schedule), loss="features",
+            )  # fmt: skip
+        self._learn_pace(began, self.plan.stage_seconds("distillation"))
+        return [((out, precision, size), schedule)]
 
     def _searched(
         self, network: Path, head: Path, rows: Sequence[FitRow], files: int

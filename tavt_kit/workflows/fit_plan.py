@@ -23,8 +23,8 @@ _ROOM = 0.5
 """Share of the dense model's time that is aimed at where the budget has no time and no multiply-adds."""
 _LESS = 0.8
 """A part of the time does not go with the patches, so a size is aimed at this share of what is allowed."""
-_ADAPT, _DISTIL = 3.0, 10.0
-"""Forward passes that a step takes for each image: forward and backward; a teacher and three networks."""
+_ADAPT, _DISTIL = 3.0, 4.0
+"""Forward passes that a step takes for each image: forward and backward; the same, and the network with every token."""
 _LEAST_STEPS, _MOST_STEPS, _EPOCHS = 250, 300, 5
 """Fewer steps are not worth their time; ``_EPOCHS`` epochs or ``_MOST_STEPS``, whichever is more, are the most."""
 _SEARCH, _SEARCH_SECONDS = 0.2, 60.0
@@ -47,7 +47,7 @@ class FitPlan:
         sizes: Pixels a side that merging brings into the budget, and that keep to it with every token; empty until the
             first answer is there.
         adapt_sizes: Image sizes that are fine-tuned, for ``adapt_steps`` each; the others get a head alone.
-        distil_steps: Steps of distillation; 0 where the time is too short.
+        distil_steps: Steps of distillation for one schedule; 0 where the time is too short.
         search_images: Images of val that a search ranks by.
         seconds: Estimate for each stage after the first answer.
         file_seconds: Seconds to export, check, ask and measure one file of the first answer; 0 until it is there.
@@ -170,7 +170,7 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int
     more = plan.further_sizes
     share = {size: (size / plan.image_size) ** 2 for size in (plan.image_size, *more)}
     a_step = _ADAPT * BATCH * image_seconds
-    a_distil_step = _DISTIL * BATCH * image_seconds
+    a_distil_step = _DISTIL * BATCH * image_seconds * share[plan.sizes[0]]
     most = max(_MOST_STEPS, _EPOCHS * images // BATCH)
     trainable = ((plan.image_size, *more), more, more[-1:])  # all, those in the budget, the one that needs no merging
     # Weights trained for a smaller image are worth more than a search of schedules; without either, a search is.
@@ -187,12 +187,13 @@ def with_stages(plan: FitPlan, left: float, image_seconds: float, finalists: int
         if adapt >= _LEAST_STEPS or (not sizes and for_training >= 0):
             break
     trained = {size: adapt * a_step * share[size] for size in sizes}
-    distil = min(2 * most, int((for_training - sum(trained.values())) / a_distil_step)) if whole else 0
+    rest = for_training - sum(trained.values()) - plan.file_seconds
+    distil = min(most, int(rest / a_distil_step)) if sizes and search else 0
     distil = distil if distil >= _LEAST_STEPS else 0
     times = {
         **{f"fine-tune at {size} px, {adapt} steps": time for size, time in trained.items()},
         **{f"a head at {size} px": time for size, time in heads.items()},
-        f"distillation, {distil} steps": distil * a_distil_step,
+        f"distillation, {distil} steps": distil * a_distil_step + (plan.file_seconds if distil else 0.0),
         MEAN: mean,
         "search": search,
         "export, check and measure": files,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tavt_kit.checkpoints import load_model
 from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.configuration import Configuration
@@ -42,7 +43,7 @@ from tavt_kit.workflows.compare import compare
 from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.fit import FitResult, _finalists, _Stages, _usable_sizes, fit
 from tavt_kit.workflows.fit_plan import FitPlan, first_plan, in_ms, with_stages
-from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row
+from tavt_kit.workflows.fit_rows import FitRow, FitTable, dense_row, weights_words
 from tavt_kit.workflows.predict import predict
 from tavt_kit.workflows.run_model import model_at, recommended_of
 from tests.verbs.tiny import write_images, write_run
@@ -214,7 +215,7 @@ def test_a_plan_fits_into_its_time_and_says_what_each_stage_takes() -> None:
     least = 48 * 0.01 * 250 * share + 2 * 500 * 0.01 * share  # 280 s: 250 steps at three sizes, and their mean
     short, some, long = _planned(90.0), _planned((140 + least) / 0.8 + 5), _planned(2000.0)
     assert (short.adapt_steps, some.adapt_steps, long.adapt_steps) == (0, 253, 312)
-    assert (short.distil_steps, some.distil_steps, long.distil_steps) == (0, 0, 624)
+    assert (short.distil_steps, some.distil_steps, long.distil_steps) == (0, 0, 312)
     assert some.seconds is not None and sum(some.seconds.values()) <= (140 + least) / 0.8 + 5
     assert long.seconds is not None and sum(long.seconds.values()) <= 2000
     assert some.seconds["search"] == pytest.approx(0.2 * ((140 + least) / 0.8 + 5))
@@ -281,10 +282,6 @@ class _Clockwork(_Stages):
         self.takes(8.0 * len(files), f"measure {len(files)}")
         return {file: Measurement((5.0,) * 60, steady=True) for file in files}
 
-    def _distilled(self, network: Path) -> Path:
-        self.takes(10 * 16 * 0.005 * self.plan.distil_steps, "distil")
-        return network
-
     def _searched(self, network: Path, head: Path, rows: Sequence[FitRow], files: int) -> list[Any]:
         if (seconds := self._search_seconds(files)) < 40:
             return []
@@ -334,6 +331,7 @@ def test_the_whole_of_it_keeps_to_its_time_where_the_machine_gets_busy(
     )  # fmt: skip
     monkeypatch.setattr(module, "load_model", lambda run: SimpleNamespace(layout=TokenLayout(17, 2), grid=(4, 4)))
     monkeypatch.setattr(module, "image_sizes", lambda *given: (84, 70))
+    monkeypatch.setattr(module, "read_card", lambda run: SimpleNamespace(weights_sha256="1"))
     monkeypatch.setattr(module, "write_report", lambda *given: None)
     monkeypatch.setattr(module, "average", fake(0.1, "mean", AverageResult(tmp_path / "average", {"rows": rows})))
     checked = SimpleNamespace(verdict="PASS", reason="alike")
@@ -342,7 +340,8 @@ def test_the_whole_of_it_keeps_to_its_time_where_the_machine_gets_busy(
     stages.run(first_plan("vit", None, 112))
     assert now[0] <= 60 * minutes, stages.done
     if (busy, minutes) == (1.0, 12):
-        assert {"adapted-112", "adapted-84", "adapted-70", "distil", "search"} <= set(stages.done)
+        assert {"adapted-112", "adapted-84", "adapted-70", "search"} <= set(stages.done)
+        assert any(done.startswith("export distilled-") for done in stages.done)
 
 
 @pytest.mark.parametrize(
@@ -482,7 +481,8 @@ def test_the_whole_way(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyP
     assert "The mean against the fine-tune of each size" in " ".join(heard.said)
     found = done.record["search"]  # it evolves, and its finalists are rows of the network that it says
     assert found["by"]["nsga2"] > 0 and sum(found["by"].values()) == found["evaluations"] == 40
-    assert f"The search evaluated 40 configurations of the network ({found['network']})" in " ".join(heard.said)
+    words = weights_words(found["network"])
+    assert f"The search evaluated 40 configurations of the network ({words})" in " ".join(heard.said)
     assert found["network"] in {row["run"] for row in done.record["rows"]} - {"head"}
     record = read_record(tmp_path / "out" / "fit.json", "fit")
     assert record["rows"] == done.record["rows"] and len(done.to_frame()) == len(record["rows"])
@@ -509,6 +509,23 @@ def test_the_whole_way(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyP
     heard.shown.clear()
     again = go()
     assert again.record["rows"] == done.record["rows"]
+    # The sizes of so small a model have no tokens to spare, so that its search finds nothing to distil for.
+    out, average = tmp_path / "out", tmp_path / "out" / "average"
+    stages = _Stages(out, {}, load_images(str(images)), str(images), TargetDevice.parse("openvino:cpu").resolved(),
+                     [], Deadline(600.0), 0, False, heard, (64,))  # fmt: skip
+    stages.plan = replace(first_plan("test_vit", "random", 64), sizes=(48, 32), distil_steps=2)
+    dense = load_model(average, image_size=(48, 48)).dense_schedule
+    fewer = TokenSchedule((dense.counts[0], *(count - 2 for count in dense.counts[1:])))
+    assert stages._distilled([((average, "f32", 48), dense)]) == []
+    (made,) = stages._distilled([((average, "f32", 48), each) for each in (dense, fewer)])
+    (run, _, size), schedule = made
+    network = load_model(run)
+    assert (schedule, size, network.schedule, network.backbone.image_size) == (fewer, 48, fewer, (48, 48))
+    weights = (run / "model.safetensors").stat().st_mtime_ns
+    assert stages._distilled([((average, "f32", 48), fewer)]) == [made]
+    assert (run / "model.safetensors").stat().st_mtime_ns == weights
+    ((file, *_),) = stages._exported(out / "files", made[0], [fewer])
+    assert check(file).verdict is Verdict.PASS
 
 
 @pytest.mark.slow
@@ -546,7 +563,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_the_same_command_goes_on(tmp_path: Pat
         assert [row["run"] for row in record["rows"]] == ["head", "head"]
         assert (out / best["file"]).read_bytes() == (out / "recommended" / "model.xml").read_bytes()
         assert check(out / "recommended" / "model.xml").verdict is Verdict.PASS
-    assert {path.parent.name for path in kept if path.suffix == ".safetensors"} == {"head", "adapted-64", "distilled"}
+    assert {path.parent.name for path in kept if path.suffix == ".safetensors"} == {"head", "adapted-64"}
     go()
     assert kept == made()
     record = read_record(out / "fit.json", "fit")
