@@ -14,7 +14,7 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from tavt_kit.core.codec import decode, describe
-from tavt_kit.core.parsing import parse_toml
+from tavt_kit.core.parsing import parse_toml, user_path
 from tavt_kit.distill.options import (
     DataOptions,
     Objective,
@@ -262,7 +262,7 @@ def _named(start: _Recipe, name: str, above: tuple[str, ...] = ()) -> _Recipe:
     if name in above:
         raise TrainingError(f"recipes start from one another in a circle: {', '.join((*above, name))}; break it")
     what, folder = _PRESETS[type(start)]
-    file = Path(name).expanduser() if name.endswith(".toml") else folder / f"{name}.toml"
+    file = user_path(name) if name.endswith(".toml") else folder / f"{name}.toml"
     names = recipe_names(kind=type(start))
     if not name.endswith(".toml") and name not in names:
         meant = did_you_mean(name, names, most=3, cutoff=0.5)

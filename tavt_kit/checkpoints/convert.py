@@ -28,7 +28,7 @@ from tavt_kit.checkpoints.official_vit import (
     shape_of,
 )
 from tavt_kit.core.model_card import Licence, ModelCard
-from tavt_kit.core.parsing import several
+from tavt_kit.core.parsing import several, user_path
 from tavt_kit.core.records import read_json
 from tavt_kit.errors import CheckpointError, ParameterError, UnsupportedBackbone
 from tavt_kit.models.backbones.timm_vit import is_timm_vit
@@ -170,7 +170,7 @@ def convert(
         raise ParameterError(f"`family` is {' or '.join(FAMILIES)}, got {family!r}")
     if heads is not None and heads < 1:
         raise ParameterError(f"`heads` is a whole number above 0, got {heads}")
-    path = Path(file).expanduser()
+    path = user_path(file)
     named = None if classes is None else tuple(classes)
     options = ConvertOptions(heads, slide_step, image_size, family, num_token, named, several(num_selects), name)
     if (path / "config.json").is_file():  # ``save_pretrained`` wrote it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pickle
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -103,6 +104,12 @@ def read_weight_file(file: Path) -> WeightFile:
     return replace(read, tensors=tensors)
 
 
+DAMAGED = (
+    RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
+)  # fmt: skip
+"""What torch's reader raises of damaged bytes, but for what pickle has of its own."""
+
+
 def _read_torch(file: Path) -> WeightFile:
     try:
         # timm's checkpoints hold the command line beside the weights: plain values in a Namespace, which runs nothing.
@@ -113,7 +120,7 @@ def _read_torch(file: Path) -> WeightFile:
             f"{file} holds Python objects, not only tensors, and reading them would run code from the file; "
             "where you trust it, load it with torch yourself and save its state_dict as .safetensors"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{file} is damaged or truncated ({first_line(error)})") from None
     arch = content.get("arch") if isinstance(content, Mapping) else None
     averaged = isinstance(content, Mapping) and isinstance(content.get(_WRAPPERS[0]), Mapping)
@@ -199,7 +206,9 @@ def load_model(path: str | PathLike[str], *, image_size: Sequence[int] | int | N
         size = list(preprocessing.image_size)
         arguments = {**card.arguments, "img_size": size}
         card = replace(card, arguments=arguments, preprocessing=preprocessing.as_record())
-    model = create(card.name, {"num_classes": len(card.classes), **card.arguments})
+    # Another image size may have a larger table of positions.
+    most = 2 * sum(tensor.numel() for tensor in tensors.values()) + 10**7
+    model = create(card.name, {"num_classes": len(card.classes), **card.arguments}, most=most)
     if fit(model, tensors, str(path)):
         raise CheckpointError(f"{path} has no head for its {len(card.classes)} classes; restore it from its run")
     adaptive = wrap(model, card.score, card.pool, card.reduction)

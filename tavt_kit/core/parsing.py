@@ -9,8 +9,9 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from math import isfinite
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from tavt_kit.errors import ParameterError
@@ -20,7 +21,7 @@ T = TypeVar("T")
 Options = TypeVar("Options")
 
 _MOST = {"seed": 2**63 - 1, "population": 100_000, "workers": 1024, "image_size": 16_384, "image_sizes": 16_384}
-_MOST_ELSE = 10**9
+_MOST_ELSE, _MOST_DIGITS = 10**9, 300
 _LEAST = {"seed": 0, "held_out": 0, "max_drop": 0, "image_size": 1, "limit": 1, "top": 1, "batch": 1,
           "evaluations": 1, "population": 1, "final": 1, "screen": 0, "min_patches": 1,
           "slide_step": 1, "num_token": 1}  # fmt: skip
@@ -39,6 +40,14 @@ def parse_duration(text: str | float | None) -> float | None:
     if not total:
         raise ParameterError(f"a time is given as 90s, 15m or 1h and must be above 0, got {text!r}")
     return total
+
+
+def user_path(given: str | Path) -> Path:
+    """A path as a user writes it, with ``~`` for a home folder; ParameterError of what cannot be one."""
+    try:
+        return Path(given).expanduser()
+    except (RuntimeError, ValueError) as error:  # no such user; a letter that no path has
+        raise ParameterError(f"{str(given)!r} is no path ({error}); write it out") from None
 
 
 def several(given: Any) -> tuple[Any, ...]:
@@ -137,8 +146,14 @@ def taking(options: Callable[P, Options]) -> Callable[[Callable[[Options], T]], 
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text holds; ValueError where it is no JSON, or its values are nested too deep."""
-    return _parsed(json.loads, text)
+    """What a JSON text holds; ValueError where it is no JSON, nested too deep, or has a number too long for floats."""
+    return _parsed(partial(json.loads, parse_int=_whole), text)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a whole number has {len(digits)} digits, at most {_MOST_DIGITS} are read")
+    return int(digits)
 
 
 def parse_toml(text: str) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def _array(payload: bytes, order: str, wanted: str | None = None, depth: int = 0
     sizes = np.frombuffer(_next(parts)[1], f"{order}i4").tolist()
     name = _next(parts)[1].decode("latin-1")
     kind, count = flags & 0xFF, math.prod(sizes)
-    if len(sizes) < 2 or min(sizes) < 0 or count > len(payload):
+    if len(sizes) < 2 or min(sizes) < 0 or max(sizes) > len(payload) or count > len(payload):
         raise ValueError("the size of an array is not that of its items")
     if wanted not in (None, name):
         return name, []

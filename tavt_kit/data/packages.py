@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tavt_kit.core.model_card import Licence
+from tavt_kit.core.parsing import user_path
 from tavt_kit.core.records import make_folder, sha256_file
 from tavt_kit.errors import DataError
 
@@ -66,7 +67,7 @@ PACKAGES = MappingProxyType({
 def cache_folder() -> Path:
     """Where fetched and converted files are kept: ``FGVC_KIT_CACHE``, or ``~/.cache/tavt_kit``."""
     given = os.environ.get("FGVC_KIT_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "tavt_kit"
+    return user_path(given) if given else Path.home() / ".cache" / "tavt_kit"
 
 
 def wheel_path(name: str) -> Path:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from tavt_kit.core.model_card import Licence
-from tavt_kit.core.parsing import parse_json
+from tavt_kit.core.parsing import parse_json, user_path
 from tavt_kit.data.folders import class_folders
 from tavt_kit.data.images import ImageSet, Sample
 from tavt_kit.data.matlab import read_variable
@@ -373,7 +373,7 @@ def named_folder(text: str) -> tuple[str, Path] | None:
         return None
     if not folder.strip():
         raise DataError(f"{text!r} must be NAME:FOLDER; say where {FACTS[name].title} lies")
-    return name, Path(folder.strip()).expanduser()
+    return name, user_path(folder.strip())
 
 
 def recognise(folder: Path) -> str | None:

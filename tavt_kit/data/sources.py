@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from tavt_kit.core.parsing import user_path
 from tavt_kit.data.folders import class_folders, load_csv, load_folder
 from tavt_kit.data.images import ImageSet, Sample
 from tavt_kit.data.look import warn_of_leaks
@@ -96,7 +97,7 @@ def _loaded(spec: str, seed: int) -> ImageSet:
         return load_timm(spec.removeprefix(_TIMM), spec, seed=seed)
     if named := named_folder(spec):
         return load_layout(*named, seed=seed)
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     if path.suffix.lower() == ".csv":
         return load_csv(path, seed=seed)
     if path.is_file():

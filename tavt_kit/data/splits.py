@@ -107,7 +107,11 @@ def read_split(folder: Path, root: Path | None = None) -> ImageSet:
     """
     record = _read(Path(folder) / SPLIT_FILE)
     root = record.root if root is None else Path(root)
-    if not root.is_dir():
+    try:
+        is_there = root.is_dir()
+    except OSError:  # such a name no folder has
+        is_there = False
+    if not is_there:
         raise DataError(f"the run's images were in {root}, which is gone; give `data=FOLDER` too, where they are now")
     splits = {
         name: tuple(Sample(root / path, label) for path, label in samples) for name, samples in record.splits.items()

@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from tavt_kit.core.parsing import user_path
 from tavt_kit.core.records import sha256_text
 from tavt_kit.data.images import ImageSet, Sample, split_name
 from tavt_kit.data.packages import cache_folder, lay_out
@@ -35,7 +36,7 @@ def load_timm(name: str, spec: str, *, seed: int = 0) -> ImageSet:
     if name.lower().startswith("torch/"):
         parts, root = _torch_parts(name)
     else:
-        root = Path(name).expanduser().absolute()
+        root = user_path(name).absolute()
         if not root.is_dir():
             raise DataError(f"{root} is no folder; give timm:PLACE with a folder of class folders")
         given = {part: child for child in sorted(root.iterdir()) if (part := split_name(child.name)) is not None}
@@ -69,7 +70,7 @@ def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
             f"{name!r}; give others as a folder of class folders, or by their own layout "
             "(`fgvc-kit datasets`)"
         )
-    root = Path(folder).expanduser().absolute()
+    root = user_path(folder).absolute()
     parts = {}
     for part, split in (("train", "train"), ("test", "validation")):
         try:

@@ -117,7 +117,7 @@ class TimeView:
         low, high = self.interval95
         if self.steady is False:
             return "unsteady"
-        if self.median is None or low is None or high is None:
+        if not self.median or low is None or high is None:
             return ""
         return f"± {words.significant(50 * (high - low) / self.median, 2)} %"
 

@@ -26,8 +26,11 @@ _MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PN": "png"}
 
 def data_uri(folder: Path, name: str | None, most: int = _BYTES, sha256: str | None = None) -> str | None:
     """An image as a data URI; None where it lies not in the folder, is larger, or is not of this hash."""
-    path = (folder / (name or "")).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file() or path.stat().st_size > most:
+    try:
+        path = (folder / (name or "")).resolve()
+        if not path.is_relative_to(folder.resolve()) or not path.is_file() or path.stat().st_size > most:
+            return None
+    except (OSError, ValueError, RuntimeError):  # a name that no file has: too long, of no letters, in a circle
         return None
     data = path.read_bytes()
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:

@@ -26,7 +26,7 @@ from tavt_kit.reports.answer import answer
 from tavt_kit.reports.baselines import fit_rows, fit_section
 from tavt_kit.reports.candidates import CandidateView, FrontView
 from tavt_kit.reports.markup import asset
-from tavt_kit.reports.records import Records, gather, mapping, text
+from tavt_kit.reports.records import Records, gather, mapping, sequence, text
 
 HTML_FILE, CSV_FILE, JSON_FILE = "report.html", "report.csv", "report.json"
 
@@ -117,7 +117,7 @@ def report_body(records: Records, said: blocks.Answer, run: str) -> dict[str, An
         "sentence": _plain(said.sentence),
         "notes": [_plain(note) for note in said.more],
         "command": said.command[1] if said.command else None,
-        "budgets": list(made.get("budgets") or ()),
+        "budgets": list(sequence(made, "budgets")),
         "target": dict(mapping(made, "target")) or None,
         "host": dict(mapping(made, "host")) or None,
         "metric": text(made, "metric") or ("top1" if records.all("fit") else None),

@@ -506,7 +506,7 @@ def _shapes(value: Any) -> Any:
     options = value.pop("options", {})
     tensors, left = dict[str, torch.Tensor](), 200_000
     for name, shape in list(value.items())[:400]:
-        if not isinstance(shape, list) or not all(isinstance(one, int) and 0 <= one <= 4096 for one in shape):
+        if not isinstance(shape, list) or not all(type(one) is int and 0 <= one <= 4096 for one in shape):
             continue
         size = int(np.prod(shape)) if shape else 1
         if len(shape) > 6 or size > left:
@@ -527,7 +527,7 @@ def _shapes(value: Any) -> Any:
             del given[key]
     for key in ("heads", "num_selects"):
         one = given.get(key)
-        several = one if isinstance(one, list) else [one]
+        several = one if isinstance(one, list) and key == "num_selects" else [one]
         if key in given and not all(isinstance(item, int) and 1 <= item <= 1024 for item in several):
             del given[key]
     if not isinstance(given.get("name", ""), str):
