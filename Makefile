@@ -6,7 +6,7 @@ DATA ?= elpv
 OUT ?= runs/demo$(if $(filter-out elpv,$(DATA)),-$(DATA))
 # One thread a test process: two of them share two cores. What is compiled of Python once is kept: the processes that tests
 # start import it, whatever the shell says.
-PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile -q
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -q
 
 # make ci: the contracts on every route and the whole catalogue of bad input, then, until so many minutes after its begin,
 # the slow tests of one in so many parts, chosen by the commit. What takes longest, or asks how fast something is, is
@@ -41,7 +41,7 @@ docs: .venv/.ready-docs
 	touch $@
 
 test: lint types
-	$(PYTEST)
+	$(PYTEST) --dist loadfile
 
 lint: setup
 	.venv/bin/ruff check .
