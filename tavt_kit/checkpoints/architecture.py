@@ -89,10 +89,10 @@ def create(
     if reading := sorted(_READING & set(arguments)):
         raise CheckpointError(f"a model card describes an architecture only, but sets {', '.join(reading)}; remove it")
     if (asked := f"{name} {sorted(arguments.items())}") not in _SOUND:  # to lay it out takes as long as a small model
-        laid_out = _laid_out(name, arguments)
+        laid_out, parameters = _laid_out(name, arguments)
         make_adapter(laid_out)
         _check_size(name, laid_out)
-        _SOUND[asked] = sum(each.numel() for each in laid_out.parameters())
+        _SOUND[asked] = parameters
     if most is not None and _SOUND[asked] > most:
         raise CheckpointError(
             f"{name} with {short(dict(arguments))} has {_SOUND[asked]:,} parameters, more than its weights can fill; "
@@ -104,8 +104,8 @@ def create(
     return reshape(model, arguments.get("pruned")).eval()
 
 
-def _laid_out(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The sketch of what is asked for; CheckpointError where that is impossible or beyond every machine."""
+def _laid_out(name: str, arguments: Mapping[str, Any]) -> tuple[nn.Module, int]:
+    """The sketch of what is asked for and its parameters; CheckpointError where it is impossible, or for no machine."""
     depths = [value for key, value in arguments.items() if "depth" in key or "layer" in key]
     numbers = [value for value in arguments.values() if isinstance(value, int)]
     if any(isinstance(depth, int) and depth > _MOST_LAYERS for depth in depths) or min(numbers, default=0) < 0:
@@ -126,7 +126,7 @@ def _laid_out(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         )
     if (patches := getattr(getattr(model, "patch_embed", None), "num_patches", 0)) > _MOST_PATCHES:
         raise CheckpointError(f"an image has at most {_MOST_PATCHES:,} patches, got {patches:,}; take a smaller image")
-    return model
+    return model, parameters
 
 
 def _options(arguments: Mapping[str, Any]) -> dict[str, Any]:

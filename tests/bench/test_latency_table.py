@@ -17,7 +17,6 @@ from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
-from tests.parameters import few
 from tests.runtimes.models import SIZE, tiny_vit
 
 ONE_THREAD = TargetDevice.parse("torch:cpu:threads=1")
@@ -104,7 +103,7 @@ def test_a_table_of_a_tiny_model(score: str, target: TargetDevice) -> None:
 
 @pytest.mark.slow
 @short
-@pytest.mark.parametrize("kind", few(["plain", "rotary", "relative"], "rotary"))
+@pytest.mark.parametrize("kind", ["plain", "rotary", "relative"])
 def test_uneven_counts_are_looked_for_where_positions_follow_the_tokens(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,6 @@ from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import runtime_of
 from tavt_kit.runtimes.on_openvino import _fix_first_input, openvino_core
 from tests.contracts import zoo
-from tests.parameters import few
 from tests.runtimes.models import SIZE, images, tiny_vit
 
 SIZES = {"img_size": SIZE, "patch_size": 8, "embed_dim": 64, "num_heads": 2, "depth": 3, "num_classes": 5}
@@ -118,17 +117,9 @@ def graphs(model: AdaptiveViT, text: str) -> Callable[[str], Any]:
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        ("rotary", "onnxruntime:cpu:threads=1"),
-        *(
-            pytest.param(kind, text, marks=pytest.mark.slow)
-            for kind, text in (
-                ("plain", "onnxruntime:cpu:threads=1"),
-                ("relative", "onnxruntime:cpu:threads=1"),
-                ("plain", "openvino:cpu:threads=1"),
-                ("rotary", "openvino:cpu:threads=1"),
-                ("relative", "openvino:cpu:threads=1"),
-            )
-        ),
+        (kind, f"{runtime}:cpu:threads=1")
+        for runtime in ("onnxruntime", "openvino")
+        for kind in ("plain", "rotary", "relative")
     ],
 )
 def test_one_graph_of_a_part_is_the_part_at_every_length(kind: str, text: str) -> None:
@@ -218,7 +209,7 @@ def test_parts_of_a_model_with_convolutions_run_on_any_number_of_tokens(kind: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", few(["openvino:cpu", "onnxruntime:cpu"], "onnxruntime:cpu"))
+@pytest.mark.parametrize("text", ["openvino:cpu", "onnxruntime:cpu"])
 def test_parts_of_a_grid_are_converted_once_for_every_length(text: str) -> None:
     target = TargetDevice.parse(f"{text}:threads=1")
     model = wrap(zoo.build("vitaev2"))

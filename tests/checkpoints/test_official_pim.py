@@ -57,7 +57,7 @@ def official_names(model: Any, cnn: bool) -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("v0", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("v0", [False, True])
 def test_a_resnets_file(v0: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Pim("resnet50", num_classes=3, fpn_size=8, img_size=64, num_selects=(16, 8, 4, 4)).eval()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tavt_kit.core.device import RUNTIMES, ControlGroup, TargetDevice, available_threads
@@ -27,7 +27,6 @@ def targets(draw: st.DrawFn) -> TargetDevice:
     )
 
 
-@settings(max_examples=30)
 @given(targets())
 def test_text_and_record_give_the_same_target_back(target: TargetDevice) -> None:
     assert TargetDevice.parse(str(target)) == target

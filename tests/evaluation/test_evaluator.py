@@ -227,7 +227,7 @@ def test_memory_that_runs_out_ends_in_the_batch_that_fits(run: Path, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["f32", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_nobody_waits_for_a_gpu_between_batches(run: Path, precision: str) -> None:
     expected = evaluator(run, precision=precision).evaluate(SCHEDULES)
     with pretend_cuda() as device:

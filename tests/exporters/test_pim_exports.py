@@ -84,7 +84,7 @@ def test_an_export_agrees_with_torch_at_any_batch(backbone: str, suffix: str, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", pytest.param("resnet18", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "resnet18"])
 def test_the_check_catches_a_loop_over_a_baked_batch(backbone: str, tmp_path: Path) -> None:
     model = small(backbone)
     x = images(model, 2)
@@ -104,7 +104,7 @@ def test_the_check_catches_a_loop_over_a_baked_batch(backbone: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_equal_confidences_keep_the_order_of_places(suffix: str, tmp_path: Path) -> None:
     """Classifiers that say the same of every place: the combiner reads the first ones in order, on every route."""
     model = small("vit_tiny_patch16_224")

@@ -85,7 +85,7 @@ def test_the_file_says_what_torch_says_of_the_same_images(run: Path, files: Expo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["nhwc:bgr", pytest.param("nchw:rgb", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("order", ["nhwc:bgr", "nchw:rgb"])
 def test_one_image_in_another_order_alone_and_with_others(run: Path, order: str, tmp_path: Path) -> None:
     assert order in PIXEL_ORDERS
     model = load_model(run / "run")

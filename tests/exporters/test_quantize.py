@@ -78,15 +78,8 @@ def test_f16_weights_are_half_the_size_and_computed_in_f32(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("suffix", "switchable"),
-    [
-        (".xml", True),
-        pytest.param(".onnx", False, marks=pytest.mark.slow),
-        pytest.param(".xml", False, marks=pytest.mark.slow),
-        pytest.param(".onnx", True, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("switchable", [False, True])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_which_tokens_merge_stays_in_float(suffix: str, switchable: bool, tmp_path: Path) -> None:
     """In 8 bits other tokens merge: 6 points of accuracy, and no time won."""
     bare = zoo.build("plain")

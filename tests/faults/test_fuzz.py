@@ -18,7 +18,7 @@ _JUNK = st.one_of(
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL.*")
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=7, derandomize=True, database=None)
+@settings(max_examples=25, derandomize=True, database=None)
 @given(data=st.data())
 def test_a_mutation_is_answered_or_refused(name: str, data: st.DataObject) -> None:
     raw = bytearray(data.draw(st.sampled_from(seeds(name) or (b"{}",))))
